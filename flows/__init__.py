@@ -1,0 +1,1 @@
+"""Where everything meets: specification, plan, executors and command line."""

@@ -1,0 +1,1 @@
+"""Speech corpora to mel spectrograms and back, resumable, scored."""

@@ -1,0 +1,1 @@
+"""Signal processing: STFT, mel, phase and the iterative inverters."""

@@ -1,0 +1,23 @@
+"""Errors that a stage raises: each names where, what, got and expected, and how to fix it."""
+
+from __future__ import annotations
+
+
+class StageError(ValueError):
+    """A stage got parameters or inputs that it can't work with."""
+
+
+class ParameterError(StageError):
+    """One parameter is wrong; `field` names it so that a pipeline error can point at its line."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(f"{field} {message}")
+        self.field = field
+
+
+class ContractError(StageError):
+    """What one node makes is not what the next one needs."""
+
+
+class Unusable(StageError):
+    """One utterance can't be processed; its message is the reason shown in quarantine."""

@@ -1,0 +1,1 @@
+"""Measures of how close a reconstruction is, each value with a status."""

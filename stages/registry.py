@@ -1,0 +1,55 @@
+"""Names of stages as pipeline.yaml uses them, and the classes behind them."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+
+from melmill.stages.errors import StageError
+from melmill.stages.stage import Stage
+
+GROUP = "melmill.stages"
+
+# Imported when first named, so that a plan that uses three stages does not pay for all of them.
+_BUILT_IN = {
+    "admm": "melmill.stages.inverters:Admm",
+    "admm_gla": "melmill.stages.inverters:AdmmGla",
+    "aggregate": "melmill.stages.aggregate:Aggregate",
+    "extract": "melmill.stages.extract:Extract",
+    "griffin_lim": "melmill.stages.inverters:GriffinLim",
+    "ipalm": "melmill.stages.inverters:Ipalm",
+    "librispeech": "melmill.stages.librispeech:LibriSpeech",
+    "pghi": "melmill.stages.inverters:Pghi",
+    "raar": "melmill.stages.inverters:Raar",
+    "score": "melmill.stages.score:Score",
+}
+
+
+class UnknownStage(StageError):
+    """No stage is registered under a name."""
+
+
+@cache
+def _installed() -> dict[str, EntryPoint]:
+    return {entry.name: entry for entry in entry_points(group=GROUP)}
+
+
+def stage_names() -> list[str]:
+    """Return the names of all stages, built in and installed under the entry-point group `melmill.stages`."""
+    return sorted({*_BUILT_IN, *_installed()})
+
+
+def stage_class(name: str) -> type[Stage]:
+    """Return the stage class registered under `name`; raise UnknownStage with the nearest name."""
+    if name in _BUILT_IN:
+        module, attribute = _BUILT_IN[name].split(":")
+        cls: type[Stage] = getattr(importlib.import_module(module), attribute)
+        return cls
+    if name in _installed():
+        cls = _installed()[name].load()
+        return cls
+    near = difflib.get_close_matches(name, stage_names(), n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise UnknownStage(f"no stage is called {name!r}{hint} (stages: {', '.join(stage_names())})")

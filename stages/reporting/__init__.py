@@ -1,0 +1,1 @@
+"""Tables, figures and the static page that a run ends in."""

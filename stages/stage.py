@@ -1,0 +1,210 @@
+"""The contract of a stage: what it needs, what it makes, and one pure method over utterances."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum, StrEnum
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from melmill.stages.dsp.melspec import MelSpec
+from melmill.stages.errors import Unusable
+from melmill.storage.utterance import Utterance
+
+Scalar = str | int | float | bool | None
+
+
+class Unset(Enum):
+    """Marks a field that the user left out where None means something else (``fmax: null``)."""
+
+    UNSET = "unset"
+
+
+UNSET = Unset.UNSET
+
+
+class Kind(StrEnum):
+    """What flows through a port."""
+
+    UTTERANCES = "utterances"
+    WAVEFORM = "waveform"
+    MEL = "mel"
+    SCORES = "scores"
+    REPORT = "report"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Waveform:
+    """Describe a product of waveforms ``(n_samples,)`` at `sr` Hz.
+
+    `mel` is the spec of the mel that they were made from, None for recordings.
+    `corpus` marks what an ingest stage makes: utterances with a catalogue.
+    """
+
+    sr: int
+    dtype: Literal["int16", "float32"] = "float32"
+    mel: MelSpec | None = None
+    corpus: bool = False
+
+    @property
+    def kind(self) -> Kind:
+        """Kind of port that it fits."""
+        return Kind.UTTERANCES if self.corpus else Kind.WAVEFORM
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mel:
+    """Describe a product of mel spectrograms ``(n_mels, n_frames)`` made by `spec`."""
+
+    spec: MelSpec
+    dtype: Literal["float16", "float32"] = "float32"
+    kind: ClassVar[Kind] = Kind.MEL
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """Describe a table of scores, one row per utterance, of the waveforms of node `scored`."""
+
+    metrics: tuple[str, ...]
+    scored: str
+    kind: ClassVar[Kind] = Kind.SCORES
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """Describe a folder of tables and a page over all utterances."""
+
+    kind: ClassVar[Kind] = Kind.REPORT
+
+
+Product = Waveform | Mel | Scores | Report
+
+
+@dataclass(frozen=True, kw_only=True)
+class Input:
+    """Describe an input port.
+
+    Parameters
+    ----------
+    kinds : frozenset of Kind
+        What it accepts. ``WAVEFORM`` accepts ``UTTERANCES`` too.
+    many : bool
+        It takes all the named nodes together; otherwise a list of nodes fans the node out.
+    words : tuple of str
+        Plain values that the same field takes instead of a node name (``start: pghi``); the
+        dataclass field of the input's name then holds the word, and ``"node"`` where a node is given.
+    optional : bool
+        The input may be left out.
+    """
+
+    kinds: frozenset[Kind]
+    many: bool = False
+    words: tuple[str, ...] = ()
+    optional: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Item:
+    """One utterance on its way into a stage.
+
+    `inputs` holds an array by the name of the input port (``from``, ``against``, ``start``): waveforms
+    ``(n_samples,)`` as stored (int16 PCM or float32), mels ``(n_mels, n_frames)``, for ingest stages ``file``, the
+    source file's bytes as uint8. `seed` depends on the utterance id alone.
+    """
+
+    utterance: Utterance
+    inputs: Mapping[str, NDArray[Any]]
+    seed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rejected:
+    """Say why an utterance could not be processed."""
+
+    reason: str
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What a stage made of one utterance.
+
+    `array` is a waveform or a mel; `row` holds table columns; `trace` holds columns of one value per
+    iteration (``iteration``, ``scm_db``, ...); `rejected` excludes the others.
+    """
+
+    array: NDArray[Any] | None = None
+    row: Mapping[str, Scalar] | None = None
+    trace: Mapping[str, NDArray[Any]] | None = None
+    rejected: Rejected | None = None
+
+
+@runtime_checkable
+class Stage(Protocol):
+    """A registered kind of work: a frozen, keyword-only dataclass of its parameters.
+
+    `uses` is its name in YAML, `version` is raised by hand whenever its results change,
+    `inputs` names its input ports (empty for ingest).
+    """
+
+    uses: ClassVar[str]
+    version: ClassVar[int]
+    inputs: ClassVar[Mapping[str, Input]]
+
+    def identity(self) -> Mapping[str, Any]:
+        """Return the parameters that decide the result, as plain values: what a node's key is made of.
+
+        Names of places (a corpus root) and execution knobs are left out, presets are resolved.
+        """
+        ...
+
+    def produces(self, inputs: Mapping[str, Sequence[Product]]) -> Product:
+        """Check the input products (one list a port) and describe what is made of them; raise ContractError."""
+        ...
+
+
+@runtime_checkable
+class UtteranceStage(Stage, Protocol):
+    """A stage that works shard by shard."""
+
+    def process(
+        self, items: Sequence[Item], inputs: Mapping[str, Product], product: Product
+    ) -> Sequence[Outcome]:
+        """Process the utterances of one shard; one outcome an item, in order.
+
+        `inputs` holds the product at each port; `product` is what `produces` answered.
+        The same items give the same bytes, and an item's outcome does not depend on its neighbours but for rounding.
+        """
+        ...
+
+
+def each(items: Sequence[Item], one: Callable[[Item], Outcome]) -> list[Outcome]:
+    """Apply `one` to every item, turning an exception into a rejection with its traceback."""
+    outcomes = []
+    for item in items:
+        try:
+            outcomes.append(one(item))
+        except Exception as error:
+            outcomes.append(Outcome(rejected=rejection(error)))
+    return outcomes
+
+
+def rejection(error: Exception) -> Rejected:
+    """Turn an exception into the reason that quarantine shows."""
+    reason = str(error) if isinstance(error, Unusable) else f"{type(error).__name__}: {error}"
+    return Rejected(reason=reason, detail="".join(traceback.format_exception(error)))
+
+
+def as_float(y: NDArray[Any]) -> NDArray[np.float32]:
+    """Return a stored waveform as float32 in [-1, 1): int16 PCM is divided by 32768.
+
+    >>> as_float(np.array([-32768, 0, 16384], dtype=np.int16)).tolist()
+    [-1.0, 0.0, 0.5]
+    """
+    if y.dtype == np.int16:
+        return y.astype(np.float32) / np.float32(32768.0)
+    return y.astype(np.float32, copy=False)

@@ -1,0 +1,79 @@
+"""The plain types that every layer speaks of: an utterance and a shard of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Utterance:
+    """Describe one recording as the catalogue knows it, before anything is decoded.
+
+    Parameters
+    ----------
+    utterance_id : str
+        Name in its corpus, unique in a catalogue (``84-121123-0000``).
+    subset, speaker_id, chapter_id, text : str
+        What the corpus says of it; empty where it says nothing.
+    path : str
+        Source file, relative to the corpus root, with ``/``.
+    size_bytes, mtime_ns : int
+        Of the source file when it was catalogued.
+    source_sr, source_n_samples : int
+        What the file's header claims (Hz, samples); 0 where it can't be read or believed.
+    sr, n_samples : int
+        Rate (Hz) and length (samples) in the store; ``n_samples`` is 0 where the header can't be believed.
+    """
+
+    utterance_id: str
+    subset: str
+    speaker_id: str
+    chapter_id: str
+    text: str
+    path: str
+    size_bytes: int
+    mtime_ns: int
+    source_sr: int
+    source_n_samples: int
+    sr: int
+    n_samples: int
+
+    @property
+    def duration_s(self) -> float:
+        """Length in seconds."""
+        return self.n_samples / self.sr
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shard:
+    """A group of utterances: the unit of work, of storage and of resume.
+
+    Parameters
+    ----------
+    index : int
+        Number of the shard in its catalogue.
+    slot, n_slots : int
+        First Zarr shard that it fills in every array, and how many (more than one only for
+        an utterance longer than ``shard_duration_s``).
+    utterances : tuple of Utterance
+        In storage order.
+    """
+
+    index: int
+    slot: int
+    n_slots: int
+    utterances: tuple[Utterance, ...]
+
+    @property
+    def duration_s(self) -> float:
+        """Length of all its utterances in seconds."""
+        return sum(u.duration_s for u in self.utterances)
+
+
+def resampled_length(n_samples: int, sr: int, new_sr: int) -> int:
+    """Return the length that `n_samples` at `sr` Hz have at `new_sr` Hz (rounded up).
+
+    >>> resampled_length(16001, 16000, 8000)
+    8001
+    """
+    return -(-n_samples * new_sr // sr)
