@@ -6,6 +6,7 @@ import difflib
 import importlib
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
+from typing import Any
 
 from melmill.stages.errors import StageError
 from melmill.stages.stage import Stage
@@ -45,11 +46,19 @@ def stage_class(name: str) -> type[Stage]:
     """Return the stage class registered under `name`; raise UnknownStage with the nearest name."""
     if name in _BUILT_IN:
         module, attribute = _BUILT_IN[name].split(":")
-        cls: type[Stage] = getattr(importlib.import_module(module), attribute)
-        return cls
+        return _checked(getattr(importlib.import_module(module), attribute))
     if name in _installed():
-        cls = _installed()[name].load()
-        return cls
+        return _checked(_installed()[name].load())
     near = difflib.get_close_matches(name, stage_names(), n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     raise UnknownStage(f"no stage is called {name!r}{hint} (stages: {', '.join(stage_names())})")
+
+
+def _checked(loaded: Any) -> type[Stage]:  # noqa: ANN401 - an entry point may load anything
+    if not (
+        isinstance(loaded, type) and all(hasattr(loaded, name) for name in ("uses", "version", "inputs", "produces"))
+    ):
+        raise StageError(
+            f"{loaded!r} is registered as a stage but is not one: it needs uses, version, inputs and produces"
+        )
+    return loaded

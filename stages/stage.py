@@ -171,9 +171,7 @@ class Stage(Protocol):
 class UtteranceStage(Stage, Protocol):
     """A stage that works shard by shard."""
 
-    def process(
-        self, items: Sequence[Item], inputs: Mapping[str, Product], product: Product
-    ) -> Sequence[Outcome]:
+    def process(self, items: Sequence[Item], inputs: Mapping[str, Product], product: Product) -> Sequence[Outcome]:
         """Process the utterances of one shard; one outcome an item, in order.
 
         `inputs` holds the product at each port; `product` is what `produces` answered.

@@ -39,9 +39,7 @@ class StftParams:
             if value < 1:
                 raise ParameterError(name, f"must be at least 1, got {value!r}")
         if self.win_length > self.n_fft:
-            raise ParameterError(
-                "win_length", f"must not exceed n_fft, got {self.win_length!r} > {self.n_fft!r}"
-            )
+            raise ParameterError("win_length", f"must not exceed n_fft, got {self.win_length!r} > {self.n_fft!r}")
         if self.hop_length > self.win_length:
             raise ParameterError(
                 "hop_length", f"must not exceed win_length, got {self.hop_length!r} > {self.win_length!r}"

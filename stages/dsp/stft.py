@@ -35,9 +35,7 @@ class Stft:
         p = self.params
         window = np.zeros(p.n_fft)
         left = (p.n_fft - p.win_length) // 2
-        window[left : left + p.win_length] = 0.5 - 0.5 * np.cos(
-            2 * np.pi * np.arange(p.win_length) / p.win_length
-        )
+        window[left : left + p.win_length] = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(p.win_length) / p.win_length)
         return window.astype(self.dtype)
 
     def padded(self, y: NDArray[Any]) -> NDArray[Any]:
@@ -70,9 +68,7 @@ class Stft:
         p = self.params
         frames = scipy.fft.irfft(D, n=p.n_fft, axis=-1) * self.window
         total = overlap_add(frames, p.hop_length, length + 2 * p.pad)
-        weight = overlap_add(
-            np.broadcast_to(self.window * self.window, frames.shape), p.hop_length, length + 2 * p.pad
-        )
+        weight = overlap_add(np.broadcast_to(self.window * self.window, frames.shape), p.hop_length, length + 2 * p.pad)
         tiny = np.finfo(self.dtype).tiny
         y = np.divide(total, weight, out=np.zeros_like(total), where=weight > tiny)
         return np.ascontiguousarray(y[p.pad : p.pad + length])

@@ -1,0 +1,19 @@
+"""Fixtures that tests of every layer use."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+DEFAULT = Path(__file__).parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Return the folder that holds ``corpora/`` and ``golden/``, or skip the test saying so."""
+    folder = Path(os.environ.get("MELMILL_REAL_DATA", DEFAULT))
+    if not (folder / "corpora" / "LibriSpeech").is_dir():
+        pytest.skip(f"no real corpora at {folder}: set MELMILL_REAL_DATA to the folder that holds corpora/")
+    return folder
