@@ -1,0 +1,145 @@
+"""Mel filter banks: triangles on the FFT's bins, made once and kept."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from functools import cache
+from typing import Literal
+
+import numpy as np
+import scipy.linalg
+from numpy.typing import NDArray
+
+from melmill.stages.dsp.melspec import MelSpec
+
+# Slaney's Auditory Toolbox: linear to 1 kHz in steps of 200/3 Hz, then 27 steps for every factor of 6.4.
+_LINEAR_STEP_HZ = 200.0 / 3.0
+_BREAK_HZ = 1000.0
+_BREAK_MEL = _BREAK_HZ / _LINEAR_STEP_HZ
+_LOG_STEP = np.log(6.4) / 27.0
+
+
+class EmptyBandWarning(UserWarning):
+    """A mel band lies between two FFT bins: it is 0 in every frame of every mel."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Banded:
+    """A mel bank by its non-zero part: band ``i`` weighs bins ``start[i]:stop[i]``.
+
+    Parameters
+    ----------
+    start, stop : ndarray of int64, shape (n_mels,)
+        Bins that a band covers; equal for an empty band.
+    offset : ndarray of int64, shape (n_mels + 1,)
+        Band ``i`` has ``weights[offset[i]:offset[i + 1]]``.
+    weights : ndarray of float32, shape (n_weights,)
+    """
+
+    start: NDArray[np.int64]
+    stop: NDArray[np.int64]
+    offset: NDArray[np.int64]
+    weights: NDArray[np.float32]
+
+
+def mel_bank(spec: MelSpec) -> NDArray[np.float32]:
+    """Return the mel bank E of a spec, bit for bit that of ``librosa.filters.mel``.
+
+    The array is cached and read-only. A bank may lack full row rank where triangles are narrower than a bin (128 bands
+    at 44.1 kHz and ``n_fft=1024`` have rank 118): legal, but an inverter must not assume otherwise.
+
+    Returns
+    -------
+    ndarray of float32, shape (n_mels, 1 + n_fft // 2)
+        Non-negative weights; with ``norm="slaney"`` in 1/Hz.
+
+    Warns
+    -----
+    EmptyBandWarning
+        A band holds no bin at all.
+
+    Examples
+    --------
+    >>> mel_bank(MelSpec()).shape
+    (80, 513)
+    """
+    return _bank(spec.sr, spec.n_fft, spec.n_mels, float(spec.fmin), float(spec.top_hz), spec.htk, spec.norm)
+
+
+def banded(spec: MelSpec) -> Banded:
+    """Return the bank of `spec` without its zeros; cached, read-only."""
+    return _banded(spec.sr, spec.n_fft, spec.n_mels, float(spec.fmin), float(spec.top_hz), spec.htk, spec.norm)
+
+
+def bank_norm(spec: MelSpec) -> float:
+    """Return the spectral norm of the bank E, its largest singular value.
+
+    Triangles overlap their direct neighbours alone, so that E E^T is tridiagonal.
+
+    >>> round(bank_norm(MelSpec()), 4)
+    0.0414
+    """
+    E = mel_bank(spec).astype(np.float64)
+    diagonal, beside = np.sum(E * E, axis=1), np.sum(E[1:] * E[:-1], axis=1)
+    largest = spec.n_mels - 1
+    eigenvalues = scipy.linalg.eigvalsh_tridiagonal(diagonal, beside, select="i", select_range=(largest, largest))
+    return float(np.sqrt(eigenvalues[0]))
+
+
+def mel_to_hz(mel: NDArray[np.float64], *, htk: bool) -> NDArray[np.float64]:
+    """Return frequencies in Hz of values on Slaney's or HTK's mel scale."""
+    if htk:
+        return np.asarray(700.0 * (10.0 ** (mel / 2595.0) - 1.0))
+    above = _BREAK_HZ * np.exp(_LOG_STEP * (np.maximum(mel, _BREAK_MEL) - _BREAK_MEL))
+    return np.where(mel >= _BREAK_MEL, above, _LINEAR_STEP_HZ * mel)
+
+
+def hz_to_mel(hz: float, *, htk: bool) -> float:
+    """Return a frequency's place on Slaney's or HTK's mel scale."""
+    if htk:
+        return float(2595.0 * np.log10(1.0 + hz / 700.0))
+    if hz >= _BREAK_HZ:
+        return float(_BREAK_MEL + np.log(hz / _BREAK_HZ) / _LOG_STEP)
+    return hz / _LINEAR_STEP_HZ
+
+
+@cache
+def _bank(
+    sr: int, n_fft: int, n_mels: int, fmin: float, fmax: float, htk: bool, norm: Literal["slaney"] | None
+) -> NDArray[np.float32]:
+    edges = mel_to_hz(np.linspace(hz_to_mel(fmin, htk=htk), hz_to_mel(fmax, htk=htk), n_mels + 2), htk=htk)
+    width = np.diff(edges)[:, np.newaxis]
+    ramps = np.subtract.outer(edges, np.fft.rfftfreq(n_fft, 1.0 / sr))
+    triangles = np.maximum(0.0, np.minimum(-ramps[:-2] / width[:-1], ramps[2:] / width[1:]))
+    bank: NDArray[np.float32] = triangles.astype(np.float32)
+    if norm == "slaney":
+        bank *= (2.0 / (edges[2:] - edges[:-2]))[:, np.newaxis]
+    _warn_empty(bank, sr, n_fft)
+    bank.flags.writeable = False
+    return bank
+
+
+def _warn_empty(bank: NDArray[np.float32], sr: int, n_fft: int) -> None:
+    empty = np.flatnonzero(bank.max(axis=1) == 0)
+    if empty.size:
+        warnings.warn(
+            f"mel bands {empty.tolist()} of {len(bank)} hold no FFT bin (sr={sr}, n_fft={n_fft}) and will always be 0: "
+            "use fewer n_mels, a larger n_fft or a higher fmin",
+            EmptyBandWarning,
+            stacklevel=4,
+        )
+
+
+@cache
+def _banded(
+    sr: int, n_fft: int, n_mels: int, fmin: float, fmax: float, htk: bool, norm: Literal["slaney"] | None
+) -> Banded:
+    bank = _bank(sr, n_fft, n_mels, fmin, fmax, htk, norm)
+    start = np.array([np.flatnonzero(band)[0] if band.any() else 0 for band in bank], dtype=np.int64)
+    stop = np.array([np.flatnonzero(band)[-1] + 1 if band.any() else 0 for band in bank], dtype=np.int64)
+    offset = np.concatenate([[0], np.cumsum(stop - start)]).astype(np.int64)
+    weights = np.concatenate([band[a:z] for band, a, z in zip(bank, start, stop, strict=True)])
+    for array in (start, stop, offset, weights):
+        array.flags.writeable = False
+    return Banded(start=start, stop=stop, offset=offset, weights=weights)
