@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, StrEnum
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
@@ -99,12 +99,15 @@ class Input:
         dataclass field of the input's name then holds the word, and ``"node"`` where a node is given.
     optional : bool
         The input may be left out.
+    absent_ok : bool
+        An utterance that was quarantined on the way to this port is still given to the stage, without this input.
     """
 
     kinds: frozenset[Kind]
     many: bool = False
     words: tuple[str, ...] = ()
     optional: bool = False
+    absent_ok: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,6 +167,45 @@ class Stage(Protocol):
 
     def produces(self, inputs: Mapping[str, Sequence[Product]]) -> Product:
         """Check the input products (one list a port) and describe what is made of them; raise ContractError."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceFile:
+    """A file of a corpus: path relative to its root with ``/``, size in bytes, time of change in ns."""
+
+    path: str
+    size_bytes: int
+    mtime_ns: int
+
+
+class CorpusTree(Protocol):
+    """The files under a corpus root, wherever it is."""
+
+    def walk(self) -> Iterator[SourceFile]:
+        """Iterate over all files, sorted by path."""
+        ...
+
+    def read(self, path: str) -> bytes:
+        """Return a file's bytes."""
+        ...
+
+    def head(self, path: str, n: int) -> bytes:
+        """Return a file's first `n` bytes, or all where it is shorter."""
+        ...
+
+
+@runtime_checkable
+class IngestStage(Stage, Protocol):
+    """A stage that finds utterances in a corpus and decodes them."""
+
+    @property
+    def root(self) -> str:
+        """Where the corpus lies: a path or fsspec URL; not part of the identity."""
+        ...
+
+    def discover(self, tree: CorpusTree, known: Mapping[str, Utterance]) -> list[Utterance]:
+        """Return the corpus's utterances; one in `known` (by path) whose size and time match is returned as it is."""
         ...
 
 

@@ -1,0 +1,80 @@
+"""YAML with line numbers: every value remembers where it was written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from melmill.flows.errors import PipelineError
+
+
+@dataclass(frozen=True, slots=True)
+class Located:
+    """A YAML value and its place.
+
+    Parameters
+    ----------
+    value : dict of str to Located, list of Located, or a scalar
+    where : str
+        ``file:line`` or the command-line option that it came from.
+    """
+
+    value: Any
+    where: str
+
+    def items(self) -> Iterator[tuple[str, Located]]:
+        """Iterate over a mapping's entries."""
+        yield from self.value.items()
+
+    def plain(self) -> Any:  # noqa: ANN401 - YAML may hold anything
+        """Return the value without places.
+
+        >>> parse("a: [1, x]", "f.yaml").plain()
+        {'a': [1, 'x']}
+        """
+        if isinstance(self.value, dict):
+            return {key: entry.plain() for key, entry in self.value.items()}
+        if isinstance(self.value, list):
+            return [entry.plain() for entry in self.value]
+        return self.value
+
+
+def parse(text: str, name: str) -> Located:
+    """Parse one YAML document; `name` stands before the line numbers.
+
+    Raises
+    ------
+    PipelineError
+        Where the text is not YAML, or a key is given twice.
+    """
+    loader = yaml.SafeLoader(text)
+    try:
+        node = loader.get_single_node()
+        return Located(None, f"{name}:1") if node is None else _located(loader, node, name)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = f"{name}:{mark.line + 1}" if mark else name
+        raise PipelineError(f"not valid YAML: {error.problem or error.context}", line) from error
+    finally:
+        loader.dispose()
+
+
+def _located(loader: yaml.SafeLoader, node: yaml.Node, name: str) -> Located:
+    where = f"{name}:{node.start_mark.line + 1}"
+    if isinstance(node, yaml.MappingNode):
+        return Located(_mapping(loader, node, name), where)
+    if isinstance(node, yaml.SequenceNode):
+        return Located([_located(loader, entry, name) for entry in node.value], where)
+    return Located(loader.construct_object(node, deep=True), where)
+
+
+def _mapping(loader: yaml.SafeLoader, node: yaml.MappingNode, name: str) -> dict[str, Located]:
+    written = [key.value for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
+    for (key, _), text in zip(node.value, written, strict=False):
+        if written.count(text) > 1:
+            raise PipelineError(f"{text!r} is given twice", f"{name}:{key.start_mark.line + 1}")
+    loader.flatten_mapping(node)
+    return {str(key.value): _located(loader, entry, name) for key, entry in node.value}
