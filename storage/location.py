@@ -1,0 +1,144 @@
+"""One folder of a store, on a local file system or anywhere that fsspec reaches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Protocol
+
+from melmill.storage.errors import AlreadyThere, StoreError
+
+
+class Files(Protocol):
+    """What a file system offers to a `Location`; paths are whole."""
+
+    def read(self, path: str) -> bytes:
+        """Return a file's bytes; raise FileNotFoundError."""
+        ...
+
+    def create(self, path: str, data: bytes) -> bool:
+        """Write a file durably unless one of that name exists; say whether it was written."""
+        ...
+
+    def replace(self, path: str, data: bytes) -> None:
+        """Write a file durably and atomically in place of any that exists."""
+        ...
+
+    def remove(self, path: str) -> None:
+        """Remove a file; nothing happens where there is none."""
+        ...
+
+    def exists(self, path: str) -> bool:
+        """Say whether a file or folder exists."""
+        ...
+
+    def sizes(self, path: str, *, below: bool) -> dict[str, int]:
+        """Return the sizes of the files of a folder by relative name, with those of its subfolders if `below`."""
+        ...
+
+    def folders(self, path: str) -> list[str]:
+        """Return the names of the subfolders of a folder."""
+        ...
+
+    def make(self, path: str) -> None:
+        """Make a folder with its parents."""
+        ...
+
+
+@dataclass(frozen=True)
+class Location:
+    """Name a folder and read and write its files; cheap to make, to pickle and to compare.
+
+    Writing is crash-safe: a file appears under its name whole and on the disk, or not at all. Names that begin with
+    a dot belong to writers at work (or killed) and are never listed but by `leftovers`.
+
+    Parameters
+    ----------
+    url : str
+        A local path, made absolute, or any URL that fsspec knows (``s3://...``, ``memory://...``).
+
+    >>> Location("memory://bucket/store") / "mel" / "data"
+    Location(url='memory://bucket/store/mel/data')
+    """
+
+    url: str
+
+    def __post_init__(self) -> None:
+        """Make a local path absolute, so that it means the same in every process."""
+        local = not self.is_remote
+        url = str(Path(self.url.removeprefix("file://")).absolute()) if local else self.url.rstrip("/")
+        object.__setattr__(self, "url", url)
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether fsspec is needed to reach it."""
+        return "://" in self.url and not self.url.startswith("file://")
+
+    @cached_property
+    def _files(self) -> Files:
+        if not self.is_remote:
+            from melmill.storage.local_files import LocalFiles
+
+            return LocalFiles()
+        from melmill.storage.remote_files import RemoteFiles
+
+        return RemoteFiles(self.url)
+
+    def __getstate__(self) -> dict[str, str]:
+        return {"url": self.url}
+
+    def __truediv__(self, name: str) -> Location:
+        return Location(self._path(name))
+
+    def _path(self, name: str) -> str:
+        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+            raise StoreError(f"{self.url}: a name inside it can't be {name!r}: it must be relative, without '..'")
+        return f"{self.url}/{name}"
+
+    def read(self, name: str) -> bytes:
+        """Return the bytes of a file; raise FileNotFoundError."""
+        return self._files.read(self._path(name))
+
+    def put(self, name: str, data: bytes) -> None:
+        """Write a file durably, once: raise AlreadyThere if it exists with other bytes."""
+        if self._files.create(self._path(name), data) or self.read(name) == data:
+            return
+        raise AlreadyThere(f"{self._path(name)} exists and holds other bytes than the {len(data)} to be stored")
+
+    def replace(self, name: str, data: bytes) -> None:
+        """Write a file durably and atomically, whether it exists or not."""
+        self._files.replace(self._path(name), data)
+
+    def remove(self, name: str) -> None:
+        """Remove a file; nothing happens where there is none."""
+        self._files.remove(self._path(name))
+
+    def exists(self, name: str) -> bool:
+        """Say whether a file or folder exists."""
+        return self._files.exists(self._path(name))
+
+    def sizes(self) -> dict[str, int]:
+        """Return the size in bytes of every file of this folder; empty where there is no folder."""
+        return _without_leftovers(self._files.sizes(self.url, below=False))
+
+    def tree(self) -> dict[str, int]:
+        """Return the size in bytes of every file of this folder and all below it, by relative name."""
+        return _without_leftovers(self._files.sizes(self.url, below=True))
+
+    def leftovers(self) -> list[str]:
+        """Return the relative names of what killed writers left in this folder and below."""
+        found = self._files.sizes(self.url, below=True)
+        return sorted(found.keys() - _without_leftovers(found).keys())
+
+    def folders(self) -> list[str]:
+        """Return the names of its subfolders, sorted; empty where there is no folder."""
+        return sorted(name for name in self._files.folders(self.url) if not name.startswith("."))
+
+    def make(self) -> None:
+        """Make the folder with its parents; raise StoreUnwritable."""
+        self._files.make(self.url)
+
+
+def _without_leftovers(sizes: dict[str, int]) -> dict[str, int]:
+    return {name: size for name, size in sizes.items() if not name.rpartition("/")[2].startswith(".")}
