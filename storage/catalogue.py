@@ -1,0 +1,189 @@
+"""The catalogue: every utterance of a corpus, and the shard and place that it has in all arrays."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from melmill.storage.errors import CatalogueError, damaged
+from melmill.storage.location import Location
+from melmill.storage.packing import Packed, pack
+from melmill.storage.tables import from_parquet, to_parquet
+from melmill.storage.utterance import Shard, Utterance
+
+_TEXT = ("utterance_id", "subset", "speaker_id", "chapter_id", "text", "path")
+_WHOLE = ("size_bytes", "mtime_ns", "source_sr", "source_n_samples", "sr", "n_samples")
+_PLACE = ("shard", "slot", "n_slots", "start")
+_SCHEMA = pa.schema(
+    [(name, pa.string()) for name in _TEXT]
+    + [(name, pa.int64()) for name in _WHOLE]
+    + [("duration_s", pa.float64())]
+    + [(name, pa.int64()) for name in _PLACE]
+)
+
+
+class Catalogue:
+    """Know the utterances of a corpus in storage order; immutable, and only ever extended.
+
+    Made by `empty`, `extended` and `read`. Rows never change: what is added goes to new shards and, on disk, to a
+    new part, so that data stored for the old ones stays valid.
+
+    Parameters
+    ----------
+    parts : sequence of pyarrow.Table
+        In the order they were added.
+    sr : int
+        Sampling rate of all utterances in the store, Hz.
+    shard_duration_s : float
+        Audio that a shard holds at most, s.
+    n_stored : int
+        Parts that are on disk already.
+    """
+
+    def __init__(self, parts: Sequence[pa.Table], *, sr: int, shard_duration_s: float, n_stored: int) -> None:
+        self.sr = sr
+        self.shard_duration_s = shard_duration_s
+        self._parts = tuple(parts)
+        self._n_stored = n_stored
+        self.table: pa.Table = pa.concat_tables(self._parts).combine_chunks() if parts else _SCHEMA.empty_table()
+
+    @classmethod
+    def empty(cls, sr: int, shard_duration_s: float) -> Catalogue:
+        """Return the catalogue of no utterances at `sr` Hz; raise CatalogueError where a shard would hold nothing."""
+        if sr < 1 or sr * shard_duration_s < 1:
+            raise CatalogueError(f"a shard of {shard_duration_s!r} s at {sr!r} Hz holds no sample: make it longer")
+        return cls([], sr=sr, shard_duration_s=shard_duration_s, n_stored=0)
+
+    @classmethod
+    def read(cls, location: Location) -> Catalogue:
+        """Read all parts that `write_parts` stored; raise CatalogueError where there are none, DamagedData."""
+        names = sorted(location.sizes())
+        if not names:
+            raise CatalogueError(f"{location.url}: no catalogue is stored there")
+        expected = [part_name(i) for i in range(len(names))]
+        if names != expected:
+            missing = sorted(set(expected) - set(names))
+            raise damaged(location.url, f"parts of the catalogue are missing: {', '.join(missing)}")
+        parts = [from_parquet(location.read(name), f"{location.url}/{name}") for name in names]
+        head = json.loads(parts[0].schema.metadata[b"melmill"])
+        return cls(parts, sr=head["sr"], shard_duration_s=head["shard_duration_s"], n_stored=len(parts))
+
+    def write_parts(self, location: Location) -> None:
+        """Store the parts that are not on disk yet; raise AlreadyThere where another run stored others."""
+        for index in range(self._n_stored, len(self._parts)):
+            location.put(part_name(index), to_parquet(self._parts[index]))
+
+    def extended(self, new: Sequence[Utterance]) -> Catalogue:
+        """Return the catalogue with more utterances, packed into shards of their own.
+
+        Raises
+        ------
+        CatalogueError
+            For an id that is there already, and for another sampling rate than the catalogue's.
+        """
+        if not new:
+            return self
+        self._check(new)
+        capacity = int(self.shard_duration_s * self.sr)
+        rows = _rows(pack(new, capacity), self.n_shards, self.n_slots)
+        head = json.dumps({"sr": self.sr, "shard_duration_s": self.shard_duration_s})
+        part = pa.Table.from_pylist(list(rows), schema=_SCHEMA).replace_schema_metadata({"melmill": head})
+        return Catalogue(
+            [*self._parts, part], sr=self.sr, shard_duration_s=self.shard_duration_s, n_stored=self._n_stored
+        )
+
+    def _check(self, new: Sequence[Utterance]) -> None:
+        paths = dict(zip(self._column("utterance_id"), self._column("path"), strict=True))
+        for utterance in new:
+            if utterance.sr != self.sr:
+                raise CatalogueError(f"{utterance.path}: sr is {utterance.sr!r} Hz, the catalogue's is {self.sr!r} Hz")
+            if utterance.utterance_id in paths:
+                raise CatalogueError(
+                    f"two files are called {utterance.utterance_id!r}: {paths[utterance.utterance_id]} and "
+                    f"{utterance.path}. Leave one out or rename it: ids must be unique."
+                )
+            paths[utterance.utterance_id] = utterance.path
+
+    @property
+    def n_utterances(self) -> int:
+        """Number of utterances."""
+        return int(self.table.num_rows)
+
+    @cached_property
+    def n_shards(self) -> int:
+        """Number of shards."""
+        return int(self._shards[-1]) + 1 if self.n_utterances else 0
+
+    @cached_property
+    def n_slots(self) -> int:
+        """Number of Zarr shards that they fill in every array."""
+        return int(self.table["slot"][-1].as_py() + self.table["n_slots"][-1].as_py()) if self.n_utterances else 0
+
+    @cached_property
+    def duration_s(self) -> float:
+        """Length of all utterances, s."""
+        return float(self.table["n_samples"].to_numpy().sum() / self.sr)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 over ids and lengths in order of id: equal for the same corpus, however it was packed."""
+        pairs = sorted(zip(self._column("utterance_id"), self._column("n_samples"), strict=True))
+        return hashlib.sha256("".join(f"{name}\t{n}\n" for name, n in pairs).encode()).hexdigest()
+
+    def shard(self, index: int) -> Shard:
+        """Return one shard with its utterances in storage order."""
+        if not 0 <= index < self.n_shards:
+            raise CatalogueError(f"there is no shard {index!r}: the catalogue has {self.n_shards}")
+        start, stop = self._rows[index : index + 2]
+        rows = self.table.slice(start, stop - start).to_pylist()
+        utterances = tuple(Utterance(**{name: row[name] for name in _TEXT + _WHOLE}) for row in rows)
+        return Shard(index=index, slot=rows[0]["slot"], n_slots=rows[0]["n_slots"], utterances=utterances)
+
+    def shard_of(self, utterance_id: str) -> int:
+        """Return the index of the shard that holds an utterance; raise CatalogueError where there is no such id."""
+        index = self._index.get(utterance_id)
+        if index is None:
+            raise CatalogueError(f"no utterance is called {utterance_id!r} among the {self.n_utterances} catalogued")
+        return index
+
+    def __contains__(self, utterance_id: object) -> bool:
+        return utterance_id in self._index
+
+    @cached_property
+    def _shards(self) -> NDArray[np.int64]:
+        return np.asarray(self.table["shard"].to_numpy())
+
+    @cached_property
+    def _rows(self) -> list[int]:
+        # Rows stand in order of shard, so a shard is a range of them.
+        return [int(row) for row in np.searchsorted(self._shards, np.arange(self.n_shards + 1))]
+
+    @cached_property
+    def _index(self) -> dict[str, int]:
+        return dict(zip(self._column("utterance_id"), self._shards.tolist(), strict=True))
+
+    def _column(self, name: str) -> list[Any]:
+        return list(self.table[name].to_pylist())
+
+
+def part_name(index: int) -> str:
+    """Return the file name of a part."""
+    return f"part-{index:06d}.parquet"
+
+
+def _rows(shards: Iterator[Packed], index: int, slot: int) -> Iterator[dict[str, Any]]:
+    for packed in shards:
+        start = 0
+        for utterance in packed.utterances:
+            row = {name: getattr(utterance, name) for name in _TEXT + _WHOLE}
+            place = {"shard": index, "slot": slot, "n_slots": packed.n_slots, "start": start}
+            yield row | place | {"duration_s": utterance.duration_s}
+            start += utterance.n_samples
+        index, slot = index + 1, slot + packed.n_slots

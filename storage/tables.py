@@ -1,0 +1,68 @@
+"""Tables as Parquet bytes: the same rows give the same bytes, and damage is noticed on reading."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from melmill.storage.errors import StoreError, damaged
+
+Row = Mapping[str, Any]
+
+
+def to_parquet(table: pa.Table) -> bytes:
+    """Return a table as the bytes of a Parquet file with a checksum on every page."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd", write_page_checksum=True, store_schema=True)
+    return bytes(sink.getvalue())
+
+
+def from_parquet(data: bytes, place: str) -> pa.Table:
+    """Return the table that `to_parquet` stored; raise DamagedData naming `place`."""
+    try:
+        return pq.read_table(pa.BufferReader(data), page_checksum_verification=True, use_threads=False)
+    except (OSError, pa.ArrowException) as error:
+        raise damaged(place, f"not a whole Parquet file ({error})") from error
+
+
+def rows_table(rows: Sequence[Row], place: str) -> pa.Table:
+    """Make a table of rows of plain or NumPy scalars; columns stand in order of first appearance.
+
+    >>> rows_table([{"utterance_id": "a", "pesq_wb": np.float32(1.5)}, {"utterance_id": "b"}], "scores").to_pydict()
+    {'utterance_id': ['a', 'b'], 'pesq_wb': [1.5, None]}
+    """
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    columns = {name: [_plain(row.get(name)) for row in rows] for name in names}
+    try:
+        return pa.table(columns)
+    except pa.ArrowException as error:
+        raise StoreError(f"{place}: a column holds values of different types ({error}): {names!r}") from error
+
+
+def traces_table(traces: Mapping[str, Mapping[str, NDArray[Any]]], place: str) -> pa.Table:
+    """Make a table of one row per utterance and iteration; raise StoreError where columns differ in length."""
+    tables = []
+    for utterance_id, columns in traces.items():
+        lengths = {name: len(values) for name, values in columns.items()}
+        if len(set(lengths.values())) > 1:
+            raise StoreError(f"{place}: the trace of {utterance_id!r} has columns of different lengths, {lengths!r}")
+        ids = pa.array([utterance_id] * max(lengths.values(), default=0), pa.string())
+        tables.append(pa.table({"utterance_id": ids} | {name: pa.array(values) for name, values in columns.items()}))
+    return concatenated(tables, place).combine_chunks()
+
+
+def concatenated(tables: Sequence[pa.Table], place: str) -> pa.Table:
+    """Put tables below one another; a column that one lacks is null there, and whole numbers yield to real ones."""
+    try:
+        return pa.concat_tables(tables, promote_options="permissive") if tables else pa.table({})
+    except pa.ArrowException as error:
+        raise StoreError(f"{place}: its parts hold columns of different types ({error})") from error
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401 - a scalar of any column
+    return value.item() if isinstance(value, np.generic) else value
