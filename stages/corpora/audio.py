@@ -1,0 +1,161 @@
+"""Headers and samples of audio files, from their bytes."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+from dataclasses import dataclass
+from typing import Any
+
+import soundfile
+from numpy.typing import NDArray
+
+from melmill.stages.errors import Unusable
+
+FLAC = b"fLaC"
+# "fLaC", one block header (4 bytes) and STREAMINFO (34 bytes): RFC 9639, section 8.2.
+FLAC_HEAD_BYTES = 42
+# Longest that a byte can plausibly stand for: a frame of silence takes some 14 bytes for 4096 samples.
+MAX_SAMPLES_PER_BYTE = 2000
+_INT16_SUBTYPES = frozenset({"PCM_16", "PCM_S8", "PCM_U8"})
+_COUNTING_BLOCK = 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Header:
+    """Say what a file claims of itself.
+
+    Parameters
+    ----------
+    sr, n_samples, n_channels : int
+        Sampling rate (Hz), samples a channel, channels.
+    subtype : str
+        Sample format by libsndfile's name (``PCM_16``).
+    md5 : bytes
+        Checksum of the PCM that a FLAC file should decode to; empty where it gives none.
+    doubt : str
+        Why the claimed length can't be believed; empty where it can.
+    """
+
+    sr: int
+    n_samples: int
+    n_channels: int
+    subtype: str
+    md5: bytes = b""
+    doubt: str = ""
+
+    @property
+    def believable(self) -> bool:
+        """Whether the claimed length can be true of a file of this size."""
+        return not self.doubt
+
+
+def read_header(head: bytes, size_bytes: int) -> Header:
+    """Read the header of an audio file of `size_bytes`.
+
+    Parameters
+    ----------
+    head : bytes
+        The first `FLAC_HEAD_BYTES` of a FLAC file or more; the whole file where it is of another format.
+    size_bytes : int
+
+    Raises
+    ------
+    Unusable
+        If it is empty, not audio that libsndfile knows, or ends inside its header.
+    """
+    if size_bytes == 0:
+        raise Unusable("file is empty (0 bytes)")
+    if head.startswith(FLAC):
+        return _flac_header(head, size_bytes)
+    if len(head) < size_bytes:
+        raise ValueError(f"only FLAC can be told by its first bytes, got {len(head)} of {size_bytes} bytes of a file")
+    info = _soundfile_info(head)
+    return Header(
+        sr=info.samplerate,
+        n_samples=info.frames,
+        n_channels=info.channels,
+        subtype=info.subtype,
+        doubt=_doubt(info.frames, size_bytes),
+    )
+
+
+def _flac_header(head: bytes, size_bytes: int) -> Header:
+    if len(head) < FLAC_HEAD_BYTES:
+        raise Unusable(f"file is truncated: it ends inside its FLAC header ({size_bytes:,} bytes)")
+    # 20 bits rate, 3 bits channels - 1, 5 bits bits per sample - 1, 36 bits samples: RFC 9639, section 8.2.
+    packed = int.from_bytes(head[18:26], "big")
+    sr, bits = packed >> 44, (packed >> 36 & 31) + 1
+    n_samples = packed & (1 << 36) - 1
+    if head[4] & 127 != 0 or sr == 0:
+        raise Unusable("not decodable as audio: the FLAC header is damaged")
+    md5 = head[26:42]
+    return Header(
+        sr=sr,
+        n_samples=n_samples,
+        n_channels=(packed >> 41 & 7) + 1,
+        subtype="PCM_S8" if bits == 8 else f"PCM_{bits}",
+        md5=md5 if any(md5) else b"",
+        doubt=_doubt(n_samples, size_bytes),
+    )
+
+
+def _doubt(n_samples: int, size_bytes: int) -> str:
+    if n_samples == 0:
+        return (
+            f"header says 0 samples, so the file is empty or its length unknown ({size_bytes:,} bytes): encode it again"
+        )
+    if n_samples > MAX_SAMPLES_PER_BYTE * size_bytes:
+        return f"header is not believable: it claims {n_samples:,} samples in {size_bytes:,} bytes"
+    return ""
+
+
+def _soundfile_info(data: bytes) -> Any:  # noqa: ANN401 - soundfile has no types
+    try:
+        return soundfile.info(io.BytesIO(data))
+    except soundfile.LibsndfileError as error:
+        raise Unusable(f"not decodable as audio: {error.error_string} It starts with {data[:8]!r}") from error
+
+
+def decode(data: bytes) -> tuple[NDArray[Any], Header]:
+    """Decode a whole audio file and check it against its own header.
+
+    Returns
+    -------
+    y : ndarray (n_samples, n_channels)
+        int16 where the file holds 16 bits or fewer, otherwise float32 in [-1, 1].
+    header : Header
+
+    Raises
+    ------
+    Unusable
+        If it can't be decoded, is shorter than its header says, or differs from its header's checksum.
+    """
+    header = read_header(data, len(data))
+    if not header.believable:
+        raise Unusable(header.doubt)
+    dtype = "int16" if header.subtype in _INT16_SUBTYPES else "float32"
+    try:
+        y, _ = soundfile.read(io.BytesIO(data), dtype=dtype, always_2d=True)
+    except soundfile.LibsndfileError as error:
+        raise Unusable(_broken_off(data, header)) from error
+    if len(y) != header.n_samples:
+        raise Unusable(f"file is truncated: header says {header.n_samples:,} samples, {len(y):,} decoded")
+    # STREAMINFO's checksum is over interleaved little-endian samples of the file's own width.
+    if header.md5 and header.subtype == "PCM_16" and hashlib.md5(y.astype("<i2", copy=False)).digest() != header.md5:
+        raise Unusable(
+            f"the {len(y):,} samples decoded differ from the checksum in the FLAC header: one of them is damaged"
+        )
+    return y, header
+
+
+def _broken_off(data: bytes, header: Header) -> str:
+    """Say how far a file that can't be decoded to its end can be decoded, to `_COUNTING_BLOCK` samples."""
+    n_decoded = 0
+    # Repeated block by block, because libsndfile reports the failure of a long read but not how far it came.
+    with contextlib.suppress(soundfile.LibsndfileError), soundfile.SoundFile(io.BytesIO(data)) as file:
+        while n_decoded < header.n_samples:
+            file.read(min(_COUNTING_BLOCK, header.n_samples - n_decoded), dtype="int16")
+            n_decoded = file.tell()
+    return f"file is truncated or damaged: header says {header.n_samples:,} samples, {n_decoded:,} decoded"
