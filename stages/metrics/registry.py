@@ -61,7 +61,7 @@ _ALL = (
         title="PESQ wide band",
         unit="MOS-LQO",
         better="higher",
-        says="Perceived quality of 16 kHz speech as a model of listeners puts it, from about 1 (bad) to 4.64 (identical).",
+        says="Perceived quality of 16 kHz speech by a model of listeners, from about 1 (bad) to 4.64 (identical).",
         limits="Made for telephone codecs: it punishes shifts in time that a listener does not hear, and it was never "
         "validated on generated speech. Both signals are scaled together. No value for clips under 0.25 s, for "
         "references without 200 ms of speech, or with more than 50 bursts of speech.",
