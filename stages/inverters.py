@@ -1,0 +1,235 @@
+"""Stages that invert mel spectrograms by signal processing alone."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from melmill.stages.dsp import solvers
+from melmill.stages.dsp.inversion import Recipe, solve
+from melmill.stages.dsp.magnitude import MagnitudeStart
+from melmill.stages.dsp.melspec import MelSpec
+from melmill.stages.dsp.phase import START_WORDS
+from melmill.stages.dsp.undo import to_linear
+from melmill.stages.errors import ContractError, ParameterError
+from melmill.stages.stage import Input, Item, Kind, Mel, Outcome, Product, Waveform, as_float, each
+from melmill.storage.utterance import resampled_length
+
+_MEL = Input(kinds=frozenset({Kind.MEL}))
+_START = Input(kinds=frozenset({Kind.WAVEFORM}), words=START_WORDS, optional=True)
+_NODE = "node"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Inverter(ABC):
+    """What all inverters share.
+
+    Parameters
+    ----------
+    magnitude : {"nnls", "pinv"}
+        Starting magnitude: non-negative least squares, or the clipped pseudo-inverse.
+    seed : int
+        Combined with each utterance's own, for random phases.
+    trace : bool
+        Store the SCM of every iteration.
+    dtype : {"float32", "int16"}
+        What is stored; int16 is ``32768 y`` rounded to even and clipped to [-32768, 32767].
+    """
+
+    uses: ClassVar[str]
+    version: ClassVar[int] = 1
+    inputs: ClassVar[Mapping[str, Input]] = {"from": _MEL, "start": _START}
+
+    magnitude: MagnitudeStart = "nnls"
+    seed: int = 0
+    trace: bool = False
+    dtype: Literal["float32", "int16"] = "float32"
+
+    def __post_init__(self) -> None:
+        """Check the parameters; the method checks its own."""
+        if self.magnitude not in ("nnls", "pinv"):
+            raise ParameterError("magnitude", f"must be 'nnls' or 'pinv', got {self.magnitude!r}")
+        if self.dtype not in ("float32", "int16"):
+            raise ParameterError("dtype", f"must be 'float32' or 'int16', got {self.dtype!r}")
+        if self.seed < 0:
+            raise ParameterError("seed", f"must not be negative, got {self.seed!r}")
+        self.recipe(None, 0)
+
+    @abstractmethod
+    def recipe(self, start: NDArray[Any] | None, seed: int) -> Recipe:
+        """Return how to invert an utterance of that seed, with the waveform at its port `start`."""
+
+    def identity(self) -> Mapping[str, Any]:
+        """Return all parameters."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    def produces(self, inputs: Mapping[str, Sequence[Product]]) -> Product:
+        """Check the mel and the starting waveform; return waveforms at the mel's rate."""
+        spec = _mel_spec(inputs["from"][0])
+        for start in inputs.get("start", ()):
+            if not isinstance(start, Waveform):
+                raise ContractError(f"'start' must be a waveform, got {start!r}")
+            if start.sr != spec.sr:
+                raise ContractError(
+                    f"'start' is at {start.sr} Hz but the mel is of audio at {spec.sr} Hz: "
+                    "start from a node whose waveforms have the mel's rate"
+                )
+        return Waveform(sr=spec.sr, dtype=self.dtype, mel=spec)
+
+    def process(self, items: Sequence[Item], inputs: Mapping[str, Product], product: Product) -> Sequence[Outcome]:
+        """Invert every mel by itself, so that no outcome depends on the shard's others."""
+        del product
+        spec = _mel_spec(inputs["from"])
+        return each(items, lambda item: self._invert(item, spec))
+
+    def _invert(self, item: Item, spec: MelSpec) -> Outcome:
+        utterance, start = item.utterance, item.inputs.get("start")
+        length = resampled_length(utterance.n_samples, utterance.sr, spec.sr)
+        recipe = self.recipe(None if start is None else as_float(start), item.seed)
+        result = solve(item.inputs["from"], spec, recipe, length)
+        return Outcome(array=_stored(result.y, self.dtype), trace=result.trace)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Iterative(_Inverter):
+    """An inverter that iterates.
+
+    Parameters
+    ----------
+    n_iter : int
+        Number of iterations, at least 1.
+    start : {"random", "zero", "pghi", "node"}
+        Starting phase; "node" takes that of the waveforms at the port `start`.
+    """
+
+    n_iter: int = 100
+    start: str = "random"
+
+    def __post_init__(self) -> None:
+        """Check the parameters."""
+        if self.n_iter < 1:
+            raise ParameterError("n_iter", f"must be at least 1, got {self.n_iter!r}")
+        if self.start not in (*START_WORDS, _NODE):
+            raise ParameterError("start", f"must be one of {', '.join(START_WORDS)} or a node, got {self.start!r}")
+        super().__post_init__()
+
+    @property
+    @abstractmethod
+    def method(self) -> solvers.Method:
+        """The method with its parameters."""
+
+    def recipe(self, start: NDArray[Any] | None, seed: int) -> Recipe:
+        """Return how to invert an utterance of that seed, with the waveform at its port `start`."""
+        return Recipe(
+            method=self.method,
+            n_iter=self.n_iter,
+            start=self.start if start is None else start,
+            magnitude=self.magnitude,
+            seed=(self.seed, seed),
+            trace=self.trace,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class GriffinLim(_Iterative):
+    """Griffin-Lim on a fixed magnitude; with `momentum` (0.99) the fast variant."""
+
+    uses: ClassVar[str] = "griffin_lim"
+    momentum: float = 0.0
+
+    @property
+    def method(self) -> solvers.Method:
+        """The method with its parameters."""
+        return solvers.GriffinLim(momentum=self.momentum)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdmmGla(_Iterative):
+    """ADMM on a fixed magnitude (Masuyama 2019); `rho` lets the magnitude give way."""
+
+    uses: ClassVar[str] = "admm_gla"
+    rho: float = solvers.AdmmGla.rho
+
+    @property
+    def method(self) -> solvers.Method:
+        """The method with its parameters."""
+        return solvers.AdmmGla(rho=self.rho)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Raar(_Iterative):
+    """Relaxed averaged alternating reflections on a fixed magnitude (Peer 2022), relaxed by `beta`."""
+
+    uses: ClassVar[str] = "raar"
+    beta: float = solvers.Raar.beta
+
+    @property
+    def method(self) -> solvers.Method:
+        """The method with its parameters."""
+        return solvers.Raar(beta=self.beta)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ipalm(_Iterative):
+    """iPALM on magnitude and phase (Masuyama 2023), with inertia `alpha` and the mel's weight `lam`."""
+
+    uses: ClassVar[str] = "ipalm"
+    alpha: float = solvers.Ipalm.alpha
+    lam: float = solvers.Ipalm.lam
+
+    @property
+    def method(self) -> solvers.Method:
+        """The method with its parameters."""
+        return solvers.Ipalm(alpha=self.alpha, lam=self.lam)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Admm(_Iterative):
+    """ADMM on magnitude and phase (Masuyama 2024).
+
+    `lam` is for a bank of unit spectral norm: multiply a paper's by ``||E||_2^2``. By default it starts from PGHI's
+    phase, which saves half the iterations.
+    """
+
+    uses: ClassVar[str] = "admm"
+    start: str = "pghi"
+    lam: float = solvers.Admm.lam
+    rho: float = solvers.Admm.rho
+
+    @property
+    def method(self) -> solvers.Method:
+        """The method with its parameters."""
+        return solvers.Admm(lam=self.lam, rho=self.rho)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pghi(_Inverter):
+    """Phase-gradient heap integration (Prusa 2017): one pass, no iterations."""
+
+    uses: ClassVar[str] = "pghi"
+    inputs: ClassVar[Mapping[str, Input]] = {"from": _MEL}
+
+    def recipe(self, start: NDArray[Any] | None, seed: int) -> Recipe:
+        """Return how to invert an utterance of that seed; there is no port `start`."""
+        del start
+        return Recipe(
+            method=None, n_iter=0, start="pghi", magnitude=self.magnitude, seed=(self.seed, seed), trace=self.trace
+        )
+
+
+def _mel_spec(product: Product) -> MelSpec:
+    if not isinstance(product, Mel):
+        raise ContractError(f"'from' must be a mel, got {product!r}")
+    to_linear(np.empty((product.spec.n_mels, 0)), product.spec)  # raises where no mel of this spec can be undone
+    return product.spec
+
+
+def _stored(y: NDArray[np.float32], dtype: Literal["float32", "int16"]) -> NDArray[Any]:
+    if dtype == "float32":
+        return y
+    return np.asarray(np.clip(np.rint(y * np.float32(32768)), -32768, 32767), dtype=np.int16)
