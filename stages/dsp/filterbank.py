@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 import scipy.linalg
+import scipy.sparse
 from numpy.typing import NDArray
 
 from melmill.stages.dsp.melspec import MelSpec
@@ -72,6 +73,19 @@ def banded(spec: MelSpec) -> Banded:
     return _banded(spec.sr, spec.n_fft, spec.n_mels, float(spec.fmin), float(spec.top_hz), spec.htk, spec.norm)
 
 
+def sparse_bank(spec: MelSpec) -> scipy.sparse.csr_matrix:
+    """Return the bank of `spec` as float64, for products whose bytes don't depend on threads; cached: don't write."""
+    return _sparse(spec.sr, spec.n_fft, spec.n_mels, float(spec.fmin), float(spec.top_hz), spec.htk, spec.norm)
+
+
+def band_scale(spec: MelSpec) -> NDArray[np.float64]:
+    """Return what `norm` multiplies each band's triangle of peak 1 by, shape (n_mels,): Slaney's is 2 / width in Hz."""
+    if spec.norm is None:
+        return np.ones(spec.n_mels)
+    edges = _edges(spec.n_mels, spec.fmin, spec.top_hz, spec.htk)
+    return np.asarray(2.0 / (edges[2:] - edges[:-2]))
+
+
 def bank_norm(spec: MelSpec) -> float:
     """Return the spectral norm of the bank E, its largest singular value.
 
@@ -104,11 +118,15 @@ def hz_to_mel(hz: float, *, htk: bool) -> float:
     return hz / _LINEAR_STEP_HZ
 
 
+def _edges(n_mels: int, fmin: float, fmax: float, htk: bool) -> NDArray[np.float64]:
+    return mel_to_hz(np.linspace(hz_to_mel(fmin, htk=htk), hz_to_mel(fmax, htk=htk), n_mels + 2), htk=htk)
+
+
 @cache
 def _bank(
     sr: int, n_fft: int, n_mels: int, fmin: float, fmax: float, htk: bool, norm: Literal["slaney"] | None
 ) -> NDArray[np.float32]:
-    edges = mel_to_hz(np.linspace(hz_to_mel(fmin, htk=htk), hz_to_mel(fmax, htk=htk), n_mels + 2), htk=htk)
+    edges = _edges(n_mels, fmin, fmax, htk)
     width = np.diff(edges)[:, np.newaxis]
     ramps = np.subtract.outer(edges, np.fft.rfftfreq(n_fft, 1.0 / sr))
     triangles = np.maximum(0.0, np.minimum(-ramps[:-2] / width[:-1], ramps[2:] / width[1:]))
@@ -143,3 +161,10 @@ def _banded(
     for array in (start, stop, offset, weights):
         array.flags.writeable = False
     return Banded(start=start, stop=stop, offset=offset, weights=weights)
+
+
+@cache
+def _sparse(
+    sr: int, n_fft: int, n_mels: int, fmin: float, fmax: float, htk: bool, norm: Literal["slaney"] | None
+) -> scipy.sparse.csr_matrix:
+    return scipy.sparse.csr_matrix(_bank(sr, n_fft, n_mels, fmin, fmax, htk, norm), dtype=np.float64)

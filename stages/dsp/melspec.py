@@ -93,14 +93,22 @@ class Pcen:
     time_constant_s: float = 0.4
     eps: float = 1e-6
 
+    def __post_init__(self) -> None:
+        """Check every field."""
+        for name in ("gain", "bias", "power"):
+            if not getattr(self, name) >= 0:
+                raise ParameterError("pcen", f"{name} must not be negative, got {getattr(self, name)!r}")
+        for name in ("time_constant_s", "eps"):
+            if not getattr(self, name) > 0:
+                raise ParameterError("pcen", f"{name} must be positive, got {getattr(self, name)!r}")
+
 
 @dataclass(frozen=True, kw_only=True)
 class MelSpec:
     """Say how a mel spectrogram is made; equal specs give interchangeable mels.
 
-    The chain is: STFT -> ``sqrt(re^2 + im^2 + eps)`` (divided by the window's norm where `normalized`) ->
-    ``** power`` -> mel bank -> one of PCEN, ``** compression``, or ``max(floor)`` and `log` -> ``(. + shift) * scale``
-    -> clip.
+    The chain is: STFT (divided by the window's norm where `normalized`) -> ``sqrt(re^2 + im^2 + eps)`` -> ``** power``
+    -> mel bank -> one of PCEN, ``** compression``, or ``max(floor)`` and `log` -> ``(. + shift) * scale`` -> clip.
 
     Parameters
     ----------
@@ -185,10 +193,15 @@ class MelSpec:
         return self.stft.n_frames(n_samples)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the fields as plain values, for storing; `from_dict` undoes it."""
+        """Return the fields as plain values, for storing; `from_dict` undoes it.
+
+        Equal specs give equal text: a whole number in a float's place becomes a float.
+        """
         fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        fields["pcen"] = None if self.pcen is None else dict(vars(self.pcen))
-        fields["clip"] = None if self.clip is None else list(self.clip)
+        for name in ("fmin", "fmax", "power", "floor", "eps", "compression", "shift", "scale"):
+            fields[name] = None if fields[name] is None else float(fields[name])
+        fields["pcen"] = None if self.pcen is None else {name: float(value) for name, value in vars(self.pcen).items()}
+        fields["clip"] = None if self.clip is None else [float(bound) for bound in self.clip]
         return fields
 
     @classmethod

@@ -39,7 +39,7 @@ def to_linear(M: NDArray[Any], spec: MelSpec) -> NDArray[np.float32]:
     M = np.asarray(M)
     _check(M, spec)
     values = M.astype(np.float64) / spec.scale - spec.shift
-    linear = np.maximum(_uncompressed(values, spec), 0.0) * window_norm(spec) ** spec.power
+    linear = np.maximum(uncompressed(values, spec), 0.0) * window_norm(spec) ** spec.power
     with np.errstate(over="ignore"):
         result: NDArray[np.float32] = linear.astype(np.float32)
     if not np.isfinite(result).all():
@@ -65,7 +65,8 @@ def window_norm(spec: MelSpec) -> float:
     return float(np.linalg.norm(Stft(spec.stft, np.float64).window))
 
 
-def _uncompressed(values: NDArray[np.float64], spec: MelSpec) -> NDArray[np.float64]:
+def uncompressed(values: NDArray[np.float64], spec: MelSpec) -> NDArray[np.float64]:
+    """Undo the log, the power law or the PCEN of a spec; leave values that had none."""
     if spec.pcen is not None:
         return inverse_pcen(values, spec.pcen, spec.sr / spec.hop_length)
     with np.errstate(over="ignore"):
