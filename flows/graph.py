@@ -176,8 +176,8 @@ class _Builder:
         if pool not in pools:
             where = declaration.where if value is None else value.where
             raise PipelineError(
-                f"node {declaration.name!r} runs in pool {pool!r}, but the cluster has only {', '.join(sorted(pools))}: "
-                f"add {pool}: {{workers: 1}} under cluster: pools:",
+                f"node {declaration.name!r} runs in pool {pool!r}, but the cluster has only "
+                f"{', '.join(sorted(pools))}: add {pool}: {{workers: 1}} under cluster: pools:",
                 where,
             )
         return str(pool)

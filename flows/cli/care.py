@@ -1,0 +1,91 @@
+"""`melmill verify`, `repair` and `quarantine`: what is wrong in a store."""
+
+from __future__ import annotations
+
+import click
+
+from melmill.flows.cli import DONE, FAILED, cli
+from melmill.flows.cli.show import as_json, table
+from melmill.storage.store import Store
+from melmill.storage.verify import Damage
+from melmill.storage.verify import repair as repair_store
+from melmill.storage.verify import verify as verify_store
+
+_store = click.argument("store", metavar="STORE")
+_json = click.option("--json", "json_", is_flag=True, help="Print one JSON object to standard output.")
+
+
+@cli.command()
+@_store
+@_json
+def verify(store: str, json_: bool) -> int:
+    """Reread everything in STORE against its checksums; exit 1 where anything is damaged, naming it.
+
+    \b
+    Example:
+      melmill verify runs/demo
+    """
+    damages = verify_store(Store.open(store))
+    if json_:
+        as_json({"store": store, "damaged": [_as_dict(damage) for damage in damages]})
+    elif damages:
+        table(("node", "record", "file", "problem"), [(d.node, d.record, d.file, d.problem) for d in damages])
+        click.echo(f"{len(damages)} files are damaged: `melmill repair {store}` drops their records, then run again")
+    else:
+        click.echo(f"{store} is whole")
+    return FAILED if damages else DONE
+
+
+@cli.command()
+@_store
+@_json
+def repair(store: str, json_: bool) -> int:
+    """Drop the records of what is damaged in STORE, so that the next run redoes exactly that.
+
+    \b
+    Example:
+      melmill repair runs/demo && melmill run pipeline.yaml
+    """
+    opened = Store.open(store)
+    damages = verify_store(opened)
+    repair_store(opened, damages)
+    if json_:
+        as_json({"store": store, "dropped": [_as_dict(damage) for damage in damages]})
+    elif damages:
+        table(("node", "record", "file", "problem"), [(d.node, d.record, d.file, d.problem) for d in damages])
+        click.echo(f"dropped {len({(d.node, d.key, d.record) for d in damages})} records: run the pipeline again")
+    else:
+        click.echo(f"{store} is whole: nothing to repair")
+    return DONE
+
+
+@cli.command()
+@_store
+@click.option("--detail", is_flag=True, help="Show the traceback of each.")
+@_json
+def quarantine(store: str, detail: bool, json_: bool) -> int:
+    """List the utterances of STORE's last run that a node could not process, and why.
+
+    \b
+    Example:
+      melmill quarantine runs/demo
+    """
+    frame = Store.open(store).quarantine()
+    rows = frame.to_dict(orient="records")
+    if json_:
+        as_json({"store": store, "quarantined": rows})
+        return DONE
+    table(("utterance", "node", "reason"), [(row["utterance_id"], row["node"], row["reason"]) for row in rows])
+    for row in rows if detail else ():
+        click.echo(f"\n{row['utterance_id']} at {row['node']}:\n{row['detail']}")
+    return DONE
+
+
+def _as_dict(damage: Damage) -> dict[str, str]:
+    return {
+        "node": damage.node,
+        "key": damage.key,
+        "record": damage.record,
+        "file": damage.file,
+        "problem": damage.problem,
+    }

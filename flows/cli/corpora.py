@@ -1,0 +1,30 @@
+"""`melmill fetch`: corpora to start with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from melmill.flows.cli import DONE, cli
+
+
+@cli.group()
+def fetch() -> None:
+    """Get a corpus to work on."""
+
+
+@fetch.command()
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--with-bad-files", is_flag=True, help="Add broken utterances, to see quarantine at work.")
+def demo(folder: Path, with_bad_files: bool) -> int:
+    """Speak the demo corpus into FOLDER: LibriSpeech's layout, six speakers, two minutes.
+
+    \b
+    Example:
+      melmill fetch demo data/demo
+    """
+    from melmill.stages.corpora.demo import make_demo_corpus
+
+    click.echo(make_demo_corpus(folder, with_bad_files=with_bad_files))
+    return DONE

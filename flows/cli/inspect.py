@@ -1,0 +1,101 @@
+"""`melmill status`, `scores` and `report`: what a store holds."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import click
+
+from melmill.flows.cli import DONE, cli
+from melmill.flows.cli.show import as_json, csv_table, table
+from melmill.flows.progress import duration
+from melmill.flows.status import latest_report, node_states
+from melmill.storage.store import Store
+
+_store = click.argument("store", metavar="STORE")
+_json = click.option("--json", "json_", is_flag=True, help="Print one JSON object to standard output.")
+
+
+@cli.command()
+@_store
+@_json
+def status(store: str, json_: bool) -> int:
+    """Say how far each node of the last run is, from the STORE alone.
+
+    \b
+    Example:
+      melmill status runs/demo
+    """
+    states = node_states(Store.open(store))
+    if json_:
+        as_json({"store": store, "nodes": [state.as_dict() for state in states]})
+        return DONE
+    rows = [
+        (
+            state.node,
+            state.stage,
+            f"{state.done}/{state.shards}",
+            state.quarantined,
+            duration(state.compute_s),
+            f"{state.audio_s / state.compute_s:.0f}" if state.compute_s else "",
+        )
+        for state in states
+    ]
+    table(("node", "stage", "shards done", "quarantined", "compute", "x real time"), rows)
+    return DONE
+
+
+@cli.command()
+@_store
+@click.option(
+    "--format", "format_", type=click.Choice(["table", "csv", "json", "parquet"]), default="table", show_default=True
+)
+@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Write there, not to standard output.")
+def scores(store: str, format_: str, output: Path | None) -> int:
+    """Print one row per utterance and scored node of the STORE's last run.
+
+    \b
+    Example:
+      melmill scores runs/demo --format csv --output scores.csv
+    """
+    frame = Store.open(store).scores()
+    if format_ == "table" and output is None:
+        values = frame.drop(columns=[name for name in frame.columns if name.startswith("status_")])
+        text = values.map(lambda value: f"{value:.3f}" if isinstance(value, float) else value)
+        table(list(text.columns), text.itertuples(index=False))
+        return DONE
+    if format_ == "parquet":
+        data = frame.to_parquet(index=False)
+    elif format_ == "json":
+        data = (json.dumps(json.loads(frame.to_json(orient="records")), ensure_ascii=False) + "\n").encode()
+    else:
+        data = frame.to_csv(index=False).encode()
+    if output is not None:
+        output.write_bytes(data)
+    else:
+        sys.stdout.buffer.write(data)
+    return DONE
+
+
+@cli.command()
+@_store
+@_json
+def report(store: str, json_: bool) -> int:
+    """Print the score table of the STORE's last report, and where its page and tables are.
+
+    \b
+    Example:
+      melmill report runs/demo
+    """
+    location = latest_report(Store.open(store))
+    if location is None:
+        click.echo(f"error: store {store!r} holds no report: run a pipeline with an aggregate node on it", err=True)
+        return 1
+    if json_:
+        as_json({"store": store, "report": f"{location.url}/index.html", "files": sorted(location.sizes())})
+        return DONE
+    csv_table(location.read("headline.csv"))
+    click.echo(f"report: {location.url}/index.html")
+    return DONE

@@ -1,0 +1,78 @@
+"""`melmill mel`: the mel contract, for people."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from melmill.flows.cli import DONE, cli
+from melmill.flows.cli.show import as_json, table
+from melmill.flows.errors import PipelineError
+from melmill.flows.graph import build_graph
+from melmill.flows.spec import load
+from melmill.stages.dsp.contract import explain as explain_pair
+from melmill.stages.dsp.melspec import MelSpec
+from melmill.stages.dsp.presets import preset, preset_names
+from melmill.stages.stage import Mel
+
+
+@cli.group()
+def mel() -> None:
+    """Show mel specs and what differs between two of them.
+
+    A spec is named by a preset (hifigan) or by a node of a pipeline (pipeline.yaml:mel).
+    """
+
+
+@mel.command()
+@click.argument("name", required=False)
+@click.option("--json", "json_", is_flag=True, help="Print one JSON object to standard output.")
+def show(name: str | None, json_: bool) -> int:
+    """Show every field of the spec NAME, or list all presets.
+
+    \b
+    Example:
+      melmill mel show hifigan
+    """
+    if name is None:
+        specs = {known: preset(known) for known in preset_names()}
+        columns = ("sr", "n_fft", "hop_length", "n_mels", "fmin", "fmax", "log", "floor", "center")
+        if json_:
+            as_json({known: spec.as_dict() for known, spec in specs.items()})
+        else:
+            table(("preset", *columns), [(n, *(getattr(s, c) for c in columns)) for n, s in specs.items()])
+        return DONE
+    fields = spec_of(name).as_dict()
+    if json_:
+        as_json(fields)
+    else:
+        table(("field", "value"), [(key, "null" if value is None else value) for key, value in fields.items()])
+    return DONE
+
+
+@mel.command()
+@click.argument("a")
+@click.argument("b")
+def explain(a: str, b: str) -> int:
+    """Say which fields of the specs A and B differ, and whether a mel of A can be made one of B.
+
+    \b
+    Example:
+      melmill mel explain hifigan bigvgan_v2_22khz_80band_256x
+    """
+    click.echo(explain_pair(spec_of(a), spec_of(b)))
+    return DONE
+
+
+def spec_of(name: str) -> MelSpec:
+    """Return the spec of a preset or of a mel node, ``FILE:NODE``."""
+    path, colon, node = name.rpartition(":")
+    if not colon:
+        return preset(name)
+    nodes = build_graph(load(Path(path)))
+    product = nodes[node].product if node in nodes else None
+    if not isinstance(product, Mel):
+        mels = ", ".join(other.name for other in nodes.values() if isinstance(other.product, Mel))
+        raise PipelineError(f"{path} has no mel node {node!r} (mel nodes: {mels or 'none'})")
+    return product.spec

@@ -1,0 +1,145 @@
+"""`melmill run` and `melmill plan`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import click
+
+from melmill.flows.cli import DONE, FAILED, cli
+from melmill.flows.cli.show import as_json, csv_table, table
+from melmill.flows.plan import Plan, make_plan
+from melmill.flows.progress import duration
+from melmill.flows.run import Summary
+from melmill.flows.run import run as run_plan
+from melmill.flows.spec import load
+
+_pipeline = click.argument("pipeline", type=click.Path(path_type=Path, dir_okay=False), default="pipeline.yaml")
+_store = click.option("--store", metavar="URL", help="Use this store instead of the pipeline's.")
+_set = click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="K=V",
+    help="Override a field: admm.n_iter=50, or admm.n_iter=[10,100] to fan out.",
+)
+_until = click.option("--until", metavar="NODE", help="Run this node and what it needs, no more.")
+
+
+@cli.command()
+@_pipeline
+@_store
+@_set
+@_until
+@click.option("--executor", type=click.Choice(["dask", "serial"]), default="dask", show_default=True)
+@click.option("--json", "json_", is_flag=True, help="Print one JSON object to standard output.")
+def run(
+    pipeline: Path,
+    store: str | None,
+    overrides: tuple[str, ...],
+    until: str | None,
+    executor: Literal["dask", "serial"],
+    json_: bool,
+) -> int:
+    """Run PIPELINE (pipeline.yaml), or go on where it stopped.
+
+    \b
+    Example:
+      melmill run pipeline.yaml --set admm.n_iter=50 --until scores
+    """
+    loaded = load(pipeline, overrides, store)
+    plan = make_plan(loaded, until)
+    summary = run_plan(plan, executor, partial=until is not None)
+    too_many = summary.quarantined_share > loaded.max_quarantined
+    if json_:
+        as_json(summary.as_dict())
+    else:
+        _show(summary)
+    if too_many:
+        click.echo(
+            f"error: {summary.quarantined} of {summary.utterances} utterances are in quarantine "
+            f"({summary.quarantined_share:.1%}), more than max_quarantined = {loaded.max_quarantined:.1%} allows; "
+            f"see `melmill quarantine {loaded.store}`",
+            err=True,
+        )
+    if summary.tasks.failed:
+        click.echo(
+            f"error: {summary.tasks.failed} tasks failed or waited for failed ones; run again to retry", err=True
+        )
+    return FAILED if too_many or summary.tasks.failed else DONE
+
+
+def _show(summary: Summary) -> None:
+    tasks = summary.tasks
+    if tasks.run or tasks.failed:
+        done = f"{tasks.run} tasks run, {tasks.reused} reused, {tasks.failed} failed"
+    else:
+        done = f"nothing to run: all {tasks.total} tasks are done"
+    if summary.report:
+        from melmill.storage.location import Location
+
+        folder, _, _ = summary.report.rpartition("/")
+        csv_table(Location(folder).read("headline.csv"))
+    click.echo(
+        f"{done} in {duration(summary.duration_s)}; {summary.utterances} utterances, {summary.quarantined} quarantined"
+    )
+    click.echo(f"store:  {summary.store}")
+    if summary.report:
+        click.echo(f"report: {summary.report}")
+
+
+@cli.command()
+@_pipeline
+@_store
+@_set
+@_until
+@click.option("--json", "json_", is_flag=True, help="Print one JSON object to standard output.")
+def plan(pipeline: Path, store: str | None, overrides: tuple[str, ...], until: str | None, json_: bool) -> int:
+    """Say for each node of PIPELINE how many shards a run would do, and why; write nothing.
+
+    \b
+    Example:
+      melmill plan pipeline.yaml --set admm.n_iter=50
+    """
+    made = make_plan(load(pipeline, overrides, store), until)
+    if json_:
+        as_json(_plan_json(made))
+        return DONE
+    rows = [
+        (name, node.node.stage.uses, node.node.pool, node.n_shards, len(node.pending), _why(node.reasons))
+        for name, node in made.nodes.items()
+    ]
+    table(("node", "stage", "pool", "shards", "to run", "why"), rows)
+    hours = sum(catalogue.duration_s for catalogue in made.catalogues.values()) / 3600
+    click.echo(
+        f"{made.n_pending} of {made.n_tasks} tasks to run; {made.n_utterances} utterances, {hours:.2f} h of audio"
+    )
+    return DONE
+
+
+def _why(reasons: object) -> str:
+    if not isinstance(reasons, dict) or not reasons:
+        return "done"
+    return "; ".join(f"{reason} ({count})" for reason, count in sorted(reasons.items()))
+
+
+def _plan_json(made: Plan) -> dict[str, object]:
+    return {
+        "pipeline": made.pipeline.name,
+        "store": made.pipeline.store,
+        "tasks": {"total": made.n_tasks, "run": made.n_pending, "reused": made.n_tasks - made.n_pending},
+        "utterances": made.n_utterances,
+        "nodes": [
+            {
+                "node": name,
+                "stage": node.node.stage.uses,
+                "key": node.node.key,
+                "pool": node.node.pool,
+                "shards": node.n_shards,
+                "run": len(node.pending),
+                "reasons": dict(node.reasons),
+            }
+            for name, node in made.nodes.items()
+        ],
+    }

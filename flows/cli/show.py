@@ -1,0 +1,39 @@
+"""How commands show tables and values."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import click
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], title: str | None = None) -> None:
+    """Print a table to standard output, as wide as it needs where that is not a terminal."""
+    from rich.console import Console
+    from rich.table import Table
+
+    made = Table(title=title, title_justify="left", header_style="bold", pad_edge=False)
+    for name in columns:
+        made.add_column(name, overflow="fold")
+    for row in rows:
+        made.add_row(*("" if value is None else str(value) for value in row))
+    console = Console(highlight=False, markup=False)
+    if not console.is_terminal:
+        console.width = 10_000
+        console.width = max(20, console.measure(made).maximum)
+    console.print(made)
+
+
+def as_json(value: Any) -> None:  # noqa: ANN401 - whatever JSON holds
+    """Print one JSON object to standard output."""
+    click.echo(json.dumps(value, ensure_ascii=False, allow_nan=False))
+
+
+def csv_table(data: bytes, title: str | None = None) -> None:
+    """Print CSV as a table."""
+    header, *rows = csv.reader(io.StringIO(data.decode()))
+    table(header, rows, title)

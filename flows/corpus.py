@@ -1,0 +1,78 @@
+"""What a corpus holds now against what the store knows of it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import cast
+
+from melmill.flows.errors import PipelineError
+from melmill.flows.graph import Node
+from melmill.stages.errors import StageError
+from melmill.stages.stage import IngestStage, Waveform
+from melmill.storage.catalogue import Catalogue
+from melmill.storage.errors import StoreError
+from melmill.storage.product import ProductFolder
+from melmill.storage.sources import SourceTree
+from melmill.storage.utterance import Utterance
+
+NAMED = 3
+
+
+def survey(node: Node, folder: ProductFolder, stored: Catalogue | None, shard_duration_s: float) -> Catalogue:
+    """Return the catalogue of an ingest node: what is stored, extended by what is new in the corpus.
+
+    Parameters
+    ----------
+    node : Node
+        Its stage is an IngestStage.
+    folder : ProductFolder
+        The node's product, asked for content hashes where a file's time of change differs.
+    stored : Catalogue or None
+    shard_duration_s : float
+
+    Raises
+    ------
+    PipelineError
+        The corpus can't be read or is empty, or a catalogued file is gone or has changed.
+    """
+    stage = cast("IngestStage", node.stage)
+    known = {} if stored is None else {utterance.path: utterance for utterance in stored.utterances()}
+    try:
+        tree = SourceTree(stage.root)
+        found = stage.discover(tree, known)
+        check_unchanged(node.name, known, found, folder, tree)
+    except (StoreError, StageError) as error:
+        raise PipelineError(f"node {node.name!r}: {error}") from error
+    new = [utterance for utterance in found if utterance.path not in known]
+    product = cast("Waveform", node.product)
+    catalogue = Catalogue.empty(sr=product.sr, shard_duration_s=shard_duration_s) if stored is None else stored
+    return catalogue.extended(new) if new else catalogue
+
+
+def check_unchanged(
+    name: str, known: Mapping[str, Utterance], found: Sequence[Utterance], folder: ProductFolder, tree: SourceTree
+) -> None:
+    """Raise PipelineError where a catalogued file is gone or holds other bytes than were ingested."""
+    present = {utterance.path: utterance for utterance in found}
+    gone = [path for path in known if path not in present]
+    touched = [path for path, utterance in known.items() if path in present and present[path] is not utterance]
+    changed = _changed(known, touched, folder, tree) if touched else []
+    for paths, what in ((gone, "gone"), (changed, "changed")):
+        if paths:
+            more = f" and {len(paths) - NAMED} more" if len(paths) > NAMED else ""
+            raise PipelineError(
+                f"the corpus of node {name!r} at {tree.url!r} is not what the store holds: "
+                f"{what} since it was catalogued: {', '.join(paths[:NAMED])}{more}. "
+                "Restore the files, or run with another store (--store) or under another node name."
+            )
+
+
+def _changed(
+    known: Mapping[str, Utterance], touched: Sequence[str], folder: ProductFolder, tree: SourceTree
+) -> list[str]:
+    facts = folder.read_table("table")
+    hashes = dict(zip(facts["utterance_id"], facts["content_sha256"], strict=True)) if len(facts) else {}
+    return [
+        path for path in touched if hashlib.sha256(tree.read(path)).hexdigest() != hashes.get(known[path].utterance_id)
+    ]

@@ -1,0 +1,69 @@
+"""What an executor is given: tasks by a frontier, work by a function, and someone to tell."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from melmill.cluster.threads import limited_threads
+from melmill.flows.errors import RunFailed
+from melmill.flows.frontier import Frontier, Task
+from melmill.flows.receipt import Receipt
+from melmill.storage.errors import StoreFull, StoreUnwritable
+
+
+class Job(Protocol):
+    """A task with all that it needs, as it travels to a worker."""
+
+    def run(self) -> Receipt:
+        """Do the work and commit it."""
+        ...
+
+
+# Job of a task: its attempt, counted from 1, and whether each utterance gets a process of its own.
+MakeJob = Callable[[Task, int, bool], Job]
+
+
+class Observer(Protocol):
+    """Is told what happens to tasks."""
+
+    def finished(self, task: Task, receipt: Receipt) -> None:
+        """Hear that a task is done."""
+        ...
+
+    def failed(self, task: Task, error: BaseException) -> None:
+        """Hear that a task was given up."""
+        ...
+
+    def note(self, text: str) -> None:
+        """Hear something that a person should know."""
+        ...
+
+
+# Errors after which no task can succeed.
+FATAL = (StoreFull, StoreUnwritable)
+
+
+def run_serial(frontier: Frontier, make_job: MakeJob, observer: Observer) -> None:
+    """Run all tasks in this process, one after the other: the reference for what every executor does.
+
+    Raises
+    ------
+    RunFailed
+        The store can't be written any more.
+    """
+    with limited_threads(1):
+        while not frontier.done:
+            task = next((task for pool in frontier.pools if (task := frontier.take(pool))), None)
+            if task is None:
+                continue
+            try:
+                receipt = make_job(task, 1, False).run()
+            except FATAL as error:
+                raise RunFailed(str(error)) from error
+            except Exception as error:
+                frontier.fail(task)
+                observer.failed(task, error)
+            else:
+                frontier.finish(task)
+                observer.finished(task, receipt)

@@ -1,0 +1,195 @@
+"""A task as a worker runs it: read whole shards, compute, write whole shards, record."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache
+from importlib.metadata import version
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from melmill.flows.keys import utterance_seed
+from melmill.flows.receipt import Receipt
+from melmill.stages.stage import IngestStage, Item, Outcome, Product, Stage, UtteranceStage, rejection
+from melmill.storage.product import Facts, Quarantined, ShardContents
+from melmill.storage.sources import SourceTree
+from melmill.storage.store import Store
+from melmill.storage.utterance import Shard, Utterance
+
+Process = Callable[[Sequence[Item]], Sequence[Outcome]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A product that a task reads: where it is and what it holds."""
+
+    name: str
+    folder: str
+    key: str
+    product: Product
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardJob:
+    """One node's work on one shard: names and parameters, no data.
+
+    Parameters
+    ----------
+    store : str
+        URL of the store.
+    node : Source
+        What is made.
+    stage : Stage
+    ports : mapping of str to Source
+        What is read at each port.
+    catalogue : (str, str)
+        Folder and key of the ingest node whose catalogue lists the utterances.
+    shard : int
+    attempt : int
+    isolated : bool
+        Process each utterance in a child process of its own, so that one that kills it is found and quarantined.
+    """
+
+    store: str
+    node: Source
+    stage: Stage
+    ports: Mapping[str, Source]
+    catalogue: tuple[str, str]
+    shard: int
+    attempt: int = 1
+    isolated: bool = False
+
+    def run(self) -> Receipt:
+        """Do the work and commit it; return the receipt."""
+        started, clock = datetime.now(UTC), time.perf_counter()
+        store = Store.open(self.store)
+        shard = store.read_shard(*self.catalogue, self.shard)
+        items, absent, rejected = self._items(store, shard)
+        clock_compute = time.perf_counter()
+        outcomes = self._processed(items)
+        compute_s = time.perf_counter() - clock_compute
+        contents = self._contents(items, outcomes, absent, rejected)
+        facts = Facts(
+            compute_s=compute_s,
+            duration_s=shard.duration_s,
+            started_at=started.isoformat(timespec="seconds"),
+            host=platform.node(),
+            attempt=self.attempt,
+            versions=versions(),
+        )
+        record = store.product(self.node.folder, self.node.key).commit(shard, contents, facts)
+        return Receipt(
+            n_utterances=record.n_utterances,
+            n_quarantined=record.n_quarantined,
+            audio_s=shard.duration_s,
+            compute_s=compute_s,
+            wall_s=time.perf_counter() - clock,
+        )
+
+    def _items(self, store: Store, shard: Shard) -> tuple[list[Item], list[str], list[Quarantined]]:
+        """Return the items to process, the ids absent at an input, and those whose file can't be read."""
+        if not self.ports:
+            return self._file_items(shard)
+        arrays: dict[str, dict[str, NDArray[Any]]] = {}
+        for port, source in self.ports.items():
+            arrays[port] = store.product(source.folder, source.key).read_arrays(shard)
+        items, absent = [], []
+        for utterance in shard.utterances:
+            given = {
+                port: found[utterance.utterance_id] for port, found in arrays.items() if utterance.utterance_id in found
+            }
+            missing = [port for port in self.ports if port not in given]
+            if all(self.stage.inputs[port].absent_ok for port in missing):
+                items.append(_item(utterance, given))
+            else:
+                absent.append(utterance.utterance_id)
+        return items, absent, []
+
+    def _file_items(self, shard: Shard) -> tuple[list[Item], list[str], list[Quarantined]]:
+        tree = SourceTree(cast("IngestStage", self.stage).root)
+        items, rejected = [], []
+        for utterance in shard.utterances:
+            try:
+                data = np.frombuffer(tree.read(utterance.path), dtype=np.uint8)
+            except OSError as error:
+                rejected.append(self._quarantined(utterance.utterance_id, Outcome(rejected=rejection(error))))
+            else:
+                items.append(_item(utterance, {"file": data}))
+        return items, [], rejected
+
+    def _processed(self, items: Sequence[Item]) -> list[Outcome]:
+        if not items:
+            return []
+        stage = cast("UtteranceStage", self.stage)
+        inputs = {port: source.product for port, source in self.ports.items()}
+
+        def process(some: Sequence[Item]) -> Sequence[Outcome]:
+            return stage.process(some, inputs, self.node.product)
+
+        if self.isolated:
+            from melmill.flows.isolation import process_alone
+
+            return [process_alone(stage, item, inputs, self.node.product) for item in items]
+        try:
+            return list(process(items))
+        except Exception:
+            return [_one(process, item) for item in items]
+
+    def _contents(
+        self, items: Sequence[Item], outcomes: Sequence[Outcome], absent: list[str], rejected: list[Quarantined]
+    ) -> ShardContents:
+        arrays, rows, traces, quarantined = {}, [], {}, list(rejected)
+        for item, outcome in zip(items, outcomes, strict=True):
+            name = item.utterance.utterance_id
+            if outcome.rejected is not None:
+                quarantined.append(self._quarantined(name, outcome))
+                continue
+            if outcome.array is not None:
+                arrays[name] = outcome.array
+            if outcome.row is not None:
+                rows.append({"utterance_id": name, **outcome.row})
+            if outcome.trace is not None:
+                traces[name] = outcome.trace
+        return ShardContents(
+            arrays=arrays, rows=rows or None, traces=traces or None, quarantined=quarantined, absent=absent
+        )
+
+    def _quarantined(self, utterance_id: str, outcome: Outcome) -> Quarantined:
+        rejected = outcome.rejected
+        if rejected is None:
+            raise ValueError(f"{utterance_id} was not rejected")
+        return Quarantined(
+            utterance_id=utterance_id,
+            node=self.node.name,
+            stage=self.stage.uses,
+            reason=rejected.reason,
+            detail=rejected.detail,
+        )
+
+
+def _item(utterance: Utterance, inputs: Mapping[str, NDArray[Any]]) -> Item:
+    return Item(utterance=utterance, inputs=inputs, seed=utterance_seed(utterance.utterance_id))
+
+
+def _one(process: Process, item: Item) -> Outcome:
+    try:
+        (outcome,) = process([item])
+    except Exception as error:
+        return Outcome(rejected=rejection(error))
+    return outcome
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Return the versions that results may depend on, for the record."""
+    packages = ("melmill", "numpy", "scipy", "zarr")
+    found = {"python": platform.python_version()}
+    for package in packages:
+        found[package] = version(package)
+    return found

@@ -1,0 +1,178 @@
+"""What a run will do and why: shards with a whole record are reused, all others are done."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from melmill.flows.corpus import survey
+from melmill.flows.errors import PipelineError
+from melmill.flows.graph import Node, build_graph, needed_for
+from melmill.flows.products import describe
+from melmill.flows.spec import Pipeline
+from melmill.stages.stage import IngestStage, Report
+from melmill.storage.catalogue import Catalogue
+from melmill.storage.errors import StoreError
+from melmill.storage.product import ProductFolder
+from melmill.storage.store import Store
+
+REPORT = -1
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodePlan:
+    """What one node has to do.
+
+    Parameters
+    ----------
+    node : Node
+    n_shards : int
+        Of its corpus; 1 for a report.
+    pending : set of int
+        Shards to do; ``{-1}`` for a report.
+    reasons : mapping of str to int
+        Why, each with the number of shards.
+    damaged : mapping of str to str
+        Record names whose data is not what the record says, and how.
+    """
+
+    node: Node
+    n_shards: int
+    pending: set[int]
+    reasons: Mapping[str, int]
+    damaged: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Everything that a run needs to know before it starts.
+
+    Parameters
+    ----------
+    pipeline : Pipeline
+    nodes : mapping of str to NodePlan
+        Each after those that it reads.
+    catalogues : mapping of str to Catalogue
+        By ingest node; extended by what is new in the corpus, not yet written.
+    """
+
+    pipeline: Pipeline
+    nodes: Mapping[str, NodePlan]
+    catalogues: Mapping[str, Catalogue]
+
+    @property
+    def n_tasks(self) -> int:
+        """Number of all tasks, reused ones included."""
+        return sum(plan.n_shards for plan in self.nodes.values())
+
+    @property
+    def n_pending(self) -> int:
+        """Number of tasks to run."""
+        return sum(len(plan.pending) for plan in self.nodes.values())
+
+    @property
+    def n_utterances(self) -> int:
+        """Number of utterances in all corpora."""
+        return sum(catalogue.n_utterances for catalogue in self.catalogues.values())
+
+    def record_name(self, node: Node, shard: int) -> str:
+        """Return the name of the record of a task."""
+        if shard != REPORT:
+            return f"{shard:06d}"
+        digests = "".join(self.catalogues[corpus].digest for corpus in node.corpora)
+        return f"all-{hashlib.sha256(digests.encode()).hexdigest()[:12]}"
+
+
+def make_plan(pipeline: Pipeline, until: str | None = None) -> Plan:
+    """Compare a pipeline with its store and its corpora; nothing is written.
+
+    Raises
+    ------
+    PipelineError
+        The pipeline, a corpus or the store is not fit for a run.
+    """
+    nodes = build_graph(pipeline)
+    if until is not None:
+        nodes = needed_for(nodes, until)
+    try:
+        return _plan(pipeline, nodes, Store.find(pipeline.store, pipeline.name))
+    except StoreError as error:
+        raise PipelineError(str(error)) from error
+
+
+def _plan(pipeline: Pipeline, nodes: Mapping[str, Node], store: Store) -> Plan:
+    catalogues = {
+        node.name: survey(
+            node,
+            store.product(node.folder, node.key),
+            store.catalogue(node.folder, node.key),
+            pipeline.shard_duration_s,
+        )
+        for node in nodes.values()
+        if isinstance(node.stage, IngestStage)
+    }
+    plan = Plan(pipeline=pipeline, nodes={}, catalogues=catalogues)
+    before = _keys_before(store)
+    node_plans = {node.name: _node_plan(plan, store, node, before) for node in nodes.values()}
+    return Plan(pipeline=pipeline, nodes=node_plans, catalogues=catalogues)
+
+
+def _keys_before(store: Store) -> dict[str, str]:
+    manifest = store.latest_manifest()
+    return {} if manifest is None else {name: entry.key for name, entry in manifest.nodes.items()}
+
+
+def _node_plan(plan: Plan, store: Store, node: Node, before: Mapping[str, str]) -> NodePlan:
+    folder = store.product(node.folder, node.key)
+    records = folder.records()
+    damaged = folder.damaged(records)
+    shards = [REPORT] if isinstance(node.product, Report) else range(plan.catalogues[node.corpora[0]].n_shards)
+    names = {shard: plan.record_name(node, shard) for shard in shards}
+    reasons: Counter[str] = Counter()
+    pending = set()
+    why_new = _why_new(store, node, before, bool(records))
+    for shard, name in names.items():
+        if name in records and name not in damaged:
+            continue
+        pending.add(shard)
+        reasons["damaged" if name in damaged else why_new] += 1
+    return NodePlan(
+        node=node,
+        n_shards=len(names),
+        pending=pending,
+        reasons=reasons,
+        damaged={name: damaged[name] for name in names.values() if name in damaged},
+    )
+
+
+def _why_new(store: Store, node: Node, before: Mapping[str, str], started: bool) -> str:
+    """Say why a shard of `node` has no record."""
+    if started:
+        return "not done yet"
+    old = before.get(node.name)
+    if old is None:
+        return "new node"
+    if old == node.key:
+        return "not done yet"
+    return _difference(describe(node, {}).comparable(), store.product(node.folder, old))
+
+
+def _difference(new: Mapping[str, Any], folder: ProductFolder) -> str:
+    try:
+        old = folder.description.comparable()
+    except StoreError:
+        return "its last product is gone"
+    if old["stage"] != new["stage"]:
+        return f"stage was {old['stage']}"
+    if old["version"] != new["version"]:
+        return f"stage {new['stage']} has a new version"
+    names = {*old["parameters"], *new["parameters"]}
+    changes = [
+        f"{name} was {old['parameters'].get(name)!r}"
+        for name in sorted(names)
+        if old["parameters"].get(name) != new["parameters"].get(name)
+    ]
+    return ", ".join(changes) if changes else "its input changed"

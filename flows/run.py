@@ -1,0 +1,255 @@
+"""Run a plan: prepare the store, hand out tasks, and say what came of it."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from types import FrameType
+from typing import Any, Literal, cast
+
+from melmill.flows.dask_executor import run_dask
+from melmill.flows.executors import Job, MakeJob, run_serial
+from melmill.flows.frontier import Frontier, Task, ancestors
+from melmill.flows.graph import Node
+from melmill.flows.job import ShardJob
+from melmill.flows.plan import REPORT, Plan
+from melmill.flows.products import describe, source
+from melmill.flows.progress import Progress
+from melmill.flows.report_job import Ancestor, ReportJob
+from melmill.stages.aggregate import Aggregate
+from melmill.stages.stage import Report, Scores
+from melmill.storage.store import Manifest, NodeEntry, Store
+
+# Shards open per compute slot: enough that a pool is never short of ready tasks.
+WINDOW = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskCounts:
+    """How many tasks a run had, did, found done, and gave up (with those that waited for them)."""
+
+    total: int
+    run: int
+    reused: int
+    failed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """What came of a run; its fields are what `melmill run --json` prints.
+
+    Parameters
+    ----------
+    run, store : str
+        Run id and store URL.
+    tasks : TaskCounts
+    utterances, quarantined : int
+        In all corpora, and how many of them some node could not process.
+    duration_s : float
+    report : str or None
+        Where the last report's page is.
+    """
+
+    run: str
+    store: str
+    tasks: TaskCounts
+    utterances: int
+    quarantined: int
+    duration_s: float
+    report: str | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values, for JSON."""
+        return asdict(self)
+
+    @property
+    def quarantined_share(self) -> float:
+        """Quarantined utterances over all."""
+        return self.quarantined / self.utterances if self.utterances else 0.0
+
+
+def run(plan: Plan, executor: Literal["dask", "serial"] = "dask", *, partial: bool = False) -> Summary:
+    """Run what a plan has pending.
+
+    Parameters
+    ----------
+    plan : Plan
+    executor : {"dask", "serial"}
+    partial : bool
+        The plan leaves nodes of the pipeline out (``--until``): what the store's last run says of those stays.
+
+    Raises
+    ------
+    RunFailed
+        The run can't go on; nothing computed is lost.
+    KeyboardInterrupt
+        On SIGINT or SIGTERM.
+    StoreError, ClusterError
+        The store can't be written or the cluster can't be had.
+    """
+    started = time.monotonic()
+    store = Store.create(plan.pipeline.store, plan.pipeline.name)
+    run_id = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
+    nodes = {name: node_plan.node for name, node_plan in plan.nodes.items()}
+    if plan.n_pending:
+        _prepare(plan, store, nodes)
+    _publish(plan, store, nodes, run_id, partial)
+    frontier = None
+    if plan.n_pending:
+        frontier = _execute(plan, nodes, executor)
+    n_failed = len(frontier.failed) + len(frontier.blocked) if frontier else 0
+    return Summary(
+        run=run_id,
+        store=plan.pipeline.store,
+        tasks=TaskCounts(
+            total=plan.n_tasks,
+            run=plan.n_pending - n_failed,
+            reused=plan.n_tasks - plan.n_pending,
+            failed=n_failed,
+        ),
+        utterances=plan.n_utterances,
+        quarantined=_n_quarantined(store, nodes),
+        duration_s=round(time.monotonic() - started, 3),
+        report=_report(plan, store),
+    )
+
+
+def _prepare(plan: Plan, store: Store, nodes: Mapping[str, Node]) -> None:
+    """Write what tasks rely on: catalogues, descriptions, array metadata; drop records of damaged data."""
+    for name, node_plan in plan.nodes.items():
+        node = node_plan.node
+        folder = store.product(node.folder, node.key)
+        n_slots = 0 if isinstance(node.product, Report) else plan.catalogues[node.corpora[0]].n_slots
+        folder.prepare(describe(node, nodes, plan.pipeline.shard_duration_s), n_slots)
+        if name in plan.catalogues:
+            store.write_catalogue(node.folder, node.key, plan.catalogues[name])
+        for record in node_plan.damaged:
+            folder.drop(record)
+
+
+def _publish(plan: Plan, store: Store, nodes: Mapping[str, Node], run_id: str, partial: bool) -> None:
+    """Say in the store which products the pipeline's names now mean, unless the last run said the same."""
+    last = store.latest_manifest()
+    entries = {name: _entry(node, nodes) for name, node in nodes.items()}
+    if partial and last is not None:
+        entries = {**last.nodes, **entries}
+    if last is not None and dict(last.nodes) == entries:
+        return
+    manifest = Manifest(
+        run_id=run_id,
+        project=plan.pipeline.name,
+        started_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        nodes=entries,
+        pipeline=dict(plan.pipeline.document),
+    )
+    store.publish_run(run_id, manifest)
+
+
+def _entry(node: Node, nodes: Mapping[str, Node]) -> NodeEntry:
+    corpora = [nodes[name] for name in node.corpora]
+    return NodeEntry(
+        folder=node.folder,
+        key=node.key,
+        kind=node.product.kind.value,
+        stage=node.stage.uses,
+        catalogues=tuple((corpus.folder, corpus.key) for corpus in corpora),
+        scored=node.product.scored if isinstance(node.product, Scores) else None,
+    )
+
+
+def _execute(plan: Plan, nodes: Mapping[str, Node], executor: str) -> Frontier:
+    cluster = plan.pipeline.cluster
+    slots = 1 if executor == "serial" else sum(pool.slots for pool in cluster.pools.values())
+    pending = {name: set(node_plan.pending) for name, node_plan in plan.nodes.items()}
+    frontier = Frontier(nodes, pending, window=WINDOW * slots)
+    make_job = _job_maker(plan, nodes)
+    with Progress(plan, slots) as progress, _terminated_as_interrupted():
+        if executor == "serial":
+            run_serial(frontier, make_job, progress)
+        else:
+            run_dask(frontier, make_job, progress, cluster)
+    return frontier
+
+
+def _job_maker(plan: Plan, nodes: Mapping[str, Node]) -> MakeJob:
+    def make(task: Task, attempt: int, isolated: bool) -> Job:
+        node = nodes[task.node]
+        if task.shard == REPORT:
+            return _report_job(plan, nodes, node, attempt)
+        corpus = nodes[task.corpus]
+        return ShardJob(
+            store=plan.pipeline.store,
+            node=source(node),
+            stage=node.stage,
+            ports={port: source(nodes[names[0]]) for port, names in node.inputs.items()},
+            catalogue=(corpus.folder, corpus.key),
+            shard=task.shard,
+            attempt=attempt,
+            isolated=isolated,
+        )
+
+    return make
+
+
+def _report_job(plan: Plan, nodes: Mapping[str, Node], node: Node, attempt: int) -> ReportJob:
+    before = ancestors(nodes, node.name)
+    return ReportJob(
+        store=plan.pipeline.store,
+        node=source(node),
+        stage=cast("Aggregate", node.stage),
+        ancestors={name: _ancestor(nodes, other) for name, other in nodes.items() if name in before},
+        record_name=plan.record_name(node, REPORT),
+        pipeline=plan.pipeline.name,
+        attempt=attempt,
+    )
+
+
+def _ancestor(nodes: Mapping[str, Node], node: Node) -> Ancestor:
+    corpus = nodes[node.corpora[0]]
+    return Ancestor(
+        source=source(node),
+        uses=node.stage.uses,
+        version=node.stage.version,
+        parameters=node.stage.identity(),
+        inputs=node.inputs,
+        catalogue=(corpus.folder, corpus.key),
+    )
+
+
+def _n_quarantined(store: Store, nodes: Mapping[str, Node]) -> int:
+    """Count the utterances that some node of the run could not process, each corpus's apart."""
+    names = set()
+    for node in nodes.values():
+        if not isinstance(node.product, Report):
+            table = store.product(node.folder, node.key).read_table("quarantine")
+            names.update((node.corpora[0], utterance_id) for utterance_id in table["utterance_id"])
+    return len(names)
+
+
+def _report(plan: Plan, store: Store) -> str | None:
+    """Return where the page of the last report node is; None where the pipeline has none or it was not made."""
+    reports = [node_plan.node for node_plan in plan.nodes.values() if isinstance(node_plan.node.product, Report)]
+    for node in reversed(reports):
+        name = plan.record_name(node, REPORT)
+        folder = store.product(node.folder, node.key)
+        if folder.record(name) is not None:
+            return f"{folder.location.url}/report/{name}/index.html"
+    return None
+
+
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """Treat SIGTERM, which batch systems send, as ctrl-C."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
