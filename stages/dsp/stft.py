@@ -1,4 +1,4 @@
-"""Short-time Fourier transform and its inverse, frame-major, one frame a row."""
+"""Short-time Fourier transform, frame-major, one frame a row."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from melmill.stages.dsp.melspec import StftParams
 
 
 class Stft:
-    """Transform signals to frames of spectrum and back.
+    """Transform signals to frames of spectrum; `Projection` holds the way back.
 
     Arrays are frame-major, ``(n_frames, n_bins)``: a frame's bins lie together, so that the FFT and every
     frame-wise update work on contiguous memory. Transpose for librosa's ``(n_bins, n_frames)``.
@@ -58,33 +58,3 @@ class Stft:
     def forward(self, y: NDArray[Any]) -> NDArray[Any]:
         """Return the spectrum ``(n_frames, n_bins)``, complex, of a signal ``(n_samples,)``."""
         return np.asarray(scipy.fft.rfft(self.frames(y) * self.window, axis=-1))
-
-    def inverse(self, D: NDArray[Any], length: int) -> NDArray[Any]:
-        """Return the signal ``(length,)`` whose transform is nearest to ``(n_frames, n_bins)`` `D`.
-
-        The synthesis window is the canonical dual, as eq. 4 of Masuyama et al. asks: overlap-add of the windowed frames
-        over the sum of squared windows. Samples that no frame reaches are 0.
-        """
-        p = self.params
-        frames = scipy.fft.irfft(D, n=p.n_fft, axis=-1) * self.window
-        total = overlap_add(frames, p.hop_length, length + 2 * p.pad)
-        weight = overlap_add(np.broadcast_to(self.window * self.window, frames.shape), p.hop_length, length + 2 * p.pad)
-        tiny = np.finfo(self.dtype).tiny
-        y = np.divide(total, weight, out=np.zeros_like(total), where=weight > tiny)
-        return np.ascontiguousarray(y[p.pad : p.pad + length])
-
-
-def overlap_add(frames: NDArray[Any], hop_length: int, length: int) -> NDArray[Any]:
-    """Add frames ``(n_frames, n_fft)`` at multiples of `hop_length` into ``(length,)``, cut or zero-filled.
-
-    Frames are cut into blocks of one hop; block ``j`` of all frames lies on consecutive hops, so that
-    the sum is ``ceil(n_fft / hop_length)`` shifted adds.
-    """
-    n_frames, n_fft = frames.shape
-    n_blocks = -(-n_fft // hop_length)
-    total = np.zeros(((n_frames + n_blocks), hop_length), dtype=frames.dtype)
-    for j in range(n_blocks):
-        block = frames[:, j * hop_length : (j + 1) * hop_length]
-        total[j : j + n_frames, : block.shape[1]] += block
-    y = total.reshape(-1)[:length]
-    return y if y.size == length else np.pad(y, (0, length - y.size))
