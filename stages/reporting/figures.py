@@ -1,0 +1,160 @@
+"""Figures as SVG that takes the page's own text colour, the same bytes every time."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from io import StringIO
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from melmill.stages.metrics.registry import metric as described
+from melmill.stages.reporting.cube import Cube
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# The vibrant scheme of Paul Tol's "Colour Schemes" (SRON/EPS/TN/09-002, 2021), safe for colour-blind readers, without
+# its grey: every colour stands out from white and from near-black. The seventh node on repeats them dashed.
+COLOURS = ("#0077BB", "#EE7733", "#009988", "#EE3377", "#33BBEE", "#CC3311")
+_DASHES: tuple[Any, ...] = ("-", (0, (4, 1.5)), (0, (1, 1.2)))
+# Stands for the page's text colour until the SVG is written; no colour above.
+_INK = "#010203"
+_STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "melmill",
+    "font.family": "sans-serif",
+    "font.size": 9.0,
+    "text.parse_math": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.6,
+    "axes.edgecolor": _INK,
+    "axes.labelcolor": _INK,
+    "text.color": _INK,
+    "xtick.color": _INK,
+    "ytick.color": _INK,
+    "grid.color": _INK,
+    "grid.alpha": 0.15,
+    "grid.linewidth": 0.6,
+}
+_LABEL_LENGTH = 30
+
+
+def look(nodes: Sequence[str], node: str) -> tuple[str, Any]:
+    """Return the colour and the dash pattern of a node, by its place among `nodes`: the same in every figure."""
+    at = list(nodes).index(node)
+    return COLOURS[at % len(COLOURS)], _DASHES[at // len(COLOURS) % len(_DASHES)]
+
+
+def short(name: str, length: int = _LABEL_LENGTH) -> str:
+    """Return a name that fits a label, cut in its middle: fan-out names differ at their ends.
+
+    >>> short("admm[n_iter=100,rho=0.2]", 11)
+    'admm[…=0.2]'
+    """
+    if len(name) <= length:
+        return name
+    head = (length - 1) // 2
+    return f"{name[:head]}…{name[len(name) - (length - 1 - head) :]}"
+
+
+def box_plot(table: Cube, metric: str) -> str:
+    """Return a box per node over utterances: quartiles, median, whiskers to the 5th and 95th percentile, mean as a dot.
+
+    Nodes without a value have an empty row.
+    """
+    values = table.values[:, :, table.metrics.index(metric)]
+    with _figure(4.8, 0.75 + 0.3 * len(table.nodes)) as (figure, axis):
+        for j, node in enumerate(table.nodes):
+            y = values[:, j]
+            if not np.isnan(y).all():
+                _box(axis, y[~np.isnan(y)], j, look(table.nodes, node))
+        axis.set_yticks(range(len(table.nodes)), [short(node) for node in table.nodes])
+        axis.set_ylim(len(table.nodes) - 0.5, -0.5)
+        axis.tick_params(axis="y", length=0)
+        axis.grid(axis="x")
+        axis.set_axisbelow(True)
+        axis.set_xlabel(f"{described(metric).label}, {described(metric).better} is better")
+        return _svg(figure)
+
+
+def _box(axis: Axes, y: NDArray[np.float64], at: int, style: tuple[str, Any]) -> None:
+    low, first, middle, third, high = np.percentile(y, [5, 25, 50, 75, 95])
+    colour, dash = style
+    stats = {"med": middle, "q1": first, "q3": third, "whislo": low, "whishi": high, "mean": y.mean(), "fliers": []}
+    axis.bxp(
+        [stats],
+        positions=[at],
+        orientation="horizontal",
+        widths=0.55,
+        showfliers=False,
+        showmeans=True,
+        patch_artist=True,
+        manage_ticks=False,
+        boxprops={"facecolor": f"{colour}55", "edgecolor": colour, "linestyle": dash},
+        medianprops={"color": colour, "linewidth": 2.0},
+        whiskerprops={"color": colour, "linestyle": dash},
+        capprops={"color": colour},
+        meanprops={"marker": "o", "markersize": 3.5, "markerfacecolor": _INK, "markeredgecolor": _INK},
+    )
+
+
+def convergence(traces: pd.DataFrame, nodes: Sequence[str]) -> str:
+    """Return the mean SCM per iteration of each node, in a band from the first to the third quartile of utterances.
+
+    Parameters
+    ----------
+    traces : DataFrame
+        ``utterance_id, node, iteration, scm_db``; not empty.
+    nodes : sequence of str
+        All the report's nodes in order, which their colours follow; traces of others are drawn after them.
+    """
+    traced = list(dict.fromkeys(traces["node"]))
+    order = [*nodes, *(node for node in traced if node not in nodes)]
+    with _figure(7.0, 3.4) as (figure, axis):
+        for node in (node for node in order if node in traced):
+            curve = _curve(traces[traces["node"] == node])
+            colour, dash = look(order, node)
+            axis.fill_between(curve.index, curve["low"], curve["high"], color=colour, alpha=0.15, linewidth=0)
+            axis.plot(curve.index, curve["mean"], color=colour, linestyle=dash, linewidth=1.6, label=short(node))
+        axis.grid()
+        axis.set_xlabel("iteration")
+        axis.set_ylabel(f"{described('scm_db').label}, lower is better")
+        axis.legend(frameon=False, fontsize=8.0, loc="upper left", bbox_to_anchor=(1.0, 1.02))
+        return _svg(figure)
+
+
+def _curve(trace: pd.DataFrame) -> pd.DataFrame:
+    finite = trace[np.isfinite(trace["scm_db"])]
+    by_iteration = finite.groupby("iteration", sort=True)["scm_db"]
+    return pd.DataFrame(
+        {"mean": by_iteration.mean(), "low": by_iteration.quantile(0.25), "high": by_iteration.quantile(0.75)}
+    )
+
+
+@contextmanager
+def _figure(width_in: float, height_in: float) -> Iterator[tuple[Figure, Axes]]:
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(width_in, height_in), layout="constrained")
+        yield figure, figure.add_subplot()
+
+
+def _svg(figure: Figure) -> str:
+    """Return the `<svg>` element alone, inked in ``currentColor``, without the ids that only debugging needs."""
+    buffer = StringIO()
+    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    drawn = buffer.getvalue()
+    drawn = re.sub(r"<metadata>.*?</metadata>", "", drawn[drawn.index("<svg") :], flags=re.DOTALL)
+    drawn = re.sub(r"font-family: [^;\"]*;?", "", drawn)  # the page's own
+    # Two figures on a page would share them.
+    drawn = re.sub(r' id="[A-Za-z0-9.]+_\d+"', "", drawn)
+    return re.sub(rf"((?:fill|stroke): ){_INK}", r"\1currentColor", drawn)

@@ -1,0 +1,125 @@
+"""What a report is made of: tables, pieces of audio to show, and how they came about."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+TRACE_COLUMNS = ("utterance_id", "node", "iteration", "scm_db")
+QUARANTINE_COLUMNS = ("utterance_id", "node", "stage", "reason", "detail")
+THROUGHPUT_COLUMNS = ("node", "shards", "utterances", "audio_s", "compute_s")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Made:
+    """Say how one node's product was made, for the page's last section.
+
+    Parameters
+    ----------
+    name, uses : str
+        Node and stage.
+    version : int
+        Of the stage.
+    key : str
+        Fingerprint that the product is stored under.
+    inputs : sequence of str
+        Names of the nodes that it reads.
+    parameters : mapping
+        Resolved parameters, plain values.
+    """
+
+    name: str
+    uses: str
+    version: int
+    key: str
+    inputs: Sequence[str] = ()
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _empty(columns: Sequence[str]) -> pd.DataFrame:
+    return pd.DataFrame({name: pd.Series(dtype="str") for name in columns})
+
+
+def _no_traces() -> pd.DataFrame:
+    return _empty(TRACE_COLUMNS).astype({"iteration": "int64", "scm_db": "float64"})
+
+
+def _no_quarantine() -> pd.DataFrame:
+    return _empty(QUARANTINE_COLUMNS)
+
+
+def _no_throughput() -> pd.DataFrame:
+    whole, real = ("shards", "utterances"), ("audio_s", "compute_s")
+    return _empty(THROUGHPUT_COLUMNS).astype(dict.fromkeys(whole, "int64") | dict.fromkeys(real, "float64"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tables:
+    """Hold everything but audio that a report shows.
+
+    Parameters
+    ----------
+    scores : DataFrame
+        One row per utterance and scored node: ``utterance_id, subset, speaker_id, node, duration_s``, a float
+        column per metric and ``status_<column>`` beside it; a value counts only where its status is ``ok``.
+    traces : DataFrame
+        ``utterance_id, node, iteration, scm_db``; may be empty.
+    quarantine : DataFrame
+        ``utterance_id, node, stage, reason, detail``; may be empty.
+    throughput : DataFrame
+        ``node, shards, utterances, audio_s, compute_s``; may be empty.
+    made : sequence of Made
+        The pipeline's nodes in order.
+    versions : mapping of str to str
+        Of the packages and the interpreter that did the work.
+    pipeline : str
+        Its name.
+    """
+
+    scores: pd.DataFrame
+    traces: pd.DataFrame = field(default_factory=_no_traces)
+    quarantine: pd.DataFrame = field(default_factory=_no_quarantine)
+    throughput: pd.DataFrame = field(default_factory=_no_throughput)
+    made: Sequence[Made] = ()
+    versions: Mapping[str, str] = field(default_factory=dict)
+    pipeline: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pick:
+    """Name an utterance whose audio the report wants, and why."""
+
+    utterance_id: str
+    why: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """Hold the audio of one utterance that the report plays.
+
+    Parameters
+    ----------
+    utterance_id, text, why : str
+        Its name, its transcript (may be empty) and why it was picked.
+    sr : int
+        Rate of `reference`, Hz.
+    reference : ndarray of float32, shape (n_samples,)
+        The recording, full scale 1.
+    reconstructions : mapping of str to ndarray of float32, shape (n_samples,)
+        By node; nodes that lack the utterance are left out.
+    rates : mapping of str to int
+        Rate of each reconstruction, Hz; `sr` where a node isn't named.
+    """
+
+    utterance_id: str
+    text: str
+    why: str
+    sr: int
+    reference: NDArray[np.float32]
+    reconstructions: Mapping[str, NDArray[np.float32]]
+    rates: Mapping[str, int] = field(default_factory=dict)

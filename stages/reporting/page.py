@@ -1,0 +1,113 @@
+"""The report as one HTML file that needs nothing but itself."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+import jinja2
+import pandas as pd
+from markupsafe import Markup
+
+from melmill.stages.metrics.registry import Metric
+from melmill.stages.metrics.registry import metric as described
+from melmill.stages.reporting import figures, views
+from melmill.stages.reporting.cube import cube
+from melmill.stages.reporting.examples import shown
+from melmill.stages.reporting.inputs import Example, Made, Tables
+from melmill.stages.reporting.pictures import DIFFERENCE_DB, RANGE_DB
+from melmill.stages.reporting.tables import Results
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Hold what the page is told besides its data."""
+
+    title: str
+    baseline: str | None
+    by: Sequence[str]
+
+
+def page(tables: Tables, found: Results, examples: Sequence[Example], settings: Settings) -> bytes:
+    """Return the page, UTF-8.
+
+    All text from the data is escaped, nothing is loaded from elsewhere, and the page's own content security policy
+    allows no script but the one that sorts tables.
+    """
+    script = _resource("page.js")
+    return (
+        _environment()
+        .get_template("page.html.j2")
+        .render(
+            settings=settings,
+            facts=_facts(tables.scores),
+            style=Markup(_resource("page.css")),
+            script=Markup(script),
+            script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+            headline=views.headline(found),
+            paired=None if found.paired is None else views.paired(found.paired),
+            groups=views.by_group(found, settings.by),
+            examples=shown(examples, tables.scores),
+            ranges={"mel": RANGE_DB, "difference": DIFFERENCE_DB},
+            failures=views.failures(found.failures) if len(found.failures) else None,
+            quarantine=_quarantine(tables.quarantine),
+            throughput=views.throughput(tables.throughput) if len(tables.throughput) else None,
+            made=[(node, _parameters(node)) for node in tables.made],
+            versions=tables.versions,
+            metrics=_metrics(found.summary),
+            **_figures(tables, found),
+        )
+        .encode()
+    )
+
+
+def _facts(scores: pd.DataFrame) -> list[tuple[str, str]]:
+    one_each = scores.drop_duplicates("utterance_id")
+    facts = [
+        ("utterances", f"{len(one_each):,}"),
+        ("hours of audio", f"{one_each['duration_s'].sum() / 3600:.2f}"),
+        ("speakers", f"{one_each['speaker_id'].nunique():,}"),
+        ("subsets", ", ".join(sorted(map(str, one_each["subset"].unique())))),
+        ("scored nodes", str(scores["node"].nunique())),
+    ]
+    return [(name, value) for name, value in facts if value]
+
+
+def _figures(tables: Tables, found: Results) -> dict[str, Any]:
+    table = cube(tables.scores)
+    whole = found.summary[(found.summary["level"] == "all") & (found.summary["n"] > 0)]
+    boxes = [(described(name), Markup(figures.box_plot(table, name))) for name in dict.fromkeys(whole["metric"])]
+    curves = Markup(figures.convergence(tables.traces, table.nodes)) if len(tables.traces) else None
+    return {"boxes": boxes, "convergence": curves}
+
+
+def _quarantine(ledger: pd.DataFrame) -> dict[str, Any] | None:
+    if ledger.empty:
+        return None
+    return {"n": len(ledger), "reasons": views.quarantine_reasons(ledger), "rows": views.quarantine(ledger)}
+
+
+def _parameters(node: Made) -> str:
+    return ", ".join(f"{name}: {value}" for name, value in node.parameters.items())
+
+
+def _metrics(summary: pd.DataFrame) -> list[Metric]:
+    return [described(name) for name in dict.fromkeys(summary["metric"])]
+
+
+def _environment() -> jinja2.Environment:
+    return jinja2.Environment(
+        loader=jinja2.FunctionLoader(_resource),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def _resource(name: str) -> str:
+    return resources.files("melmill.stages.reporting").joinpath(name).read_text(encoding="utf-8")

@@ -1,0 +1,233 @@
+"""The report's tables as the page shows them: rows of text, nothing left to compute."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+
+from melmill.stages.metrics.registry import metric as described
+from melmill.stages.reporting.tables import Results
+from melmill.stages.reporting.wording import decimals, number, p_value, plus_minus, status, why_none
+
+SHOWN_QUARANTINE = 200
+_REASON_LENGTH = 300
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """Hold a cell: its text, a smaller line under it, what pointing at it says, and how it is marked."""
+
+    text: str
+    small: str = ""
+    hint: str = ""
+    mark: str = ""
+    numeric: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """Hold a table of the page: `rows` begin with their head."""
+
+    caption: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+    notes: Sequence[str] = field(default_factory=tuple)
+
+
+Record = Mapping[Hashable, Any]
+
+
+def headline(found: Results) -> Grid:
+    """Show mean and interval of every node and metric over all utterances."""
+    whole = found.summary[found.summary["level"] == "all"]
+    metrics, nodes = list(dict.fromkeys(whole["metric"])), list(dict.fromkeys(whole["node"]))
+    cells = {(row["node"], row["metric"]): _mean(row, found) for row in whole.to_dict("records")}
+    rows = [[_head(node), *(cells.get((node, metric), _none("not asked for")) for metric in metrics)] for node in nodes]
+    return Grid(
+        caption="Mean over utterances ± half the 95 % interval",
+        columns=["node", *(_titled(metric) for metric in metrics)],
+        rows=rows,
+        notes=[_uneven(whole[whole["metric"] == metric], metric) for metric in metrics if _is_uneven(whole, metric)],
+    )
+
+
+def _mean(row: Record, found: Results) -> Cell:
+    metric, node = row["metric"], row["node"]
+    if row["n"] == 0:
+        return _none(why_none(found.failures, metric, node))
+    best, *tied = found.leaders.get(metric, [""])
+    digits = decimals(metric)
+    return Cell(
+        text=plus_minus(row["mean"], row["ci_low"], row["ci_high"], digits),
+        small=f"n {row['n']}" + (f", {row['n_failed']} failed" if row["n_failed"] else ""),
+        hint=_interval(row, digits),
+        mark="best" if node == best else "tied" if node in tied else "",
+    )
+
+
+def _interval(row: Record, digits: int) -> str:
+    if math.isnan(row["ci_low"]):
+        return f"n {row['n']}: no interval"
+    spread = f"median {number(row['median'], digits)}, standard deviation {number(row['std'], digits)}"
+    return f"95 % interval {number(row['ci_low'], digits)} to {number(row['ci_high'], digits)}, {spread}"
+
+
+def _is_uneven(whole: pd.DataFrame, metric: str) -> bool:
+    return bool(whole.loc[whole["metric"] == metric, "uneven"].any())
+
+
+def _uneven(rows: pd.DataFrame, metric: str) -> str:
+    digits, n_common = decimals(metric), int(rows["n_common"].iloc[0])
+    title = described(metric).title
+    if n_common == 0:
+        return (
+            f"{title}: the nodes have values for different utterances and none in common, so the means don't compare."
+        )
+    means = ", ".join(
+        f"{row['node']} {number(row['mean_common'], digits)}" for row in rows.to_dict("records") if row["n"]
+    )
+    shared = f"Over the {n_common} that all of them have, the means are: {means}."
+    return f"{title}: the nodes failed on different utterances. {shared}"
+
+
+def paired(found: pd.DataFrame) -> Grid:
+    """Show the differences to the baseline, best and worst counts and tests."""
+    rows = []
+    for row in found.to_dict("records"):
+        digits = decimals(row["metric"])
+        rows.append(
+            [
+                _head(row["node"]),
+                Cell(text=_titled(row["metric"]), numeric=False),
+                Cell(text=_signed(row["mean_difference"], digits), hint=row["reason"], mark=_verdict(row)),
+                Cell(text=_range(row, digits), numeric=False),
+                Cell(text=f"{row['n_better']} / {row['n_worse']}"),
+                Cell(text=str(row["n"])),
+                Cell(text=p_value(row["wilcoxon_p"]), hint=row["reason"]),
+                Cell(text=p_value(row["wilcoxon_p_holm"]), hint=row["reason"]),
+                Cell(text=p_value(row["ttest_p"]), hint=row["reason"], small=row["reason"]),
+            ]
+        )
+    columns = [
+        "node",
+        "metric",
+        "difference",
+        "95 % interval",
+        "better / worse",
+        "n",
+        "Wilcoxon p",
+        "Holm p",
+        "t test p",
+    ]
+    return Grid(caption="Node minus baseline, utterance by utterance", columns=columns, rows=rows)
+
+
+def _verdict(row: Record) -> str:
+    low, high = row["ci_low"], row["ci_high"]
+    if math.isnan(low) or low <= 0 <= high:
+        return ""
+    return "better" if (low > 0) == (described(row["metric"]).better == "higher") else "worse"
+
+
+def _range(row: Record, digits: int) -> str:
+    return (
+        "–" if math.isnan(row["ci_low"]) else f"{_signed(row['ci_low'], digits)} to {_signed(row['ci_high'], digits)}"
+    )
+
+
+def _signed(value: float, digits: int) -> str:
+    return number(value, digits) if math.isnan(value) or value <= 0 else f"+{number(value, digits)}"
+
+
+def by_group(found: Results, by: Sequence[str]) -> list[Grid]:
+    """Show one table a metric: a row a group, a column a node."""
+    parts = found.summary[found.summary["level"] != "all"]
+    return [_groups(parts[parts["metric"] == metric], metric, by, found) for metric in dict.fromkeys(parts["metric"])]
+
+
+def _groups(part: pd.DataFrame, metric: str, by: Sequence[str], found: Results) -> Grid:
+    columns = [{"subset": "subset", "speaker": "speaker_id"}[name] for name in by]
+    nodes, digits = list(dict.fromkeys(part["node"])), decimals(metric)
+    cells: dict[tuple[str, ...], dict[str, Cell]] = {}
+    for row in part.to_dict("records"):
+        small = f"{row['n_failed']} failed" if row["n_failed"] else ""
+        text = plus_minus(row["mean"], row["ci_low"], row["ci_high"], digits) if row["n"] else "–"
+        key = tuple(str(row[column]) for column in columns)
+        cells.setdefault(key, {})[row["node"]] = Cell(text=text, small=small, hint=f"n {row['n']}")
+    rows = [
+        [*(_head(name or "(none)") for name in key), *(of_node.get(node, Cell(text="–")) for node in nodes)]
+        for key, of_node in sorted(cells.items(), key=lambda item: _all_first(item[0]))
+    ]
+    return Grid(caption=_titled(metric), columns=[*by, *nodes], rows=rows)
+
+
+def _all_first(key: tuple[str, ...]) -> list[tuple[bool, int, str]]:
+    """Order groups by name, numbers by size, a group's own total before its parts."""
+    return [(name != "all", int(name) if name.isdecimal() else 0, name) for name in key]
+
+
+def failures(found: pd.DataFrame) -> Grid:
+    """Count failed measurements: a row a node and metric, a column a status."""
+    kinds = list(dict.fromkeys(found["status"]))
+    counts: dict[tuple[str, str], dict[str, int]] = {}
+    for row in found.to_dict("records"):
+        counts.setdefault((row["node"], row["metric"]), {})[row["status"]] = row["n"]
+    rows = [
+        [
+            _head(node),
+            Cell(text=described(name).title, numeric=False),
+            *(Cell(text=str(of.get(kind, 0))) for kind in kinds),
+        ]
+        for (node, name), of in counts.items()
+    ]
+    return Grid(caption="Measurements without a value", columns=["node", "metric", *map(status, kinds)], rows=rows)
+
+
+def quarantine_reasons(ledger: pd.DataFrame) -> Grid:
+    """Count quarantined utterances: a row a node and reason."""
+    counts = ledger.groupby(["node", "stage", "reason"], sort=False, dropna=False).size().rename("n").reset_index()
+    ordered = counts.sort_values("n", ascending=False, kind="stable").head(SHOWN_QUARANTINE)
+    rows = [[*_texts(row, ("node", "stage", "reason")), Cell(text=str(row["n"]))] for row in ordered.to_dict("records")]
+    return Grid(caption="Why", columns=["node", "stage", "reason", "utterances"], rows=rows)
+
+
+def quarantine(ledger: pd.DataFrame) -> Grid:
+    """List quarantined utterances, the first 200."""
+    columns = ("utterance_id", "node", "stage", "reason")
+    rows = [_texts(row, columns) for row in ledger.head(SHOWN_QUARANTINE).to_dict("records")]
+    rest = len(ledger) - len(rows)
+    notes = [f"{rest} more, and all tracebacks, are in quarantine.csv."] if rest else []
+    return Grid(caption="Which", columns=["utterance", *columns[1:]], rows=rows, notes=notes)
+
+
+def _texts(row: Record, columns: Iterable[str]) -> list[Cell]:
+    texts: list[str] = ["" if pd.isna(row[name]) else str(row[name]) for name in columns]
+    cut = [text if len(text) <= _REASON_LENGTH else f"{text[:_REASON_LENGTH]}…" for text in texts]
+    return [Cell(text=text, numeric=False) for text in cut]
+
+
+def throughput(timing: pd.DataFrame) -> Grid:
+    """Show how much audio every node took how long."""
+    rows = []
+    for row in timing.to_dict("records"):
+        fast = f"{row['audio_s'] / row['compute_s']:.1f}" if row["compute_s"] > 0 else "–"
+        sizes = [str(row["shards"]), str(row["utterances"]), f"{row['audio_s'] / 3600:.2f}", f"{row['compute_s']:.1f}"]
+        rows.append([_head(row["node"]), *(Cell(text=text) for text in (*sizes, fast))])
+    columns = ["node", "shards", "utterances", "audio [h]", "compute [s]", "× real time"]
+    return Grid(caption="Work done, summed over workers", columns=columns, rows=rows)
+
+
+def _titled(metric: str) -> str:
+    return f"{described(metric).label} {'↑' if described(metric).better == 'higher' else '↓'}"
+
+
+def _head(text: str) -> Cell:
+    return Cell(text=text, numeric=False)
+
+
+def _none(reason: str) -> Cell:
+    return Cell(text=reason, mark="none")
