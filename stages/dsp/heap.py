@@ -13,19 +13,17 @@ _TWO_PI = 2 * np.pi
 
 @njit(cache=True, error_model="numpy")
 def integrate(
-    s: NDArray[Any], seeds: NDArray[Any], floor: float, per_frame: float, per_bin: float, advance: NDArray[Any],
+    s: NDArray[Any], seeds: NDArray[Any], per_frame: float, per_bin: float, advance: NDArray[Any],
     centre: float, phase: NDArray[Any], done: NDArray[Any],
 ) -> None:  # fmt: skip
-    """Spread phase from the loudest bins over all bins above `floor`, loudest first.
+    """Spread phase from the loudest bins over all others, louder neighbours first.
 
     Parameters
     ----------
     s : ndarray of float32, shape (n_frames, n_bins)
         Log magnitude (natural).
     seeds : ndarray of int64
-        Flat indices of the bins above `floor`, loudest first.
-    floor : float
-        Log magnitude below which `phase` stays as it is.
+        Flat indices of the bins to reach, loudest first.
     per_frame, per_bin : float
         Factors of the log magnitude's slope over bins and over frames (rad).
     advance : ndarray of float64, shape (n_bins,)
@@ -35,7 +33,7 @@ def integrate(
     phase : ndarray of float32, shape (n_frames, n_bins)
         Overwritten where the phase is found; rad, in [-pi, pi].
     done : ndarray of bool, shape (n_frames, n_bins)
-        All False on entry; scratch.
+        False exactly at `seeds`, True where `phase` stays as it is; all True on return.
     """
     n_frames, n_bins = s.shape
     keys = np.empty(len(seeds), np.float32)
@@ -54,7 +52,7 @@ def integrate(
             for direction in range(4):
                 step = 1 if direction % 2 == 0 else -1
                 u, m = (t + step, k) if direction < 2 else (t, k + step)
-                if u < 0 or u >= n_frames or m < 0 or m >= n_bins or done[u, m] or s[u, m] <= floor:
+                if u < 0 or u >= n_frames or m < 0 or m >= n_bins or done[u, m]:
                     continue
                 if direction < 2:
                     slope = 0.5 * per_frame * (_over_bins(s, t, k) + _over_bins(s, u, k)) + advance[k]

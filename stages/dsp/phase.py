@@ -68,14 +68,14 @@ def pghi(Y: NDArray[Any], params: StftParams, seed: Seed) -> NDArray[np.float32]
         return phase
     least = _TOLERANCE * loudest
     s = np.log(np.maximum(Y, least), dtype=np.float32)
-    audible = np.flatnonzero(s.ravel() > np.float32(np.log(least)))
+    faint = Y <= least
+    audible = np.flatnonzero(~faint)
     seeds = audible[np.argsort(-s.ravel()[audible], kind="stable")]
     gamma = _HANN_GAMMA * params.win_length**2
     n_fft, hop = params.n_fft, params.hop_length
     advance = 2 * np.pi * (np.arange(params.n_bins) * hop % n_fft) / n_fft
     integrate(
-        s, seeds, np.log(least), hop * n_fft / gamma, -gamma / (hop * n_fft), advance,
-        _centre_step(params), phase, np.zeros(s.shape, dtype=np.bool_),
+        s, seeds, hop * n_fft / gamma, -gamma / (hop * n_fft), advance, _centre_step(params), phase, faint
     )  # fmt: skip
     return phase
 
