@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melmill.stages.corpora.audio import Header, decode
-from melmill.stages.corpora.librispeech import SourceTree, discover
+from melmill.stages.corpora.librispeech import discover
 from melmill.stages.dsp.resample import resample
 from melmill.stages.errors import ParameterError, Unusable
-from melmill.stages.stage import Input, Item, Outcome, Product, Scalar, Waveform, as_float, each
+from melmill.stages.stage import CorpusTree, Input, Item, Outcome, Product, Scalar, Waveform, as_float, each
 from melmill.storage.utterance import Utterance
 
 # Some three steps of 16-bit PCM: below it a file holds dither or less, and PESQ, STOI and SC are undefined.
@@ -61,7 +61,7 @@ class LibriSpeech:
         """Describe what is stored: int16 PCM at `sr` with a catalogue."""
         return Waveform(sr=self.sr, dtype="int16", corpus=True)
 
-    def discover(self, tree: SourceTree, known: Mapping[str, Utterance]) -> list[Utterance]:
+    def discover(self, tree: CorpusTree, known: Mapping[str, Utterance]) -> list[Utterance]:
         """List the utterances of the corpus under `tree`; see `melmill.stages.corpora.librispeech.discover`."""
         return discover(tree, root=self.root, subsets=self.subsets, sr=self.sr, known=known)
 

@@ -17,6 +17,7 @@ import click
 import numpy as np
 import soundfile
 from numpy.typing import NDArray
+from scipy.io import wavfile
 
 from melmill.stages.corpora.demo_script import SPEAKERS, Speaker
 from melmill.stages.corpora.espeak import SR as ESPEAK_SR
@@ -137,10 +138,17 @@ def record(y: NDArray[np.int16], *, level_db: float, seed: int) -> NDArray[np.in
     return np.rint(np.clip(speech + tone, -1.0, 1.0) * 32767.0).astype(np.int16)
 
 
-def encode(y: NDArray[Any], kind: str = "FLAC", subtype: str = "PCM_16") -> bytes:
-    """Encode a waveform ``(n_samples,)`` at `SR`."""
+def encode(y: NDArray[np.int16]) -> bytes:
+    """Encode a waveform ``(n_samples,)`` at `SR` as FLAC."""
     file = io.BytesIO()
-    soundfile.write(file, y, SR, format=kind, subtype=subtype)
+    soundfile.write(file, y, SR, format="FLAC", subtype="PCM_16")
+    return file.getvalue()
+
+
+def _encode_float(y: NDArray[np.float32]) -> bytes:
+    # Not by libsndfile, which writes the time of day into WAV files of floats.
+    file = io.BytesIO()
+    wavfile.write(file, SR, y)
     return file.getvalue()
 
 
@@ -177,10 +185,11 @@ def _speakers_table(waves: Mapping[str, list[NDArray[np.int16]]]) -> str:
 def bad_files(y: NDArray[np.int16]) -> dict[str, bytes]:
     """Return files that ingestion must refuse, by what is wrong with them, made of the good waveform `y`."""
     good = encode(y)
+    broken = np.where(np.arange(y.size) % 1000 == 500, np.nan, y / 32768.0).astype(np.float32)
     return {
         "empty": b"",
         "endless": with_claimed_length(good, 2**31 - 1),
-        "nan": encode(np.where(np.arange(y.size) % 1000 == 500, np.nan, y / 32768.0), kind="WAV", subtype="FLOAT"),
+        "nan": _encode_float(broken),
         "short": with_claimed_length(good, y.size // 2),
         "silent": encode(np.zeros_like(y)),
         "text": b"This is not a recording.\n",

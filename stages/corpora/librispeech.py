@@ -5,51 +5,17 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from melmill.stages.corpora.audio import FLAC, FLAC_HEAD_BYTES, read_header
 from melmill.stages.errors import ParameterError, Unusable
+from melmill.stages.stage import CorpusTree, SourceFile
 from melmill.storage.utterance import Utterance, resampled_length
 
 LAYOUT = "<subset>/<speaker>/<chapter>/<speaker>-<chapter>-<nnnn>.flac"
 _UTTERANCE = re.compile(
-    r"(?P<above>(?:.*/)?)(?P<folder>(?P<speaker>\w+)/(?P<chapter>\w+))/(?P<id>(?P=speaker)-(?P=chapter)-\w+)\.flac"
+    r"(?P<above>(?:.*/)?)(?P<speaker>\w+)/(?P<chapter>\w+)/(?P<id>(?P=speaker)-(?P=chapter)-\w+)\.flac"
 )
-
-
-class SourceFile(Protocol):
-    """A file of a source tree; `path` is relative to the tree's root, with ``/``."""
-
-    @property
-    def path(self) -> str:
-        """Path under the root."""
-        ...
-
-    @property
-    def size_bytes(self) -> int:
-        """Size."""
-        ...
-
-    @property
-    def mtime_ns(self) -> int:
-        """Time of its last change, ns since the epoch."""
-        ...
-
-
-class SourceTree(Protocol):
-    """The folder of a corpus, wherever it is."""
-
-    def walk(self) -> Iterable[SourceFile]:
-        """Yield all files, sorted by path."""
-        ...
-
-    def head(self, path: str, n: int, /) -> bytes:
-        """Read the first `n` bytes of a file, fewer where it is shorter."""
-        ...
-
-    def read(self, path: str, /) -> bytes:
-        """Read a whole file."""
-        ...
 
 
 class _Found(NamedTuple):
@@ -68,7 +34,7 @@ class _Found(NamedTuple):
 class _Transcripts:
     """Looks up texts; a chapter's transcript is read once, when first asked for."""
 
-    def __init__(self, tree: SourceTree, paths: frozenset[str]) -> None:
+    def __init__(self, tree: CorpusTree, paths: frozenset[str]) -> None:
         self._tree = tree
         self._paths = paths
         self._texts: dict[str, dict[str, str]] = {}
@@ -81,13 +47,13 @@ class _Transcripts:
 
 
 def discover(
-    tree: SourceTree, *, root: str, subsets: Sequence[str] | None, sr: int, known: Mapping[str, Utterance]
+    tree: CorpusTree, *, root: str, subsets: Sequence[str] | None, sr: int, known: Mapping[str, Utterance]
 ) -> list[Utterance]:
     """List the utterances of a corpus, sorted by path; only headers are read.
 
     Parameters
     ----------
-    tree : SourceTree
+    tree : CorpusTree
         The corpus, or a folder that holds one corpus and no other (``data`` above ``data/LibriSpeech``).
     root : str
         Name of its root, for messages.
@@ -190,7 +156,7 @@ def _unchanged(file: SourceFile, sr: int, known: Mapping[str, Utterance]) -> Utt
     return before
 
 
-def _utterance(found: _Found, text: str, tree: SourceTree, sr: int) -> Utterance:
+def _utterance(found: _Found, text: str, tree: CorpusTree, sr: int) -> Utterance:
     source_sr, source_n_samples = _claimed(tree, found.file)
     return Utterance(
         utterance_id=found.utterance_id,
@@ -208,7 +174,7 @@ def _utterance(found: _Found, text: str, tree: SourceTree, sr: int) -> Utterance
     )
 
 
-def _claimed(tree: SourceTree, file: SourceFile) -> tuple[int, int]:
+def _claimed(tree: CorpusTree, file: SourceFile) -> tuple[int, int]:
     """Return the rate (Hz) and length (samples) that a file claims, zeros where they can't be had."""
     try:
         head = tree.head(file.path, FLAC_HEAD_BYTES)

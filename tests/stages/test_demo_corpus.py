@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ from melmill.stages.corpora.demo import SR, main, make_demo_corpus, record, with
 from melmill.stages.corpora.demo_script import SPEAKERS
 from melmill.stages.corpora.espeak import Line, SynthesisError, speak
 from melmill.stages.librispeech import LibriSpeech
-from melmill.stages.stage import Item, Outcome
+from melmill.stages.stage import Item, Outcome, SourceFile
 from melmill.storage.utterance import Utterance
 
 needs_espeak = pytest.mark.skipif(
@@ -30,19 +31,13 @@ needs_espeak = pytest.mark.skipif(
 
 
 @dataclass(frozen=True)
-class File:
-    path: str
-    size_bytes: int
-    mtime_ns: int
-
-
-@dataclass(frozen=True)
 class FolderTree:
     root: Path
 
-    def walk(self) -> Iterator[File]:
+    def walk(self) -> Iterator[SourceFile]:
         for path in sorted(path for path in self.root.rglob("*") if path.is_file()):
-            yield File(path.relative_to(self.root).as_posix(), path.stat().st_size, path.stat().st_mtime_ns)
+            name, status = path.relative_to(self.root).as_posix(), path.stat()
+            yield SourceFile(path=name, size_bytes=status.st_size, mtime_ns=status.st_mtime_ns)
 
     def head(self, path: str, n: int) -> bytes:
         return self.read(path)[:n]
@@ -74,9 +69,11 @@ def ingest(corpus: Path) -> dict[str, tuple[Utterance, Outcome]]:
 
 @needs_espeak
 def test_two_makings_give_the_same_bytes(tmp_path: Path) -> None:
-    first = make_demo_corpus(tmp_path / "a")
-    time.sleep(1.1)  # the voices' breath would follow the clock, in seconds, were it not seeded
-    second = make_demo_corpus(tmp_path / "b")
+    first = make_demo_corpus(tmp_path / "a", with_bad_files=True)
+    time.sleep(
+        1.1
+    )  # the voices' breath would follow the clock, in seconds, were it not seeded; so would libsndfile's float WAV
+    second = make_demo_corpus(tmp_path / "b", with_bad_files=True)
     assert contents(first) == contents(second)
     assert list(first.parent.iterdir()) == [first]  # nothing is left of the making
 
@@ -162,6 +159,19 @@ def test_corpus_of_another_version_or_kind_is_made_again(tmp_path: Path) -> None
     assert (make_demo_corpus(tmp_path, with_bad_files=True) / "dev-clean" / "bad").is_dir()
     assert contents(make_demo_corpus(tmp_path)) == whole
     assert list(tmp_path.iterdir()) == [corpus]
+
+
+@needs_espeak
+@pytest.mark.parametrize("after_s", [0.25, 0.35, 0.45])  # while importing, speaking or writing
+def test_interrupted_making_is_made_again(tmp_path: Path, bad_corpus: Path, after_s: float) -> None:
+    command = [sys.executable, "-m", "melmill.stages.corpora.demo", str(tmp_path), "--with-bad-files"]
+    maker = subprocess.Popen(command, cwd=Path(__file__).parents[2], stdout=subprocess.DEVNULL)
+    time.sleep(after_s)
+    maker.kill()
+    maker.wait()
+    corpus = tmp_path / "LibriSpeech"
+    assert not corpus.exists() or contents(corpus) == contents(bad_corpus)
+    assert contents(make_demo_corpus(tmp_path, with_bad_files=True)) == contents(bad_corpus)
 
 
 def test_real_corpus_is_never_touched(tmp_path: Path) -> None:

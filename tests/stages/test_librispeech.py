@@ -18,15 +18,8 @@ from numpy.typing import NDArray
 from melmill.stages.dsp.resample import resample
 from melmill.stages.errors import ParameterError
 from melmill.stages.librispeech import LibriSpeech, to_pcm
-from melmill.stages.stage import Item, Kind, Outcome, Rejected
+from melmill.stages.stage import Item, Kind, Outcome, Rejected, SourceFile
 from melmill.storage.utterance import Utterance
-
-
-@dataclass(frozen=True)
-class File:
-    path: str
-    size_bytes: int
-    mtime_ns: int
 
 
 @dataclass
@@ -37,8 +30,11 @@ class Tree:
     mtime_ns: int = 1
     n_read: int = field(default=0)
 
-    def walk(self) -> Iterator[File]:
-        return (File(path, len(data), self.mtime_ns) for path, data in sorted(self.contents.items()))
+    def walk(self) -> Iterator[SourceFile]:
+        return (
+            SourceFile(path=path, size_bytes=len(data), mtime_ns=self.mtime_ns)
+            for path, data in sorted(self.contents.items())
+        )
 
     def head(self, path: str, n: int) -> bytes:
         return self.read(path)[:n]
