@@ -102,7 +102,7 @@ def _shown(example: Example, seconds: float, scores: pd.DataFrame) -> Shown:
     spec = picture_spec(example.sr)
     M = mel_db(y, spec)
     top_db = float(M.max())
-    takes = [Take(node="reference", audio=clip(y, example.sr), mel=mel_picture(M, top_db))]
+    takes = [Take(node="recording", audio=clip(y, example.sr), mel=mel_picture(M, top_db))]
     for node, y_hat in example.reconstructions.items():
         rate = _rate(example, node)
         part = y_hat[: round(seconds * rate)]
@@ -134,6 +134,6 @@ def _scores(row: pd.DataFrame) -> tuple[tuple[str, str], ...]:
     for metric in metric_columns(row):
         state = statuses(row, metric).iloc[0]
         if not pd.isna(state):
-            value = number(row[metric].iloc[0], decimals(metric)) if state == OK else status(state)
-            found.append((described(metric).label, value))
+            value = f"{number(row[metric].iloc[0], decimals(metric))} {described(metric).unit}".rstrip()
+            found.append((described(metric).title, value if state == OK else status(state)))
     return tuple(found)

@@ -117,8 +117,9 @@ def convergence(traces: pd.DataFrame, nodes: Sequence[str]) -> str:
     """
     traced = list(dict.fromkeys(traces["node"]))
     order = [*nodes, *(node for node in traced if node not in nodes)]
-    with _figure(7.0, 3.4) as (figure, axis):
-        for node in (node for node in order if node in traced):
+    drawn = [node for node in order if node in traced]
+    with _figure(5.6, 3.1 + 0.2 * -(-len(drawn) // 2)) as (figure, axis):
+        for node in drawn:
             curve = _curve(traces[traces["node"] == node])
             colour, dash = look(order, node)
             axis.fill_between(curve.index, curve["low"], curve["high"], color=colour, alpha=0.15, linewidth=0)
@@ -126,7 +127,7 @@ def convergence(traces: pd.DataFrame, nodes: Sequence[str]) -> str:
         axis.grid()
         axis.set_xlabel("iteration")
         axis.set_ylabel(f"{described('scm_db').label}, lower is better")
-        axis.legend(frameon=False, fontsize=8.0, loc="upper left", bbox_to_anchor=(1.0, 1.02))
+        figure.legend(frameon=False, loc="outside lower center", ncols=2)
         return _svg(figure)
 
 

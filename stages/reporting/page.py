@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -100,13 +101,20 @@ def _metrics(summary: pd.DataFrame) -> list[Metric]:
 
 
 def _environment() -> jinja2.Environment:
-    return jinja2.Environment(
+    environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(_resource),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["breakable"] = _breakable
+    return environment
+
+
+def _breakable(text: str) -> Markup:
+    """Escape a name and let a line break after its brackets and commas: fan-out names are long."""
+    return Markup("<wbr>").join(re.split(r"(?<=[\[,/])", text))
 
 
 def _resource(name: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -19,13 +19,16 @@ _REASON_LENGTH = 300
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """Hold a cell: its text, a smaller line under it, what pointing at it says, and how it is marked."""
+    """Hold a cell: its text, a smaller line under it, what pointing at it says, and how it is marked and set.
+
+    `kind` is ``number`` (to the right), ``label`` (to the left, in one line) or ``text`` (to the left, wrapped).
+    """
 
     text: str
     small: str = ""
     hint: str = ""
     mark: str = ""
-    numeric: bool = True
+    kind: Literal["number", "label", "text"] = "number"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,13 +101,14 @@ def paired(found: pd.DataFrame) -> Grid:
     """Show the differences to the baseline, best and worst counts and tests."""
     rows = []
     for row in found.to_dict("records"):
-        digits = decimals(row["metric"])
+        digits, verdict = decimals(row["metric"]), _verdict(row)
         rows.append(
             [
                 _head(row["node"]),
-                Cell(text=_titled(row["metric"]), numeric=False),
-                Cell(text=_signed(row["mean_difference"], digits), hint=row["reason"], mark=_verdict(row)),
-                Cell(text=_range(row, digits), numeric=False),
+                Cell(text=_titled(row["metric"]), kind="label"),
+                Cell(text=verdict, mark=verdict, kind="label"),
+                Cell(text=_signed(row["mean_difference"], digits), hint=row["reason"]),
+                Cell(text=_range(row, digits), kind="label"),
                 Cell(text=f"{row['n_better']} / {row['n_worse']}"),
                 Cell(text=str(row["n"])),
                 Cell(text=p_value(row["wilcoxon_p"]), hint=row["reason"]),
@@ -129,7 +133,7 @@ def paired(found: pd.DataFrame) -> Grid:
 def _verdict(row: Record) -> str:
     low, high = row["ci_low"], row["ci_high"]
     if math.isnan(low) or low <= 0 <= high:
-        return ""
+        return "open"
     return "better" if (low > 0) == (described(row["metric"]).better == "higher") else "worse"
 
 
@@ -179,7 +183,7 @@ def failures(found: pd.DataFrame) -> Grid:
     rows = [
         [
             _head(node),
-            Cell(text=described(name).title, numeric=False),
+            Cell(text=described(name).title, kind="label"),
             *(Cell(text=str(of.get(kind, 0))) for kind in kinds),
         ]
         for (node, name), of in counts.items()
@@ -207,7 +211,7 @@ def quarantine(ledger: pd.DataFrame) -> Grid:
 def _texts(row: Record, columns: Iterable[str]) -> list[Cell]:
     texts: list[str] = ["" if pd.isna(row[name]) else str(row[name]) for name in columns]
     cut = [text if len(text) <= _REASON_LENGTH else f"{text[:_REASON_LENGTH]}…" for text in texts]
-    return [Cell(text=text, numeric=False) for text in cut]
+    return [Cell(text=text, kind="text") for text in cut]
 
 
 def throughput(timing: pd.DataFrame) -> Grid:
@@ -226,7 +230,7 @@ def _titled(metric: str) -> str:
 
 
 def _head(text: str) -> Cell:
-    return Cell(text=text, numeric=False)
+    return Cell(text=text, kind="label")
 
 
 def _none(reason: str) -> Cell:
