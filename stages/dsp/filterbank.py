@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
@@ -23,25 +22,6 @@ _LOG_STEP = np.log(6.4) / 27.0
 
 class EmptyBandWarning(UserWarning):
     """A mel band lies between two FFT bins: it is 0 in every frame of every mel."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Banded:
-    """A mel bank by its non-zero part: band ``i`` weighs bins ``start[i]:stop[i]``.
-
-    Parameters
-    ----------
-    start, stop : ndarray of int64, shape (n_mels,)
-        Bins that a band covers; equal for an empty band.
-    offset : ndarray of int64, shape (n_mels + 1,)
-        Band ``i`` has ``weights[offset[i]:offset[i + 1]]``.
-    weights : ndarray of float32, shape (n_weights,)
-    """
-
-    start: NDArray[np.int64]
-    stop: NDArray[np.int64]
-    offset: NDArray[np.int64]
-    weights: NDArray[np.float32]
 
 
 def mel_bank(spec: MelSpec) -> NDArray[np.float32]:
@@ -66,11 +46,6 @@ def mel_bank(spec: MelSpec) -> NDArray[np.float32]:
     (80, 513)
     """
     return _bank(spec.sr, spec.n_fft, spec.n_mels, float(spec.fmin), float(spec.top_hz), spec.htk, spec.norm)
-
-
-def banded(spec: MelSpec) -> Banded:
-    """Return the bank of `spec` without its zeros; cached, read-only."""
-    return _banded(spec.sr, spec.n_fft, spec.n_mels, float(spec.fmin), float(spec.top_hz), spec.htk, spec.norm)
 
 
 def sparse_bank(spec: MelSpec) -> scipy.sparse.csr_matrix:
@@ -147,20 +122,6 @@ def _warn_empty(bank: NDArray[np.float32], sr: int, n_fft: int) -> None:
             EmptyBandWarning,
             stacklevel=4,
         )
-
-
-@cache
-def _banded(
-    sr: int, n_fft: int, n_mels: int, fmin: float, fmax: float, htk: bool, norm: Literal["slaney"] | None
-) -> Banded:
-    bank = _bank(sr, n_fft, n_mels, fmin, fmax, htk, norm)
-    start = np.array([np.flatnonzero(band)[0] if band.any() else 0 for band in bank], dtype=np.int64)
-    stop = np.array([np.flatnonzero(band)[-1] + 1 if band.any() else 0 for band in bank], dtype=np.int64)
-    offset = np.concatenate([[0], np.cumsum(stop - start)]).astype(np.int64)
-    weights = np.concatenate([band[a:z] for band, a, z in zip(bank, start, stop, strict=True)])
-    for array in (start, stop, offset, weights):
-        array.flags.writeable = False
-    return Banded(start=start, stop=stop, offset=offset, weights=weights)
 
 
 @cache

@@ -129,5 +129,5 @@ def _solve(R: Float64, c: Float64, s: float, gain: float) -> Float64:
             return np.where(R > 0.0, np.exp(u), 0.0)
     raise ContractError(
         f"PCEN with gain={gain!r} can't be undone here: a value as large as {float(R.max()):g} (after the exponent) is "
-        "made by no energy. Give the mel as it was extracted, whole, or extract with a log"
+        "made by no finite energy. Give the mel as it was extracted, from its first frame, or extract with a log"
     )
