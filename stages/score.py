@@ -35,7 +35,7 @@ class Score:
     uses: ClassVar[str] = "score"
     version: ClassVar[int] = 1
     inputs: ClassVar[Mapping[str, Input]] = {
-        "from": Input(kinds=frozenset({Kind.WAVEFORM})),
+        "from": Input(kinds=frozenset({Kind.WAVEFORM}), absent_ok=True),
         "against": Input(kinds=frozenset({Kind.WAVEFORM})),
     }
 

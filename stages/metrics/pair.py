@@ -65,9 +65,9 @@ class Pair:
             return Status.SILENT_REFERENCE
         if _is_silent(self._estimate):
             return Status.SILENT_ESTIMATE
-        seconds = self._reference.size / self._reference_sr - self._estimate.size / self._estimate_sr
-        within = abs(seconds) * self._spec.sr <= self._spec.hop_length
-        return Status.OK if within else Status.ERROR
+        common = self._reference_sr * self._estimate_sr  # in integers, so that one hop is one hop
+        apart = abs(self._reference.size * self._estimate_sr - self._estimate.size * self._reference_sr)
+        return Status.OK if apart * self._spec.sr <= self._spec.hop_length * common else Status.ERROR
 
     @property
     def lowest_sr(self) -> int:

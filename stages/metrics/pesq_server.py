@@ -8,6 +8,7 @@ the samples of both signals (little-endian float32) it answers one `REPLY`. It e
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import struct
 import sys
@@ -29,6 +30,7 @@ _OUTCOMES = {"NoUtterancesError": NO_UTTERANCES, "BufferTooShortError": TOO_SHOR
 def main() -> None:
     """Serve until the input ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # its crashes are expected: none leaves a core file
     answers = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)  # what the library prints must not reach the protocol
     try:
