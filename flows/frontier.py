@@ -78,12 +78,6 @@ class Frontier:
         self._running.add(task)
         return task
 
-    def again(self, task: Task) -> None:
-        """Hand a task out once more, after an attempt that came to nothing."""
-        self._running.discard(task)
-        order = self._open[task.corpus, task.shard].order if task.corpus else len(self.rank)
-        self._push(task, order)
-
     def finish(self, task: Task) -> None:
         """Mark a task as done, freeing those that waited for it."""
         self._running.discard(task)

@@ -77,7 +77,6 @@ class ShardJob:
         contents = self._contents(items, outcomes, absent, rejected)
         facts = Facts(
             compute_s=compute_s,
-            duration_s=shard.duration_s,
             started_at=started.isoformat(timespec="seconds"),
             host=platform.node(),
             attempt=self.attempt,

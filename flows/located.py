@@ -53,7 +53,7 @@ def parse(text: str, name: str) -> Located:
     loader = yaml.SafeLoader(text)
     try:
         node = loader.get_single_node()
-        return Located(None, f"{name}:1") if node is None else _located(loader, node, name)
+        return Located(None, f"{name}:1") if node is None else _located(loader, node, f"{name}:1", name)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f"{name}:{mark.line + 1}" if mark else name
@@ -62,19 +62,24 @@ def parse(text: str, name: str) -> Located:
         loader.dispose()
 
 
-def _located(loader: yaml.SafeLoader, node: yaml.Node, name: str) -> Located:
-    where = f"{name}:{node.start_mark.line + 1}"
+def _located(loader: yaml.SafeLoader, node: yaml.Node, where: str, name: str) -> Located:
     if isinstance(node, yaml.MappingNode):
         return Located(_mapping(loader, node, name), where)
     if isinstance(node, yaml.SequenceNode):
-        return Located([_located(loader, entry, name) for entry in node.value], where)
+        return Located([_located(loader, entry, _where(entry, name), name) for entry in node.value], where)
     return Located(loader.construct_object(node, deep=True), where)
 
 
 def _mapping(loader: yaml.SafeLoader, node: yaml.MappingNode, name: str) -> dict[str, Located]:
-    written = [key.value for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
-    for (key, _), text in zip(node.value, written, strict=False):
-        if written.count(text) > 1:
-            raise PipelineError(f"{text!r} is given twice", f"{name}:{key.start_mark.line + 1}")
+    """Return the entries of a mapping, each placed at its key's line."""
+    seen = set()
+    for key, _ in node.value:
+        if key.value in seen and key.tag != "tag:yaml.org,2002:merge":
+            raise PipelineError(f"{key.value!r} is given twice", _where(key, name))
+        seen.add(key.value)
     loader.flatten_mapping(node)
-    return {str(key.value): _located(loader, entry, name) for key, entry in node.value}
+    return {str(key.value): _located(loader, entry, _where(key, name), name) for key, entry in node.value}
+
+
+def _where(node: yaml.Node, name: str) -> str:
+    return f"{name}:{node.start_mark.line + 1}"

@@ -8,7 +8,7 @@ from typing import Any
 from melmill.flows.graph import Node
 from melmill.flows.job import Source
 from melmill.stages.dsp.melspec import MelSpec
-from melmill.stages.stage import Mel, Waveform
+from melmill.stages.stage import Mel, Report, Waveform
 from melmill.storage.arrays import ArraySpec
 from melmill.storage.product import ProductDescription
 
@@ -22,10 +22,11 @@ def describe(node: Node, nodes: Mapping[str, Node], shard_duration_s: float) -> 
         stage=node.stage.uses,
         version=node.stage.version,
         parameters=dict(node.stage.identity()),
-        inputs={port: [[nodes[name].folder, nodes[name].key] for name in names] for port, names in node.inputs.items()},
+        inputs={port: [_address(nodes[name]) for name in names] for port, names in node.inputs.items()},
         catalogue=_catalogue(node, nodes),
         array=array_spec(node),
         mel=_mel(node),
+        sr=_rate(node),
         shard_duration_s=shard_duration_s,
     )
 
@@ -58,8 +59,14 @@ def _mel(node: Node) -> dict[str, Any] | None:
     return None if spec is None else spec.as_dict()
 
 
-def _catalogue(node: Node, nodes: Mapping[str, Node]) -> list[str] | None:
-    if len(node.corpora) != 1:
-        return None
-    corpus = nodes[node.corpora[0]]
-    return [corpus.folder, corpus.key]
+def _rate(node: Node) -> int | None:
+    array = array_spec(node)
+    return None if array is None else array.sr
+
+
+def _catalogue(node: Node, nodes: Mapping[str, Node]) -> tuple[str, str] | None:
+    return None if isinstance(node.product, Report) else _address(nodes[node.corpora[0]])
+
+
+def _address(node: Node) -> tuple[str, str]:
+    return node.folder, node.key

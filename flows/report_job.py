@@ -83,7 +83,6 @@ class ReportJob:
         audio_s = sum(catalogue.duration_s for catalogue in catalogues.values())
         facts = Facts(
             compute_s=compute_s,
-            duration_s=audio_s,
             started_at=started.isoformat(timespec="seconds"),
             host=platform.node(),
             attempt=self.attempt,

@@ -1,1 +1,110 @@
-"""Speech corpora to mel spectrograms and back, resumable, scored."""
+"""Speech corpora to mel spectrograms and back, resumable, scored.
+
+>>> import numpy as np, melmill
+>>> y = np.sin(2 * np.pi * 440 / 16000 * np.arange(16000)).astype(np.float32)
+>>> melmill.mel(y, preset="paper").shape
+(80, 63)
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from melmill.stages.dsp.melspec import MelSpec
+from melmill.stages.dsp.presets import preset as preset
+from melmill.stages.errors import ParameterError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from melmill.storage.store import Store
+
+__all__ = ["MelSpec", "invert", "mel", "open", "preset", "torch_dataset"]
+
+
+def mel(y: NDArray[Any], spec: MelSpec | None = None, *, preset: str | None = None) -> NDArray[np.float32]:
+    """Return the mel spectrogram of a waveform.
+
+    Parameters
+    ----------
+    y : ndarray, shape (n_samples,)
+        float in [-1, 1], or int16 PCM, at the spec's rate.
+    spec : MelSpec or None
+    preset : str or None
+        Name of a spec instead of `spec`, such as ``"hifigan"``; with neither, ``"paper"``.
+
+    Returns
+    -------
+    ndarray of float32, shape (n_mels, n_frames)
+
+    Raises
+    ------
+    ParameterError
+        Both a spec and a preset, or no such preset.
+    """
+    from melmill.stages.dsp.mel import mel_spectrogram
+
+    return mel_spectrogram(y, _spec(spec, preset))
+
+
+def invert(
+    M: NDArray[Any],
+    spec: MelSpec | None = None,
+    *,
+    preset: str | None = None,
+    method: str = "admm",
+    n_iter: int = 100,
+    start: str | NDArray[Any] = "pghi",
+    length: int | None = None,
+    seed: int = 0,
+    **parameters: Any,  # noqa: ANN401 - each method's own
+) -> NDArray[np.float32]:
+    """Return a waveform whose mel spectrogram is close to `M`.
+
+    Parameters
+    ----------
+    M : ndarray, shape (n_mels, n_frames)
+    spec, preset
+        How `M` was made, as in `mel`.
+    method : str
+        ``griffin_lim``, ``admm_gla``, ``raar``, ``ipalm``, ``admm`` or ``pghi``.
+    n_iter : int
+    start : str or ndarray
+        Starting phase: ``random``, ``zero``, ``pghi``, or that of a waveform ``(n_samples,)``.
+    length : int or None
+        Samples to return; None: what the frames cover.
+    seed : int
+        Of random phases.
+    **parameters
+        The method's own, such as ``momentum=0.99`` or ``rho=0.1``.
+
+    Returns
+    -------
+    ndarray of float32, shape (length,)
+    """
+    from melmill.stages.inversion import invert as invert_mel
+
+    return invert_mel(
+        M, _spec(spec, preset), method=method, n_iter=n_iter, start=start, length=length, seed=seed, **parameters
+    )
+
+
+def open(url: str) -> Store:  # noqa: A001 - reads as melmill.open
+    """Open a store, a path or fsspec URL, for reading; raise StoreError where there is none."""
+    from melmill.storage.store import Store
+
+    return Store.open(url)
+
+
+def torch_dataset(store: Store, **options: Any) -> Any:  # noqa: ANN401 - see the function itself
+    """Return a torch `Dataset` of aligned mel and audio segments; see `melmill.storage.dataset.torch_dataset`."""
+    from melmill.storage.dataset import torch_dataset as make
+
+    return make(store, **options)
+
+
+def _spec(spec: MelSpec | None, name: str | None) -> MelSpec:
+    if spec is not None and name is not None:
+        raise ParameterError("preset", f"excludes spec: give one, got both {name!r} and {spec!r}")
+    return preset(name or "paper") if spec is None else spec

@@ -1,0 +1,95 @@
+"""The layers of docs/design.md, read from the imports."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+LAYERS = ("cluster", "flows", "stages", "storage")
+
+# What a layer may import besides itself.
+ALLOWED = {
+    "cluster": set[str](),
+    "flows": {"melmill.cluster", "melmill.stages", "melmill.storage", "melmill"},
+    "stages": {"melmill.storage.utterance"},
+    "storage": set[str](),
+}
+
+# Packages that only one layer knows.
+OWNERS = {
+    "zarr": "storage",
+    "pyarrow": "storage",
+    "fsspec": "storage",
+    "dask": "cluster",
+    "click": "flows",
+    "rich": "flows",
+    "yaml": "flows",
+}
+EXCEPTIONS = {("flows/dask_executor.py", "distributed")}
+
+
+def imports(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} imports relatively"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def modules(layer: str) -> list[Path]:
+    return sorted((ROOT / layer).rglob("*.py"))
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_a_layer_imports_only_what_it_may(layer: str) -> None:
+    allowed = {f"melmill.{layer}", *ALLOWED[layer]}
+    assert len(modules(layer)) > 2
+    for path in modules(layer):
+        for name in imports(path):
+            if name.split(".")[0] == "melmill":
+                assert any(name == ok or name.startswith(f"{ok}.") for ok in allowed), f"{path} imports {name}"
+
+
+def test_packages_are_known_to_one_layer() -> None:
+    for layer in LAYERS:
+        for path in modules(layer):
+            for name in imports(path):
+                owner = OWNERS.get(name.split(".")[0])
+                assert owner in (None, layer), f"{path} imports {name}, which is {owner}'s business"
+
+
+def test_only_storage_opens_files() -> None:
+    # The demo corpus maker writes a corpus folder, the page reads its own template, a pipeline is a file that a person
+    # names, and scores go where asked.
+    excused = {"stages/corpora/demo.py", "stages/reporting/page.py", "flows/spec.py", "flows/cli/inspect.py"}
+    for layer in ("cluster", "flows", "stages"):
+        for path in modules(layer):
+            if str(path.relative_to(ROOT)) in excused:
+                continue
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Call):
+                    name = node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", "")
+                    assert name not in {"open", "read_bytes", "write_bytes", "read_text", "write_text"} or _opens_store(
+                        node
+                    ), f"{path}:{node.lineno} opens a file"
+
+
+def _opens_store(node: ast.Call) -> bool:
+    """Tell whether a call is Store.open."""
+    return isinstance(node.func, ast.Attribute) and isinstance(node.func.value, ast.Name) and node.func.value.id == "Store"
+
+
+def test_modules_and_functions_stay_small() -> None:
+    for layer in (*LAYERS, "tests", "benchmarks"):
+        for path in modules(layer):
+            assert path.read_text().count("\n") <= 400, f"{path} is too long"
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.FunctionDef):
+                    body = node.body[1:] if ast.get_docstring(node) and len(node.body) > 1 else node.body
+                    size = (body[-1].end_lineno or 0) - body[0].lineno + 1
+                    assert size <= 60, f"{path}:{node.lineno} {node.name} has {size} lines"
