@@ -96,7 +96,7 @@ _PRESETS: dict[str, Preset] = {
     "diffwave": Preset(spec=_DIFFWAVE, note="DiffWave (lmnt); wave divided by 32767.5, 1.5e-5 more than ours"),
     "librosa": Preset(spec=_LIBROSA, note="defaults of librosa.feature.melspectrogram: power, no log"),
     "torchaudio": Preset(
-        spec=_TORCHAUDIO, note="defaults of torchaudio.transforms.MelSpectrogram; some bands hold no FFT bin"
+        spec=_TORCHAUDIO, note="defaults of torchaudio.transforms.MelSpectrogram; bands 0, 3, 6 and 13 hold no FFT bin"
     ),
 }
 
@@ -132,5 +132,5 @@ def _find(name: str) -> Preset:
     if name in _INEXPRESSIBLE:
         raise ParameterError("preset", f"can't be {name!r}: {_INEXPRESSIBLE[name]}, which a mel spec can't say")
     near = difflib.get_close_matches(str(name), _PRESETS, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise ParameterError("preset", f"{name!r} does not exist{hint} (presets: {', '.join(preset_names())})")
+    hint = f"; did you mean {near[0]!r}?" if near else f" (presets: {', '.join(preset_names())})"
+    raise ParameterError("preset", f"{name!r} does not exist{hint}")
