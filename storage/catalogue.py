@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from melmill.storage.errors import CatalogueError, damaged
@@ -52,7 +52,7 @@ class Catalogue:
         self.shard_duration_s = shard_duration_s
         self._parts = tuple(parts)
         self._n_stored = n_stored
-        self.table: pa.Table = pa.concat_tables(self._parts).combine_chunks() if parts else _SCHEMA.empty_table()
+        self.table: pa.Table = pa.concat_tables(self._parts) if parts else _SCHEMA.empty_table()
 
     @classmethod
     def empty(cls, sr: int, shard_duration_s: float) -> Catalogue:
@@ -71,14 +71,16 @@ class Catalogue:
         if names != expected:
             missing = sorted(set(expected) - set(names))
             raise damaged(location.url, f"parts of the catalogue are missing: {', '.join(missing)}")
-        parts = [from_parquet(location.read(name), f"{location.url}/{name}") for name in names]
-        head = json.loads(parts[0].schema.metadata[b"melmill"])
-        return cls(parts, sr=head["sr"], shard_duration_s=head["shard_duration_s"], n_stored=len(parts))
+        places = {name: f"{location.url}/{name}" for name in names}
+        parts = [_unsealed(from_parquet(location.read(name), place), place) for name, place in places.items()]
+        pa.default_memory_pool().release_unused()
+        head = parts[0].schema.metadata
+        return cls(parts, sr=int(head[b"sr"]), shard_duration_s=float(head[b"shard_duration_s"]), n_stored=len(parts))
 
     def write_parts(self, location: Location) -> None:
         """Store the parts that are not on disk yet; raise AlreadyThere where another run stored others."""
         for index in range(self._n_stored, len(self._parts)):
-            location.put(part_name(index), to_parquet(self._parts[index]))
+            location.put(part_name(index), to_parquet(_sealed(self._parts[index])))
 
     def extended(self, new: Sequence[Utterance]) -> Catalogue:
         """Return the catalogue with more utterances, packed into shards of their own.
@@ -92,9 +94,9 @@ class Catalogue:
             return self
         self._check(new)
         capacity = int(self.shard_duration_s * self.sr)
-        rows = _rows(pack(new, capacity), self.n_shards, self.n_slots)
-        head = json.dumps({"sr": self.sr, "shard_duration_s": self.shard_duration_s})
-        part = pa.Table.from_pylist(list(rows), schema=_SCHEMA).replace_schema_metadata({"melmill": head})
+        rows = list(_rows(pack(new, capacity), self.n_shards, self.n_slots))
+        head = {"sr": str(self.sr), "shard_duration_s": repr(float(self.shard_duration_s))}
+        part = pa.Table.from_pylist(rows, schema=_SCHEMA.with_metadata(head))
         return Catalogue(
             [*self._parts, part], sr=self.sr, shard_duration_s=self.shard_duration_s, n_stored=self._n_stored
         )
@@ -171,6 +173,30 @@ class Catalogue:
 
     def _column(self, name: str) -> list[Any]:
         return list(self.table[name].to_pylist())
+
+
+def _sealed(part: pa.Table) -> pa.Table:
+    return part.replace_schema_metadata({**part.schema.metadata, b"sha256": _checksum(part)})
+
+
+def _unsealed(part: pa.Table, place: str) -> pa.Table:
+    head = dict(part.schema.metadata or {})
+    sealed = head.pop(b"sha256", None)
+    part = part.replace_schema_metadata(head)
+    if part.schema.names != _SCHEMA.names or sealed != _checksum(part):
+        raise damaged(place, "its rows have another checksum than when they were written")
+    return part
+
+
+def _checksum(part: pa.Table) -> bytes:
+    """Hash the values of a part: Parquet's own checksums leave out its headers and footer."""
+    sha256 = hashlib.sha256(repr(sorted(part.schema.metadata.items())).encode())
+    for column in part.columns:
+        if pa.types.is_string(column.type):
+            sha256.update("".join(column.to_pylist()).encode())
+            column = pc.binary_length(column)
+        sha256.update(column.to_numpy().tobytes())
+    return sha256.hexdigest().encode()
 
 
 def part_name(index: int) -> str:

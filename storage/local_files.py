@@ -58,6 +58,12 @@ class LocalFiles:
         """Say whether a file or folder exists."""
         return Path(path).exists()
 
+    def size(self, path: str) -> int | None:
+        """Return the size of a file; None where there is none."""
+        with _explained(path, "look at"), suppress(FileNotFoundError):
+            return Path(path).stat().st_size
+        return None
+
     def sizes(self, path: str, *, below: bool) -> dict[str, int]:
         """Return the sizes of the files of a folder by relative name, with those of its subfolders if `below`."""
         with _explained(path, "list"):

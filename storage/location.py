@@ -33,6 +33,10 @@ class Files(Protocol):
         """Say whether a file or folder exists."""
         ...
 
+    def size(self, path: str) -> int | None:
+        """Return the size of a file; None where there is none."""
+        ...
+
     def sizes(self, path: str, *, below: bool) -> dict[str, int]:
         """Return the sizes of the files of a folder by relative name, with those of its subfolders if `below`."""
         ...
@@ -117,6 +121,10 @@ class Location:
     def exists(self, name: str) -> bool:
         """Say whether a file or folder exists."""
         return self._files.exists(self._path(name))
+
+    def size(self, name: str) -> int | None:
+        """Return the size of a file in bytes; None where there is none."""
+        return self._files.size(self._path(name))
 
     def sizes(self) -> dict[str, int]:
         """Return the size in bytes of every file of this folder; empty where there is no folder."""

@@ -62,6 +62,13 @@ class RemoteFiles:
         with _explained(path, "look at"):
             return bool(self._fs.exists(path))
 
+    def size(self, path: str) -> int | None:
+        """Return the size of a file; None where there is none."""
+        self._fs.invalidate_cache(path)
+        with _explained(path, "look at"), suppress(FileNotFoundError):
+            return int(self._fs.info(path)["size"])
+        return None
+
     def sizes(self, path: str, *, below: bool) -> dict[str, int]:
         """Return the sizes of the files of a folder by relative name, with those of its subfolders if `below`."""
         self._fs.invalidate_cache()

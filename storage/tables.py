@@ -14,11 +14,14 @@ from melmill.storage.errors import StoreError, damaged
 
 Row = Mapping[str, Any]
 
+# Bounds the memory that decoding takes beside the table itself.
+_ROW_GROUP = 32_768
+
 
 def to_parquet(table: pa.Table) -> bytes:
     """Return a table as the bytes of a Parquet file with a checksum on every page."""
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd", write_page_checksum=True, store_schema=True)
+    pq.write_table(table, sink, compression="zstd", row_group_size=_ROW_GROUP, write_page_checksum=True)
     return bytes(sink.getvalue())
 
 

@@ -1,0 +1,163 @@
+"""A folder of files that records prove whole, and the protocol by which they get there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from melmill.storage.errors import AlreadyThere, StoreError, damaged
+from melmill.storage.location import Location
+from melmill.storage.records import Record, StoredFile
+
+# An object store answers in tens of milliseconds, whatever is asked.
+_REMOTE_READERS = 16
+
+R = TypeVar("R")
+
+
+class RecordedFolder:
+    """Publish files with a record written last, and tell what is whole, damaged or missing.
+
+    Parameters
+    ----------
+    location : Location
+        The folder; records lie in ``records/`` below it.
+    """
+
+    def __init__(self, location: Location) -> None:
+        self.location = location
+
+    def record(self, name: str) -> Record | None:
+        """Return a record; None where there is none or its file can't be parsed."""
+        try:
+            return Record.from_json(self.location.read(record_file(name)))
+        except FileNotFoundError:
+            return None
+
+    def records(self) -> dict[str, Record]:
+        """Return all records by name, in order."""
+        names = self.record_names()
+        records = zip(names, self.each(self.record, names), strict=True)
+        return {name: record for name, record in records if record is not None}
+
+    def record_names(self) -> list[str]:
+        """Return the names of all record files, whatever they hold, in order."""
+        files = (self.location / "records").sizes()
+        return sorted(name.removesuffix(".json") for name in files if name.endswith(".json"))
+
+    def done(self, name: str) -> Record:
+        """Return a record; raise StoreError where there is none."""
+        record = self.record(name)
+        if record is None:
+            raise StoreError(f"{self.location.url}: {name!r} has no record, so it is not done. Run the pipeline first.")
+        return record
+
+    def drop(self, name: str) -> None:
+        """Remove a record, so that what it proved counts as not done."""
+        self.location.remove(record_file(name))
+
+    def damage(self, record: Record) -> str | None:
+        """Say what is wrong with a record's files judging by their sizes; None where nothing is."""
+        return self.size_problem(record, record.files)
+
+    def size_problem(self, record: Record, files: Iterable[str]) -> str | None:
+        """Say what is wrong with some of a record's files judging by their sizes; None where nothing is."""
+        return _size_problem(record, {name: self.location.size(name) for name in files})
+
+    def damaged(self, records: Mapping[str, Record]) -> dict[str, str]:
+        """Say which records have files that are missing or of another size; lists each folder just once."""
+        folders = sorted({name.partition("/")[0] for record in records.values() for name in record.files})
+        sizes = {
+            f"{folder}/{name}": size for folder in folders for name, size in (self.location / folder).tree().items()
+        }
+        problems = {
+            name: _size_problem(record, {file: sizes.get(file) for file in record.files})
+            for name, record in records.items()
+        }
+        return {name: problem for name, problem in problems.items() if problem}
+
+    def problems(self, record: Record) -> dict[str, str]:
+        """Say what is wrong with each of a record's files by reading them all; empty where nothing is."""
+        found = {name: self._problem(name, stored) for name, stored in record.files.items()}
+        return {name: problem for name, problem in found.items() if problem}
+
+    def _problem(self, name: str, stored: StoredFile) -> str | None:
+        try:
+            return _difference(StoredFile.of(self.location.read(name)), stored)
+        except FileNotFoundError:
+            return "is missing"
+
+    def read_whole(self, record: Record, name: str) -> bytes:
+        """Return a file that a record claims, checked against it; raise DamagedData."""
+        try:
+            data = self.location.read(name)
+        except FileNotFoundError as error:
+            raise damaged(self.place(record, name), "is missing") from error
+        problem = _difference(StoredFile.of(data), record.files[name])
+        if problem:
+            raise damaged(self.place(record, name), problem)
+        return data
+
+    def place(self, record: Record, name: str) -> str:
+        """Name a file in an error."""
+        return f"node {record.node!r}, record {record.name!r}, file {self.location.url}/{name}"
+
+    def publish(self, record: Record, files: Mapping[str, bytes]) -> Record:
+        """Write files durably and then the record that proves them; return the record that counts.
+
+        Where another process was first, its record wins and ours is discarded, provided that the files are what it
+        says. Of writers that got different bytes (a GPU may round otherwise), any may overwrite the files of one that
+        has no record yet; so whoever finds a record reads the files against it before it gives way, and otherwise
+        writes all of its own: whatever the order, the last to act leaves a record that its files fit.
+        """
+        for name, data in files.items():
+            try:
+                self.location.put(name, data)
+            except AlreadyThere:
+                winner = self._winner(record.name)
+                if winner:
+                    return winner
+                self.location.replace(name, data)
+        try:
+            self.location.put(record_file(record.name), record.to_json())
+        except AlreadyThere:
+            return self._winner(record.name) or self._overwrite(record, files)
+        return record
+
+    def _winner(self, name: str) -> Record | None:
+        record = self.record(name)
+        return None if record is None or self.problems(record) else record
+
+    def _overwrite(self, record: Record, files: Mapping[str, bytes]) -> Record:
+        for name, data in files.items():
+            self.location.replace(name, data)
+        self.location.replace(record_file(record.name), record.to_json())
+        return record
+
+    def each(self, function: Callable[[str], R], names: Collection[str]) -> list[R]:
+        """Apply a reading function to names, many at a time where every request takes long."""
+        if not self.location.is_remote or len(names) < 2:
+            return [function(name) for name in names]
+        with ThreadPoolExecutor(_REMOTE_READERS) as pool:
+            return list(pool.map(function, names))
+
+
+def record_file(name: str) -> str:
+    """Return the file of a record, relative to its folder."""
+    return f"records/{name}.json"
+
+
+def _size_problem(record: Record, sizes: Mapping[str, int | None]) -> str | None:
+    for name, size in sizes.items():
+        if size is None:
+            return f"{name} is missing"
+        if size != record.files[name].n_bytes:
+            return f"{name} has {size} bytes, expected {record.files[name].n_bytes}"
+    return None
+
+
+def _difference(found: StoredFile, stored: StoredFile) -> str | None:
+    if found.n_bytes != stored.n_bytes:
+        return f"has {found.n_bytes} bytes, expected {stored.n_bytes}"
+    return None if found == stored else f"has checksum {found.sha256[:12]}, expected {stored.sha256[:12]}"

@@ -1,0 +1,109 @@
+"""Records: the proof that a node's work on one shard is whole; nothing else means done."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredFile:
+    """Size and SHA-256 (hexadecimal) of a file as it was written."""
+
+    n_bytes: int
+    sha256: str
+
+    @classmethod
+    def of(cls, data: bytes) -> StoredFile:
+        """Describe the file that holds `data`."""
+        return cls(n_bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What only the worker knows of an attempt.
+
+    Parameters
+    ----------
+    compute_s : float
+        Time spent computing, s.
+    started_at : str
+        ISO 8601, UTC.
+    host : str
+        Name of the machine.
+    attempt : int
+        Number of the attempt, from 1.
+    versions : mapping of str to str
+        Of the packages that decide the result.
+    """
+
+    compute_s: float
+    started_at: str
+    host: str
+    attempt: int = 1
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """Prove that what a node made of one shard is stored.
+
+    Parameters
+    ----------
+    node, key : str
+        Whose product it is.
+    name : str
+        Of the record: the shard's number in six digits, or ``all-<hash>`` for what is made of all shards.
+    n_utterances : int
+        In the shard.
+    absent : tuple of str
+        Ids without data in this product: quarantined here or before.
+    n_quarantined : int
+        Quarantined here.
+    files : mapping of str to StoredFile
+        By name relative to the product's folder.
+    duration_s : float
+        Audio in the shard, s.
+    compute_s, started_at, host, attempt, versions
+        See `Facts`.
+    """
+
+    node: str
+    key: str
+    name: str
+    n_utterances: int
+    absent: tuple[str, ...]
+    n_quarantined: int
+    files: Mapping[str, StoredFile]
+    duration_s: float
+    compute_s: float
+    started_at: str
+    host: str
+    attempt: int
+    versions: Mapping[str, str]
+
+    def to_json(self) -> bytes:
+        """Return the record as the bytes of its file."""
+        return (json.dumps(asdict(self), indent=1, sort_keys=True) + "\n").encode()
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Record | None:
+        """Return the record of a file's bytes; None where they are none, which counts as no record."""
+        try:
+            fields: dict[str, Any] = json.loads(data)
+            fields["files"] = {name: StoredFile(**stored) for name, stored in fields["files"].items()}
+            return cls(**fields | {"absent": tuple(fields["absent"])})
+        except (ValueError, TypeError, KeyError, AttributeError):
+            return None
+
+
+def record_name(index: int) -> str:
+    """Return the name of the record of a shard.
+
+    >>> record_name(12)
+    '000012'
+    """
+    return f"{index:06d}"
