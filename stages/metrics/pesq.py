@@ -144,6 +144,9 @@ class Child:
                 answer = answers.read(size)
             except BrokenPipeError:
                 answer = b""
+            except BaseException:  # interrupted: the answer still to come must not be taken for the next pair's
+                self.close()
+                raise
         if late.is_set() or len(answer) < size:
             self.close()
             return Status.TIMEOUT if late.is_set() else Status.CRASHED

@@ -141,6 +141,19 @@ def test_a_child_killed_between_calls_costs_nothing(child: Child) -> None:
 
 
 @needs_library
+def test_an_interrupted_call_leaves_no_answer_behind(child: Child) -> None:
+    # what a user does in a notebook: stop a cell, run the next
+    x, z = voice(10.0), voice(1.0)
+    expected = child.score(z, degraded(z), "wb", LIMIT_S)
+    assert child.pid is not None
+    os.kill(child.pid, signal.SIGSTOP)
+    threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt):
+        child.score(x, x, "wb", LIMIT_S)
+    assert child.score(z, degraded(z), "wb", LIMIT_S) == expected
+
+
+@needs_library
 def test_a_child_that_hangs_is_a_timeout(child: Child) -> None:
     # 10 s of audio fill the pipe: the request, too, must not wait for ever
     x = voice(10.0)
