@@ -209,7 +209,7 @@ class _Builder:
         for port, entries in ports.items():
             description = cls.inputs[port]
             words = [entry for entry in entries if entry.value in description.words]
-            names = [name for entry in entries for name in self.groups.get(entry.value, [])]
+            names = [name for entry in entries if entry not in words for name in self.groups[entry.value]]
             if description.many:
                 axes.append(_Axis([_Option("", port, tuple(names))]))
                 continue

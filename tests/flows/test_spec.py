@@ -119,6 +119,12 @@ def test_a_node_can_be_the_starting_phase_of_another(tmp_path: Path) -> None:
     assert "start" not in nodes["again[start=zero]"].inputs
 
 
+def test_a_word_wins_over_a_node_of_the_same_name(tmp_path: Path) -> None:
+    text = GOOD + "  pghi: {uses: pghi, from: mel}\n  again: {uses: griffin_lim, from: mel, start: pghi}\n"
+    nodes = build_graph(load(written(tmp_path, text)))
+    assert nodes["again"].inputs == {"from": ("mel",)}
+
+
 def test_keys_follow_what_decides_the_result_and_nothing_else(tmp_path: Path) -> None:
     def keys(*overrides: str) -> dict[str, str]:
         return {name: node.key for name, node in build_graph(load(written(tmp_path, GOOD), overrides)).items()}
