@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melmill.stages.dsp import solvers
-from melmill.stages.dsp.inversion import Recipe, solve
 from melmill.stages.dsp.magnitude import MagnitudeStart
 from melmill.stages.dsp.melspec import MelSpec
 from melmill.stages.dsp.phase import START_WORDS
 from melmill.stages.dsp.undo import to_linear
 from melmill.stages.errors import ContractError, ParameterError
+from melmill.stages.inversion import Recipe, solve
 from melmill.stages.stage import Input, Item, Kind, Mel, Outcome, Product, Waveform, as_float, each
 from melmill.storage.utterance import resampled_length
 
@@ -52,13 +52,11 @@ class _Inverter(ABC):
 
     def __post_init__(self) -> None:
         """Check the parameters; the method checks its own."""
-        if self.magnitude not in ("nnls", "pinv"):
-            raise ParameterError("magnitude", f"must be 'nnls' or 'pinv', got {self.magnitude!r}")
         if self.dtype not in ("float32", "int16"):
             raise ParameterError("dtype", f"must be 'float32' or 'int16', got {self.dtype!r}")
         if self.seed < 0:
             raise ParameterError("seed", f"must not be negative, got {self.seed!r}")
-        self.recipe(None, 0)
+        Recipe(method=None, magnitude=self.magnitude)
 
     @abstractmethod
     def recipe(self, start: NDArray[Any] | None, seed: int) -> Recipe:
@@ -116,6 +114,7 @@ class _Iterative(_Inverter):
             raise ParameterError("n_iter", f"must be at least 1, got {self.n_iter!r}")
         if self.start not in (*START_WORDS, _NODE):
             raise ParameterError("start", f"must be one of {', '.join(START_WORDS)} or a node, got {self.start!r}")
+        _ = self.method
         super().__post_init__()
 
     @property

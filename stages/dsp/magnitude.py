@@ -17,15 +17,14 @@ MagnitudeStart = Literal["nnls", "pinv"]
 _N_ITER = 30
 
 
-def estimate_magnitude(M: NDArray[Any], bank: Bank, power: float, how: MagnitudeStart) -> NDArray[Any]:
+def estimate_magnitude(M: NDArray[Any], bank: Bank, how: MagnitudeStart) -> NDArray[Any]:
     """Return a magnitude whose mel is near M.
 
     Parameters
     ----------
     M : ndarray, shape (n_frames, n_mels)
-        Linear mel ``E |X|**power``, divided by the bank's norm.
+        Linear mel ``E |X|**p``, divided by the bank's norm.
     bank : Bank
-    power : float
     how : {"nnls", "pinv"}
         See `nnls` and `clipped_pinv`.
 
@@ -39,7 +38,7 @@ def estimate_magnitude(M: NDArray[Any], bank: Bank, power: float, how: Magnitude
     for start in range(0, len(M), BLOCK_FRAMES):
         block = slice(start, start + BLOCK_FRAMES)
         Y[block] = solve(M[block], bank)
-    return Y if power == 1 else np.asarray(np.power(Y, 1 / power, out=Y))
+    return Y if bank.power == 1 else np.asarray(np.power(Y, 1 / bank.power, out=Y))
 
 
 def clipped_pinv(M: NDArray[Any], bank: Bank) -> NDArray[Any]:

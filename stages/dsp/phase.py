@@ -20,6 +20,9 @@ _HANN_GAMMA = 0.25645
 # Below this share of the loudest bin a magnitude says nothing of phase (Prusa et al. 2017 call it tol).
 _TOLERANCE = 1e-6
 
+# A magnitude that is 0 for audio, and whose share by _TOLERANCE float32 can still hold.
+_SILENT = 1e-30
+
 Seed = int | Sequence[int]
 
 
@@ -64,11 +67,11 @@ def pghi(Y: NDArray[Any], params: StftParams, seed: Seed) -> NDArray[np.float32]
 
     phase = random_phase((len(Y), params.n_bins), seed)
     loudest = float(Y.max(initial=0.0))
-    if loudest == 0.0:
+    if loudest < _SILENT:
         return phase
     least = _TOLERANCE * loudest
     s = np.log(np.maximum(Y, least), dtype=np.float32)
-    faint = Y <= least
+    faint = least >= Y
     audible = np.flatnonzero(~faint)
     seeds = audible[np.argsort(-s.ravel()[audible], kind="stable")]
     gamma = _HANN_GAMMA * params.win_length**2

@@ -61,8 +61,10 @@ class Admm:
         D, Ups, Y, M = state
         X_abs = x_step(Z, D, Y, self.rho)
         Phi = 2 * Y - Ups
+        misfit = bank.mel(Phi)
+        misfit -= M if bank.power == 1 else bank.target(M, Y, bank.mel(Y))
         # W = Phi - correction (eq. 17), so that Ups = W - U = Y - correction.
-        correction = (Phi @ bank.E.T - M) @ bank.resolvent(self.rho / self.lam)
+        correction = misfit @ bank.resolvent(self.rho / self.lam)
         np.subtract(Y, correction, out=Ups)
         np.multiply(Ups, self.rho, out=Y)
         Y += X_abs

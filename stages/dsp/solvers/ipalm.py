@@ -54,7 +54,8 @@ class Ipalm:
     def step(self, Z: NDArray[Any], state: IpalmState, bank: Bank) -> NDArray[Any]:
         """Return X, which is projected next: the Y-update of one iteration, then the X-update of the next."""
         Z_old, Y, M = state
-        W = Y - (Y @ bank.E.T - M) @ bank.E
+        EY = bank.mel(Y)
+        W = Y - (EY - bank.target(M, Y, EY)) @ bank.E
         W *= self.lam
         W += np.abs(Z)
         np.maximum(W, 0, out=Y)

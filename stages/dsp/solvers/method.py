@@ -15,6 +15,9 @@ from melmill.stages.dsp.melspec import MelSpec
 # Added to |Psi|^2: a bin of exactly 0 keeps the phase factor 0 that eq. 3 asks for, and nothing is divided by 0.
 _TINY = 1e-36
 
+# A band that Y left almost empty is not filled in one step.
+_MAX_SCALE = 10.0
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Bank:
@@ -26,10 +29,28 @@ class Bank:
         ``E / ||E||_2``.
     norm : float
         ``||E||_2`` before scaling: mels are divided by it.
+    power : float
+        Exponent p of the mels' magnitude, ``M = E |X|**p``.
     """
 
     E: NDArray[Any]
     norm: float
+    power: float = 1.0
+
+    def mel(self, Y: NDArray[Any]) -> NDArray[Any]:
+        """Return the mel ``E Y``, shape (n_frames, n_mels)."""
+        return np.asarray(Y @ self.E.T)
+
+    def target(self, M: NDArray[Any], Y: NDArray[Any], EY: NDArray[Any]) -> NDArray[Any]:
+        """Return the magnitude mel that the joint methods aim at, given a mel M of this bank's power.
+
+        For ``p = 1`` that is M. Otherwise it is what ``E Y`` becomes when every band of Y is scaled until
+        ``E Y**p = M``: a fixed point of the iteration meets M itself, not a magnitude mel guessed before it.
+        """
+        if self.power == 1:
+            return M
+        ratio = M / (self.mel(Y**self.power) + M.dtype.type(_TINY))
+        return np.asarray(EY * np.minimum(ratio ** (1 / self.power), _MAX_SCALE))
 
     def resolvent(self, mu: float) -> NDArray[Any]:
         """Return ``(E E^T + mu I)^-1 E``, shape (n_mels, n_bins): the inverse of eq. 17 by the Woodbury identity."""
@@ -40,7 +61,7 @@ class Bank:
 def bank_of(spec: MelSpec) -> Bank:
     """Return the scaled bank of a spec; cached, float32."""
     norm = bank_norm(spec)
-    return Bank(E=np.asarray(mel_bank(spec) / np.float32(norm)), norm=norm)
+    return Bank(E=np.asarray(mel_bank(spec) / np.float32(norm)), norm=norm, power=spec.power)
 
 
 @lru_cache(maxsize=16)
@@ -61,7 +82,7 @@ class Method(Protocol):
     def start(self, X: NDArray[Any], Y: NDArray[Any], M: NDArray[Any]) -> tuple[NDArray[Any], ...]:
         """Return the state, arrays with a row a frame, whose first Z is P_C(X).
 
-        X is the complex start, Y its magnitude, M the magnitude mel divided by the bank's norm.
+        X is the complex start, Y its magnitude, M the linear mel divided by the bank's norm.
         """
         ...
 

@@ -29,14 +29,15 @@ class Raar:
     Parameters
     ----------
     beta : float
-        Relaxation, in (0, 1]; 1 averages the reflections alone.
+        Relaxation, in (0, 1]; 1 averages the reflections alone. Larger wanders further from the start, which pays
+        where the magnitude is true; on magnitudes from mels of speech 0.7 gave the best SCM.
 
     References
     ----------
     Luke 2005; Peer, Welker and Gerkmann 2022 (on speech).
     """
 
-    beta: float = 0.9
+    beta: float = 0.7
 
     def __post_init__(self) -> None:
         """Check the relaxation."""

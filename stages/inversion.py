@@ -55,6 +55,15 @@ class Recipe:
     seed: Seed = 0
     trace: bool = False
 
+    def __post_init__(self) -> None:
+        """Check the parameters; the method has checked its own."""
+        if self.n_iter < 0:
+            raise ParameterError("n_iter", f"must not be negative, got {self.n_iter!r}")
+        if isinstance(self.start, str) and self.start not in START_WORDS:
+            raise ParameterError("start", f"must be one of {', '.join(START_WORDS)} or a waveform, got {self.start!r}")
+        if self.magnitude not in ("nnls", "pinv"):
+            raise ParameterError("magnitude", f"must be 'nnls' or 'pinv', got {self.magnitude!r}")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Inversion:
@@ -130,18 +139,21 @@ def invert(
 
 def solve(M: NDArray[Any], spec: MelSpec, recipe: Recipe, length: int | None = None) -> Inversion:
     """Invert one mel ``(n_mels, n_frames)`` by a recipe; see `invert` for the errors."""
-    length = shortest_length(spec, M.shape[1]) if length is None else length
+    length = shortest_length(spec, M.shape[-1]) if length is None else length
+    linear = to_linear(M, spec)
+    if M.shape[1] == 0:
+        raise Unusable("the mel has no frames: the recording is shorter than a window")
     if spec.n_frames(length) != M.shape[1]:
         raise Unusable(
             f"the mel has {M.shape[1]} frames but {length} samples have {spec.n_frames(length)} at "
             f"hop_length={spec.hop_length}, center={spec.center!r}: pass the length of the waveform it was made from"
         )
     bank = bank_of(spec)
-    linear = np.ascontiguousarray(to_linear(M, spec).T) / np.float32(bank.norm)
     projection = Projection(spec.stft, length)
-    Y = estimate_magnitude(linear, bank, spec.power, recipe.magnitude)
+    linear = np.ascontiguousarray(linear.T) / np.float32(bank.norm)
+    Y = estimate_magnitude(linear, bank, recipe.magnitude)
     X = _start(Y, recipe, projection)
-    return _iterate(X, Y, linear, bank, spec.power, recipe, projection)
+    return _iterate(X, Y, linear, bank, recipe, projection)
 
 
 def shortest_length(spec: MelSpec, n_frames: int) -> int:
@@ -180,18 +192,16 @@ def _start(Y: NDArray[Any], recipe: Recipe, projection: Projection) -> NDArray[A
 
 def _phase(Y: NDArray[Any], recipe: Recipe, projection: Projection) -> NDArray[np.float32]:
     if not isinstance(recipe.start, str):
-        return signal_phase(fitted(recipe.start, projection), projection)
+        return signal_phase(_fitted(recipe.start, projection), projection)
     shape = (len(Y), projection.params.n_bins)
     if recipe.start == "random":
         return random_phase(shape, recipe.seed)
     if recipe.start == "zero":
         return zero_phase(shape, projection.params)
-    if recipe.start == "pghi":
-        return pghi(Y, projection.params, recipe.seed)
-    raise ParameterError("start", f"must be one of {', '.join(START_WORDS)} or a waveform, got {recipe.start!r}")
+    return pghi(Y, projection.params, recipe.seed)
 
 
-def fitted(y: NDArray[Any], projection: Projection) -> NDArray[Any]:
+def _fitted(y: NDArray[Any], projection: Projection) -> NDArray[Any]:
     """Return a starting waveform cut or zero-filled by less than a hop to the projection's length."""
     if abs(y.size - projection.n_samples) > projection.params.hop_length:
         raise Unusable(
@@ -202,48 +212,51 @@ def fitted(y: NDArray[Any], projection: Projection) -> NDArray[Any]:
 
 
 def _iterate(
-    X: NDArray[Any],
-    Y: NDArray[Any],
-    M: NDArray[Any],
-    bank: Bank,
-    power: float,
-    recipe: Recipe,
-    projection: Projection,
+    X: NDArray[Any], Y: NDArray[Any], M: NDArray[Any], bank: Bank, recipe: Recipe, projection: Projection
 ) -> Inversion:
-    meter = _Meter(M, bank, power)
+    meter = _Meter(M, bank) if recipe.trace else None
     framed = projection.synthesise(lambda block: X[block])
-    method = recipe.method
-    if method is not None and recipe.n_iter:
-        target = M if power == 1 else Y @ bank.E.T
-        state = method.start(X, Y, target)
-
-        def update(Z: NDArray[Any], block: slice) -> NDArray[Any]:
-            if recipe.trace:
-                meter.add(Z, block)
-            return method.step(Z, rows(state, block), bank)
-
-        for _ in range(recipe.n_iter):
-            framed = projection.sweep(framed, update)
-            if recipe.trace:
-                meter.close()
-    if recipe.trace:
+    if recipe.method is not None:
+        framed = _loop(framed, recipe.method, recipe.method.start(X, Y, M), bank, recipe.n_iter, projection, meter)
+    if meter is not None:
         for block in projection.blocks():
             meter.add(projection.analyse(framed, block), block)
         meter.close()
-    return Inversion(y=projection.samples(framed), trace=meter.columns() if recipe.trace else None)
+    return Inversion(y=projection.samples(framed), trace=None if meter is None else meter.columns())
+
+
+def _loop(
+    framed: NDArray[Any],
+    method: Method,
+    state: Any,  # noqa: ANN401 - each method has its own
+    bank: Bank,
+    n_iter: int,
+    projection: Projection,
+    meter: _Meter | None,
+) -> NDArray[Any]:
+    def update(Z: NDArray[Any], block: slice) -> NDArray[Any]:
+        if meter is not None:
+            meter.add(Z, block)
+        return method.step(Z, rows(state, block), bank)
+
+    for _ in range(n_iter):
+        framed = projection.sweep(framed, update)
+        if meter is not None:
+            meter.close()
+    return framed
 
 
 class _Meter:
     """Collect SCM, eq. 21, block by block and iteration by iteration."""
 
-    def __init__(self, M: NDArray[Any], bank: Bank, power: float) -> None:
-        self._M, self._bank, self._power = M, bank, power
+    def __init__(self, M: NDArray[Any], bank: Bank) -> None:
+        self._M, self._bank = M, bank
         self._misfit = 0.0
         self._misfits: list[float] = []
 
     def add(self, Z: NDArray[Any], block: slice) -> None:
         """Add the misfit of the frames in `block`."""
-        difference = np.abs(Z) ** self._power @ self._bank.E.T - self._M[block]
+        difference = self._bank.mel(np.abs(Z) ** self._bank.power) - self._M[block]
         self._misfit += float(np.sum(np.square(difference), dtype=np.float64))
 
     def close(self) -> None:
