@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, cast
@@ -56,12 +57,17 @@ class Score:
         self._preset_spec  # noqa: B018 - the name is checked by looking it up
 
     def identity(self) -> Mapping[str, Any]:
-        """Return the metrics by name and the mel that they use; the time limit, as it decides what has no value."""
+        """Return the metrics by name, the mel that they use, and what decides which values there are.
+
+        That is PESQ's time limit and whether its package is installed: scores made without it are not those made with it.
+        """
         spec = self._preset_spec
+        uses_pesq = any(chosen.name.startswith("pesq") for chosen in self._chosen)
         return {
             "metrics": [chosen.name for chosen in self._chosen],
             "spec": None if spec is None else spec.as_dict(),
             "pesq_timeout_s": self.pesq_timeout_s,
+            "pesq_installed": uses_pesq and importlib.util.find_spec("pesq") is not None,
         }
 
     def produces(self, inputs: Mapping[str, Sequence[Product]]) -> Scores:
