@@ -77,7 +77,7 @@ def _spread(worst_first: NDArray[np.intp], count: int) -> list[tuple[str, int]]:
     named = {0.0: "worst", 0.5: "median", 1.0: "best"}
     ranks: dict[int, str] = {}
     for share in shares:
-        ranks.setdefault(round(share * last), named.get(share, f"{share:.0%} from the worst"))
+        ranks.setdefault(int(share * last + 0.5), named.get(share, f"{share:.0%} from the worst"))
     return [(name, int(worst_first[rank])) for rank, name in ranks.items()]
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import jinja2
 import pandas as pd
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from melmill.stages.metrics.registry import Metric
 from melmill.stages.metrics.registry import metric as described
@@ -113,7 +113,9 @@ def _environment() -> jinja2.Environment:
 
 
 def _breakable(text: str) -> Markup:
-    """Escape a name and let a line break after its brackets and commas: fan-out names are long."""
+    """Escape a name and let a long one break after its brackets and commas, as fan-out names may."""
+    if len(text) <= 20:
+        return escape(text)
     return Markup("<wbr>").join(re.split(r"(?<=[\[,/])", text))
 
 

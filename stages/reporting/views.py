@@ -66,7 +66,7 @@ def _mean(row: Record, found: Results) -> Cell:
     digits = decimals(metric)
     return Cell(
         text=plus_minus(row["mean"], row["ci_low"], row["ci_high"], digits),
-        small=f"n {row['n']}" + (f", {row['n_failed']} failed" if row["n_failed"] else ""),
+        small=f"n {row['n']}" + (f"\n{row['n_failed']} failed" if row["n_failed"] else ""),
         hint=_interval(row, digits),
         mark="best" if node == best else "tied" if node in tied else "",
     )
@@ -119,6 +119,7 @@ def paired(found: pd.DataFrame) -> Grid:
     columns = [
         "node",
         "metric",
+        "verdict",
         "difference",
         "95 % interval",
         "better / worse",
