@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from melmill.stages.dsp.melspec import MelSpec
 from melmill.stages.errors import Unusable
+from melmill.storage.utterance import SourceFile as SourceFile
 from melmill.storage.utterance import Utterance
 
 Scalar = str | int | float | bool | None
@@ -168,15 +169,6 @@ class Stage(Protocol):
     def produces(self, inputs: Mapping[str, Sequence[Product]]) -> Product:
         """Check the input products (one list a port) and describe what is made of them; raise ContractError."""
         ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SourceFile:
-    """A file of a corpus: path relative to its root with ``/``, size in bytes, time of change in ns."""
-
-    path: str
-    size_bytes: int
-    mtime_ns: int
 
 
 class CorpusTree(Protocol):

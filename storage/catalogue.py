@@ -18,9 +18,9 @@ from melmill.storage.packing import Packed, pack
 from melmill.storage.tables import from_parquet, to_parquet
 from melmill.storage.utterance import Shard, Utterance
 
-_TEXT = ("utterance_id", "subset", "speaker_id", "chapter_id", "text", "path")
-_WHOLE = ("size_bytes", "mtime_ns", "source_sr", "source_n_samples", "sr", "n_samples")
-_PLACE = ("shard", "slot", "n_slots", "start")
+_TEXT = ["utterance_id", "subset", "speaker_id", "chapter_id", "text", "path"]
+_WHOLE = ["size_bytes", "mtime_ns", "source_sr", "source_n_samples", "sr", "n_samples"]
+_PLACE = ["shard", "slot", "n_slots", "start"]
 _SCHEMA = pa.schema(
     [(name, pa.string()) for name in _TEXT]
     + [(name, pa.int64()) for name in _WHOLE]
@@ -144,9 +144,12 @@ class Catalogue:
         if not 0 <= index < self.n_shards:
             raise CatalogueError(f"there is no shard {index!r}: the catalogue has {self.n_shards}")
         start, stop = self._rows[index : index + 2]
-        rows = self.table.slice(start, stop - start).to_pylist()
-        utterances = tuple(Utterance(**{name: row[name] for name in _TEXT + _WHOLE}) for row in rows)
-        return Shard(index=index, slot=rows[0]["slot"], n_slots=rows[0]["n_slots"], utterances=utterances)
+        return _shard(index, self.table.slice(start, stop - start))
+
+    def utterances(self) -> Iterator[Utterance]:
+        """Yield all utterances in storage order."""
+        for batch in self.table.select(_TEXT + _WHOLE).to_batches():
+            yield from (Utterance(**row) for row in batch.to_pylist())
 
     def shard_of(self, utterance_id: str) -> int:
         """Return the index of the shard that holds an utterance; raise CatalogueError where there is no such id."""
@@ -197,6 +200,20 @@ def _checksum(part: pa.Table) -> bytes:
             column = pc.binary_length(column)
         sha256.update(column.to_numpy().tobytes())
     return sha256.hexdigest().encode()
+
+
+def read_shard(location: Location, index: int) -> Shard:
+    """Read one shard alone, decoding no more of the stored catalogue than needed; raise CatalogueError."""
+    for name in sorted(location.sizes()):
+        rows = from_parquet(location.read(name), f"{location.url}/{name}", filters=[("shard", "=", index)])
+        if len(rows):
+            return _shard(index, rows)
+    raise CatalogueError(f"{location.url}: there is no shard {index!r} in the catalogue")
+
+
+def _shard(index: int, table: pa.Table) -> Shard:
+    utterances = tuple(Utterance(**row) for row in table.select(_TEXT + _WHOLE).to_pylist())
+    return Shard(index=index, slot=table["slot"][0].as_py(), n_slots=table["n_slots"][0].as_py(), utterances=utterances)
 
 
 def part_name(index: int) -> str:

@@ -61,6 +61,10 @@ class ProductDescription:
         """Entries of one slot of its array; 0 where it has none."""
         return self.array.slot_length(self.shard_duration_s) if self.array else 0
 
+    def comparable(self) -> dict[str, Any]:
+        """Return the fields as they are after a round trip through JSON: equal for equal descriptions."""
+        return dict(json.loads(self.to_json()))
+
     def to_json(self) -> bytes:
         """Return the description as the bytes of its file."""
         return (json.dumps(asdict(self), indent=1, sort_keys=True) + "\n").encode()

@@ -27,6 +27,10 @@ class AlreadyThere(StoreError):
     """A file of that name holds other bytes; what is stored is never overwritten by `put`."""
 
 
+class SourceError(StoreError):
+    """A corpus can't be reached, or a path leads out of it."""
+
+
 class CatalogueError(StoreError):
     """The catalogue of utterances contradicts itself or what is added to it."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from functools import cached_property
@@ -66,10 +65,9 @@ class ProductFolder(RecordedFolder):
     def _n_slots(self, description: ProductDescription) -> int:
         try:
             return array_slots(self.location.read(ARRAY_METADATA), description.slot_length)
-        except FileNotFoundError:
+        except (FileNotFoundError, ValueError):
+            # Follows from the description, so that a damaged one is just written anew.
             return 0
-        except ValueError as error:
-            raise damaged(f"{self.location.url}/{ARRAY_METADATA}", str(error)) from error
 
     @cached_property
     def description(self) -> ProductDescription:
@@ -150,7 +148,7 @@ class ProductFolder(RecordedFolder):
         DamagedData
             Where its files are not those of its record.
         """
-        spec, record = self._array(), self.done(record_name(shard.index))
+        spec, record = self.array_spec, self.done(record_name(shard.index))
         known = [utterance.utterance_id for utterance in shard.utterances]
         unknown = set(ids or ()) - set(known)
         if unknown:
@@ -170,7 +168,6 @@ class ProductFolder(RecordedFolder):
         StoreError, DamagedData
             As `read_arrays`.
         """
-        self._array()
         record = self._sized(shard)
         if utterance_id in record.absent:
             raise KeyError(utterance_id)
@@ -194,14 +191,16 @@ class ProductFolder(RecordedFolder):
         table: pd.DataFrame = concatenated(tables, f"{self.location.url}/{part}").to_pandas()
         return table
 
-    def _array(self) -> ArraySpec:
+    @property
+    def array_spec(self) -> ArraySpec:
+        """Layout of its array; raise StoreError where it has none."""
         if self.description.array is None:
             raise StoreError(f"node {self.description.node!r} makes {self.description.kind}: it has no arrays to read")
         return self.description.array
 
     @cached_property
     def _stored(self) -> StoredArray:
-        return StoredArray(self._array(), self.description.slot_length, self.location / "data")
+        return StoredArray(self.array_spec, self.description.slot_length, self.location / "data")
 
     @cached_property
     def _seen(self) -> dict[str, Record]:
@@ -210,7 +209,7 @@ class ProductFolder(RecordedFolder):
     def _sized(self, shard: Shard) -> Record:
         """Return the record of a shard, kept from an earlier call if it fits, its array files' sizes checked."""
         name = record_name(shard.index)
-        files = [f"data/{file}" for file in shard_files(self._array(), shard)]
+        files = [f"data/{file}" for file in shard_files(self.array_spec, shard)]
         record = self._seen.get(name)
         if record is None or self.size_problem(record, files):
             record = self._seen[name] = self.done(name)
@@ -221,14 +220,10 @@ class ProductFolder(RecordedFolder):
 
 
 def _check_same(stored: ProductDescription, new: ProductDescription, location: Location) -> None:
-    fields = [name for name in vars(new) if _plain(getattr(stored, name)) != _plain(getattr(new, name))]
-    if fields:
-        got = ", ".join(f"{name} {getattr(new, name)!r} (stored: {getattr(stored, name)!r})" for name in fields)
+    old, wanted = stored.comparable(), new.comparable()
+    got = ", ".join(f"{name} {wanted[name]!r} (stored: {old[name]!r})" for name in wanted if wanted[name] != old[name])
+    if got:
         raise StoreError(
             f"{location.url} holds another product than the one described: {got}. What differs in its results needs "
             "another key."
         )
-
-
-def _plain(value: object) -> str:
-    return json.dumps(value, default=vars, sort_keys=True)

@@ -25,10 +25,11 @@ def to_parquet(table: pa.Table) -> bytes:
     return bytes(sink.getvalue())
 
 
-def from_parquet(data: bytes, place: str) -> pa.Table:
-    """Return the table that `to_parquet` stored; raise DamagedData naming `place`."""
+def from_parquet(data: bytes, place: str, filters: Sequence[tuple[str, str, Any]] | None = None) -> pa.Table:
+    """Return the table that `to_parquet` stored, or its rows that pass `filters`; raise DamagedData naming `place`."""
+    source = pa.BufferReader(data)
     try:
-        return pq.read_table(pa.BufferReader(data), page_checksum_verification=True, use_threads=False)
+        return pq.read_table(source, filters=filters, page_checksum_verification=True, use_threads=False)
     except (OSError, pa.ArrowException) as error:
         raise damaged(place, f"not a whole Parquet file ({error})") from error
 

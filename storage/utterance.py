@@ -1,8 +1,17 @@
-"""The plain types that every layer speaks of: an utterance and a shard of them."""
+"""The plain types that every layer speaks of: a file, an utterance and a shard of them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceFile:
+    """A file of a corpus: path relative to its root with ``/``, size in bytes, time of change in ns."""
+
+    path: str
+    size_bytes: int
+    mtime_ns: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,210 @@
+"""The store of a project: its products, its runs, and what the last run's names mean."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+
+import pandas as pd
+
+from melmill.storage import reading
+from melmill.storage.catalogue import Catalogue, read_shard
+from melmill.storage.contents import Part
+from melmill.storage.description import Address
+from melmill.storage.errors import AlreadyThere, CatalogueError, StoreError, StoreMismatch, damaged
+from melmill.storage.location import Location
+from melmill.storage.manifest import Manifest, NodeEntry
+from melmill.storage.product import ProductFolder
+from melmill.storage.utterance import Shard
+from melmill.storage.view import ProductView
+
+__all__ = ["Manifest", "NodeEntry", "Store"]
+
+FORMAT = 1
+MARK = "melmill.json"
+RUNS = "runs"
+MANIFEST = "manifest.json"
+
+
+class Store:
+    """Find products and read what a run made; made by `create`, `open` and `find`.
+
+    Parameters
+    ----------
+    location : Location
+
+    Examples
+    --------
+    ::
+
+        store = melmill.open("runs/librispeech")
+        store["mel"]["84-121123-0000"]        # (n_mels, n_frames)
+        store.scores()                        # a row per utterance and node
+    """
+
+    def __init__(self, location: Location) -> None:
+        self.location = location
+
+    @classmethod
+    def create(cls, url: str, project: str) -> Store:
+        """Return the store at a path or URL, made if there is none; raise StoreMismatch for another project's."""
+        store = cls(Location(url))
+        if store._project() is None:
+            mark = json.dumps({"format": FORMAT, "project": project}) + "\n"
+            try:
+                store.location.put(MARK, mark.encode())
+            except AlreadyThere as error:
+                raise StoreMismatch(f"{store.location.url}: another project made a store here just now") from error
+        return store._of(project)
+
+    @classmethod
+    def open(cls, url: str) -> Store:
+        """Return the store at a path or URL; raise StoreError where there is none, StoreMismatch."""
+        store = cls(Location(url))
+        if store._project() is None:
+            raise StoreError(f"{store.location.url} is not a store: it has no {MARK}. Is the path right?")
+        return store
+
+    @classmethod
+    def find(cls, url: str, project: str) -> Store:
+        """Return the store at a path or URL, which may not exist yet; writes nothing; raise StoreMismatch."""
+        store = cls(Location(url))
+        return store if store._project() is None else store._of(project)
+
+    def _project(self) -> str | None:
+        try:
+            mark = json.loads(self.location.read(MARK))
+            written, project = int(mark["format"]), str(mark["project"])
+        except FileNotFoundError:
+            return None
+        except (ValueError, TypeError, KeyError) as error:
+            raise StoreMismatch(f"{self.location.url}/{MARK} can't be parsed ({error}): not a store") from error
+        if written != FORMAT:
+            raise StoreMismatch(
+                f"{self.location.url} has format {written}, this melmill reads {FORMAT}. "
+                "Use the melmill that wrote it, or another store."
+            )
+        return project
+
+    def _of(self, project: str) -> Store:
+        found = self._project()
+        if found != project:
+            raise StoreMismatch(
+                f"{self.location.url} is the store of project {found!r}, not of {project!r}. "
+                "Set store: to another place or name: to the project's."
+            )
+        return self
+
+    def product(self, node: str, key: str) -> ProductFolder:
+        """Return the folder of a node's product, whether it exists or not."""
+        for name in (node, key):
+            if not name or name.startswith(".") or "/" in name or node == RUNS:
+                raise StoreError(f"no product can be called {node!r}, key {key!r}")
+        return ProductFolder(self.location / node / key)
+
+    def products(self) -> Iterator[tuple[Address, ProductFolder]]:
+        """Yield (node, key) and folder of every product in the store, of whatever run."""
+        for node in self.location.folders():
+            for key in (self.location / node).folders() if node != RUNS else ():
+                yield (node, key), self.product(node, key)
+
+    def catalogue(self, node: str, key: str) -> Catalogue | None:
+        """Return the catalogue of an ingest node; None where none is stored; raise DamagedData."""
+        folder = self.product(node, key).location / "catalogue"
+        return Catalogue.read(folder) if folder.sizes() else None
+
+    def write_catalogue(self, node: str, key: str, catalogue: Catalogue) -> None:
+        """Store what is new in the catalogue of an ingest node; raise AlreadyThere where another run extended it."""
+        catalogue.write_parts(self.product(node, key).location / "catalogue")
+
+    def read_shard(self, node: str, key: str, index: int) -> Shard:
+        """Return one shard of a stored catalogue, without reading the others; raise CatalogueError."""
+        return read_shard(self.product(node, key).location / "catalogue", index)
+
+    def publish_run(self, run_id: str, manifest: Manifest) -> None:
+        """Store a run's manifest; raise AlreadyThere where the run has another."""
+        (self.location / RUNS / run_id).put(MANIFEST, manifest.to_json())
+        self.__dict__.pop("nodes", None)
+
+    def latest_manifest(self) -> Manifest | None:
+        """Return the manifest of the run that started last; None where there was no run."""
+        found = filter(None, map(self.manifest, (self.location / RUNS).folders()))
+        return max(found, key=lambda manifest: (manifest.started_at, manifest.run_id), default=None)
+
+    def manifest(self, run_id: str) -> Manifest | None:
+        """Return the manifest of a run; None where it has none; raise DamagedData."""
+        folder = self.location / RUNS / run_id
+        try:
+            return Manifest.from_json(folder.read(MANIFEST))
+        except FileNotFoundError:
+            return None
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise damaged(f"{folder.url}/{MANIFEST}", f"can't be parsed ({error})") from error
+
+    @cached_property
+    def nodes(self) -> Mapping[str, NodeEntry]:
+        """Nodes of the last run by name, as of when this is first asked; empty where there was no run."""
+        manifest = self.latest_manifest()
+        return {} if manifest is None else manifest.nodes
+
+    def __getitem__(self, name: str) -> ProductView:
+        entry = self._entry(name)
+        if len(entry.catalogues) != 1 or entry.kind in ("scores", "report"):
+            raise StoreError(f"node {name!r} makes {entry.kind}: it has no arrays. See scores(), or `melmill report`.")
+        return ProductView(self.location, name, self.product(entry.folder, entry.key), self._utterances_of(entry))
+
+    def _entry(self, name: str) -> NodeEntry:
+        if name not in self.nodes:
+            near = difflib.get_close_matches(name, self.nodes, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise KeyError(f"the last run has no node {name!r}{hint} (nodes: {', '.join(self.nodes) or 'none'})")
+        return self.nodes[name]
+
+    def _utterances_of(self, entry: NodeEntry) -> Catalogue:
+        node, key = entry.catalogues[0]
+        catalogue = self.catalogue(node, key)
+        if catalogue is None:
+            raise CatalogueError(f"{self.location.url}: the catalogue of node {node!r}, key {key!r}, is gone")
+        return catalogue
+
+    def utterances(self) -> pd.DataFrame:
+        """Return all utterances of the last run's corpora: the catalogue and what ingest found out of the files."""
+        frames = [
+            reading.corpus(self._utterances_of(entry), self._table(entry, "table"), node=name)
+            for name, entry in self.nodes.items()
+            if entry.kind == "utterances"
+        ]
+        return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=["utterance_id", "node"])
+
+    def scores(self) -> pd.DataFrame:
+        """Return a row per utterance and scored node of the last run.
+
+        Returns
+        -------
+        DataFrame
+            Columns ``utterance_id, subset, speaker_id, node`` (the node that is scored), ``duration_s``, one per
+            metric and one ``status_<metric>`` each.
+        """
+        catalogues: dict[Address, Catalogue] = {}
+        frames = []
+        for name, entry in self.nodes.items():
+            if entry.kind == "scores":
+                address = entry.catalogues[0]
+                if address not in catalogues:
+                    catalogues[address] = self._utterances_of(entry)
+                table = self._table(entry, "table")
+                frames.append(reading.with_utterances(table, catalogues[address], node=entry.scored or name))
+        return reading.scores(frames)
+
+    def quarantine(self) -> pd.DataFrame:
+        """Return a row per utterance that a node of the last run could not process, with reason and traceback."""
+        return reading.by_node({name: self._table(entry, "quarantine") for name, entry in self.nodes.items()})
+
+    def traces(self) -> pd.DataFrame:
+        """Return a row per utterance and iteration of every node of the last run that recorded its convergence."""
+        return reading.by_node({name: self._table(entry, "trace") for name, entry in self.nodes.items()})
+
+    def _table(self, entry: NodeEntry, part: Part) -> pd.DataFrame:
+        return self.product(entry.folder, entry.key).read_table(part)

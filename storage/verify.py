@@ -1,0 +1,156 @@
+"""Find what is damaged in a store, and make way for the next run to redo just that."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from melmill.storage.catalogue import Catalogue
+from melmill.storage.chunks import array_slots, metadata
+from melmill.storage.description import Address, ProductDescription
+from melmill.storage.errors import DamagedData, StoreError
+from melmill.storage.product import ARRAY_METADATA, DESCRIPTION, ProductFolder
+from melmill.storage.recorded import record_file
+from melmill.storage.store import MANIFEST, RUNS, Store
+
+CATALOGUE = "catalogue"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Damage:
+    """Name a file that is not what was written.
+
+    Parameters
+    ----------
+    node, key : str
+        Its product; ``runs`` and the run's id for a manifest.
+    record : str
+        That claims it; empty for what belongs to the whole product.
+    file : str
+        Relative to ``<store>/<node>/<key>``.
+    problem : str
+        What is wrong with it.
+    """
+
+    node: str
+    key: str
+    record: str
+    file: str
+    problem: str
+
+
+def verify(store: Store) -> list[Damage]:
+    """Read every file in the store against its checksum; return what is wrong, in order of product and record."""
+    damages = [damage for address, folder in store.products() for damage in _product_damages(address, folder)]
+    return [*damages, *_manifest_damages(store)]
+
+
+def repair(store: Store, damages: Sequence[Damage]) -> None:
+    """Remove what is damaged and the records that claim it, so that the next run redoes exactly that.
+
+    What killed writers left behind goes too, so no run may be writing meanwhile.
+
+    Raises
+    ------
+    StoreError
+        Where a catalogue is damaged, after all else is repaired: nothing in the store can tell what it held.
+    """
+    for damage in damages:
+        _repair(store, damage)
+    for name in store.location.leftovers():
+        store.location.remove(name)
+    lost = [damage for damage in damages if damage.file == CATALOGUE]
+    if lost:
+        places = ", ".join(f"{damage.node}/{damage.key}/{CATALOGUE}" for damage in lost)
+        raise StoreError(
+            f"{store.location.url}: the catalogue at {places} can't be repaired ({lost[0].problem}). Restore it from "
+            "a copy; without one, remove the folder of that key and of all that was made of it, and run again."
+        )
+
+
+def _product_damages(address: Address, folder: ProductFolder) -> Iterator[Damage]:
+    node, key = address
+    records = folder.records()
+    for file, problem in _whole_product_problems(folder, bool(records)).items():
+        yield Damage(node=node, key=key, record="", file=file, problem=problem)
+    for name in folder.record_names():
+        if name not in records:
+            yield Damage(node=node, key=key, record=name, file=record_file(name), problem="can't be parsed")
+    found = folder.each(lambda name: folder.problems(records[name]), list(records))
+    for name, problems in zip(records, found, strict=True):
+        for file, problem in problems.items():
+            yield Damage(node=node, key=key, record=name, file=file, problem=problem)
+
+
+def _whole_product_problems(folder: ProductFolder, has_records: bool) -> dict[str, str]:
+    if not has_records and not folder.location.exists(DESCRIPTION):
+        return {}
+    try:
+        description = folder.description
+    except DamagedData:
+        return {DESCRIPTION: "can't be parsed"}
+    except StoreError:
+        return {DESCRIPTION: "is missing"}
+    found = {
+        CATALOGUE: _catalogue_problem(folder, description, has_records),
+        ARRAY_METADATA: _metadata_problem(folder, description),
+    }
+    return {file: problem for file, problem in found.items() if problem}
+
+
+def _catalogue_problem(folder: ProductFolder, description: ProductDescription, has_records: bool) -> str:
+    location = folder.location / CATALOGUE
+    if description.catalogue != (description.node, description.key) or not (has_records or location.sizes()):
+        return ""
+    try:
+        Catalogue.read(location)
+    except StoreError as error:
+        return str(error)
+    return ""
+
+
+def _metadata_problem(folder: ProductFolder, description: ProductDescription) -> str:
+    if description.array is None:
+        return ""
+    try:
+        data = folder.location.read(ARRAY_METADATA)
+        n_slots = array_slots(data, description.slot_length)
+    except FileNotFoundError:
+        return "is missing"
+    except ValueError:
+        return "can't be parsed"
+    expected = json.loads(metadata(description.array, description.slot_length, n_slots))
+    found = json.loads(data)
+    wrong = [name for name in expected if found.get(name) != expected[name]]
+    return f"has another {', '.join(wrong)} than the product" if wrong else ""
+
+
+def _manifest_damages(store: Store) -> Iterator[Damage]:
+    for run_id in (store.location / RUNS).folders():
+        try:
+            store.manifest(run_id)
+        except DamagedData:
+            yield Damage(node=RUNS, key=run_id, record="", file=MANIFEST, problem="can't be parsed")
+
+
+def _repair(store: Store, damage: Damage) -> None:
+    location = store.location / damage.node / damage.key
+    if damage.file == CATALOGUE:
+        return
+    if damage.record:
+        location.remove(record_file(damage.record))
+    location.remove(damage.file)
+    if damage.file == ARRAY_METADATA:
+        _remake_array(store, store.product(damage.node, damage.key))
+    elif damage.file == DESCRIPTION:
+        # A run describes a product anew when something of it is to do.
+        for name in store.product(damage.node, damage.key).record_names()[:1]:
+            location.remove(record_file(name))
+
+
+def _remake_array(store: Store, folder: ProductFolder) -> None:
+    address = folder.description.catalogue
+    catalogue = store.catalogue(*address) if address else None
+    if catalogue is not None:
+        folder.prepare(folder.description, catalogue.n_slots)
