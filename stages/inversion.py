@@ -202,12 +202,14 @@ def _phase(Y: NDArray[Any], recipe: Recipe, projection: Projection) -> NDArray[n
 
 
 def _fitted(y: NDArray[Any], projection: Projection) -> NDArray[Any]:
-    """Return a starting waveform cut or zero-filled by less than a hop to the projection's length."""
+    """Return a starting waveform cut or zero-filled by a hop at most to the projection's length."""
     if abs(y.size - projection.n_samples) > projection.params.hop_length:
         raise Unusable(
             f"the starting waveform has {y.size} samples, the result {projection.n_samples}: "
             f"they may differ by a hop ({projection.params.hop_length}) at most"
         )
+    if not np.isfinite(y).all():
+        raise Unusable(f"{int((~np.isfinite(y)).sum())} samples of the starting waveform are not finite")
     return np.pad(y[: projection.n_samples], (0, max(0, projection.n_samples - y.size)))
 
 

@@ -20,6 +20,9 @@ _HANN_GAMMA = 0.25645
 # Below this share of the loudest bin a magnitude says nothing of phase (Prusa et al. 2017 call it tol).
 _TOLERANCE = 1e-6
 
+# About a minute at a hop of 16 ms: bounds the heap's memory, and keeps its jumps near.
+_SEGMENT_FRAMES = 4096
+
 # A magnitude that is 0 for audio, and whose share by _TOLERANCE float32 can still hold.
 _SILENT = 1e-30
 
@@ -45,7 +48,7 @@ def pghi(Y: NDArray[Any], params: StftParams, seed: Seed) -> NDArray[np.float32]
 
     The phase of an STFT with a Gaussian window follows from its log magnitude's slopes; the Hann window is taken for
     the Gaussian nearest to it. Integration starts at the loudest bin and goes to louder neighbours first. Bins of less
-    than a millionth of the loudest get random phase.
+    than a millionth of the loudest get random phase. Recordings over `_SEGMENT_FRAMES` are integrated in segments.
 
     Parameters
     ----------
@@ -63,13 +66,19 @@ def pghi(Y: NDArray[Any], params: StftParams, seed: Seed) -> NDArray[np.float32]
     ----------
     Prusa, Balazs and Søndergaard 2017, "A noniterative method for reconstruction of phase from STFT magnitude".
     """
-    from melmill.stages.dsp.heap import integrate  # here, as it imports numba
-
     phase = random_phase((len(Y), params.n_bins), seed)
     loudest = float(Y.max(initial=0.0))
-    if loudest < _SILENT:
-        return phase
-    least = _TOLERANCE * loudest
+    if loudest >= _SILENT:
+        for start in range(0, len(Y), _SEGMENT_FRAMES):
+            segment = slice(start, start + _SEGMENT_FRAMES)
+            _integrate(Y[segment], params, _TOLERANCE * loudest, phase[segment])
+    return phase
+
+
+def _integrate(Y: NDArray[Any], params: StftParams, least: float, phase: NDArray[np.float32]) -> None:
+    """Overwrite the phase of the bins above `least`."""
+    from melmill.stages.dsp.heap import integrate  # here, as it imports numba
+
     s = np.log(np.maximum(Y, least), dtype=np.float32)
     faint = least >= Y
     audible = np.flatnonzero(~faint)
@@ -77,10 +86,7 @@ def pghi(Y: NDArray[Any], params: StftParams, seed: Seed) -> NDArray[np.float32]
     gamma = _HANN_GAMMA * params.win_length**2
     n_fft, hop = params.n_fft, params.hop_length
     advance = 2 * np.pi * (np.arange(params.n_bins) * hop % n_fft) / n_fft
-    integrate(
-        s, seeds, hop * n_fft / gamma, -gamma / (hop * n_fft), advance, _centre_step(params), phase, faint
-    )  # fmt: skip
-    return phase
+    integrate(s, seeds, hop * n_fft / gamma, -gamma / (hop * n_fft), advance, _centre_step(params), phase, faint)
 
 
 def signal_phase(y: NDArray[Any], projection: Projection) -> NDArray[np.float32]:

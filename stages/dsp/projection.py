@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from melmill.stages.dsp.melspec import StftParams
 from melmill.stages.dsp.stft import Stft
 
-# 64 frames of 1024 samples with their spectrum and a solver's state take about 1 MB, so that they stay in a core's cache;
-# fewer would pay more for the calls than they save.
+# 64 frames of 1024 samples with their spectrum and a solver's state take about 1 MB, so that they stay in a core's
+# cache; fewer would pay more for the calls than they save.
 BLOCK_FRAMES = 64
 
 # A sample whose squared windows sum to less than this share of the most is left 0: dividing by it would blow up

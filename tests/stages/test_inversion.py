@@ -177,6 +177,8 @@ def test_wrong_mels_are_refused() -> None:
         invert(M, PAPER, length=4000)
     with pytest.raises(Unusable, match="the starting waveform has 10 samples, the result 512"):
         invert(M, PAPER, start=np.zeros(10, dtype=np.float32))
+    with pytest.raises(Unusable, match="512 samples of the starting waveform are not finite"):
+        invert(M, PAPER, start=np.full(512, np.inf, dtype=np.float32))
     with pytest.raises(ContractError, match="n_mels=80"):
         invert(M.T, PAPER)
     with pytest.raises(Unusable, match="1 mel values are not finite"):

@@ -63,6 +63,20 @@ def test_integrated_phase_is_more_consistent_than_random(
     assert inconsistency_db(Y * np.exp(1j * pghi(Y, params, 0)), projection) < random - 10
 
 
+def test_long_recordings_are_integrated_in_segments(
+    voice: NDArray[np.float32], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Y = np.abs(Stft(PARAMS).forward(voice))
+    monkeypatch.setattr("melmill.stages.dsp.phase._SEGMENT_FRAMES", 40)
+    phase = pghi(Y, PARAMS, 0)
+    monkeypatch.undo()
+    alone = np.concatenate([pghi(Y[:40], PARAMS, 0), pghi(Y[40:], PARAMS, 0)])
+    # Bins fainter than that are random where they are in the whole.
+    audible = 1e-5 * Y.max() < Y
+    assert np.mean(audible) > 0.9
+    np.testing.assert_array_equal(phase[audible], alone[audible])
+
+
 def test_zero_phase_is_an_impulse_at_the_windows_centre() -> None:
     params = StftParams(n_fft=64, win_length=48, hop_length=12)
     frames = np.fft.irfft(np.exp(1j * zero_phase((2, 33), params)), n=64)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -142,6 +143,15 @@ def test_a_bin_without_phase_stays_zero(method: Method) -> None:
     Y[:] = 1
     nothing = np.zeros(Y.shape, dtype=np.complex128)
     assert not method.step(nothing.copy(), method.start(nothing.copy(), Y, M), bank).any()
+
+
+@pytest.mark.parametrize("power", [1.0, 1.5, 2.0])
+def test_target_of_a_power_mel_is_the_magnitude_mel_that_attains_it(power: float) -> None:
+    _, _, Y, _, bank = problem()
+    bank = replace(bank, power=power)
+    M = bank.mel((3 * Y) ** power)
+    np.testing.assert_allclose(bank.target(M, 3 * Y, bank.mel(3 * Y)), bank.mel(3 * Y), rtol=1e-12)
+    np.testing.assert_allclose(bank.target(M, Y, bank.mel(Y)), M if power == 1 else bank.mel(3 * Y), rtol=1e-12)
 
 
 def test_default_lam_is_the_papers() -> None:
