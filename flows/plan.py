@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from melmill.flows.corpus import survey
 from melmill.flows.errors import PipelineError
 from melmill.flows.graph import Node, build_graph, needed_for
-from melmill.flows.products import describe
 from melmill.flows.spec import Pipeline
 from melmill.stages.stage import IngestStage, Report
 from melmill.storage.catalogue import Catalogue
@@ -157,22 +156,23 @@ def _why_new(store: Store, node: Node, before: Mapping[str, str], started: bool)
         return "new node"
     if old == node.key:
         return "not done yet"
-    return _difference(describe(node, {}).comparable(), store.product(node.folder, old))
+    return _difference(node, store.product(node.folder, old))
 
 
-def _difference(new: Mapping[str, Any], folder: ProductFolder) -> str:
+def _difference(node: Node, folder: ProductFolder) -> str:
+    """Say what distinguishes a node from the product that its name meant before."""
     try:
-        old = folder.description.comparable()
+        old = folder.description
     except StoreError:
         return "its last product is gone"
-    if old["stage"] != new["stage"]:
-        return f"stage was {old['stage']}"
-    if old["version"] != new["version"]:
-        return f"stage {new['stage']} has a new version"
-    names = {*old["parameters"], *new["parameters"]}
+    if old.stage != node.stage.uses:
+        return f"stage was {old.stage}"
+    if old.version != node.stage.version:
+        return f"stage {old.stage} has a new version"
+    new = json.loads(json.dumps(node.stage.identity()))
     changes = [
-        f"{name} was {old['parameters'].get(name)!r}"
-        for name in sorted(names)
-        if old["parameters"].get(name) != new["parameters"].get(name)
+        f"{name} was {json.dumps(old.parameters.get(name))}"
+        for name in sorted({*old.parameters, *new})
+        if old.parameters.get(name) != new.get(name)
     ]
     return ", ".join(changes) if changes else "its input changed"

@@ -69,9 +69,8 @@ class ReportJob:
         """Read all scores, make the report and commit its files."""
         started, clock = datetime.now(UTC), time.perf_counter()
         store = Store.open(self.store)
-        catalogues = {
-            place: store.catalogue(*place) for place in {ancestor.catalogue for ancestor in self.ancestors.values()}
-        }
+        places = {ancestor.catalogue for ancestor in self.ancestors.values()}
+        catalogues = {place: store.product(*place).read_catalogue() for place in places}
         scores = self._scores(store, catalogues)
         tables = self._tables(store, scores)
         examples = [self._example(store, catalogues, pick) for pick in self.stage.pick(scores)]

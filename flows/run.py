@@ -222,7 +222,7 @@ def _ancestor(nodes: Mapping[str, Node], node: Node) -> Ancestor:
 
 def _n_quarantined(store: Store, nodes: Mapping[str, Node]) -> int:
     """Count the utterances that some node of the run could not process, each corpus's apart."""
-    names = set()
+    names: set[tuple[str, str]] = set()
     for node in nodes.values():
         if not isinstance(node.product, Report):
             table = store.product(node.folder, node.key).read_table("quarantine")

@@ -59,7 +59,7 @@ class Score:
     def identity(self) -> Mapping[str, Any]:
         """Return the metrics by name, the mel that they use, and what decides which values there are.
 
-        That is PESQ's time limit and whether its package is installed: scores made without it are not those made with it.
+        That is PESQ's time limit, and whether its package is there: scores made without it are others.
         """
         spec = self._preset_spec
         uses_pesq = any(chosen.name.startswith("pesq") for chosen in self._chosen)
