@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from melmill.stages.corpora.audio import FLAC, FLAC_HEAD_BYTES, read_header
 from melmill.stages.errors import ParameterError, Unusable
-from melmill.stages.stage import CorpusTree, SourceFile
-from melmill.storage.utterance import Utterance, resampled_length
+from melmill.stages.stage import CorpusTree
+from melmill.storage.utterance import SourceFile, Utterance, resampled_length
 
 LAYOUT = "<subset>/<speaker>/<chapter>/<speaker>-<chapter>-<nnnn>.flac"
 _UTTERANCE = re.compile(
@@ -42,8 +42,14 @@ class _Transcripts:
     def text(self, found: _Found) -> str:
         path = found.transcript
         if path not in self._texts:
-            self._texts[path] = parse_transcript(self._tree.read(path)) if path in self._paths else {}
+            self._texts[path] = self._read(path) if path in self._paths else {}
         return self._texts[path].get(found.utterance_id, "")
+
+    def _read(self, path: str) -> dict[str, str]:
+        try:
+            return parse_transcript(self._tree.read(path))
+        except OSError as error:
+            raise ParameterError("root", f"must hold readable transcripts, got {path!r}: {error.strerror}") from error
 
 
 def discover(
@@ -73,7 +79,8 @@ def discover(
     Raises
     ------
     ParameterError
-        If no utterance is there, a subset is missing, an id occurs twice, or several corpora lie under the root.
+        If no utterance is there, a subset is missing, an id occurs twice, several corpora lie under the root, or a
+        transcript can't be read.
     """
     files = list(tree.walk())
     found = list(_matches(files))

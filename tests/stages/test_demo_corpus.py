@@ -7,8 +7,6 @@ import io
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,28 +20,13 @@ from melmill.stages.corpora.demo import SR, main, make_demo_corpus, record, with
 from melmill.stages.corpora.demo_script import SPEAKERS
 from melmill.stages.corpora.espeak import Line, SynthesisError, speak
 from melmill.stages.librispeech import LibriSpeech
-from melmill.stages.stage import Item, Outcome, SourceFile
+from melmill.stages.stage import Item, Outcome
+from melmill.storage.sources import SourceTree
 from melmill.storage.utterance import Utterance
 
 needs_espeak = pytest.mark.skipif(
     importlib.util.find_spec("espeakng_loader") is None, reason="eSpeak NG is missing: pip install melmill[demo]"
 )
-
-
-@dataclass(frozen=True)
-class FolderTree:
-    root: Path
-
-    def walk(self) -> Iterator[SourceFile]:
-        for path in sorted(path for path in self.root.rglob("*") if path.is_file()):
-            name, status = path.relative_to(self.root).as_posix(), path.stat()
-            yield SourceFile(path=name, size_bytes=status.st_size, mtime_ns=status.st_mtime_ns)
-
-    def head(self, path: str, n: int) -> bytes:
-        return self.read(path)[:n]
-
-    def read(self, path: str) -> bytes:
-        return (self.root / path).read_bytes()
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +41,7 @@ def contents(corpus: Path) -> dict[str, bytes]:
 
 def ingest(corpus: Path) -> dict[str, tuple[Utterance, Outcome]]:
     stage = LibriSpeech(root=str(corpus))
-    tree = FolderTree(corpus)
+    tree = SourceTree(str(corpus))
     found = stage.discover(tree, {})
     items = [
         Item(utterance=u, inputs={"file": np.frombuffer(tree.read(u.path), dtype=np.uint8)}, seed=0) for u in found

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from melmill.stages.dsp.resample import resample
 from melmill.stages.errors import ParameterError
 from melmill.stages.librispeech import LibriSpeech, to_pcm
-from melmill.stages.stage import Item, Kind, Outcome, Rejected, SourceFile
-from melmill.storage.utterance import Utterance
+from melmill.stages.stage import Item, Kind, Outcome, Rejected
+from melmill.storage.sources import SourceTree
+from melmill.storage.utterance import SourceFile, Utterance
 
 
 @dataclass
@@ -42,11 +43,6 @@ class Tree:
     def read(self, path: str) -> bytes:
         self.n_read += 1
         return self.contents[path]
-
-
-def folder_tree(root: Path) -> Tree:
-    paths = (path for path in root.rglob("*") if path.is_file())
-    return Tree({path.relative_to(root).as_posix(): path.read_bytes() for path in paths})
 
 
 def flac(y: NDArray[Any], sr: int = 16000, kind: str = "FLAC", subtype: str = "PCM_16") -> bytes:
@@ -312,20 +308,36 @@ def test_one_bad_file_does_not_spoil_its_neighbours() -> None:
     assert [u.n_samples for u in found] == [8000, 0, 8000]
 
 
+def test_unreadable_header_is_left_to_ingestion_but_a_transcript_is_not(tmp_path: Path) -> None:
+    for path, data in corpus().items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_bytes(data)
+    stage = LibriSpeech(root=str(tmp_path))
+    chapter = tmp_path / "dev-clean/84/121123"
+    (chapter / "84-121123-0000.flac").unlink()
+    (chapter / "84-121123-0000.flac").symlink_to("gone")
+    found = stage.discover(SourceTree(str(tmp_path)), {})
+    assert [(u.source_sr, u.n_samples) for u in found] == [(0, 0), (16000, 9001), (16000, 100)]
+    (chapter / "84-121123.trans.txt").unlink()
+    (chapter / "84-121123.trans.txt").symlink_to("gone")
+    with pytest.raises(ParameterError, match=r"readable transcripts, got 'dev-clean/84/121123/.*': No such file"):
+        stage.discover(SourceTree(str(tmp_path)), {})
+
+
 @pytest.mark.real
 def test_real_corpus_is_discovered_and_ingested(real_data: Path) -> None:
     root = real_data / "corpora" / "LibriSpeech"
     stage = LibriSpeech(root=str(root))
-    tree = folder_tree(root)
+    tree = SourceTree(str(root))
     found = stage.discover(tree, {})
     assert len(found) == 204
     assert len({u.speaker_id for u in found}) > 100
     assert all(u.text and u.text == u.text.upper() for u in found)
     items = [
-        Item(utterance=u, inputs={"file": np.frombuffer(tree.contents[u.path], dtype=np.uint8)}, seed=0) for u in found
+        Item(utterance=u, inputs={"file": np.frombuffer(tree.read(u.path), dtype=np.uint8)}, seed=0) for u in found
     ]
     for u, outcome in zip(found, stage.process(items, {}, stage.produces({})), strict=True):
         assert outcome.rejected is None
-        expected, sr = soundfile.read(io.BytesIO(tree.contents[u.path]), dtype="int16")
+        expected, sr = soundfile.read(root / u.path, dtype="int16")
         assert (u.source_sr, u.n_samples) == (sr, len(expected))
         assert np.array_equal(outcome.array, expected)  # type: ignore[arg-type]
