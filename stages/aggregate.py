@@ -104,7 +104,7 @@ class Aggregate:
         from melmill.stages.reporting.tables import files, results
 
         self._check_baseline(tables.scores["node"].unique().tolist())
-        found = results(tables.scores, by=self.by, baseline=self.baseline, seed=self.seed)
+        found = results(tables, by=self.by, baseline=self.baseline, seed=self.seed)
         settings = Settings(title=self.title or tables.pipeline or "melmill", baseline=self.baseline, by=self.by)
         return {"index.html": page(tables, found, examples, settings), **files(tables, found)}
 

@@ -43,7 +43,8 @@ _STYLE: dict[Any, Any] = {
     "grid.alpha": 0.15,
     "grid.linewidth": 0.6,
 }
-_LABEL_LENGTH = 30
+_LABEL_WIDTH = 26
+_LINE_IN = 0.15
 
 
 def look(nodes: Sequence[str], node: str) -> tuple[str, Any]:
@@ -52,16 +53,19 @@ def look(nodes: Sequence[str], node: str) -> tuple[str, Any]:
     return COLOURS[at % len(COLOURS)], _DASHES[at // len(COLOURS) % len(_DASHES)]
 
 
-def short(name: str, length: int = _LABEL_LENGTH) -> str:
-    """Return a name that fits a label, cut in its middle: fan-out names differ at their ends.
+def label(node: str, width: int = _LABEL_WIDTH) -> str:
+    r"""Return a name in lines of at most `width`, whole: shortened fan-out names might read the same.
 
-    >>> short("admm[n_iter=100,rho=0.2]", 11)
-    'admm[…=0.2]'
+    >>> label("admm[n_iter=100,rho=0.2]", 18)
+    'admm[n_iter=100,\nrho=0.2]'
     """
-    if len(name) <= length:
-        return name
-    head = (length - 1) // 2
-    return f"{name[:head]}…{name[len(name) - (length - 1 - head) :]}"
+    lines = [""]
+    for piece in re.findall(rf"[^,\[]{{1,{width - 1}}}[,\[]?|[,\[]", node):
+        if len(lines[-1]) + len(piece) <= width:
+            lines[-1] += piece
+        else:
+            lines.append(piece)
+    return "\n".join(lines)
 
 
 def box_plot(table: Cube, metric: str) -> str:
@@ -70,17 +74,19 @@ def box_plot(table: Cube, metric: str) -> str:
     Nodes without a value have an empty row.
     """
     values = table.values[:, :, table.metrics.index(metric)]
-    with _figure(4.8, 0.75 + 0.3 * len(table.nodes)) as (figure, axis):
+    names = [label(node) for node in table.nodes]
+    row_in = max(0.3, _LINE_IN * max(1 + name.count("\n") for name in names))
+    with _figure(4.8, 0.75 + row_in * len(names)) as (figure, axis):
         for j, node in enumerate(table.nodes):
             y = values[:, j]
             if not np.isnan(y).all():
                 _box(axis, y[~np.isnan(y)], j, look(table.nodes, node))
-        axis.set_yticks(range(len(table.nodes)), [short(node) for node in table.nodes])
-        axis.set_ylim(len(table.nodes) - 0.5, -0.5)
+        axis.set_yticks(range(len(names)), names)
+        axis.set_ylim(len(names) - 0.5, -0.5)
         axis.tick_params(axis="y", length=0)
         axis.grid(axis="x")
         axis.set_axisbelow(True)
-        axis.set_xlabel(f"{described(metric).label}, {described(metric).better} is better")
+        axis.set_xlabel(f"{described(metric).label}, {described(metric).better} is better", loc="right")
         return _svg(figure)
 
 
@@ -105,38 +111,38 @@ def _box(axis: Axes, y: NDArray[np.float64], at: int, style: tuple[str, Any]) ->
     )
 
 
-def convergence(traces: pd.DataFrame, nodes: Sequence[str]) -> str:
+def convergence(curves: pd.DataFrame, nodes: Sequence[str]) -> str:
     """Return the mean SCM per iteration of each node, in a band from the first to the third quartile of utterances.
 
     Parameters
     ----------
-    traces : DataFrame
-        ``utterance_id, node, iteration, scm_db``; not empty.
+    curves : DataFrame
+        What `statistics.convergence` returned; not empty.
     nodes : sequence of str
-        All the report's nodes in order, which their colours follow; traces of others are drawn after them.
+        All the report's nodes in order, which their colours follow; curves of others are drawn after them.
     """
-    traced = list(dict.fromkeys(traces["node"]))
+    traced = list(dict.fromkeys(curves["node"]))
     order = [*nodes, *(node for node in traced if node not in nodes)]
     drawn = [node for node in order if node in traced]
-    with _figure(5.6, 3.1 + 0.2 * -(-len(drawn) // 2)) as (figure, axis):
+    n_lines = sum(1.4 + label(node).count("\n") for node in drawn)
+    with _figure(5.6, 3.1 + _LINE_IN * n_lines / 2) as (figure, axis):
         for node in drawn:
-            curve = _curve(traces[traces["node"] == node])
+            curve = curves[curves["node"] == node]
             colour, dash = look(order, node)
-            axis.fill_between(curve.index, curve["low"], curve["high"], color=colour, alpha=0.15, linewidth=0)
-            axis.plot(curve.index, curve["mean"], color=colour, linestyle=dash, linewidth=1.6, label=short(node))
+            axis.fill_between(
+                curve["iteration"],
+                curve["first_quartile"],
+                curve["third_quartile"],
+                color=colour,
+                alpha=0.15,
+                linewidth=0,
+            )
+            axis.plot(curve["iteration"], curve["mean"], color=colour, linestyle=dash, linewidth=1.6, label=label(node))
         axis.grid()
         axis.set_xlabel("iteration")
         axis.set_ylabel(f"{described('scm_db').label}, lower is better")
         figure.legend(frameon=False, loc="outside lower center", ncols=2)
         return _svg(figure)
-
-
-def _curve(trace: pd.DataFrame) -> pd.DataFrame:
-    finite = trace[np.isfinite(trace["scm_db"])]
-    by_iteration = finite.groupby("iteration", sort=True)["scm_db"]
-    return pd.DataFrame(
-        {"mean": by_iteration.mean(), "low": by_iteration.quantile(0.25), "high": by_iteration.quantile(0.75)}
-    )
 
 
 @contextmanager

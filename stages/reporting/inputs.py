@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 TRACE_COLUMNS = ("utterance_id", "node", "iteration", "scm_db")
 QUARANTINE_COLUMNS = ("utterance_id", "node", "stage", "reason", "detail")
@@ -42,6 +44,8 @@ class Made:
 
 
 def _empty(columns: Sequence[str]) -> pd.DataFrame:
+    import pandas as pd
+
     return pd.DataFrame({name: pd.Series(dtype="str") for name in columns})
 
 

@@ -82,7 +82,7 @@ def _figures(tables: Tables, found: Results) -> dict[str, Any]:
     table = cube(tables.scores)
     whole = found.summary[(found.summary["level"] == "all") & (found.summary["n"] > 0)]
     boxes = [(described(name), Markup(figures.box_plot(table, name))) for name in dict.fromkeys(whole["metric"])]
-    curves = Markup(figures.convergence(tables.traces, table.nodes)) if len(tables.traces) else None
+    curves = Markup(figures.convergence(found.convergence, table.nodes)) if len(found.convergence) else None
     return {"boxes": boxes, "convergence": curves}
 
 

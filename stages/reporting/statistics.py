@@ -183,6 +183,24 @@ def paired(scores: pd.DataFrame, baseline: str, *, draws: int = DRAWS, seed: int
     return frame
 
 
+def convergence(traces: pd.DataFrame) -> pd.DataFrame:
+    """Summarise the SCM (dB) over utterances after every iteration of every node.
+
+    Returns
+    -------
+    DataFrame
+        ``node, iteration, n, mean, first_quartile, third_quartile`` of the finite values, nodes in order of appearance.
+    """
+    finite = traces[np.isfinite(traces["scm_db"].to_numpy(dtype=np.float64, na_value=np.nan))]
+    by_iteration = finite.groupby(["node", "iteration"], sort=True)["scm_db"]
+    found = by_iteration.agg(n="size", mean="mean").reset_index()
+    found["first_quartile"] = by_iteration.quantile(0.25).to_numpy()
+    found["third_quartile"] = by_iteration.quantile(0.75).to_numpy()
+    order = {node: at for at, node in enumerate(dict.fromkeys(finite["node"]))}
+    found["place"] = [order[node] for node in found["node"]]
+    return found.sort_values("place", kind="stable", ignore_index=True).drop(columns="place")
+
+
 def leaders(scores: pd.DataFrame, *, draws: int = DRAWS, seed: int = 0) -> dict[str, tuple[str, ...]]:
     """Name for each metric the best node, then the nodes that can't be told from it.
 

@@ -11,7 +11,7 @@ import pandas as pd
 
 from melmill.stages.metrics.registry import metric as described
 from melmill.stages.reporting.inputs import Tables
-from melmill.stages.reporting.statistics import failures, leaders, paired, summary
+from melmill.stages.reporting.statistics import convergence, failures, leaders, paired, summary
 from melmill.stages.reporting.wording import decimals, plus_minus, why_none
 
 
@@ -23,15 +23,18 @@ class Results:
     failures: pd.DataFrame
     paired: pd.DataFrame | None
     leaders: Mapping[str, Sequence[str]]
+    convergence: pd.DataFrame
 
 
-def results(scores: pd.DataFrame, *, by: Sequence[str], baseline: str | None, seed: int) -> Results:
+def results(tables: Tables, *, by: Sequence[str], baseline: str | None, seed: int) -> Results:
     """Compute every table of statistics that a report shows."""
+    scores = tables.scores
     return Results(
         summary=summary(scores, by=by, seed=seed),
         failures=failures(scores),
         paired=None if baseline is None else paired(scores, baseline, seed=seed),
         leaders=leaders(scores, seed=seed),
+        convergence=convergence(tables.traces),
     )
 
 
@@ -42,7 +45,7 @@ def files(tables: Tables, found: Results) -> dict[str, bytes]:
         "summary": found.summary,
         "failures": found.failures,
         "paired": found.paired,
-        "traces": tables.traces,
+        "convergence": found.convergence,
         "quarantine": tables.quarantine,
         "throughput": tables.throughput,
     }

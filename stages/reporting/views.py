@@ -64,9 +64,14 @@ def _mean(row: Record, found: Results) -> Cell:
         return _none(why_none(found.failures, metric, node))
     best, *tied = found.leaders.get(metric, [""])
     digits = decimals(metric)
+    lines = [f"n {row['n']}"]
+    if row["n_failed"]:
+        lines.append(f"{row['n_failed']} failed")
+    if row["uneven"]:
+        lines.append(f"common\u00a0{number(row['mean_common'], digits)}")
     return Cell(
         text=plus_minus(row["mean"], row["ci_low"], row["ci_high"], digits),
-        small=f"n {row['n']}" + (f"\n{row['n_failed']} failed" if row["n_failed"] else ""),
+        small="\n".join(lines),
         hint=_interval(row, digits),
         mark="best" if node == best else "tied" if node in tied else "",
     )
@@ -84,17 +89,9 @@ def _is_uneven(whole: pd.DataFrame, metric: str) -> bool:
 
 
 def _uneven(rows: pd.DataFrame, metric: str) -> str:
-    digits, n_common = decimals(metric), int(rows["n_common"].iloc[0])
-    title = described(metric).title
-    if n_common == 0:
-        return (
-            f"{title}: the nodes have values for different utterances and none in common, so the means don't compare."
-        )
-    means = ", ".join(
-        f"{row['node']} {number(row['mean_common'], digits)}" for row in rows.to_dict("records") if row["n"]
-    )
-    shared = f"Over the {n_common} that all of them have, the means are: {means}."
-    return f"{title}: the nodes failed on different utterances. {shared}"
+    n_common = int(rows["n_common"].iloc[0])
+    shared = f"the {n_common} that all of them have" if n_common else "none: they have no utterance in common"
+    return f"{described(metric).title}: the nodes failed on different utterances. “Common” is the mean over {shared}."
 
 
 def paired(found: pd.DataFrame) -> Grid:
@@ -105,7 +102,7 @@ def paired(found: pd.DataFrame) -> Grid:
         rows.append(
             [
                 _head(row["node"]),
-                Cell(text=_titled(row["metric"]), kind="label"),
+                Cell(text=_titled(row["metric"]), kind="text"),
                 Cell(text=verdict, mark=verdict, kind="label"),
                 Cell(text=_signed(row["mean_difference"], digits), hint=row["reason"]),
                 Cell(text=_range(row, digits), kind="label"),
@@ -227,7 +224,7 @@ def throughput(timing: pd.DataFrame) -> Grid:
 
 
 def _titled(metric: str) -> str:
-    return f"{described(metric).label} {'↑' if described(metric).better == 'higher' else '↓'}"
+    return f"{described(metric).label}\u00a0{'↑' if described(metric).better == 'higher' else '↓'}"
 
 
 def _head(text: str) -> Cell:

@@ -14,8 +14,9 @@ import soundfile
 from numpy.typing import NDArray
 from PIL import Image
 
+from melmill.stages.reporting import statistics
 from melmill.stages.reporting.cube import Cube, cube
-from melmill.stages.reporting.figures import COLOURS, box_plot, convergence, look, short
+from melmill.stages.reporting.figures import COLOURS, box_plot, convergence, label, look
 from melmill.stages.reporting.pictures import axes, difference_picture, mel_db, mel_picture, picture_spec
 from melmill.stages.reporting.sound import clip, excerpt_s
 
@@ -34,8 +35,8 @@ def scores_of(nodes: list[str], n: int = 30) -> Cube:
     return cube(pd.concat(parts, ignore_index=True).assign(status_scm_db="ok"))
 
 
-def traces_of(nodes: list[str]) -> pd.DataFrame:
-    return pd.DataFrame(
+def curves_of(nodes: list[str]) -> pd.DataFrame:
+    traces = pd.DataFrame(
         [
             {"utterance_id": f"u{u}", "node": node, "iteration": i, "scm_db": -float(i) - u}
             for node in nodes
@@ -43,6 +44,7 @@ def traces_of(nodes: list[str]) -> pd.DataFrame:
             for i in range(5)
         ]
     )
+    return statistics.convergence(traces)
 
 
 def texts(svg: str) -> list[str]:
@@ -56,7 +58,7 @@ def decoded(uri: str) -> bytes:
 @pytest.mark.parametrize("nodes", [["only"], ["a", "b"], [f"admm[n_iter={i}]" for i in range(12)], [LONG, "b"]])
 def test_box_plot_names_every_node_and_the_unit(nodes: list[str]) -> None:
     svg = box_plot(scores_of(nodes), "scm_db")
-    assert {short(node) for node in nodes} <= set(texts(svg))
+    assert {line for node in nodes for line in label(node).split("\n")} <= set(texts(svg))
     assert "SCM [dB], lower is better" in texts(svg)
 
 
@@ -70,7 +72,7 @@ def test_box_plot_keeps_an_empty_row_for_a_node_without_values() -> None:
 
 
 def test_convergence_draws_a_curve_per_traced_node_in_the_nodes_colour() -> None:
-    svg = convergence(traces_of(["admm", "mystery"]), ["gla", "admm", "pghi"])
+    svg = convergence(curves_of(["admm", "mystery"]), ["gla", "admm", "pghi"])
     assert {"admm", "mystery", "iteration", "SCM [dB], lower is better"} <= set(texts(svg))
     assert "gla" not in texts(svg)
     found = {colour.lower() for colour in COLOURS if f"stroke: {colour.lower()}" in svg}
@@ -78,7 +80,7 @@ def test_convergence_draws_a_curve_per_traced_node_in_the_nodes_colour() -> None
 
 
 @pytest.mark.parametrize(
-    "draw", [lambda: box_plot(scores_of(["a", LONG]), "scm_db"), lambda: convergence(traces_of(["a"]), ["a"])]
+    "draw", [lambda: box_plot(scores_of(["a", LONG]), "scm_db"), lambda: convergence(curves_of(["a"]), ["a"])]
 )
 def test_figures_are_reproducible_and_take_the_pages_ink(draw: object) -> None:
     assert callable(draw)
@@ -96,6 +98,13 @@ def test_figures_leave_global_settings_alone() -> None:
     before = dict(mpl.rcParams)
     box_plot(scores_of(["a"]), "scm_db")
     assert dict(mpl.rcParams) == before
+
+
+@pytest.mark.parametrize("node", [LONG, "x" * 70, "a,b,c", ",", "", "admm[n_iter=10]"])
+def test_labels_keep_the_whole_name_in_short_lines(node: str) -> None:
+    lines = label(node).split("\n")
+    assert "".join(lines) == node
+    assert max(map(len, lines)) <= 26
 
 
 def test_twelve_nodes_look_different() -> None:

@@ -289,7 +289,7 @@ def rectangular(grid: Grid) -> bool:
 
 
 def test_every_row_of_a_table_has_a_cell_a_column() -> None:
-    found = results(scores_of(), by=("subset", "speaker"), baseline="gla", seed=0)
+    found = results(Tables(scores=scores_of()), by=("subset", "speaker"), baseline="gla", seed=0)
     assert found.paired is not None
     for grid in (headline(found), paired(found.paired), *by_group(found, ("subset", "speaker"))):
         assert grid.rows
@@ -297,7 +297,7 @@ def test_every_row_of_a_table_has_a_cell_a_column() -> None:
 
 
 def test_groups_are_ordered_as_people_count() -> None:
-    found = results(scores_of(n=24, speakers=12), by=("speaker",), baseline=None, seed=0)
+    found = results(Tables(scores=scores_of(n=24, speakers=12)), by=("speaker",), baseline=None, seed=0)
     assert [row[0].text for row in by_group(found, ("speaker",))[0].rows] == [str(i) for i in range(12)]
 
 
@@ -307,7 +307,7 @@ def test_groups_are_ordered_as_people_count() -> None:
 def test_verdict_follows_the_interval(differences: list[float], verdict: str) -> None:
     scores = scores_of(n=3, metrics=["pesq_wb"])
     scores["pesq_wb"] = [2.0, 2.0, 2.0, *(2.0 + d for d in differences)]
-    found = results(scores, by=(), baseline="gla", seed=0)
+    found = results(Tables(scores=scores), by=(), baseline="gla", seed=0)
     assert found.paired is not None
     (row,) = paired(found.paired).rows
     assert row[2].text == verdict

@@ -15,7 +15,7 @@ from scipy import stats
 from melmill.stages.errors import ParameterError, StageError
 from melmill.stages.reporting.bootstrap import generator, intervals
 from melmill.stages.reporting.cube import cube, groups, statuses
-from melmill.stages.reporting.statistics import failures, holm_adjusted, leaders, paired, summary
+from melmill.stages.reporting.statistics import convergence, failures, holm_adjusted, leaders, paired, summary
 
 
 def table(metric: str = "estoi", speakers: Sequence[str] | None = None, **nodes: Sequence[float | str]) -> pd.DataFrame:
@@ -234,6 +234,25 @@ def test_leaders_name_the_best_and_who_is_not_told_apart() -> None:
 
 def test_leaders_need_two_nodes_with_values() -> None:
     assert leaders(table(a=[0.5, 0.6], b=["timeout", "timeout"])) == {}
+
+
+def test_convergence_is_over_the_finite_values_of_an_iteration() -> None:
+    traces = pd.DataFrame(
+        {
+            "utterance_id": list("abcd") * 2,
+            "node": ["z"] * 4 + ["a"] * 4,
+            "iteration": [0, 0, 0, 0, 0, 1, 1, 1],
+            "scm_db": [-1.0, -2.0, -3.0, -10.0, -5.0, -6.0, np.nan, -np.inf],
+        }
+    )
+    assert convergence(traces).to_dict("list") == {
+        "node": ["z", "a", "a"],
+        "iteration": [0, 0, 1],
+        "n": [4, 1, 1],
+        "mean": [-4.0, -5.0, -6.0],
+        "first_quartile": [-4.75, -5.0, -6.0],
+        "third_quartile": [-1.75, -5.0, -6.0],
+    }
 
 
 def test_large_tables_take_seconds() -> None:
