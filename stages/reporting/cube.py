@@ -62,7 +62,7 @@ def metric_columns(scores: pd.DataFrame) -> tuple[str, ...]:
 
 def statuses(scores: pd.DataFrame, metric: str) -> pd.Series[str]:
     """Return the status of `metric` in every row; ``ok`` without a finite value becomes ``non_finite``."""
-    status = scores[status_column(metric)]
+    status = scores[status_column(metric)].astype(object)
     broken = (status == OK).to_numpy(dtype=bool, na_value=False) & ~np.isfinite(_floats(scores[metric]))
     return status.mask(broken, Status.NON_FINITE.value)
 
@@ -98,7 +98,7 @@ def groups(utterances: pd.DataFrame, by: Sequence[str]) -> list[Group]:
     found = [Group(level=ALL, subset=ALL, speaker_id=ALL, rows=np.arange(len(utterances)))]
     for depth in range(1, len(by) + 1):
         columns = [_COLUMN_OF[name] for name in by[:depth]]
-        for key, rows in utterances.groupby(columns, sort=True, dropna=False).indices.items():
+        for key, rows in utterances.groupby(columns, sort=True, dropna=False, observed=True).indices.items():
             names = dict(zip(columns, key if isinstance(key, tuple) else (key,), strict=True))
             found.append(
                 Group(

@@ -10,14 +10,15 @@ from typing import Any
 import pandas as pd
 
 from melmill.stages.metrics.registry import metric as described
+from melmill.stages.reporting.comparison import leaders, paired
 from melmill.stages.reporting.inputs import Tables
-from melmill.stages.reporting.statistics import convergence, failures, leaders, paired, summary
+from melmill.stages.reporting.statistics import convergence, failures, summary
 from melmill.stages.reporting.wording import decimals, plus_minus, why_none
 
 
 @dataclass(frozen=True, kw_only=True)
 class Results:
-    """Hold what the functions of `statistics` found; `paired` is None without a baseline."""
+    """Hold what the functions of `statistics` and `comparison` found; `paired` is None without a baseline."""
 
     summary: pd.DataFrame
     failures: pd.DataFrame

@@ -199,6 +199,18 @@ def test_page_without_any_value_still_stands() -> None:
     assert pick(scores, 2) == []
 
 
+def test_page_of_no_scores_at_all_still_stands() -> None:
+    for scores in (scores_of().head(0), scores_of(metrics=[]), scores_of(metrics=[]).head(0)):
+        assert "No measurement has a value" in words(read(page_of(Tables(scores=scores))))
+
+
+def test_tables_read_as_categories_give_the_same_page() -> None:
+    scores = failed(scores_of(), "pesq_wb", "timeout", slice(0, 2))
+    scores.loc[5, "pesq_wb"] = np.inf
+    categories = scores.astype(dict.fromkeys(("subset", "speaker_id", "node", "status_pesq_wb"), "category"))
+    assert page_of(Tables(scores=categories)) == page_of(Tables(scores=scores))
+
+
 def test_empty_ledger_and_traces_say_so_or_stay_away() -> None:
     text = words(read(page_of(Tables(scores=scores_of()))))
     assert "No utterance is in quarantine" in text

@@ -14,8 +14,9 @@ from scipy import stats
 
 from melmill.stages.errors import ParameterError, StageError
 from melmill.stages.reporting.bootstrap import generator, intervals
+from melmill.stages.reporting.comparison import holm_adjusted, leaders, paired
 from melmill.stages.reporting.cube import cube, groups, statuses
-from melmill.stages.reporting.statistics import convergence, failures, holm_adjusted, leaders, paired, summary
+from melmill.stages.reporting.statistics import convergence, failures, summary
 
 
 def table(metric: str = "estoi", speakers: Sequence[str] | None = None, **nodes: Sequence[float | str]) -> pd.DataFrame:
