@@ -64,14 +64,12 @@ def _mean(row: Record, found: Results) -> Cell:
         return _none(why_none(found.failures, metric, node))
     best, *tied = found.leaders.get(metric, [""])
     digits = decimals(metric)
-    lines = [f"n {row['n']}"]
-    if row["n_failed"]:
-        lines.append(f"{row['n_failed']} failed")
+    small = f"n\u00a0{row['n']}" + (f", {row['n_failed']}\u00a0failed" if row["n_failed"] else "")
     if row["uneven"]:
-        lines.append(f"common\u00a0{number(row['mean_common'], digits)}")
+        small += f"\ncommon\u00a0{number(row['mean_common'], digits)}"
     return Cell(
         text=plus_minus(row["mean"], row["ci_low"], row["ci_high"], digits),
-        small="\n".join(lines),
+        small=small,
         hint=_interval(row, digits),
         mark="best" if node == best else "tied" if node in tied else "",
     )
