@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -106,9 +107,12 @@ class Location:
 
     def put(self, name: str, data: bytes) -> None:
         """Write a file durably, once: raise AlreadyThere if it exists with other bytes."""
-        if self._files.create(self._path(name), data) or self.read(name) == data:
-            return
-        raise AlreadyThere(f"{self._path(name)} exists and holds other bytes than the {len(data)} to be stored")
+        while not self._files.create(self._path(name), data):
+            # Another process may remove it between the attempt and the look; the next attempt then succeeds.
+            with suppress(FileNotFoundError):
+                if self.read(name) == data:
+                    return
+                raise AlreadyThere(f"{self._path(name)} exists and holds other bytes than the {len(data)} to be stored")
 
     def replace(self, name: str, data: bytes) -> None:
         """Write a file durably and atomically, whether it exists or not."""

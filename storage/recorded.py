@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -12,6 +14,9 @@ from melmill.storage.records import Record, StoredFile
 
 # An object store answers in tens of milliseconds, whatever is asked.
 _REMOTE_READERS = 16
+_ATTEMPTS = 10
+# Two writers in step must fall out of it; nothing that is stored depends on it.
+_JITTER = random.SystemRandom()
 
 R = TypeVar("R")
 
@@ -107,33 +112,47 @@ class RecordedFolder:
         """Write files durably and then the record that proves them; return the record that counts.
 
         Where another process was first, its record wins and ours is discarded, provided that the files are what it
-        says. Of writers that got different bytes (a GPU may round otherwise), any may overwrite the files of one that
-        has no record yet; so whoever finds a record reads the files against it before it gives way, and otherwise
-        writes all of its own: whatever the order, the last to act leaves a record that its files fit.
+        says. Files without such a record are replaced. Writers that got different bytes (a GPU may round otherwise)
+        may meet there; so whoever replaced a file, or found a record that its files belie, reads everything once more
+        before it leaves, and starts again where it doesn't fit: the last to act leaves a record that its files fit.
+
+        Raises
+        ------
+        StoreError
+            Where other writers of other bytes never come to an end.
         """
+        for attempt in range(_ATTEMPTS):
+            published = self._published(record, files)
+            if published is not None:
+                return published
+            time.sleep(_JITTER.uniform(0.0, 0.01 * 2**attempt))
+        raise StoreError(f"{self.location.url}: other writers keep overwriting the files of {record.name!r}")
+
+    def _published(self, record: Record, files: Mapping[str, bytes]) -> Record | None:
+        """Return the record that counts, None where writers got into each other's way."""
+        alone = True
         for name, data in files.items():
             try:
                 self.location.put(name, data)
             except AlreadyThere:
                 winner = self._winner(record.name)
-                if winner:
+                if winner is not None:
                     return winner
+                self.drop(record.name)
                 self.location.replace(name, data)
+                alone = False
         try:
             self.location.put(record_file(record.name), record.to_json())
         except AlreadyThere:
-            return self._winner(record.name) or self._overwrite(record, files)
-        return record
+            winner = self._winner(record.name)
+            if winner is None:
+                self.drop(record.name)
+            return winner
+        return record if alone else self._winner(record.name)
 
     def _winner(self, name: str) -> Record | None:
         record = self.record(name)
         return None if record is None or self.problems(record) else record
-
-    def _overwrite(self, record: Record, files: Mapping[str, bytes]) -> Record:
-        for name, data in files.items():
-            self.location.replace(name, data)
-        self.location.replace(record_file(record.name), record.to_json())
-        return record
 
     def each(self, function: Callable[[str], R], names: Collection[str]) -> list[R]:
         """Apply a reading function to names, many at a time where every request takes long."""

@@ -32,13 +32,13 @@ class ProductView(Mapping[str, "NDArray[Any]"]):
     def __init__(self, store: Location, name: str, folder: ProductFolder, catalogue: Catalogue) -> None:
         self._store = store
         self._name = name
-        self._folder = folder
+        self.folder = folder
         self._catalogue = catalogue
 
     @property
     def description(self) -> ProductDescription:
         """What the product is."""
-        return self._folder.description
+        return self.folder.description
 
     def __getitem__(self, utterance_id: str) -> NDArray[Any]:
         return self.part(utterance_id, slice(None))
@@ -55,21 +55,15 @@ class ProductView(Mapping[str, "NDArray[Any]"]):
     def __repr__(self) -> str:
         return f"<{self.description.kind} {self._name!r}: {len(self)} of {self._catalogue.n_utterances} utterances>"
 
-    def length(self, utterance_id: str) -> int:
-        """Return the number of samples or frames of an utterance; raise KeyError as a look-up does."""
-        shard = self._catalogue.shard(self._shard(utterance_id))
-        spec = self._folder.array_spec
-        return next(spec.length(u) for u in shard.utterances if u.utterance_id == utterance_id)
-
     def part(self, utterance_id: str, part: slice) -> NDArray[Any]:
         """Return `part` of an utterance's samples or frames; reads only the chunks that it lies in."""
         shard = self._catalogue.shard(self._shard(utterance_id))
-        return self._folder.read_array(shard, utterance_id, part)
+        return self.folder.read_array(shard, utterance_id, part)
 
     @cached_property
     def _shards(self) -> dict[str, int]:
         """Map the ids of all utterances that have data to the index of their shard."""
-        records = self._folder.records()
+        records = self.folder.records()
         absent = {utterance_id for record in records.values() for utterance_id in record.absent}
         done = {index for index in range(self._catalogue.n_shards) if record_name(index) in records}
         table = self._catalogue.table
@@ -86,7 +80,7 @@ class ProductView(Mapping[str, "NDArray[Any]"]):
         if utterance_id not in self._catalogue:
             return f"no utterance is called {utterance_id!r} among the {self._catalogue.n_utterances} of {self._name!r}"
         record = record_name(self._catalogue.shard_of(utterance_id))
-        description = self._folder.description
+        description = self.folder.description
         found = self._quarantined(utterance_id, record, (description.node, description.key))
         if found:
             return f"{utterance_id!r} was quarantined at {found}"
