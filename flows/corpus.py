@@ -56,7 +56,7 @@ def check_unchanged(
     """Raise PipelineError where a catalogued file is gone or holds other bytes than were ingested."""
     present = {utterance.path: utterance for utterance in found}
     gone = [path for path in known if path not in present]
-    touched = [path for path, utterance in known.items() if path in present and present[path] is not utterance]
+    touched = {path: present[path] for path in known if path in present and present[path] is not known[path]}
     changed = _changed(known, touched, folder, tree) if touched else []
     for paths, what in ((gone, "gone"), (changed, "changed")):
         if paths:
@@ -69,10 +69,18 @@ def check_unchanged(
 
 
 def _changed(
-    known: Mapping[str, Utterance], touched: Sequence[str], folder: ProductFolder, tree: SourceTree
+    known: Mapping[str, Utterance], touched: Mapping[str, Utterance], folder: ProductFolder, tree: SourceTree
 ) -> list[str]:
+    """Return the paths whose bytes differ; of a file that was refused, and so has no hash, the size tells."""
     facts = folder.read_table("table")
     hashes = dict(zip(facts["utterance_id"], facts["content_sha256"], strict=True)) if len(facts) else {}
     return [
-        path for path in touched if hashlib.sha256(tree.read(path)).hexdigest() != hashes.get(known[path].utterance_id)
+        path
+        for path, now in touched.items()
+        if now.size_bytes != known[path].size_bytes
+        or (now.utterance_id in hashes and hashes[now.utterance_id] != _sha256(tree, path))
     ]
+
+
+def _sha256(tree: SourceTree, path: str) -> str:
+    return hashlib.sha256(tree.read(path)).hexdigest()

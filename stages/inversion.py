@@ -219,7 +219,12 @@ def _iterate(
     meter = _Meter(M, bank) if recipe.trace else None
     framed = projection.synthesise(lambda block: X[block])
     if recipe.method is not None:
-        framed = _loop(framed, recipe.method, recipe.method.start(X, Y, M), bank, recipe.n_iter, projection, meter)
+        Z = np.empty_like(X)
+        for block in projection.blocks():
+            Z[block] = projection.analyse(framed, block)
+        state = recipe.method.start(X, Z, Y, M)
+        del X, Z
+        framed = _loop(framed, recipe.method, state, bank, recipe.n_iter, projection, meter)
     if meter is not None:
         for block in projection.blocks():
             meter.add(projection.analyse(framed, block), block)

@@ -44,14 +44,24 @@ def test_every_method_improves_on_its_start(method: str, start: str, voice: Floa
     assert scm_db(invert(M, PAPER, method, 50, start, length=voice.size), voice) < at_start - 9
 
 
-@pytest.mark.parametrize("method", [solvers.Admm(), solvers.Ipalm()], ids=["admm", "ipalm"])
-def test_joint_methods_reduce_the_misfit_steadily(method: solvers.Method, voice: Float32) -> None:
-    recipe = Recipe(method=method, n_iter=60, start="random", trace=True)
-    trace = solve(mel_spectrogram(voice, PAPER), PAPER, recipe, voice.size).trace
+def test_ipalm_reduces_the_misfit_steadily(voice: Float32) -> None:
+    every_tenth = _scm_trace(solvers.Ipalm(), 60, voice)[::10]
+    assert (np.diff(every_tenth[1:]) < 0).all()
+    assert every_tenth[-1] < every_tenth[0] - 10
+
+
+def test_admm_reduces_the_misfit_though_not_steadily(voice: Float32) -> None:
+    trace = _scm_trace(solvers.Admm(), 200, voice)
+    # On a nonconvex problem its objective may rise for a while.
+    assert trace[50:].max() < trace[0] - 5
+    assert trace[-1] < trace[0] - 20
+
+
+def _scm_trace(method: solvers.Method, n_iter: int, y: Float32) -> NDArray[Any]:
+    recipe = Recipe(method=method, n_iter=n_iter, start="random", trace=True)
+    trace = solve(mel_spectrogram(y, PAPER), PAPER, recipe, y.size).trace
     assert trace is not None
-    every_tenth = trace["scm_db"][10::10]
-    assert (np.diff(every_tenth) < 0).all()
-    assert every_tenth[-1] < trace["scm_db"][0] - 10
+    return trace["scm_db"]
 
 
 def test_joint_methods_beat_those_on_a_fixed_magnitude(voice: Float32) -> None:

@@ -52,9 +52,10 @@ class Admm:
             if not getattr(self, name) > 0:
                 raise ParameterError(name, f"must be positive, got {getattr(self, name)!r}")
 
-    def start(self, X: NDArray[Any], Y: NDArray[Any], M: NDArray[Any]) -> AdmmState:
-        """Return the state whose first Z is P_C(X)."""
-        return AdmmState(D=X, Ups=Y.copy(), Y=Y, M=M)
+    def start(self, X: NDArray[Any], Z: NDArray[Any], Y: NDArray[Any], M: NDArray[Any]) -> AdmmState:
+        """Return the state of duals V and U that are 0."""
+        del X
+        return AdmmState(D=Z, Ups=Y.copy(), Y=Y, M=M)
 
     def step(self, Z: NDArray[Any], state: AdmmState, bank: Bank) -> NDArray[Any]:
         """Return D, which is projected next (eq. 18)."""

@@ -41,10 +41,10 @@ class AdmmGla:
         if not self.rho >= 0:
             raise ParameterError("rho", f"must not be negative, got {self.rho!r}")
 
-    def start(self, X: NDArray[Any], Y: NDArray[Any], M: NDArray[Any]) -> AdmmGlaState:
-        """Return the state whose first Z is P_C(X)."""
-        del M
-        return AdmmGlaState(D=X, Y=Y)
+    def start(self, X: NDArray[Any], Z: NDArray[Any], Y: NDArray[Any], M: NDArray[Any]) -> AdmmGlaState:
+        """Return the state of a dual V that is 0."""
+        del X, M
+        return AdmmGlaState(D=Z, Y=Y)
 
     def step(self, Z: NDArray[Any], state: AdmmGlaState, bank: Bank) -> NDArray[Any]:
         """Return D, which is projected next."""

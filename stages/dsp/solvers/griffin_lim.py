@@ -40,10 +40,10 @@ class GriffinLim:
         if not 0 <= self.momentum < 1:
             raise ParameterError("momentum", f"must be in [0, 1), got {self.momentum!r}")
 
-    def start(self, X: NDArray[Any], Y: NDArray[Any], M: NDArray[Any]) -> GriffinLimState:
-        """Return the state whose first Z is P_C(X)."""
-        del M
-        return GriffinLimState(Y=Y, Z_old=X if self.momentum else np.empty((0, 1), dtype=X.dtype))
+    def start(self, X: NDArray[Any], Z: NDArray[Any], Y: NDArray[Any], M: NDArray[Any]) -> GriffinLimState:
+        """Return the state that has no momentum yet."""
+        del X, M
+        return GriffinLimState(Y=Y, Z_old=Z if self.momentum else np.empty((0, 1), dtype=Z.dtype))
 
     def step(self, Z: NDArray[Any], state: GriffinLimState, bank: Bank) -> NDArray[Any]:
         """Return X, which is projected next."""

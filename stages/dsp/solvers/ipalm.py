@@ -47,8 +47,9 @@ class Ipalm:
         if not self.lam > 0:
             raise ParameterError("lam", f"must be positive, got {self.lam!r}")
 
-    def start(self, X: NDArray[Any], Y: NDArray[Any], M: NDArray[Any]) -> IpalmState:
+    def start(self, X: NDArray[Any], Z: NDArray[Any], Y: NDArray[Any], M: NDArray[Any]) -> IpalmState:
         """Return the state whose first Z is P_C(X)."""
+        del Z
         return IpalmState(Z_old=X, Y=Y, M=M)
 
     def step(self, Z: NDArray[Any], state: IpalmState, bank: Bank) -> NDArray[Any]:

@@ -79,10 +79,10 @@ class Method(Protocol):
     can take a few frames at a time through both halves.
     """
 
-    def start(self, X: NDArray[Any], Y: NDArray[Any], M: NDArray[Any]) -> tuple[NDArray[Any], ...]:
-        """Return the state, arrays with a row a frame, whose first Z is P_C(X).
+    def start(self, X: NDArray[Any], Z: NDArray[Any], Y: NDArray[Any], M: NDArray[Any]) -> tuple[NDArray[Any], ...]:
+        """Return the state before the first step, arrays with a row a frame; the arguments may become part of it.
 
-        X is the complex start, Y its magnitude, M the linear mel divided by the bank's norm.
+        X is the complex start and Y its magnitude, ``Z = P_C(X)``, M the linear mel divided by the bank's norm.
         """
         ...
 

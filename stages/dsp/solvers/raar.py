@@ -44,9 +44,9 @@ class Raar:
         if not 0 < self.beta <= 1:
             raise ParameterError("beta", f"must be in (0, 1], got {self.beta!r}")
 
-    def start(self, X: NDArray[Any], Y: NDArray[Any], M: NDArray[Any]) -> RaarState:
+    def start(self, X: NDArray[Any], Z: NDArray[Any], Y: NDArray[Any], M: NDArray[Any]) -> RaarState:
         """Return the state whose first Z is P_C(X), as X has the magnitude Y already."""
-        del M
+        del Z, M
         return RaarState(X=X, A=X.copy(), Y=Y)
 
     def step(self, Z: NDArray[Any], state: RaarState, bank: Bank) -> NDArray[Any]:
