@@ -18,7 +18,7 @@ from melmill.storage.packing import Packed, pack
 from melmill.storage.tables import from_parquet, to_parquet
 from melmill.storage.utterance import Shard, Utterance
 
-_TEXT = ["utterance_id", "subset", "speaker_id", "chapter_id", "text", "path"]
+_TEXT = ["utterance_id", "subset", "speaker_id", "chapter_id", "text", "path", "sex", "speaker_name"]
 _WHOLE = ["size_bytes", "mtime_ns", "source_sr", "source_n_samples", "sr", "n_samples"]
 _PLACE = ["shard", "slot", "n_slots", "start"]
 _SCHEMA = pa.schema(

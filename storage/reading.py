@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 import pandas as pd
 
@@ -25,13 +25,27 @@ def with_utterances(table: pd.DataFrame, catalogue: Catalogue, *, node: str) -> 
     return joined[[*_UTTERANCE, *(name for name in table.columns if name != "utterance_id")]]
 
 
-def scores(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """Put tables of `with_utterances` below one another, metrics before their statuses."""
-    if not frames:
+def scores(frames: Iterable[pd.DataFrame]) -> pd.DataFrame:
+    """Put tables of `with_utterances` below one another, one row per utterance and node, metrics before statuses.
+
+    Where several tables score the same node, their columns stand side by side; of a metric that two of them hold, the
+    first is kept.
+    """
+    by_node: dict[str, pd.DataFrame] = {}
+    for frame in frames:
+        node = str(frame["node"].iloc[0]) if len(frame) else ""
+        by_node[node] = _beside(by_node[node], frame) if node in by_node else frame
+    if not by_node:
         return pd.DataFrame(columns=_UTTERANCE)
-    table = pd.concat(frames, ignore_index=True)
+    table = pd.concat(by_node.values(), ignore_index=True)
     metrics = [name for name in table.columns if name not in _UTTERANCE]
     return table[[*_UTTERANCE, *sorted(metrics, key=lambda name: name.startswith("status_"))]]
+
+
+def _beside(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
+    new = second[["utterance_id", *(name for name in second.columns if name not in first.columns)]]
+    joined: pd.DataFrame = first.merge(new, on="utterance_id", how="left")
+    return joined
 
 
 def by_node(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:

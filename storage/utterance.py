@@ -28,6 +28,8 @@ class Utterance:
         Source file, relative to the corpus root, with ``/``.
     size_bytes, mtime_ns : int
         Of the source file when it was catalogued.
+    sex, speaker_name : str
+        Of the speaker; empty where the corpus does not say.
     source_sr, source_n_samples : int
         What the file's header claims (Hz, samples); 0 where it can't be read or believed.
     sr, n_samples : int
@@ -46,6 +48,8 @@ class Utterance:
     source_n_samples: int
     sr: int
     n_samples: int
+    sex: str = ""
+    speaker_name: str = ""
 
     @property
     def duration_s(self) -> float:
