@@ -100,24 +100,22 @@ class ReportJob:
         source = self.ancestors[name].source
         return store.product(source.folder, source.key).read_table(part)
 
-    def _scored(self) -> dict[str, str]:
-        """Return the score node of every scored node."""
-        return {
-            ancestor.source.product.scored: name
-            for name, ancestor in self.ancestors.items()
-            if isinstance(ancestor.source.product, Scores)
-        }
+    def _scored(self) -> dict[str, list[str]]:
+        """Return the score nodes of every scored node."""
+        found: dict[str, list[str]] = {}
+        for name, ancestor in self.ancestors.items():
+            if isinstance(ancestor.source.product, Scores):
+                found.setdefault(ancestor.source.product.scored, []).append(name)
+        return found
 
     def _scores(self, store: Store, catalogues: Mapping[tuple[str, str], Catalogue]) -> pd.DataFrame:
-        import pandas as pd
+        from melmill.storage.reading import scores, with_utterances
 
-        from melmill.storage.reading import with_utterances
-
-        frames = [
+        return scores(
             with_utterances(self._table(store, name, "table"), catalogues[self.ancestors[name].catalogue], node=scored)
-            for scored, name in self._scored().items()
-        ]
-        return pd.concat(frames, ignore_index=True)
+            for scored, names in self._scored().items()
+            for name in names
+        )
 
     def _tables(self, store: Store, scores: pd.DataFrame) -> Any:  # noqa: ANN401 - Tables is imported where it is made
         import pandas as pd
@@ -170,9 +168,9 @@ class ReportJob:
         from melmill.stages.reporting.inputs import Example
 
         sources = {
-            scored: self.ancestors[name]
-            for scored, name in self._scored().items()
-            if pick.utterance_id in catalogues[self.ancestors[name].catalogue]
+            scored: self.ancestors[names[0]]
+            for scored, names in self._scored().items()
+            if pick.utterance_id in catalogues[self.ancestors[names[0]].catalogue]
         }
         first = next(iter(sources.values()))
         reference = self.ancestors[first.inputs["against"][0]].source

@@ -90,7 +90,7 @@ def invert(
     )
 
 
-def open(url: str) -> Store:  # noqa: A001 - reads as melmill.open
+def open(url: str) -> Store:  # reads as melmill.open
     """Open a store, a path or fsspec URL, for reading; raise StoreError where there is none."""
     from melmill.storage.store import Store
 

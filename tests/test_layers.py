@@ -29,7 +29,6 @@ OWNERS = {
     "rich": "flows",
     "yaml": "flows",
 }
-EXCEPTIONS = {("flows/dask_executor.py", "distributed")}
 
 
 def imports(path: Path) -> Iterator[str]:
@@ -81,7 +80,9 @@ def test_only_storage_opens_files() -> None:
 
 def _opens_store(node: ast.Call) -> bool:
     """Tell whether a call is Store.open."""
-    return isinstance(node.func, ast.Attribute) and isinstance(node.func.value, ast.Name) and node.func.value.id == "Store"
+    return (
+        isinstance(node.func, ast.Attribute) and isinstance(node.func.value, ast.Name) and node.func.value.id == "Store"
+    )
 
 
 def test_modules_and_functions_stay_small() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from typing import NamedTuple
 
 from melmill.stages.corpora.audio import FLAC, FLAC_HEAD_BYTES, read_header
@@ -12,10 +12,18 @@ from melmill.stages.errors import ParameterError, Unusable
 from melmill.stages.stage import CorpusTree
 from melmill.storage.utterance import SourceFile, Utterance, resampled_length
 
+SPEAKERS = "SPEAKERS.TXT"
 LAYOUT = "<subset>/<speaker>/<chapter>/<speaker>-<chapter>-<nnnn>.flac"
 _UTTERANCE = re.compile(
     r"(?P<above>(?:.*/)?)(?P<speaker>\w+)/(?P<chapter>\w+)/(?P<id>(?P=speaker)-(?P=chapter)-\w+)\.flac"
 )
+
+
+class Speaker(NamedTuple):
+    """What the table of speakers says of one."""
+
+    sex: str
+    name: str
 
 
 class _Found(NamedTuple):
@@ -88,7 +96,29 @@ def discover(
     chosen = _chosen(found, subsets, root)
     _refuse_duplicates(chosen, root)
     transcripts = _Transcripts(tree, frozenset(file.path for file in files if file.path.endswith(".trans.txt")))
-    return [_unchanged(f.file, sr, known) or _utterance(f, transcripts.text(f), tree, sr) for f in chosen]
+    speakers = _speakers(tree, chosen, {file.path for file in files})
+    return [
+        _unchanged(f.file, sr, known) or _utterance(f, transcripts.text(f), speakers.get(f.speaker_id), tree, sr)
+        for f in chosen
+    ]
+
+
+def parse_speakers(data: bytes) -> dict[str, Speaker]:
+    r"""Return the speakers of a ``SPEAKERS.TXT`` by id; lines of another form are passed over.
+
+    >>> parse_speakers(b";ID |SEX| SUBSET |MINUTES| NAME\n14 | F | train-clean-360 | 25.03 | Kristin LeMoine\n")
+    {'14': Speaker(sex='F', name='Kristin LeMoine')}
+    """
+    lines = data.decode("utf-8", errors="replace").splitlines()
+    rows = ([field.strip() for field in line.split("|", maxsplit=4)] for line in lines if not line.startswith(";"))
+    return {row[0]: Speaker(row[1], row[4]) for row in rows if len(row) == 5}
+
+
+def _speakers(tree: CorpusTree, chosen: Sequence[_Found], paths: Set[str]) -> dict[str, Speaker]:
+    """Read the table of speakers beside the subsets, where there is one."""
+    corpus = chosen[0].corpus
+    path = f"{corpus}/{SPEAKERS}" if corpus else SPEAKERS
+    return parse_speakers(tree.read(path)) if path in paths else {}
 
 
 def parse_transcript(data: bytes) -> dict[str, str]:
@@ -163,7 +193,7 @@ def _unchanged(file: SourceFile, sr: int, known: Mapping[str, Utterance]) -> Utt
     return before
 
 
-def _utterance(found: _Found, text: str, tree: CorpusTree, sr: int) -> Utterance:
+def _utterance(found: _Found, text: str, speaker: Speaker | None, tree: CorpusTree, sr: int) -> Utterance:
     source_sr, source_n_samples = _claimed(tree, found.file)
     return Utterance(
         utterance_id=found.utterance_id,
@@ -178,6 +208,8 @@ def _utterance(found: _Found, text: str, tree: CorpusTree, sr: int) -> Utterance
         source_n_samples=source_n_samples,
         sr=sr,
         n_samples=resampled_length(source_n_samples, source_sr, sr) if source_n_samples else 0,
+        sex=speaker.sex if speaker else "",
+        speaker_name=speaker.name if speaker else "",
     )
 
 

@@ -109,6 +109,18 @@ def test_discovery_reads_names_headers_and_transcripts() -> None:
     assert (third.subset, third.text) == ("test-clean", "")  # it has no transcript
 
 
+@pytest.mark.parametrize("above", ["", "data/LibriSpeech/"])
+def test_the_table_of_speakers_is_read_where_there_is_one(above: str) -> None:
+    table = b"; a comment\n84   | F | dev-clean        |  8.00 | Christie Nowak\nnot a row\n"
+    files = {f"{above}{path}": data for path, data in {**corpus(), "SPEAKERS.TXT": table}.items()}
+    found = LibriSpeech(root="corpus").discover(Tree(files), {})
+    assert [(u.speaker_id, u.sex, u.speaker_name) for u in found] == [
+        ("84", "F", "Christie Nowak"),
+        ("84", "F", "Christie Nowak"),
+        ("61", "", ""),
+    ]
+
+
 def test_chosen_subsets_alone_are_discovered() -> None:
     found = LibriSpeech(root="corpus", subsets=("test-clean",)).discover(Tree(corpus()), {})
     assert ids(found) == ["61-70968-0000"]

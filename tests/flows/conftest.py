@@ -1,0 +1,141 @@
+"""A small corpus in LibriSpeech's layout, a pipeline over it, and the command line as a process."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+ROOT = Path(__file__).parents[2]
+SR = 16000
+
+PIPELINE = """\
+name: test
+store: {store}
+shard_duration_s: 3
+stages:
+  speech: {{uses: librispeech, root: {root}}}
+  mel:    {{uses: extract, from: speech}}
+  gla:    {{uses: griffin_lim, from: mel, n_iter: 2}}
+  admm:   {{uses: admm, from: mel, n_iter: 2}}
+  scores: {{uses: score, from: [gla, admm], against: speech, metrics: [sc, scm]}}
+  report: {{uses: aggregate, from: scores, baseline: gla, examples: 1}}
+cluster: {{pools: {{cpu: {{workers: 2}}}}}}
+"""
+NODES = ["speech", "mel", "gla", "admm", "scores[gla]", "scores[admm]"]
+
+
+def voice(duration_s: float, f0: float, seed: int) -> np.ndarray[Any, np.dtype[np.int16]]:
+    """Return harmonics under a syllable-like envelope with a little noise: enough for an inverter to work on."""
+    t = np.arange(int(duration_s * SR)) / SR
+    y = sum(np.sin(2 * np.pi * f0 * k * t) / k for k in range(1, 12)) * (0.6 + 0.4 * np.sin(2 * np.pi * 3 * t))
+    y = y + 0.01 * np.random.default_rng(seed).standard_normal(t.size)
+    return np.asarray(np.rint(6000 * y), dtype=np.int16)
+
+
+def flac(y: np.ndarray[Any, np.dtype[np.int16]]) -> bytes:
+    file = io.BytesIO()
+    soundfile.write(file, y, SR, format="FLAC", subtype="PCM_16")
+    return file.getvalue()
+
+
+def add_chapter(root: Path, subset: str, speaker: str, files: list[bytes]) -> list[Path]:
+    folder = root / subset / speaker / "1"
+    folder.mkdir(parents=True, exist_ok=True)
+    start = len(list(folder.glob("*.flac")))
+    paths = [folder / f"{speaker}-1-{start + i:04d}.flac" for i in range(len(files))]
+    for path, data in zip(paths, files, strict=True):
+        path.write_bytes(data)
+        # The catalogue holds a file's time, and its bytes are compared between corpora made at different times.
+        os.utime(path, (1_700_000_000, 1_700_000_000))
+    return paths
+
+
+class Project:
+    """A folder with a corpus and a pipeline."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.root = folder / "corpus"
+        self.store = folder / "store"
+        self.pipeline = folder / "pipeline.yaml"
+
+    def write(self, text: str = PIPELINE, store: Path | None = None) -> None:
+        self.pipeline.write_text(text.format(store=store or self.store, root=self.root))
+
+    def command(self, *arguments: str) -> list[str]:
+        return [sys.executable, "-m", "melmill", *arguments]
+
+    def environment(self, extra: Path | None = None) -> dict[str, str]:
+        paths = [str(ROOT)] + ([str(extra)] if extra else [])
+        return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+
+    def melmill(self, *arguments: str, extra: Path | None = None) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            self.command(*arguments),
+            cwd=self.folder,
+            env=self.environment(extra),
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+
+    def run(self, *arguments: str, expect: int = 0, extra: Path | None = None) -> dict[str, Any]:
+        """Run the pipeline and return what --json answers."""
+        done = self.melmill("run", str(self.pipeline), "--json", *arguments, extra=extra)
+        assert done.returncode == expect, done.stderr
+        answer: dict[str, Any] = json.loads(done.stdout)
+        return answer
+
+    def bytes(self, store: Path | None = None) -> dict[str, str]:
+        """Return a hash of every file of the store that must be the same after any run."""
+        store = store or self.store
+        return {
+            str(path.relative_to(store)): hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in sorted(store.rglob("*"))
+            if path.is_file() and _same_always(path.relative_to(store))
+        }
+
+
+def _same_always(path: Path) -> bool:
+    # Records and manifests hold times, and a report shows them in its page and in its table of throughput.
+    return not ({"records", "runs"} & set(path.parts) or path.name == "index.html" or path.stem == "throughput")
+
+
+@pytest.fixture(scope="session")
+def corpus_files() -> dict[str, list[bytes]]:
+    lengths = (0.9, 1.3, 1.1, 0.8, 1.6, 1.2, 0.7, 1.0)
+    return {
+        speaker: [flac(voice(length, f0 + 5 * i, seed=i)) for i, length in enumerate(lengths)]
+        for speaker, f0 in (("11", 110.0), ("22", 190.0))
+    }
+
+
+@pytest.fixture
+def project(tmp_path: Path, corpus_files: dict[str, list[bytes]]) -> Project:
+    made = Project(tmp_path)
+    for speaker, files in corpus_files.items():
+        add_chapter(made.root, "dev-clean", speaker, files)
+    made.write()
+    return made
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, corpus_files: dict[str, list[bytes]]) -> dict[str, str]:
+    """Return the bytes that a serial run makes which nothing disturbs."""
+    made = Project(tmp_path_factory.mktemp("undisturbed"))
+    for speaker, files in corpus_files.items():
+        add_chapter(made.root, "dev-clean", speaker, files)
+    made.write()
+    made.run("--executor", "serial")
+    return made.bytes()

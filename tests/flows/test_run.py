@@ -1,0 +1,161 @@
+"""A run as a whole: what it makes, that it resumes, and that the executors agree."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import melmill
+from melmill.storage.store import Store
+from tests.flows.conftest import NODES, PIPELINE, Project, add_chapter, flac, voice
+
+
+def test_dask_and_serial_make_the_same_bytes(project: Project, undisturbed: dict[str, str]) -> None:
+    answer = project.run("--executor", "dask")
+    assert answer["tasks"]["failed"] == 0
+    assert project.bytes() == undisturbed
+
+
+def test_a_second_run_has_nothing_to_do(project: Project) -> None:
+    first = project.run("--executor", "serial")
+    n_shards = melmill.open(str(project.store)).product(*_place(project, "speech")).read_catalogue().n_shards
+    assert n_shards > 3
+    assert first["tasks"] == {
+        "total": len(NODES) * n_shards + 1,
+        "run": len(NODES) * n_shards + 1,
+        "reused": 0,
+        "failed": 0,
+    }
+    assert (first["utterances"], first["quarantined"]) == (16, 0)
+    assert Path(first["report"]).is_file()
+    second = project.run()
+    assert second["tasks"] == {**first["tasks"], "run": 0, "reused": first["tasks"]["total"]}
+    assert second["report"] == first["report"]
+    shown = project.melmill("run", str(project.pipeline))
+    assert "nothing to run" in shown.stdout
+    assert "report: " in shown.stdout
+
+
+def test_a_changed_parameter_redoes_the_node_and_what_reads_it(project: Project) -> None:
+    total = project.run("--executor", "serial")["tasks"]["total"]
+    n_shards = (total - 1) // len(NODES)
+    plan = json.loads(project.melmill("plan", str(project.pipeline), "--set", "gla.n_iter=3", "--json").stdout)
+    reasons = {node["node"]: node["reasons"] for node in plan["nodes"]}
+    assert reasons["gla"] == {"n_iter was 2": n_shards}
+    assert reasons["scores[gla]"] == {"its input changed": n_shards}
+    assert reasons["report"] == {"its input changed": 1}
+    assert not any(reasons[name] for name in ("speech", "mel", "admm", "scores[admm]"))
+    assert project.run("--set", "gla.n_iter=3", "--executor", "serial")["tasks"]["run"] == 2 * n_shards + 1
+    # what was made before is still there
+    assert project.run("--executor", "serial")["tasks"]["run"] == 0
+
+
+def test_until_runs_no_further_and_forgets_nothing(project: Project) -> None:
+    project.run("--executor", "serial")
+    project.run("--executor", "serial", "--until", "mel", "--set", "mel.n_mels=40")
+    store = melmill.open(str(project.store))
+    assert store["mel"]["11-1-0000"].shape[0] == 40
+    assert store["admm"]["11-1-0000"].ndim == 1
+    assert len(store.scores()) == 32
+
+
+def test_new_utterances_make_new_shards_and_leave_the_old(project: Project) -> None:
+    first = project.run("--executor", "serial")
+    before = project.bytes()
+    add_chapter(project.root, "dev-clean", "33", [flac(voice(1.0, 150.0, 9))])
+    second = project.run("--executor", "serial")
+    assert second["tasks"]["run"] == len(NODES) + 1
+    assert second["tasks"]["reused"] == first["tasks"]["total"] - 1
+    after = project.bytes()
+    grown = {name for name in before if after.get(name) != before[name]}
+    assert all(name.endswith("zarr.json") for name in grown), grown
+    assert second["report"] != first["report"]
+    assert "33-1-0000" in set(melmill.open(str(project.store)).scores()["utterance_id"])
+
+
+def test_the_store_reads_back_what_was_made(project: Project) -> None:
+    project.run("--executor", "serial")
+    store = melmill.open(str(project.store))
+    y, M, y_hat = (store[name]["22-1-0003"] for name in ("speech", "mel", "admm"))
+    assert y.dtype == np.int16
+    assert y_hat.dtype == np.float32
+    assert y_hat.shape == y.shape
+    np.testing.assert_array_equal(M, melmill.mel(y, preset="paper"))
+    scores = store.scores()
+    assert list(scores.columns[:5]) == ["utterance_id", "subset", "speaker_id", "node", "duration_s"]
+    assert set(scores["node"]) == {"gla", "admm"}
+    assert {"sc_db", "scm_db", "status_sc_db", "status_scm_db"} <= set(scores.columns)
+    assert (scores["status_sc_db"] == "ok").all()
+    assert "content_sha256" in store.utterances().columns
+
+
+def test_two_tables_of_scores_of_one_node_stand_side_by_side(project: Project) -> None:
+    more = "  more: {{uses: score, from: gla, against: speech, metrics: [lsd, sc]}}\n  report:"
+    project.write(PIPELINE.replace("  report:", more).replace("from: scores,", "from: [scores, more],"))
+    project.run("--executor", "serial")
+    scores = melmill.open(str(project.store)).scores()
+    assert len(scores) == 32
+    of_gla = scores["node"] == "gla"
+    assert (scores.loc[of_gla, "status_lsd_db"] == "ok").all()
+    assert scores.loc[~of_gla, "lsd_db"].isna().all()
+    assert "LSD [dB]" in project.melmill("report", str(project.store)).stdout
+
+
+def test_an_utterance_longer_than_a_shard_and_an_all_silent_shard(project: Project) -> None:
+    silent = flac(np.zeros(16000, dtype=np.int16))
+    add_chapter(project.root, "dev-clean", "44", [flac(voice(7.5, 120.0, 3)), silent])
+    answer = project.run("--executor", "serial", "--set", "max_quarantined=0.5")
+    assert answer["quarantined"] == 1
+    store = melmill.open(str(project.store))
+    assert store["admm"]["44-1-0000"].shape == (120000,)
+    with pytest.raises(KeyError, match="was quarantined at 'speech': silent"):
+        store["admm"]["44-1-0001"]
+
+
+def test_quarantine_names_the_reason_and_fails_the_run_above_the_threshold(project: Project) -> None:
+    good = flac(voice(1.0, 140.0, 5))
+    add_chapter(project.root, "test-clean", "55", [b"", good[: len(good) // 2], b"no audio at all"])
+    failed = project.melmill("run", str(project.pipeline), "--executor", "serial")
+    assert failed.returncode == 1
+    assert "3 of 19 utterances are in quarantine (15.8%), more than max_quarantined = 1.0% allows" in failed.stderr
+    listed = json.loads(project.melmill("quarantine", str(project.store), "--json").stdout)["quarantined"]
+    assert {row["utterance_id"]: row["node"] for row in listed} == {f"55-1-000{i}": "speech" for i in range(3)}
+    assert any("empty" in row["reason"] for row in listed)
+    shown = project.melmill("quarantine", str(project.store), "--detail").stdout
+    assert "Traceback" in shown
+    passed = project.run("--executor", "serial", "--set", "max_quarantined=20 %")
+    assert (passed["tasks"]["run"], passed["quarantined"]) == (0, 3)
+
+
+def test_a_running_cluster_is_used_by_its_address(project: Project, undisturbed: dict[str, str]) -> None:
+    from distributed import LocalCluster
+
+    with LocalCluster(
+        n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None, host="127.0.0.1"
+    ) as cluster:
+        project.write(
+            PIPELINE.replace(
+                "{{pools: {{cpu: {{workers: 2}}}}}}", f"{{{{type: address, address: '{cluster.scheduler_address}'}}}}"
+            )
+        )
+        assert project.run()["tasks"]["failed"] == 0
+    assert project.bytes() == undisturbed
+
+
+@pytest.mark.parametrize("command", ["status", "report", "scores", "verify", "repair", "quarantine"])
+def test_commands_on_a_store_answer(project: Project, command: str) -> None:
+    project.run("--executor", "serial", "--until", "report")
+    done = project.melmill(command, str(project.store))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+    missing = project.melmill(command, str(project.folder / "nowhere"))
+    assert missing.returncode == 2
+    assert "is not a store" in missing.stderr
+
+
+def _place(project: Project, name: str) -> tuple[str, str]:
+    entry = Store.open(str(project.store)).nodes[name]
+    return entry.folder, entry.key
