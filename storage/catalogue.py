@@ -64,7 +64,7 @@ class Catalogue:
     @classmethod
     def read(cls, location: Location) -> Catalogue:
         """Read all parts that `write_parts` stored; raise CatalogueError where there are none, DamagedData."""
-        names = sorted(location.sizes())
+        names = sorted(name for name in location.sizes() if name.startswith("part-"))
         if not names:
             raise CatalogueError(f"{location.url}: no catalogue is stored there")
         expected = [part_name(i) for i in range(len(names))]

@@ -56,7 +56,8 @@ class LocalFiles:
 
     def exists(self, path: str) -> bool:
         """Say whether a file or folder exists."""
-        return Path(path).exists()
+        with _explained(path, "look at"):
+            return Path(path).exists()
 
     def size(self, path: str) -> int | None:
         """Return the size of a file; None where there is none."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -120,3 +121,15 @@ def full(folder: ProductFolder, catalogue: Catalogue, facts: Facts) -> ProductFo
         shard = catalogue.shard(index)
         folder.commit(shard, ShardContents(arrays=_arrays(MEL, shard)), facts)
     return folder
+
+
+@pytest.fixture
+def full_disk(tmp_path: Path) -> Iterator[Path]:
+    """Return a file system of one megabyte."""
+    made = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", tmp_path], check=False, capture_output=True
+    )
+    if made.returncode:
+        pytest.skip(f"can't mount a tmpfs: {made.stderr.decode().strip()}")
+    yield tmp_path
+    subprocess.run(["umount", tmp_path], check=True)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from melmill.storage.arrays import ArraySpec
 from melmill.storage.catalogue import Catalogue
+from melmill.storage.errors import StoreFull
 from melmill.storage.location import Location
 from melmill.storage.product import Facts, ProductDescription, ProductFolder, ShardContents
 from melmill.storage.store import Store
@@ -130,6 +131,34 @@ def test_a_writer_killed_before_its_link_leaves_nothing_but_a_leftover(
     assert location.tree() == {}
     (leftover,) = location.leftovers()
     assert location.read(leftover) == b"data"
+
+
+def test_a_disk_that_fills_up_leaves_only_whole_records(
+    full_disk: Path,
+    catalogue: Catalogue,
+    arrays: Callable[..., dict[str, NDArray[Any]]],
+    describe: Callable[..., ProductDescription],
+    facts: Facts,
+) -> None:
+    spec = ArraySpec(dtype="float32", sr=16000, n_mels=256, n_fft=1024, hop_length=256, pad=512)
+    folder = ProductFolder(Location(str(full_disk)))
+    folder.prepare(describe(spec), catalogue.n_slots)
+    shards = [catalogue.shard(index) for index in range(catalogue.n_shards)]
+
+    def run() -> None:
+        for shard in shards:
+            folder.commit(shard, ShardContents(arrays=arrays(spec, shard)), facts)
+
+    with pytest.raises(StoreFull, match="No space left on device"):
+        run()
+    done = folder.records()
+    assert 0 < len(done) < len(shards)
+    assert folder.damaged(done) == {}
+    assert folder.location.leftovers() == []
+    subprocess.run(["mount", "-o", "remount,size=100m", full_disk], check=True)
+    run()
+    assert len(folder.records()) == len(shards)
+    assert folder.damaged(folder.records()) == {}
 
 
 @pytest.mark.parametrize("seeds", [(0, 0, 0), (0, 1, 2)], ids=["the same bytes", "other bytes, as of a GPU"])

@@ -113,18 +113,6 @@ def test_one_of_many_writers_wins(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["x"]  # noqa: PTH208 - hidden files count
 
 
-@pytest.fixture
-def full_disk(tmp_path: Path) -> Iterator[Path]:
-    """Return a file system of one megabyte."""
-    made = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", tmp_path], check=False, capture_output=True
-    )
-    if made.returncode:
-        pytest.skip(f"can't mount a tmpfs: {made.stderr.decode().strip()}")
-    yield tmp_path
-    subprocess.run(["umount", tmp_path], check=True)
-
-
 @pytest.mark.parametrize("write", [Location.put, Location.replace])
 def test_a_full_disk_is_told_and_leaves_nothing(full_disk: Path, write: Callable[..., None]) -> None:
     location = Location(str(full_disk))
@@ -201,6 +189,16 @@ except ValueError as error:
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
     assert done.stdout.startswith("StoreUnwritable can't write")
     assert os.strerror(errno.EACCES) in done.stdout
+
+
+def test_a_file_system_without_links_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(link: Path, target: Path) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), str(link))
+
+    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    with pytest.raises(StoreUnwritable, match=r"the file system has no hard links, which writing safely needs"):
+        Location(str(tmp_path)).put("x", b"data")
+    assert os.listdir(tmp_path) == []  # noqa: PTH208 - hidden files count
 
 
 def test_a_file_where_a_folder_should_be_is_told(tmp_path: Path) -> None:
