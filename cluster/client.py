@@ -13,7 +13,7 @@ from melmill.cluster.threads import thread_environment
 if TYPE_CHECKING:
     from distributed import Client
 
-CONNECT_TIMEOUT_S = 30
+CONNECT_TIMEOUT_S = 10
 
 _MIB = 2**20
 

@@ -41,9 +41,9 @@ def survey(node: Node, folder: ProductFolder, stored: Catalogue | None, shard_du
     try:
         tree = SourceTree(stage.root)
         found = stage.discover(tree, known)
-        check_unchanged(node.name, known, found, folder, tree)
+        check_unchanged(node, known, found, folder, tree)
     except (StoreError, StageError) as error:
-        raise PipelineError(f"node {node.name!r}: {error}") from error
+        raise PipelineError(f"node {node.name!r}: {error}", node.where) from error
     new = [utterance for utterance in found if utterance.path not in known]
     product = cast("Waveform", node.product)
     catalogue = Catalogue.empty(sr=product.sr, shard_duration_s=shard_duration_s) if stored is None else stored
@@ -51,7 +51,7 @@ def survey(node: Node, folder: ProductFolder, stored: Catalogue | None, shard_du
 
 
 def check_unchanged(
-    name: str, known: Mapping[str, Utterance], found: Sequence[Utterance], folder: ProductFolder, tree: SourceTree
+    node: Node, known: Mapping[str, Utterance], found: Sequence[Utterance], folder: ProductFolder, tree: SourceTree
 ) -> None:
     """Raise PipelineError where a catalogued file is gone or holds other bytes than were ingested."""
     present = {utterance.path: utterance for utterance in found}
@@ -62,9 +62,10 @@ def check_unchanged(
         if paths:
             more = f" and {len(paths) - NAMED} more" if len(paths) > NAMED else ""
             raise PipelineError(
-                f"the corpus of node {name!r} at {tree.url!r} is not what the store holds: "
+                f"the corpus of node {node.name!r} at {tree.url!r} is not what the store holds: "
                 f"{what} since it was catalogued: {', '.join(paths[:NAMED])}{more}. "
-                "Restore the files, or run with another store (--store) or under another node name."
+                "Restore the files, or run with another store (--store) or under another node name.",
+                node.where,
             )
 
 

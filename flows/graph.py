@@ -40,6 +40,8 @@ class Node:
     corpora : tuple of str
         Names of the ingest nodes that its utterances come from.
     pool : str
+    where : str
+        ``file:line`` of its declaration.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Node:
     product: Product
     corpora: tuple[str, ...]
     pool: str
+    where: str
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -251,6 +254,7 @@ class _Builder:
             product=product,
             corpora=corpora,
             pool=pool,
+            where=declaration.where,
         )
 
     def _product(self, declaration: Declaration, stage: Stage, inputs: Mapping[str, tuple[str, ...]]) -> Product:

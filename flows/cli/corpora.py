@@ -25,6 +25,10 @@ def demo(folder: Path, with_bad_files: bool) -> int:
       melmill fetch demo data/demo
     """
     from melmill.stages.corpora.demo import make_demo_corpus
+    from melmill.stages.corpora.espeak import SynthesisError
 
-    click.echo(make_demo_corpus(folder, with_bad_files=with_bad_files))
+    try:
+        click.echo(make_demo_corpus(folder, with_bad_files=with_bad_files))
+    except (SynthesisError, OSError) as error:
+        raise click.ClickException(str(error)) from error
     return DONE

@@ -1,6 +1,6 @@
 """The demo corpus: a few minutes of synthetic speech in LibriSpeech's layout, made on the spot.
 
-Run ``python -m melmill.stages.corpora.demo FOLDER`` to make it.
+``melmill fetch demo FOLDER`` makes it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import click
 import numpy as np
 import soundfile
 from numpy.typing import NDArray
@@ -21,7 +20,7 @@ from scipy.io import wavfile
 
 from melmill.stages.corpora.demo_script import SPEAKERS, Speaker
 from melmill.stages.corpora.espeak import SR as ESPEAK_SR
-from melmill.stages.corpora.espeak import Line, SynthesisError, speak
+from melmill.stages.corpora.espeak import Line, speak
 from melmill.stages.dsp.resample import resample
 
 SR = 16000
@@ -201,21 +200,3 @@ def with_claimed_length(flac: bytes, n_samples: int) -> bytes:
     """Return a FLAC file whose header claims `n_samples` samples: the low 36 bits of its bytes 18 to 26."""
     packed = int.from_bytes(flac[18:26], "big") >> 36 << 36 | n_samples
     return flac[:18] + packed.to_bytes(8, "big") + flac[26:]
-
-
-@click.command()
-@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
-@click.option("--with-bad-files", is_flag=True, help="Add seven files that can't be used, each bad in its own way.")
-def main(folder: Path, with_bad_files: bool) -> None:
-    """Make a demo corpus of synthetic speech under FOLDER, in LibriSpeech's layout.
-
-    Example: python -m melmill.stages.corpora.demo data
-    """
-    try:
-        click.echo(make_demo_corpus(folder, with_bad_files))
-    except (SynthesisError, OSError) as error:
-        raise click.ClickException(str(error)) from error
-
-
-if __name__ == "__main__":
-    main()

@@ -16,7 +16,8 @@ import soundfile
 from click.testing import CliRunner
 from numpy.typing import NDArray
 
-from melmill.stages.corpora.demo import SR, main, make_demo_corpus, record, with_claimed_length
+from melmill.flows.cli import cli
+from melmill.stages.corpora.demo import SR, make_demo_corpus, record, with_claimed_length
 from melmill.stages.corpora.demo_script import SPEAKERS
 from melmill.stages.corpora.espeak import Line, SynthesisError, speak
 from melmill.stages.librispeech import LibriSpeech
@@ -145,9 +146,9 @@ def test_corpus_of_another_version_or_kind_is_made_again(tmp_path: Path) -> None
 
 
 @needs_espeak
-@pytest.mark.parametrize("after_s", [0.25, 0.35, 0.45])  # while importing, speaking or writing
+@pytest.mark.parametrize("after_s", [0.4, 0.6, 0.8])  # while importing, speaking or writing
 def test_interrupted_making_is_made_again(tmp_path: Path, bad_corpus: Path, after_s: float) -> None:
-    command = [sys.executable, "-m", "melmill.stages.corpora.demo", str(tmp_path), "--with-bad-files"]
+    command = [sys.executable, "-m", "melmill", "fetch", "demo", str(tmp_path), "--with-bad-files"]
     maker = subprocess.Popen(command, cwd=Path(__file__).parents[2], stdout=subprocess.DEVNULL)
     time.sleep(after_s)
     maker.kill()
@@ -168,7 +169,7 @@ def test_real_corpus_is_never_touched(tmp_path: Path) -> None:
 
 @needs_espeak
 def test_command_prints_where_it_is(tmp_path: Path) -> None:
-    result = CliRunner().invoke(main, [str(tmp_path)])
+    result = CliRunner().invoke(cli, ["fetch", "demo", str(tmp_path)])
     assert (result.exit_code, result.output) == (0, f"{tmp_path / 'LibriSpeech'}\n")
 
 
@@ -177,7 +178,7 @@ def test_missing_espeak_says_what_to_install(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(SynthesisError, match=r'not installed: pip install "melmill\[demo\]"'):
         make_demo_corpus(tmp_path)
     assert not (tmp_path / "LibriSpeech").exists()
-    result = CliRunner().invoke(main, [str(tmp_path)])
+    result = CliRunner().invoke(cli, ["fetch", "demo", str(tmp_path)])
     assert result.exit_code == 1
     assert 'pip install "melmill[demo]"' in result.output
 
