@@ -17,12 +17,14 @@ CONNECT_TIMEOUT_S = 10
 
 _MIB = 2**20
 
-# A killed worker is replaced by its nanny; a task is given up on only by our own count of attempts. Dask's own trim
-# threshold of 64 KiB makes every freed array go back to the system: half the time of an inverter went into page faults.
+# A killed worker is replaced by its nanny, and each death is told at once: the executor has its own count of attempts.
+# A worker that can't be started again must not leave tasks waiting for ever. Dask's own trim threshold of 64 KiB makes
+# every freed array go back to the system: half the time of an inverter went into page faults.
 _SETTINGS = {
     "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": 256 * _MIB,
     "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": 32 * _MIB,
-    "distributed.scheduler.allowed-failures": 1,
+    "distributed.scheduler.allowed-failures": 0,
+    "distributed.scheduler.no-workers-timeout": "120s",
     "distributed.scheduler.worker-ttl": "60s",
     "distributed.scheduler.work-stealing": False,
     "distributed.comm.timeouts.tcp": "30s",
@@ -107,6 +109,7 @@ def _local(spec: ClusterSpec) -> Iterator[Client]:
                 "resources": {f"pool-{name}": pool.threads, **pool.resources},
                 "env": thread_environment(1),
                 "name": f"{name}-{index}",
+                "preload": ["melmill.cluster.worker_setup"],
                 "dashboard": False,
                 "silence_logs": logging.CRITICAL,
             },
