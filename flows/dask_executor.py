@@ -15,8 +15,14 @@ from melmill.flows.receipt import Receipt
 if TYPE_CHECKING:
     from distributed import Client, Future
 
-# Attempts of a task whose worker died or whose input or output failed; the last one isolates its utterances.
+# Attempts of a task whose input or output failed.
 MAX_ATTEMPTS = 3
+
+# Dead workers after which a task may be what kills them: its utterances then get processes of their own.
+ISOLATE_AFTER = 2
+
+# Dead workers after which a task is given up. One that is isolated dies only by others on its worker, or from outside.
+MAX_DEATHS = 8
 
 # Tasks in flight per compute slot: one runs, one waits at the worker so that it never idles.
 IN_FLIGHT = 2
@@ -25,7 +31,11 @@ IN_FLIGHT = 2
 @dataclass(frozen=True)
 class _Attempt:
     task: Task
-    number: int
+    number: int = 1
+    deaths: int = 0
+
+    def again(self, *, died: bool) -> _Attempt:
+        return _Attempt(self.task, self.number + 1, self.deaths + died)
 
 
 def run_dask(frontier: Frontier, make_job: MakeJob, observer: Observer, spec: ClusterSpec) -> None:
@@ -66,29 +76,33 @@ class _Stream:
         self.observer = observer
         self.limits = {name: IN_FLIGHT * pool.slots for name, pool in spec.pools.items()}
         self.resources = {name: pool_resources(name, pool, spec) for name, pool in spec.pools.items()}
-        self.attempts: dict[Any, _Attempt] = {}
+        self.attempts: dict[Any, tuple[_Attempt, Future]] = {}
         self.in_flight = dict.fromkeys(spec.pools, 0)
         self.completed = as_completed(loop=client.loop)
 
     def run(self) -> None:
         """Submit and settle until the frontier is done."""
-        self._fill()
-        interrupted = False
-        while self.attempts:
-            try:
-                future = next(self.completed)
-                self._settle(future)
-                if not interrupted:
-                    self._fill()
-            except KeyboardInterrupt:
-                if interrupted:
-                    raise
-                interrupted = True
-                self.observer.note(
-                    f"stopping: waiting for {len(self.attempts)} tasks in flight (interrupt again to leave at once)"
-                )
-        if interrupted:
-            raise KeyboardInterrupt
+        try:
+            self._fill()
+            while self.attempts:
+                self._settle(next(self.completed))
+                self._fill()
+        except KeyboardInterrupt:
+            self._drain()
+            raise
+
+    def _drain(self) -> None:
+        """Wait for what is in flight, and start nothing more."""
+        from distributed import as_completed
+
+        self.observer.note(
+            f"stopping: waiting for {len(self.attempts)} tasks in flight (interrupt again to leave at once)"
+        )
+        # The interrupt may have come just when `completed` handed out a future: count anew.
+        in_flight = dict(self.attempts)
+        for future in as_completed([future for _, future in in_flight.values()], loop=self.client.loop):
+            if future.status == "finished":
+                self.observer.finished(in_flight[future.key][0].task, future.result())
 
     def _fill(self) -> None:
         for pool in self.frontier.pools:
@@ -96,24 +110,25 @@ class _Stream:
                 task = self.frontier.take(pool)
                 if task is None:
                     break
-                self._submit(_Attempt(task, 1))
+                self._submit(_Attempt(task))
 
     def _submit(self, attempt: _Attempt) -> None:
-        task, isolated = attempt.task, attempt.number == MAX_ATTEMPTS
+        task = attempt.task
         pool = self.frontier.nodes[task.node].pool
+        # On a shared cluster a task of the same key is the same task, even if it writes to another store.
         future = self.client.submit(
             execute,
-            self.make_job(task, attempt.number, isolated),
-            key=f"{task.node}-{self.frontier.nodes[task.node].key}-{task.corpus}-{task.shard}-{attempt.number}",
+            self.make_job(task, attempt.number, attempt.deaths >= ISOLATE_AFTER),
+            key=f"{task.node}-{task.corpus}-{task.shard}-{attempt.number}-{self.client.id}",
             resources=self.resources[pool],
             pure=False,
         )
-        self.attempts[future.key] = attempt
+        self.attempts[future.key] = attempt, future
         self.in_flight[pool] += 1
         self.completed.add(future)
 
     def _settle(self, future: Future) -> None:
-        attempt = self.attempts.pop(future.key)
+        attempt, _ = self.attempts.pop(future.key)
         self.in_flight[self.frontier.nodes[attempt.task.node].pool] -= 1
         if future.status == "finished":
             self.frontier.finish(attempt.task)
@@ -124,14 +139,17 @@ class _Stream:
         self._settle_error(attempt, future.exception())
 
     def _settle_error(self, attempt: _Attempt, error: BaseException) -> None:
-        from distributed.scheduler import KilledWorker
+        from distributed.scheduler import KilledWorker, NoValidWorkerError
 
         if isinstance(error, FATAL):
             raise RunFailed(str(error)) from error
-        if isinstance(error, (KilledWorker, OSError)) and attempt.number < MAX_ATTEMPTS:
-            why = "its worker died" if isinstance(error, KilledWorker) else str(error)
+        if isinstance(error, NoValidWorkerError):
+            raise RunFailed("no worker is left and none can be started; run again to go on from what is stored")
+        died = isinstance(error, KilledWorker)
+        if (died and attempt.deaths + 1 < MAX_DEATHS) or (isinstance(error, OSError) and attempt.number < MAX_ATTEMPTS):
+            why = "its worker died" if died else str(error)
             self.observer.note(f"{attempt.task.node}, shard {attempt.task.shard}: {why}; trying again")
-            self._submit(_Attempt(attempt.task, attempt.number + 1))
+            self._submit(attempt.again(died=died))
             return
         self.frontier.fail(attempt.task)
         self.observer.failed(attempt.task, error)
