@@ -22,6 +22,8 @@ from melmill.storage.sources import SourceTree
 from melmill.storage.store import Store
 from melmill.storage.utterance import Shard, Utterance
 
+READ_PAUSES_S = (0.1, 1.0)
+
 Process = Callable[[Sequence[Item]], Sequence[Outcome]]
 
 
@@ -115,7 +117,7 @@ class ShardJob:
         items, rejected = [], []
         for utterance in shard.utterances:
             try:
-                data = np.frombuffer(tree.read(utterance.path), dtype=np.uint8)
+                data = np.frombuffer(_read(tree, utterance.path), dtype=np.uint8)
             except OSError as error:
                 rejected.append(self._quarantined(utterance.utterance_id, Outcome(rejected=rejection(error))))
             else:
@@ -170,6 +172,18 @@ class ShardJob:
             reason=rejected.reason,
             detail=rejected.detail,
         )
+
+
+def _read(tree: SourceTree, path: str) -> bytes:
+    """Read a source file, again after a pause where the file system fails: quarantine is for what stays bad."""
+    for pause_s in READ_PAUSES_S:
+        try:
+            return tree.read(path)
+        except FileNotFoundError:
+            raise
+        except OSError:
+            time.sleep(pause_s)
+    return tree.read(path)
 
 
 def _item(utterance: Utterance, inputs: Mapping[str, NDArray[Any]]) -> Item:

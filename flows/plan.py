@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from melmill.flows.corpus import survey
@@ -36,6 +38,8 @@ class NodePlan:
         Why, each with the number of shards.
     damaged : mapping of str to str
         Record names whose data is not what the record says, and how.
+    quarantined : frozenset of str
+        Names of the records to reuse that tell of utterances quarantined by this node.
     """
 
     node: Node
@@ -43,6 +47,7 @@ class NodePlan:
     pending: set[int]
     reasons: Mapping[str, int]
     damaged: Mapping[str, str] = field(default_factory=dict)
+    quarantined: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +102,8 @@ def make_plan(pipeline: Pipeline, until: str | None = None) -> Plan:
     if until is not None:
         nodes = needed_for(nodes, until)
     try:
-        return _plan(pipeline, nodes, Store.find(pipeline.store, pipeline.name))
+        with _collector_paused():
+            return _plan(pipeline, nodes, Store.find(pipeline.store, pipeline.name))
     except StoreError as error:
         raise PipelineError(str(error)) from error
 
@@ -119,6 +125,18 @@ def _plan(pipeline: Pipeline, nodes: Mapping[str, Node], store: Store) -> Plan:
     return Plan(pipeline=pipeline, nodes=node_plans, catalogues=catalogues)
 
 
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    """Keep the collector of reference cycles from searching, time and again, millions of objects that make none."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
 def _keys_before(store: Store) -> dict[str, str]:
     manifest = store.latest_manifest()
     return {} if manifest is None else {name: entry.key for name, entry in manifest.nodes.items()}
@@ -130,20 +148,16 @@ def _node_plan(plan: Plan, store: Store, node: Node, before: Mapping[str, str]) 
     damaged = folder.damaged(records)
     shards = [REPORT] if isinstance(node.product, Report) else range(plan.catalogues[node.corpora[0]].n_shards)
     names = {shard: plan.record_name(node, shard) for shard in shards}
-    reasons: Counter[str] = Counter()
-    pending = set()
+    whole = {name for name in records if name not in damaged}
+    pending = {shard: name for shard, name in names.items() if name not in whole}
     why_new = _why_new(store, node, before, bool(records))
-    for shard, name in names.items():
-        if name in records and name not in damaged:
-            continue
-        pending.add(shard)
-        reasons["damaged" if name in damaged else why_new] += 1
     return NodePlan(
         node=node,
         n_shards=len(names),
-        pending=pending,
-        reasons=reasons,
+        pending=set(pending),
+        reasons=Counter("damaged" if name in damaged else why_new for name in pending.values()),
         damaged={name: damaged[name] for name in names.values() if name in damaged},
+        quarantined=frozenset(name for name in names.values() if name in whole and records[name].n_quarantined),
     )
 
 

@@ -112,7 +112,7 @@ def run(plan: Plan, executor: Literal["dask", "serial"] = "dask", *, partial: bo
             failed=n_failed,
         ),
         utterances=plan.n_utterances,
-        quarantined=_n_quarantined(store, nodes),
+        quarantined=_n_quarantined(plan, store),
         duration_s=round(time.monotonic() - started, 3),
         report=_report(plan, store),
     )
@@ -220,14 +220,18 @@ def _ancestor(nodes: Mapping[str, Node], node: Node) -> Ancestor:
     )
 
 
-def _n_quarantined(store: Store, nodes: Mapping[str, Node]) -> int:
+def _n_quarantined(plan: Plan, store: Store) -> int:
     """Count the utterances that some node of the run could not process, each corpus's apart."""
-    names: set[tuple[str, str]] = set()
-    for node in nodes.values():
+    found: set[tuple[str, str]] = set()
+    for node_plan in plan.nodes.values():
+        node = node_plan.node
         if not isinstance(node.product, Report):
-            table = store.product(node.folder, node.key).read_table("quarantine")
-            names.update((node.corpora[0], utterance_id) for utterance_id in table["utterance_id"])
-    return len(names)
+            folder = store.product(node.folder, node.key)
+            new = {plan.record_name(node, shard) for shard in node_plan.pending}
+            records = folder.records(node_plan.quarantined | new)
+            table = folder.read_table("quarantine", [name for name, one in records.items() if one.n_quarantined])
+            found.update((node.corpora[0], utterance_id) for utterance_id in table["utterance_id"])
+    return len(found)
 
 
 def _report(plan: Plan, store: Store) -> str | None:

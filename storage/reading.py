@@ -43,8 +43,8 @@ def scores(frames: Iterable[pd.DataFrame]) -> pd.DataFrame:
 
 
 def _beside(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
-    new = second[["utterance_id", *(name for name in second.columns if name not in first.columns)]]
-    joined: pd.DataFrame = first.merge(new, on="utterance_id", how="left")
+    new = second[[*_UTTERANCE, *(name for name in second.columns if name not in first.columns)]]
+    joined: pd.DataFrame = first.merge(new, on=_UTTERANCE, how="outer")
     return joined
 
 

@@ -40,9 +40,9 @@ class RecordedFolder:
         except FileNotFoundError:
             return None
 
-    def records(self) -> dict[str, Record]:
-        """Return all records by name, in order."""
-        names = self.record_names()
+    def records(self, names: Collection[str] | None = None) -> dict[str, Record]:
+        """Return the records that there are, all or those called `names`, by name and in order."""
+        names = self.record_names() if names is None else sorted(names)
         records = zip(names, self.each(self.record, names), strict=True)
         return {name: record for name, record in records if record is not None}
 
@@ -61,6 +61,12 @@ class RecordedFolder:
     def drop(self, name: str) -> None:
         """Remove a record, so that what it proved counts as not done."""
         self.location.remove(record_file(name))
+
+    def forget(self, record: Record) -> None:
+        """Remove a record and then the files that it claims: what is made anew may be other files."""
+        self.drop(record.name)
+        for name in record.files:
+            self.location.remove(name)
 
     def damage(self, record: Record) -> str | None:
         """Say what is wrong with a record's files judging by their sizes; None where nothing is."""

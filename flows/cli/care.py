@@ -62,23 +62,39 @@ def repair(store: str, json_: bool) -> int:
 @cli.command()
 @_store
 @click.option("--detail", is_flag=True, help="Show the traceback of each.")
+@click.option("--retry", is_flag=True, help="Drop the records of shards that lack any, so that the next run retries.")
 @_json
-def quarantine(store: str, detail: bool, json_: bool) -> int:
+def quarantine(store: str, detail: bool, retry: bool, json_: bool) -> int:
     """List the utterances of STORE's last run that a node could not process, and why.
 
     \b
     Example:
-      melmill quarantine runs/demo
+      melmill quarantine runs/demo --detail
     """
-    frame = Store.open(store).quarantine()
-    rows = frame.to_dict(orient="records")
+    opened = Store.open(store)
+    rows = opened.quarantine().to_dict(orient="records")
     if json_:
-        as_json({"store": store, "quarantined": rows})
+        dropped = {"dropped": _drop_incomplete(opened)} if retry else {}
+        as_json({"store": store, "quarantined": rows, **dropped})
         return DONE
     table(("utterance", "node", "reason"), [(row["utterance_id"], row["node"], row["reason"]) for row in rows])
     for row in rows if detail else ():
         click.echo(f"\n{row['utterance_id']} at {row['node']}:\n{row['detail']}")
+    if retry:
+        click.echo(f"dropped {_drop_incomplete(opened)} records: run the pipeline again")
     return DONE
+
+
+def _drop_incomplete(store: Store) -> int:
+    """Drop the records of the last run's shards that some utterance is absent from; return how many."""
+    dropped = 0
+    for entry in store.nodes.values():
+        folder = store.product(entry.folder, entry.key)
+        incomplete = [record for record in folder.records().values() if record.absent]
+        for record in incomplete:
+            folder.forget(record)
+        dropped += len(incomplete)
+    return dropped
 
 
 def _as_dict(damage: Damage) -> dict[str, str]:
