@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from functools import cache
 
 _VARIABLES = (
     "OMP_NUM_THREADS",
@@ -22,21 +21,15 @@ def thread_environment(threads: int) -> dict[str, str]:
     return dict.fromkeys(_VARIABLES, str(threads))
 
 
-@contextmanager
-def limited_threads(threads: int) -> Iterator[None]:
-    """Limit the numerical libraries of this process, loaded already or later, to `threads` threads each."""
+@cache
+def limit_threads(threads: int) -> None:
+    """Limit the numerical libraries of this process to `threads` threads each, for good.
+
+    Libraries that are loaded already are told; those loaded later read the environment.
+    """
     from threadpoolctl import threadpool_limits
 
-    before = {name: os.environ.get(name) for name in _VARIABLES}
     os.environ.update(thread_environment(threads))
+    threadpool_limits(limits=threads)
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(threads)
-    try:
-        with threadpool_limits(limits=threads):
-            yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from melmill.cluster.threads import limited_threads
+from melmill.cluster.threads import limit_threads
 from melmill.flows.errors import RunFailed
 from melmill.flows.frontier import Frontier, Task
 from melmill.flows.receipt import Receipt
@@ -52,18 +52,18 @@ def run_serial(frontier: Frontier, make_job: MakeJob, observer: Observer) -> Non
     RunFailed
         The store can't be written any more.
     """
-    with limited_threads(1):
-        while not frontier.done:
-            task = next((task for pool in frontier.pools if (task := frontier.take(pool))), None)
-            if task is None:
-                continue
-            try:
-                receipt = make_job(task, 1, False).run()
-            except FATAL as error:
-                raise RunFailed(str(error)) from error
-            except Exception as error:
-                frontier.fail(task)
-                observer.failed(task, error)
-            else:
-                frontier.finish(task)
-                observer.finished(task, receipt)
+    limit_threads(1)
+    while not frontier.done:
+        task = next((task for pool in frontier.pools if (task := frontier.take(pool))), None)
+        if task is None:
+            continue
+        try:
+            receipt = make_job(task, 1, False).run()
+        except FATAL as error:
+            raise RunFailed(str(error)) from error
+        except Exception as error:
+            frontier.fail(task)
+            observer.failed(task, error)
+        else:
+            frontier.finish(task)
+            observer.finished(task, receipt)
