@@ -1,0 +1,1 @@
+"""What melmill achieves, measured; each module with a command says how to run it."""

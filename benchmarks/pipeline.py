@@ -1,0 +1,41 @@
+"""Measure melmill against its goals: ``python -m benchmarks.pipeline [--only PART]``, from a checkout.
+
+Real speech is used where ``MELMILL_REAL_DATA`` names the folder of ``corpora/LibriSpeech``. Everything is written to a
+temporary folder (``TMPDIR`` says where) that needs some 2 GB and is removed.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+import tempfile
+
+import click
+
+from benchmarks.figure import Figure, table
+from benchmarks.parts import NEEDS, PARTS
+
+
+@click.command()
+@click.option("--only", multiple=True, type=click.Choice(list(PARTS)), help="Measure this part; may be repeated.")
+def main(only: tuple[str, ...]) -> None:
+    """Print one table: figure, measured, goal, met. Exits with 1 where a goal is not met."""
+    print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, one compute thread")
+    figures: list[Figure] = []
+    with tempfile.TemporaryDirectory(prefix="melmill-benchmark-") as folder:
+        for name, part in PARTS.items():
+            wanted = not only or name in only
+            if wanted or any(name in NEEDS.get(other, ()) for other in only):
+                found = part(folder, _say)
+                figures += found if wanted else []
+    print(table(figures))
+    sys.exit(any(figure.met is False for figure in figures))
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+if __name__ == "__main__":
+    main()
