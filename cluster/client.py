@@ -56,7 +56,9 @@ def connected(spec: ClusterSpec) -> Iterator[Client]:
     import dask
     import distributed  # noqa: F401 - it sets up its loggers when imported
 
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    # What goes wrong is told in one line by whoever uses the client.
+    for name in ("distributed", "distributed.client"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     with dask.config.set(_SETTINGS):
         if spec.type == "address":
             with _running(spec) as client:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from melmill.cluster.client import connected, pool_resources
 from melmill.cluster.spec import ClusterSpec
+from melmill.cluster.threads import limit_threads
 from melmill.flows.errors import RunFailed
 from melmill.flows.executors import FATAL, Job, MakeJob, Observer
 from melmill.flows.frontier import Frontier, Task
@@ -56,10 +57,8 @@ def run_dask(frontier: Frontier, make_job: MakeJob, observer: Observer, spec: Cl
 
 def execute(job: Job) -> Receipt:
     """Run a job on a worker."""
-    from melmill.cluster.threads import limited_threads
-
-    with limited_threads(1):
-        return job.run()
+    limit_threads(1)
+    return job.run()
 
 
 class _Stream:
@@ -101,8 +100,9 @@ class _Stream:
         # The interrupt may have come just when `completed` handed out a future: count anew.
         in_flight = dict(self.attempts)
         for future in as_completed([future for _, future in in_flight.values()], loop=self.client.loop):
-            if future.status == "finished":
-                self.observer.finished(in_flight[future.key][0].task, future.result())
+            answer = _answer(future)
+            if isinstance(answer, Receipt):
+                self.observer.finished(in_flight[future.key][0].task, answer)
 
     def _fill(self) -> None:
         for pool in self.frontier.pools:
@@ -128,17 +128,17 @@ class _Stream:
         self.completed.add(future)
 
     def _settle(self, future: Future) -> None:
+        # In this order: an interrupt while the answer is fetched must leave the task among those to wait for.
+        answer = _answer(future)
         attempt, _ = self.attempts.pop(future.key)
         self.in_flight[self.frontier.nodes[attempt.task.node].pool] -= 1
-        if future.status == "finished":
+        if isinstance(answer, Receipt):
             self.frontier.finish(attempt.task)
-            self.observer.finished(attempt.task, future.result())
-            return
-        if future.status in ("cancelled", "lost"):
-            raise RunFailed("the Dask scheduler is lost; run again to go on from what is stored")
-        self._settle_error(attempt, future.exception())
+            self.observer.finished(attempt.task, answer)
+        else:
+            self._settle_error(attempt, answer)
 
-    def _settle_error(self, attempt: _Attempt, error: BaseException) -> None:
+    def _settle_error(self, attempt: _Attempt, error: Exception) -> None:
         from distributed.scheduler import KilledWorker, NoValidWorkerError
 
         if isinstance(error, FATAL):
@@ -153,3 +153,17 @@ class _Stream:
             return
         self.frontier.fail(attempt.task)
         self.observer.failed(attempt.task, error)
+
+
+def _answer(future: Future) -> Receipt | Exception:
+    """Return what a task answered, or why it did not; raise RunFailed where nobody can tell any more."""
+    from distributed import CancelledError
+    from distributed.comm import CommClosedError
+
+    try:
+        receipt: Receipt = future.result()
+    except (CancelledError, CommClosedError) as error:
+        raise RunFailed("the Dask scheduler is lost; run again to go on from what is stored") from error
+    except Exception as error:
+        return error
+    return receipt
