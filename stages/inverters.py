@@ -129,7 +129,7 @@ class _Iterative(_Inverter):
             n_iter=self.n_iter,
             start=self.start if start is None else start,
             magnitude=self.magnitude,
-            seed=(self.seed, seed),
+            seed=(seed, self.seed),
             trace=self.trace,
         )
 
@@ -217,7 +217,7 @@ class Pghi(_Inverter):
         """Return how to invert an utterance of that seed; there is no port `start`."""
         del start
         return Recipe(
-            method=None, n_iter=0, start="pghi", magnitude=self.magnitude, seed=(self.seed, seed), trace=self.trace
+            method=None, n_iter=0, start="pghi", magnitude=self.magnitude, seed=(seed, self.seed), trace=self.trace
         )
 
 
