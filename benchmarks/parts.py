@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from statistics import median
 
 from benchmarks.child import Measured, measure
@@ -34,22 +35,29 @@ def extract(folder: str, say: Say) -> list[Figure]:
 
 def plan(folder: str, say: Say) -> list[Figure]:
     """Plan 1,000 hours that the store does not know yet."""
-    say(
-        "plan, resume: a tree of 300,000 files with real names, transcripts and FLAC headers but no audio; those "
-        "of the same length are links to one file; read from the page cache"
-    )
-    measure("benchmarks.scale:make_corpus", folder=folder)
+    _thousand_hours(folder, say)
     return _scale("plan of 1,000 h", [measure("benchmarks.scale:plan", folder=folder) for _ in range(REPEATS)])
 
 
 def resume(folder: str, say: Say) -> list[Figure]:
-    """Resume a run over 1,000 hours that has nothing left to do; comes after `plan`."""
+    """Resume a run over 1,000 hours that has nothing left to do."""
+    _thousand_hours(folder, say)
     say("resume: real records, whose data files are links to one of 1,000 bytes for each node")
     measure("benchmarks.scale:make_store", folder=folder)
     runs = [measure("benchmarks.scale:resume", folder=folder) for _ in range(REPEATS)]
     if runs[-1].result["n_run"]:
         raise RuntimeError(f"{runs[-1].result['n_run']} tasks ran, expected none")
     return _scale("resume of 1,000 h with nothing to do", runs)
+
+
+def _thousand_hours(folder: str, say: Say) -> None:
+    """Make the corpus of 1,000 hours unless another part has."""
+    if not (Path(folder) / "corpus").exists():
+        say(
+            "1,000 h: a tree of 300,000 files with real names, transcripts and FLAC headers but no audio; those "
+            "of the same length are links to one file; read from the page cache"
+        )
+        measure("benchmarks.scale:make_corpus", folder=folder)
 
 
 def _scale(name: str, runs: list[Measured]) -> list[Figure]:
@@ -116,5 +124,3 @@ def memory(folder: str, say: Say) -> list[Figure]:
 
 
 PARTS = {"extract": extract, "plan": plan, "resume": resume, "overhead": overhead, "memory": memory}
-# What a part builds on.
-NEEDS = {"resume": ("plan",)}
