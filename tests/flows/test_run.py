@@ -49,6 +49,8 @@ def test_a_changed_parameter_redoes_the_node_and_what_reads_it(project: Project)
     assert reasons["scores[gla]"] == {"its input changed": n_shards}
     assert reasons["report"] == {"its input changed": 1}
     assert not any(reasons[name] for name in ("speech", "mel", "admm", "scores[admm]"))
+    plan = json.loads(project.melmill("plan", str(project.pipeline), "--set", "mel.n_mels=40", "--json").stdout)
+    assert {node["node"]: node["reasons"] for node in plan["nodes"]}["mel"] == {"n_mels was 80": n_shards}
     assert project.run("--set", "gla.n_iter=3", "--executor", "serial")["tasks"]["run"] == 2 * n_shards + 1
     # what was made before is still there
     assert project.run("--executor", "serial")["tasks"]["run"] == 0
@@ -129,21 +131,6 @@ def test_quarantine_names_the_reason_and_fails_the_run_above_the_threshold(proje
     assert "Traceback" in shown
     passed = project.run("--executor", "serial", "--set", "max_quarantined=20 %")
     assert (passed["tasks"]["run"], passed["quarantined"]) == (0, 3)
-
-
-def test_a_running_cluster_is_used_by_its_address(project: Project, undisturbed: dict[str, str]) -> None:
-    from distributed import LocalCluster
-
-    with LocalCluster(
-        n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None, host="127.0.0.1"
-    ) as cluster:
-        project.write(
-            PIPELINE.replace(
-                "{{pools: {{cpu: {{workers: 2}}}}}}", f"{{{{type: address, address: '{cluster.scheduler_address}'}}}}"
-            )
-        )
-        assert project.run()["tasks"]["failed"] == 0
-    assert project.bytes() == undisturbed
 
 
 def test_quarantined_utterances_are_retried_on_request(project: Project, undisturbed: dict[str, str]) -> None:

@@ -1,0 +1,374 @@
+"""Kills, cuts and damage: what a run leaves behind is whole, and the next one goes on from there."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import distributed
+import psutil
+import pytest
+
+from melmill.flows.plan import make_plan
+from melmill.flows.run import run
+from melmill.flows.spec import load
+from tests.flows.conftest import Project, add_chapter
+
+# Enough iterations that a kill finds a worker in the middle of them.
+PIPELINE = """\
+name: test
+store: {store}
+shard_duration_s: 3
+stages:
+  speech: {{uses: librispeech, root: {root}}}
+  mel:    {{uses: extract, from: speech}}
+  admm:   {{uses: admm, from: mel, n_iter: 200}}
+  scores: {{uses: score, from: admm, against: speech, metrics: [sc]}}
+cluster: {{pools: {{cpu: {{workers: 1}}}}}}
+"""
+N_TASKS = 28
+PATIENCE_S = 120.0
+
+
+@pytest.fixture
+def project(project: Project) -> Project:
+    project.write(PIPELINE)
+    return project
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, corpus_files: dict[str, list[bytes]]) -> Project:
+    """Return a project that nothing disturbed."""
+    made = Project(tmp_path_factory.mktemp("whole"))
+    for speaker, files in corpus_files.items():
+        add_chapter(made.root, "dev-clean", speaker, files)
+    made.write(PIPELINE)
+    assert made.run("--executor", "serial")["tasks"]["run"] == N_TASKS
+    return made
+
+
+@pytest.fixture(scope="module")
+def undisturbed(whole: Project) -> dict[str, str]:
+    return whole.bytes()
+
+
+@pytest.fixture
+def finished(project: Project, whole: Project) -> Project:
+    """Return a project with a finished run in its own copy of the store."""
+    shutil.copytree(whole.store, project.store)
+    return project
+
+
+@dataclass(frozen=True)
+class Client:
+    """A run as a process of a session of its own, as in a terminal of its own."""
+
+    project: Project
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    @property
+    def said(self) -> str:
+        return self.log.read_text()
+
+    def until(self, reached: Callable[[], bool]) -> None:
+        """Wait for a state that is reached while the run goes on."""
+        wait_for(lambda: reached() or self.process.poll() is not None, self.log)
+        assert self.process.poll() is None, f"ended before the fault: {self.said}"
+
+    def exit_code(self, timeout_s: float = PATIENCE_S) -> int:
+        return self.process.wait(timeout_s)
+
+    def children(self) -> list[psutil.Process]:
+        return list(psutil.Process(self.process.pid).children(recursive=True))
+
+    def workers(self) -> list[psutil.Process]:
+        return [child for child in self.children() if "spawn_main" in " ".join(child.cmdline())]
+
+
+@contextmanager
+def running(project: Project, *arguments: str) -> Iterator[Client]:
+    log = project.folder / f"stderr-{uuid.uuid4().hex}.txt"
+    with log.open("wb") as stderr:
+        process = subprocess.Popen(
+            project.command("run", str(project.pipeline), *arguments),
+            cwd=project.folder,
+            env=project.environment(),
+            stdout=subprocess.DEVNULL,
+            stderr=stderr,
+            start_new_session=True,
+        )
+    try:
+        yield Client(project, process, log)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def wait_for(reached: Callable[[], bool], log: Path | None = None) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not reached():
+        assert time.monotonic() < deadline, log.read_text() if log else "never happened"
+        time.sleep(0.01)
+
+
+def records(project: Project, node: str = "*") -> list[Path]:
+    return sorted(project.store.glob(f"{node}/*/records/*.json"))
+
+
+def check_rerun(project: Project, undisturbed: dict[str, str]) -> None:
+    """Run again: what has a record is reused, all else is done, and the bytes are those of a run in peace."""
+    n_done = len(records(project))
+    tasks = project.run("--executor", "serial")["tasks"]
+    assert tasks == {"total": N_TASKS, "run": N_TASKS - n_done, "reused": n_done, "failed": 0}
+    assert stored(project) == undisturbed
+
+
+def stored(project: Project) -> dict[str, str]:
+    """Return the hashes of what counts: a writer that was killed may leave a file with a hidden name."""
+    return {name: digest for name, digest in project.bytes().items() if not Path(name).name.startswith(".")}
+
+
+def test_a_killed_worker_costs_its_tasks_another_attempt(project: Project, undisturbed: dict[str, str]) -> None:
+    with running(project) as client:
+        client.until(lambda: bool(records(project, "admm")))
+        (worker,) = client.workers()
+        worker.kill()
+        assert client.exit_code() == 0, client.said
+    assert "its worker died; trying again" in client.said
+    assert len(records(project)) == N_TASKS
+    check_rerun(project, undisturbed)
+
+
+def test_a_killed_client_takes_its_workers_along(project: Project, undisturbed: dict[str, str]) -> None:
+    with running(project, "--set", "cluster.pools.cpu.workers=2") as client:
+        client.until(lambda: bool(records(project, "admm")))
+        children = client.children()
+        assert len(client.workers()) == 2
+        client.process.kill()
+        _, alive = psutil.wait_procs(children, timeout=10)
+        assert not alive
+    assert 0 < len(records(project)) < N_TASKS
+    check_rerun(project, undisturbed)
+
+
+# One row for each way to be asked to stop.
+@pytest.mark.parametrize(
+    "stop",
+    [
+        pytest.param(lambda pid: os.killpg(pid, signal.SIGINT), id="ctrl-C, which workers get too"),
+        pytest.param(lambda pid: os.kill(pid, signal.SIGTERM), id="SIGTERM to the client alone"),
+    ],
+)
+def test_an_interrupted_run_finishes_what_is_in_flight(
+    project: Project, undisturbed: dict[str, str], stop: Callable[[int], None]
+) -> None:
+    with running(project) as client:
+        client.until(lambda: bool(records(project, "admm")))
+        stop(client.process.pid)
+        assert client.exit_code() == 130, client.said
+    assert "stopping: waiting for" in client.said
+    assert "interrupted: what is stored stays; run again to go on" in client.said
+    # Every task that had begun was waited for: what the client counted is what is stored.
+    n_done = len(records(project))
+    assert f"{n_done}/{N_TASKS} tasks" in client.said
+    assert n_done < N_TASKS
+    check_rerun(project, undisturbed)
+
+
+def test_a_second_interrupt_leaves_at_once(project: Project, undisturbed: dict[str, str]) -> None:
+    with running(project, "--set", f"admm.n_iter={10**6}") as client:
+        client.until(lambda: len(records(project, "mel")) >= 2)
+        os.killpg(client.process.pid, signal.SIGINT)
+        client.until(lambda: "interrupt again" in client.said)
+        children = client.children()
+        os.killpg(client.process.pid, signal.SIGINT)
+        assert client.exit_code(timeout_s=30) == 130
+        _, alive = psutil.wait_procs(children, timeout=10)
+        assert not alive
+    assert not records(project, "admm")
+    shutil.rmtree(project.store / "admm")
+    shutil.rmtree(project.store / "scores")
+    check_rerun(project, undisturbed)
+
+
+def test_an_interrupted_serial_run_stops_within_its_task(project: Project, undisturbed: dict[str, str]) -> None:
+    with running(project, "--executor", "serial") as client:
+        client.until(lambda: bool(records(project, "admm")))
+        os.killpg(client.process.pid, signal.SIGINT)
+        assert client.exit_code() == 130, client.said
+    assert "interrupted: what is stored stays; run again to go on" in client.said
+    assert len(records(project)) < N_TASKS
+    check_rerun(project, undisturbed)
+
+
+def cut(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def empty(path: Path) -> None:
+    os.truncate(path, 0)
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+# One row for each thing that can happen to a file without anybody looking.
+@pytest.mark.parametrize(
+    ("file", "damage"),
+    [
+        pytest.param("admm/*/data/c/1", cut, id="half a shard"),
+        pytest.param("mel/*/data/c/2/0", empty, id="an empty shard"),
+        pytest.param("speech/*/data/c/0", Path.unlink, id="no shard"),
+        pytest.param("scores/*/table/000003.parquet", cut, id="half a table"),
+        pytest.param("admm/*/records/000004.json", Path.unlink, id="no record"),
+        pytest.param("speech/*/records/000005.json", cut, id="half a record"),
+    ],
+)
+def test_one_damaged_file_costs_one_task(
+    finished: Project, undisturbed: dict[str, str], file: str, damage: Callable[[Path], None]
+) -> None:
+    (path,) = finished.store.glob(file)
+    damage(path)
+    tasks = run(make_plan(load(finished.pipeline)), "serial").tasks
+    assert (tasks.run, tasks.reused, tasks.failed) == (1, N_TASKS - 1, 0)
+    assert finished.bytes() == undisturbed
+
+
+def test_a_flipped_bit_is_found_never_used_and_repaired(finished: Project, undisturbed: dict[str, str]) -> None:
+    (path,) = finished.store.glob("mel/*/data/c/2/0")
+    flip(path)
+    found = finished.melmill("verify", str(finished.store))
+    assert found.returncode == 1
+    assert "mel" in found.stdout
+    assert "data/c/2/0" in found.stdout
+    # Its size is right, so only what reads it finds out; all the other shards go on.
+    refused = finished.melmill("run", str(finished.pipeline), "--executor", "serial", "--set", "admm.n_iter=1")
+    assert refused.returncode == 1
+    assert "failed: admm, shard 2: DamagedData: node 'mel', record '000002'" in refused.stderr
+    assert f"{path}: has checksum" in refused.stderr
+    assert "Run `melmill repair` on the store" in refused.stderr
+    assert "2 tasks failed or waited for failed ones" in refused.stderr
+    repaired = finished.melmill("repair", str(finished.store), "--json")
+    assert [(one["node"], one["file"]) for one in json.loads(repaired.stdout)["dropped"]] == [("mel", "data/c/2/0")]
+    assert finished.run("--executor", "serial")["tasks"]["run"] == 1
+    bytes_after = finished.bytes()
+    assert {name: bytes_after[name] for name in undisturbed} == undisturbed
+    assert finished.melmill("verify", str(finished.store)).returncode == 0
+
+
+def test_two_clients_at_once_do_not_harm_each_other(project: Project, undisturbed: dict[str, str]) -> None:
+    with running(project, "--executor", "serial") as one, running(project) as other:
+        assert one.exit_code() == 0, one.said
+        assert other.exit_code() == 0, other.said
+    assert len(records(project)) == N_TASKS
+    check_rerun(project, undisturbed)
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A scheduler and a worker, each a process that somebody else started."""
+
+    address: str
+    scheduler: subprocess.Popen[bytes]
+
+    @property
+    def override(self) -> str:
+        return f"cluster={{type: address, address: '{self.address}', pools: {{cpu: {{workers: 1}}}}}}"
+
+
+@pytest.fixture
+def cluster(project: Project) -> Iterator[Cluster]:
+    file = project.folder / "scheduler.json"
+    common = ["--scheduler-file", str(file), "--no-dashboard"]
+    with (
+        dask_process(project, "scheduler", "--host", "127.0.0.1", "--port", "0", *common) as scheduler,
+        dask_process(project, "worker", "--nthreads", "1", "--no-nanny", *common),
+        distributed.Client(scheduler_file=str(file), timeout=PATIENCE_S, set_as_default=False) as client,
+    ):
+        client.wait_for_workers(1, timeout=PATIENCE_S)
+        address = json.loads(file.read_text())["address"]
+        client.close()
+        yield Cluster(address, scheduler)
+
+
+@contextmanager
+def dask_process(project: Project, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    with (project.folder / f"dask-{arguments[0]}.txt").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "dask", *arguments],
+            cwd=project.folder,
+            env=project.environment(),
+            stdout=log,
+            stderr=log,
+        )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_running_cluster_is_used_by_its_address(
+    project: Project, undisturbed: dict[str, str], cluster: Cluster
+) -> None:
+    assert project.run("--set", cluster.override)["tasks"]["failed"] == 0
+    assert cluster.scheduler.poll() is None, "a cluster that others started goes on"
+    check_rerun(project, undisturbed)
+
+
+def test_a_lost_scheduler_ends_the_run_which_goes_on_elsewhere(
+    project: Project, undisturbed: dict[str, str], cluster: Cluster
+) -> None:
+    with running(project, "--set", cluster.override) as client:
+        client.until(lambda: bool(records(project, "admm")))
+        cluster.scheduler.kill()
+        assert client.exit_code(timeout_s=90) == 1, client.said
+    assert "error: the Dask scheduler is lost; run again to go on from what is stored" in client.said
+    assert "Traceback" not in client.said
+    assert len(records(project)) < N_TASKS
+    check_rerun(project, undisturbed)
+
+
+@pytest.fixture
+def disk(project: Project) -> Iterator[Path]:
+    """Return a file system of its own with room for a part of the run."""
+    folder = project.folder / "disk"
+    folder.mkdir()
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", str(folder)], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        pytest.skip(f"no file system can be mounted here: {done.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_full_disk_ends_the_run_which_goes_on_with_more_room(
+    project: Project, undisturbed: dict[str, str], disk: Path
+) -> None:
+    project.store = disk / "store"
+    project.write(PIPELINE)
+    full = project.melmill("run", str(project.pipeline))
+    assert full.returncode == 1, full.stderr
+    errors = [line for line in full.stderr.splitlines() if line.startswith("error:")]
+    assert len(errors) == 1
+    assert errors[0].startswith(f"error: can't write {project.store}/")
+    assert errors[0].endswith("No space left on device. Free some room, then run again: what is stored is kept.")
+    assert 0 < len(records(project)) < N_TASKS
+    subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
+    check_rerun(project, undisturbed)
