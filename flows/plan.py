@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 from melmill.flows.corpus import survey
 from melmill.flows.errors import PipelineError
@@ -183,10 +184,18 @@ def _difference(node: Node, folder: ProductFolder) -> str:
         return f"stage was {old.stage}"
     if old.version != node.stage.version:
         return f"stage {old.stage} has a new version"
-    new = json.loads(json.dumps(node.stage.identity()))
+    before, now = _flat(old.parameters), _flat(json.loads(json.dumps(node.stage.identity())))
     changes = [
-        f"{name} was {json.dumps(old.parameters.get(name))}"
-        for name in sorted({*old.parameters, *new})
-        if old.parameters.get(name) != new.get(name)
+        f"{name} was {json.dumps(before.get(name))}"
+        for name in sorted({*before, *now})
+        if before.get(name) != now.get(name)
     ]
     return ", ".join(changes) if changes else "its input changed"
+
+
+def _flat(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return parameters with those of a mapping among them (a mel's spec) beside the others."""
+    flat: dict[str, Any] = {}
+    for name, value in parameters.items():
+        flat |= _flat(value) if isinstance(value, dict) else {name: value}
+    return flat

@@ -61,6 +61,8 @@ def scores(store: str, format_: str, output: Path | None) -> int:
       melmill scores runs/demo --format csv --output scores.csv
     """
     frame = Store.open(store).scores()
+    if frame.empty:
+        click.echo(f"store {store!r} holds no scores: run a pipeline with a score node on it", err=True)
     if format_ == "table" and output is None:
         values = frame.drop(columns=[name for name in frame.columns if name.startswith("status_")])
         text = values.map(lambda value: f"{value:.3f}" if isinstance(value, float) else value)

@@ -131,11 +131,17 @@ def project(tmp_path: Path, corpus_files: dict[str, list[bytes]]) -> Project:
 
 
 @pytest.fixture(scope="session")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory, corpus_files: dict[str, list[bytes]]) -> dict[str, str]:
-    """Return the bytes that a serial run makes which nothing disturbs."""
-    made = Project(tmp_path_factory.mktemp("undisturbed"))
+def finished(tmp_path_factory: pytest.TempPathFactory, corpus_files: dict[str, list[bytes]]) -> Project:
+    """Return a project after a serial run that nothing disturbed, to be read only."""
+    made = Project(tmp_path_factory.mktemp("finished"))
     for speaker, files in corpus_files.items():
         add_chapter(made.root, "dev-clean", speaker, files)
     made.write()
     made.run("--executor", "serial")
-    return made.bytes()
+    return made
+
+
+@pytest.fixture(scope="session")
+def undisturbed(finished: Project) -> dict[str, str]:
+    """Return the bytes that a run makes which nothing disturbs."""
+    return finished.bytes()

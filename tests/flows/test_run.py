@@ -79,9 +79,8 @@ def test_new_utterances_make_new_shards_and_leave_the_old(project: Project) -> N
     assert "33-1-0000" in set(melmill.open(str(project.store)).scores()["utterance_id"])
 
 
-def test_the_store_reads_back_what_was_made(project: Project) -> None:
-    project.run("--executor", "serial")
-    store = melmill.open(str(project.store))
+def test_the_store_reads_back_what_was_made(finished: Project) -> None:
+    store = melmill.open(str(finished.store))
     y, M, y_hat = (store[name]["22-1-0003"] for name in ("speech", "mel", "admm"))
     assert y.dtype == np.int16
     assert y_hat.dtype == np.float32
@@ -159,12 +158,11 @@ def test_quarantined_utterances_are_retried_on_request(project: Project, undistu
 
 
 @pytest.mark.parametrize("command", ["status", "report", "scores", "verify", "repair", "quarantine"])
-def test_commands_on_a_store_answer(project: Project, command: str) -> None:
-    project.run("--executor", "serial", "--until", "report")
-    done = project.melmill(command, str(project.store))
+def test_commands_on_a_store_answer(finished: Project, command: str) -> None:
+    done = finished.melmill(command, str(finished.store))
     assert done.returncode == 0, done.stderr
     assert done.stdout
-    missing = project.melmill(command, str(project.folder / "nowhere"))
+    missing = finished.melmill(command, str(finished.folder / "nowhere"))
     assert missing.returncode == 2
     assert "is not a store" in missing.stderr
 
