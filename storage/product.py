@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 from numpy.typing import NDArray
 
 from melmill.storage.arrays import ArraySpec
@@ -21,6 +20,9 @@ from melmill.storage.recorded import RecordedFolder
 from melmill.storage.records import Facts, Record, StoredFile, record_name
 from melmill.storage.tables import concatenated, from_parquet
 from melmill.storage.utterance import Shard
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["Facts", "Part", "ProductDescription", "ProductFolder", "Quarantined", "Record", "ShardContents"]
 
@@ -181,6 +183,8 @@ class ProductFolder(RecordedFolder):
         DamagedData
             Where a file is not that of its record.
         """
+        import pandas as pd
+
         records = self.records() if names is None else {name: self.done(name) for name in names}
         files = {part_file(part, name): record for name, record in records.items()}
         held = {file: record for file, record in files.items() if file in record.files}

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from melmill.storage.catalogue import Catalogue
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _UTTERANCE = ["utterance_id", "subset", "speaker_id", "node", "duration_s"]
 
@@ -31,6 +33,8 @@ def scores(frames: Iterable[pd.DataFrame]) -> pd.DataFrame:
     Where several tables score the same node, their columns stand side by side; of a metric that two of them hold, the
     first is kept.
     """
+    import pandas as pd
+
     by_node: dict[str, pd.DataFrame] = {}
     for frame in frames:
         node = str(frame["node"].iloc[0]) if len(frame) else ""
@@ -50,6 +54,8 @@ def _beside(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
 
 def by_node(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """Put tables below one another, each with the name of its node; empty ones only lend their columns."""
+    import pandas as pd
+
     named = [frame.assign(node=name) for name, frame in frames.items()]
     held = [frame for frame in named if len(frame)] or named[:1]
     return pd.concat(held, ignore_index=True) if held else pd.DataFrame(columns=["utterance_id", "node"])

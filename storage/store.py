@@ -6,8 +6,7 @@ import difflib
 import json
 from collections.abc import Iterator, Mapping
 from functools import cached_property
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from melmill.storage import reading
 from melmill.storage.catalogue import Catalogue, read_shard
@@ -19,6 +18,9 @@ from melmill.storage.manifest import Manifest, NodeEntry
 from melmill.storage.product import ProductFolder
 from melmill.storage.utterance import Shard
 from melmill.storage.view import ProductView
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["Manifest", "NodeEntry", "Store"]
 
@@ -171,6 +173,8 @@ class Store:
 
     def utterances(self) -> pd.DataFrame:
         """Return all utterances of the last run's corpora: the catalogue and what ingest found out of the files."""
+        import pandas as pd
+
         frames = [
             reading.corpus(self._utterances_of(entry), self._table(entry, "table"), node=name)
             for name, entry in self.nodes.items()

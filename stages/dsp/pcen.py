@@ -9,7 +9,6 @@ References
 from __future__ import annotations
 
 import numpy as np
-import scipy.signal
 from numpy.typing import NDArray
 
 from melmill.stages.dsp.melspec import Pcen
@@ -53,7 +52,10 @@ def pcen(M: Float64, params: Pcen, frame_rate: float) -> Float64:
     """
     s = smoothing(params, frame_rate)
     state = np.full((len(M), 1), 1.0 - s)
-    smooth, _ = scipy.signal.lfilter([s], [1.0, s - 1.0], M, axis=-1, zi=state)
+    # Imported here: few mels are normalised so, and the import costs as much as all others of a stage together.
+    from scipy.signal import lfilter
+
+    smooth, _ = lfilter([s], [1.0, s - 1.0], M, axis=-1, zi=state)
     return _compress(M * (params.eps + smooth) ** -params.gain, params)
 
 
