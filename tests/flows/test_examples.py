@@ -41,9 +41,7 @@ def test_the_default_pipeline_scores_every_method(demo: Project) -> None:
     assert scores["utterance_id"].nunique() >= 24
     assert scores["speaker_id"].nunique() >= 6
     assert scores.groupby("node")["duration_s"].sum().min() >= 120
-    assert (scores.filter(regex="^status_").isin(["ok", "not_installed"])).all(
-        axis=None
-    )
+    assert (scores.filter(regex="^status_").isin(["ok", "not_installed"])).all(axis=None)
     assert scores.groupby("node")["scm_db"].mean()["admm"] < scores.groupby("node")["scm_db"].mean()["gla"]
     assert len(store.traces()) == 3 * 6 * scores["utterance_id"].nunique()
     shown = demo.melmill("report", "runs/demo")
