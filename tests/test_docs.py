@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from melmill.flows.cli import cli
@@ -14,6 +16,8 @@ from melmill.stages.dsp.presets import preset_names
 from melmill.stages.metrics.registry import METRICS
 from melmill.stages.metrics.status import Status
 from melmill.stages.registry import stage_names
+from melmill.stages.stage import Item, UtteranceStage, Waveform
+from melmill.storage.utterance import Utterance
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -35,6 +39,26 @@ def test_the_readme_pipeline_is_one(tmp_path: Path) -> None:
     nodes = build_graph(load(path))
     assert "admm[n_iter=50]" in nodes
     assert len(nodes["report"].inputs["from"]) == 5
+
+
+def test_the_readme_stage_works() -> None:
+    (code,) = re.findall(r"```python\n(from collections.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+    namespace: dict[str, Any] = {"__name__": "readme"}
+    exec(compile(code, "README.md", "exec", dont_inherit=True), namespace)
+    stage = namespace["Gain"](gain_db=20.0)
+    assert isinstance(stage, UtteranceStage)
+    source = Waveform(sr=16000, dtype="int16", corpus=True)
+    product = stage.produces({"from": [source]})
+    y = np.array([-1638, 0, 1638], dtype=np.int16)
+    utterance = Utterance(
+        utterance_id="a", subset="", speaker_id="", chapter_id="", text="", path="a.flac", size_bytes=1, mtime_ns=1,
+        source_sr=16000, source_n_samples=3, sr=16000, n_samples=3,
+    )  # fmt: skip
+    item = Item(utterance=utterance, inputs={"from": y}, seed=0)
+    (outcome,) = stage.process([item], {"from": source}, product)
+    assert outcome.array is not None
+    assert outcome.array.dtype == np.float32
+    np.testing.assert_allclose(outcome.array, [-0.5, 0, 0.5], atol=1e-3)
 
 
 def test_commands_and_links_of_the_documents_exist() -> None:
