@@ -285,6 +285,7 @@ class Cluster:
 
     address: str
     scheduler: subprocess.Popen[bytes]
+    worker: subprocess.Popen[bytes]
 
     @property
     def override(self) -> str:
@@ -297,13 +298,13 @@ def cluster(project: Project) -> Iterator[Cluster]:
     common = ["--scheduler-file", str(file), "--no-dashboard"]
     with (
         dask_process(project, "scheduler", "--host", "127.0.0.1", "--port", "0", *common) as scheduler,
-        dask_process(project, "worker", "--nthreads", "1", "--no-nanny", *common),
+        dask_process(project, "worker", "--nthreads", "1", "--no-nanny", *common) as worker,
         distributed.Client(scheduler_file=str(file), timeout=PATIENCE_S, set_as_default=False) as client,
     ):
         client.wait_for_workers(1, timeout=PATIENCE_S)
         address = json.loads(file.read_text())["address"]
         client.close()
-        yield Cluster(address, scheduler)
+        yield Cluster(address, scheduler, worker)
 
 
 @contextmanager
@@ -340,6 +341,9 @@ def test_a_lost_scheduler_ends_the_run_which_goes_on_elsewhere(
         assert client.exit_code(timeout_s=90) == 1, client.said
     assert "error: the Dask scheduler is lost; run again to go on from what is stored" in client.said
     assert "Traceback" not in client.said
+    # The worker may still finish the task that it is at, for the store and not for the scheduler.
+    cluster.worker.kill()
+    cluster.worker.wait()
     assert len(records(project)) < N_TASKS
     check_rerun(project, undisturbed)
 
