@@ -19,7 +19,7 @@ _MIB = 2**20
 
 # A killed worker is replaced by its nanny, and each death is told at once: the executor has its own count of attempts.
 # A worker that can't be started again must not leave tasks waiting for ever. Dask's own trim threshold of 64 KiB makes
-# every freed array go back to the system: half the time of an inverter went into page faults.
+# every freed array go back to the system, to be faulted in again for the next.
 _SETTINGS = {
     "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": 256 * _MIB,
     "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": 32 * _MIB,

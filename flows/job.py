@@ -77,13 +77,7 @@ class ShardJob:
         outcomes = self._processed(items)
         compute_s = time.perf_counter() - clock_compute
         contents = self._contents(items, outcomes, absent, rejected)
-        facts = Facts(
-            compute_s=compute_s,
-            started_at=started.isoformat(timespec="seconds"),
-            host=platform.node(),
-            attempt=self.attempt,
-            versions=versions(),
-        )
+        facts = facts_of(started, compute_s, self.attempt)
         record = store.product(self.node.folder, self.node.key).commit(shard, contents, facts)
         return Receipt(
             n_utterances=record.n_utterances,
@@ -196,6 +190,17 @@ def _one(process: Process, item: Item) -> Outcome:
     except Exception as error:
         return Outcome(rejected=rejection(error))
     return outcome
+
+
+def facts_of(started: datetime, compute_s: float, attempt: int) -> Facts:
+    """Return what the record of a task on this machine says of its making."""
+    return Facts(
+        compute_s=compute_s,
+        started_at=started.isoformat(timespec="seconds"),
+        host=platform.node(),
+        attempt=attempt,
+        versions=versions(),
+    )
 
 
 @cache

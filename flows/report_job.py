@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import platform
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from melmill.flows.job import Source, versions
+from melmill.flows.job import Source, facts_of, versions
 from melmill.flows.receipt import Receipt
 from melmill.stages.aggregate import Aggregate
 from melmill.stages.stage import Scores, Waveform, as_float
-from melmill.storage.product import Facts
 from melmill.storage.store import Store
 
 if TYPE_CHECKING:
@@ -80,13 +78,7 @@ class ReportJob:
         compute_s = time.perf_counter() - clock_compute
         n_utterances = sum(catalogue.n_utterances for catalogue in catalogues.values())
         audio_s = sum(catalogue.duration_s for catalogue in catalogues.values())
-        facts = Facts(
-            compute_s=compute_s,
-            started_at=started.isoformat(timespec="seconds"),
-            host=platform.node(),
-            attempt=self.attempt,
-            versions=versions(),
-        )
+        facts = facts_of(started, compute_s, self.attempt)
         store.product(self.node.folder, self.node.key).commit_files(self.record_name, files, facts)
         return Receipt(
             n_utterances=n_utterances,

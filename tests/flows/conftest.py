@@ -121,22 +121,23 @@ def corpus_files() -> dict[str, list[bytes]]:
     }
 
 
-@pytest.fixture
-def project(tmp_path: Path, corpus_files: dict[str, list[bytes]]) -> Project:
-    made = Project(tmp_path)
+def make_project(folder: Path, corpus_files: dict[str, list[bytes]], pipeline: str = PIPELINE) -> Project:
+    made = Project(folder)
     for speaker, files in corpus_files.items():
         add_chapter(made.root, "dev-clean", speaker, files)
-    made.write()
+    made.write(pipeline)
     return made
+
+
+@pytest.fixture
+def project(tmp_path: Path, corpus_files: dict[str, list[bytes]]) -> Project:
+    return make_project(tmp_path, corpus_files)
 
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory, corpus_files: dict[str, list[bytes]]) -> Project:
     """Return a project after a serial run that nothing disturbed, to be read only."""
-    made = Project(tmp_path_factory.mktemp("finished"))
-    for speaker, files in corpus_files.items():
-        add_chapter(made.root, "dev-clean", speaker, files)
-    made.write()
+    made = make_project(tmp_path_factory.mktemp("finished"), corpus_files)
     made.run("--executor", "serial")
     return made
 

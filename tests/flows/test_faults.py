@@ -22,7 +22,7 @@ import pytest
 from melmill.flows.plan import make_plan
 from melmill.flows.run import run
 from melmill.flows.spec import load
-from tests.flows.conftest import Project, add_chapter
+from tests.flows.conftest import Project, make_project
 
 # Enough iterations that a kill finds a worker in the middle of them.
 PIPELINE = """\
@@ -49,10 +49,7 @@ def project(project: Project) -> Project:
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory, corpus_files: dict[str, list[bytes]]) -> Project:
     """Return a project that nothing disturbed."""
-    made = Project(tmp_path_factory.mktemp("whole"))
-    for speaker, files in corpus_files.items():
-        add_chapter(made.root, "dev-clean", speaker, files)
-    made.write(PIPELINE)
+    made = make_project(tmp_path_factory.mktemp("whole"), corpus_files, PIPELINE)
     assert made.run("--executor", "serial")["tasks"]["run"] == N_TASKS
     return made
 
