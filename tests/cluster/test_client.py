@@ -1,0 +1,65 @@
+"""Clusters from their declaration: what is refused, and what a started one is like."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import psutil
+import pytest
+
+from melmill.cluster.client import connected, pool_resources
+from melmill.cluster.spec import ClusterError, ClusterSpec, Pool
+from melmill.cluster.threads import thread_environment
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"type": "address"}, "type 'address' needs the field 'address'"),
+        ({"address": "tcp://127.0.0.1:1"}, "address 'tcp://127.0.0.1:1' is for type 'address'"),
+        ({"pools": {}}, "at least one pool is needed"),
+        ({"pools": {"cpu": Pool(threads=0)}}, "pool 'cpu' needs at least one worker and thread"),
+    ],
+)
+def test_a_cluster_that_can_not_be_is_refused(fields: dict[str, object], message: str) -> None:
+    with pytest.raises(ClusterError, match=message):
+        ClusterSpec(**fields)  # type: ignore[arg-type]
+
+
+def test_a_running_cluster_is_asked_only_for_what_a_pool_declares() -> None:
+    pool = Pool(resources={"GPU": 4})
+    address = ClusterSpec(type="address", address="tcp://127.0.0.1:1", pools={"gpu": pool})
+    assert pool_resources("gpu", pool, address) == {"GPU": 1}
+    assert pool_resources("cpu", Pool(), address) == {}
+    assert pool_resources("gpu", pool, ClusterSpec(pools={"gpu": pool})) == {"pool-gpu": 1}
+
+
+def test_a_local_cluster_has_its_pools_one_thread_a_library_and_leaves_nothing_behind() -> None:
+    spec = ClusterSpec(pools={"cpu": Pool(workers=1), "gpu": Pool(workers=1, threads=2, resources={"GPU": 1})})
+    with connected(spec) as client:
+        workers = client.scheduler_info(n_workers=-1)["workers"].values()
+        assert {worker["name"]: worker["resources"] for worker in workers} == {
+            "cpu-0": {"pool-cpu": 1},
+            "gpu-0": {"pool-gpu": 2, "GPU": 1},
+        }
+        pids = {}
+        for name, pool in spec.pools.items():
+            resources = pool_resources(name, pool, spec)
+            threads = client.submit(os.environ.get, "OMP_NUM_THREADS", resources=resources, pure=False)
+            assert threads.result() == "1"
+            pids[name] = client.submit(os.getpid, resources=resources, pure=False).result()
+        assert len({os.getpid(), *pids.values()}) == 3
+    assert not any(psutil.pid_exists(pid) for pid in pids.values())
+
+
+def test_libraries_loaded_later_are_limited_too() -> None:
+    program = (
+        "import sys; from melmill.cluster.threads import limit_threads; limit_threads(1)\n"
+        "import numpy, scipy.linalg, threadpoolctl\n"
+        "numbers = [pool['num_threads'] for pool in threadpoolctl.threadpool_info()]\n"
+        "sys.exit(not numbers or max(numbers) > 1)"
+    )
+    environment = {name: value for name, value in os.environ.items() if name not in thread_environment(1)}
+    assert subprocess.run([sys.executable, "-c", program], env=environment, check=False).returncode == 0
