@@ -11,12 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melmill.stages.dsp import solvers
-from melmill.stages.dsp.magnitude import MagnitudeStart
 from melmill.stages.dsp.melspec import MelSpec
-from melmill.stages.dsp.phase import START_WORDS
+from melmill.stages.dsp.recipe import START_WORDS, MagnitudeStart, Recipe
 from melmill.stages.dsp.undo import to_linear
 from melmill.stages.errors import ContractError, ParameterError
-from melmill.stages.inversion import Recipe, solve
+from melmill.stages.inversion import solve
 from melmill.stages.stage import Input, Item, Kind, Mel, Outcome, Product, Waveform, as_float, each
 from melmill.storage.utterance import resampled_length
 

@@ -7,6 +7,9 @@ from typing import Any, Literal
 
 from melmill.stages.errors import ParameterError
 
+# Of computations that are offered in both; numpy's names.
+Precision = Literal["float32", "float64"]
+
 Centering = bool | Literal["same"]
 
 

@@ -12,6 +12,15 @@ from numpy.typing import NDArray
 from melmill.stages.dsp.melspec import StftParams
 
 
+def hann(params: StftParams) -> NDArray[np.float64]:
+    """Return the periodic Hann window ``(n_fft,)``, zero outside its `win_length` centre."""
+    window = np.zeros(params.n_fft)
+    left = (params.n_fft - params.win_length) // 2
+    turn = 2 * np.pi * np.arange(params.win_length) / params.win_length
+    window[left : left + params.win_length] = 0.5 - 0.5 * np.cos(turn)
+    return window
+
+
 class Stft:
     """Transform signals to frames of spectrum; `Projection` holds the way back.
 
@@ -32,11 +41,7 @@ class Stft:
     @cached_property
     def window(self) -> NDArray[Any]:
         """Periodic Hann window ``(n_fft,)``, zero outside its `win_length` centre."""
-        p = self.params
-        window = np.zeros(p.n_fft)
-        left = (p.n_fft - p.win_length) // 2
-        window[left : left + p.win_length] = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(p.win_length) / p.win_length)
-        return window.astype(self.dtype)
+        return hann(self.params).astype(self.dtype)
 
     def padded(self, y: NDArray[Any]) -> NDArray[Any]:
         """Return the signal ``(n_samples,)`` with the padding that its framing asks for."""

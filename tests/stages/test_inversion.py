@@ -15,10 +15,11 @@ from melmill.stages.dsp import solvers
 from melmill.stages.dsp.filterbank import mel_bank
 from melmill.stages.dsp.mel import mel_spectrogram
 from melmill.stages.dsp.melspec import MelSpec
+from melmill.stages.dsp.recipe import Recipe
 from melmill.stages.dsp.stft import Stft
 from melmill.stages.dsp.undo import magnitude_spec
 from melmill.stages.errors import ContractError, ParameterError, Unusable
-from melmill.stages.inversion import Recipe, invert, shortest_length, solve
+from melmill.stages.inversion import invert, shortest_length, solve
 
 Float32 = NDArray[np.float32]
 PAPER = MelSpec()

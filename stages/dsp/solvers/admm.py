@@ -3,23 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
-from melmill.stages.dsp.solvers.admm_gla import x_step
-from melmill.stages.dsp.solvers.method import Bank
 from melmill.stages.errors import ParameterError
-
-
-class AdmmState(NamedTuple):
-    """``D = X - V`` and ``Ups = W - U``, the magnitude Y and the mel M."""
-
-    D: NDArray[Any]
-    Ups: NDArray[Any]
-    Y: NDArray[Any]
-    M: NDArray[Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,24 +36,3 @@ class Admm:
         for name in ("lam", "rho"):
             if not getattr(self, name) > 0:
                 raise ParameterError(name, f"must be positive, got {getattr(self, name)!r}")
-
-    def start(self, X: NDArray[Any], Z: NDArray[Any], Y: NDArray[Any], M: NDArray[Any]) -> AdmmState:
-        """Return the state of duals V and U that are 0."""
-        del X
-        return AdmmState(D=Z, Ups=Y.copy(), Y=Y, M=M)
-
-    def step(self, Z: NDArray[Any], state: AdmmState, bank: Bank) -> NDArray[Any]:
-        """Return D, which is projected next (eq. 18)."""
-        D, Ups, Y, M = state
-        X_abs = x_step(Z, D, Y, self.rho)
-        Phi = 2 * Y - Ups
-        misfit = bank.mel(Phi)
-        misfit -= M if bank.power == 1 else bank.target(M, Y, bank.mel(Y))
-        # W = Phi - correction (eq. 17), so that Ups = W - U = Y - correction.
-        correction = misfit @ bank.resolvent(self.rho / self.lam)
-        np.subtract(Y, correction, out=Ups)
-        np.multiply(Ups, self.rho, out=Y)
-        Y += X_abs
-        np.maximum(Y, 0, out=Y)
-        Y /= 1 + self.rho
-        return D

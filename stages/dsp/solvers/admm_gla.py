@@ -3,19 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
 
-from numpy.typing import NDArray
-
-from melmill.stages.dsp.solvers.method import Bank, magnitude
 from melmill.stages.errors import ParameterError
-
-
-class AdmmGlaState(NamedTuple):
-    """``D = X - V``, whose projection is Z, and the magnitude Y."""
-
-    D: NDArray[Any]
-    Y: NDArray[Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,29 +29,3 @@ class AdmmGla:
         """Check rho."""
         if not self.rho >= 0:
             raise ParameterError("rho", f"must not be negative, got {self.rho!r}")
-
-    def start(self, X: NDArray[Any], Z: NDArray[Any], Y: NDArray[Any], M: NDArray[Any]) -> AdmmGlaState:
-        """Return the state of a dual V that is 0."""
-        del X, M
-        return AdmmGlaState(D=Z, Y=Y)
-
-    def step(self, Z: NDArray[Any], state: AdmmGlaState, bank: Bank) -> NDArray[Any]:
-        """Return D, which is projected next."""
-        del bank
-        x_step(Z, state.D, state.Y, self.rho)
-        return state.D
-
-
-def x_step(Z: NDArray[Any], D: NDArray[Any], Y: NDArray[Any], rho: float) -> NDArray[Any]:
-    """Turn D, the last ``X - V``, into the next by eq. 15 in place; return ``|X|``. Z is overwritten."""
-    D -= Z
-    Psi = Z
-    Psi -= D
-    modulus = magnitude(Psi)
-    X_abs = modulus * rho
-    X_abs += Y
-    X_abs /= 1 + rho
-    modulus = X_abs / modulus
-    Psi *= modulus
-    D += Psi
-    return X_abs

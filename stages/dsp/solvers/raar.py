@@ -3,21 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
-from melmill.stages.dsp.solvers.method import Bank, with_magnitude
 from melmill.stages.errors import ParameterError
-
-
-class RaarState(NamedTuple):
-    """The iterate X, ``A = P_A(X)`` with the magnitude Y, and Y."""
-
-    X: NDArray[Any]
-    A: NDArray[Any]
-    Y: NDArray[Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,20 +30,3 @@ class Raar:
         """Check the relaxation."""
         if not 0 < self.beta <= 1:
             raise ParameterError("beta", f"must be in (0, 1], got {self.beta!r}")
-
-    def start(self, X: NDArray[Any], Z: NDArray[Any], Y: NDArray[Any], M: NDArray[Any]) -> RaarState:
-        """Return the state whose first Z is P_C(X), as X has the magnitude Y already."""
-        del Z, M
-        return RaarState(X=X, A=X.copy(), Y=Y)
-
-    def step(self, Z: NDArray[Any], state: RaarState, bank: Bank) -> NDArray[Any]:
-        """Return ``2 A - X``, which is projected next."""
-        del bank
-        X, A, Y = state
-        X += Z
-        X *= self.beta
-        A *= 1 - 2 * self.beta
-        X += A
-        A[...] = X
-        with_magnitude(A, Y)
-        return np.asarray(2 * A - X)

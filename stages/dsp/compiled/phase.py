@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from melmill.stages.dsp.compiled.heap import integrate
+from melmill.stages.dsp.compiled.projection import Projection
+from melmill.stages.dsp.lanes.framing import n_groups
+from melmill.stages.dsp.lanes.sweep import to_lanes
+from melmill.stages.dsp.lanes.vector import LANES
 from melmill.stages.dsp.melspec import StftParams
-from melmill.stages.dsp.projection import Projection
-
-START_WORDS = ("random", "zero", "pghi")
+from melmill.stages.dsp.recipe import Seed
 
 # A periodic Hann window of `win_length` samples is nearest to the Gaussian exp(-pi t^2 / gamma) with this
 # gamma / win_length^2 (Prusa et al. 2017, table of window constants).
@@ -20,30 +22,32 @@ _HANN_GAMMA = 0.25645
 # Below this share of the loudest bin a magnitude says nothing of phase (Prusa et al. 2017 call it tol).
 _TOLERANCE = 1e-6
 
+# Nepers above it that count as below, so that rounding can't lift what was raised to it.
+_MARGIN = 1e-4
+
 # About a minute at a hop of 16 ms: bounds the heap's memory, and keeps its jumps near.
 _SEGMENT_FRAMES = 4096
 
 # A magnitude that is 0 for audio, and whose share by _TOLERANCE float32 can still hold.
 _SILENT = 1e-30
 
-Seed = int | Sequence[int]
 
-
-def random_phase(shape: tuple[int, int], seed: Seed) -> NDArray[np.float32]:
-    """Return phases uniform in [-pi, pi), rad, a function of `shape` and `seed` alone."""
-    phase = np.random.default_rng(seed).random(shape, dtype=np.float32)
+def random_phase(n_frames: int, n_bins: int, seed: Seed) -> NDArray[np.float32]:
+    """Return phases uniform in [-pi, pi), rad, in lane layout, a function of the sizes and `seed` alone."""
+    phase = np.random.default_rng(seed).random((n_bins, n_frames), dtype=np.float32)
     phase -= np.float32(0.5)
     phase *= np.float32(2 * np.pi)
-    return phase
+    return to_lanes(phase)
 
 
-def zero_phase(shape: tuple[int, int], params: StftParams) -> NDArray[np.float32]:
+def zero_phase(n_frames: int, params: StftParams) -> NDArray[np.float32]:
     """Return the phases of impulses at the windows' centres, rad: zero phase as the window sees it."""
     phase = np.remainder(_centre_step(params) * np.arange(params.n_bins), 2 * np.pi)
-    return np.broadcast_to(phase.astype(np.float32), shape)
+    shape = (n_groups(n_frames), params.n_bins, LANES)
+    return np.broadcast_to(phase.astype(np.float32)[:, np.newaxis], shape)
 
 
-def pghi(Y: NDArray[Any], params: StftParams, seed: Seed) -> NDArray[np.float32]:
+def pghi(Y: NDArray[Any], n_frames: int, params: StftParams, seed: Seed) -> NDArray[np.float32]:
     """Return the phase that a magnitude implies, by phase-gradient heap integration.
 
     The phase of an STFT with a Gaussian window follows from its log magnitude's slopes; the Hann window is taken for
@@ -52,48 +56,43 @@ def pghi(Y: NDArray[Any], params: StftParams, seed: Seed) -> NDArray[np.float32]
 
     Parameters
     ----------
-    Y : ndarray, shape (n_frames, n_bins)
-        Magnitude.
+    Y : ndarray, shape (n_groups, n_bins, LANES)
+        Magnitude in lane layout.
+    n_frames : int
+        Number of frames in Y.
     params : StftParams
     seed : int or sequence of int
 
     Returns
     -------
-    ndarray of float32, shape (n_frames, n_bins)
+    ndarray of float32, shape (n_groups, n_bins, LANES)
         Phase in [-pi, pi], rad, referred to each frame's first sample as the FFT's.
 
     References
     ----------
     Prusa, Balazs and Søndergaard 2017, "A noniterative method for reconstruction of phase from STFT magnitude".
     """
-    phase = random_phase((len(Y), params.n_bins), seed)
+    phase = random_phase(n_frames, params.n_bins, seed)
     loudest = float(Y.max(initial=0.0))
-    if loudest >= _SILENT:
-        for start in range(0, len(Y), _SEGMENT_FRAMES):
-            segment = slice(start, start + _SEGMENT_FRAMES)
-            _integrate(Y[segment], params, _TOLERANCE * loudest, phase[segment])
-    return phase
-
-
-def _integrate(Y: NDArray[Any], params: StftParams, least: float, phase: NDArray[np.float32]) -> None:
-    """Overwrite the phase of the bins above `least`."""
-    from melmill.stages.dsp.heap import integrate  # here, as it imports numba
-
-    s = np.log(np.maximum(Y, least), dtype=np.float32)
-    faint = least >= Y
-    audible = np.flatnonzero(~faint)
-    seeds = audible[np.argsort(-s.ravel()[audible], kind="stable")]
+    if loudest < _SILENT:
+        return phase
+    floor = _TOLERANCE * loudest
+    s = np.log(np.maximum(Y, Y.dtype.type(floor)), dtype=np.float32)
     gamma = _HANN_GAMMA * params.win_length**2
     n_fft, hop = params.n_fft, params.hop_length
     advance = 2 * np.pi * (np.arange(params.n_bins) * hop % n_fft) / n_fft
-    integrate(s, seeds, hop * n_fft / gamma, -gamma / (hop * n_fft), advance, _centre_step(params), phase, faint)
+    least, most = np.log(floor) + _MARGIN, float(s.max())
+    for first in range(0, n_frames, _SEGMENT_FRAMES):
+        stop = min(first + _SEGMENT_FRAMES, n_frames)
+        integrate(s, first, stop, least, most, hop * n_fft / gamma, -gamma / (hop * n_fft), advance,
+                  _centre_step(params), phase)  # fmt: skip
+    return phase
 
 
-def signal_phase(y: NDArray[Any], projection: Projection) -> NDArray[np.float32]:
-    """Return the phase of a signal's own STFT, rad."""
-    framed = projection.framed(y)
-    phase = [np.angle(projection.analyse(framed, block)) for block in projection.blocks()]
-    return np.concatenate(phase) if phase else np.empty((0, projection.params.n_bins), dtype=np.float32)
+def signal_phase(projection: Projection) -> NDArray[Any]:
+    """Return the phase of the STFT of the projection's current signal, rad, in lane layout."""
+    Z = projection.analyse()
+    return np.asarray(np.arctan2(Z[:, :, 1], Z[:, :, 0]))
 
 
 def _centre_step(params: StftParams) -> float:

@@ -1,0 +1,181 @@
+"""A vector of `LANES` floats as a value in compiled code: loaded, combined by operators, stored."""
+
+from __future__ import annotations
+
+import hashlib
+import operator
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from llvmlite import ir
+from numba import njit, types
+from numba.core import cgutils
+from numba.core.typing.templates import AbstractTemplate, infer_global, signature
+from numba.extending import intrinsic, lower_builtin, models, register_model
+
+# One 512-bit register of float32. Where registers are shorter the compiler splits it; results are the same bit for
+# bit, as lanes never mix and no product is contracted with a sum.
+LANES = 16
+
+# A vector; and an array, of any shape but contiguous, whose elements are addressed by their flat index.
+Lanes = Any
+Flat = Any
+
+
+def kernel(function: Callable[..., Any]) -> Any:  # noqa: ANN401 - a numba dispatcher
+    """Compile a function without the GIL, and keep the machine code on disk for as long as no kernel's source changes.
+
+    Numba would look at the function's own file alone, not at what it calls.
+    """
+    function.__qualname__ = f"{function.__qualname__}_{_digest()}"
+    return njit(cache=True, nogil=True, error_model="numpy")(function)
+
+
+def inlined(function: Callable[..., Any]) -> Any:  # noqa: ANN401 - a numba dispatcher
+    """Compile a function into its callers."""
+    return njit(error_model="numpy", forceinline=True)(function)
+
+
+@cache
+def _digest() -> str:
+    here = Path(__file__).parent
+    sources = sorted([*here.glob("*.py"), *here.with_name("compiled").glob("*.py")])
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:12]
+
+
+def _operation(typing: Callable[..., Any]) -> Any:  # noqa: ANN401
+    return intrinsic(typing)
+
+
+class LanesType(types.Type):
+    """The compiler's type of a vector."""
+
+    def __init__(self, dtype: Any) -> None:  # noqa: ANN401
+        self.dtype = dtype
+        super().__init__(name=f"Lanes({dtype})")
+
+
+@register_model(LanesType)
+class _Model(models.PrimitiveModel):
+    def __init__(self, manager: Any, kind: LanesType) -> None:  # noqa: ANN401
+        element = manager.lookup(kind.dtype).get_value_type()
+        super().__init__(manager, kind, ir.VectorType(element, LANES))
+
+
+@_operation
+def load(_: Any, array: Any, start: Any) -> Any:  # noqa: ANN401
+    """Return the `LANES` elements from flat index `start` on."""
+    kind = LanesType(array.dtype)
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ANN401
+        place = _place(context, builder, signature.args[0], args)
+        return builder.load(place, align=array.dtype.bitwidth // 8)
+
+    return kind(array, types.intp), generate
+
+
+@_operation
+def store(_: Any, array: Any, start: Any, vector: Any) -> Any:  # noqa: ANN401
+    """Overwrite the `LANES` elements from flat index `start` on."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ANN401
+        place = _place(context, builder, signature.args[0], args)
+        builder.store(args[2], place, align=array.dtype.bitwidth // 8)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, vector), generate
+
+
+@_operation
+def zeros(_: Any, array: Any) -> Any:  # noqa: ANN401
+    """Return a vector of zeros of the array's dtype."""
+    kind = LanesType(array.dtype)
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ANN401
+        return ir.Constant(context.get_value_type(kind), None)
+
+    return kind(array), generate
+
+
+@_operation
+def root(_: Any, vector: Any) -> Any:  # noqa: ANN401
+    """Return the square root of every lane."""
+    return vector(vector), _call("llvm.sqrt", 1)
+
+
+@_operation
+def power(_: Any, vector: Any, exponent: Any) -> Any:  # noqa: ANN401
+    """Return every lane raised to a scalar exponent; slow, a lane at a time."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ANN401
+        call = _call("llvm.pow", 2)
+        return call(context, builder, signature, (args[0], _spread(builder, args[1], args[0].type)))
+
+    return vector(vector, vector.dtype), generate
+
+
+@_operation
+def larger(_: Any, vector: Any, least: Any) -> Any:  # noqa: ANN401
+    """Return every lane, or the scalar `least` where the lane is less."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ANN401
+        bound = _spread(builder, args[1], args[0].type)
+        return builder.select(builder.fcmp_unordered("<", args[0], bound), bound, args[0])
+
+    return vector(vector, vector.dtype), generate
+
+
+def _place(context: Any, builder: Any, kind: Any, args: Any) -> Any:  # noqa: ANN401
+    data = context.make_array(kind)(context, builder, value=args[0]).data
+    lanes = ir.VectorType(data.type.pointee, LANES)
+    return builder.bitcast(builder.gep(data, [args[1]], inbounds=True), lanes.as_pointer())
+
+
+def _spread(builder: Any, scalar: Any, lanes: ir.VectorType) -> Any:  # noqa: ANN401
+    first = builder.insert_element(ir.Constant(lanes, ir.Undefined), scalar, ir.IntType(32)(0))
+    return builder.shuffle_vector(first, first, ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES))
+
+
+def _call(name: str, n_args: int) -> Callable[..., Any]:
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ANN401
+        lanes = args[0].type
+        bits = "f32" if lanes.element == ir.FloatType() else "f64"
+        kind = ir.FunctionType(lanes, [lanes] * n_args)
+        return builder.call(cgutils.get_or_insert_function(builder.module, kind, f"{name}.v{LANES}{bits}"), args)
+
+    return generate
+
+
+def _define(symbol: Callable[..., Any], instruction: str) -> None:
+    """Give an operator its meaning between vectors, and between a vector and a scalar of any precision."""
+
+    @infer_global(symbol)
+    class _Typing(AbstractTemplate):
+        def generic(self, args: Any, _: Any) -> Any:  # noqa: ANN401
+            left, right = args
+            lanes = left if isinstance(left, LanesType) else right
+            others = {type(left), type(right)} - {LanesType}
+            if not isinstance(lanes, LanesType) or not others <= {types.Float}:
+                return None
+            scalar = lanes.dtype
+            return signature(
+                lanes,
+                left if isinstance(left, LanesType) else scalar,
+                right if isinstance(right, LanesType) else scalar,
+            )
+
+    @lower_builtin(symbol, LanesType, LanesType)
+    @lower_builtin(symbol, LanesType, types.Float)
+    @lower_builtin(symbol, types.Float, LanesType)
+    def _lower(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ANN401
+        lanes = next(arg.type for arg in args if isinstance(arg.type, ir.VectorType))
+        whole = (arg if arg.type == lanes else _spread(builder, arg, lanes) for arg in args)
+        return getattr(builder, instruction)(*whole)
+
+
+for _symbol, _instruction in (
+    (operator.add, "fadd"), (operator.sub, "fsub"), (operator.mul, "fmul"), (operator.truediv, "fdiv"),
+):  # fmt: skip
+    _define(_symbol, _instruction)
