@@ -63,9 +63,13 @@ def test_packages_are_known_to_one_layer() -> None:
 
 
 def test_only_storage_opens_files() -> None:
-    # The demo corpus maker writes a corpus folder, the page reads its own template, a pipeline is a file that a person
-    # names, and scores go where asked.
-    excused = {"stages/corpora/demo.py", "stages/reporting/page.py", "flows/spec.py", "flows/cli/inspect.py"}
+    excused = {
+        "stages/corpora/demo.py",  # writes a corpus folder
+        "stages/reporting/page.py",  # reads its own template
+        "stages/dsp/lanes/vector.py",  # stamps machine code with its own sources
+        "flows/spec.py",  # a pipeline is a file that a person names
+        "flows/cli/inspect.py",  # scores go where asked
+    }
     for layer in ("cluster", "flows", "stages"):
         for path in modules(layer):
             if str(path.relative_to(ROOT)) in excused:
