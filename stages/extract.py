@@ -39,7 +39,7 @@ class Extract:
     """
 
     uses: ClassVar[str] = "extract"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     inputs: ClassVar[Mapping[str, Input]] = {"from": Input(kinds=frozenset({Kind.WAVEFORM}))}
 
     preset: str = "paper"

@@ -41,7 +41,7 @@ class _Inverter(ABC):
     """
 
     uses: ClassVar[str]
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     inputs: ClassVar[Mapping[str, Input]] = {"from": _MEL, "start": _START}
 
     magnitude: MagnitudeStart = "nnls"

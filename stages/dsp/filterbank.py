@@ -8,7 +8,6 @@ from typing import Literal
 
 import numpy as np
 import scipy.linalg
-import scipy.sparse
 from numpy.typing import NDArray
 
 from melmill.stages.dsp.melspec import MelSpec
@@ -46,11 +45,6 @@ def mel_bank(spec: MelSpec) -> NDArray[np.float32]:
     (80, 513)
     """
     return _bank(spec.sr, spec.n_fft, spec.n_mels, float(spec.fmin), float(spec.top_hz), spec.htk, spec.norm)
-
-
-def sparse_bank(spec: MelSpec) -> scipy.sparse.csr_matrix:
-    """Return the bank of `spec` as float64, for products whose bytes don't depend on threads; cached: don't write."""
-    return _sparse(spec.sr, spec.n_fft, spec.n_mels, float(spec.fmin), float(spec.top_hz), spec.htk, spec.norm)
 
 
 def band_scale(spec: MelSpec) -> NDArray[np.float64]:
@@ -122,10 +116,3 @@ def _warn_empty(bank: NDArray[np.float32], sr: int, n_fft: int) -> None:
             EmptyBandWarning,
             stacklevel=4,
         )
-
-
-@cache
-def _sparse(
-    sr: int, n_fft: int, n_mels: int, fmin: float, fmax: float, htk: bool, norm: Literal["slaney"] | None
-) -> scipy.sparse.csr_matrix:
-    return scipy.sparse.csr_matrix(_bank(sr, n_fft, n_mels, fmin, fmax, htk, norm), dtype=np.float64)

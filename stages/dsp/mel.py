@@ -5,19 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import scipy.fft
 from numpy.typing import NDArray
 
-from melmill.stages.dsp.filterbank import sparse_bank
 from melmill.stages.dsp.melspec import MelSpec
 from melmill.stages.dsp.pcen import pcen
-from melmill.stages.dsp.stft import Stft
-from melmill.stages.dsp.undo import window_norm
 from melmill.stages.errors import StageError, Unusable
 from melmill.stages.stage import as_float
-
-# Worked on at a time: frames and spectra of 1024 samples then take 384 KiB and stay in a core's L2 cache.
-_BLOCK_FRAMES = 16
 
 
 def mel_spectrogram(y: NDArray[Any], spec: MelSpec) -> NDArray[np.float32]:
@@ -51,7 +44,9 @@ def mel_spectrogram(y: NDArray[Any], spec: MelSpec) -> NDArray[np.float32]:
     (80, 63)
     """
     _check(y, spec)
-    bands = _bands(as_float(y), spec)
+    from melmill.stages.dsp.compiled.mel import mel_bands  # here, as it imports numba
+
+    bands = mel_bands(as_float(y), spec)
     if not np.isfinite(bands).all():
         raise Unusable("the waveform holds samples that are not finite, or far outside [-1, 1]")
     return from_bands(bands, spec)
@@ -73,32 +68,6 @@ def from_bands(bands: NDArray[np.float32], spec: MelSpec) -> NDArray[np.float32]
     if spec.clip is not None:
         np.clip(values, *spec.clip, out=values)
     return values.astype(np.float32)
-
-
-def _bands(y: NDArray[np.float32], spec: MelSpec) -> NDArray[np.float32]:
-    # Single precision would leave quiet bins of loud frames with 3 digits: a log shows that (2e-4 nats on speech).
-    stft = Stft(spec.stft, np.float64)
-    frames, bank = stft.frames(y), sparse_bank(spec)
-    window = stft.window / window_norm(spec)
-    bands = np.empty((spec.n_mels, len(frames)), dtype=np.float32)
-    for start in range(0, len(frames), _BLOCK_FRAMES):
-        stop = start + _BLOCK_FRAMES
-        D = scipy.fft.rfft(frames[start:stop] * window, axis=-1)
-        # A sparse product sums each band in one order; BLAS does not, its bytes change with threads and shapes.
-        bands[:, start:stop] = bank @ _magnitude(D, spec).T
-    return bands
-
-
-def _magnitude(D: NDArray[np.complex128], spec: MelSpec) -> NDArray[np.float64]:
-    """Return ``sqrt(re^2 + im^2 + eps) ** power``; `np.abs` would round differently from processor to processor."""
-    S = np.square(D.real)
-    S += np.square(D.imag)
-    if spec.eps:
-        S += spec.eps
-    if spec.power == 2:
-        return S
-    np.sqrt(S, out=S)
-    return S if spec.power == 1 else np.power(S, spec.power, out=S)
 
 
 def _compressed(bands: NDArray[np.float64], spec: MelSpec) -> NDArray[np.float64]:

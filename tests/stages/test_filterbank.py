@@ -14,7 +14,6 @@ from melmill.stages.dsp.filterbank import (
     band_scale,
     bank_norm,
     mel_bank,
-    sparse_bank,
 )
 from melmill.stages.dsp.melspec import MelSpec
 from melmill.stages.dsp.presets import preset, preset_names
@@ -68,10 +67,6 @@ def test_bank_is_made_once_per_bank_and_cant_be_written() -> None:
 @pytest.mark.parametrize("field", [{"sr": 24000}, {"n_fft": 2048}, {"n_mels": 40}, {"fmin": 1.0}, {"htk": True}])
 def test_every_field_that_matters_makes_another_bank(field: dict[str, Any]) -> None:
     assert not np.array_equal(mel_bank(MelSpec(**field)), mel_bank(MelSpec()))
-
-
-def test_sparse_bank_is_the_bank() -> None:
-    np.testing.assert_array_equal(sparse_bank(MelSpec()).toarray(), mel_bank(MelSpec()))
 
 
 def test_band_scale_turns_peaks_of_one_into_slaneys() -> None:
