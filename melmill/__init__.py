@@ -53,8 +53,8 @@ def invert(
     spec: MelSpec | None = None,
     *,
     preset: str | None = None,
-    method: str = "admm",
-    n_iter: int = 100,
+    method: str = "auto",
+    n_iter: int | None = None,
     start: str | NDArray[Any] = "pghi",
     length: int | None = None,
     seed: int = 0,
@@ -68,8 +68,9 @@ def invert(
     spec, preset
         How `M` was made, as in `mel`.
     method : str
-        ``griffin_lim``, ``admm_gla``, ``raar``, ``ipalm``, ``admm`` or ``pghi``.
-    n_iter : int
+        ``auto``, ``griffin_lim``, ``admm_gla``, ``raar``, ``ipalm``, ``admm`` or ``pghi``.
+    n_iter : int or None
+        None: 100, or what the `quality` of ``auto`` costs.
     start : str or ndarray
         Starting phase: ``random``, ``zero``, ``pghi``, or that of a waveform ``(n_samples,)``.
     length : int or None
@@ -77,7 +78,7 @@ def invert(
     seed : int
         Of random phases.
     **parameters
-        The method's own, such as ``momentum=0.99`` or ``rho=0.1``.
+        The method's own, such as ``momentum=0.99``, ``rho=0.1`` or, of ``auto``, ``quality="best"``.
 
     Returns
     -------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,14 @@ METHODS: Mapping[str, type[Any]] = {
     "ipalm": solvers.Ipalm,
     "raar": solvers.Raar,
 }
+
+_PARAMETERS: Mapping[str, Collection[str]] = {
+    "auto": ("quality",),
+    **{name: tuple(method.__dataclass_fields__) for name, method in METHODS.items()},
+    "pghi": (),
+}
+
+_N_ITER = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,13 +53,13 @@ class Inversion:
 def invert(
     M: NDArray[Any],
     spec: MelSpec,
-    method: str = "admm",
-    n_iter: int = 100,
+    method: str = "auto",
+    n_iter: int | None = None,
     start: str | NDArray[Any] = "pghi",
     magnitude: MagnitudeStart = "nnls",
     length: int | None = None,
     seed: int = 0,
-    **parameters: float,
+    **parameters: Any,  # noqa: ANN401 - each method has its own
 ) -> NDArray[np.float32]:
     """Return a waveform whose mel spectrogram is near M.
 
@@ -60,10 +68,11 @@ def invert(
     M : ndarray of float, shape (n_mels, n_frames)
         Mel as made by `spec`; logs and the like are undone first.
     spec : MelSpec
-    method : {"admm", "admm_gla", "griffin_lim", "ipalm", "raar", "pghi"}
-        ``"pghi"`` is the integrated phase alone, with no iterations.
-    n_iter : int
-        Number of iterations.
+    method : {"auto", "admm", "admm_gla", "griffin_lim", "ipalm", "raar", "pghi"}
+        ``"auto"`` is the best for its time, at present ADMM with a swinging penalty; ``"pghi"`` the integrated phase
+        alone, with no iterations.
+    n_iter : int, optional
+        Number of iterations; by default 100, of ``"auto"`` what its `quality` costs.
     start : {"pghi", "random", "zero"} or ndarray of float, shape (n_samples,)
         Starting phase, or a waveform to take it from.
     magnitude : {"nnls", "pinv"}
@@ -72,9 +81,10 @@ def invert(
         Samples of the result; by default the fewest that give M's frames.
     seed : int
         Of the random phases.
-    **parameters : float
+    **parameters : float or str
         The method's own: `momentum` (griffin_lim), `rho` (admm_gla, admm), `lam` (admm, ipalm), `alpha` (ipalm),
-        `beta` (raar).
+        `beta` (raar), `schedule` (admm),
+        `quality` (auto: ``"draft"``, ``"good"`` or ``"best"``, 20, 50 or 200 iterations).
 
     Returns
     -------
@@ -89,11 +99,9 @@ def invert(
     Unusable
         A value is not finite, or `length` does not give M's frames.
     """
-    if method == "pghi":
-        recipe = Recipe(method=_solver(None, parameters), n_iter=0, start="pghi", magnitude=magnitude, seed=seed)
-    else:
-        solver = _solver(method, parameters)
-        recipe = Recipe(method=solver, n_iter=n_iter, start=start, magnitude=magnitude, seed=seed)
+    solver, default = _solver(method, parameters)
+    n_iter = default if n_iter is None or solver is None else n_iter
+    recipe = Recipe(method=solver, n_iter=n_iter, start=start, magnitude=magnitude, seed=seed)
     return solve(M, spec, recipe, length).y
 
 
@@ -123,21 +131,23 @@ def shortest_length(spec: MelSpec, n_frames: int) -> int:
     return max(1, (n_frames - 1) * spec.hop_length + spec.n_fft - 2 * spec.stft.pad)
 
 
-def _solver(method: str | None, parameters: Mapping[str, float]) -> solvers.Method | None:
-    if method is None:
-        if parameters:
-            raise ParameterError(next(iter(parameters)), "is no parameter of 'pghi', which has none")
-        return None
-    if method not in METHODS:
-        near = difflib.get_close_matches(method, METHODS, n=1)
+def _solver(method: str, parameters: Mapping[str, Any]) -> tuple[solvers.Method | None, int]:
+    """Return a method, None for PGHI alone, and its default number of iterations."""
+    if method not in _PARAMETERS:
+        near = difflib.get_close_matches(method, _PARAMETERS, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ParameterError("method", f"must be one of {', '.join([*METHODS, 'pghi'])}, got {method!r}{hint}")
-    known = METHODS[method].__dataclass_fields__
+        raise ParameterError("method", f"must be one of {', '.join(_PARAMETERS)}, got {method!r}{hint}")
+    known = _PARAMETERS[method]
     for name in parameters:
         if name not in known:
-            raise ParameterError(name, f"is no parameter of {method!r}, which has {', '.join(known)}")
+            what = f"which has {', '.join(known)}" if known else "which has none"
+            raise ParameterError(name, f"is no parameter of {method!r}, {what}")
+    if method == "pghi":
+        return None, 0
+    if method == "auto":
+        return solvers.auto(**parameters)
     solver: solvers.Method = METHODS[method](**parameters)
-    return solver
+    return solver, _N_ITER
 
 
 def _trace(misfits: Sequence[float], linear: NDArray[Any]) -> Mapping[str, NDArray[Any]]:

@@ -134,6 +134,32 @@ class _Iterative(_Inverter):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Invert(_Inverter):
+    """The best inversion for its time: at present ADMM from PGHI's phase with a swinging penalty.
+
+    Parameters
+    ----------
+    quality : {"draft", "good", "best"}
+        What to spend: 20, 50 or 200 iterations.
+    """
+
+    uses: ClassVar[str] = "invert"
+    inputs: ClassVar[Mapping[str, Input]] = {"from": _MEL}
+    quality: solvers.Quality = "good"
+
+    def __post_init__(self) -> None:
+        """Check the quality."""
+        solvers.auto(self.quality)
+        super().__post_init__()
+
+    def recipe(self, start: NDArray[Any] | None, seed: int) -> Recipe:
+        """Return how to invert an utterance of that seed; there is no port `start`."""
+        del start
+        method, n_iter = solvers.auto(self.quality)
+        return Recipe(method=method, n_iter=n_iter, magnitude=self.magnitude, seed=(seed, self.seed), trace=self.trace)
+
+
+@dataclass(frozen=True, kw_only=True)
 class GriffinLim(_Iterative):
     """Griffin-Lim on a fixed magnitude; with `momentum` (0.99) the fast variant."""
 
@@ -191,18 +217,19 @@ class Admm(_Iterative):
     """ADMM on magnitude and phase (Masuyama 2024).
 
     `lam` is for a bank of unit spectral norm: multiply a paper's by ``||E||_2^2``. By default it starts from PGHI's
-    phase, which saves half the iterations.
+    phase, which saves half the iterations; ``schedule: swing`` saves two thirds of the rest.
     """
 
     uses: ClassVar[str] = "admm"
     start: str = "pghi"
     lam: float = solvers.Admm.lam
     rho: float = solvers.Admm.rho
+    schedule: Literal["constant", "swing"] = solvers.Admm.schedule
 
     @property
     def method(self) -> solvers.Method:
         """The method with its parameters."""
-        return solvers.Admm(lam=self.lam, rho=self.rho)
+        return solvers.Admm(lam=self.lam, rho=self.rho, schedule=self.schedule)
 
 
 @dataclass(frozen=True, kw_only=True)

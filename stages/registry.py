@@ -20,6 +20,7 @@ _BUILT_IN = {
     "aggregate": "melmill.stages.aggregate:Aggregate",
     "extract": "melmill.stages.extract:Extract",
     "griffin_lim": "melmill.stages.inverters:GriffinLim",
+    "invert": "melmill.stages.inverters:Invert",
     "ipalm": "melmill.stages.inverters:Ipalm",
     "librispeech": "melmill.stages.librispeech:LibriSpeech",
     "pghi": "melmill.stages.inverters:Pghi",

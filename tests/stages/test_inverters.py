@@ -15,7 +15,7 @@ from melmill.stages.dsp.mel import mel_spectrogram
 from melmill.stages.dsp.melspec import MelSpec, Pcen
 from melmill.stages.errors import ContractError, ParameterError
 from melmill.stages.inversion import invert
-from melmill.stages.inverters import Admm, AdmmGla, GriffinLim, Ipalm, Pghi, Raar
+from melmill.stages.inverters import Admm, AdmmGla, GriffinLim, Invert, Ipalm, Pghi, Raar
 from melmill.stages.registry import stage_class
 from melmill.stages.stage import Item, Mel, Outcome, Scores, Stage, UtteranceStage, Waveform
 from melmill.storage.utterance import Utterance
@@ -85,6 +85,15 @@ def test_an_outcome_does_not_depend_on_its_neighbours(name: str, spec: MelSpec, 
     assert together == alone[::-1]
 
 
+def test_invert_is_the_automatic_method(voice: NDArray[np.float32]) -> None:
+    mine = array(run(Invert(quality="draft"), [item(voice)])[0])
+    named = Admm(lam=85.8, schedule="swing", n_iter=20)
+    assert mine.tobytes() == array(run(named, [item(voice)])[0]).tobytes()
+    assert Invert().identity()["quality"] == "good"
+    with pytest.raises(ParameterError, match="quality must be one of 'draft', 'good', 'best', got 'fine'"):
+        Invert(quality="fine")  # type: ignore[arg-type]
+
+
 def test_random_phase_depends_on_both_seeds(voice: NDArray[np.float32]) -> None:
     def bytes_of(stage_seed: int, item_seed: int) -> bytes:
         stage = GriffinLim(n_iter=1, seed=stage_seed)
@@ -123,7 +132,7 @@ def test_a_nodes_waveforms_start_the_iteration(voice: NDArray[np.float32]) -> No
     product = stage.produces({"from": [mel], "start": [wave]})
     outcome = stage.process([item(voice, start=pcm)], {"from": mel, "start": wave}, product)[0]
     start = pcm.astype(np.float32) / 32768
-    expected = invert(mel_spectrogram(voice, PAPER), PAPER, n_iter=5, start=start, length=voice.size)
+    expected = invert(mel_spectrogram(voice, PAPER), PAPER, "admm", 5, start, length=voice.size)
     assert array(outcome).tobytes() == expected.tobytes()
 
 

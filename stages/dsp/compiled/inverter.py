@@ -101,7 +101,7 @@ def iterate(
     del X, Y
     at_once = _UNINTERRUPTED if watch is None else 1
     for done in range(0, n_iter, at_once):
-        solver.run(method, min(at_once, n_iter - done), projection.sweep, state, bank)
+        solver.run(method, range(done, min(done + at_once, n_iter)), n_iter, projection.sweep, state, bank)
         if watch is not None:
             watch()
 
