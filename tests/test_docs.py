@@ -21,6 +21,7 @@ from melmill.storage.utterance import Utterance
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PIPELINES = sorted([ROOT / "pipeline.yaml", *ROOT.glob("flows/*.yaml"), *ROOT.glob("benchmarks/*.yaml")])
 
 
 def test_every_metric_and_status_is_explained() -> None:
@@ -79,8 +80,6 @@ def test_stages_and_presets_are_listed() -> None:
     assert len(preset_names()) >= 20
 
 
-@pytest.mark.parametrize(
-    "path", sorted([ROOT / "pipeline.yaml", *(ROOT / "flows").glob("*.yaml")]), ids=lambda p: p.name
-)
+@pytest.mark.parametrize("path", PIPELINES, ids=lambda path: path.name)
 def test_pipelines_that_ship_are_sound(path: Path) -> None:
     assert build_graph(load(path))

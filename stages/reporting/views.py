@@ -74,7 +74,8 @@ def of_map(found: Results, sweep: Sweep) -> Grid:
 
 def _means(found: Results, nodes: Sequence[str]) -> Grid:
     whole = found.summary[(found.summary["level"] == "all") & found.summary["node"].isin(nodes)]
-    metrics = list(dict.fromkeys(whole["metric"]))
+    metrics, rated = list(dict.fromkeys(whole["metric"])), set(whole["node"])
+    nodes = [node for node in nodes if node in rated]
     counts = set(whole["n"]) if not (whole["n_failed"].any() or whole["uneven"].any()) else set()
     alike = len(counts) == 1
     cells = {(row["node"], row["metric"]): _mean(row, found, counted=not alike) for row in whole.to_dict("records")}
@@ -85,7 +86,6 @@ def _means(found: Results, nodes: Sequence[str]) -> Grid:
             *(cells.get((node, metric), _none("not asked for")) for metric in metrics),
         ]
         for node in nodes
-        if node in set(whole["node"])
     ]
     over = f"{counts.pop():,} utterances" if alike else "utterances"
     return Grid(
