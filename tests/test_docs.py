@@ -42,6 +42,13 @@ def test_the_readme_pipeline_is_one(tmp_path: Path) -> None:
     assert len(nodes["report"].inputs["from"]) == 5
 
 
+def test_the_readme_folders_are_ingest_nodes(tmp_path: Path) -> None:
+    (nodes,) = re.findall(r"```yaml\n( .*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+    path = tmp_path / "pipeline.yaml"
+    path.write_text(f"name: x\nstore: x\nstages:\n{nodes}")
+    assert {node.stage.uses for node in build_graph(load(path)).values()} == {"audio_folder"}
+
+
 def test_the_readme_stage_works() -> None:
     (code,) = re.findall(r"```python\n(from collections.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
     namespace: dict[str, Any] = {"__name__": "readme"}

@@ -77,11 +77,14 @@ def _of_family(name: str, family: Sequence[Made]) -> list[Sweep]:
     axes = sorted(numbers, key=lambda key: -len(_distinct(family, key)))[:2]
     rest = [key for key in differing if key not in axes]
     common = set[str].intersection(*(set(one.inputs) for one in family))
-    parts: dict[str, list[Made]] = {}
+    parts: dict[tuple[str, ...], list[Made]] = {}
     for one in family:
         told = [f"{key}={one.parameters[key]}" for key in rest] + [node for node in one.inputs if node not in common]
-        parts.setdefault(f"{name}[{','.join(told)}]" if told else name, []).append(one)
-    return [sweep for label, part in parts.items() if (sweep := _sweep(label, part, axes))]
+        parts.setdefault(tuple(told), []).append(one)
+    # What a node's own name does not say (a spec that follows from its input) is left unsaid.
+    labels = {told: ",".join(piece for piece in told if piece in part[0].name) for told, part in parts.items()}
+    named = {told: f"{name}[{label}]" if label else name for told, label in labels.items()}
+    return [sweep for told, part in parts.items() if (sweep := _sweep(named[told], part, axes))]
 
 
 def _sweep(name: str, part: Sequence[Made], axes: Sequence[str]) -> Sweep | None:

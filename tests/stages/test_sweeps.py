@@ -83,6 +83,12 @@ FIVE = [10, 20, 50, 100, 200]
             fanned("admm", source="a", n_iter=FIVE) + fanned("admm", source="b", n_iter=FIVE),
             [("admm[a]", ("n_iter",), 5), ("admm[b]", ("n_iter",), 5)],
         ),
+        # What follows from an input goes unsaid.
+        (
+            fanned("gla", source="a", n_iter=FIVE, spec={"n_mels": 40})
+            + fanned("gla", source="b", n_iter=FIVE, spec={"n_mels": 80}),
+            [("gla[a]", ("n_iter",), 5), ("gla[b]", ("n_iter",), 5)],
+        ),
         # Of three numbers the two with the most values make the map.
         (
             fanned("admm", n_iter=[5, 10], lam=[1.0, 2.0, 3.0], rho=[0.1, 0.2, 0.3]),
