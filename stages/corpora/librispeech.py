@@ -109,7 +109,7 @@ def parse_speakers(table: str) -> dict[str, Speaker]:
 
 def _speakers(tree: CorpusTree, chosen: Sequence[Found], paths: Set[str]) -> dict[str, Speaker]:
     """Read the table of speakers beside the subsets, where there is one."""
-    corpus = _corpus(chosen[0])
+    corpus = _subset(chosen[0]).rpartition("/")[0]
     path = f"{corpus}/{SPEAKERS}" if corpus else SPEAKERS
     return parse_speakers(transcript(tree, path)) if path in paths else {}
 
@@ -132,9 +132,9 @@ def _matches(files: Iterable[SourceFile]) -> Iterator[Found]:
             yield Found(file, match["id"], subset, match["speaker"], match["chapter"])
 
 
-def _corpus(found: Found) -> str:
-    """Return the folder that holds the subsets, empty for the root itself."""
-    return found.file.path.rsplit("/", maxsplit=3)[0].rpartition("/")[0]
+def _subset(found: Found) -> str:
+    """Return the path of the subset's folder."""
+    return found.file.path.rsplit("/", maxsplit=3)[0]
 
 
 def _check_root(found: Sequence[Found], n_files: int, root: str) -> None:
@@ -148,7 +148,8 @@ def _check_root(found: Sequence[Found], n_files: int, root: str) -> None:
             f"must be the folder that holds the subsets, got {root!r}, which is one subset: "
             "set root to the folder above it and subsets to its name",
         )
-    corpora = sorted({_corpus(f) or "." for f in found})
+    subsets = {_subset(f) for f in found}
+    corpora = sorted({subset.rpartition("/")[0] or "." for subset in subsets})
     if len(corpora) > 1:
         raise ParameterError(
             "root", f"must hold one corpus, got {root!r} with several: choose one of {', '.join(corpora)}"
