@@ -18,6 +18,7 @@ _BUILT_IN = {
     "admm": "melmill.stages.inverters:Admm",
     "admm_gla": "melmill.stages.inverters:AdmmGla",
     "aggregate": "melmill.stages.aggregate:Aggregate",
+    "audio_folder": "melmill.stages.audio_folder:AudioFolder",
     "extract": "melmill.stages.extract:Extract",
     "griffin_lim": "melmill.stages.inverters:GriffinLim",
     "invert": "melmill.stages.inverters:Invert",
