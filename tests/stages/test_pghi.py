@@ -85,7 +85,7 @@ def test_long_recordings_are_integrated_in_segments(
     monkeypatch.undo()
     alone = np.concatenate([pghi(Y[:, :32]), pghi(Y[:, 32:])], axis=1)
     # Bins fainter than that are random where they are in the whole.
-    audible = 1e-3 * Y.max() < Y
+    audible = 1e-4 * Y.max() < Y
     assert np.mean(audible) > 0.4
     np.testing.assert_array_equal(phase[audible], alone[audible])
 

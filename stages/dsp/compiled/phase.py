@@ -19,9 +19,9 @@ from melmill.stages.dsp.recipe import Seed
 # gamma / win_length^2 (Prusa et al. 2017, table of window constants).
 _HANN_GAMMA = 0.25645
 
-# Bins 60 dB below the loudest say little of phase: to go on to -120 dB (Prusa et al. 2017) takes three times as long
-# and changes no score by more than its error.
-_TOLERANCE = 1e-3
+# Bins 80 dB below the loudest say little of phase: to go on to -120 dB (Prusa et al. 2017) takes twice as long and
+# changes no score by more than its error.
+_TOLERANCE = 1e-4
 
 # About 4 s at a hop of 16 ms: what integration hops about in then nearly stays in a core's cache, and a quiet passage
 # is judged by its own loudest bin. A tenth of that begins to cost quality.
@@ -54,7 +54,7 @@ def pghi(Y: NDArray[Any], n_frames: int, params: StftParams, seed: Seed) -> NDAr
 
     The phase of an STFT with a Gaussian window follows from its log magnitude's slopes; the Hann window is taken for
     the Gaussian nearest to it. Integration starts at the loudest bin and goes to louder neighbours first, in segments
-    of `_SEGMENT_FRAMES`. Bins of less than a thousandth of a segment's loudest get random phase.
+    of `_SEGMENT_FRAMES`. Bins 80 dB below a segment's loudest get random phase.
 
     Parameters
     ----------
