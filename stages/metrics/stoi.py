@@ -89,7 +89,7 @@ def estoi(pair: Envelopes | None) -> Measured:
 
 
 def _n_segments(pair: Envelopes) -> int:
-    return pair.x.shape[1] - _PADDING - _SEGMENT + 1
+    return int(pair.x.shape[1]) - _PADDING - _SEGMENT + 1
 
 
 def _at_10_khz(y: NDArray[Any], sr: int) -> NDArray[np.float64]:
