@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -170,6 +171,31 @@ def test_one_frame_is_inverted(method: str, n_samples: int) -> None:
     assert y.shape == (n_samples,)
     assert np.isfinite(y).all()
     assert y.any()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_bytes_do_not_depend_on_threads(method: str, voice: Float32) -> None:
+    mels = [mel_spectrogram(y, PAPER) for y in (voice, voice[:9000], voice[3000:])]
+
+    def inverted(M: Float32) -> bytes:
+        return invert(M, PAPER, method, n_iter=12, start="random").tobytes()
+
+    alone = [inverted(M) for M in mels]
+    with ThreadPoolExecutor(3) as pool:
+        assert list(pool.map(inverted, mels)) == alone
+
+
+def test_an_hour_is_inverted_whole(voice: Float32) -> None:
+    y = np.tile(voice, 3600)
+    M = mel_spectrogram(y, PAPER)
+    estimate = invert(M, PAPER, "admm", 2, magnitude="pinv", length=y.size)
+    second = slice(1800 * 16000, 1801 * 16000)
+    assert np.isfinite(estimate).all()
+    assert estimate.size == y.size
+    # Every second is inverted as any other: integration in segments begins anew.
+    here = scm_db(estimate[second], y[second])
+    assert here < -10
+    assert scm_db(estimate[-16000:], y[-16000:]) == pytest.approx(here, abs=1.5)
 
 
 def test_trace_of_silence_is_undefined() -> None:
