@@ -38,7 +38,7 @@ def test_the_readme_pipeline_is_one(tmp_path: Path) -> None:
     path = tmp_path / "pipeline.yaml"
     path.write_text(text)
     nodes = build_graph(load(path))
-    assert "admm[n_iter=50]" in nodes
+    assert "best[quality=good]" in nodes
     assert len(nodes["report"].inputs["from"]) == 5
 
 
