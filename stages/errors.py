@@ -21,3 +21,7 @@ class ContractError(StageError):
 
 class Unusable(StageError):
     """One utterance can't be processed; its message is the reason shown in quarantine."""
+
+
+class DeviceMissing(StageError):
+    """This process lacks the device that a stage asks for; no utterance is to blame."""
