@@ -24,4 +24,4 @@ class Unusable(StageError):
 
 
 class DeviceMissing(StageError):
-    """This process lacks the device that a stage asks for; no utterance is to blame."""
+    """The device that a stage asks for is not in this process; no utterance is to blame."""

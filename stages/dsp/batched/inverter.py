@@ -54,7 +54,7 @@ def invert_linears(
     spec : MelSpec
         Of the framing and the bank.
     device : str
-        ``"cuda"``, ``"cuda:1"``, ... or ``"cpu"``.
+        ``"cuda"`` or ``"cpu"``, as torch names them.
     memory_bytes : int, optional
         What a batch may take of the device's memory. By default 4 GiB, on CUDA at most 80 % of what is free.
 
@@ -148,9 +148,10 @@ class _Work:
         if self.recipe.trace:
             watch()
         if self.recipe.method is not None:
-            made = iteration(self.recipe.method, Start(X, projection.analyse(), Y, M), bank, self.place)
-            del X, Y
-            iterate(made, projection, self.recipe.n_iter, self.place, watch if self.recipe.trace else None)
+            start = Start(X, projection.analyse(), Y, M)
+            made = iteration(self.recipe.method, self.recipe.n_iter, start, bank, self.place)
+            del X, Y, start
+            iterate(made, projection, self.place, watch if self.recipe.trace else None)
         scaled = (torch.stack(misfits, 1) * bank.norm**2).tolist() if misfits else [[] for _ in rows]
         return list(zip(projection.samples, scaled, strict=True))
 

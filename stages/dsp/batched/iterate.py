@@ -13,24 +13,22 @@ from melmill.stages.dsp.batched.projection import Projection
 
 
 def iterate(
-    iteration: Iteration,
-    projection: Projection,
-    n_iter: int,
-    place: Placement,
-    watch: Callable[[], None] | None = None,
+    iteration: Iteration, projection: Projection, place: Placement, watch: Callable[[], None] | None = None
 ) -> None:
-    """Iterate on the projection's signals; `watch` is called after every iteration."""
+    """Make all iterations on the projection's signals; `watch` is called after every one."""
     step = place.kernel(iteration.step)
     state = [packed(part) if place.fused and part.is_complex() else part for part in iteration.state]
+    now = torch.empty_like(iteration.parameters[0])
 
     def once() -> None:
         Z = projection.analyse()
-        step(packed(Z) if place.fused else Z, *state, *iteration.rest)
+        step(packed(Z) if place.fused else Z, *state, *iteration.rest, now)
         del Z
         projection.synthesise(iteration.state[0])
 
     again = once
-    for done in range(n_iter):
+    for done, parameters in enumerate(iteration.parameters):
+        now.copy_(parameters)
         if done == 1 and place.device.type == "cuda":
             again = _graph(once).replay
         again()

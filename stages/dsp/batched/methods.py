@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -40,50 +41,57 @@ class Iteration:
     Parameters
     ----------
     step : callable
-        Called with Z, the state and the rest.
+        Called with Z, the state, the rest, and its row of `parameters`.
     state : tuple of Tensor
         What a step overwrites: first the spectrum that is projected next.
     rest : tuple
-        What it only reads: magnitude or mels, the bank, and the method's parameters, which are tensors so that
-        another value needs no other kernel.
+        What it only reads: magnitude or mels, and the bank.
+    parameters : Tensor, shape (n_iter, n_parameters)
+        The method's own, for every iteration; as they are no constants, other values need no other kernel.
     """
 
     step: Callable[..., None]
     state: tuple[Tensor, ...]
     rest: tuple[Any, ...]
+    parameters: Tensor
 
 
-def iteration(method: solvers.Method, start: Start, bank: Bank, place: Placement) -> Iteration:
-    """Return a method about to make its first step."""
-    made: Iteration = _METHODS[type(method)](method, start, bank, place)
-    return made
+def iteration(method: solvers.Method, n_iter: int, start: Start, bank: Bank, place: Placement) -> Iteration:
+    """Return a method about to make the first of `n_iter` steps."""
+    prepare, columns = _METHODS[type(method)]
+    step, state, rest = prepare(method, start, bank, place)
+    parameters = np.stack([np.broadcast_to(column, n_iter) for column in columns(method, n_iter)], axis=1)
+    return Iteration(step=step, state=state, rest=rest, parameters=place.tensor(parameters))
 
 
-def _griffin_lim(method: solvers.GriffinLim, start: Start, bank: Bank, place: Placement) -> Iteration:
-    del bank
+Prepared = tuple[Callable[..., None], tuple[Tensor, ...], tuple[Any, ...]]
+
+
+def _griffin_lim(method: solvers.GriffinLim, start: Start, bank: Bank, place: Placement) -> Prepared:
+    del bank, place
     if method.momentum == 0:
-        return Iteration(step=griffin_lim_step, state=(start.X,), rest=(start.Y,))
-    rest = (start.Y, place.tensor(method.momentum))
-    return Iteration(step=fast_griffin_lim_step, state=(start.X, start.Z), rest=rest)
+        return griffin_lim_step, (start.X,), (start.Y,)
+    return fast_griffin_lim_step, (start.X, start.Z), (start.Y,)
 
 
-def griffin_lim_step(Z: Tensor, X: Tensor, Y: Tensor) -> None:
+def griffin_lim_step(Z: Tensor, X: Tensor, Y: Tensor, momentum: Tensor) -> None:
     """Impose the magnitude."""
+    del momentum
     Psi = parts(Z)
     store(X, Psi.times(Y / Psi.modulus()))
 
 
-def fast_griffin_lim_step(Z: Tensor, X: Tensor, Z_old: Tensor, Y: Tensor, alpha: Tensor) -> None:
-    """Impose the magnitude on ``Z + alpha (Z - Z_old)``."""
+def fast_griffin_lim_step(Z: Tensor, X: Tensor, Z_old: Tensor, Y: Tensor, momentum: Tensor) -> None:
+    """Impose the magnitude on ``Z + momentum (Z - Z_old)``."""
     new = parts(Z)
-    Psi = new + (new - parts(Z_old)).times(alpha)
+    Psi = new + (new - parts(Z_old)).times(momentum)
     store(X, Psi.times(Y / Psi.modulus()))
     store(Z_old, new)
 
 
-def _admm_gla(method: solvers.AdmmGla, start: Start, bank: Bank, place: Placement) -> Iteration:
-    del bank
-    return Iteration(step=admm_gla_step, state=(start.Z,), rest=(start.Y, place.tensor(method.rho)))
+def _admm_gla(method: solvers.AdmmGla, start: Start, bank: Bank, place: Placement) -> Prepared:
+    del method, bank, place
+    return admm_gla_step, (start.Z,), (start.Y,)
 
 
 def admm_gla_step(Z: Tensor, D: Tensor, Y: Tensor, rho: Tensor) -> None:
@@ -95,10 +103,9 @@ def admm_gla_step(Z: Tensor, D: Tensor, Y: Tensor, rho: Tensor) -> None:
     store(D, Psi.times((Y + rho * modulus) / (1 + rho) / modulus) - V)
 
 
-def _raar(method: solvers.Raar, start: Start, bank: Bank, place: Placement) -> Iteration:
-    del bank
-    state = (torch.empty_like(start.X), start.X)
-    return Iteration(step=raar_step, state=state, rest=(start.Y, place.tensor(method.beta)))
+def _raar(method: solvers.Raar, start: Start, bank: Bank, place: Placement) -> Prepared:
+    del method, bank, place
+    return raar_step, (torch.empty_like(start.X), start.X), (start.Y,)
 
 
 def raar_step(Z: Tensor, R: Tensor, X: Tensor, Y: Tensor, beta: Tensor) -> None:
@@ -110,16 +117,16 @@ def raar_step(Z: Tensor, R: Tensor, X: Tensor, Y: Tensor, beta: Tensor) -> None:
     store(X, new)
 
 
-def _ipalm(method: solvers.Ipalm, start: Start, bank: Bank, place: Placement) -> Iteration:
-    parameters = place.tensor(method.alpha), place.tensor(method.lam)
-    rest = (start.M, bands_of(bank, place), bank.power, *parameters)
-    return Iteration(step=ipalm_step, state=(torch.empty_like(start.X), start.X, start.Y), rest=rest)
+def _ipalm(method: solvers.Ipalm, start: Start, bank: Bank, place: Placement) -> Prepared:
+    del method
+    return ipalm_step, (torch.empty_like(start.X), start.X, start.Y), (start.M, bands_of(bank, place), bank.power)
 
 
 def ipalm_step(
-    Z: Tensor, X: Tensor, Z_old: Tensor, Y: Tensor, M: Tensor, E: Bands, power: float, alpha: Tensor, lam: Tensor
+    Z: Tensor, X: Tensor, Z_old: Tensor, Y: Tensor, M: Tensor, E: Bands, power: float, parameters: Tensor
 ) -> None:
     """Make the Y-update of one iteration, then the X-update of the next."""
+    alpha, lam = parameters.unbind()
     new = parts(Z)
     W = Y - E.spread(misfit(Y, Y, M, E, power))
     magnitude = torch.relu(new.modulus() + lam * W) / (1 + lam)
@@ -129,18 +136,21 @@ def ipalm_step(
     Y.copy_(magnitude)
 
 
-def _admm(method: solvers.Admm, start: Start, bank: Bank, place: Placement) -> Iteration:
+def _admm(method: solvers.Admm, start: Start, bank: Bank, place: Placement) -> Prepared:
     inverse = resolvent(bank, method.rho / method.lam, place)
-    rest = (start.M, bands_of(bank, place), bank.power, inverse, place.tensor(method.rho))
-    return Iteration(step=admm_step, state=(start.Z, start.Y.clone(), start.Y), rest=rest)
+    return admm_step, (start.Z, start.Y.clone(), start.Y), (start.M, bands_of(bank, place), bank.power, inverse)
 
 
 def admm_step(
-    Z: Tensor, D: Tensor, Phi: Tensor, Y: Tensor, M: Tensor, E: Bands, power: float, inverse: Tensor, rho: Tensor
+    Z: Tensor, D: Tensor, Phi: Tensor, Y: Tensor, M: Tensor, E: Bands, power: float, inverse: Tensor, penalties: Tensor
 ) -> None:
-    """Update ``D = X - V``, Y, and ``Phi = Y + U = 2 Y - Ups``, of which the next step needs but the mel."""
+    """Update ``D = X - V``, Y, and ``Phi = Y + U`` with ``U = Y - Ups``, of which the next step needs but the mel.
+
+    V and U are scaled duals: where rho changes they shrink by as much as it grows.
+    """
+    rho, rescale, rescale_next = penalties.unbind()
     new = parts(Z)
-    V = new - parts(D)
+    V = (new - parts(D)).times(rescale)
     Psi = new + V
     modulus = Psi.modulus()
     X_abs = (Y + rho * modulus) / (1 + rho)  # eq. 15
@@ -148,14 +158,21 @@ def admm_step(
     Ups = Y - E.spread(misfit(Phi, Y, M, E, power) @ inverse)
     magnitude = torch.relu(X_abs + rho * Ups) / (1 + rho)  # eq. 20
     store(D, Psi.times(X_abs / modulus) - V)
-    Phi.copy_(2 * magnitude - Ups)
+    Phi.copy_(magnitude + (magnitude - Ups) * rescale_next)
     Y.copy_(magnitude)
 
 
-_METHODS: Mapping[type[solvers.Method], Any] = {
-    solvers.Admm: _admm,
-    solvers.AdmmGla: _admm_gla,
-    solvers.GriffinLim: _griffin_lim,
-    solvers.Ipalm: _ipalm,
-    solvers.Raar: _raar,
+def _penalties(method: solvers.Admm, n_iter: int) -> tuple[Any, ...]:
+    rhos = method.penalties(n_iter)
+    rescales = np.concatenate([np.ones(1), rhos[:-1] / rhos[1:], np.ones(1)])
+    return rhos, rescales[:-1], rescales[1:]
+
+
+# Of each: what prepares it, and the columns of its parameters, scalars or a value an iteration.
+_METHODS: Mapping[type[solvers.Method], tuple[Callable[..., Prepared], Callable[..., tuple[Any, ...]]]] = {
+    solvers.Admm: (_admm, _penalties),
+    solvers.AdmmGla: (_admm_gla, lambda method, n_iter: (method.rho,)),
+    solvers.GriffinLim: (_griffin_lim, lambda method, n_iter: (method.momentum,)),
+    solvers.Ipalm: (_ipalm, lambda method, n_iter: (method.alpha, method.lam)),
+    solvers.Raar: (_raar, lambda method, n_iter: (method.beta,)),
 }

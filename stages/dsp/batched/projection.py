@@ -28,7 +28,7 @@ class Projection:
 
     Attributes
     ----------
-    signal : Tensor, shape (B, L)
+    signal : Tensor, shape (B, n_hops, hop)
         The current signals with their padding.
     """
 
@@ -41,14 +41,15 @@ class Projection:
     @property
     def samples(self) -> list[NDArray[Any]]:
         """The current signals, each ``(n_samples,)``."""
-        signal, first = self.signal.cpu().numpy(), self.params.pad
+        signal, first = self.signal.flatten(1).cpu().numpy(), self.params.pad
         return [y[first : first + n].copy() for y, n in zip(signal, self.lengths, strict=True)]
 
     def analyse(self) -> Tensor:
         """Return the complex spectra ``(B, T, F)`` of the current signals, 0 past an utterance's own frames."""
         frames = self.signal.new_empty(*self.framing.own.shape[:2], self.params.n_fft)
         self._take(self.signal, self.framing, frames)
-        return torch.fft.rfft(frames)
+        Z: Tensor = torch.fft.rfft(frames)
+        return Z
 
     def synthesise(self, X: Tensor) -> None:
         """Make the current signals the nearest to spectra; sets what X has and no signal does to 0."""
