@@ -18,7 +18,7 @@ def iterate(
     """Make all iterations on the projection's signals; `watch` is called after every one."""
     step = place.kernel(iteration.step)
     state = [packed(part) if place.fused and part.is_complex() else part for part in iteration.state]
-    now = torch.empty_like(iteration.parameters[0])
+    now = iteration.parameters.new_empty(iteration.parameters.shape[1])
 
     def once() -> None:
         Z = projection.analyse()
