@@ -3,37 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from functools import cached_property
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from melmill.stages.dsp.mel import mel_spectrogram
-from melmill.stages.dsp.melspec import Centering, MelSpec, Pcen
-from melmill.stages.dsp.presets import preset
 from melmill.stages.dsp.resample import resample
 from melmill.stages.errors import ContractError, ParameterError, Unusable
-from melmill.stages.stage import UNSET, Input, Item, Kind, Mel, Outcome, Product, Unset, Waveform, each
+from melmill.stages.mel_fields import MelFields
+from melmill.stages.stage import Input, Item, Kind, Mel, Outcome, Product, Waveform, each
 
 _LARGEST_HALF = float(np.finfo(np.float16).max)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Extract:
+class Extract(MelFields):
     """Turn waveforms into mel spectrograms.
 
     Waveforms of another rate are resampled to the spec's. Upsampling is allowed and adds nothing: bands above half the
-    source's rate then hold next to no energy, or the floor.
+    source's rate then hold next to no energy, or the floor. For the fields that name the spec see
+    `melmill.stages.mel_fields.MelFields`.
 
     Parameters
     ----------
-    preset : str
-        Name of the spec to start from, see `melmill.stages.dsp.presets`.
-    sr, n_fft, win_length, hop_length, n_mels, fmin, fmax, htk, norm, power, log, floor, center, pad_mode, eps
-        Override the preset's, as `normalized`, `compression`, `pcen`, `shift`, `scale` and `clip` do; see `MelSpec`.
-        A field that is left out keeps the preset's value; None is a value of its own.
     dtype : {"float32", "float16"}
         What is stored. float16 keeps 3 digits: enough to train on, not to judge an inversion by.
     """
@@ -43,40 +37,13 @@ class Extract:
     inputs: ClassVar[Mapping[str, Input]] = {"from": Input(kinds=frozenset({Kind.WAVEFORM}))}
 
     preset: str = "paper"
-    sr: int | Unset = UNSET
-    n_fft: int | Unset = UNSET
-    win_length: int | Unset = UNSET
-    hop_length: int | Unset = UNSET
-    n_mels: int | Unset = UNSET
-    fmin: float | Unset = UNSET
-    fmax: float | Unset | None = UNSET
-    htk: bool | Unset = UNSET
-    norm: Literal["slaney"] | Unset | None = UNSET
-    power: float | Unset = UNSET
-    log: Literal["ln", "log10", "db"] | Unset | None = UNSET
-    floor: float | Unset | None = UNSET
-    center: Centering | Unset = UNSET
-    pad_mode: Literal["constant", "reflect"] | Unset = UNSET
-    eps: float | Unset = UNSET
-    normalized: bool | Unset = UNSET
-    compression: float | Unset | None = UNSET
-    pcen: Pcen | Unset | None = UNSET
-    shift: float | Unset = UNSET
-    scale: float | Unset = UNSET
-    clip: tuple[float, float] | Unset | None = UNSET
     dtype: Literal["float32", "float16"] = "float32"
 
     def __post_init__(self) -> None:
-        """Check that preset and overrides make a spec."""
+        """Check the dtype, and that preset and overrides make a spec."""
         if self.dtype not in ("float32", "float16"):
             raise ParameterError("dtype", f"must be 'float32' or 'float16', got {self.dtype!r}")
-        self.spec  # noqa: B018 - MelSpec checks its own fields
-
-    @cached_property
-    def spec(self) -> MelSpec:
-        """The preset with the overrides in place."""
-        given = {field.name: getattr(self, field.name) for field in fields(MelSpec)}
-        return replace(preset(self.preset), **{name: value for name, value in given.items() if value is not UNSET})
+        super().__post_init__()
 
     def identity(self) -> Mapping[str, Any]:
         """Return the spec and the dtype: what a preset was called does not matter."""

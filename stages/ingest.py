@@ -6,15 +6,16 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from melmill.stages.collection import Collection, check_size
 from melmill.stages.corpora.audio import Header, decode
 from melmill.stages.dsp.resample import resample
 from melmill.stages.errors import ParameterError, Unusable
-from melmill.stages.stage import Input, Item, Outcome, Product, Scalar, Waveform, as_float, each
+from melmill.stages.stage import Item, Outcome, Product, Scalar, Waveform, as_float, each
 from melmill.storage.utterance import Utterance
 
 # Some three steps of 16-bit PCM: below it a file holds dither or less, and PESQ, STOI and SC are undefined.
@@ -22,43 +23,26 @@ SILENCE_DB = -80.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Corpus:
-    """What all ingest stages share.
+class Corpus(Collection):
+    """What all ingest stages of audio share; for its other fields see `melmill.stages.collection.Collection`.
 
     Parameters
     ----------
-    root : str
-        Folder or URL of the corpus.
-    subsets : tuple of str or None
-        Subsets wanted, None for all that are there.
-    files : tuple of str or None
-        Patterns of the paths wanted, below the root (``*-000[34].flac``; ``*`` matches ``/`` too), None for all.
     sr : int
         Rate to store, Hz; files of another rate are resampled.
     """
 
-    root: str
-    subsets: tuple[str, ...] | None = None
-    files: tuple[str, ...] | None = None
     sr: int = 16000
-
-    inputs: ClassVar[Mapping[str, Input]] = {}
 
     def __post_init__(self) -> None:
         """Check the fields."""
-        if not self.root:
-            raise ParameterError("root", "must be the folder of the corpus, got ''")
+        super().__post_init__()
         if self.sr < 1:
             raise ParameterError("sr", f"must be a rate in Hz, got {self.sr!r}")
-        for name, what in (("subsets", "subset"), ("files", "pattern")):
-            if getattr(self, name) == ():
-                raise ParameterError(name, f"must name at least one {what}, or be left out for all, got []")
 
     def identity(self) -> Mapping[str, Any]:
         """Return what is chosen and the rate; where the corpus lies decides nothing."""
-        chosen = {"subsets": None if self.subsets is None else sorted(set(self.subsets)), "sr": self.sr}
-        # Absent rather than None: the keys of products made before there were patterns stay.
-        return chosen if self.files is None else {**chosen, "files": sorted(set(self.files))}
+        return {**super().identity(), "sr": self.sr}
 
     def produces(self, inputs: Mapping[str, Sequence[Product]]) -> Waveform:
         """Describe what is stored: int16 PCM at `sr` with a catalogue."""
@@ -78,7 +62,7 @@ def ingest(item: Item) -> Outcome:
         If the file is empty, undecodable, truncated, not as catalogued, not finite or silent.
     """
     data = item.inputs["file"].tobytes()
-    _check_size(len(data), item.utterance)
+    check_size(len(data), item.utterance)
     decoded, header = decode(data)
     _check_catalogued(header, item.utterance)
     y = to_pcm(decoded, header.sr, item.utterance.sr)
@@ -94,13 +78,6 @@ def ingest(item: Item) -> Outcome:
         "rms_db": rms_db,
     }
     return Outcome(array=y, row=row)
-
-
-def _check_size(size_bytes: int, utterance: Utterance) -> None:
-    if size_bytes != utterance.size_bytes:
-        raise Unusable(
-            f"file changed since it was catalogued: {utterance.size_bytes:,} bytes then, {size_bytes:,} bytes now"
-        )
 
 
 def _check_catalogued(header: Header, utterance: Utterance) -> None:

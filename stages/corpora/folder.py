@@ -1,20 +1,43 @@
-"""Find the utterances of any folder of audio files."""
+"""Find the utterances of any folder of files."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from typing import NamedTuple
 
-from melmill.stages.corpora.found import About, Found, choose, described, refuse_duplicates, transcript
+from melmill.stages.corpora.found import (
+    About,
+    Claimed,
+    Found,
+    choose,
+    claimed_audio,
+    described,
+    refuse_duplicates,
+    transcript,
+)
+from melmill.stages.corpora.manifest import listed, parse_manifest
 from melmill.stages.errors import ParameterError
 from melmill.stages.stage import CorpusTree
 from melmill.storage.utterance import SourceFile, Utterance
 
 # What libsndfile decodes and people keep speech and sounds in.
 SUFFIXES = ("flac", "wav", "ogg", "oga", "opus", "mp3", "aiff", "aif", "au", "caf", "w64", "rf64")
+MEL_SUFFIXES = ("npy",)
 METADATA = "metadata.csv"
-_AUDIO = re.compile(rf"(?P<stem>.+)\.(?:{'|'.join(SUFFIXES)})", flags=re.IGNORECASE)
 _TRANSCRIPTS = (".normalized.txt", ".txt")
+
+
+class Medium(NamedTuple):
+    """What the files of a folder are: a word for it, the suffixes of their names, and what tells a file's length."""
+
+    word: str
+    suffixes: tuple[str, ...]
+    claimed: Claimed
+
+
+AUDIO = Medium("audio", SUFFIXES, claimed_audio)
 
 
 class _Texts:
@@ -51,24 +74,30 @@ class _Texts:
 
 def discover(
     tree: CorpusTree,
+    medium: Medium,
     *,
     root: str,
     folders: Sequence[str],
+    manifest: str | None,
     subsets: Sequence[str] | None,
     files: Sequence[str] | None,
     sr: int,
     known: Mapping[str, Utterance],
 ) -> list[Utterance]:
-    """List the audio files under a root as utterances, sorted by path; headers and transcripts alone are read.
+    """List the files under a root as utterances, sorted by path; headers and transcripts alone are read.
 
     Parameters
     ----------
     tree : CorpusTree
+    medium : Medium
+        What the files are.
     root : str
         Name of its root, for messages.
     folders : sequence of str
         What the folders below the root stand for, the outermost first: ``subset``, ``speaker``, ``chapter``; other
         words stand for nothing.
+    manifest : str or None
+        Path of a list of the files wanted, None for all.
     subsets, files : sequence of str or None
         Subsets and patterns of paths wanted, None for all.
     sr : int
@@ -79,20 +108,37 @@ def discover(
     Raises
     ------
     ParameterError
-        If no audio file is there, a subset or pattern chooses nothing, two files have one id, or a transcript can't be
-        read.
+        If no such file is there, a subset, pattern or line of the manifest chooses nothing, two files have one id, or a
+        transcript can't be read.
     """
     there = list(tree.walk())
-    found = list(_matches(there, folders))
+    found = list(_matches(there, medium.suffixes, folders))
     if not found:
         raise ParameterError(
             "root",
-            f"must hold audio files ({', '.join(SUFFIXES)}), got {root!r} with none among {len(there):,} files",
+            f"must hold {medium.word} files ({', '.join(medium.suffixes)}), got {root!r} with none among "
+            f"{len(there):,} files",
         )
+    entries = [] if manifest is None else parse_manifest(_manifest(tree, manifest, root), _stem)
+    if manifest is not None:
+        found = listed(found, entries, _stem, manifest, root)
     chosen = choose(found, subsets, files, root)
-    refuse_duplicates(chosen, root, "rename one, or choose with files, say files: '*.wav'")
+    refuse_duplicates(chosen, root, f"rename one, or choose with files, say files: '*.{medium.suffixes[0]}'")
+    said = {entry.stem: entry.text for entry in entries}
     texts = _Texts(tree, there)
-    return described(chosen, tree, sr, known, lambda f: About(text=texts.text(f.file.path)))
+
+    def about(f: Found) -> About:
+        return About(text=said.get(_stem(f.file.path)) or texts.text(f.file.path))
+
+    return described(chosen, tree, sr, known, about, medium.claimed)
+
+
+def _manifest(tree: CorpusTree, path: str, root: str) -> str:
+    try:
+        data = tree.read(path)
+    except OSError as error:
+        raise ParameterError("manifest", f"must be a file below {root!r}, got {path!r}: {error.strerror}") from error
+    return data.decode("utf-8-sig", errors="replace")
 
 
 def utterance_id(stem: str) -> str:
@@ -120,13 +166,18 @@ def parse_metadata(table: str) -> dict[str, str]:
 
 
 def _stem(path: str) -> str:
-    match = _AUDIO.fullmatch(path)
+    match = _named(*SUFFIXES, *MEL_SUFFIXES).fullmatch(path)
     return match["stem"] if match else path
 
 
-def _matches(files: Sequence[SourceFile], folders: Sequence[str]) -> Iterator[Found]:
+@cache
+def _named(*suffixes: str) -> re.Pattern[str]:
+    return re.compile(rf"(?P<stem>.+)\.(?:{'|'.join(suffixes)})", flags=re.IGNORECASE)
+
+
+def _matches(files: Sequence[SourceFile], suffixes: Sequence[str], folders: Sequence[str]) -> Iterator[Found]:
     for file in files:
-        match = _AUDIO.fullmatch(file.path)
+        match = _named(*suffixes).fullmatch(file.path)
         # Names with a leading dot are what systems leave behind: "._a.wav", ".Trashes/".
         if match and not file.path.startswith(".") and "/." not in file.path:
             says = dict(zip(folders, file.path.split("/")[:-1], strict=False))

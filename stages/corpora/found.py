@@ -24,6 +24,10 @@ class Found(NamedTuple):
     chapter_id: str
 
 
+# Tells the rate (Hz) and length (samples) that a file claims, zeros where they can't be had.
+Claimed = Callable[[CorpusTree, SourceFile], tuple[int, int]]
+
+
 class About(NamedTuple):
     """What a corpus says of an utterance beside its path; empty where it says nothing."""
 
@@ -102,13 +106,15 @@ def described(
     sr: int,
     known: Mapping[str, Utterance],
     about: Callable[[Found], About],
+    claimed: Claimed | None = None,
 ) -> list[Utterance]:
     """Return the utterances, in order; of a file that was catalogued with the same size and time, as it was.
 
-    Only the first bytes of a file are read where they tell its length; a header that can't be read or believed gives
-    lengths of 0, for ingestion to say why. `about` is asked only of files that are new.
+    A file whose length `claimed` can't tell gets lengths of 0, for ingestion to say why; without it, files are audio.
+    Only files that are new are looked at.
     """
-    return [_unchanged(f.file, sr, known) or _utterance(f, about(f), tree, sr) for f in found]
+    claims = claimed or claimed_audio
+    return [_unchanged(f.file, sr, known) or _utterance(f, about(f), claims(tree, f.file), sr) for f in found]
 
 
 def transcript(tree: CorpusTree, path: str) -> str:
@@ -128,8 +134,8 @@ def _unchanged(file: SourceFile, sr: int, known: Mapping[str, Utterance]) -> Utt
     return before
 
 
-def _utterance(found: Found, about: About, tree: CorpusTree, sr: int) -> Utterance:
-    source_sr, source_n_samples = _claimed(tree, found.file)
+def _utterance(found: Found, about: About, claimed: tuple[int, int], sr: int) -> Utterance:
+    source_sr, source_n_samples = claimed
     return Utterance(
         utterance_id=found.utterance_id,
         subset=found.subset,
@@ -148,8 +154,11 @@ def _utterance(found: Found, about: About, tree: CorpusTree, sr: int) -> Utteran
     )
 
 
-def _claimed(tree: CorpusTree, file: SourceFile) -> tuple[int, int]:
-    """Return the rate (Hz) and length (samples) that a file claims, zeros where they can't be had."""
+def claimed_audio(tree: CorpusTree, file: SourceFile) -> tuple[int, int]:
+    """Return the rate (Hz) and length (samples) that an audio file claims, zeros where they can't be had.
+
+    Only its first bytes are read where they tell.
+    """
     try:
         head = tree.head(file.path, HEAD_BYTES)
         header = read_header(head if tells(head) else tree.read(file.path), file.size_bytes)
