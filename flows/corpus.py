@@ -9,7 +9,7 @@ from typing import cast
 from melmill.flows.errors import PipelineError
 from melmill.flows.graph import Node
 from melmill.stages.errors import StageError
-from melmill.stages.stage import IngestStage, Waveform
+from melmill.stages.stage import IngestStage, Mel, Waveform
 from melmill.storage.catalogue import Catalogue
 from melmill.storage.errors import StoreError
 from melmill.storage.product import ProductFolder
@@ -45,7 +45,7 @@ def survey(node: Node, folder: ProductFolder, stored: Catalogue | None, shard_du
     except (StoreError, StageError) as error:
         raise PipelineError(f"node {node.name!r}: {error}", node.where) from error
     new = [utterance for utterance in found if utterance.path not in known]
-    product = cast("Waveform", node.product)
+    product = cast("Waveform | Mel", node.product)
     catalogue = Catalogue.empty(sr=product.sr, shard_duration_s=shard_duration_s) if stored is None else stored
     return catalogue.extended(new) if new else catalogue
 

@@ -15,9 +15,10 @@ from melmill.flows.located import Located
 from melmill.flows.spec import Declaration, Pipeline
 from melmill.stages.errors import StageError
 from melmill.stages.registry import UnknownStage, stage_class
-from melmill.stages.stage import Input, Kind, Product, Report, Scores, Stage
+from melmill.stages.stage import Input, Kind, Mel, Product, Report, Scores, Stage
 
 DEFAULT_POOL = "cpu"
+_RECORDINGS = Input(kinds=frozenset({Kind.WAVEFORM}))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,13 +189,14 @@ class _Builder:
     def _check_ports(self, declaration: Declaration, cls: type[Stage], ports: Mapping[str, list[Located]]) -> None:
         for port, description in cls.inputs.items():
             if port not in ports and not description.optional:
+                given = [name for entries in ports.values() for entry in entries for name in self._named(entry)]
                 raise PipelineError(
                     f"node {declaration.name!r} needs the input {port!r}: the name of a node that makes "
-                    f"{' or '.join(sorted(description.kinds))}",
+                    f"{' or '.join(sorted(description.kinds))}{self._without_recordings(description, given)}",
                     declaration.where,
                 )
             for entry in ports.get(port, []):
-                for name in self.groups.get(entry.value, []):
+                for name in self._named(entry):
                     self._check_kind(declaration, port, description, self.nodes[name], entry.where)
 
     def _check_kind(self, declaration: Declaration, port: str, wanted: Input, node: Node, where: str) -> None:
@@ -203,9 +205,21 @@ class _Builder:
         if not accepted:
             raise PipelineError(
                 f"{port} of {declaration.name!r} takes {' or '.join(sorted(wanted.kinds))}, "
-                f"but {node.name!r} makes {kind}",
+                f"but {node.name!r} makes {kind}{self._without_recordings(wanted, [node.name])}",
                 where,
             )
+
+    def _named(self, entry: Located) -> list[str]:
+        """Return the nodes that an entry at a port stands for; none for a word."""
+        return self.groups.get(entry.value, [])
+
+    def _without_recordings(self, wanted: Input, names: Iterable[str]) -> str:
+        """Say so where waveforms are wanted of utterances that are mels alone."""
+        corpora = {corpus for name in names for corpus in self.nodes[name].corpora}
+        mels = sorted(corpus for corpus in corpora if isinstance(self.nodes[corpus].product, Mel))
+        if not mels or Kind.WAVEFORM not in wanted.kinds:
+            return ""
+        return f"; {mels[0]!r} holds mels without recordings, so there is nothing to score against"
 
     def _port_axes(self, cls: type[Stage], ports: Mapping[str, list[Located]]) -> list[_Axis]:
         axes = []
@@ -272,7 +286,7 @@ class _Builder:
         if len(corpora) > 1 and not isinstance(product, Report):
             raise PipelineError(
                 f"node {declaration.name!r} mixes utterances of {' and '.join(map(repr, corpora))}: "
-                "its inputs must come from one corpus",
+                f"its inputs must come from one corpus{self._without_recordings(_RECORDINGS, corpora)}",
                 declaration.where,
             )
         return corpora or (name,)

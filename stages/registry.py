@@ -24,6 +24,7 @@ _BUILT_IN = {
     "invert": "melmill.stages.inverters:Invert",
     "ipalm": "melmill.stages.inverters:Ipalm",
     "librispeech": "melmill.stages.librispeech:LibriSpeech",
+    "mel_folder": "melmill.stages.mel_folder:MelFolder",
     "pghi": "melmill.stages.inverters:Pghi",
     "raar": "melmill.stages.inverters:Raar",
     "score": "melmill.stages.score:Score",

@@ -59,11 +59,20 @@ class Waveform:
 
 @dataclass(frozen=True, kw_only=True)
 class Mel:
-    """Describe a product of mel spectrograms ``(n_mels, n_frames)`` made by `spec`."""
+    """Describe a product of mel spectrograms ``(n_mels, n_frames)`` made by `spec`.
+
+    An ingest stage may make it too: of its utterances there are no recordings, then, and their lengths are the shortest
+    that have the mels' frames.
+    """
 
     spec: MelSpec
     dtype: Literal["float16", "float32"] = "float32"
     kind: ClassVar[Kind] = Kind.MEL
+
+    @property
+    def sr(self) -> int:
+        """Rate of the waveforms that the mels are of, Hz."""
+        return self.spec.sr
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -178,7 +178,7 @@ class Store:
         frames = [
             reading.corpus(self._utterances_of(entry), self._table(entry, "table"), node=name)
             for name, entry in self.nodes.items()
-            if entry.kind == "utterances"
+            if (entry.folder, entry.key) in entry.catalogues
         ]
         return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=["utterance_id", "node"])
 

@@ -1,0 +1,89 @@
+"""NumPy's file format for one array, from bytes and never by unpickling."""
+
+from __future__ import annotations
+
+import io
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+from melmill.stages.errors import Unusable
+
+# What describes an array of numbers takes 128 bytes as a rule.
+HEAD_BYTES = 4096
+_MAGIC = b"\x93NUMPY"
+
+
+class NpyHeader(NamedTuple):
+    """Shape, order (Fortran's or C's) and type of the array, and where in the file its values begin."""
+
+    shape: tuple[int, ...]
+    fortran: bool
+    dtype: np.dtype[Any]
+    offset: int
+
+
+def npy_header(head: bytes, size_bytes: int) -> NpyHeader:
+    """Read the header of a ``.npy`` file from its first bytes and check it against the file's size.
+
+    Parameters
+    ----------
+    head : bytes
+        The first `HEAD_BYTES` of the file, or all where it is shorter.
+    size_bytes : int
+        Of the whole file.
+
+    Raises
+    ------
+    Unusable
+        It is empty, no such file, cut off, or holds anything but numbers: pickled objects are never read.
+
+    References
+    ----------
+    NumPy enhancement proposal 1: a simple file format for NumPy arrays.
+    """
+    if size_bytes == 0:
+        raise Unusable("file is empty (0 bytes)")
+    header = _parsed(head)
+    if header.dtype.hasobject:
+        raise Unusable("holds pickled objects, which are never read: save a plain array of floats")
+    expected = header.offset + math.prod(header.shape) * header.dtype.itemsize
+    if expected != size_bytes:
+        what = "truncated" if expected > size_bytes else "damaged"
+        raise Unusable(
+            f"file is {what}: an array of shape {header.shape!r} and dtype {header.dtype.name!r} takes {expected:,} "
+            f"bytes, the file has {size_bytes:,}"
+        )
+    return header
+
+
+def decode_npy(data: bytes) -> NDArray[Any]:
+    """Return the array of a ``.npy`` file in its own type; raise Unusable as `npy_header` does."""
+    header = npy_header(data[:HEAD_BYTES], len(data))
+    values = np.frombuffer(data, dtype=header.dtype, offset=header.offset)
+    return values.reshape(header.shape, order="F" if header.fortran else "C")
+
+
+def encode_npy(array: NDArray[Any]) -> bytes:
+    """Return the bytes of a ``.npy`` file that holds an array of numbers in C order."""
+    file = io.BytesIO()
+    npy.write_array(file, np.ascontiguousarray(array), version=(1, 0), allow_pickle=False)
+    return file.getvalue()
+
+
+def _parsed(head: bytes) -> NpyHeader:
+    if not head.startswith(_MAGIC):
+        raise Unusable(f"not a .npy file: it starts with {head[:6]!r}, expected {_MAGIC!r}")
+    file = io.BytesIO(head)
+    try:
+        version = npy.read_magic(file)
+        read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}[version]
+        shape, fortran, dtype = read(file)
+    except KeyError as error:
+        raise Unusable(f"holds no plain numbers: its format is {version!r}, of named fields") from error
+    except (ValueError, TypeError, SyntaxError) as error:
+        raise Unusable(f"file is truncated or damaged in its header: {str(error).splitlines()[0]}") from error
+    return NpyHeader(shape, fortran, dtype, file.tell())

@@ -1,0 +1,115 @@
+"""Corpora that are mels alone: inverted like any other, resumed like any other, scored by nothing."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import melmill
+from tests.flows.conftest import Project
+
+PIPELINE = """\
+name: test
+store: {store}
+shard_duration_s: 3
+max_quarantined: 0.5
+stages:
+  mel: {{uses: mel_folder, root: {root}, preset: hifigan}}
+  gla: {{uses: griffin_lim, from: mel, n_iter: 2}}
+cluster: {{pools: {{cpu: {{workers: 2}}}}}}
+"""
+
+
+@pytest.fixture
+def mels(tmp_path: Path) -> Project:
+    """Return a project on eight mels of 41 to 111 frames."""
+    made = Project(tmp_path)
+    (made.root / "s").mkdir(parents=True)
+    for i in range(8):
+        save(made, f"s/{i}", np.random.default_rng(i).uniform(-11.5, 1.0, (80, 41 + 10 * i)))
+    made.write(PIPELINE)
+    return made
+
+
+def save(project: Project, name: str, M: NDArray[Any]) -> None:
+    path = project.root / f"{name}.npy"
+    np.save(path, M.astype(np.float32))
+    os.utime(path, (1_700_000_000, 1_700_000_000))
+
+
+def test_mels_are_inverted_alike_on_one_process_and_on_many(mels: Project) -> None:
+    answer = mels.run("--executor", "serial")
+    assert (answer["utterances"], answer["quarantined"], answer["tasks"]["failed"]) == (8, 0, 0)
+    store = melmill.open(str(mels.store))
+    for i in range(8):
+        M = np.load(mels.root / "s" / f"{i}.npy")
+        np.testing.assert_array_equal(store["mel"][f"s--{i}"], M)
+        assert store["gla"][f"s--{i}"].shape == (M.shape[1] * 256,)
+    alone = mels.bytes()
+    mels.store = mels.folder / "dask"
+    mels.write(PIPELINE)
+    assert mels.run()["tasks"]["run"] == answer["tasks"]["run"]
+    assert mels.bytes() == alone
+
+
+def test_new_mels_are_added_and_changed_ones_refused(mels: Project) -> None:
+    first = mels.run("--executor", "serial")["tasks"]
+    assert mels.run("--executor", "serial")["tasks"] == {**first, "run": 0, "reused": first["total"]}
+    save(mels, "s/9", np.zeros((80, 50)))
+    added = mels.run("--executor", "serial")["tasks"]
+    assert (added["run"], added["reused"]) == (2, first["total"])
+    save(mels, "s/0", np.ones((80, 41)))
+    os.utime(mels.root / "s" / "0.npy")
+    done = mels.melmill("run", str(mels.pipeline))
+    assert done.returncode == 2
+    assert "changed since it was catalogued: s/0.npy" in done.stderr
+
+
+def test_bad_mels_are_quarantined_and_the_rest_goes_on(mels: Project) -> None:
+    (mels.root / "s" / "empty.npy").write_bytes(b"")
+    np.save(mels.root / "s" / "object.npy", np.array([{}], dtype=object), allow_pickle=True)
+    save(mels, "s/nan", np.full((80, 40), np.nan))
+    answer = mels.run("--executor", "serial")
+    assert (answer["utterances"], answer["quarantined"]) == (11, 3)
+    store = melmill.open(str(mels.store))
+    reasons = store.quarantine().set_index("utterance_id")["reason"].to_dict()
+    assert set(reasons) == {"s--empty", "s--object", "s--nan"}
+    assert reasons["s--object"].startswith("holds pickled objects")
+    assert len(store["gla"]) == 8
+
+
+SCORES = "  scores: {{uses: score, from: gla, metrics: [sc]{against}}}\ncluster"
+
+
+@pytest.mark.parametrize(
+    ("against", "message"),
+    [
+        (
+            "",
+            "node 'scores' needs the input 'against': the name of a node that makes waveform; 'mel' holds mels without",
+        ),
+        (
+            ", against: mel",
+            "against of 'scores' takes waveform, but 'mel' makes mel; 'mel' holds mels without recordings",
+        ),
+        (
+            ", against: speech",
+            "mixes utterances of 'mel' and 'speech': its inputs must come from one corpus; 'mel' holds",
+        ),
+    ],
+)
+def test_there_is_nothing_to_score_against(mels: Project, against: str, message: str) -> None:
+    scores = SCORES.replace("{against}", against)
+    speech = "  speech: {{uses: audio_folder, root: x}}\n" if "speech" in against else ""
+    mels.write(PIPELINE.replace("cluster", speech + scores, 1))
+    done = mels.melmill("run", str(mels.pipeline))
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert message in line
+    assert line.endswith("without recordings, so there is nothing to score against")
+    assert not mels.store.exists()
