@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -14,6 +15,8 @@ from melmill.storage.errors import StoreError, StoreFull, StoreUnwritable
 # EFBIG is a quota in all but name: a limit on file size set for the process.
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS}
+# What a writer that was killed leaves behind.
+TEMPORARY = re.compile(r"(?:.*/)?\.[0-9a-f]{32}\.writing")
 
 
 class LocalFiles:

@@ -33,7 +33,7 @@ class ProductView(Mapping[str, "NDArray[Any]"]):
         self._store = store
         self._name = name
         self.folder = folder
-        self._catalogue = catalogue
+        self.catalogue = catalogue
 
     @property
     def description(self) -> ProductDescription:
@@ -53,11 +53,11 @@ class ProductView(Mapping[str, "NDArray[Any]"]):
         return utterance_id in self._shards
 
     def __repr__(self) -> str:
-        return f"<{self.description.kind} {self._name!r}: {len(self)} of {self._catalogue.n_utterances} utterances>"
+        return f"<{self.description.kind} {self._name!r}: {len(self)} of {self.catalogue.n_utterances} utterances>"
 
     def part(self, utterance_id: str, part: slice) -> NDArray[Any]:
         """Return `part` of an utterance's samples or frames; reads only the chunks that it lies in."""
-        shard = self._catalogue.shard(self._shard(utterance_id))
+        shard = self.catalogue.shard(self._shard(utterance_id))
         return self.folder.read_array(shard, utterance_id, part)
 
     @cached_property
@@ -65,8 +65,8 @@ class ProductView(Mapping[str, "NDArray[Any]"]):
         """Map the ids of all utterances that have data to the index of their shard."""
         records = self.folder.records()
         absent = {utterance_id for record in records.values() for utterance_id in record.absent}
-        done = {index for index in range(self._catalogue.n_shards) if record_name(index) in records}
-        table = self._catalogue.table
+        done = {index for index in range(self.catalogue.n_shards) if record_name(index) in records}
+        table = self.catalogue.table
         pairs = zip(table["utterance_id"].to_pylist(), table["shard"].to_pylist(), strict=True)
         return {name: index for name, index in pairs if index in done and name not in absent}
 
@@ -77,9 +77,9 @@ class ProductView(Mapping[str, "NDArray[Any]"]):
         return index
 
     def _why_not(self, utterance_id: str) -> str:
-        if utterance_id not in self._catalogue:
-            return f"no utterance is called {utterance_id!r} among the {self._catalogue.n_utterances} of {self._name!r}"
-        record = record_name(self._catalogue.shard_of(utterance_id))
+        if utterance_id not in self.catalogue:
+            return f"no utterance is called {utterance_id!r} among the {self.catalogue.n_utterances} of {self._name!r}"
+        record = record_name(self.catalogue.shard_of(utterance_id))
         description = self.folder.description
         found = self._quarantined(utterance_id, record, (description.node, description.key))
         if found:

@@ -1,0 +1,73 @@
+"""From samples to the bytes of an audio file, in whole numbers, so that nothing wraps round at full scale."""
+
+from __future__ import annotations
+
+import io
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+
+from melmill.stages.errors import Unusable
+
+AudioFormat = Literal["flac", "wav"]
+Bits = Literal[16, 24]
+AUDIO_FORMATS: tuple[AudioFormat, ...] = ("flac", "wav")
+BITS: tuple[Bits, ...] = (16, 24)
+
+
+class Encoded(NamedTuple):
+    """The bytes of a file, and how many of its samples lay past full scale and were clipped to it."""
+
+    data: bytes
+    n_clipped: int
+
+
+def encode_audio(y: NDArray[Any], sr: int, format_: AudioFormat, bits: Bits) -> Encoded:
+    """Return a waveform as a mono file of linear PCM.
+
+    Parameters
+    ----------
+    y : ndarray of float32 or int16, shape (n_samples,)
+        Full scale is 1, or 32768 of int16.
+    sr : int
+        Hz.
+    format_ : {"flac", "wav"}
+    bits : {16, 24}
+        A sample.
+
+    Raises
+    ------
+    Unusable
+        A sample is NaN or infinite.
+    """
+    pcm, n_clipped = to_pcm(y, bits)
+    file = io.BytesIO()
+    soundfile.write(file, pcm, sr, format=format_.upper(), subtype=f"PCM_{bits}")
+    return Encoded(file.getvalue(), n_clipped)
+
+
+def to_pcm(y: NDArray[Any], bits: Bits) -> tuple[NDArray[Any], int]:
+    """Return samples as whole numbers in the high bits of their type, and how many of them were clipped.
+
+    The loudness is kept: ``2**(bits - 1) y`` is rounded to even and what lies past the largest number is clipped to it.
+
+    Returns
+    -------
+    pcm : ndarray, shape (n_samples,)
+        int16 for 16 bits, int32 whose low 8 bits are 0 for 24.
+    n_clipped : int
+
+    >>> to_pcm(np.array([-1.0, 0.5, 1.0, 1.5], dtype=np.float32), 16)
+    (array([-32768,  16384,  32767,  32767], dtype=int16), 2)
+    """
+    if y.dtype == np.int16:
+        return (y if bits == 16 else y.astype(np.int32) << 16), 0
+    if not np.isfinite(y).all():
+        raise Unusable(f"not finite: {y.size - np.count_nonzero(np.isfinite(y)):,} of {y.size:,} samples")
+    full = 1 << (bits - 1)
+    whole = np.rint(y.astype(np.float64) * full)
+    held = np.clip(whole, -full, full - 1)
+    n_clipped = int(np.count_nonzero(whole != held))
+    return (held.astype(np.int16) if bits == 16 else held.astype(np.int32) << 8), n_clipped
