@@ -153,5 +153,17 @@ class Location:
         self._files.make(self.url)
 
 
+def file_at(path: str) -> tuple[Location, str]:
+    """Return the folder and the name of a file, a path or URL.
+
+    >>> file_at("memory://bucket/mels/a.npy")
+    (Location(url='memory://bucket/mels'), 'a.npy')
+    """
+    folder, slash, name = path.rpartition("/")
+    if not name:
+        raise StoreError(f"expected the name of a file, got {path!r}, which names a folder")
+    return Location(folder or (slash or ".")), name
+
+
 def _without_leftovers(sizes: dict[str, int]) -> dict[str, int]:
     return {name: size for name, size in sizes.items() if not name.rpartition("/")[2].startswith(".")}

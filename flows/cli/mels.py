@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import click
 
 from melmill.flows.cli import DONE, cli
 from melmill.flows.cli.show import as_json, table
+from melmill.flows.convert import convert, field_types, unknown
 from melmill.flows.errors import PipelineError
 from melmill.flows.graph import build_graph
+from melmill.flows.located import parse
 from melmill.flows.spec import load
 from melmill.stages.dsp.contract import explain as explain_pair
 from melmill.stages.dsp.melspec import MelSpec
@@ -19,7 +23,7 @@ from melmill.stages.stage import Mel
 
 @cli.group()
 def mel() -> None:
-    """Show mel specs and what differs between two of them.
+    """Make mels of audio files; show mel specs and what differs between two of them.
 
     A spec is named by a preset (hifigan) or by a node of a pipeline (pipeline.yaml:mel).
     """
@@ -63,6 +67,22 @@ def explain(a: str, b: str) -> int:
     """
     click.echo(explain_pair(spec_of(a), spec_of(b)))
     return DONE
+
+
+def spec_from(name: str | None, overrides: Sequence[str]) -> MelSpec:
+    """Return the spec that ``--preset`` and ``--spec`` say, the preset `paper` where only fields are given."""
+    if name is None and not overrides:
+        raise click.UsageError("say how the mels are made: --preset NAME (`melmill mel show` lists them) or --spec K=V")
+    types, values = field_types(MelSpec), {}
+    for override in overrides:
+        field, equals, text = override.partition("=")
+        where = f"--spec {override}"
+        if not equals:
+            raise PipelineError(f"--spec wants FIELD=VALUE, such as n_mels=100, got {override!r}")
+        if field not in types:
+            raise PipelineError(unknown("field", field, types, "a mel spec"), where)
+        values[field] = convert(parse(text, where), types[field], field)
+    return replace(spec_of(name or "paper"), **values)
 
 
 def spec_of(name: str) -> MelSpec:
