@@ -43,10 +43,10 @@ def test_the_readme_pipeline_is_one(tmp_path: Path) -> None:
 
 
 def test_the_readme_folders_are_ingest_nodes(tmp_path: Path) -> None:
-    (nodes,) = re.findall(r"```yaml\n( .*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+    blocks = re.findall(r"```yaml\n( .*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
     path = tmp_path / "pipeline.yaml"
-    path.write_text(f"name: x\nstore: x\nstages:\n{nodes}")
-    assert {node.stage.uses for node in build_graph(load(path)).values()} == {"audio_folder"}
+    path.write_text(f"name: x\nstore: x\nstages:\n{''.join(blocks)}")
+    assert {node.stage.uses for node in build_graph(load(path)).values()} == {"audio_folder", "mel_folder", "invert"}
 
 
 def test_the_readme_stage_works() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 
 import melmill
 from tests.flows.conftest import ROOT, Project
@@ -63,13 +64,25 @@ def test_preprocess_makes_training_segments(demo: Project) -> None:
     assert (tuple(M.shape), tuple(y.shape)) == ((80, 32), (32 * 256,))
 
 
-def test_resynthesise_keeps_lengths_and_16_bits(demo: Project) -> None:
+def test_resynthesise_makes_files_of_the_same_names_and_lengths(demo: Project) -> None:
     store = run(demo, "flows/resynthesise.yaml", FEW, "resynthesis.quality=draft")
-    speech, resynthesis = store["speech"], store["resynthesis"]
-    assert set(speech) == set(resynthesis)
-    for name in list(speech)[:5]:
-        assert resynthesis[name].shape == speech[name].shape
-        assert resynthesis[name].dtype == np.int16
+    done = demo.melmill("export", "runs/resynthesise", "resynthesis", "resynthesised")
+    assert done.returncode == 0, done.stderr
+    assert f"{len(store['speech'])} files written, 0 were there" in done.stdout
+    for path, n_samples in zip(store.utterances()["path"], store.utterances()["n_samples"], strict=True):
+        info = soundfile.info(demo.folder / "resynthesised" / path)
+        assert (info.frames, info.samplerate, info.subtype) == (n_samples, 16000, "PCM_16")
+
+
+def test_exported_mels_are_inverted_by_themselves(demo: Project) -> None:
+    demo.pipeline = ROOT / "flows/preprocess.yaml"
+    demo.run("--set", FEW, "--until", "hifigan", "--store", "runs/training")
+    assert demo.melmill("export", "runs/training", "hifigan", "mels").returncode == 0
+    store = run(demo, "flows/invert_mels.yaml", "speech.quality=draft")
+    assert demo.melmill("export", "runs/invert-mels", "speech", "from-mels", "--format", "wav").returncode == 0
+    for path, M in zip(store.utterances()["path"], store["mel"].values(), strict=True):
+        info = soundfile.info((demo.folder / "from-mels" / path).with_suffix(".wav"))
+        assert (info.frames, info.samplerate) == (M.shape[1] * 256, 22050)
 
 
 def test_evaluate_compares_methods_and_iterations(demo: Project) -> None:
