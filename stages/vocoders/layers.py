@@ -1,0 +1,63 @@
+"""Layers that several families share, and the masks that keep utterances of a batch apart."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class Conv1d(nn.Conv1d):
+    """A convolution whose weights come from a checkpoint: no random start, so no global random state is touched."""
+
+    def reset_parameters(self) -> None:
+        """Leave the weights to the checkpoint."""
+
+
+class ConvTranspose1d(nn.ConvTranspose1d):
+    """A transposed convolution whose weights come from a checkpoint."""
+
+    def reset_parameters(self) -> None:
+        """Leave the weights to the checkpoint."""
+
+
+class Linear(nn.Linear):
+    """A linear map whose weights come from a checkpoint."""
+
+    def reset_parameters(self) -> None:
+        """Leave the weights to the checkpoint."""
+
+
+def same_padding(kernel_size: int, dilation: int = 1) -> int:
+    """Return the padding that keeps the length under an odd kernel.
+
+    >>> same_padding(7, 3)
+    9
+    """
+    return dilation * (kernel_size - 1) // 2
+
+
+def inside(lengths: Tensor | None, length: int) -> Tensor | None:
+    """Return where the utterances of a batch are: True up to each one's end.
+
+    Parameters
+    ----------
+    lengths : Tensor of int64, shape (batch,), or None
+        None where all are whole, which needs no mask.
+    length : int
+        Of the padded axis.
+
+    Returns
+    -------
+    Tensor of bool, shape (batch, 1, length), or None
+
+    >>> inside(torch.tensor([1, 3]), 3).int().tolist()
+    [[[1, 0, 0]], [[1, 1, 1]]]
+    """
+    if lengths is None:
+        return None
+    return (torch.arange(length, device=lengths.device) < lengths[:, None])[:, None, :]
+
+
+def silenced(x: Tensor, mask: Tensor | None) -> Tensor:
+    """Return `x` with zeros outside `mask`: what the zero padding of a convolution sees past an utterance alone."""
+    return x if mask is None else x.masked_fill(~mask, 0.0)
