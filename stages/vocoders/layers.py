@@ -61,3 +61,46 @@ def inside(lengths: Tensor | None, length: int) -> Tensor | None:
 def silenced(x: Tensor, mask: Tensor | None) -> Tensor:
     """Return `x` with zeros outside `mask`: what the zero padding of a convolution sees past an utterance alone."""
     return x if mask is None else x.masked_fill(~mask, 0.0)
+
+
+def upsampled_length(layer: nn.Module, length: Tensor | int) -> Tensor | int:
+    """Return the length that a transposed convolution makes of `length`."""
+    if not isinstance(layer, nn.ConvTranspose1d):
+        raise TypeError(f"expected a transposed convolution, got {type(layer).__name__}")
+    (stride,), (kernel,), (dilation,) = layer.stride, layer.kernel_size, layer.dilation
+    padding, extra = int(layer.padding[0]), layer.output_padding[0]
+    return (length - 1) * stride - 2 * padding + dilation * (kernel - 1) + extra + 1
+
+
+class Ends:
+    """Where the utterances of a batch end, at the rate of the layer that is next.
+
+    Parameters
+    ----------
+    lengths : Tensor of int64, shape (batch,), or None
+        None where all are whole: then nothing is done.
+    length : int
+        Of the padded axis.
+    """
+
+    def __init__(self, lengths: Tensor | None, length: int) -> None:
+        self.lengths = lengths
+        self.mask = inside(lengths, length)
+
+    def after(self, layer: nn.Module, x: Tensor) -> Ends:
+        """Return the ends in the output `x` of a transposed convolution."""
+        if self.lengths is None:
+            return self
+        lengths = upsampled_length(layer, self.lengths)
+        return Ends(torch.as_tensor(lengths), x.shape[-1])
+
+    def cut(self, x: Tensor) -> Tensor:
+        """Return `x` with zeros past each end: what zero padding is to an utterance alone."""
+        return silenced(x, self.mask)
+
+    def held(self, x: Tensor) -> Tensor:
+        """Return `x` with each utterance's last value past its end: what replicating padding is to it alone."""
+        if self.lengths is None or self.mask is None:
+            return x
+        last = (self.lengths - 1).clamp(min=0)[:, None, None].expand(-1, x.shape[1], 1)
+        return torch.where(self.mask, x, x.gather(2, last))
