@@ -94,6 +94,12 @@ class Ends:
         lengths = upsampled_length(layer, self.lengths)
         return Ends(torch.as_tensor(lengths), x.shape[-1])
 
+    def stretched(self, ratio: int) -> Ends:
+        """Return the ends at `ratio` times the rate."""
+        if self.lengths is None or self.mask is None:
+            return self
+        return Ends(self.lengths * ratio, self.mask.shape[-1] * ratio)
+
     def cut(self, x: Tensor) -> Tensor:
         """Return `x` with zeros past each end: what zero padding is to an utterance alone."""
         return silenced(x, self.mask)
