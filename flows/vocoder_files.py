@@ -64,9 +64,9 @@ def read_files(
         There is no such file, or one can't be read.
     """
     folder, name = split(path)
-    checkpoint = read(name, _read(folder, name))
+    checkpoint = read(name, read_file(folder, name))
     if config is None:
-        settings = {**_beside(folder, name), **checkpoint.config}
+        settings = {**beside(folder, name), **checkpoint.config}
     else:
         settings = dict(config) if isinstance(config, Mapping) else _parsed(*split(config))
     stats = next((read_stats(found, folder.read(found)) for found in _STATS if folder.exists(found)), {})
@@ -82,7 +82,8 @@ def split(path: Where) -> tuple[Location, str]:
     return Location(folder or ("/" if os.fspath(path).startswith("/") else ".")), name
 
 
-def _read(folder: Location, name: str) -> bytes:
+def read_file(folder: Location, name: str) -> bytes:
+    """Return the bytes of a file; raise VocoderError where there is none."""
     if name in folder.folders():
         found = ", ".join(sorted((folder / name).sizes())) or "no files"
         raise VocoderError(f"{folder.url}/{name} is a folder: name the weights in it (it holds {found})")
@@ -93,10 +94,10 @@ def _read(folder: Location, name: str) -> bytes:
 
 
 def _parsed(folder: Location, name: str) -> dict[str, Any]:
-    return parse(name, _read(folder, name))
+    return parse(name, read_file(folder, name))
 
 
-def _beside(folder: Location, name: str) -> dict[str, Any]:
+def beside(folder: Location, name: str) -> dict[str, Any]:
     """Return the first configuration in the checkpoint's folder; empty where there is none."""
     stem = name.rpartition(".")[0] or name
     own = [f"{base}{suffix}" for base in dict.fromkeys((name, stem)) for suffix in _SUFFIXES]
