@@ -20,6 +20,20 @@ class ConvTranspose1d(nn.ConvTranspose1d):
         """Leave the weights to the checkpoint."""
 
 
+class Conv2d(nn.Conv2d):
+    """A convolution over two axes whose weights come from a checkpoint."""
+
+    def reset_parameters(self) -> None:
+        """Leave the weights to the checkpoint."""
+
+
+class ConvTranspose2d(nn.ConvTranspose2d):
+    """A transposed convolution over two axes whose weights come from a checkpoint."""
+
+    def reset_parameters(self) -> None:
+        """Leave the weights to the checkpoint."""
+
+
 class Linear(nn.Linear):
     """A linear map whose weights come from a checkpoint."""
 
