@@ -154,7 +154,7 @@ def with_weights(model: V, checkpoint: Checkpoint, state: Mapping[str, Tensor] |
     extra = [key for key in state if key not in wanted]
     if extra:
         raise VocoderError(
-            f"{checkpoint.name}: unexpected tensor {extra[0]!r} ({_shape(state[extra[0]])}), {len(extra)} such in all: "
+            f"{checkpoint.name}: unexpected tensor {extra[0]!r} of shape {_shape(state[extra[0]])}, {len(extra)} such in all: "
             f"a {model.family} of this configuration has no place for it. Check the configuration and the family"
         )
     model.load_state_dict(dict(state))
@@ -164,7 +164,7 @@ def with_weights(model: V, checkpoint: Checkpoint, state: Mapping[str, Tensor] |
 def _check_tensor(key: str, wanted: Tensor, state: Mapping[str, Tensor], checkpoint: Checkpoint) -> None:
     if key not in state:
         raise VocoderError(
-            f"{checkpoint.name}: tensor {key!r} ({_shape(wanted)}) is missing: the configuration implies it. "
+            f"{checkpoint.name}: tensor {key!r} of shape {_shape(wanted)} is missing: the configuration implies it. "
             "Check that the configuration is this checkpoint's own"
         )
     if state[key].shape != wanted.shape:
