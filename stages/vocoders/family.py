@@ -155,7 +155,8 @@ def with_weights(model: V, checkpoint: Checkpoint, state: Mapping[str, Tensor] |
     if extra:
         raise VocoderError(
             f"{checkpoint.name}: unexpected tensor {extra[0]!r} of shape {_shape(state[extra[0]])}, "
-            f"{len(extra)} such in all: a {model.family} of this configuration has no place for it. Check the configuration and the family"
+            f"{len(extra)} such in all: a {model.family} of this configuration has no place for it. "
+            "Check the configuration and the family"
         )
     model.load_state_dict(dict(state))
     return model.eval().requires_grad_(False)
