@@ -91,6 +91,11 @@ class Vocoder(nn.Module, ABC):
         """Draw what `forward` needs for one mel of `n_frames`, in the official order, shapes without a batch axis."""
         return ()
 
+    def takes(self, n_frames: int, noise: Noise) -> bool:
+        """Tell whether noise that was given, not drawn, has shapes that fit a mel of `n_frames`."""
+        drawn = self.noise(n_frames, torch.Generator())
+        return [draw.shape for draw in noise] == [draw.shape for draw in drawn]
+
     @abstractmethod
     def forward(self, mel: Tensor, lengths: Tensor | None = None, noise: Sequence[Tensor] = ()) -> Tensor:
         """Return the waveforms of a batch.

@@ -129,14 +129,13 @@ class LoadedVocoder:
         return self.model.noise(mel.shape[1], torch.Generator().manual_seed(seed))
 
     def _given(self, mel: Tensor, noise: Sequence[NDArray[Any]]) -> Noise:
-        wanted = [tuple(draw.shape) for draw in self._drawn(mel, 0)]
-        got = [draw.shape for draw in noise]
-        if [shape[-len(want) :] for shape, want in zip(got, wanted, strict=False)] != wanted or len(got) != len(wanted):
-            raise VocoderError(f"{self.name}: noise must have the shapes {wanted}, got {got}")
-        return tuple(
-            torch.from_numpy(np.ascontiguousarray(draw, dtype=np.float32)).reshape(want)
-            for draw, want in zip(noise, wanted, strict=True)
-        )
+        wanted = self._drawn(mel, 0)
+        given = [torch.from_numpy(np.ascontiguousarray(draw, dtype=np.float32)) for draw in noise]
+        draws = tuple(_without_batch(draw, want.ndim) for draw, want in zip(given, wanted, strict=False))
+        if len(given) != len(wanted) or not self.model.takes(mel.shape[1], draws):
+            shapes, got = [tuple(draw.shape) for draw in wanted], [tuple(draw.shape) for draw in given]
+            raise VocoderError(f"{self.name}: noise must have the shapes {shapes}, got {got}")
+        return draws
 
     def _run(self, mels: list[Tensor], draws: list[Noise]) -> list[NDArray[np.float32]]:
         frames = [mel.shape[1] for mel in mels]
@@ -148,6 +147,13 @@ class LoadedVocoder:
             y = self.model(batch, None if lengths is None else lengths.to(self.device), noise)
         found = y.float().cpu().numpy()
         return [row[: self.model.n_samples(n)].copy() for row, n in zip(found, frames, strict=True)]
+
+
+def _without_batch(draw: Tensor, n_axes: int) -> Tensor:
+    """Return a tensor without leading axes of 1 beyond `n_axes`."""
+    while draw.ndim > n_axes and draw.shape[0] == 1:
+        draw = draw[0]
+    return draw
 
 
 def _stacked(tensors: list[Tensor], filling: float) -> Tensor:

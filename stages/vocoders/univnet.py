@@ -57,6 +57,10 @@ class UnivNet(Vocoder):
         """Draw z ``(noise_dim, n_frames + 10)``, normal: for the mel and the silence after it."""
         return (torch.randn(self.noise_dim, n_frames + _EXTRA_FRAMES, generator=generator),)
 
+    def takes(self, n_frames: int, noise: Noise) -> bool:
+        """Tell whether noise is one z of at least the mel's frames."""
+        return [draw.shape[:-1] for draw in noise] == [(self.noise_dim,)] and noise[0].shape[-1] >= n_frames
+
     def forward(self, mel: Tensor, lengths: Tensor | None = None, noise: Sequence[Tensor] = ()) -> Tensor:
         """Return the waveforms ``(batch, n_samples)`` of mels ``(batch, n_mels, n_frames)``.
 
