@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 
 from melmill.stages.vocoders.errors import VocoderError
 
+# Schedules are stored rounded, some to float32.
+_SLACK = 1e-7
+
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
@@ -98,7 +101,7 @@ def training_times(betas: Sequence[float], training: Sequence[float]) -> list[fl
     """
     seen = signal_levels(training)
     asked = signal_levels(betas)
-    outside = np.flatnonzero((asked > seen[0]) | (asked < seen[-1]))
+    outside = np.flatnonzero((asked > seen[0] + _SLACK) | (asked < seen[-1] - _SLACK))
     if outside.size:
         n = int(outside[0])
         raise VocoderError(

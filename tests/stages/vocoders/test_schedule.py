@@ -41,6 +41,12 @@ def test_the_training_schedule_is_told_whole_steps() -> None:
     assert training_times(TRAINING, TRAINING) == pytest.approx(range(50), abs=1e-9)
 
 
+def test_a_schedule_rounded_to_float32_is_still_the_training_schedule() -> None:
+    rounded = np.array(TRAINING, dtype=np.float32).tolist()
+    assert rounded != TRAINING
+    assert training_times(rounded, TRAINING) == pytest.approx(range(50), abs=1e-4)
+
+
 def test_places_between_two_training_steps_are_linear_in_the_level() -> None:
     low, high = signal_levels(TRAINING)[[20, 21]]
     middle = (low + high) / 2
