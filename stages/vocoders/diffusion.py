@@ -74,6 +74,10 @@ class Diffusion(Vocoder):
         size = self.n_samples(n_frames)
         return tuple(torch.randn(size, generator=generator, device=generator.device) for _ in self.betas)
 
+    def takes(self, n_frames: int, noise: Noise) -> bool:
+        """Tell whether noise is a draw ``(n_samples,)`` for every step, without drawing that many."""
+        return [tuple(draw.shape) for draw in noise] == [(self.n_samples(n_frames),)] * len(self.betas)
+
     def forward(self, mel: Tensor, lengths: Tensor | None = None, noise: Sequence[Tensor] = ()) -> Tensor:
         """Return the waveforms of a batch, in [-1, 1]; see `Vocoder`.
 

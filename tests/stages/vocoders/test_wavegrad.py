@@ -118,5 +118,8 @@ def test_the_mel_asked_for_must_fit() -> None:
 
 def test_draws_must_be_one_a_step() -> None:
     model = family("wavegrad").build(tiny())
+    assert model.takes(5, (torch.zeros(60),) * 3)
+    assert not model.takes(5, (torch.zeros(60),) * 2)
+    assert not model.takes(6, (torch.zeros(60),) * 3)
     with pytest.raises(VocoderError, match="2 draws of noise for a schedule of 3 steps"):
         model(torch.zeros(1, 12, 5), noise=[torch.zeros(1, 60)] * 2)
