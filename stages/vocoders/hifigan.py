@@ -70,19 +70,19 @@ class HifiGan(Vocoder):
     def __init__(self, sizes: Sizes, spec: MelSpec, layout: Layout) -> None:
         super().__init__()
         self.spec, self.silence, self.slope = spec, silence_of(spec), layout.slope
-        ends = layout.end_kernel
-        self.conv_pre = Conv1d(sizes.n_mels, sizes.channels, ends, padding=same_padding(ends))
+        ends, bias = layout.end_kernel, layout.bias
+        self.conv_pre = Conv1d(sizes.n_mels, sizes.channels, ends, padding=same_padding(ends), bias=bias)
         self.ups = nn.ModuleList(
-            ConvTranspose1d(sizes.width(i), sizes.width(i + 1), kernel, rate, *layout.paddings(kernel, rate))
+            ConvTranspose1d(sizes.width(i), sizes.width(i + 1), kernel, rate, *layout.paddings(kernel, rate), bias=bias)
             for i, (rate, kernel) in enumerate(zip(sizes.rates, sizes.kernels, strict=True))
         )
         block = _PairedBlock if sizes.paired else _SingleBlock
         self.resblocks = nn.ModuleList(
-            block(sizes.width(level), kernel, dilations, layout.slope, layout.bias)
+            block(sizes.width(level), kernel, dilations, layout.slope, bias)
             for level in range(1, len(sizes.rates) + 1)
             for kernel, dilations in zip(sizes.block_kernels, sizes.dilations, strict=True)
         )
-        self.conv_post = Conv1d(sizes.width(len(sizes.rates)), 1, ends, padding=same_padding(ends))
+        self.conv_post = Conv1d(sizes.width(len(sizes.rates)), 1, ends, padding=same_padding(ends), bias=bias)
         self.mean: Tensor | None
         self.scale: Tensor | None
         self.register_buffer("mean", torch.empty(sizes.n_mels) if layout.normalises else None)

@@ -16,7 +16,7 @@ from melmill.stages.dsp.melspec import MelSpec
 from melmill.stages.dsp.presets import preset
 from melmill.stages.vocoders.errors import VocoderError
 from melmill.stages.vocoders.family import Checkpoint
-from melmill.stages.vocoders.mels import fitting, hifigan_mel
+from melmill.stages.vocoders.mels import changed, fitting, hifigan_mel
 from melmill.stages.vocoders.sizes import Sizes
 
 UP = "ups.{}.weight"
@@ -54,7 +54,7 @@ class Layout:
     end_kernel : int
         Of the first and the last convolution.
     bias : bool
-        The residual convolutions have one.
+        The convolutions have one.
     exact : bool
         An odd rate gives exactly as many times the samples, one fewer than the official padding does.
     normalises : bool
@@ -95,10 +95,11 @@ def _is_pwg(checkpoint: Checkpoint) -> bool:
 
 def _from_pwg(checkpoint: Checkpoint) -> tuple[Checkpoint, Layout]:
     params: Mapping[str, Any] = checkpoint.config.get("generator_params", {})
-    if params.get("use_causal_conv") or params.get("nonlinear_activation", "LeakyReLU") != "LeakyReLU":
+    activation = params.get("nonlinear_activation", "LeakyReLU")
+    if activation != "LeakyReLU":
         raise VocoderError(
-            f"{checkpoint.name}: generator_params ask for causal convolutions or an activation other than LeakyReLU, "
-            "which HiFi-GAN has not: no such generator can be run here"
+            f"{checkpoint.name}: nonlinear_activation of generator_params must be 'LeakyReLU', got {activation!r}: "
+            "no other is known of HiFi-GAN"
         )
     if not checkpoint.stats and checkpoint.mel is None:
         raise VocoderError(
@@ -133,7 +134,8 @@ def _pwg_mel(checkpoint: Checkpoint, sizes: Sizes) -> MelSpec:
         if base not in (10, None):
             raise VocoderError(f"{checkpoint.name}: log_base of its configuration must be 10 or null, got {base!r}")
         n_fft = _said(checkpoint, "fft_size")
-        spec = replace(
+        spec = changed(
+            checkpoint,
             preset("parallel_wavegan"),
             sr=_said(checkpoint, "sampling_rate"),
             n_fft=n_fft,
@@ -177,7 +179,7 @@ def _from_transformers(checkpoint: Checkpoint) -> tuple[Checkpoint, Layout]:
 def _transformers_mel(checkpoint: Checkpoint, sizes: Sizes) -> MelSpec:
     spec = checkpoint.mel
     if spec is None and checkpoint.config.get("model_type", "hifigan") == "hifigan":
-        spec = replace(preset("speecht5"), sr=checkpoint.config.get("sampling_rate", 16000))
+        spec = changed(checkpoint, preset("speecht5"), sr=checkpoint.config.get("sampling_rate", 16000))
     if spec is None:
         raise VocoderError(
             f"{checkpoint.name}: its configuration does not say how its mels are made "

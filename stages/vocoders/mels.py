@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from melmill.stages.dsp.mel import from_bands
 from melmill.stages.dsp.melspec import MelSpec
 from melmill.stages.dsp.presets import preset
+from melmill.stages.errors import ParameterError
 from melmill.stages.vocoders.errors import VocoderError
 from melmill.stages.vocoders.family import Checkpoint
 from melmill.stages.vocoders.sizes import Sizes
@@ -61,8 +63,19 @@ def hifigan_mel(checkpoint: Checkpoint, sizes: Sizes, default: MelSpec | None = 
         raise VocoderError(
             f"{checkpoint.name}: its configuration lacks {missing[0]!r}, which the mel needs: add it, or give mel=..."
         )
-    spec = replace(preset("hifigan"), **said)
+    spec = changed(checkpoint, preset("hifigan"), **said)
     return fitting(checkpoint, spec, n_mels=sizes.n_mels, hop_length=sizes.hop_length)
+
+
+def changed(checkpoint: Checkpoint, base: MelSpec, **fields: Any) -> MelSpec:  # noqa: ANN401 - as configured
+    """Return `base` with the fields that a configuration says; raise VocoderError where they make no mel."""
+    try:
+        return replace(base, **fields)
+    except (ParameterError, TypeError) as error:
+        raise VocoderError(
+            f"{checkpoint.name}: its configuration says {fields}, which makes no mel: {error}. "
+            "Correct it, or give mel=..."
+        ) from error
 
 
 def fitting(checkpoint: Checkpoint, spec: MelSpec, *, n_mels: int, hop_length: int) -> MelSpec:

@@ -9,7 +9,7 @@ synthesis", ICLR 2024, section 3.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -21,7 +21,7 @@ from melmill.stages.dsp.presets import preset
 from melmill.stages.vocoders.errors import VocoderError
 from melmill.stages.vocoders.family import Checkpoint, Family, Vocoder, with_weights
 from melmill.stages.vocoders.layers import Conv1d, Ends, Linear, same_padding
-from melmill.stages.vocoders.mels import fitting, silence_of
+from melmill.stages.vocoders.mels import changed, fitting, silence_of
 
 _KERNEL = 7
 _EPS = 1e-6
@@ -141,7 +141,7 @@ def build(checkpoint: Checkpoint) -> Vocos:
     """Make the model of a checkpoint whose classes are those of the mel model."""
     sections = {section: _arguments(checkpoint, section, name) for section, name in _CLASSES.items()}
     sizes = _sizes(checkpoint, sections["backbone"], sections["head"])
-    spec = checkpoint.mel or _mel(sections["feature_extractor"], sizes)
+    spec = checkpoint.mel or _mel(checkpoint, sections["feature_extractor"])
     fitting(checkpoint, spec, n_mels=sizes.n_mels, hop_length=sizes.hop_length)
     state = {key: value for key, value in checkpoint.state.items() if not key.startswith("feature_extractor.")}
     return with_weights(Vocos(sizes, spec), checkpoint, state)
@@ -183,10 +183,11 @@ def _sizes(checkpoint: Checkpoint, backbone: Mapping[str, Any], head: Mapping[st
     )
 
 
-def _mel(arguments: Mapping[str, Any], sizes: _Sizes) -> MelSpec:
+def _mel(checkpoint: Checkpoint, arguments: Mapping[str, Any]) -> MelSpec:
     """Return the mel of the feature extractor; what it does not say is the official default."""
     n_fft = arguments.get("n_fft", 1024)
-    return replace(
+    return changed(
+        checkpoint,
         preset("vocos_24khz"),
         sr=arguments.get("sample_rate", 24000),
         n_fft=n_fft,
