@@ -75,7 +75,7 @@ class _Invertible(nn.Module):
 
 
 class WaveGlow(Vocoder):
-    """Noise of an eighth of the sampling rate and eight channels, some of which only join on the way.
+    """Noise, a group of samples side by side in its channels, some of which only join on the way.
 
     Attributes
     ----------
