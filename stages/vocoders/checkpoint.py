@@ -162,7 +162,7 @@ def _weight(name: str, base: str, g: Tensor, v: Tensor) -> Tensor:
         )
     axes = [axis for axis in range(v.ndim) if g.ndim == 0 or g.shape[axis] == 1]
     if g.ndim and axes == list(range(1, v.ndim)):
-        # What torch's own weight norms call: summed in another order, the last digit differs, and deep layers amplify it.
+        # What torch's own weight norms call: another order of summation moves the last digit; deep layers amplify it.
         return torch._weight_norm(v, g, 0)
     norm: Tensor = torch.linalg.vector_norm(v, dim=axes, keepdim=True)
     return v * (g / norm)
