@@ -99,7 +99,9 @@ class LoadedVocoder:
         return self._run([mel], [draws])[0]
 
     def batch(self, mels: Sequence[NDArray[Any]], seed: int | Sequence[int] = 0) -> list[NDArray[np.float32]]:
-        """Return the waveforms of mels of any lengths, worked on together: each is what it is alone, to rounding.
+        """Return the waveforms of mels of any lengths: each is what it is alone, to rounding.
+
+        On a GPU they are worked on together; on the CPU one by one, where padding would only cost.
 
         Parameters
         ----------
@@ -107,14 +109,20 @@ class LoadedVocoder:
         seed : int or sequence of int
             Of all, or of each.
         """
-        if not mels:
-            return []
-        checked = [self._checked(M) for M in mels]
         seeds = list(seed) if isinstance(seed, Sequence) else [seed] * len(mels)
         if len(seeds) != len(mels):
             raise VocoderError(f"seed must be one or one for each of {len(mels)} mels, got {len(seeds)}")
-        draws = [self._drawn(mel, each) for mel, each in zip(checked, seeds, strict=True)]
-        return self._run(checked, draws)
+        if self.device != "cpu":
+            return self.together(mels, seeds)
+        checked = [self._checked(M) for M in mels]
+        return [self._run([mel], [self._drawn(mel, each)])[0] for mel, each in zip(checked, seeds, strict=True)]
+
+    def together(self, mels: Sequence[NDArray[Any]], seeds: Sequence[int]) -> list[NDArray[np.float32]]:
+        """Return the waveforms of one padded batch, see `batch`."""
+        if not mels:
+            return []
+        checked = [self._checked(M) for M in mels]
+        return self._run(checked, [self._drawn(mel, seed) for mel, seed in zip(checked, seeds, strict=True)])
 
     def _checked(self, M: NDArray[Any]) -> Tensor:
         n_mels = self.spec.n_mels

@@ -66,8 +66,9 @@ def test_a_batch_draws_for_each_what_it_draws_alone() -> None:
     mels = [mel(2, n, seed=n) for n in (5, 2, 3)]
     for M, y in zip(mels, NOISY.batch(mels, seed=7), strict=True):
         np.testing.assert_array_equal(y, NOISY(M, seed=7))
-    for seed, y in zip((1, 2, 3), NOISY.batch(mels, seed=[1, 2, 3]), strict=True):
-        np.testing.assert_array_equal(y, NOISY(mels[seed - 1], seed=seed))
+    for both in (NOISY.batch(mels, seed=[1, 2, 3]), NOISY.together(mels, [1, 2, 3])):
+        for seed, y in zip((1, 2, 3), both, strict=True):
+            np.testing.assert_array_equal(y, NOISY(mels[seed - 1], seed=seed))
     assert NOISY.batch([]) == []
 
 
