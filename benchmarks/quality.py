@@ -1,14 +1,18 @@
-"""Print the mean scores of a store's last run on the 20 test-other utterances that others can repeat.
+"""Print the mean scores of a store's last run, with intervals, on the 20 test-other utterances that others can repeat.
 
 python -m benchmarks.quality STORE [--all]
 """
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
 import click
-import pandas as pd
 
 import melmill
+from melmill.stages.reporting.statistics import summary
+from melmill.stages.reporting.wording import plus_minus
 
 CHOSEN = r"-000[34]$"
 COLUMNS = {"scm_db": "SCM dB", "sc_db": "SC dB", "pesq_wb": "PESQ-wb", "estoi": "ESTOI"}
@@ -19,22 +23,33 @@ PLACES = {"scm_db": 2, "sc_db": 2, "pesq_wb": 3, "estoi": 3}
 @click.argument("store")
 @click.option("--all", "everything", is_flag=True, help="All utterances, not only those 20.")
 def main(store: str, everything: bool) -> None:
-    """Print a Markdown table: a row a method, the mean of every score that is ok."""
+    """Print a Markdown table: a row a method, every mean ± half its 95 % interval over what is ok.
+
+    Nodes that were scored with fewer metrics than others (a map of parameters) are left out.
+    """
     scores = melmill.open(store).scores()
     if not everything:
         chosen = scores["utterance_id"].str.contains(CHOSEN) & (scores["subset"] == "test-other")
         scores = scores[chosen]
-    click.echo(f"{scores['utterance_id'].nunique()} utterances\n")
-    click.echo("| method | " + " | ".join(COLUMNS.values()) + " | failed |")
-    click.echo("|---" * (len(COLUMNS) + 2) + "|")
-    for node, rows in scores.groupby("node", sort=False):
-        failed = int(sum((rows[f"status_{name}"] != "ok").sum() for name in COLUMNS))
-        means = [f"{_mean(rows, name):.{PLACES[name]}f}" for name in COLUMNS]
-        click.echo(f"| {node} | " + " | ".join(means) + f" | {failed} |")
+    found = summary(scores, by=()).set_index(["node", "metric"])
+    columns = [name for name in COLUMNS if name in found.index.unique("metric")]
+    click.echo(f"{scores['utterance_id'].nunique()} utterances, mean ± half the 95 % interval\n")
+    click.echo("| method | iterations | " + " | ".join(COLUMNS[name] for name in columns) + " | failed |")
+    click.echo("|---" * (len(columns) + 3) + "|")
+    for node in scores["node"].unique():
+        if all((node, name) in found.index for name in columns):
+            click.echo(_row(node, found.loc[node].to_dict("index"), columns))
 
 
-def _mean(rows: pd.DataFrame, name: str) -> float:
-    return float(rows.loc[rows[f"status_{name}"] == "ok", name].mean())
+def _row(node: str, found: Mapping[Hashable, Any], columns: Sequence[str]) -> str:
+    method, _, label = node.removesuffix("]").partition("[")
+    rows = [found[name] for name in columns]
+    means = [
+        plus_minus(row["mean"], row["ci_low"], row["ci_high"], PLACES[name])
+        for name, row in zip(columns, rows, strict=True)
+    ]
+    failed = sum(int(row["n_failed"]) for row in rows)
+    return f"| `{method}` | {label.removeprefix('n_iter=')} | " + " | ".join(means) + f" | {failed} |"
 
 
 if __name__ == "__main__":

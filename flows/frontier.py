@@ -65,7 +65,8 @@ class Frontier:
     @property
     def done(self) -> bool:
         """Whether nothing is left to hand out or to wait for."""
-        return self._exhausted and not (self._open or self._running or self._unfinished_reports)
+        waiting = self._open or self._running or self._unfinished_reports or any(self._ready.values())
+        return self._exhausted and not waiting
 
     def take(self, pool: str) -> Task | None:
         """Return the next task for `pool`, or None where nothing may run now."""

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from melmill.flows.keys import utterance_seed
 from melmill.flows.receipt import Receipt
+from melmill.stages.errors import DeviceMissing
 from melmill.stages.stage import IngestStage, Item, Outcome, Product, Stage, UtteranceStage, rejection
 from melmill.storage.product import Facts, Quarantined, ShardContents
 from melmill.storage.sources import SourceTree
@@ -133,6 +134,8 @@ class ShardJob:
             return [process_alone(stage, item, inputs, self.node.product) for item in items]
         try:
             return list(process(items))
+        except DeviceMissing:
+            raise
         except Exception:
             return [_one(process, item) for item in items]
 

@@ -52,6 +52,8 @@ class Summary:
     duration_s : float
     report : str or None
         Where the last report's page is.
+    reports : tuple of str
+        Where the pages of all reports are, in the pipeline's order.
     """
 
     run: str
@@ -61,6 +63,7 @@ class Summary:
     quarantined: int
     duration_s: float
     report: str | None
+    reports: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON."""
@@ -102,6 +105,7 @@ def run(plan: Plan, executor: Literal["dask", "serial"] = "dask", *, partial: bo
     if plan.n_pending:
         frontier = _execute(plan, nodes, executor)
     n_failed = len(frontier.failed) + len(frontier.blocked) if frontier else 0
+    reports = _reports(plan, store)
     return Summary(
         run=run_id,
         store=plan.pipeline.store,
@@ -114,7 +118,8 @@ def run(plan: Plan, executor: Literal["dask", "serial"] = "dask", *, partial: bo
         utterances=plan.n_utterances,
         quarantined=_n_quarantined(plan, store),
         duration_s=round(time.monotonic() - started, 3),
-        report=_report(plan, store),
+        report=reports[-1] if reports else None,
+        reports=reports,
     )
 
 
@@ -234,15 +239,15 @@ def _n_quarantined(plan: Plan, store: Store) -> int:
     return len(found)
 
 
-def _report(plan: Plan, store: Store) -> str | None:
-    """Return where the page of the last report node is; None where the pipeline has none or it was not made."""
-    reports = [node_plan.node for node_plan in plan.nodes.values() if isinstance(node_plan.node.product, Report)]
-    for node in reversed(reports):
+def _reports(plan: Plan, store: Store) -> tuple[str, ...]:
+    """Return where the pages of the report nodes are, of those that were made."""
+    found = []
+    for node in (node_plan.node for node_plan in plan.nodes.values() if isinstance(node_plan.node.product, Report)):
         name = plan.record_name(node, REPORT)
         folder = store.product(node.folder, node.key)
         if folder.record(name) is not None:
-            return f"{folder.location.url}/report/{name}/index.html"
-    return None
+            found.append(f"{folder.location.url}/report/{name}/index.html")
+    return tuple(found)
 
 
 @contextmanager

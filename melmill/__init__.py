@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from melmill.stages.dsp.melspec import MelSpec
 from melmill.stages.dsp.presets import preset as preset
@@ -16,7 +16,7 @@ from melmill.stages.errors import ParameterError
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from melmill.stages.vocoders.loaded import LoadedVocoder
     from melmill.storage.store import Store
 
-__all__ = ["MelSpec", "invert", "load_vocoder", "mel", "open", "preset", "torch_dataset"]
+__all__ = ["MelSpec", "invert", "invert_batch", "load_vocoder", "mel", "open", "preset", "torch_dataset"]
 
 
 def mel(y: NDArray[Any], spec: MelSpec | None = None, *, preset: str | None = None) -> NDArray[np.float32]:
@@ -57,8 +57,8 @@ def invert(
     spec: MelSpec | None = None,
     *,
     preset: str | None = None,
-    method: str = "admm",
-    n_iter: int = 100,
+    method: str = "auto",
+    n_iter: int | None = None,
     start: str | NDArray[Any] = "pghi",
     length: int | None = None,
     seed: int = 0,
@@ -72,8 +72,9 @@ def invert(
     spec, preset
         How `M` was made, as in `mel`.
     method : str
-        ``griffin_lim``, ``admm_gla``, ``raar``, ``ipalm``, ``admm`` or ``pghi``.
-    n_iter : int
+        ``auto``, ``griffin_lim``, ``admm_gla``, ``raar``, ``ipalm``, ``admm`` or ``pghi``.
+    n_iter : int or None
+        None: 100, or what the `quality` of ``auto`` costs.
     start : str or ndarray
         Starting phase: ``random``, ``zero``, ``pghi``, or that of a waveform ``(n_samples,)``.
     length : int or None
@@ -81,7 +82,7 @@ def invert(
     seed : int
         Of random phases.
     **parameters
-        The method's own, such as ``momentum=0.99`` or ``rho=0.1``.
+        The method's own, such as ``momentum=0.99``, ``rho=0.1`` or, of ``auto``, ``quality="best"``.
 
     Returns
     -------
@@ -91,6 +92,51 @@ def invert(
 
     return invert_mel(
         M, _spec(spec, preset), method=method, n_iter=n_iter, start=start, length=length, seed=seed, **parameters
+    )
+
+
+def invert_batch(
+    mels: Sequence[NDArray[Any]] | NDArray[Any],
+    spec: MelSpec | None = None,
+    *,
+    preset: str | None = None,
+    method: str = "auto",
+    n_iter: int | None = None,
+    start: str | Sequence[NDArray[Any]] = "pghi",
+    lengths: Sequence[int] | None = None,
+    seed: int = 0,
+    device: Literal["cpu", "cuda"] = "cpu",
+    **parameters: Any,  # noqa: ANN401 - each method's own
+) -> list[NDArray[np.float32]]:
+    """Return a waveform for each of several mels, as `invert` does one by one, but for rounding.
+
+    Parameters
+    ----------
+    mels : sequence of ndarray, shape (n_mels, n_frames), or ndarray, shape (n_utterances, n_mels, n_frames)
+        In a padded array, frames past those of an utterance's length are ignored.
+    lengths : sequence of int or None
+        Samples to return of each; None: what the frames cover.
+    device : {"cpu", "cuda"}
+        ``"cuda"`` inverts padded batches on a GPU.
+    spec, preset, method, n_iter, start, seed, **parameters
+        As in `invert`; waveforms to start from are as many as mels.
+
+    Returns
+    -------
+    list of ndarray of float32, shape (length,)
+    """
+    from melmill.stages.inversion import invert_batch as invert_mels
+
+    return invert_mels(
+        mels,
+        _spec(spec, preset),
+        method=method,
+        n_iter=n_iter,
+        start=start,
+        lengths=lengths,
+        seed=seed,
+        device=device,
+        **parameters,
     )
 
 

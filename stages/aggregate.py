@@ -36,7 +36,7 @@ class Aggregate:
     """
 
     uses: ClassVar[str] = "aggregate"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     inputs: ClassVar[Mapping[str, Input]] = {"from": Input(kinds=frozenset({Kind.SCORES}), many=True)}
 
     baseline: str | None = None
@@ -105,7 +105,8 @@ class Aggregate:
 
         self._check_baseline(tables.scores["node"].unique().tolist())
         found = results(tables, by=self.by, baseline=self.baseline, seed=self.seed)
-        settings = Settings(title=self.title or tables.pipeline or "melmill", baseline=self.baseline, by=self.by)
+        title = self.title or tables.pipeline or "melmill"
+        settings = Settings(title=title, baseline=self.baseline, by=self.by, seed=self.seed)
         return {"index.html": page(tables, found, examples, settings), **files(tables, found)}
 
     def _check_baseline(self, scored: Sequence[str]) -> None:

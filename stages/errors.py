@@ -21,3 +21,7 @@ class ContractError(StageError):
 
 class Unusable(StageError):
     """One utterance can't be processed; its message is the reason shown in quarantine."""
+
+
+class DeviceMissing(StageError):
+    """The device that a stage asks for is not in this process; no utterance is to blame."""

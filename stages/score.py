@@ -34,7 +34,7 @@ class Score:
     """
 
     uses: ClassVar[str] = "score"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     inputs: ClassVar[Mapping[str, Input]] = {
         "from": Input(kinds=frozenset({Kind.WAVEFORM}), absent_ok=True),
         "against": Input(kinds=frozenset({Kind.WAVEFORM})),

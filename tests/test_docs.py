@@ -21,6 +21,7 @@ from melmill.storage.utterance import Utterance
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PIPELINES = sorted([ROOT / "pipeline.yaml", *ROOT.glob("flows/*.yaml"), *ROOT.glob("benchmarks/*.yaml")])
 
 
 def test_every_metric_and_status_is_explained() -> None:
@@ -37,8 +38,15 @@ def test_the_readme_pipeline_is_one(tmp_path: Path) -> None:
     path = tmp_path / "pipeline.yaml"
     path.write_text(text)
     nodes = build_graph(load(path))
-    assert "admm[n_iter=50]" in nodes
+    assert "best[quality=good]" in nodes
     assert len(nodes["report"].inputs["from"]) == 5
+
+
+def test_the_readme_folders_are_ingest_nodes(tmp_path: Path) -> None:
+    (nodes,) = re.findall(r"```yaml\n( .*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+    path = tmp_path / "pipeline.yaml"
+    path.write_text(f"name: x\nstore: x\nstages:\n{nodes}")
+    assert {node.stage.uses for node in build_graph(load(path)).values()} == {"audio_folder"}
 
 
 def test_the_readme_stage_works() -> None:
@@ -79,8 +87,6 @@ def test_stages_and_presets_are_listed() -> None:
     assert len(preset_names()) >= 20
 
 
-@pytest.mark.parametrize(
-    "path", sorted([ROOT / "pipeline.yaml", *(ROOT / "flows").glob("*.yaml")]), ids=lambda p: p.name
-)
+@pytest.mark.parametrize("path", PIPELINES, ids=lambda path: path.name)
 def test_pipelines_that_ship_are_sound(path: Path) -> None:
     assert build_graph(load(path))

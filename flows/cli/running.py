@@ -85,8 +85,8 @@ def _show(summary: Summary) -> None:
         f"{done} in {duration(summary.duration_s)}; {summary.utterances} utterances, {summary.quarantined} quarantined"
     )
     click.echo(f"store:  {summary.store}")
-    if summary.report:
-        click.echo(f"report: {summary.report}")
+    for report in summary.reports:
+        click.echo(f"report: {report}")
 
 
 @cli.command()

@@ -11,9 +11,12 @@ from typing import Any
 import soundfile
 from numpy.typing import NDArray
 
+from melmill.stages.corpora.wav import wav_header
 from melmill.stages.errors import Unusable
 
 FLAC = b"fLaC"
+# Of a file that is to be described by its first bytes: a WAV file may hold a few chunks before its samples.
+HEAD_BYTES = 4096
 # "fLaC", one block header (4 bytes) and STREAMINFO (34 bytes): RFC 9639, section 8.2.
 FLAC_HEAD_BYTES = 42
 # Longest that a byte can plausibly stand for: a frame of silence takes some 14 bytes for 4096 samples.
@@ -51,13 +54,18 @@ class Header:
         return not self.doubt
 
 
+def tells(head: bytes) -> bool:
+    """Tell whether `read_header` needs no more of a file than these first bytes: it is FLAC or plain WAV."""
+    return head.startswith(FLAC) or wav_header(head) is not None
+
+
 def read_header(head: bytes, size_bytes: int) -> Header:
     """Read the header of an audio file of `size_bytes`.
 
     Parameters
     ----------
     head : bytes
-        The first `FLAC_HEAD_BYTES` of a FLAC file or more; the whole file where it is of another format.
+        First bytes that `tells` says are enough, `FLAC_HEAD_BYTES` of a FLAC file; otherwise the whole file.
     size_bytes : int
 
     Raises
@@ -69,8 +77,13 @@ def read_header(head: bytes, size_bytes: int) -> Header:
         raise Unusable("file is empty (0 bytes)")
     if head.startswith(FLAC):
         return _flac_header(head, size_bytes)
+    wav = wav_header(head)
+    if wav is not None:
+        return Header(**wav._asdict(), doubt=_doubt(wav.n_samples, size_bytes))
     if len(head) < size_bytes:
-        raise ValueError(f"only FLAC can be told by its first bytes, got {len(head)} of {size_bytes} bytes of a file")
+        raise ValueError(
+            f"only FLAC and plain WAV can be told by their first bytes, got {len(head)} of {size_bytes} bytes of a file"
+        )
     info = _soundfile_info(head)
     return Header(
         sr=info.samplerate,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from melmill.stages.dsp.filterbank import bank_norm, mel_bank
@@ -35,4 +36,4 @@ class Bank:
 def bank_of(spec: MelSpec) -> Bank:
     """Return the scaled bank of a spec, float64; cached."""
     norm = bank_norm(spec)
-    return Bank(E=mel_bank(spec) / norm, norm=norm, power=spec.power)
+    return Bank(E=mel_bank(spec).astype(np.float64) / norm, norm=norm, power=spec.power)

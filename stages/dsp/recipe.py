@@ -56,3 +56,22 @@ class Recipe:
             raise ParameterError("start", f"must be one of {', '.join(START_WORDS)} or a waveform, got {self.start!r}")
         if self.magnitude not in ("nnls", "pinv"):
             raise ParameterError("magnitude", f"must be 'nnls' or 'pinv', got {self.magnitude!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """A mel that was found fit to be inverted, and how.
+
+    Parameters
+    ----------
+    linear : ndarray of float32, shape (n_mels, n_frames)
+        ``E |X|**power``, finite, of as many frames as `length` samples have.
+    recipe : Recipe
+        A waveform to start from has `length` finite samples.
+    length : int
+        Samples of the result.
+    """
+
+    linear: NDArray[Any]
+    recipe: Recipe
+    length: int

@@ -22,6 +22,7 @@ _N_BANDS, _LOWEST_HZ = 15, 150.0
 _DYNAMIC_RANGE_DB = 40.0
 _CLIP = 10.0 ** (15.0 / 20.0)  # beta = -15 dB
 _EPS = np.finfo(np.float64).eps
+_PADDING = 16  # frames after the last, for passes that take 16 segments at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +31,8 @@ class Envelopes:
 
     Parameters
     ----------
-    x, y : ndarray of float64, shape (15, n_segments, 30)
-        Reference and estimate: every run of 30 frames of 12.8 ms.
+    x, y : ndarray of float64, shape (15, n_frames + 16)
+        Reference and estimate in frames of 12.8 ms, and what makes reading beyond them safe.
     """
 
     x: NDArray[np.float64]
@@ -47,11 +48,13 @@ def envelopes(reference: NDArray[Any], estimate: NDArray[Any], sr: int) -> Envel
     sr : int
         Rate of both, Hz, at least `LOWEST_RATE`.
     """
+    from melmill.stages.metrics.intelligibility import envelopes as of  # here, as it imports numba
+
     x, y = _loud_frames(_at_10_khz(reference, sr), _at_10_khz(estimate, sr))
-    x, y = _frames(_overlap_add(x)), _frames(_overlap_add(y))
-    if len(x) < _SEGMENT:
+    x, y = (of(z, _window(), _N_FFT, _bands()) for z in (x, y))
+    if x.shape[1] < _SEGMENT:
         return None
-    return Envelopes(_segments(x), _segments(y))
+    return Envelopes(*(np.pad(z, ((0, 0), (0, _PADDING))) for z in (x, y)))
 
 
 def stoi(pair: Envelopes | None) -> Measured:
@@ -62,11 +65,12 @@ def stoi(pair: Envelopes | None) -> Measured:
     Taal, Hendriks, Heusdens, Jensen, "An algorithm for intelligibility prediction of time-frequency weighted noisy
     speech", IEEE TASLP 19(7), 2011, eqs. 1 to 6. With identical signals it is 1.
     """
+    from melmill.stages.metrics.intelligibility import clipped_correlation
+
     if pair is None:
         return Measured.failed(Status.TOO_SHORT)
-    level = np.linalg.norm(pair.x, axis=-1, keepdims=True) / (np.linalg.norm(pair.y, axis=-1, keepdims=True) + _EPS)
-    clipped = np.minimum(pair.y * level, pair.x * (1.0 + _CLIP))
-    return Measured.of(float(np.mean(np.sum(_normalised(pair.x, -1) * _normalised(clipped, -1), axis=-1))))
+    total = clipped_correlation(pair.x, pair.y, _SEGMENT, 1.0 + _CLIP, float(_EPS))
+    return Measured.of(total / (_N_BANDS * _n_segments(pair)))
 
 
 def estoi(pair: Envelopes | None) -> Measured:
@@ -77,31 +81,23 @@ def estoi(pair: Envelopes | None) -> Measured:
     Jensen, Taal, "An algorithm for predicting the intelligibility of speech masked by modulated noise maskers",
     IEEE/ACM TASLP 24(11), 2016, eqs. 4 to 8. With identical signals it is 1.
     """
+    from melmill.stages.metrics.intelligibility import spectral_correlation
+
     if pair is None:
         return Measured.failed(Status.TOO_SHORT)
-    x, y = (_normalised(_normalised(z, -1), 0) for z in (pair.x, pair.y))
-    return Measured.of(float(np.mean(np.sum(x * y, axis=(0, 2)))) / _SEGMENT)
+    return Measured.of(spectral_correlation(pair.x, pair.y, _SEGMENT, float(_EPS)) / (_SEGMENT * _n_segments(pair)))
 
 
-def _normalised(z: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
-    """Return `z` with mean 0 and norm 1 along `axis`; what is constant there carries no pattern and gives 0."""
-    centred = z - np.mean(z, axis=axis, keepdims=True)
-    norm = np.linalg.norm(centred, axis=axis, keepdims=True)
-    constant = norm <= 1e3 * _EPS * np.max(np.abs(z), axis=axis, keepdims=True)
-    return np.asarray(np.divide(centred, norm, out=np.zeros_like(centred), where=~constant))
+def _n_segments(pair: Envelopes) -> int:
+    return int(pair.x.shape[1]) - _PADDING - _SEGMENT + 1
 
 
 def _at_10_khz(y: NDArray[Any], sr: int) -> NDArray[np.float64]:
     """Resample as the reference implementation in Octave does: a Kaiser window of 60 dB, a tenth octave wide."""
-    y = y.astype(np.float64)
-    if sr == _RATE:
-        return y
-    from scipy.signal import resample_poly
+    from melmill.stages.metrics.intelligibility import polyphase, resampled
 
-    common = math.gcd(sr, _RATE)
-    up, down = _RATE // common, sr // common
-    window: Any = _low_pass(max(up, down))
-    return np.asarray(resample_poly(y, up, down, window=window))
+    y = y.astype(np.float64)
+    return y if sr == _RATE else resampled(y, polyphase(sr, _RATE, _low_pass))
 
 
 @cache
@@ -119,29 +115,30 @@ def _window() -> NDArray[np.float64]:
     return np.asarray(np.hanning(_FRAME + 2)[1:-1])
 
 
-def _frames(y: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return windowed frames ``(n_frames, 256)``; the reference implementation leaves a last exact fit out."""
-    if y.size <= _FRAME:
-        return np.empty((0, _FRAME))
-    view = np.lib.stride_tricks.sliding_window_view(y[:-1], _FRAME)[::_HOP]
-    return np.asarray(view * _window())
-
-
 def _loud_frames(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the frames of both where the reference is within 40 dB of its loudest frame."""
-    x_frames, y_frames = _frames(x), _frames(y)
-    if not len(x_frames):
-        return x_frames, y_frames
-    level_db = 20.0 * np.log10(np.linalg.norm(x_frames, axis=1) + _EPS)
-    loud = level_db > np.max(level_db) - _DYNAMIC_RANGE_DB
-    return x_frames[loud], y_frames[loud]
+    """Return both signals from the frames alone in which the reference is within 40 dB of its loudest frame."""
+    x_halves, y_halves = (_halves(z) for z in (x, y))
+    if len(x_halves) < 2:
+        return np.empty(0), np.empty(0)
+    early, late = np.split(_window(), 2)
+    energy = x_halves[:-1] ** 2 @ early**2 + x_halves[1:] ** 2 @ late**2
+    level_db = 20.0 * np.log10(np.sqrt(energy) + _EPS)
+    loud = np.flatnonzero(level_db > np.max(level_db) - _DYNAMIC_RANGE_DB)
+    return _overlap_add(x_halves, loud), _overlap_add(y_halves, loud)
 
 
-def _overlap_add(frames: NDArray[np.float64]) -> NDArray[np.float64]:
-    halves = np.zeros((len(frames) + 1, _HOP))
-    halves[:-1] += frames[:, :_HOP]
-    halves[1:] += frames[:, _HOP:]
-    return halves.reshape(-1)
+def _halves(y: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the hops ``(n_frames + 1, 128)`` of a signal; the reference implementation leaves a last exact fit out."""
+    n_hops = max(0, y.size - 1) // _HOP
+    return y[: n_hops * _HOP].reshape(n_hops, _HOP)
+
+
+def _overlap_add(halves: NDArray[np.float64], frames: NDArray[np.intp]) -> NDArray[np.float64]:
+    early, late = np.split(_window(), 2)
+    out = np.zeros((len(frames) + 1, _HOP))
+    out[:-1] += halves[frames] * early
+    out[1:] += halves[frames + 1] * late
+    return out.reshape(-1)
 
 
 @cache
@@ -151,11 +148,3 @@ def _bands() -> NDArray[np.float64]:
     edges = np.rint(np.stack([centres * 2.0 ** (-1 / 6), centres * 2.0 ** (1 / 6)]) * _N_FFT / _RATE)
     bins = np.arange(_N_FFT // 2 + 1)
     return np.asarray((bins >= edges[0][:, np.newaxis]) & (bins < edges[1][:, np.newaxis]), dtype=np.float64)
-
-
-def _segments(frames: NDArray[np.float64]) -> NDArray[np.float64]:
-    import scipy.fft
-
-    power = np.abs(scipy.fft.rfft(frames, n=_N_FFT, axis=-1)) ** 2
-    envelope = np.sqrt(_bands() @ power.T)
-    return np.lib.stride_tricks.sliding_window_view(envelope, _SEGMENT, axis=1)

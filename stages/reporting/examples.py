@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -86,11 +86,18 @@ def _why(name: str, metric: str, value: float, n_nodes: int) -> str:
     return f"{name} by {described(metric).title} ({number(value, decimals(metric))}{over})"
 
 
-def shown(examples: Sequence[Example], scores: pd.DataFrame) -> list[Shown]:
-    """Encode examples for the page; all excerpts are cut alike where the audio would outgrow the page's budget."""
-    rates = [rate for one in examples for rate in (one.sr, *(_rate(one, node) for node in one.reconstructions))]
+def shown(examples: Sequence[Example], scores: pd.DataFrame, nodes: Sequence[str]) -> list[Shown]:
+    """Encode the recordings and what `nodes` made of them, in this order.
+
+    All excerpts are cut alike where the audio would outgrow the page's budget.
+    """
+    chosen = [
+        replace(one, reconstructions={node: one.reconstructions[node] for node in nodes if node in one.reconstructions})
+        for one in examples
+    ]
+    rates = [rate for one in chosen for rate in (one.sr, *(_rate(one, node) for node in one.reconstructions))]
     seconds = excerpt_s(rates)
-    return [_shown(one, seconds, scores[scores["utterance_id"] == one.utterance_id]) for one in examples]
+    return [_shown(one, seconds, scores[scores["utterance_id"] == one.utterance_id]) for one in chosen]
 
 
 def _rate(example: Example, node: str) -> int:

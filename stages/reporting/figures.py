@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 COLOURS = ("#0077BB", "#EE7733", "#009988", "#EE3377", "#33BBEE", "#CC3311")
 _DASHES: tuple[Any, ...] = ("-", (0, (4, 1.5)), (0, (1, 1.2)))
 # Stands for the page's text colour until the SVG is written; no colour above.
-_INK = "#010203"
+INK = "#010203"
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "melmill",
@@ -34,17 +34,20 @@ _STYLE: dict[Any, Any] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.linewidth": 0.6,
-    "axes.edgecolor": _INK,
-    "axes.labelcolor": _INK,
-    "text.color": _INK,
-    "xtick.color": _INK,
-    "ytick.color": _INK,
-    "grid.color": _INK,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "grid.color": INK,
     "grid.alpha": 0.15,
     "grid.linewidth": 0.6,
 }
 _LABEL_WIDTH = 26
 _LINE_IN = 0.15
+# More iterations than this are drawn over a logarithmic axis.
+_LONG = 50
+_LOG_TICKS = tuple(times * 10**power for power in range(6) for times in (1, 2, 5))
 
 
 def look(nodes: Sequence[str], node: str) -> tuple[str, Any]:
@@ -68,26 +71,26 @@ def label(node: str, width: int = _LABEL_WIDTH) -> str:
     return "\n".join(lines)
 
 
-def box_plot(table: Cube, metric: str) -> str:
+def box_plot(table: Cube, metric: str, nodes: Sequence[str]) -> str:
     """Return a box per node over utterances: quartiles, median, whiskers to the 5th and 95th percentile, mean as a dot.
 
-    Nodes without a value have an empty row.
+    Only `nodes` are drawn; those without a value have an empty row.
     """
-    values = table.values[:, :, table.metrics.index(metric)]
-    names = [label(node) for node in table.nodes]
+    values = table.values[:, [table.nodes.index(node) for node in nodes], table.metrics.index(metric)]
+    names = [label(node) for node in nodes]
     row_in = max(0.3, _LINE_IN * max(1 + name.count("\n") for name in names))
-    with _figure(4.8, 0.75 + row_in * len(names)) as (figure, axis):
-        for j, node in enumerate(table.nodes):
+    with canvas(4.8, 0.75 + row_in * len(names)) as (figure, axis):
+        for j, node in enumerate(nodes):
             y = values[:, j]
             if not np.isnan(y).all():
-                _box(axis, y[~np.isnan(y)], j, look(table.nodes, node))
+                _box(axis, y[~np.isnan(y)], j, look(nodes, node))
         axis.set_yticks(range(len(names)), names)
         axis.set_ylim(len(names) - 0.5, -0.5)
         axis.tick_params(axis="y", length=0)
         axis.grid(axis="x")
         axis.set_axisbelow(True)
         axis.set_xlabel(f"{described(metric).label}, {described(metric).better} is better", loc="right")
-        return _svg(figure)
+        return as_svg(figure)
 
 
 def _box(axis: Axes, y: NDArray[np.float64], at: int, style: tuple[str, Any]) -> None:
@@ -107,7 +110,7 @@ def _box(axis: Axes, y: NDArray[np.float64], at: int, style: tuple[str, Any]) ->
         medianprops={"color": colour, "linewidth": 2.0},
         whiskerprops={"color": colour, "linestyle": dash},
         capprops={"color": colour},
-        meanprops={"marker": "o", "markersize": 3.5, "markerfacecolor": _INK, "markeredgecolor": _INK},
+        meanprops={"marker": "o", "markersize": 3.5, "markerfacecolor": INK, "markeredgecolor": INK},
     )
 
 
@@ -125,7 +128,7 @@ def convergence(curves: pd.DataFrame, nodes: Sequence[str]) -> str:
     order = [*nodes, *(node for node in traced if node not in nodes)]
     drawn = [node for node in order if node in traced]
     n_lines = sum(1.4 + label(node).count("\n") for node in drawn)
-    with _figure(5.6, 3.1 + _LINE_IN * n_lines / 2) as (figure, axis):
+    with canvas(5.6, 3.1 + _LINE_IN * n_lines / 2) as (figure, axis):
         for node in drawn:
             curve = curves[curves["node"] == node]
             colour, dash = look(order, node)
@@ -138,15 +141,23 @@ def convergence(curves: pd.DataFrame, nodes: Sequence[str]) -> str:
                 linewidth=0,
             )
             axis.plot(curve["iteration"], curve["mean"], color=colour, linestyle=dash, linewidth=1.6, label=label(node))
+        if curves["iteration"].max() > _LONG:
+            # What tells methods apart happens early; the start, iteration 0, has no place on this axis.
+            axis.set_xscale("log")
+            axis.set_xlim(1, curves["iteration"].max())
+            axis.set_xticks([x for x in _LOG_TICKS if x <= curves["iteration"].max()])
+            axis.xaxis.set_major_formatter("{x:g}")
+            axis.set_xticks([], minor=True)
         axis.grid()
         axis.set_xlabel("iteration")
         axis.set_ylabel(f"{described('scm_db').label}, lower is better")
         figure.legend(frameon=False, loc="outside lower center", ncols=2)
-        return _svg(figure)
+        return as_svg(figure)
 
 
 @contextmanager
-def _figure(width_in: float, height_in: float) -> Iterator[tuple[Figure, Axes]]:
+def canvas(width_in: float, height_in: float) -> Iterator[tuple[Figure, Axes]]:
+    """Give a figure with one plot, in the page's style; nothing global is changed."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
@@ -155,7 +166,7 @@ def _figure(width_in: float, height_in: float) -> Iterator[tuple[Figure, Axes]]:
         yield figure, figure.add_subplot()
 
 
-def _svg(figure: Figure) -> str:
+def as_svg(figure: Figure) -> str:
     """Return the `<svg>` element alone, inked in ``currentColor``, without the ids that only debugging needs."""
     buffer = StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
@@ -164,4 +175,4 @@ def _svg(figure: Figure) -> str:
     drawn = re.sub(r"font-family: [^;\"]*;?", "", drawn)  # the page's own
     # Two figures on a page would share them.
     drawn = re.sub(r' id="[A-Za-z0-9.]+_\d+"', "", drawn)
-    return re.sub(rf"((?:fill|stroke): ){_INK}", r"\1currentColor", drawn)
+    return re.sub(rf"((?:fill|stroke): ){INK}", r"\1currentColor", drawn)

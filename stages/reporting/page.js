@@ -14,16 +14,18 @@ function sortBy(table, head, column) {
   const sign = head.getAttribute("aria-sort") === "ascending" ? -1 : 1;
   for (const other of table.tHead.rows[0].cells) other.removeAttribute("aria-sort");
   head.setAttribute("aria-sort", sign === 1 ? "ascending" : "descending");
-  const body = table.tBodies[0];
-  const rows = Array.from(body.rows, (row) => ({ row, value: valueOf(row, column) }));
-  rows.sort((a, b) => compare(a.value, b.value, sign));
-  body.append(...rows.map((entry) => entry.row));
+  // Within its sections: a section's title stays above its rows.
+  for (const body of table.tBodies) {
+    const rows = Array.from(body.querySelectorAll("tr:not(.part)"), (row) => ({ row, value: valueOf(row, column) }));
+    rows.sort((a, b) => compare(a.value, b.value, sign));
+    body.append(...rows.map((entry) => entry.row));
+  }
 }
 for (const table of document.querySelectorAll("table.sortable")) {
   Array.from(table.tHead.rows[0].cells).forEach((head, column) => {
     const button = document.createElement("button");
     button.type = "button";
-    button.textContent = head.textContent;
+    button.append(...head.childNodes);
     button.addEventListener("click", () => sortBy(table, head, column));
     head.replaceChildren(button);
   });

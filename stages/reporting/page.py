@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,11 +17,13 @@ from markupsafe import Markup, escape
 
 from melmill.stages.metrics.registry import Metric
 from melmill.stages.metrics.registry import metric as described
-from melmill.stages.reporting import figures, views
+from melmill.stages.reporting import figures, sweep_views, views
 from melmill.stages.reporting.cube import cube
 from melmill.stages.reporting.examples import shown
 from melmill.stages.reporting.inputs import Example, Made, Tables
 from melmill.stages.reporting.pictures import DIFFERENCE_DB, RANGE_DB
+from melmill.stages.reporting.statistics import measured
+from melmill.stages.reporting.sweeps import Arrangement, arrange
 from melmill.stages.reporting.tables import Results
 
 
@@ -31,6 +34,7 @@ class Settings:
     title: str
     baseline: str | None
     by: Sequence[str]
+    seed: int = 0
 
 
 def page(tables: Tables, found: Results, examples: Sequence[Example], settings: Settings) -> bytes:
@@ -40,6 +44,7 @@ def page(tables: Tables, found: Results, examples: Sequence[Example], settings: 
     allows no script but the one that sorts tables.
     """
     script = _resource("page.js")
+    arrangement = _arrangement(tables, found)
     return (
         _environment()
         .get_template("page.html.j2")
@@ -49,10 +54,13 @@ def page(tables: Tables, found: Results, examples: Sequence[Example], settings: 
             style=Markup(_resource("page.css")),
             script=Markup(script),
             script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-            headline=views.headline(found),
+            arrangement=arrangement,
+            leaders=views.best(found) if arrangement.is_crowded else (),
+            headline=views.headline(found, arrangement),
+            folded=[(sweep, views.of_map(found, sweep)) for sweep in views.folded_maps(arrangement)],
             paired=None if found.paired is None else views.paired(found.paired),
-            groups=views.by_group(found, settings.by),
-            examples=shown(examples, tables.scores),
+            groups=views.by_group(found, settings.by, arrangement.shown),
+            examples=shown(examples, tables.scores, arrangement.shown),
             ranges={"mel": RANGE_DB, "difference": DIFFERENCE_DB},
             failures=views.failures(found.failures) if len(found.failures) else None,
             quarantine=_quarantine(tables.quarantine),
@@ -60,30 +68,48 @@ def page(tables: Tables, found: Results, examples: Sequence[Example], settings: 
             made=[(node, _parameters(node)) for node in tables.made],
             versions=tables.versions,
             metrics=_metrics(found.summary),
-            **_figures(tables, found),
+            **_figures(tables, found, arrangement, settings.seed),
         )
         .encode()
     )
 
 
+def _arrangement(tables: Tables, found: Results) -> Arrangement:
+    goodness: dict[str, float] = {}
+    for metric in measured(found.summary)[:1]:
+        sign = 1 if described(metric).better == "higher" else -1
+        rows = found.summary[(found.summary["level"] == "all") & (found.summary["metric"] == metric)]
+        goodness = dict(zip(rows["node"], sign * rows["mean"].fillna(-sign * math.inf), strict=True))
+    return arrange(tables.made, list(map(str, tables.scores["node"].unique())), goodness)
+
+
 def _facts(scores: pd.DataFrame) -> list[tuple[str, str]]:
     one_each = scores.drop_duplicates("utterance_id")
+    speakers, subsets = (sorted(set(map(str, one_each[name])) - {""}) for name in ("speaker_id", "subset"))
     facts = [
         ("utterances", f"{len(one_each):,}"),
         ("hours of audio", f"{one_each['duration_s'].sum() / 3600:.2f}"),
-        ("speakers", f"{one_each['speaker_id'].nunique():,}"),
-        ("subsets", ", ".join(sorted(map(str, one_each["subset"].unique())))),
+        ("speakers", f"{len(speakers):,}" if speakers else ""),
+        ("subsets", ", ".join(subsets)),
         ("scored nodes", str(scores["node"].nunique())),
     ]
     return [(name, value) for name, value in facts if value]
 
 
-def _figures(tables: Tables, found: Results) -> dict[str, Any]:
+def _figures(tables: Tables, found: Results, arrangement: Arrangement, seed: int) -> dict[str, Any]:
     table = cube(tables.scores)
-    whole = found.summary[(found.summary["level"] == "all") & (found.summary["n"] > 0)]
-    boxes = [(described(name), Markup(figures.box_plot(table, name))) for name in dict.fromkeys(whole["metric"])]
-    curves = Markup(figures.convergence(found.convergence, table.nodes)) if len(found.convergence) else None
-    return {"boxes": boxes, "convergence": curves}
+    boxes = [
+        (described(name), Markup(figures.box_plot(table, name, arrangement.shown))) for name in measured(found.summary)
+    ]
+    curves = found.convergence[found.convergence["node"].isin(arrangement.curved())]
+    return {
+        "boxes": boxes,
+        "convergence": Markup(figures.convergence(curves, arrangement.shown)) if len(curves) else None,
+        "panels": [
+            *sweep_views.lines(found.summary, arrangement),
+            *sweep_views.maps(tables.scores, found.summary, arrangement, seed),
+        ],
+    }
 
 
 def _quarantine(ledger: pd.DataFrame) -> dict[str, Any] | None:
@@ -114,7 +140,7 @@ def _environment() -> jinja2.Environment:
 
 def _breakable(text: str) -> Markup:
     """Escape a name and let a long one break after its brackets and commas, as fan-out names may."""
-    if len(text) <= 20:
+    if len(text) <= 12:
         return escape(text)
     return Markup("<wbr>").join(re.split(r"(?<=[\[,/])", text))
 

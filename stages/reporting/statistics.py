@@ -43,6 +43,12 @@ def summary(
     return pd.concat(parts, ignore_index=True)
 
 
+def measured(found: pd.DataFrame) -> list[str]:
+    """Return the metrics of a `summary` that have a value for some node, in the order asked for."""
+    with_values = set(found.loc[found["n"] > 0, "metric"])
+    return [metric for metric in dict.fromkeys(found["metric"]) if metric in with_values]
+
+
 def _of_group(table: Cube, group: Group, draws: int, seed: int) -> pd.DataFrame:
     values, asked = table.values[group.rows], table.asked[group.rows]
     flat = values.reshape(len(values), len(table.nodes) * len(table.metrics))

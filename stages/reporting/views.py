@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from melmill.stages.metrics.registry import metric as described
+from melmill.stages.reporting.sweeps import FEWEST, Arrangement, Sweep, declared
 from melmill.stages.reporting.tables import Results
 from melmill.stages.reporting.wording import decimals, number, p_value, plus_minus, status, why_none
 
@@ -33,38 +35,97 @@ class Cell:
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """Hold a table of the page: `rows` begin with their head."""
+    """Hold a table of the page: `rows` begin with their head; `sections` are titles, each with its number of rows."""
 
     caption: str
     columns: Sequence[str]
     rows: Sequence[Sequence[Cell]]
     notes: Sequence[str] = field(default_factory=tuple)
+    sections: Sequence[tuple[str, int]] = ()
+
+    @property
+    def parts(self) -> list[tuple[str, Sequence[Sequence[Cell]]]]:
+        """The sections with their rows; all rows under an empty title where there are none."""
+        found, start = [], 0
+        for title, count in self.sections or [("", len(self.rows))]:
+            found.append((title, self.rows[start : start + count]))
+            start += count
+        return found
 
 
 Record = Mapping[Hashable, Any]
 
 
-def headline(found: Results) -> Grid:
-    """Show mean and interval of every node and metric over all utterances."""
-    whole = found.summary[found.summary["level"] == "all"]
-    metrics, nodes = list(dict.fromkeys(whole["metric"])), list(dict.fromkeys(whole["node"]))
-    cells = {(row["node"], row["metric"]): _mean(row, found) for row in whole.to_dict("records")}
-    rows = [[_head(node), *(cells.get((node, metric), _none("not asked for")) for metric in metrics)] for node in nodes]
+def headline(found: Results, arrangement: Arrangement) -> Grid:
+    """Show mean and interval of every node and metric over all utterances, without the maps of a crowded report."""
+    folded = {node for sweep in folded_maps(arrangement) for node in sweep.points}
+    return _means(found, [node for node in arrangement.nodes if node not in folded])
+
+
+def folded_maps(arrangement: Arrangement) -> list[Sweep]:
+    """Return the sweeps whose nodes have a table of their own, because their figure shows their means."""
+    return [sweep for sweep in arrangement.sweeps if sweep.is_map and arrangement.is_crowded]
+
+
+def of_map(found: Results, sweep: Sweep) -> Grid:
+    """Show mean and interval of every node of a map."""
+    return _means(found, list(sweep.points))
+
+
+def _means(found: Results, nodes: Sequence[str]) -> Grid:
+    whole = found.summary[(found.summary["level"] == "all") & found.summary["node"].isin(nodes)]
+    metrics, rated = list(dict.fromkeys(whole["metric"])), set(whole["node"])
+    nodes = [node for node in nodes if node in rated]
+    counts = set(whole["n"]) if not (whole["n_failed"].any() or whole["uneven"].any()) else set()
+    alike = len(counts) == 1
+    cells = {(row["node"], row["metric"]): _mean(row, found, counted=not alike) for row in whole.to_dict("records")}
+    sections = _sections(nodes)
+    rows = [
+        [
+            _head(node.partition("[")[2][:-1] if sections and "[" in node else node),
+            *(cells.get((node, metric), _none("not asked for")) for metric in metrics),
+        ]
+        for node in nodes
+    ]
+    over = f"{counts.pop():,} utterances" if alike else "utterances"
     return Grid(
-        caption="Mean over utterances ± half the 95 % interval",
+        caption=f"Mean over {over} ± half the 95 % interval",
         columns=["node", *(_titled(metric) for metric in metrics)],
         rows=rows,
         notes=[_uneven(whole[whole["metric"] == metric], metric) for metric in metrics if _is_uneven(whole, metric)],
+        sections=sections,
     )
 
 
-def _mean(row: Record, found: Results) -> Cell:
+def _sections(nodes: Sequence[str]) -> list[tuple[str, int]]:
+    """Return a section a declared node, where one of them was fanned out into three or more."""
+    counts = [(name, len(list(group))) for name, group in itertools.groupby(nodes, declared)]
+    if max((count for _, count in counts), default=0) < FEWEST:
+        return []
+    fanned = {declared(node) for node in nodes if "[" in node}
+    return [(name if name in fanned else "", count) for name, count in counts]
+
+
+def best(found: Results) -> list[tuple[str, str, str, int]]:
+    """Return of each metric its name, the best node, its mean, and how many nodes can't be told from it."""
+    whole = found.summary[found.summary["level"] == "all"]
+    means = {(row["metric"], row["node"]): row for row in whole.to_dict("records")}
+    rows = []
+    for metric, (node, *tied) in found.leaders.items():
+        row = means[metric, node]
+        mean = plus_minus(row["mean"], row["ci_low"], row["ci_high"], decimals(metric))
+        rows.append((_titled(metric), node, mean, len(tied)))
+    return rows
+
+
+def _mean(row: Record, found: Results, *, counted: bool) -> Cell:
     metric, node = row["metric"], row["node"]
     if row["n"] == 0:
         return _none(why_none(found.failures, metric, node))
     best, *tied = found.leaders.get(metric, [""])
     digits = decimals(metric)
-    small = f"n\u00a0{row['n']}" + (f", {row['n_failed']}\u00a0failed" if row["n_failed"] else "")
+    small = f"n\u00a0{row['n']}" if counted else ""
+    small += f", {row['n_failed']}\u00a0failed" if row["n_failed"] else ""
     if row["uneven"]:
         small += f"\ncommon\u00a0{number(row['mean_common'], digits)}"
     return Cell(
@@ -93,14 +154,13 @@ def _uneven(rows: pd.DataFrame, metric: str) -> str:
 
 
 def paired(found: pd.DataFrame) -> Grid:
-    """Show the differences to the baseline, best and worst counts and tests."""
+    """Show the differences to the baseline, best and worst counts and tests: a section a metric."""
     rows = []
     for row in found.to_dict("records"):
         digits, verdict = decimals(row["metric"]), _verdict(row)
         rows.append(
             [
                 _head(row["node"]),
-                Cell(text=_titled(row["metric"]), kind="text"),
                 Cell(text=verdict, mark=verdict, kind="label"),
                 Cell(text=_signed(row["mean_difference"], digits), hint=row["reason"]),
                 Cell(text=_range(row, digits), kind="label"),
@@ -113,7 +173,6 @@ def paired(found: pd.DataFrame) -> Grid:
         )
     columns = [
         "node",
-        "metric",
         "verdict",
         "difference",
         "95 % interval",
@@ -123,7 +182,13 @@ def paired(found: pd.DataFrame) -> Grid:
         "Holm p",
         "t test p",
     ]
-    return Grid(caption="Node minus baseline, utterance by utterance", columns=columns, rows=rows)
+    counts = found["metric"].value_counts(sort=False)
+    return Grid(
+        caption="Node minus baseline, utterance by utterance",
+        columns=columns,
+        rows=rows,
+        sections=[(_titled(metric), int(counts[metric])) for metric in dict.fromkeys(found["metric"])],
+    )
 
 
 def _verdict(row: Record) -> str:
@@ -143,9 +208,9 @@ def _signed(value: float, digits: int) -> str:
     return number(value, digits) if math.isnan(value) or value <= 0 else f"+{number(value, digits)}"
 
 
-def by_group(found: Results, by: Sequence[str]) -> list[Grid]:
-    """Show one table a metric: a row a group, a column a node."""
-    parts = found.summary[found.summary["level"] != "all"]
+def by_group(found: Results, by: Sequence[str], nodes: Sequence[str]) -> list[Grid]:
+    """Show one table a metric: a row a group, a column for each of `nodes`."""
+    parts = found.summary[(found.summary["level"] != "all") & found.summary["node"].isin(nodes)]
     return [_groups(parts[parts["metric"] == metric], metric, by, found) for metric in dict.fromkeys(parts["metric"])]
 
 

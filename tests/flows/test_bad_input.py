@@ -132,3 +132,17 @@ def test_mel_commands_explain(project: Project, tmp_path: Path) -> None:
     wrong = project.melmill("mel", "explain", "hifigan", "hifigna")
     assert wrong.returncode == 2
     assert "hifigan" in wrong.stderr
+
+
+def test_a_missing_device_ends_the_run_in_a_line(project: Project) -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("there is a CUDA device")
+    project.write(PIPELINE.replace("n_iter: 2}}\n  admm", "n_iter: 2, device: cuda}}\n  admm", 1))
+    done = project.melmill("run", str(project.pipeline), "--executor", "serial")
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.count("device 'cuda' needs a CUDA device") == 1
+    assert "quarantined" not in done.stdout + done.stderr
+    project.write()
+    assert project.run("--executor", "serial")["tasks"]["failed"] == 0

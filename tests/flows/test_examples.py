@@ -37,13 +37,13 @@ def run(demo: Project, name: str, *overrides: str) -> melmill.storage.store.Stor
 def test_the_default_pipeline_scores_every_method(demo: Project) -> None:
     store = run(demo, "pipeline.yaml", "gla.n_iter=5", "ipalm.n_iter=5", "admm.n_iter=5")
     scores = store.scores()
-    assert set(scores["node"]) == {"gla", "ipalm", "admm"}
+    assert set(scores["node"]) == {"gla", "ipalm", "admm", "invert[quality=draft]", "invert[quality=good]"}
     assert scores["utterance_id"].nunique() >= 24
     assert scores["speaker_id"].nunique() >= 6
     assert scores.groupby("node")["duration_s"].sum().min() >= 120
     assert (scores.filter(regex="^status_").isin(["ok", "not_installed"])).all(axis=None)
     assert scores.groupby("node")["scm_db"].mean()["admm"] < scores.groupby("node")["scm_db"].mean()["gla"]
-    assert len(store.traces()) == 3 * 6 * scores["utterance_id"].nunique()
+    assert len(store.traces()) == (3 * 6 + 21 + 51) * scores["utterance_id"].nunique()
     shown = demo.melmill("report", "runs/demo")
     assert "admm" in shown.stdout
     page = Path(shown.stdout.split("report: ")[1].strip()).read_text()
@@ -64,7 +64,7 @@ def test_preprocess_makes_training_segments(demo: Project) -> None:
 
 
 def test_resynthesise_keeps_lengths_and_16_bits(demo: Project) -> None:
-    store = run(demo, "flows/resynthesise.yaml", FEW, "resynthesis.n_iter=3")
+    store = run(demo, "flows/resynthesise.yaml", FEW, "resynthesis.quality=draft")
     speech, resynthesis = store["speech"], store["resynthesis"]
     assert set(speech) == set(resynthesis)
     for name in list(speech)[:5]:

@@ -53,6 +53,13 @@ def test_a_shard_flows_to_its_end_before_the_next_begins(nodes: dict[str, Node])
     ]
 
 
+def test_every_report_is_handed_out(tmp_path: Path) -> None:
+    path = tmp_path / "p.yaml"
+    path.write_text(PIPELINE + "  second: {uses: aggregate, from: scores, examples: 0}\n")
+    frontier = Frontier(build_graph(load(path)), pending(2) | {"second": {-1}}, window=8)
+    assert [task.node for task in drained(frontier)][-2:] == ["report", "second"]
+
+
 def test_no_task_is_handed_out_before_its_inputs_are_done(nodes: dict[str, Node]) -> None:
     frontier = Frontier(nodes, pending(4), window=8)
     running: list[Task] = []

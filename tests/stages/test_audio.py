@@ -11,7 +11,7 @@ import pytest
 import soundfile
 from numpy.typing import NDArray
 
-from melmill.stages.corpora.audio import FLAC_HEAD_BYTES, decode, read_header
+from melmill.stages.corpora.audio import FLAC_HEAD_BYTES, decode, read_header, tells
 from melmill.stages.errors import Unusable
 
 
@@ -87,9 +87,45 @@ def test_highly_compressed_silence_is_believed() -> None:
     assert read_header(data[:FLAC_HEAD_BYTES], len(data)).believable
 
 
-def test_only_flac_is_told_by_its_first_bytes() -> None:
+@pytest.mark.parametrize(
+    ("subtype", "n_channels"), [("PCM_U8", 1), ("PCM_16", 2), ("PCM_24", 1), ("PCM_32", 1), ("FLOAT", 2), ("DOUBLE", 1)]
+)
+@pytest.mark.parametrize("kind", ["WAV", "WAVEX"])
+def test_a_wav_header_is_told_by_its_first_bytes(kind: str, subtype: str, n_channels: int) -> None:
+    data = encode(noise(5000, n_channels), 22050, kind, subtype)
+    assert tells(data[:200])
+    header = read_header(data[:200], len(data))
+    info = soundfile.info(io.BytesIO(data))
+    assert (header.sr, header.n_samples, header.n_channels) == (22050, 5000, n_channels)
+    assert (info.samplerate, info.frames, info.channels, info.subtype) == (22050, 5000, n_channels, header.subtype)
+
+
+@pytest.mark.parametrize(
+    ("kind", "subtype", "patch"),
+    [
+        ("WAV", "ULAW", b""),  # coded samples
+        ("WAV", "PCM_16", b"\xff\xff\xff\xff"),  # written to a pipe: its size was never filled in
+        ("OGG", "VORBIS", b""),
+    ],
+)
+def test_other_headers_need_the_whole_file(kind: str, subtype: str, patch: bytes) -> None:
+    data = encode(noise(5000), 44100, kind, subtype)
+    if patch:
+        at = data.index(b"data") + 4
+        data = data[:at] + patch + data[at + 4 :]
+    assert not tells(data)
+    assert read_header(data, len(data)).n_samples == 5000
+
+
+def test_a_wav_cut_short_is_truncated() -> None:
+    data = encode(noise(5000), kind="WAV")[:-2000]
+    with pytest.raises(Unusable, match=r"^file is truncated: header says 5,000 samples, 4,000 decoded$"):
+        decode(data)
+
+
+def test_only_flac_and_whole_wav_headers_are_told_by_first_bytes() -> None:
     data = encode(noise(), kind="WAV")
-    with pytest.raises(ValueError, match="only FLAC can be told by its first bytes, got 42 of 40044 bytes"):
+    with pytest.raises(ValueError, match="only FLAC and plain WAV can be told by their first bytes, got 42 of 40044"):
         read_header(data[:42], len(data))
 
 

@@ -57,7 +57,7 @@ def decoded(uri: str) -> bytes:
 
 @pytest.mark.parametrize("nodes", [["only"], ["a", "b"], [f"admm[n_iter={i}]" for i in range(12)], [LONG, "b"]])
 def test_box_plot_names_every_node_and_the_unit(nodes: list[str]) -> None:
-    svg = box_plot(scores_of(nodes), "scm_db")
+    svg = box_plot(scores_of(nodes), "scm_db", nodes)
     assert {line for node in nodes for line in label(node).split("\n")} <= set(texts(svg))
     assert "SCM [dB], lower is better" in texts(svg)
 
@@ -65,7 +65,7 @@ def test_box_plot_names_every_node_and_the_unit(nodes: list[str]) -> None:
 def test_box_plot_keeps_an_empty_row_for_a_node_without_values() -> None:
     table = scores_of(["a", "b"])
     table.values[:, 1] = np.nan
-    svg = box_plot(table, "scm_db")
+    svg = box_plot(table, "scm_db", ["a", "b"])
     assert {"a", "b"} <= set(texts(svg))
     assert COLOURS[0].lower() in svg
     assert COLOURS[1].lower() not in svg
@@ -79,8 +79,23 @@ def test_convergence_draws_a_curve_per_traced_node_in_the_nodes_colour() -> None
     assert found == {COLOURS[1].lower(), COLOURS[3].lower()}
 
 
+def test_box_plot_draws_the_chosen_nodes_alone() -> None:
+    svg = box_plot(scores_of(["a", "b", "c"]), "scm_db", ["c"])
+    assert "c" in texts(svg)
+    assert not {"a", "b"} & set(texts(svg))
+
+
+@pytest.mark.parametrize(("n_iter", "ticks"), [(30, {"0", "10", "20"}), (500, {"1", "10", "100", "500"})])
+def test_many_iterations_have_a_logarithmic_axis(n_iter: int, ticks: set[str]) -> None:
+    curve = pd.DataFrame({"node": "a", "iteration": range(n_iter + 1), "mean": -1000.0 - np.arange(n_iter + 1)})
+    svg = convergence(curve.assign(first_quartile=curve["mean"], third_quartile=curve["mean"]), ["a"])
+    assert ticks <= set(texts(svg))
+    assert ("0" in texts(svg)) == ("0" in ticks)
+
+
 @pytest.mark.parametrize(
-    "draw", [lambda: box_plot(scores_of(["a", LONG]), "scm_db"), lambda: convergence(curves_of(["a"]), ["a"])]
+    "draw",
+    [lambda: box_plot(scores_of(["a", LONG]), "scm_db", ["a", LONG]), lambda: convergence(curves_of(["a"]), ["a"])],
 )
 def test_figures_are_reproducible_and_take_the_pages_ink(draw: object) -> None:
     assert callable(draw)
@@ -96,7 +111,7 @@ def test_figures_leave_global_settings_alone() -> None:
     import matplotlib as mpl
 
     before = dict(mpl.rcParams)
-    box_plot(scores_of(["a"]), "scm_db")
+    box_plot(scores_of(["a"]), "scm_db", ["a"])
     assert dict(mpl.rcParams) == before
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from melmill.stages.inversion import invert, shortest_length, solve
 
 Float32 = NDArray[np.float32]
 PAPER = MelSpec()
-METHODS = ["admm", "admm_gla", "griffin_lim", "ipalm", "raar"]
+METHODS = ["admm", "admm_gla", "auto", "griffin_lim", "ipalm", "raar"]
 
 
 def scm_db(y: Float32, x: Float32, spec: MelSpec = PAPER) -> float:
@@ -68,7 +69,28 @@ def _scm_trace(method: solvers.Method, n_iter: int, y: Float32) -> NDArray[Any]:
 def test_joint_methods_beat_those_on_a_fixed_magnitude(voice: Float32) -> None:
     M = mel_spectrogram(voice, PAPER)
     reached = {m: scm_db(invert(M, PAPER, m, 100, "zero", length=voice.size), voice) for m in METHODS}
-    assert sorted(reached, key=reached.__getitem__)[:2] == ["admm", "ipalm"]
+    assert sorted(reached, key=reached.__getitem__)[:3] == ["auto", "admm", "ipalm"]
+
+
+def test_quality_costs_iterations(voice: Float32) -> None:
+    M = mel_spectrogram(voice, PAPER)
+    draft, good, best = (
+        scm_db(invert(M, PAPER, quality=quality, length=voice.size), voice) for quality in ("draft", "good", "best")
+    )
+    assert draft > good + 2 > best + 6
+    again = invert(M, PAPER, n_iter=50, length=voice.size)
+    assert again.tobytes() == invert(M, PAPER, quality="good", length=voice.size).tobytes()
+
+
+def test_double_precision_is_the_reference(voice: Float32) -> None:
+    M = mel_spectrogram(voice, PAPER)
+    for method in (solvers.Admm(), solvers.Ipalm(), solvers.GriffinLim(momentum=0.9)):
+        single, double = (
+            solve(M, PAPER, Recipe(method=method, n_iter=1, start="random", dtype=dtype), voice.size).y
+            for dtype in ("float32", "float64")
+        )
+        assert double.dtype == np.float64
+        assert np.linalg.norm(single - double) < 1e-5 * np.linalg.norm(double)
 
 
 def test_integrated_phase_saves_iterations(voice: Float32) -> None:
@@ -93,7 +115,7 @@ def test_integrated_phase_saves_iterations(voice: Float32) -> None:
     ],
 )
 def test_every_kind_of_mel_is_inverted(spec: MelSpec, voice: Float32) -> None:
-    y = invert(mel_spectrogram(voice, spec), spec, n_iter=60, length=voice.size)
+    y = invert(mel_spectrogram(voice, spec), spec, "admm", n_iter=60, length=voice.size)
     assert y.dtype == np.float32
     assert y.shape == voice.shape
     assert scm_db(y, voice, magnitude_spec(spec)) < -24
@@ -115,7 +137,7 @@ def test_trace_measures_every_iteration(power: float, voice: Float32) -> None:
     result = solve(M, spec, Recipe(method=solvers.Admm(), n_iter=7, trace=True), voice.size)
     assert result.trace is not None
     assert result.trace["iteration"].tolist() == list(range(8))
-    shorter = [invert(M, spec, n_iter=n, length=voice.size) for n in (1, 7)]
+    shorter = [invert(M, spec, "admm", n, length=voice.size) for n in (1, 7)]
     expected = [scm_db(y, voice, spec) for y in shorter]
     np.testing.assert_allclose(result.trace["scm_db"][[1, 7]], expected, atol=0.01)
 
@@ -151,6 +173,31 @@ def test_one_frame_is_inverted(method: str, n_samples: int) -> None:
     assert y.any()
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_bytes_do_not_depend_on_threads(method: str, voice: Float32) -> None:
+    mels = [mel_spectrogram(y, PAPER) for y in (voice, voice[:9000], voice[3000:])]
+
+    def inverted(M: Float32) -> bytes:
+        return invert(M, PAPER, method, n_iter=12, start="random").tobytes()
+
+    alone = [inverted(M) for M in mels]
+    with ThreadPoolExecutor(3) as pool:
+        assert list(pool.map(inverted, mels)) == alone
+
+
+def test_an_hour_is_inverted_whole(voice: Float32) -> None:
+    y = np.tile(voice, 3600)
+    M = mel_spectrogram(y, PAPER)
+    estimate = invert(M, PAPER, "admm", 2, magnitude="pinv", length=y.size)
+    second = slice(1800 * 16000, 1801 * 16000)
+    assert np.isfinite(estimate).all()
+    assert estimate.size == y.size
+    # Every second is inverted as any other: integration in segments begins anew.
+    here = scm_db(estimate[second], y[second])
+    assert here < -10
+    assert scm_db(estimate[-16000:], y[-16000:]) == pytest.approx(here, abs=1.5)
+
+
 def test_trace_of_silence_is_undefined() -> None:
     trace = solve(np.zeros((80, 4)), PAPER, Recipe(method=solvers.Admm(), n_iter=1, trace=True)).trace
     assert trace is not None
@@ -170,7 +217,9 @@ def test_default_length_gives_the_frames(spec: MelSpec, n_frames: int) -> None:
     ("keywords", "message"),
     [
         ({"method": "admn"}, "method must be one of .*got 'admn'; did you mean 'admm'"),
-        ({"momentum": 0.9}, "momentum is no parameter of 'admm', which has lam, rho"),
+        ({"method": "admm", "momentum": 0.9}, "momentum is no parameter of 'admm', which has lam, rho, schedule"),
+        ({"rho": 0.1}, "rho is no parameter of 'auto', which has quality"),
+        ({"quality": "fine"}, "quality must be one of 'draft', 'good', 'best', got 'fine'"),
         ({"method": "pghi", "rho": 0.9}, "rho is no parameter of 'pghi'"),
         ({"start": "speech"}, "start must be one of random, zero, pghi or a waveform, got 'speech'"),
         ({"magnitude": "ls"}, "magnitude must be 'nnls' or 'pinv', got 'ls'"),

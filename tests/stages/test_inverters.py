@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from melmill.stages.dsp.mel import mel_spectrogram
 from melmill.stages.dsp.melspec import MelSpec, Pcen
-from melmill.stages.errors import ContractError, ParameterError
+from melmill.stages.errors import ContractError, DeviceMissing, ParameterError
 from melmill.stages.inversion import invert
-from melmill.stages.inverters import Admm, AdmmGla, GriffinLim, Ipalm, Pghi, Raar
+from melmill.stages.inverters import Admm, AdmmGla, GriffinLim, Invert, Ipalm, Pghi, Raar
 from melmill.stages.registry import stage_class
 from melmill.stages.stage import Item, Mel, Outcome, Scores, Stage, UtteranceStage, Waveform
 from melmill.storage.utterance import Utterance
@@ -85,6 +85,15 @@ def test_an_outcome_does_not_depend_on_its_neighbours(name: str, spec: MelSpec, 
     assert together == alone[::-1]
 
 
+def test_invert_is_the_automatic_method(voice: NDArray[np.float32]) -> None:
+    mine = array(run(Invert(quality="draft"), [item(voice)])[0])
+    named = Admm(lam=85.8, schedule="swing", n_iter=20)
+    assert mine.tobytes() == array(run(named, [item(voice)])[0]).tobytes()
+    assert Invert().identity()["quality"] == "good"
+    with pytest.raises(ParameterError, match="quality must be one of 'draft', 'good', 'best', got 'fine'"):
+        Invert(quality="fine")  # type: ignore[arg-type]
+
+
 def test_random_phase_depends_on_both_seeds(voice: NDArray[np.float32]) -> None:
     def bytes_of(stage_seed: int, item_seed: int) -> bytes:
         stage = GriffinLim(n_iter=1, seed=stage_seed)
@@ -108,6 +117,38 @@ def test_a_bad_mel_is_rejected_alone(voice: NDArray[np.float32]) -> None:
     assert "the mel has 15 frames but 4000 samples have 16" in third.rejected.reason
 
 
+def test_a_bad_mel_is_rejected_alone_from_a_batch(monkeypatch: pytest.MonkeyPatch, voice: NDArray[np.float32]) -> None:
+    import torch
+
+    from melmill.stages.dsp.batched import inverter, placement
+
+    if not torch.cuda.is_available():  # the engine itself, on the device that there is
+        monkeypatch.setattr(inverter, "placement", lambda _, dtype: placement.placement("cpu", dtype))
+    good, longer = item(voice[:4000]), item(voice[:9000])
+    nan = Item(utterance=good.utterance, inputs={"from": np.full_like(good.inputs["from"], np.nan)}, seed=0)
+    outcomes = run(Admm(n_iter=1, trace=True, device="cuda"), [good, nan, longer, good])
+    assert outcomes[1].rejected is not None
+    assert outcomes[1].rejected.reason == "1280 mel values are not finite"
+    for outcome, expected in zip(outcomes, run(Admm(n_iter=1, trace=True), [good, nan, longer, good]), strict=True):
+        if outcome.rejected is None:
+            assert outcome.trace is not None
+            assert outcome.trace["iteration"].tolist() == [0, 1]
+            np.testing.assert_allclose(array(outcome), array(expected), atol=1e-3 * np.abs(array(expected)).max())
+
+
+def test_a_missing_device_is_no_utterances_fault(voice: NDArray[np.float32]) -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("there is a CUDA device")
+    with pytest.raises(DeviceMissing, match="device 'cuda' needs a CUDA device"):
+        run(Admm(n_iter=1, device="cuda"), [item(voice[:4000])])
+
+
+def test_the_device_decides_no_key() -> None:
+    assert Admm(device="cuda").identity() == Admm().identity()
+
+
 def test_silence_and_one_frame_are_no_special_case() -> None:
     items = [item(np.zeros(4000, dtype=np.float32)), item(np.full(100, 0.1, dtype=np.float32))]
     silent, short = run(Admm(n_iter=5), items)
@@ -123,7 +164,7 @@ def test_a_nodes_waveforms_start_the_iteration(voice: NDArray[np.float32]) -> No
     product = stage.produces({"from": [mel], "start": [wave]})
     outcome = stage.process([item(voice, start=pcm)], {"from": mel, "start": wave}, product)[0]
     start = pcm.astype(np.float32) / 32768
-    expected = invert(mel_spectrogram(voice, PAPER), PAPER, n_iter=5, start=start, length=voice.size)
+    expected = invert(mel_spectrogram(voice, PAPER), PAPER, "admm", 5, start, length=voice.size)
     assert array(outcome).tobytes() == expected.tobytes()
 
 
@@ -174,6 +215,7 @@ def test_inputs_that_do_not_fit_are_refused(inputs: dict[str, list[Any]], messag
         (Admm, {"start": "phgi"}, "start must be one of random, zero, pghi or a node, got 'phgi'"),
         (Admm, {"magnitude": "ls"}, "magnitude must be 'nnls' or 'pinv', got 'ls'"),
         (Pghi, {"dtype": "float16"}, "dtype must be 'float32' or 'int16', got 'float16'"),
+        (Pghi, {"device": "gpu"}, "device must be one of cpu, cuda, got 'gpu'"),
         (Pghi, {"seed": -1}, "seed must not be negative, got -1"),
     ],
 )

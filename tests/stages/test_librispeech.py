@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from melmill.stages.dsp.resample import resample
 from melmill.stages.errors import ParameterError
-from melmill.stages.librispeech import LibriSpeech, to_pcm
+from melmill.stages.ingest import to_pcm
+from melmill.stages.librispeech import LibriSpeech
 from melmill.stages.stage import Item, Kind, Outcome, Rejected
 from melmill.storage.sources import SourceTree
 from melmill.storage.utterance import SourceFile, Utterance
@@ -126,6 +127,18 @@ def test_chosen_subsets_alone_are_discovered() -> None:
     assert ids(found) == ["61-70968-0000"]
 
 
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        (("*-0000.flac",), ["84-121123-0000", "61-70968-0000"]),  # '*' matches '/' too
+        (("dev-clean/*-000[1-9].flac",), ["84-121123-0001"]),
+        (("test-clean/*", "*-0001.flac"), ["84-121123-0001", "61-70968-0000"]),  # in the corpus's order
+    ],
+)
+def test_patterns_choose_files(files: tuple[str, ...], expected: list[str]) -> None:
+    assert ids(LibriSpeech(root="corpus", files=files).discover(Tree(corpus()), {})) == expected
+
+
 def test_folder_above_the_corpus_works() -> None:
     above = {f"data/LibriSpeech/{path}": data for path, data in corpus().items()}
     (found,) = LibriSpeech(root="x", subsets=("test-clean",)).discover(Tree(above), {})
@@ -184,12 +197,22 @@ def test_wrong_root_or_subset_is_explained(
         LibriSpeech(root="x", subsets=subsets).discover(Tree(contents), {})
 
 
+def test_a_pattern_that_matches_nothing_is_explained() -> None:
+    stage = LibriSpeech(root="x", subsets=("dev-clean",), files=("*-0000.flac", "test-clean/*"))
+    message = (
+        r"files must match files in 'x', got 'test-clean/\*', which matches none of its 2 utterances; .*'dev-clean/"
+    )
+    with pytest.raises(ParameterError, match=message):
+        stage.discover(Tree(corpus()), {})
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
         ({"root": ""}, "root must be the folder of the corpus, got ''"),
         ({"root": "x", "sr": 0}, "sr must be a rate in Hz, got 0"),
         ({"root": "x", "subsets": ()}, "subsets must name at least one subset"),
+        ({"root": "x", "files": ()}, "files must name at least one pattern"),
     ],
 )
 def test_fields_are_checked(fields: dict[str, Any], message: str) -> None:
@@ -220,6 +243,7 @@ def test_identity_leaves_the_place_out() -> None:
     here, there = LibriSpeech(root="a", subsets=("y", "x")), LibriSpeech(root="b", subsets=("x", "y"))
     assert here.identity() == there.identity() == {"subsets": ["x", "y"], "sr": 16000}
     assert here.identity() != LibriSpeech(root="a", subsets=("x", "y"), sr=8000).identity()
+    assert here.identity() != LibriSpeech(root="a", subsets=("x", "y"), files=("*",)).identity()
 
 
 def test_product_is_a_corpus_of_int16() -> None:

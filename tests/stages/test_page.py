@@ -16,6 +16,7 @@ import pytest
 from melmill.stages.aggregate import Aggregate
 from melmill.stages.reporting.examples import pick, shown
 from melmill.stages.reporting.inputs import Example, Made, Tables
+from melmill.stages.reporting.sweeps import arrange
 from melmill.stages.reporting.tables import results
 from melmill.stages.reporting.views import Grid, by_group, headline, paired
 
@@ -256,7 +257,7 @@ def test_six_nodes_and_four_long_examples_fit_six_megabytes() -> None:
 
 def test_examples_show_scores_or_why_there_is_none() -> None:
     scores = failed(scores_of(), "pesq_wb", "too_short")
-    (one,) = shown([example_of(["gla", "unscored"])], scores)
+    (one,) = shown([example_of(["gla", "unscored", "left out"])], scores, ["gla", "unscored"])
     recording, gla, unscored = one.takes
     assert (recording.node, recording.scores, recording.difference) == ("recording", (), "")
     assert gla.scores[0] == ("PESQ wide band", "too short")
@@ -275,7 +276,7 @@ def test_examples_at_another_rate_play_at_it_and_are_pictured_at_the_recordings(
         reconstructions={"gla": np.zeros(12000, dtype=np.float32)},
         rates={"gla": 24000},
     )
-    (one,) = shown([at_24k], scores_of())
+    (one,) = shown([at_24k], scores_of(), ["gla"])
     assert one.axes.duration_s == 0.5
     assert one.takes[1].difference.startswith("data:image/png")
 
@@ -303,14 +304,24 @@ def rectangular(grid: Grid) -> bool:
 def test_every_row_of_a_table_has_a_cell_a_column() -> None:
     found = results(Tables(scores=scores_of()), by=("subset", "speaker"), baseline="gla", seed=0)
     assert found.paired is not None
-    for grid in (headline(found), paired(found.paired), *by_group(found, ("subset", "speaker"))):
+    arrangement = arrange((), ["gla", "admm"], {})
+    for grid in (headline(found, arrangement), paired(found.paired), *by_group(found, ("subset", "speaker"), ["gla"])):
         assert grid.rows
         assert rectangular(grid)
 
 
+def test_a_mean_says_n_only_where_it_is_not_everywhere_the_same() -> None:
+    whole = results(Tables(scores=scores_of()), by=(), baseline=None, seed=0)
+    arrangement = arrange((), ["gla", "admm"], {})
+    assert "12 utterances" in headline(whole, arrangement).caption
+    assert not any(cell.small for row in headline(whole, arrangement).rows for cell in row)
+    holed = results(Tables(scores=failed(scores_of(), "pesq_wb", "timeout", slice(0, 2))), by=(), baseline=None, seed=0)
+    assert headline(holed, arrangement).rows[0][1].small == "n\u00a010, 2\u00a0failed\ncommon\u00a00.03"
+
+
 def test_groups_are_ordered_as_people_count() -> None:
     found = results(Tables(scores=scores_of(n=24, speakers=12)), by=("speaker",), baseline=None, seed=0)
-    assert [row[0].text for row in by_group(found, ("speaker",))[0].rows] == [str(i) for i in range(12)]
+    assert [row[0].text for row in by_group(found, ("speaker",), ["gla"])[0].rows] == [str(i) for i in range(12)]
 
 
 @pytest.mark.parametrize(
@@ -322,4 +333,4 @@ def test_verdict_follows_the_interval(differences: list[float], verdict: str) ->
     found = results(Tables(scores=scores), by=(), baseline="gla", seed=0)
     assert found.paired is not None
     (row,) = paired(found.paired).rows
-    assert row[2].text == verdict
+    assert row[1].text == verdict

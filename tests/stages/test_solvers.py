@@ -25,6 +25,7 @@ from melmill.stages.errors import ParameterError
 Array = NDArray[Any]
 PARAMS = StftParams(n_fft=32, win_length=32, hop_length=8)
 N_ITER = 4
+SWING = solvers.Admm(lam=8.0, rho=0.1, schedule="swing")
 
 
 def problem(power: float = 1.0) -> tuple[Projection, Array, Array, Array, Bank]:
@@ -110,13 +111,20 @@ def ipalm(alpha: float, lam: float, power: float = 1.0) -> Array:
     return Z
 
 
-def admm(lam: float, rho: float, scale: float = 1.0, power: float = 1.0) -> Array:
-    """Iterate Algorithm 2 with eq. 17's full inverse, on the bank ``scale E``."""
+def admm(lam: float, rho: float | Array, scale: float = 1.0, power: float = 1.0) -> Array:
+    """Iterate Algorithm 2 with eq. 17's full inverse, on the bank ``scale E``.
+
+    `rho` may be given for each iteration; `lam` goes along with it, and the scaled duals the other way.
+    """
     P, X, Y, M, bank = problem(power)
     E, M = scale * bank.E, scale * M
-    inverse = np.linalg.inv(lam * E.T @ E + rho * np.eye(E.shape[1]))
+    rhos = np.broadcast_to(rho, N_ITER)
+    lams = lam * rhos / rhos[0]
     Z, V, U = P(X), np.zeros_like(X), np.zeros_like(Y)
-    for _ in range(N_ITER):
+    for i, (rho, lam) in enumerate(zip(rhos, lams, strict=True)):
+        inverse = np.linalg.inv(lam * E.T @ E + rho * np.eye(E.shape[1]))
+        shrunk = rhos[max(i - 1, 0)] / rho
+        V, U = shrunk * V, shrunk * U
         Psi = Z + V
         X = (Y + rho * np.abs(Psi)) / (1 + rho) * factor(Psi)
         Phi = Y + U
@@ -140,6 +148,7 @@ def admm(lam: float, rho: float, scale: float = 1.0, power: float = 1.0) -> Arra
         pytest.param(solvers.Ipalm(alpha=0.9, lam=10.0), lambda: ipalm(0.9, 10.0), id="iPALM"),
         pytest.param(solvers.Admm(lam=8.0, rho=0.1), lambda: admm(8.0, 0.1), id="ADMM"),
         # The paper's lam on its own bank E is lam ||E||^2 on the scaled one.
+        pytest.param(SWING, lambda: admm(8.0 * SWING.penalties(N_ITER)[0] / 0.1, SWING.penalties(N_ITER)), id="swing"),
         pytest.param(solvers.Admm(lam=8.0, rho=0.1), lambda: admm(8.0 / 0.04**2, 0.1, 0.04), id="ADMM, small bank"),
     ],
 )
@@ -184,6 +193,15 @@ def test_joint_methods_aim_at_the_magnitude_mel_that_attains_the_mel(power: floa
         np.testing.assert_allclose(out.reshape(-1, LANES), expected[:, :LANES], atol=1e-12)
 
 
+def test_the_swing_goes_down_and_halfway_up() -> None:
+    assert SWING.penalties(1).tolist() == pytest.approx([0.03])
+    rhos = SWING.penalties(101)
+    assert (np.diff(np.log(rhos[:51])) < 0).all()
+    assert (np.diff(np.log(rhos[50:])) > 0).all()
+    assert rhos[[0, 50, 100]].tolist() == pytest.approx([1.0, 101**-0.75, 0.2])
+    assert SWING.penalties(0).size == 0
+
+
 def test_default_lam_is_the_papers() -> None:
     assert solvers.Admm().lam == pytest.approx(5000 * bank_of(MelSpec()).norm ** 2, rel=2e-3)
 
@@ -198,6 +216,7 @@ def test_default_lam_is_the_papers() -> None:
         (lambda: solvers.Ipalm(lam=0.0), "lam must be positive, got 0.0"),
         (lambda: solvers.Admm(rho=0.0), "rho must be positive, got 0.0"),
         (lambda: solvers.Admm(lam=float("nan")), "lam must be positive, got nan"),
+        (lambda: solvers.Admm(schedule="swang"), "schedule must be 'constant' or 'swing', got 'swang'"),  # type: ignore[arg-type]
     ],
 )
 def test_parameters_out_of_range_are_refused(make: Callable[[], Method], message: str) -> None:

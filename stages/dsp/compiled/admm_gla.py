@@ -26,10 +26,10 @@ def start(method: AdmmGla, X: NDArray[Any], Z: NDArray[Any], Y: NDArray[Any], M:
     return AdmmGlaState(D=Z, Y=Y)
 
 
-def run(method: AdmmGla, n_iter: int, sweep: Sweep, state: AdmmGlaState, bank: Bank) -> None:
+def run(method: AdmmGla, iterations: range, n_iter: int, sweep: Sweep, state: AdmmGlaState, bank: Bank) -> None:
     """Iterate on the signal of the sweep, that of Z, and on the state, both in place."""
-    del bank
-    _run(n_iter, sweep, state, float(method.rho))
+    del bank, n_iter
+    _run(len(iterations), sweep, state, float(method.rho))
 
 
 @kernel

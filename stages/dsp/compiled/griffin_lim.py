@@ -27,10 +27,10 @@ def start(method: GriffinLim, X: NDArray[Any], Z: NDArray[Any], Y: NDArray[Any],
     return GriffinLimState(Y=Y, Z_old=Z if method.momentum else np.empty((0, 0, 2, LANES), dtype=Z.dtype))
 
 
-def run(method: GriffinLim, n_iter: int, sweep: Sweep, state: GriffinLimState, bank: Bank) -> None:
+def run(method: GriffinLim, iterations: range, n_iter: int, sweep: Sweep, state: GriffinLimState, bank: Bank) -> None:
     """Iterate on the signal of the sweep, that of Z, and on the state, both in place."""
-    del bank
-    _run(n_iter, sweep, state, method.momentum)
+    del bank, n_iter
+    _run(len(iterations), sweep, state, method.momentum)
 
 
 @kernel

@@ -18,7 +18,6 @@ from melmill.stages.dsp.compiled.projection import Projection
 from melmill.stages.dsp.lanes.sweep import to_lanes
 from melmill.stages.dsp.melspec import MelSpec
 from melmill.stages.dsp.recipe import Recipe
-from melmill.stages.errors import Unusable
 
 # Each has `start`, which makes the state before the first iteration, and `run`.
 _METHODS: Mapping[type[solvers.Method], Any] = {
@@ -43,6 +42,7 @@ def invert_linear(linear: NDArray[Any], spec: MelSpec, recipe: Recipe, length: i
     spec : MelSpec
         Of the framing and the bank.
     recipe : Recipe
+        A waveform to start from has `length` samples.
     length : int
         Samples of the result.
 
@@ -101,7 +101,7 @@ def iterate(
     del X, Y
     at_once = _UNINTERRUPTED if watch is None else 1
     for done in range(0, n_iter, at_once):
-        solver.run(method, min(at_once, n_iter - done), projection.sweep, state, bank)
+        solver.run(method, range(done, min(done + at_once, n_iter)), n_iter, projection.sweep, state, bank)
         if watch is not None:
             watch()
 
@@ -117,7 +117,7 @@ def _start(Y: NDArray[Any], recipe: Recipe, projection: Projection) -> NDArray[A
 
 def _phase(Y: NDArray[Any], recipe: Recipe, projection: Projection) -> NDArray[Any]:
     if not isinstance(recipe.start, str):
-        projection.samples = _fitted(recipe.start, projection)
+        projection.samples = recipe.start
         return signal_phase(projection)
     params, n_frames = projection.params, projection.n_frames
     if recipe.start == "random":
@@ -125,15 +125,3 @@ def _phase(Y: NDArray[Any], recipe: Recipe, projection: Projection) -> NDArray[A
     if recipe.start == "zero":
         return zero_phase(n_frames, params)
     return pghi(Y, n_frames, params, recipe.seed)
-
-
-def _fitted(y: NDArray[Any], projection: Projection) -> NDArray[Any]:
-    """Return a starting waveform cut or zero-filled by a hop at most to the projection's length."""
-    if abs(y.size - projection.n_samples) > projection.params.hop_length:
-        raise Unusable(
-            f"the starting waveform has {y.size} samples, the result {projection.n_samples}: "
-            f"they may differ by a hop ({projection.params.hop_length}) at most"
-        )
-    if not np.isfinite(y).all():
-        raise Unusable(f"{int((~np.isfinite(y)).sum())} samples of the starting waveform are not finite")
-    return np.pad(y[: projection.n_samples], (0, max(0, projection.n_samples - y.size)))

@@ -29,9 +29,10 @@ def start(method: Ipalm, X: NDArray[Any], Z: NDArray[Any], Y: NDArray[Any], M: N
     return IpalmState(Z_old=X, Y=Y, M=M)
 
 
-def run(method: Ipalm, n_iter: int, sweep: Sweep, state: IpalmState, bank: Bank) -> None:
+def run(method: Ipalm, iterations: range, n_iter: int, sweep: Sweep, state: IpalmState, bank: Bank) -> None:
     """Iterate on the sweep's signal: the Y-update of one iteration, then the X-update of the next."""
-    _run(n_iter, sweep, state, mel_runs(bank, state.Y.dtype.name), float(method.alpha), float(method.lam))
+    del n_iter
+    _run(len(iterations), sweep, state, mel_runs(bank, state.Y.dtype.name), float(method.alpha), float(method.lam))
 
 
 @kernel

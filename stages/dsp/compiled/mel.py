@@ -6,12 +6,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melmill.stages.dsp.compiled.misfit import raised_to
-from melmill.stages.dsp.compiled.projection import Projection
 from melmill.stages.dsp.filterbank import mel_bank
 from melmill.stages.dsp.lanes.bands import Runs, apply, runs
-from melmill.stages.dsp.lanes.sweep import Sweep, groups, spectrum
+from melmill.stages.dsp.lanes.framing import analysis, n_groups, padded, tiled
+from melmill.stages.dsp.lanes.sweep import Sweep, groups, spectrum, sweep
 from melmill.stages.dsp.lanes.vector import LANES, Flat, kernel, load, root, store
 from melmill.stages.dsp.melspec import MelSpec
+from melmill.stages.dsp.stft import hann
 from melmill.stages.dsp.undo import window_norm
 
 
@@ -21,16 +22,20 @@ def mel_bands(y: NDArray[np.float32], spec: MelSpec) -> NDArray[np.float32]:
     Single precision would leave quiet bins of loud frames with 3 digits, which a log shows (2e-4 nats on speech): it is
     computed in double.
     """
-    projection = Projection(spec.stft, y.size, "float64")
-    projection.samples = y
-    bands = np.empty((spec.n_mels, projection.shape[0] * LANES), dtype=np.float32)
-    bank = runs(mel_bank(spec), "float64")
-    _mel_bands(projection.sweep, bank, window_norm(spec) ** -2.0, float(spec.eps), float(spec.power), bands)
-    return bands[:, : projection.n_frames]
+    params = spec.stft
+    n_frames = params.n_frames(y.size)
+    s = sweep(analysis(hann(params), params.hop_length, n_frames, "float64"), params.n_fft)
+    s.signal[...] = tiled(padded(y, params, "float64"), params.hop_length)
+    bands = np.empty((spec.n_mels, n_groups(n_frames) * LANES), dtype=np.float32)
+    sweep_bands(
+        s, runs(mel_bank(spec), "float64"), window_norm(spec) ** -2.0, float(spec.eps), float(spec.power), bands
+    )
+    return bands[:, :n_frames]
 
 
 @kernel
-def _mel_bands(s: Sweep, bank: Runs, scale: float, eps: float, power: float, bands: Flat) -> None:
+def sweep_bands(s: Sweep, bank: Runs, scale: float, eps: float, power: float, bands: Flat) -> None:
+    """Write the bands ``(n_bands, n_frames)``, rounded up to groups, of ``(scale |Z|^2 + eps)^(power / 2)``."""
     n_mels = bands.shape[0]
     S, mel = np.empty(s.Z.size // 2, s.Z.dtype), np.empty(n_mels * LANES, s.Z.dtype)
     for group in groups(s):

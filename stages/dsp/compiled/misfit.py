@@ -17,10 +17,10 @@ from melmill.stages.dsp.lanes.vector import (
     Lanes,
     inlined,
     kernel,
-    larger,
     load,
     power,
     root,
+    smaller,
     store,
     zeros,
 )  # fmt: skip
@@ -94,12 +94,6 @@ def raised_to(x: Lanes, exponent: float) -> Lanes:
     if exponent == 0.5:
         return root(x)
     return power(x, exponent)
-
-
-@inlined
-def smaller(x: Lanes, most: float) -> Lanes:
-    """Return every lane, or the scalar `most` where the lane is more."""
-    return 0.0 - larger(0.0 - x, -most)
 
 
 def misfit_energy(sweep: Sweep, M: NDArray[Any], bank: Bank) -> float:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from melmill.stages.dsp.lanes.framing import padded, tiled, untiled
+from melmill.stages.dsp.lanes.framing import framing, padded, tiled, untiled
 from melmill.stages.dsp.lanes.sweep import Sweep, analyse, from_lanes, sweep, synthesise, to_lanes
 from melmill.stages.dsp.lanes.vector import LANES
 from melmill.stages.dsp.melspec import Precision, StftParams
@@ -41,7 +41,7 @@ class Projection:
     def __init__(self, params: StftParams, n_samples: int, dtype: Precision = "float32") -> None:
         self.params, self.n_samples, self.dtype = params, n_samples, dtype
         self.n_frames = params.n_frames(n_samples)
-        self.sweep: Sweep = sweep(params, n_samples, dtype)
+        self.sweep: Sweep = sweep(framing(params, n_samples, dtype), params.n_fft)
 
     @property
     def shape(self) -> tuple[int, int, int]:

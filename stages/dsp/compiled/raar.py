@@ -26,10 +26,10 @@ def start(method: Raar, X: NDArray[Any], Z: NDArray[Any], Y: NDArray[Any], M: ND
     return RaarState(X=X, Y=Y)
 
 
-def run(method: Raar, n_iter: int, sweep: Sweep, state: RaarState, bank: Bank) -> None:
+def run(method: Raar, iterations: range, n_iter: int, sweep: Sweep, state: RaarState, bank: Bank) -> None:
     """Iterate on the signal of the sweep, that of Z, and on the state, both in place."""
-    del bank
-    _run(n_iter, sweep, state, method.beta)
+    del bank, n_iter
+    _run(len(iterations), sweep, state, method.beta)
 
 
 @kernel

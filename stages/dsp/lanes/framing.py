@@ -46,8 +46,31 @@ def n_groups(n_frames: int) -> int:
     return -(-n_frames // LANES)
 
 
+def analysis(window: NDArray[Any], hop: int, n_frames: int, dtype: Precision = "float32") -> Framing:
+    """Return how signals are framed that are only looked at: without what undoes it.
+
+    Parameters
+    ----------
+    window : ndarray, shape (n_fft,)
+    hop, n_frames : int
+    """
+    nothing, nowhere = np.empty(0, dtype=dtype), np.empty(0, dtype=np.int64)
+    return Framing(
+        n_frames=n_frames,
+        hop=hop,
+        reach=-(-window.size // hop),
+        step=1 if window.size % 2 == 0 else 2,
+        window=window.astype(dtype),
+        gain=nothing.reshape(0, hop, LANES),
+        padding=nowhere,
+        mirrored=nowhere,
+        sources=nowhere,
+        source_gain=nothing,
+    )
+
+
 def framing(params: StftParams, n_samples: int, dtype: Precision = "float32") -> Framing:
-    """Return how signals of `n_samples` are framed."""
+    """Return how signals of `n_samples` are framed, and what undoes it."""
     window, hop, n_frames = hann(params), params.hop_length, params.n_frames(n_samples)
     own = slice(params.pad, params.pad + n_samples)
     weight = np.zeros(_tiled_size(params, n_frames))
@@ -63,12 +86,7 @@ def framing(params: StftParams, n_samples: int, dtype: Precision = "float32") ->
     gain[own] = dual[own]
     sources = np.unique(mirrored)
     gain[sources] = gain[padding] = 1
-    return Framing(
-        n_frames=n_frames,
-        hop=hop,
-        reach=-(-params.n_fft // hop),
-        step=1 if params.n_fft % 2 == 0 else 2,
-        window=window.astype(dtype),
+    return analysis(window, hop, n_frames, dtype)._replace(
         gain=tiled(gain, hop).astype(dtype),
         padding=_tiled_index(padding, hop),
         mirrored=_tiled_index(mirrored, hop),

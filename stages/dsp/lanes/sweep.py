@@ -8,9 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melmill.stages.dsp.lanes.fourier import Fourier, forward, fourier, inverse
-from melmill.stages.dsp.lanes.framing import Framing, add_frames, flush, framing, n_groups, take_frames
+from melmill.stages.dsp.lanes.framing import Framing, add_frames, flush, n_groups, take_frames
 from melmill.stages.dsp.lanes.vector import LANES, Flat, inlined, kernel
-from melmill.stages.dsp.melspec import Precision, StftParams
 
 
 class Sweep(NamedTuple):
@@ -28,15 +27,16 @@ class Sweep(NamedTuple):
     sums: NDArray[Any]
 
 
-def sweep(params: StftParams, n_samples: int, dtype: Precision) -> Sweep:
-    """Return what sweeps over a signal of zeros."""
-    f, transform = framing(params, n_samples, dtype), fourier(params.n_fft, dtype)
+def sweep(f: Framing, n_fft: int) -> Sweep:
+    """Return what sweeps over a signal of zeros, framed so."""
+    dtype = f.window.dtype
+    transform = fourier(n_fft, dtype.name)
     width = LANES + -(-f.reach // LANES) * LANES
     return Sweep(
-        signal=np.zeros_like(f.gain),
+        signal=np.zeros((n_groups(f.n_frames) + width // LANES - 1, f.hop, LANES), dtype=dtype),
         framing=f,
         fourier=transform,
-        Z=np.zeros(2 * params.n_bins * LANES, dtype=dtype),
+        Z=np.zeros(2 * (1 + n_fft // 2) * LANES, dtype=dtype),
         work=np.zeros(2 * transform.size * LANES, dtype=dtype),
         span=np.zeros(f.hop * width, dtype=dtype),
         sums=np.zeros(f.hop * width, dtype=dtype),

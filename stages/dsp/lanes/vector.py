@@ -117,14 +117,35 @@ def power(_: Any, vector: Any, exponent: Any) -> Any:  # noqa: ANN401
 
 
 @_operation
-def larger(_: Any, vector: Any, least: Any) -> Any:  # noqa: ANN401
-    """Return every lane, or the scalar `least` where the lane is less."""
+def larger(_: Any, vector: Any, other: Any) -> Any:  # noqa: ANN401
+    """Return the larger of every lane and `other`, a vector or a scalar."""
+    return _choice(vector, other, "<")
+
+
+@_operation
+def smaller(_: Any, vector: Any, other: Any) -> Any:  # noqa: ANN401
+    """Return the smaller of every lane and `other`, a vector or a scalar."""
+    return _choice(vector, other, ">")
+
+
+@_operation
+def kept(_: Any, vector: Any, size: Any, least: Any) -> Any:  # noqa: ANN401
+    """Return every lane of a vector where that of `size` exceeds that of `least`, and 0 elsewhere."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ANN401
-        bound = _spread(builder, args[1], args[0].type)
-        return builder.select(builder.fcmp_unordered("<", args[0], bound), bound, args[0])
+        return builder.select(builder.fcmp_ordered(">", args[1], args[2]), args[0], ir.Constant(args[0].type, None))
 
-    return vector(vector, vector.dtype), generate
+    return vector(vector, size, least), generate
+
+
+def _choice(vector: Any, other: Any, worse: str) -> Any:  # noqa: ANN401
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ANN401
+        mine, its = args[0], args[1]
+        if its.type != mine.type:
+            its = _spread(builder, its, mine.type)
+        return builder.select(builder.fcmp_unordered(worse, mine, its), its, mine)
+
+    return vector(vector, other if isinstance(other, LanesType) else vector.dtype), generate
 
 
 def _place(context: Any, builder: Any, kind: Any, args: Any) -> Any:  # noqa: ANN401

@@ -1,0 +1,19 @@
+"""Times of contenders that take turns."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from statistics import median
+
+
+def in_turns(contenders: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+    """Return the median time of each, s; a first round, which compiles and fills caches, is not counted."""
+    taken: dict[str, list[float]] = {name: [] for name in contenders}
+    for turn in range(repeats + 1):
+        for name, contender in contenders.items():
+            started = time.perf_counter()
+            contender()
+            if turn:
+                taken[name].append(time.perf_counter() - started)
+    return {name: median(times) for name, times in taken.items()}
