@@ -3,32 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from melmill.stages.dsp.melspec import MelSpec
 from melmill.stages.dsp.presets import preset
-from melmill.stages.vocoders.checkpoint import read
+from melmill.stages.stage import StageFile
+from melmill.stages.vocoders.beside import STATS, assembled, configurations
 from melmill.stages.vocoders.configuration import parse
 from melmill.stages.vocoders.errors import VocoderError
 from melmill.stages.vocoders.family import Checkpoint
 from melmill.stages.vocoders.loaded import LoadedVocoder, load
-from melmill.stages.vocoders.stats import read_stats
-from melmill.storage.location import Location
-
-# Looked for in this order, after files called like the checkpoint.
-_CONFIGURATIONS = (
-    "config.json",
-    "config.yaml",
-    "config.yml",
-    "params.json",
-    "hparams.json",
-    "hparams.yaml",
-    "args.yml",
-)
-_SUFFIXES = (".json", ".yaml", ".yml")
-_STATS = ("stats.npy", "stats.h5")
+from melmill.storage.location import Location, folder_and_name
 
 Where = str | os.PathLike[str]
 
@@ -64,22 +50,18 @@ def read_files(
         There is no such file, or one can't be read.
     """
     folder, name = split(path)
-    checkpoint = read(name, read_file(folder, name))
-    if config is None:
-        settings = {**beside(folder, name), **checkpoint.config}
-    else:
-        settings = dict(config) if isinstance(config, Mapping) else _parsed(*split(config))
-    stats = next((read_stats(found, folder.read(found)) for found in _STATS if folder.exists(found)), {})
+    found = None if config is not None else _found(folder, configurations(name))
+    given = config if config is None or isinstance(config, Mapping) else _file(*split(config))
     spec = preset(mel) if isinstance(mel, str) else mel
-    return replace(checkpoint, config=settings, stats=stats, mel=spec)
+    return assembled(_file(folder, name), given, found, _found(folder, STATS), spec)
 
 
 def split(path: Where) -> tuple[Location, str]:
     """Return the folder and the name of a file."""
-    folder, _, name = os.fspath(path).rstrip("/").rpartition("/")
+    folder, name = folder_and_name(os.fspath(path))
     if not name:
         raise VocoderError(f"expected the file of a checkpoint, got {os.fspath(path)!r}")
-    return Location(folder or ("/" if os.fspath(path).startswith("/") else ".")), name
+    return folder, name
 
 
 def read_file(folder: Location, name: str) -> bytes:
@@ -93,13 +75,16 @@ def read_file(folder: Location, name: str) -> bytes:
         raise VocoderError(f"{folder.url}/{name} does not exist") from error
 
 
-def _parsed(folder: Location, name: str) -> dict[str, Any]:
-    return parse(name, read_file(folder, name))
-
-
 def beside(folder: Location, name: str) -> dict[str, Any]:
     """Return the first configuration in the checkpoint's folder; empty where there is none."""
-    stem = name.rpartition(".")[0] or name
-    own = [f"{base}{suffix}" for base in dict.fromkeys((name, stem)) for suffix in _SUFFIXES]
-    found = next((other for other in (*own, *_CONFIGURATIONS) if other != name and folder.exists(other)), None)
-    return {} if found is None else _parsed(folder, found)
+    file = _found(folder, configurations(name))
+    return {} if file is None else parse(file.name, file.data)
+
+
+def _found(folder: Location, names: Iterable[str]) -> StageFile | None:
+    name = next((name for name in names if folder.exists(name)), None)
+    return None if name is None else _file(folder, name)
+
+
+def _file(folder: Location, name: str) -> StageFile:
+    return StageFile(url=f"{folder.url}/{name}", data=read_file(folder, name))
