@@ -37,11 +37,11 @@ class Figure:
     def row(self) -> tuple[str, str, str, str]:
         """Return the figure as words.
 
-        >>> Figure(name="planning", measured=7.891, unit="s", goal=10).row()
-        ('planning', '7.89 s', '< 10 s', 'yes')
+        >>> Figure(name="planning", measured=7.8912, unit="s", goal=10).row()
+        ('planning', '7.891 s', '< 10 s', 'yes')
         """
         goal = "" if self.goal is None else f"{'>=' if self.at_least else '<'} {self.goal:g} {self.unit}"
-        return self.name, f"{self.measured:.3g} {self.unit}", goal, {None: "", True: "yes", False: "NO"}[self.met]
+        return self.name, f"{self.measured:.4g} {self.unit}", goal, {None: "", True: "yes", False: "NO"}[self.met]
 
 
 def table(figures: Sequence[Figure]) -> str:

@@ -9,7 +9,7 @@ from melmill.cluster.threads import limit_threads
 from melmill.flows.errors import RunFailed
 from melmill.flows.frontier import Frontier, Task
 from melmill.flows.receipt import Receipt
-from melmill.stages.errors import DeviceMissing
+from melmill.stages.errors import DeviceMissing, FileChanged
 from melmill.storage.errors import StoreFull, StoreUnwritable
 
 
@@ -42,7 +42,7 @@ class Observer(Protocol):
 
 
 # Errors after which no task can succeed.
-FATAL = (StoreFull, StoreUnwritable, DeviceMissing)
+FATAL = (StoreFull, StoreUnwritable, DeviceMissing, FileChanged)
 
 
 def run_serial(frontier: Frontier, make_job: MakeJob, observer: Observer) -> None:

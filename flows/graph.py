@@ -13,9 +13,11 @@ from melmill.flows.errors import PipelineError
 from melmill.flows.keys import node_key
 from melmill.flows.located import Located
 from melmill.flows.spec import Declaration, Pipeline
+from melmill.flows.stage_files import prepared
 from melmill.stages.errors import StageError
 from melmill.stages.registry import UnknownStage, stage_class
 from melmill.stages.stage import Input, Kind, Mel, Product, Report, Scores, Stage
+from melmill.storage.errors import StoreError
 
 DEFAULT_POOL = "cpu"
 _RECORDINGS = Input(kinds=frozenset({Kind.WAVEFORM}))
@@ -243,7 +245,7 @@ class _Builder:
         for port in inputs:
             if cls.inputs[port].words:
                 fields[port] = Located("node", declaration.where)
-        stage = build(cls, fields, declaration.uses.value, declaration.where)
+        stage = self._prepared(declaration, build(cls, fields, declaration.uses.value, declaration.where))
         product = self._product(declaration, stage, inputs)
         if isinstance(product, Scores):
             product = dataclasses.replace(product, scored=inputs["from"][0])
@@ -270,6 +272,12 @@ class _Builder:
             pool=pool,
             where=declaration.where,
         )
+
+    def _prepared(self, declaration: Declaration, stage: Stage) -> Stage:
+        try:
+            return prepared(stage)
+        except (StageError, StoreError) as error:
+            raise PipelineError(f"node {declaration.name!r}: {error}", declaration.where) from error
 
     def _product(self, declaration: Declaration, stage: Stage, inputs: Mapping[str, tuple[str, ...]]) -> Product:
         products = {port: [self.nodes[name].product for name in names] for port, names in inputs.items()}

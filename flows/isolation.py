@@ -11,10 +11,11 @@ import threading
 import time
 from collections.abc import Mapping
 
-from melmill.stages.stage import Item, Outcome, Product, Rejected, UtteranceStage, rejection
+from melmill.flows.stage_files import ready
+from melmill.stages.stage import Item, Outcome, Product, Rejected, Stage, rejection
 
 
-def process_alone(stage: UtteranceStage, item: Item, inputs: Mapping[str, Product], product: Product) -> Outcome:
+def process_alone(stage: Stage, item: Item, inputs: Mapping[str, Product], product: Product) -> Outcome:
     """Return the outcome of one item, computed in a child process; a child that dies makes a rejection."""
     work = pickle.dumps((stage, item, inputs, product))
     child = subprocess.run(
@@ -39,7 +40,7 @@ def _serve() -> None:
     sys.stdout = sys.stderr
     stage, item, inputs, product = pickle.load(sys.stdin.buffer)
     try:
-        (outcome,) = stage.process([item], inputs, product)
+        (outcome,) = ready(stage).process([item], inputs, product)
     except Exception as error:
         outcome = Outcome(rejected=rejection(error))
     answers.write(pickle.dumps(outcome))

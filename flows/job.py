@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from melmill.flows.keys import utterance_seed
 from melmill.flows.receipt import Receipt
+from melmill.flows.stage_files import ready
 from melmill.stages.errors import DeviceMissing
-from melmill.stages.stage import IngestStage, Item, Outcome, Product, Stage, UtteranceStage, rejection
+from melmill.stages.stage import IngestStage, Item, Outcome, Product, Stage, rejection
 from melmill.storage.product import Facts, Quarantined, ShardContents
 from melmill.storage.sources import SourceTree
 from melmill.storage.store import Store
@@ -122,7 +123,8 @@ class ShardJob:
     def _processed(self, items: Sequence[Item]) -> list[Outcome]:
         if not items:
             return []
-        stage = cast("UtteranceStage", self.stage)
+        # Opened here even where children open it again: what fails in this must not be blamed on an utterance.
+        stage = ready(self.stage)
         inputs = {port: source.product for port, source in self.ports.items()}
 
         def process(some: Sequence[Item]) -> Sequence[Outcome]:
@@ -131,7 +133,7 @@ class ShardJob:
         if self.isolated:
             from melmill.flows.isolation import process_alone
 
-            return [process_alone(stage, item, inputs, self.node.product) for item in items]
+            return [process_alone(self.stage, item, inputs, self.node.product) for item in items]
         try:
             return list(process(items))
         except DeviceMissing:

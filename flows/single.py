@@ -17,7 +17,7 @@ from melmill.stages.dsp.melspec import MelSpec
 from melmill.stages.ingest import to_pcm
 from melmill.stages.inversion import invert
 from melmill.stages.mel_folder import Layout, checked
-from melmill.storage.location import file_at
+from melmill.storage.location import folder_and_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +137,7 @@ def mel_file(path: str, out: str, spec: MelSpec) -> Made:
 
 
 def _read(path: str) -> bytes:
-    folder, name = file_at(path)
+    folder, name = folder_and_name(path)
     try:
         return folder.read(name)
     except FileNotFoundError as error:
@@ -145,5 +145,5 @@ def _read(path: str) -> bytes:
 
 
 def _write(path: str, data: bytes) -> None:
-    folder, name = file_at(path)
+    folder, name = folder_and_name(path)
     folder.replace(name, data)

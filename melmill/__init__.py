@@ -15,14 +15,16 @@ from melmill.stages.dsp.presets import preset as preset
 from melmill.stages.errors import ParameterError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    import os
+    from collections.abc import Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
 
+    from melmill.stages.vocoders.loaded import LoadedVocoder
     from melmill.storage.store import Store
 
-__all__ = ["MelSpec", "invert", "invert_batch", "mel", "open", "preset", "torch_dataset"]
+__all__ = ["MelSpec", "invert", "invert_batch", "load_vocoder", "mel", "open", "preset", "torch_dataset"]
 
 
 def mel(y: NDArray[Any], spec: MelSpec | None = None, *, preset: str | None = None) -> NDArray[np.float32]:
@@ -136,6 +138,45 @@ def invert_batch(
         device=device,
         **parameters,
     )
+
+
+def load_vocoder(
+    path: str | os.PathLike[str],
+    family: str | None = None,
+    config: str | os.PathLike[str] | Mapping[str, Any] | None = None,
+    *,
+    mel: str | MelSpec | None = None,
+    device: str = "cpu",
+) -> LoadedVocoder:
+    """Load a published vocoder checkpoint; call what comes back with a mel.
+
+    Parameters
+    ----------
+    path : str or path
+        Of the weights, local or any URL that fsspec knows.
+    family : str or None
+        ``hifigan``, ``bigvgan``, ``vocos``, ...; None: told by the names of the tensors.
+    config : str, path, mapping or None
+        The configuration or its file; None: what the weights themselves say, then what lies beside them.
+    mel : str, MelSpec or None
+        The mel that it needs, or the name of a preset, where the configuration is wrong about it or silent: say
+        ``"hifigan_ft"`` for a HiFi-GAN that was fine-tuned on Tacotron 2 mels.
+    device : str
+        Where it computes: ``"cpu"``, ``"cuda"``.
+
+    Returns
+    -------
+    LoadedVocoder
+        ``voc(M)`` is the waveform of a mel, ``voc.spec`` the mel that it needs.
+
+    Raises
+    ------
+    VocoderError
+        A file is missing, truncated or pickles more than tensors, or what the files say does not fit together.
+    """
+    from melmill.flows.vocoder_files import load_vocoder as load
+
+    return load(path, family, config, mel, device)
 
 
 def open(url: str) -> Store:  # reads as melmill.open

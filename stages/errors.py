@@ -23,5 +23,9 @@ class Unusable(StageError):
     """One utterance can't be processed; its message is the reason shown in quarantine."""
 
 
+class FileChanged(StageError):
+    """A file that a stage computes with is not the one that the run was planned with; no utterance is to blame."""
+
+
 class DeviceMissing(StageError):
     """The device that a stage asks for is not in this process; no utterance is to blame."""

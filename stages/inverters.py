@@ -16,7 +16,7 @@ from melmill.stages.dsp.recipe import START_WORDS, MagnitudeStart, Problem, Reci
 from melmill.stages.dsp.undo import to_linear
 from melmill.stages.errors import ContractError, ParameterError
 from melmill.stages.inversion import DEVICES, Device, Inversion, pose, solve_all
-from melmill.stages.stage import Input, Item, Kind, Mel, Outcome, Product, Waveform, as_float, each
+from melmill.stages.stage import Input, Item, Kind, Mel, Outcome, Product, Waveform, as_float, each, stored
 from melmill.storage.utterance import resampled_length
 
 _MEL = Input(kinds=frozenset({Kind.MEL}))
@@ -115,7 +115,7 @@ class _Inverter(ABC):
         return pose(item.inputs["from"], spec, recipe, length)
 
     def _outcome(self, result: Inversion) -> Outcome:
-        return Outcome(array=_stored(result.y, self.dtype), trace=result.trace)
+        return Outcome(array=stored(result.y, self.dtype), trace=result.trace)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -278,9 +278,3 @@ def _mel_spec(product: Product) -> MelSpec:
         raise ContractError(f"'from' must be a mel, got {product!r}")
     to_linear(np.empty((product.spec.n_mels, 0)), product.spec)  # raises where no mel of this spec can be undone
     return product.spec
-
-
-def _stored(y: NDArray[np.float32], dtype: Literal["float32", "int16"]) -> NDArray[Any]:
-    if dtype == "float32":
-        return y
-    return np.asarray(np.clip(np.rint(y * np.float32(32768)), -32768, 32767), dtype=np.int16)

@@ -210,9 +210,8 @@ class IngestStage(Stage, Protocol):
         ...
 
 
-@runtime_checkable
-class UtteranceStage(Stage, Protocol):
-    """A stage that works shard by shard."""
+class Processor(Protocol):
+    """Whatever works on the utterances of a shard."""
 
     def process(self, items: Sequence[Item], inputs: Mapping[str, Product], product: Product) -> Sequence[Outcome]:
         """Process the utterances of one shard; one outcome an item, in order.
@@ -220,6 +219,61 @@ class UtteranceStage(Stage, Protocol):
         `inputs` holds the product at each port; `product` is what `produces` answered.
         The same items give the same bytes, and an item's outcome does not depend on its neighbours but for rounding.
         """
+        ...
+
+
+@runtime_checkable
+class UtteranceStage(Stage, Processor, Protocol):
+    """A stage that works shard by shard."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageFile:
+    """A file that a stage computes with: its whole URL and its bytes."""
+
+    url: str
+    data: bytes
+
+    @property
+    def name(self) -> str:
+        """Its name, for messages."""
+        return self.url.rpartition("/")[2]
+
+
+StageFiles = Mapping[str, StageFile]
+
+
+@runtime_checkable
+class FileStage(Stage, Protocol):
+    """A stage that works shard by shard with files of its own, such as weights.
+
+    As declared, it only names them. When the graph is built they are read once, for `prepared`; the tasks get what
+    that returns, which holds nothing large, and where they run the files are read again, for `opened`.
+    """
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the files that it was prepared with; empty before."""
+        ...
+
+    def files(self) -> Mapping[str, Sequence[str]]:
+        """Return paths or URLs by role, of which the first that exists is the file; prepared, those it was."""
+        ...
+
+    def prepared(self, files: StageFiles, digest: str) -> Stage:
+        """Return the stage with what its identity and contract need of its files; raise StageError.
+
+        Parameters
+        ----------
+        files : mapping of str to StageFile
+            By role; one that was not found is left out.
+        digest : str
+            Of the bytes of all: it stands for them in the identity.
+        """
+        ...
+
+    def opened(self, read: Callable[[], StageFiles]) -> Processor:
+        """Return what computes, in this process; `read` gives the very files that it was prepared with."""
         ...
 
 
@@ -238,6 +292,17 @@ def rejection(error: Exception) -> Rejected:
     """Turn an exception into the reason that quarantine shows."""
     reason = str(error) if isinstance(error, Unusable) else f"{type(error).__name__}: {error}"
     return Rejected(reason=reason, detail="".join(traceback.format_exception(error)))
+
+
+def stored(y: NDArray[np.float32], dtype: Literal["float32", "int16"]) -> NDArray[Any]:
+    """Return a waveform as a store keeps it: int16 is ``32768 y``, rounded to even and clipped.
+
+    >>> stored(np.array([-1.0, 0.5, 1.0], dtype=np.float32), "int16").tolist()
+    [-32768, 16384, 32767]
+    """
+    if dtype == "float32":
+        return y
+    return np.asarray(np.clip(np.rint(y * np.float32(32768)), -32768, 32767), dtype=np.int16)
 
 
 def as_float(y: NDArray[Any]) -> NDArray[np.float32]:

@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from stat import S_ISDIR
 
 from melmill.storage.errors import StoreError, StoreFull, StoreUnwritable
 
@@ -66,6 +67,13 @@ class LocalFiles:
         """Return the size of a file; None where there is none."""
         with _explained(path, "look at"), suppress(FileNotFoundError):
             return Path(path).stat().st_size
+        return None
+
+    def stamp(self, path: str) -> str | None:
+        """Return what changes when a file does, its size and its time; None where there is no such file."""
+        with _explained(path, "look at"), suppress(FileNotFoundError, NotADirectoryError):
+            status = Path(path).stat()
+            return None if S_ISDIR(status.st_mode) else f"{status.st_size}-{status.st_mtime_ns}"
         return None
 
     def sizes(self, path: str, *, below: bool) -> dict[str, int]:

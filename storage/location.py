@@ -38,6 +38,10 @@ class Files(Protocol):
         """Return the size of a file; None where there is none."""
         ...
 
+    def stamp(self, path: str) -> str | None:
+        """Return what changes when a file does; None where there is no such file."""
+        ...
+
     def sizes(self, path: str, *, below: bool) -> dict[str, int]:
         """Return the sizes of the files of a folder by relative name, with those of its subfolders if `below`."""
         ...
@@ -131,6 +135,10 @@ class Location:
         """Return the size of a file in bytes; None where there is none."""
         return self._files.size(self._path(name))
 
+    def stamp(self, name: str) -> str | None:
+        """Return what changes when a file does (its size and its time); None where there is no such file."""
+        return self._files.stamp(self._path(name))
+
     def sizes(self) -> dict[str, int]:
         """Return the size in bytes of every file of this folder; empty where there is no folder."""
         return _without_leftovers(self._files.sizes(self.url, below=False))
@@ -153,16 +161,14 @@ class Location:
         self._files.make(self.url)
 
 
-def file_at(path: str) -> tuple[Location, str]:
-    """Return the folder and the name of a file, a path or URL.
+def folder_and_name(url: str) -> tuple[Location, str]:
+    """Return the folder and the name of a file.
 
-    >>> file_at("memory://bucket/mels/a.npy")
-    (Location(url='memory://bucket/mels'), 'a.npy')
+    >>> folder_and_name("memory://bucket/g_0")
+    (Location(url='memory://bucket'), 'g_0')
     """
-    folder, slash, name = path.rpartition("/")
-    if not name:
-        raise StoreError(f"expected the name of a file, got {path!r}, which names a folder")
-    return Location(folder or (slash or ".")), name
+    folder, _, name = url.rstrip("/").rpartition("/")
+    return Location(folder or ("/" if url.startswith("/") else ".")), name
 
 
 def _without_leftovers(sizes: dict[str, int]) -> dict[str, int]:

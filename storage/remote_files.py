@@ -69,6 +69,12 @@ class RemoteFiles:
             return int(self._fs.info(path)["size"])
         return None
 
+    def stamp(self, path: str) -> str | None:
+        """Return what changes when a file does, as the file system tells it; None where there is no such file."""
+        with _explained(path, "look at"), suppress(FileNotFoundError):
+            return str(self._fs.ukey(path)) if self._fs.isfile(path) else None
+        return None
+
     def sizes(self, path: str, *, below: bool) -> dict[str, int]:
         """Return the sizes of the files of a folder by relative name, with those of its subfolders if `below`."""
         self._fs.invalidate_cache()

@@ -19,15 +19,15 @@ ALLOWED = {
     "storage": set[str](),
 }
 
-# Packages that only one layer knows.
+# Packages that only these layers know.
 OWNERS = {
-    "zarr": "storage",
-    "pyarrow": "storage",
-    "fsspec": "storage",
-    "dask": "cluster",
-    "click": "flows",
-    "rich": "flows",
-    "yaml": "flows",
+    "zarr": ("storage",),
+    "pyarrow": ("storage",),
+    "fsspec": ("storage",),
+    "dask": ("cluster",),
+    "click": ("flows",),
+    "rich": ("flows",),
+    "yaml": ("flows", "stages"),  # some vocoders keep their configuration as YAML inside the weights
 }
 
 
@@ -54,12 +54,12 @@ def test_a_layer_imports_only_what_it_may(layer: str) -> None:
                 assert any(name == ok or name.startswith(f"{ok}.") for ok in allowed), f"{path} imports {name}"
 
 
-def test_packages_are_known_to_one_layer() -> None:
+def test_packages_are_known_to_their_layers() -> None:
     for layer in LAYERS:
         for path in modules(layer):
             for name in imports(path):
-                owner = OWNERS.get(name.split(".")[0])
-                assert owner in (None, layer), f"{path} imports {name}, which is {owner}'s business"
+                owners = OWNERS.get(name.split(".")[0], LAYERS)
+                assert layer in owners, f"{path} imports {name}, which is {' and '.join(owners)}'s business"
 
 
 def test_only_storage_opens_files() -> None:

@@ -65,12 +65,16 @@ def conversion(a: MelSpec, b: MelSpec) -> Literal["same", "lossless", "lossy", "
     return found[0].conversion if found else "same"
 
 
-def convert(M: NDArray[Any], a: MelSpec, b: MelSpec) -> NDArray[np.float32]:
+def convert(M: NDArray[Any], a: MelSpec, b: MelSpec, *, allow_lossy: bool = False) -> NDArray[np.float32]:
     """Turn a mel made by `a` into the one that `b` would have made, exactly to rounding.
 
     Parameters
     ----------
     M : ndarray of float, shape (n_mels, n_frames)
+    a, b : MelSpec
+    allow_lossy : bool
+        Do as well as can be where something is lost: values under a higher floor stay there, frames stay where they
+        were.
 
     Returns
     -------
@@ -84,7 +88,7 @@ def convert(M: NDArray[Any], a: MelSpec, b: MelSpec) -> NDArray[np.float32]:
     kind = conversion(a, b)
     if kind == "same":
         return M.astype(np.float32)
-    if kind != "lossless":
+    if kind != "lossless" and not (kind == "lossy" and allow_lossy):
         raise ContractError(explain(a, b))
     change = band_scale(b) / band_scale(a) / window_norm(b) ** b.power
     return from_bands((to_linear(M, a) * change[:, np.newaxis]).astype(np.float32), b)

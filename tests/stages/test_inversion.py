@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -183,6 +185,21 @@ def test_bytes_do_not_depend_on_threads(method: str, voice: Float32) -> None:
     alone = [inverted(M) for M in mels]
     with ThreadPoolExecutor(3) as pool:
         assert list(pool.map(inverted, mels)) == alone
+
+
+def test_bytes_do_not_depend_on_the_width_of_registers(tmp_path: Path) -> None:
+    code = """
+import numpy as np, melmill
+y = 0.1 * np.random.default_rng(0).standard_normal(8000).astype(np.float32)
+M = melmill.mel(y)
+print(M.tobytes().hex(), melmill.invert(M, method="admm", n_iter=5).tobytes().hex())
+"""
+    plain = {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": "", "NUMBA_CACHE_DIR": str(tmp_path)}
+    answers = [
+        subprocess.run([sys.executable, "-c", code], env={**os.environ, **env}, check=True, capture_output=True).stdout
+        for env in ({}, plain)
+    ]
+    assert answers[0] == answers[1]
 
 
 def test_an_hour_is_inverted_whole(voice: Float32) -> None:

@@ -123,10 +123,10 @@ class _Work:
             row[:n] = (p.linear / bank.norm).T
         M = host.to(self.place.device, non_blocking=True)
         Y = estimate_magnitude(M, bank, self.recipe.magnitude, self.place)
-        magnitude, phase = self._on_host(*Y.shape).copy_(Y), self._on_host(*Y.shape)
+        phase = self._on_host(*Y.shape)
         under_way = [
-            self.pool.submit(fill_phase, p, self.spec.stft, one[:n], its[:n])
-            for p, n, one, its in zip(problems, n_frames, magnitude.numpy(), phase.numpy(), strict=True)
+            self.pool.submit(fill_phase, p, self.spec, row[:n])
+            for p, n, row in zip(problems, n_frames, phase.numpy(), strict=True)
         ]
         return [_Started(batch=batch, M=M, Y=Y, phase=phase, under_way=under_way)]
 

@@ -4,28 +4,37 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
+from melmill.stages.dsp.bank import bank_of
+from melmill.stages.dsp.compiled.magnitude import estimate_magnitude
 from melmill.stages.dsp.compiled.phase import pghi, random_phase, signal_phase, zero_phase
 from melmill.stages.dsp.compiled.projection import Projection
 from melmill.stages.dsp.lanes.sweep import from_lanes, to_lanes
-from melmill.stages.dsp.melspec import StftParams
+from melmill.stages.dsp.melspec import MelSpec
 from melmill.stages.dsp.recipe import Problem
 
 
-def fill_phase(problem: Problem, params: StftParams, Y: NDArray[Any], phase: NDArray[Any]) -> None:
-    """Write one utterance's starting phase, rad, to the rows ``(T, F)`` of its own frames; Y is its magnitude there."""
-    phase[:] = from_lanes(_in_lanes(problem, params, Y), len(Y)).T
+def fill_phase(problem: Problem, spec: MelSpec, phase: NDArray[Any]) -> None:
+    """Write one utterance's starting phase, rad, to the rows ``(T, F)`` of its own frames.
+
+    PGHI follows the compiled engine's magnitude, not the device's: a rounding that makes another bin the louder would
+    lead it another way.
+    """
+    phase[:] = from_lanes(_in_lanes(problem, spec), len(phase)).T
 
 
-def _in_lanes(problem: Problem, params: StftParams, Y: NDArray[Any]) -> NDArray[Any]:
-    start, seed = problem.recipe.start, problem.recipe.seed
-    if not isinstance(start, str):
-        projection = Projection(params, problem.length, problem.recipe.dtype)
-        projection.samples = start
+def _in_lanes(problem: Problem, spec: MelSpec) -> NDArray[Any]:
+    recipe, params, n_frames = problem.recipe, spec.stft, problem.linear.shape[1]
+    if not isinstance(recipe.start, str):
+        projection = Projection(params, problem.length, recipe.dtype)
+        projection.samples = recipe.start
         return signal_phase(projection)
-    if start == "random":
-        return random_phase(len(Y), params.n_bins, seed)
-    if start == "zero":
-        return zero_phase(len(Y), params)
-    return pghi(to_lanes(Y.T), len(Y), params, seed)
+    if recipe.start == "random":
+        return random_phase(n_frames, params.n_bins, recipe.seed)
+    if recipe.start == "zero":
+        return zero_phase(n_frames, params)
+    bank = bank_of(spec)
+    M = to_lanes(np.asarray(problem.linear / bank.norm, dtype=recipe.dtype))
+    return pghi(estimate_magnitude(M, bank, recipe.magnitude), n_frames, params, recipe.seed)

@@ -51,12 +51,12 @@ class Admm:
         """Return rho of every iteration of a run.
 
         It swings from ``10 rho``, which makes the phase consistent fast, down to a little of rho at half-time, where
-        magnitude and phase find each other, and up to ``2 rho``, which makes them agree; each leg is geometric. The
+        magnitude and phase find each other, and up to ``1.5 rho``, which makes them agree; each leg is geometric. The
         longer the run, the further down: ``10 rho n_iter**(-3/4)``. `lam` goes along, so that eq. 17 keeps its inverse.
         """
         if self.schedule == "constant":
             return np.full(n_iter, self.rho)
         n = max(n_iter, 1)
-        first, low, last = min(10.0, 0.3 * n), 10.0 * n**-0.75, 2.0
+        first, low, last = min(10.0, 0.3 * n), 10.0 * n**-0.75, 1.5
         legs = np.interp(np.linspace(0, 1, n_iter), (0, 0.5, 1), np.log((first, low, last)))
         return np.asarray(self.rho * np.exp(legs))

@@ -1,0 +1,39 @@
+"""`melmill vocoder`: checkpoints of vocoders."""
+
+from __future__ import annotations
+
+import click
+
+from melmill.flows.cli import DONE, cli
+
+
+@cli.group()
+def vocoder() -> None:
+    """Work on checkpoints of neural vocoders."""
+
+
+@vocoder.command()
+@click.argument("file")
+@click.argument("out")
+@click.option("--trust", is_flag=True, help="You know where FILE comes from: read its pickled objects.")
+def convert(file: str, out: str, trust: bool) -> int:
+    """Write the tensors of FILE, which pickles a whole module, to OUT, which holds nothing else.
+
+    WaveGlow's checkpoints are such files. They name code that reading them usually would run: here it is not looked
+    up, and the reading is done in a process of its own; still, only convert what you trust. A configuration beside
+    FILE is kept in OUT.
+
+    \b
+    Example:
+      melmill vocoder convert --trust waveglow_256channels.pt waveglow.pt
+    """
+    from melmill.flows.vocoder_conversion import convert as convert_file
+
+    if not trust:
+        raise click.UsageError(
+            f"{file} is unpickled to be converted, which can run code that it brings: add --trust if you know where "
+            "it comes from"
+        )
+    convert_file(file, out)
+    click.echo(f"{out} holds plain tensors: load it with melmill.load_vocoder({out!r})")
+    return DONE

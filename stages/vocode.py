@@ -1,0 +1,316 @@
+"""Stages that make waveforms of mels by neural vocoders."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from melmill.stages.dsp.contract import Difference, differences
+from melmill.stages.dsp.melspec import MelSpec
+from melmill.stages.dsp.presets import preset, preset_names
+from melmill.stages.errors import ContractError, ParameterError
+from melmill.stages.inversion import DEVICES, Device
+from melmill.stages.stage import Input, Kind, Mel, Processor, Product, StageFiles, Waveform
+from melmill.stages.vocoders.beside import STATS, configurations
+from melmill.stages.vocoders.errors import VocoderError
+
+if TYPE_CHECKING:
+    from melmill.stages.vocoders.session import Settings
+
+Precision = Literal["float32", "bfloat16", "float16"]
+_PRECISIONS = ("float32", "bfloat16", "float16")
+# The others keep float32: their inverse transforms, matrices or single steps know no other or lose too much in it.
+_REDUCIBLE = frozenset({"hifigan", "bigvgan", "melgan"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Known:
+    """What a plan knows of a vocoder's files: none of their bytes."""
+
+    digest: str
+    name: str
+    family: str
+    spec: MelSpec
+    urls: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vocoder:
+    """A vocoder of any family, told by the names of its tensors.
+
+    Parameters
+    ----------
+    checkpoint : str
+        The weights: a path or any URL that fsspec knows.
+    config : str or None
+        Their configuration; None: what the weights themselves say, then what lies beside them.
+    mel : str or None
+        Preset of the mel that it needs, where the configuration is wrong about it or silent.
+    allow_lossy : bool
+        Convert the mels to those that it needs even where something is lost.
+    precision : {"float32", "bfloat16", "float16"}
+        Of convolutions and products of matrices.
+    seed : int
+        Combined with each utterance's own, for what a stochastic vocoder draws.
+    dtype : {"float32", "int16"}
+        What is stored; int16 is ``32768 y`` rounded to even and clipped to [-32768, 32767].
+    device : {"cpu", "cuda"}
+        Where it is computed; the results are the same but for rounding.
+    """
+
+    uses: ClassVar[str] = "vocoder"
+    version: ClassVar[int] = 1
+    inputs: ClassVar[Mapping[str, Input]] = {"from": Input(kinds=frozenset({Kind.MEL}))}
+    family: ClassVar[str | None] = None
+    options: ClassVar[tuple[str, ...]] = ()
+
+    checkpoint: str
+    config: str | None = None
+    mel: str | None = None
+    allow_lossy: bool = False
+    precision: Precision = "float32"
+    seed: int = 0
+    dtype: Literal["float32", "int16"] = "float32"
+    device: Device = "cpu"
+    _known: _Known | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        """Check the parameters; the files check theirs when they are read."""
+        choices = {"device": DEVICES, "dtype": ("float32", "int16"), "precision": _PRECISIONS}
+        for name, words in choices.items():
+            if getattr(self, name) not in words:
+                raise ParameterError(name, f"must be one of {', '.join(words)}, got {getattr(self, name)!r}")
+        if self.seed < 0:
+            raise ParameterError("seed", f"must not be negative, got {self.seed!r}")
+        if self.mel is not None:
+            preset(self.mel)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the files; empty before they were read."""
+        return "" if self._known is None else self._known.digest
+
+    @property
+    def known(self) -> _Known:
+        """What is known of the files; raise ContractError before they were read."""
+        if self._known is None:
+            raise ContractError(f"the files of {self.checkpoint!r} were not read: use what `prepared` returns")
+        return self._known
+
+    def files(self) -> Mapping[str, Sequence[str]]:
+        """Return where the weights, their configuration and statistics may lie; see `FileStage`."""
+        if self._known is not None:
+            return {role: (url,) for role, url in self._known.urls.items()}
+        folder, slash, name = self.checkpoint.rpartition("/")
+        stats = [folder + slash + other for other in STATS]
+        if self.config is not None:
+            return {"weights": (self.checkpoint,), "config": (self.config,), "stats": stats}
+        beside = [folder + slash + other for other in configurations(name)]
+        return {"weights": (self.checkpoint,), "beside": beside, "stats": stats}
+
+    def prepared(self, files: StageFiles, digest: str) -> Vocoder:
+        """Return the stage with what it needs to know of its files.
+
+        Raises
+        ------
+        VocoderError
+            A file is missing or can't be read, or they don't fit together.
+        """
+        from melmill.stages.vocoders.session import load_files  # here, as it imports torch
+
+        wanted = {"weights": self.checkpoint} | ({} if self.config is None else {"config": self.config})
+        for role, url in wanted.items():
+            if role not in files:
+                raise VocoderError(f"{url!r} does not exist or is a folder: name the file of the {role}")
+        voc = load_files(files, self._settings("cpu"))
+        if self.precision != "float32" and voc.family not in _REDUCIBLE:
+            raise ParameterError(
+                "precision",
+                f"of a {voc.family} must be 'float32', got {self.precision!r}: others are for "
+                f"{', '.join(sorted(_REDUCIBLE))}",
+            )
+        known = _Known(
+            digest=digest,
+            name=voc.name,
+            family=voc.family,
+            spec=voc.spec,
+            urls={role: file.url for role, file in files.items()},
+        )
+        stage = copy(self)
+        object.__setattr__(stage, "_known", known)
+        return stage
+
+    def identity(self) -> Mapping[str, Any]:
+        """Return what decides the result: the files by their digest, the mel that is needed, the parameters."""
+        return {
+            "files": self.known.digest,
+            "family": self.known.family,
+            "mel": self.known.spec.as_dict(),
+            "precision": self.precision,
+            "seed": self.seed,
+            "dtype": self.dtype,
+            **{name: getattr(self, name) for name in self.options},
+        }
+
+    def produces(self, inputs: Mapping[str, Sequence[Product]]) -> Product:
+        """Return waveforms; raise ContractError where the mel is not what is needed and can't be made it."""
+        made = inputs["from"][0]
+        if not isinstance(made, Mel):
+            raise ContractError(f"'from' must be a mel, got {made!r}")
+        found = differences(made.spec, self.known.spec)
+        bridged = ("lossless", "lossy") if self.allow_lossy else ("lossless",)
+        wrong = [difference for difference in found if difference.conversion not in bridged]
+        if wrong:
+            raise ContractError(self._explained(wrong))
+        return Waveform(sr=self.known.spec.sr, dtype=self.dtype, mel=made.spec)
+
+    def opened(self, read: Callable[[], StageFiles]) -> Processor:
+        """Return what computes in this process; see `FileStage`.
+
+        Raises
+        ------
+        DeviceMissing
+            This process lacks the device.
+        """
+        from melmill.stages.vocoders.session import kept  # here, as they import torch
+        from melmill.stages.vocoders.vocoding import Vocoding
+
+        return Vocoding(
+            voc=kept(self.digest, self._settings(self.device), read),
+            seed=self.seed,
+            dtype=self.dtype,
+            precision=self.precision,
+            allow_lossy=self.allow_lossy,
+        )
+
+    def _settings(self, device: str) -> Settings:
+        from melmill.stages.vocoders.session import Settings
+
+        return Settings(
+            family=self.family,
+            mel=None if self.mel is None else preset(self.mel),
+            device=device,
+            options=tuple((name, getattr(self, name)) for name in self.options),
+        )
+
+    def _explained(self, wrong: Sequence[Difference]) -> str:
+        """Say in one line which fields differ and what to do."""
+        needed = self.known.spec
+        fields = "; ".join(f"{d.field} is {d.a!r}, needed {d.b!r} ({d.fix})" for d in wrong)
+        same = next((name for name in preset_names() if not differences(preset(name), needed)), None)
+        fix = "" if same is None else f". A mel that fits: {{uses: extract, preset: {same}}}"
+        lossy = all(difference.conversion == "lossy" for difference in wrong)
+        return f"{self.known.name} needs another mel: {fields}{fix}" + (", or set allow_lossy: true" if lossy else "")
+
+
+@dataclass(frozen=True, kw_only=True)
+class HifiGan(Vocoder):
+    """HiFi-GAN (Kong et al. 2020)."""
+
+    uses: ClassVar[str] = "hifigan"
+    family: ClassVar[str | None] = "hifigan"
+
+
+@dataclass(frozen=True, kw_only=True)
+class BigVgan(Vocoder):
+    """BigVGAN (Lee et al. 2023)."""
+
+    uses: ClassVar[str] = "bigvgan"
+    family: ClassVar[str | None] = "bigvgan"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vocos(Vocoder):
+    """Vocos (Siuzdak 2024)."""
+
+    uses: ClassVar[str] = "vocos"
+    family: ClassVar[str | None] = "vocos"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MelGan(Vocoder):
+    """MelGAN (Kumar et al. 2019)."""
+
+    uses: ClassVar[str] = "melgan"
+    family: ClassVar[str | None] = "melgan"
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnivNet(Vocoder):
+    """UnivNet (Jang et al. 2021)."""
+
+    uses: ClassVar[str] = "univnet"
+    family: ClassVar[str | None] = "univnet"
+
+
+@dataclass(frozen=True, kw_only=True)
+class WaveNet(Vocoder):
+    """WaveNet (van den Oord et al. 2016)."""
+
+    uses: ClassVar[str] = "wavenet"
+    family: ClassVar[str | None] = "wavenet"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exported(Vocoder):
+    """A program: TorchScript, a torch.export archive or ONNX. It is code: name only those that you trust."""
+
+    uses: ClassVar[str] = "exported"
+    family: ClassVar[str | None] = "exported"
+
+
+@dataclass(frozen=True, kw_only=True)
+class WaveGlow(Vocoder):
+    """WaveGlow (Prenger et al. 2019).
+
+    Parameters
+    ----------
+    sigma : float or None
+        Standard deviation of the noise; None: what its configuration says.
+    """
+
+    uses: ClassVar[str] = "waveglow"
+    family: ClassVar[str | None] = "waveglow"
+    options: ClassVar[tuple[str, ...]] = ("sigma",)
+    sigma: float | None = None
+
+    def __post_init__(self) -> None:
+        """Check the parameters."""
+        super().__post_init__()
+        if self.sigma is not None and self.sigma < 0:
+            raise ParameterError("sigma", f"must not be negative, got {self.sigma!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Diffusion(Vocoder):
+    """A diffusion vocoder.
+
+    Parameters
+    ----------
+    betas : tuple of float or None
+        Noise variance of each step, the cleanest first; None: what its configuration says.
+    correction : bool
+        Griffin-Lim between the first steps (Liu et al. 2024).
+    """
+
+    options: ClassVar[tuple[str, ...]] = ("betas", "correction")
+    betas: tuple[float, ...] | None = None
+    correction: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class WaveGrad(_Diffusion):
+    """WaveGrad (Chen et al. 2021)."""
+
+    uses: ClassVar[str] = "wavegrad"
+    family: ClassVar[str | None] = "wavegrad"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiffWave(_Diffusion):
+    """DiffWave (Kong et al. 2021)."""
+
+    uses: ClassVar[str] = "diffwave"
+    family: ClassVar[str | None] = "diffwave"

@@ -1,0 +1,1 @@
+"""Neural vocoders: published checkpoints as they lie on disk, behind one contract."""

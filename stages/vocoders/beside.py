@@ -1,0 +1,79 @@
+"""What lies beside a checkpoint, and the checkpoint that all of it makes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from melmill.stages.dsp.melspec import MelSpec
+    from melmill.stages.stage import StageFile
+    from melmill.stages.vocoders.family import Checkpoint
+
+STATS = ("stats.npy", "stats.h5")
+
+# Looked for in this order, after files called like the checkpoint.
+_CONFIGURATIONS = (
+    "config.json",
+    "config.yaml",
+    "config.yml",
+    "params.json",
+    "hparams.json",
+    "hparams.yaml",
+    "args.yml",
+)
+_SUFFIXES = (".json", ".yaml", ".yml")
+
+
+def configurations(name: str) -> list[str]:
+    """Return the names that the configuration of a checkpoint may have, the likeliest first.
+
+    >>> configurations("g_0.pt")[:4]
+    ['g_0.pt.json', 'g_0.pt.yaml', 'g_0.pt.yml', 'g_0.json']
+    """
+    stem = name.rpartition(".")[0] or name
+    own = [f"{base}{suffix}" for base in dict.fromkeys((name, stem)) for suffix in _SUFFIXES]
+    return [other for other in (*own, *_CONFIGURATIONS) if other != name]
+
+
+def assembled(
+    weights: StageFile,
+    config: StageFile | Mapping[str, Any] | None = None,
+    beside: StageFile | None = None,
+    stats: StageFile | None = None,
+    mel: MelSpec | None = None,
+) -> Checkpoint:
+    """Return the checkpoint of some files.
+
+    Parameters
+    ----------
+    weights : StageFile
+    config : StageFile, mapping or None
+        A configuration that was asked for: the only one then.
+    beside : StageFile or None
+        One that was found; what the weights themselves say goes first.
+    stats : StageFile or None
+        Of a recipe that normalises its mels.
+    mel : MelSpec or None
+        The mel that the vocoder needs, above what the configuration says.
+
+    Raises
+    ------
+    VocoderError
+        One of the files can't be read.
+    """
+    from melmill.stages.vocoders.checkpoint import read  # here, as it imports torch
+    from melmill.stages.vocoders.configuration import parse
+    from melmill.stages.vocoders.stats import read_stats
+
+    def parsed(file: StageFile) -> dict[str, Any]:
+        return parse(file.name, file.data)
+
+    checkpoint = read(weights.name, weights.data)
+    if config is None:
+        settings = {**({} if beside is None else parsed(beside)), **checkpoint.config}
+    else:
+        settings = dict(config) if isinstance(config, Mapping) else parsed(config)
+    found = {} if stats is None else read_stats(stats.name, stats.data)
+    return replace(checkpoint, config=settings, stats=found, mel=mel)

@@ -1,0 +1,50 @@
+"""Names of vocoder families and the modules behind them."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from typing import TYPE_CHECKING
+
+from melmill.stages.vocoders.errors import VocoderError
+
+if TYPE_CHECKING:
+    from melmill.stages.vocoders.family import Checkpoint, Family
+
+# Each module holds a FAMILY. Imported when first needed: none is without torch. Asked in this order.
+FAMILIES = {
+    "hifigan": "melmill.stages.vocoders.hifigan",
+    "bigvgan": "melmill.stages.vocoders.bigvgan",
+    "vocos": "melmill.stages.vocoders.vocos",
+    "melgan": "melmill.stages.vocoders.melgan",
+    "univnet": "melmill.stages.vocoders.univnet",
+    "waveglow": "melmill.stages.vocoders.waveglow",
+    "wavegrad": "melmill.stages.vocoders.wavegrad",
+    "diffwave": "melmill.stages.vocoders.diffwave",
+    "wavenet": "melmill.stages.vocoders.wavenet",
+    "exported": "melmill.stages.vocoders.exported",
+}
+
+
+def family(name: str) -> Family:
+    """Return the family called `name`; raise VocoderError with the nearest name where there is none."""
+    if name not in FAMILIES:
+        near = difflib.get_close_matches(name, FAMILIES, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise VocoderError(f"no vocoder family is called {name!r}{hint} (families: {', '.join(FAMILIES)})")
+    found: Family = importlib.import_module(FAMILIES[name]).FAMILY
+    return found
+
+
+def recognise(checkpoint: Checkpoint) -> Family:
+    """Return the one family that a checkpoint's keys speak of; raise VocoderError where none or several do."""
+    found = [candidate for candidate in map(family, FAMILIES) if candidate.recognises(checkpoint)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        names = ", ".join(candidate.name for candidate in found)
+        raise VocoderError(f"{checkpoint.name} could be of several families ({names}): say which, family=...")
+    raise VocoderError(
+        f"{checkpoint.name}: its {len(checkpoint.state)} tensors ({', '.join(list(checkpoint.state)[:3])}, ...) are of "
+        f"no family known here (families: {', '.join(FAMILIES)})"
+    )
