@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 Precision = Literal["float32", "bfloat16", "float16"]
 _PRECISIONS = ("float32", "bfloat16", "float16")
-# The others keep float32: their inverse transforms, matrices or single steps know no other or lose too much in it.
-_REDUCIBLE = frozenset({"hifigan", "bigvgan", "melgan"})
+# One pass each. The others repeat steps, whose errors add up, or are programs with types of their own.
+_REDUCIBLE = frozenset({"bigvgan", "hifigan", "melgan", "univnet", "vocos", "waveglow"})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,168 @@
+"""Measure the vocoder families on one CPU thread: ``python -m benchmarks.vocoders [--device cuda]``, from a checkout.
+
+Published sizes, random weights and mels: the time does not depend on them. WaveNet, which makes a sample at a time, is
+left out: minutes for a second of speech. On a machine without CUDA, ``--device cuda`` says so and exits with 1.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+import time
+from collections.abc import Callable, Mapping
+
+import click
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from benchmarks.figure import Figure, table
+from melmill.stages.dsp.presets import preset
+from melmill.stages.vocoders.bigvgan import BigVgan
+from melmill.stages.vocoders.checkpoint import read
+from melmill.stages.vocoders.diffwave import DiffWave
+from melmill.stages.vocoders.diffwave import Sizes as DiffWaveSizes
+from melmill.stages.vocoders.family import Vocoder
+from melmill.stages.vocoders.hifigan import HifiGan
+from melmill.stages.vocoders.hifigan_layouts import Layout, hifigan_mel
+from melmill.stages.vocoders.loaded import LoadedVocoder
+from melmill.stages.vocoders.lvc import LvcSizes
+from melmill.stages.vocoders.melgan import MelGan
+from melmill.stages.vocoders.melgan_sizes import Layout as MelGanLayout
+from melmill.stages.vocoders.melgan_sizes import MelGanSizes
+from melmill.stages.vocoders.periodic import Snake
+from melmill.stages.vocoders.sizes import Sizes
+from melmill.stages.vocoders.univnet import UnivNet
+from melmill.stages.vocoders.vocos import Vocos
+from melmill.stages.vocoders.vocos import _Sizes as VocosSizes
+from melmill.stages.vocoders.waveglow import WaveGlow
+from melmill.stages.vocoders.waveglow_sizes import WaveGlowSizes
+from melmill.stages.vocoders.wavegrad import WaveGrad
+
+# Kong et al. 2020, configuration V1; BigVGAN v2 for 24 kHz and 100 bands.
+_BLOCKS = {"block_kernels": (3, 7, 11), "dilations": ((1, 3, 5),) * 3, "paired": True}
+_V1 = Sizes(n_mels=80, channels=512, rates=(8, 8, 2, 2), kernels=(16, 16, 4, 4), **_BLOCKS)
+_V2 = Sizes(n_mels=100, channels=1536, rates=(4, 4, 2, 2, 2, 2), kernels=(8, 8, 4, 4, 4, 4), **_BLOCKS)
+_LVC = LvcSizes(
+    n_mels=100, width=32, dilations=(1, 3, 9, 27), kernel=3, hidden=64, n_residuals=3, hidden_kernel=3, input_kernel=5,
+    slope=0.2,
+)  # fmt: skip
+_VOCOS = VocosSizes(
+    n_mels=100, width=512, hidden=1536, n_blocks=8, scaled=True, n_fft=1024, hop_length=256, center=True
+)
+_MELGAN = MelGanSizes(
+    n_mels=80, widths=(512, 256, 128, 64, 32), rates=(8, 8, 2, 2), end_kernel=7, block_kernel=3, dilations=(1, 3, 9)
+)
+_DESCRIPT = MelGanLayout(root="model", block="", stacked=False, normalises=False, audio=None, preset="melgan")
+_GLOW = WaveGlowSizes(
+    n_mels=80, n_group=8, widths=(8,) * 4 + (6,) * 4 + (4,) * 4, n_layers=8, width=256, kernel=3, up_kernel=1024
+)
+_DIFFWAVE = DiffWaveSizes(channels=64, n_features=128, embedding=512, n_layers=30, cycle=10, kernels=((3, 32), (3, 32)))
+# Of both papers' fast sampling, six steps.
+_SIX = (1e-4, 1e-3, 1e-2, 0.05, 0.2, 0.5)
+
+
+def _wavegrad() -> WaveGrad:
+    model = WaveGrad((32, 128, 128, 256, 512), (768, 512, 512, 256, 128, 128), (5, 5, 3, 2, 2), preset("wavegrad"))
+    model.betas = _SIX
+    return model
+
+
+def _diffwave() -> DiffWave:
+    model = DiffWave(_DIFFWAVE, np.linspace(1e-4, 0.05, 50).tolist(), preset("diffwave"))
+    model.betas = _SIX
+    return model
+
+
+def _hifigan() -> HifiGan:
+    return HifiGan(_V1, preset("hifigan"), Layout(mel=hifigan_mel))
+
+
+def _bigvgan() -> BigVgan:
+    spec = preset("bigvgan_v2_24khz_100band_256x")
+    return BigVgan(_V2, spec, Snake(kind="snakebeta", log_scale=True), tanh=False, last_bias=False)
+
+
+FAMILIES: Mapping[str, Callable[[], Vocoder]] = {
+    "hifigan V1": _hifigan,
+    "bigvgan v2, 24 kHz": _bigvgan,
+    "vocos, 24 kHz": lambda: Vocos(_VOCOS, preset("vocos_24khz")),
+    "melgan (descript)": lambda: MelGan(_MELGAN, preset("melgan"), _DESCRIPT),
+    "univnet c32": lambda: UnivNet(_LVC, (8, 8, 4), 64, preset("univnet")),
+    "waveglow": lambda: WaveGlow(_GLOW, preset("waveglow"), 1.0),
+    "wavegrad, 6 steps": _wavegrad,
+    "diffwave, 6 steps": _diffwave,
+}
+
+
+@click.command()
+@click.option("--seconds", default=1.0, help="Speech in an utterance.")
+@click.option("--n-batch", default=4, help="Utterances of a batch.")
+@click.option("--device", default="cpu", help="Where, as torch names it.")
+def main(seconds: float, n_batch: int, device: str) -> None:
+    """Print one table: what families take to load, and speech a second, alone and in a batch."""
+    if device == "cuda" and not torch.cuda.is_available():
+        print(f"torch {torch.__version__} finds no CUDA device: nothing was measured")
+        sys.exit(1)
+    torch.set_num_threads(1)
+    figures: list[Figure] = []
+    for name, make in FAMILIES.items():
+        figures += measured(name, make, seconds, n_batch, device)
+    print(table(figures))
+
+
+def measured(name: str, make: Callable[[], Vocoder], seconds: float, n_batch: int, device: str) -> list[Figure]:
+    """Return the figures of a family."""
+    data = weights(make())
+    started = time.perf_counter()
+    model = make()
+    model.load_state_dict(dict(read(name, data).state))
+    voc = LoadedVocoder(model=_finished(model).to(device), name=name, device=device)
+    load_s = time.perf_counter() - started
+    M = mel(voc, seconds)
+    voc(M)  # allocates, and chooses kernels
+    alone = _seconds(lambda: [voc(M) for _ in range(n_batch)])
+    together = _seconds(lambda: voc.batch([M[:, i:] for i in range(n_batch)]))
+    return [
+        Figure(name=f"{name}: {len(data) / 2**20:.0f} MiB, to load", measured=load_s, unit="s"),
+        Figure(name="  speech a second", measured=n_batch * seconds / alone, unit="s/s"),
+        Figure(name=f"  a batch of {n_batch} against one by one", measured=alone / together, unit="x"),
+    ]
+
+
+def weights(model: Vocoder) -> bytes:
+    """Return a file of random weights for a model, scaled so that layers neither die nor explode."""
+    generator = torch.Generator().manual_seed(0)
+    state = {
+        key: torch.randn(value.shape, generator=generator) / max(1, value[0].numel()) ** 0.5 if value.ndim else value
+        for key, value in model.state_dict().items()
+    }
+    file = io.BytesIO()
+    torch.save(state, file)
+    return file.getvalue()
+
+
+def mel(voc: LoadedVocoder, seconds: float) -> NDArray[np.float32]:
+    """Return a random mel of the range of the vocoder's own."""
+    spec = voc.spec
+    low, high = spec.clip or (-8.0, 1.0)
+    shape = (spec.n_mels, round(seconds * spec.sr / spec.hop_length))
+    return np.random.default_rng(0).uniform(low, high, shape).astype(np.float32)
+
+
+def _finished(model: Vocoder) -> Vocoder:
+    # What loading a checkpoint does beyond its tensors, for random matrices.
+    for name, buffer in model.named_buffers():
+        if name.endswith("inverse"):
+            buffer.copy_(torch.eye(len(buffer)))
+    return model.eval().requires_grad_(False)
+
+
+def _seconds(call: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    call()
+    return time.perf_counter() - started
+
+
+if __name__ == "__main__":
+    main()
