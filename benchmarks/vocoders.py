@@ -10,6 +10,7 @@ import io
 import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import click
 import numpy as np
@@ -24,12 +25,13 @@ from melmill.stages.vocoders.diffwave import DiffWave
 from melmill.stages.vocoders.diffwave import Sizes as DiffWaveSizes
 from melmill.stages.vocoders.family import Vocoder
 from melmill.stages.vocoders.hifigan import HifiGan
-from melmill.stages.vocoders.hifigan_layouts import Layout, hifigan_mel
+from melmill.stages.vocoders.hifigan_layouts import Layout
 from melmill.stages.vocoders.loaded import LoadedVocoder
 from melmill.stages.vocoders.lvc import LvcSizes
 from melmill.stages.vocoders.melgan import MelGan
 from melmill.stages.vocoders.melgan_sizes import Layout as MelGanLayout
 from melmill.stages.vocoders.melgan_sizes import MelGanSizes
+from melmill.stages.vocoders.mels import hifigan_mel
 from melmill.stages.vocoders.periodic import Snake
 from melmill.stages.vocoders.sizes import Sizes
 from melmill.stages.vocoders.univnet import UnivNet
@@ -40,9 +42,11 @@ from melmill.stages.vocoders.waveglow_sizes import WaveGlowSizes
 from melmill.stages.vocoders.wavegrad import WaveGrad
 
 # Kong et al. 2020, configuration V1; BigVGAN v2 for 24 kHz and 100 bands.
-_BLOCKS = {"block_kernels": (3, 7, 11), "dilations": ((1, 3, 5),) * 3, "paired": True}
-_V1 = Sizes(n_mels=80, channels=512, rates=(8, 8, 2, 2), kernels=(16, 16, 4, 4), **_BLOCKS)
-_V2 = Sizes(n_mels=100, channels=1536, rates=(4, 4, 2, 2, 2, 2), kernels=(8, 8, 4, 4, 4, 4), **_BLOCKS)
+_V1 = Sizes(
+    n_mels=80, channels=512, rates=(8, 8, 2, 2), kernels=(16, 16, 4, 4), block_kernels=(3, 7, 11),
+    dilations=((1, 3, 5),) * 3, paired=True,
+)  # fmt: skip
+_V2 = replace(_V1, n_mels=100, channels=1536, rates=(4, 4, 2, 2, 2, 2), kernels=(8, 8, 4, 4, 4, 4))
 _LVC = LvcSizes(
     n_mels=100, width=32, dilations=(1, 3, 9, 27), kernel=3, hidden=64, n_residuals=3, hidden_kernel=3, input_kernel=5,
     slope=0.2,
@@ -122,7 +126,7 @@ def measured(name: str, make: Callable[[], Vocoder], seconds: float, n_batch: in
     M = mel(voc, seconds)
     voc(M)  # allocates, and chooses kernels
     alone = _seconds(lambda: [voc(M) for _ in range(n_batch)])
-    together = _seconds(lambda: voc.batch([M[:, i:] for i in range(n_batch)]))
+    together = _seconds(lambda: voc.together([M[:, i:] for i in range(n_batch)], range(n_batch)))
     return [
         Figure(name=f"{name}: {len(data) / 2**20:.0f} MiB, to load", measured=load_s, unit="s"),
         Figure(name="  speech a second", measured=n_batch * seconds / alone, unit="s/s"),

@@ -52,7 +52,7 @@ class Vocoding:
     allow_lossy: bool = False
 
     def process(self, items: Sequence[Item], inputs: Mapping[str, Product], product: Product) -> Sequence[Outcome]:
-        """Make the waveform of every mel, those of like length together; what is in a batch depends on the shard."""
+        """Make the waveform of every mel: on a GPU those of like length together, by the shard alone."""
         del product
         made = inputs["from"]
         if not isinstance(made, Mel):

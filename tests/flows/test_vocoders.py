@@ -13,9 +13,11 @@ import torch
 
 import melmill
 from melmill.flows.errors import PipelineError, RunFailed
+from melmill.flows.isolation import process_alone
 from melmill.flows.plan import Plan, make_plan
 from melmill.flows.run import run
 from melmill.flows.spec import load
+from melmill.stages.stage import Item
 from tests.flows.conftest import Project, make_project
 from tests.stages.vocoders.test_hifigan import CONFIG, shapes
 from tests.stages.vocoders.tiny import saved, tensors
@@ -171,6 +173,17 @@ def test_weights_that_change_after_the_plan_end_the_run(vocoded: Project) -> Non
     with pytest.raises(RunFailed, match=r"stage 'hifigan': its files .*changed after the run was planned: run again"):
         run(made, "serial")
     assert not list((vocoded.store / "voc").glob("*/records/*"))
+
+
+def test_an_utterance_in_a_process_of_its_own_opens_the_files_there(vocoded: Project) -> None:
+    made = plan(vocoded, until="voc")
+    run(made, "serial")
+    store, node = melmill.open(str(vocoded.store)), made.nodes["voc"].node
+    utterance = made.catalogues["speech"].shard(0).utterances[0]
+    item = Item(utterance=utterance, inputs={"from": store["mel"][utterance.utterance_id]}, seed=0)
+    outcome = process_alone(node.stage, item, {"from": made.nodes["mel"].node.product}, node.product)
+    assert outcome.array is not None, outcome.rejected
+    np.testing.assert_array_equal(outcome.array, store["voc"][utterance.utterance_id])
 
 
 def test_without_the_device_the_run_ends(vocoded: Project) -> None:
