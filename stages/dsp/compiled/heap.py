@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 from melmill.stages.dsp.lanes.vector import LANES, inlined, kernel
 
 _TWO_PI = 2 * np.pi
+_TURNS = 1 / _TWO_PI
 
-# Entries within this much log magnitude of each other (0.02 dB) are taken in any order: a queue of levels then stands
+# Entries within this much log magnitude of each other (0.17 dB) are taken in any order: a queue of levels then stands
 # for the heap, and nothing is sorted.
-_LEVELS_PER_NEPER = 500.0
+_LEVELS_PER_NEPER = 50.0
 
 # A bin's four fields lie together, as integration hops about and would wait for memory once a field: its log magnitude
 # and phase (float32), the entry after it in its level's queue, and the seed after it (int32).
@@ -121,7 +122,7 @@ def _queue(
     fields: NDArray[Any], values: NDArray[Any], heads: NDArray[Any], here: int, angle: float, lowest: int
 ) -> int:
     """Give a bin its phase and queue it; return its level."""
-    values[here * _FIELDS + _PHASE] = angle - _TWO_PI * np.round(angle / _TWO_PI)
+    values[here * _FIELDS + _PHASE] = angle - _TWO_PI * np.round(angle * _TURNS)
     level = _level(values[here * _FIELDS + _LOUD], lowest)
     fields[here * _FIELDS + _NEXT], heads[level] = heads[level], here
     return int(level)
