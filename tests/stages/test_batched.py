@@ -160,8 +160,8 @@ def test_single_precision_agrees_for_an_iteration(
     [
         ("random", "float32", 0.1),
         ("zero", "float32", 0.1),
-        # Below -30 dB a hundred iterations make much of roundings: the compiled engine's own score moves by tenths of a dB
-        # where its mel moves by 1e-7.
+        # A hundred iterations make much of roundings: the compiled engine's own score moves by tenths of a dB where its
+        # mel moves by 1e-7.
         ("pghi", "float32", 1.0),
         ("pghi", "float64", 1e-3),
     ],
