@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, StrEnum
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
@@ -36,6 +36,7 @@ class Kind(StrEnum):
     MEL = "mel"
     SCORES = "scores"
     REPORT = "report"
+    VOCODER = "vocoder"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +92,16 @@ class Report:
     kind: ClassVar[Kind] = Kind.REPORT
 
 
-Product = Waveform | Mel | Scores | Report
+@dataclass(frozen=True, kw_only=True)
+class TrainedVocoder:
+    """Describe a vocoder that a training makes: its family and the mel that it needs."""
+
+    family: str
+    spec: MelSpec
+    kind: ClassVar[Kind] = Kind.VOCODER
+
+
+Product = Waveform | Mel | Scores | Report | TrainedVocoder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -274,6 +284,76 @@ class FileStage(Stage, Protocol):
 
     def opened(self, read: Callable[[], StageFiles]) -> Processor:
         """Return what computes, in this process; `read` gives the very files that it was prepared with."""
+        ...
+
+
+# Mels (batch, n_mels, segment_frames), and their audio (batch, segment_frames * hop_length) in [-1, 1).
+Batch = tuple[NDArray[np.float32], NDArray[np.float32]]
+
+
+class TrainingData(Protocol):
+    """The aligned mels and recordings that a training reads."""
+
+    @property
+    def utterances(self) -> Sequence[Utterance]:
+        """Those that both inputs hold, in the catalogue's order."""
+        ...
+
+    def whole(self, utterance_id: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return the mel ``(n_mels, n_frames)`` and the recording ``(n_samples,)``, in [-1, 1), of an utterance."""
+        ...
+
+    def batches(
+        self, ids: Collection[str], *, segment_frames: int, batch_size: int, seed: int, first: int = 0
+    ) -> Iterator[Batch]:
+        """Return segments of the utterances `ids` without end.
+
+        Batch number n is a function of `ids`, `segment_frames`, `batch_size`, `seed` and n alone.
+
+        Parameters
+        ----------
+        ids : collection of str
+        segment_frames : int
+            Length of a segment, frames; what a shorter utterance lacks is silence.
+        batch_size : int
+        seed : int
+        first : int
+            Number of the batch to begin with.
+        """
+        ...
+
+
+class TrainingPlace(Protocol):
+    """Where a training keeps what it resumes from, and says how it goes."""
+
+    def load(self) -> bytes | None:
+        """Return the state that was saved last; None for a fresh start."""
+        ...
+
+    def save(self, state: bytes) -> None:
+        """Keep a state in place of the last one, atomically and durably."""
+        ...
+
+    def note(self, line: str) -> None:
+        """Tell people how it goes: a line now and then."""
+        ...
+
+
+@runtime_checkable
+class TrainingStage(Stage, Protocol):
+    """A stage that learns from a whole corpus, in one task."""
+
+    @property
+    def threads(self) -> int:
+        """Threads that the numerical libraries use for it; not part of the identity."""
+        ...
+
+    def train(self, data: TrainingData, place: TrainingPlace, inputs: Mapping[str, Product]) -> Mapping[str, bytes]:
+        """Learn from `data`, going on from what `place` holds; return files by name.
+
+        Those of a `TrainedVocoder` are ``weights.pt``, ``config.json`` and ``index.html``, the page of the training,
+        and what goes with them. Ended at any moment and begun again, it returns the same bytes as undisturbed.
+        """
         ...
 
 
