@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Precision = Literal["float32", "bfloat16", "float16"]
 _PRECISIONS = ("float32", "bfloat16", "float16")
 # One pass each. The others repeat steps, whose errors add up, or are programs with types of their own.
-_REDUCIBLE = frozenset({"bigvgan", "hifigan", "melgan", "univnet", "vocos", "waveglow"})
+_REDUCIBLE = frozenset({"bigvgan", "hifigan", "melgan", "unfolded", "univnet", "vocos", "waveglow"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -243,6 +243,14 @@ class UnivNet(Vocoder):
 
     uses: ClassVar[str] = "univnet"
     family: ClassVar[str | None] = "univnet"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unfolded(Vocoder):
+    """Learned steps from a PGHI start, as `train_vocoder` makes them."""
+
+    uses: ClassVar[str] = "unfolded"
+    family: ClassVar[str | None] = "unfolded"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,12 +6,17 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from melmill.stages.vocoders.errors import VocoderError
+
 if TYPE_CHECKING:
     from melmill.stages.dsp.melspec import MelSpec
     from melmill.stages.stage import StageFile
     from melmill.stages.vocoders.family import Checkpoint
 
 STATS = ("stats.npy", "stats.h5")
+
+# Where a configuration that a training of ours wrote says the whole mel, which the official fields can't.
+OWN = "melmill"
 
 # Looked for in this order, after files called like the checkpoint.
 _CONFIGURATIONS = (
@@ -76,4 +81,17 @@ def assembled(
     else:
         settings = dict(config) if isinstance(config, Mapping) else parsed(config)
     found = {} if stats is None else read_stats(stats.name, stats.data)
-    return replace(checkpoint, config=settings, stats=found, mel=mel)
+    return replace(checkpoint, config=settings, stats=found, mel=mel or _own_mel(checkpoint.name, settings))
+
+
+def _own_mel(name: str, settings: Mapping[str, Any]) -> MelSpec | None:
+    """Return the whole mel that a training of ours wrote into the configuration; None where there is none."""
+    from melmill.stages.dsp.melspec import MelSpec
+    from melmill.stages.errors import ParameterError
+
+    if OWN not in settings:
+        return None
+    try:
+        return MelSpec.from_dict(settings[OWN]["mel"])
+    except (ParameterError, TypeError, KeyError) as error:
+        raise VocoderError(f"{name}: {OWN}: mel: of its configuration makes no mel: {error}") from error
