@@ -113,7 +113,7 @@ class TrainVocoder:
         if self.generator != "unfolded" and spec.log is None:
             raise ContractError(
                 f"generator: {self.generator} learns from log mels, but the mel has log: null: extract with log: ln "
-                "and floor: 1e-5"
+                "and floor: 1.0e-5"
             )
         shortest = -(-2 * spec.n_fft // spec.hop_length)
         if self.segment_frames < shortest:
