@@ -55,7 +55,8 @@ def test_learned_steps_change_the_start(wave: NDArray[np.float32]) -> None:
 
 
 def test_a_batch_is_each_alone() -> None:
-    assert_batch_is_each_alone(vocoder(), [40, 3, 21])
+    # Directions of faint bins follow the last bit of their parts.
+    assert_batch_is_each_alone(vocoder(), (40, 3, 21), tolerance=2e-4)
 
 
 @pytest.mark.parametrize("n_frames", [1, 2, 3])
