@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, StrEnum
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 
 from melmill.stages.dsp.melspec import MelSpec
 from melmill.stages.errors import Unusable
+from melmill.stages.training import Batch as Batch
+from melmill.stages.training import TrainingData as TrainingData
+from melmill.stages.training import TrainingPlace as TrainingPlace
 from melmill.storage.utterance import SourceFile as SourceFile
 from melmill.storage.utterance import Utterance
 
@@ -37,6 +40,10 @@ class Kind(StrEnum):
     SCORES = "scores"
     REPORT = "report"
     VOCODER = "vocoder"
+
+
+# What is made of a whole corpus by one task, rather than of each shard by one of its own.
+WHOLE_KINDS = frozenset({Kind.REPORT, Kind.VOCODER})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -282,60 +289,21 @@ class FileStage(Stage, Protocol):
         """
         ...
 
-    def opened(self, read: Callable[[], StageFiles]) -> Processor:
-        """Return what computes, in this process; `read` gives the very files that it was prepared with."""
-        ...
-
-
-# Mels (batch, n_mels, segment_frames), and their audio (batch, segment_frames * hop_length) in [-1, 1).
-Batch = tuple[NDArray[np.float32], NDArray[np.float32]]
-
-
-class TrainingData(Protocol):
-    """The aligned mels and recordings that a training reads."""
-
-    @property
-    def utterances(self) -> Sequence[Utterance]:
-        """Those that both inputs hold, in the catalogue's order."""
-        ...
-
-    def whole(self, utterance_id: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Return the mel ``(n_mels, n_frames)`` and the recording ``(n_samples,)``, in [-1, 1), of an utterance."""
-        ...
-
-    def batches(
-        self, ids: Collection[str], *, segment_frames: int, batch_size: int, seed: int, first: int = 0
-    ) -> Iterator[Batch]:
-        """Return segments of the utterances `ids` without end.
-
-        Batch number n is a function of `ids`, `segment_frames`, `batch_size`, `seed` and n alone.
+    def trained(self, product: TrainedVocoder, name: str, digest: str) -> Stage:
+        """Return the stage that computes with what a training makes instead of files of its own; raise StageError.
 
         Parameters
         ----------
-        ids : collection of str
-        segment_frames : int
-            Length of a segment, frames; what a shorter utterance lacks is silence.
-        batch_size : int
-        seed : int
-        first : int
-            Number of the batch to begin with.
+        product : TrainedVocoder
+        name : str
+            Of the training's node.
+        digest : str
+            Stands for the files in the identity, and among those that a process keeps open.
         """
         ...
 
-
-class TrainingPlace(Protocol):
-    """Where a training keeps what it resumes from, and says how it goes."""
-
-    def load(self) -> bytes | None:
-        """Return the state that was saved last; None for a fresh start."""
-        ...
-
-    def save(self, state: bytes) -> None:
-        """Keep a state in place of the last one, atomically and durably."""
-        ...
-
-    def note(self, line: str) -> None:
-        """Tell people how it goes: a line now and then."""
+    def opened(self, read: Callable[[], StageFiles]) -> Processor:
+        """Return what computes, in this process; `read` gives the very files that it was prepared with."""
         ...
 
 
