@@ -15,6 +15,7 @@ from melmill.stages.vocoders.configuration import parse
 from melmill.stages.vocoders.errors import VocoderError
 from melmill.stages.vocoders.family import Checkpoint
 from melmill.stages.vocoders.loaded import LoadedVocoder, load
+from melmill.stages.vocoders.shipped import located
 from melmill.storage.location import Location, folder_and_name
 
 Where = str | os.PathLike[str]
@@ -61,7 +62,7 @@ def read_files(
 
 def split(path: Where) -> tuple[Location, str]:
     """Return the folder and the name of a file."""
-    folder, name = folder_and_name(os.fspath(path))
+    folder, name = folder_and_name(located(os.fspath(path)))
     if not name:
         raise VocoderError(f"expected the file of a checkpoint, got {os.fspath(path)!r}")
     return folder, name

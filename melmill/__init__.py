@@ -153,7 +153,8 @@ def load_vocoder(
     Parameters
     ----------
     path : str or path
-        Of the weights, local or any URL that fsspec knows, or of a folder to which a training was exported.
+        Of the weights, local or any URL that fsspec knows, or of a folder to which a training was exported; or
+        ``melmill-16k``, which comes with melmill.
     family : str or None
         ``hifigan``, ``bigvgan``, ``vocos``, ...; None: told by the names of the tensors.
     config : str, path, mapping or None

@@ -15,6 +15,7 @@ from melmill.stages.inversion import DEVICES, Device
 from melmill.stages.stage import Input, Kind, Mel, Processor, Product, StageFiles, TrainedVocoder, Waveform
 from melmill.stages.vocoders.beside import STATS, configurations
 from melmill.stages.vocoders.errors import VocoderError
+from melmill.stages.vocoders.shipped import SHIPPED, located
 
 if TYPE_CHECKING:
     from melmill.stages.vocoders.session import Settings
@@ -43,7 +44,8 @@ class Vocoder:
     Parameters
     ----------
     checkpoint : str or None
-        The weights: a path or any URL that fsspec knows; None where a node at the port `trained` makes them.
+        The weights: a path or any URL that fsspec knows, or ``melmill-16k``, which comes with melmill; None where a
+        node at the port `trained` makes them.
     config : str or None
         Their configuration; None: what the weights themselves say, then what lies beside them.
     mel : str or None
@@ -110,12 +112,13 @@ class Vocoder:
             raise ParameterError(
                 "checkpoint", "is missing: name the file of the weights, or the node that trains them (trained: NODE)"
             )
-        folder, slash, name = self.checkpoint.rpartition("/")
+        weights = located(self.checkpoint)
+        folder, slash, name = weights.rpartition("/")
         stats = [folder + slash + other for other in STATS]
         if self.config is not None:
-            return {"weights": (self.checkpoint,), "config": (self.config,), "stats": stats}
+            return {"weights": (weights,), "config": (self.config,), "stats": stats}
         beside = [folder + slash + other for other in configurations(name)]
-        return {"weights": (self.checkpoint,), "beside": beside, "stats": stats}
+        return {"weights": (weights,), "beside": beside, "stats": stats}
 
     def prepared(self, files: StageFiles, digest: str) -> Vocoder:
         """Return the stage with what it needs to know of its files.
@@ -130,7 +133,10 @@ class Vocoder:
         wanted = {"weights": self.checkpoint} | ({} if self.config is None else {"config": self.config})
         for role, url in wanted.items():
             if role not in files:
-                raise VocoderError(f"{url!r} does not exist or is a folder: name the file of the {role}")
+                raise VocoderError(
+                    f"{url!r} does not exist or is a folder: name the file of the {role}, or one that comes with "
+                    f"melmill ({', '.join(SHIPPED)})"
+                )
         voc = load_files(files, self._settings("cpu"))
         urls = {role: file.url for role, file in files.items()}
         return self._knowing(_Known(digest=digest, name=voc.name, family=voc.family, spec=voc.spec, urls=urls))
