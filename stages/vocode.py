@@ -76,6 +76,12 @@ class Vocoder:
     device: Device = "cpu"
     _known: _Known | None = field(default=None, init=False)
 
+    def __init_subclass__(cls, *, family: str | None = None) -> None:
+        """Make a stage of one family, which is called as its checkpoints are."""
+        super().__init_subclass__()
+        if family is not None:
+            cls.uses = cls.family = family
+
     def __post_init__(self) -> None:
         """Check the parameters; the files check theirs when they are read."""
         choices = {"device": DEVICES, "dtype": ("float32", "int16"), "precision": _PRECISIONS}
@@ -205,64 +211,36 @@ class Vocoder:
         return f"{self.known.name} needs another mel: {fields}{fix}" + (", or set allow_lossy: true" if lossy else "")
 
 
-@dataclass(frozen=True, kw_only=True)
-class HifiGan(Vocoder):
+class HifiGan(Vocoder, family="hifigan"):
     """HiFi-GAN (Kong et al. 2020)."""
 
-    uses: ClassVar[str] = "hifigan"
-    family: ClassVar[str | None] = "hifigan"
 
-
-@dataclass(frozen=True, kw_only=True)
-class BigVgan(Vocoder):
+class BigVgan(Vocoder, family="bigvgan"):
     """BigVGAN (Lee et al. 2023)."""
 
-    uses: ClassVar[str] = "bigvgan"
-    family: ClassVar[str | None] = "bigvgan"
 
-
-@dataclass(frozen=True, kw_only=True)
-class Vocos(Vocoder):
+class Vocos(Vocoder, family="vocos"):
     """Vocos (Siuzdak 2024)."""
 
-    uses: ClassVar[str] = "vocos"
-    family: ClassVar[str | None] = "vocos"
 
-
-@dataclass(frozen=True, kw_only=True)
-class MelGan(Vocoder):
+class MelGan(Vocoder, family="melgan"):
     """MelGAN (Kumar et al. 2019)."""
 
-    uses: ClassVar[str] = "melgan"
-    family: ClassVar[str | None] = "melgan"
 
-
-@dataclass(frozen=True, kw_only=True)
-class UnivNet(Vocoder):
+class UnivNet(Vocoder, family="univnet"):
     """UnivNet (Jang et al. 2021)."""
 
-    uses: ClassVar[str] = "univnet"
-    family: ClassVar[str | None] = "univnet"
 
-
-@dataclass(frozen=True, kw_only=True)
-class WaveNet(Vocoder):
+class WaveNet(Vocoder, family="wavenet"):
     """WaveNet (van den Oord et al. 2016)."""
 
-    uses: ClassVar[str] = "wavenet"
-    family: ClassVar[str | None] = "wavenet"
 
-
-@dataclass(frozen=True, kw_only=True)
-class Exported(Vocoder):
+class Exported(Vocoder, family="exported"):
     """A program: TorchScript, a torch.export archive or ONNX. It is code: name only those that you trust."""
 
-    uses: ClassVar[str] = "exported"
-    family: ClassVar[str | None] = "exported"
-
 
 @dataclass(frozen=True, kw_only=True)
-class WaveGlow(Vocoder):
+class WaveGlow(Vocoder, family="waveglow"):
     """WaveGlow (Prenger et al. 2019).
 
     Parameters
@@ -271,8 +249,6 @@ class WaveGlow(Vocoder):
         Standard deviation of the noise; None: what its configuration says.
     """
 
-    uses: ClassVar[str] = "waveglow"
-    family: ClassVar[str | None] = "waveglow"
     options: ClassVar[tuple[str, ...]] = ("sigma",)
     sigma: float | None = None
 
@@ -300,17 +276,9 @@ class _Diffusion(Vocoder):
     correction: bool = False
 
 
-@dataclass(frozen=True, kw_only=True)
-class WaveGrad(_Diffusion):
+class WaveGrad(_Diffusion, family="wavegrad"):
     """WaveGrad (Chen et al. 2021)."""
 
-    uses: ClassVar[str] = "wavegrad"
-    family: ClassVar[str | None] = "wavegrad"
 
-
-@dataclass(frozen=True, kw_only=True)
-class DiffWave(_Diffusion):
+class DiffWave(_Diffusion, family="diffwave"):
     """DiffWave (Kong et al. 2021)."""
-
-    uses: ClassVar[str] = "diffwave"
-    family: ClassVar[str | None] = "diffwave"
