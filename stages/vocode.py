@@ -13,7 +13,7 @@ from melmill.stages.dsp.presets import preset, preset_names
 from melmill.stages.errors import ContractError, ParameterError
 from melmill.stages.inversion import DEVICES, Device
 from melmill.stages.stage import Input, Kind, Mel, Processor, Product, StageFiles, Waveform
-from melmill.stages.vocoders.beside import STATS, configurations
+from melmill.stages.vocoders.beside import EXTRAS, configurations
 from melmill.stages.vocoders.errors import VocoderError
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class Vocoder:
     """
 
     uses: ClassVar[str] = "vocoder"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     inputs: ClassVar[Mapping[str, Input]] = {"from": Input(kinds=frozenset({Kind.MEL}))}
     family: ClassVar[str | None] = None
     options: ClassVar[tuple[str, ...]] = ()
@@ -106,15 +106,15 @@ class Vocoder:
         return self._known
 
     def files(self) -> Mapping[str, Sequence[str]]:
-        """Return where the weights, their configuration and statistics may lie; see `FileStage`."""
+        """Return where the weights and what belongs to them may lie; see `FileStage`."""
         if self._known is not None:
             return {role: (url,) for role, url in self._known.urls.items()}
         folder, slash, name = self.checkpoint.rpartition("/")
-        stats = [folder + slash + other for other in STATS]
+        found = {role: [folder + slash + other for other in names] for role, names in EXTRAS.items()}
         if self.config is not None:
-            return {"weights": (self.checkpoint,), "config": (self.config,), "stats": stats}
+            return {"weights": (self.checkpoint,), "config": (self.config,), **found}
         beside = [folder + slash + other for other in configurations(name)]
-        return {"weights": (self.checkpoint,), "beside": beside, "stats": stats}
+        return {"weights": (self.checkpoint,), "beside": beside, **found}
 
     def prepared(self, files: StageFiles, digest: str) -> Vocoder:
         """Return the stage with what it needs to know of its files.
@@ -170,7 +170,8 @@ class Vocoder:
         wrong = [difference for difference in found if difference.conversion not in bridged]
         if wrong:
             raise ContractError(self._explained(wrong))
-        return Waveform(sr=self.known.spec.sr, dtype=self.dtype, mel=made.spec)
+        conversions = tuple((difference.field, difference.conversion) for difference in found)
+        return Waveform(sr=self.known.spec.sr, dtype=self.dtype, mel=made.spec, conversions=conversions)
 
     def opened(self, read: Callable[[], StageFiles]) -> Processor:
         """Return what computes in this process; see `FileStage`.
@@ -266,7 +267,7 @@ class _Diffusion(Vocoder):
     Parameters
     ----------
     betas : tuple of float or None
-        Noise variance of each step, the cleanest first; None: what its configuration says.
+        Noise variance of each step, the cleanest first; None: what its files say.
     correction : bool
         Griffin-Lim between the first steps (Liu et al. 2024).
     """
