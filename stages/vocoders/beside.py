@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from melmill.stages.stage import StageFile
     from melmill.stages.vocoders.family import Checkpoint
 
-STATS = ("stats.npy", "stats.h5")
+# By role: what a recipe normalised its mels by, and the noise schedule that was chosen for a WaveGrad.
+EXTRAS: Mapping[str, tuple[str, ...]] = {"stats": ("stats.npy", "stats.h5"), "schedule": ("noise_schedule.npy",)}
 
 # Looked for in this order, after files called like the checkpoint.
 _CONFIGURATIONS = (
@@ -41,8 +42,8 @@ def assembled(
     weights: StageFile,
     config: StageFile | Mapping[str, Any] | None = None,
     beside: StageFile | None = None,
-    stats: StageFile | None = None,
     mel: MelSpec | None = None,
+    **extras: StageFile,
 ) -> Checkpoint:
     """Return the checkpoint of some files.
 
@@ -53,10 +54,10 @@ def assembled(
         A configuration that was asked for: the only one then.
     beside : StageFile or None
         One that was found; what the weights themselves say goes first.
-    stats : StageFile or None
-        Of a recipe that normalises its mels.
     mel : MelSpec or None
         The mel that the vocoder needs, above what the configuration says.
+    **extras : StageFile
+        What was found of `EXTRAS`.
 
     Raises
     ------
@@ -65,6 +66,7 @@ def assembled(
     """
     from melmill.stages.vocoders.checkpoint import read  # here, as it imports torch
     from melmill.stages.vocoders.configuration import parse
+    from melmill.stages.vocoders.schedule import read_schedule
     from melmill.stages.vocoders.stats import read_stats
 
     def parsed(file: StageFile) -> dict[str, Any]:
@@ -75,5 +77,11 @@ def assembled(
         settings = {**({} if beside is None else parsed(beside)), **checkpoint.config}
     else:
         settings = dict(config) if isinstance(config, Mapping) else parsed(config)
-    found = {} if stats is None else read_stats(stats.name, stats.data)
-    return replace(checkpoint, config=settings, stats=found, mel=mel)
+    stats, schedule = extras.get("stats"), extras.get("schedule")
+    return replace(
+        checkpoint,
+        config=settings,
+        mel=mel,
+        stats={} if stats is None else read_stats(stats.name, stats.data),
+        schedule=() if schedule is None else read_schedule(schedule.name, schedule.data),
+    )
