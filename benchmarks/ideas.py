@@ -26,7 +26,7 @@ from benchmarks.judging import PESQ_TIMEOUT_S, pair
 from melmill.stages.dsp.bank import bank_of
 from melmill.stages.dsp.compiled.magnitude import estimate_magnitude
 from melmill.stages.dsp.compiled.misfit import misfit_energy
-from melmill.stages.dsp.compiled.phase import pghi, random_phase
+from melmill.stages.dsp.compiled.phase import SEGMENT_FRAMES, TOLERANCE, random_phase, segments, spread
 from melmill.stages.dsp.compiled.projection import Projection
 from melmill.stages.dsp.lanes.sweep import to_lanes
 from melmill.stages.dsp.recipe import MagnitudeStart
@@ -46,6 +46,8 @@ class Idea:
     rho: tuple[float, ...] = (0.1,)
     lam: float = PAPER
     start: Literal["pghi", "random"] = "pghi"
+    tolerance: float = TOLERANCE  # of PGHI
+    segment: int = SEGMENT_FRAMES  # frames that PGHI integrates at once
     magnitude: MagnitudeStart = "nnls"
     swing: bool = False
     result: Literal["Z", "Y"] = "Z"  # the consistent spectrum, or its phase with the magnitude Y
@@ -59,6 +61,8 @@ class Idea:
 IDEAS: Mapping[str, Idea] = {
     "the paper's, random start": Idea(start="random"),
     "PGHI start": Idea(),
+    "PGHI start, to -120 dB": Idea(tolerance=1e-6),
+    "PGHI start, the whole at once": Idea(segment=1 << 20),
     "clipped pseudo-inverse for NNLS": Idea(magnitude="pinv"),
     "rho 0.05": Idea(rho=(0.05,)),
     "rho 0.2": Idea(rho=(0.2,)),
@@ -133,9 +137,11 @@ class Run:
         return np.asarray(self.P.analyse())
 
     def _with_phase(self, Y: Array, seed: int) -> Array:
-        n = self.P.n_frames
-        integrated = self.idea.start == "pghi"
-        phase = pghi(Y, n, SPEC.stft, seed) if integrated else random_phase(n, SPEC.stft.n_bins, seed)
+        n, idea = self.P.n_frames, self.idea
+        phase = random_phase(n, SPEC.stft.n_bins, seed)
+        if idea.start == "pghi":
+            for segment in segments(Y, n, idea.tolerance, idea.segment):
+                spread(segment, SPEC.stft, phase)
         return np.stack([Y * np.cos(phase), Y * np.sin(phase)], axis=2)
 
 

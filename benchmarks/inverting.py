@@ -22,11 +22,9 @@ from benchmarks.figure import Figure
 from benchmarks.timing import in_turns
 from melmill.stages.dsp import solvers
 from melmill.stages.dsp.bank import bank_of
-from melmill.stages.dsp.compiled.heap import integrate
 from melmill.stages.dsp.compiled.magnitude import estimate_magnitude
-from melmill.stages.dsp.compiled.phase import pghi, random_phase
+from melmill.stages.dsp.compiled.phase import pghi, random_phase, segments, spread
 from melmill.stages.dsp.lanes.sweep import to_lanes
-from melmill.stages.dsp.lanes.vector import LANES
 from melmill.stages.dsp.melspec import MelSpec
 from melmill.stages.dsp.recipe import Recipe
 from melmill.stages.inversion import solve
@@ -193,16 +191,11 @@ def starts(speech: Speech) -> list[Figure]:
 
 def _heap(Y: NDArray[np.float32], n_frames: int) -> Callable[[], object]:
     """Integrate as `pghi` does, from log magnitudes that are there already."""
-    floor, phase = 1e-4 * float(Y.max()), np.empty_like(Y)
-    s = np.log(np.maximum(Y, np.float32(floor)), dtype=np.float32)
-    n_fft, hop = SPEC.n_fft, SPEC.hop_length
-    advance = 2 * np.pi * (np.arange(SPEC.stft.n_bins) * hop % n_fft) / n_fft
-    gamma, least, step = 0.25645 * n_fft**2, float(np.log(floor)) + 1e-4, 256
+    parts, phase = list(segments(Y, n_frames)), np.empty_like(Y)
 
     def run() -> None:
-        for first in range(0, n_frames, step):
-            part, size = slice(first // LANES, (first + step) // LANES), min(step, n_frames - first)
-            integrate(s[part], size, least, hop * n_fft / gamma, -gamma / (hop * n_fft), advance, -np.pi, phase[part])
+        for part in parts:
+            spread(part, SPEC.stft, phase)
 
     return run
 

@@ -223,7 +223,7 @@ def facts_of(started: datetime, compute_s: float, attempt: int) -> Facts:
 @cache
 def versions() -> dict[str, str]:
     """Return the versions that results may depend on, for the record."""
-    packages = ("melmill", "numpy", "scipy", "zarr")
+    packages = ("melmill", "numba", "numpy", "scipy", "torch", "zarr")
     found = {"python": platform.python_version()}
     for package in packages:
         found[package] = version(package)

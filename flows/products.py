@@ -26,6 +26,7 @@ def describe(node: Node, nodes: Mapping[str, Node], shard_duration_s: float) -> 
         catalogue=_catalogue(node, nodes),
         array=array_spec(node),
         mel=_mel(node),
+        conversions=dict(node.product.conversions) if isinstance(node.product, Waveform) else {},
         sr=_rate(node),
         shard_duration_s=shard_duration_s,
     )

@@ -10,7 +10,7 @@ from melmill.flows.trained import ROLES
 from melmill.stages.dsp.melspec import MelSpec
 from melmill.stages.dsp.presets import preset
 from melmill.stages.stage import StageFile
-from melmill.stages.vocoders.beside import STATS, assembled, configurations
+from melmill.stages.vocoders.beside import EXTRAS, assembled, configurations
 from melmill.stages.vocoders.configuration import parse
 from melmill.stages.vocoders.errors import VocoderError
 from melmill.stages.vocoders.family import Checkpoint
@@ -35,7 +35,7 @@ def load_vocoder(
 def read_files(
     path: Where, config: Where | Mapping[str, Any] | None = None, mel: str | MelSpec | None = None
 ) -> Checkpoint:
-    """Read a checkpoint with its configuration and its statistics.
+    """Read a checkpoint with its configuration and what else belongs to it.
 
     Parameters
     ----------
@@ -57,7 +57,8 @@ def read_files(
     found = None if config is not None else _found(folder, configurations(name))
     given = config if config is None or isinstance(config, Mapping) else _file(*split(config))
     spec = preset(mel) if isinstance(mel, str) else mel
-    return assembled(_file(folder, name), given, found, _found(folder, STATS), spec)
+    extras = {role: file for role, names in EXTRAS.items() if (file := _found(folder, names)) is not None}
+    return assembled(_file(folder, name), given, found, spec, **extras)
 
 
 def split(path: Where) -> tuple[Location, str]:

@@ -259,7 +259,8 @@ class Admm(_Iterative):
     """ADMM on magnitude and phase (Masuyama 2024).
 
     `lam` is for a bank of unit spectral norm: multiply a paper's by ``||E||_2^2``. By default it starts from PGHI's
-    phase, which saves half the iterations; ``schedule: swing`` saves two thirds of the rest.
+    phase, which saves half the iterations; ``schedule: swing`` with ``lam: 85.8`` halves them again by PESQ and SC, and
+    saves less by ESTOI and SCM.
     """
 
     uses: ClassVar[str] = "admm"

@@ -51,12 +51,14 @@ class Waveform:
     """Describe a product of waveforms ``(n_samples,)`` at `sr` Hz.
 
     `mel` is the spec of the mel that they were made from, None for recordings.
+    `conversions` are the fields in which that mel was not the one needed, and how each was converted.
     `corpus` marks what an ingest stage makes: utterances with a catalogue.
     """
 
     sr: int
     dtype: Literal["int16", "float32"] = "float32"
     mel: MelSpec | None = None
+    conversions: tuple[tuple[str, str], ...] = ()
     corpus: bool = False
 
     @property

@@ -13,7 +13,7 @@ from melmill.stages.dsp.presets import preset, preset_names
 from melmill.stages.errors import ContractError, ParameterError
 from melmill.stages.inversion import DEVICES, Device
 from melmill.stages.stage import Input, Kind, Mel, Processor, Product, StageFiles, TrainedVocoder, Waveform
-from melmill.stages.vocoders.beside import STATS, configurations
+from melmill.stages.vocoders.beside import EXTRAS, configurations
 from melmill.stages.vocoders.errors import VocoderError
 from melmill.stages.vocoders.shipped import SHIPPED, located
 
@@ -63,7 +63,7 @@ class Vocoder:
     """
 
     uses: ClassVar[str] = "vocoder"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     inputs: ClassVar[Mapping[str, Input]] = {
         "from": Input(kinds=frozenset({Kind.MEL})),
         "trained": Input(kinds=frozenset({Kind.VOCODER}), optional=True),
@@ -80,6 +80,12 @@ class Vocoder:
     dtype: Literal["float32", "int16"] = "float32"
     device: Device = "cpu"
     _known: _Known | None = field(default=None, init=False)
+
+    def __init_subclass__(cls, *, family: str | None = None) -> None:
+        """Make a stage of one family, which is called as its checkpoints are."""
+        super().__init_subclass__()
+        if family is not None:
+            cls.uses = cls.family = family
 
     def __post_init__(self) -> None:
         """Check the parameters; the files check theirs when they are read."""
@@ -105,7 +111,7 @@ class Vocoder:
         return self._known
 
     def files(self) -> Mapping[str, Sequence[str]]:
-        """Return where the weights, their configuration and statistics may lie; see `FileStage`."""
+        """Return where the weights and what belongs to them may lie; see `FileStage`."""
         if self._known is not None:
             return {role: (url,) for role, url in self._known.urls.items()}
         if self.checkpoint is None:
@@ -114,11 +120,11 @@ class Vocoder:
             )
         weights = located(self.checkpoint)
         folder, slash, name = weights.rpartition("/")
-        stats = [folder + slash + other for other in STATS]
+        found = {role: [folder + slash + other for other in names] for role, names in EXTRAS.items()}
         if self.config is not None:
-            return {"weights": (weights,), "config": (self.config,), "stats": stats}
+            return {"weights": (weights,), "config": (self.config,), **found}
         beside = [folder + slash + other for other in configurations(name)]
-        return {"weights": (weights,), "beside": beside, "stats": stats}
+        return {"weights": (weights,), "beside": beside, **found}
 
     def prepared(self, files: StageFiles, digest: str) -> Vocoder:
         """Return the stage with what it needs to know of its files.
@@ -191,7 +197,8 @@ class Vocoder:
         wrong = [difference for difference in found if difference.conversion not in bridged]
         if wrong:
             raise ContractError(self._explained(wrong))
-        return Waveform(sr=self.known.spec.sr, dtype=self.dtype, mel=made.spec)
+        conversions = tuple((difference.field, difference.conversion) for difference in found)
+        return Waveform(sr=self.known.spec.sr, dtype=self.dtype, mel=made.spec, conversions=conversions)
 
     def opened(self, read: Callable[[], StageFiles]) -> Processor:
         """Return what computes in this process; see `FileStage`.
@@ -234,72 +241,40 @@ class Vocoder:
         return f"{self.known.name} needs another mel: {fields}{fix}" + (", or set allow_lossy: true" if lossy else "")
 
 
-@dataclass(frozen=True, kw_only=True)
-class HifiGan(Vocoder):
+class HifiGan(Vocoder, family="hifigan"):
     """HiFi-GAN (Kong et al. 2020)."""
 
-    uses: ClassVar[str] = "hifigan"
-    family: ClassVar[str | None] = "hifigan"
 
-
-@dataclass(frozen=True, kw_only=True)
-class BigVgan(Vocoder):
+class BigVgan(Vocoder, family="bigvgan"):
     """BigVGAN (Lee et al. 2023)."""
 
-    uses: ClassVar[str] = "bigvgan"
-    family: ClassVar[str | None] = "bigvgan"
 
-
-@dataclass(frozen=True, kw_only=True)
-class Vocos(Vocoder):
+class Vocos(Vocoder, family="vocos"):
     """Vocos (Siuzdak 2024)."""
 
-    uses: ClassVar[str] = "vocos"
-    family: ClassVar[str | None] = "vocos"
 
-
-@dataclass(frozen=True, kw_only=True)
-class MelGan(Vocoder):
+class MelGan(Vocoder, family="melgan"):
     """MelGAN (Kumar et al. 2019)."""
 
-    uses: ClassVar[str] = "melgan"
-    family: ClassVar[str | None] = "melgan"
 
-
-@dataclass(frozen=True, kw_only=True)
-class UnivNet(Vocoder):
+class UnivNet(Vocoder, family="univnet"):
     """UnivNet (Jang et al. 2021)."""
 
-    uses: ClassVar[str] = "univnet"
-    family: ClassVar[str | None] = "univnet"
 
-
-@dataclass(frozen=True, kw_only=True)
-class Unfolded(Vocoder):
+class Unfolded(Vocoder, family="unfolded"):
     """Learned steps from a PGHI start, as `train_vocoder` makes them."""
 
-    uses: ClassVar[str] = "unfolded"
-    family: ClassVar[str | None] = "unfolded"
 
-
-@dataclass(frozen=True, kw_only=True)
-class WaveNet(Vocoder):
+class WaveNet(Vocoder, family="wavenet"):
     """WaveNet (van den Oord et al. 2016)."""
 
-    uses: ClassVar[str] = "wavenet"
-    family: ClassVar[str | None] = "wavenet"
 
-
-@dataclass(frozen=True, kw_only=True)
-class Exported(Vocoder):
+class Exported(Vocoder, family="exported"):
     """A program: TorchScript, a torch.export archive or ONNX. It is code: name only those that you trust."""
 
-    uses: ClassVar[str] = "exported"
-    family: ClassVar[str | None] = "exported"
-
 
 @dataclass(frozen=True, kw_only=True)
-class WaveGlow(Vocoder):
+class WaveGlow(Vocoder, family="waveglow"):
     """WaveGlow (Prenger et al. 2019).
 
     Parameters
@@ -308,8 +283,6 @@ class WaveGlow(Vocoder):
         Standard deviation of the noise; None: what its configuration says.
     """
 
-    uses: ClassVar[str] = "waveglow"
-    family: ClassVar[str | None] = "waveglow"
     options: ClassVar[tuple[str, ...]] = ("sigma",)
     sigma: float | None = None
 
@@ -327,7 +300,7 @@ class _Diffusion(Vocoder):
     Parameters
     ----------
     betas : tuple of float or None
-        Noise variance of each step, the cleanest first; None: what its configuration says.
+        Noise variance of each step, the cleanest first; None: what its files say.
     correction : bool
         Griffin-Lim between the first steps (Liu et al. 2024).
     """
@@ -337,17 +310,9 @@ class _Diffusion(Vocoder):
     correction: bool = False
 
 
-@dataclass(frozen=True, kw_only=True)
-class WaveGrad(_Diffusion):
+class WaveGrad(_Diffusion, family="wavegrad"):
     """WaveGrad (Chen et al. 2021)."""
 
-    uses: ClassVar[str] = "wavegrad"
-    family: ClassVar[str | None] = "wavegrad"
 
-
-@dataclass(frozen=True, kw_only=True)
-class DiffWave(_Diffusion):
+class DiffWave(_Diffusion, family="diffwave"):
     """DiffWave (Kong et al. 2021)."""
-
-    uses: ClassVar[str] = "diffwave"
-    family: ClassVar[str | None] = "diffwave"

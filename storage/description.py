@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from melmill.storage.arrays import ArraySpec
@@ -36,6 +36,8 @@ class ProductDescription:
         Layout of its array, None where it is a table or a report.
     mel : mapping or None
         The mel spec as plain values: of a mel itself, or of the mel that waveforms were made from.
+    conversions : mapping of str to str
+        How each field of that mel that was not as needed was converted, ``lossless`` or ``lossy``; empty where none.
     sr : int or None
         Sampling rate of its waveforms or of those under its mels, Hz.
     scored : str or None
@@ -53,6 +55,7 @@ class ProductDescription:
     catalogue: Address | None = None
     array: ArraySpec | None = None
     mel: Mapping[str, Any] | None = None
+    conversions: Mapping[str, str] = field(default_factory=dict)
     sr: int | None = None
     scored: str | None = None
 

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from melmill.stages.stage import StageFile
     from melmill.stages.vocoders.family import Checkpoint
 
-STATS = ("stats.npy", "stats.h5")
+# By role: what a recipe normalised its mels by, and the noise schedule that was chosen for a WaveGrad.
+EXTRAS: Mapping[str, tuple[str, ...]] = {"stats": ("stats.npy", "stats.h5"), "schedule": ("noise_schedule.npy",)}
 
 # Where a configuration that a training of ours wrote says the whole mel, which the official fields can't.
 OWN = "melmill"
@@ -46,8 +47,8 @@ def assembled(
     weights: StageFile,
     config: StageFile | Mapping[str, Any] | None = None,
     beside: StageFile | None = None,
-    stats: StageFile | None = None,
     mel: MelSpec | None = None,
+    **extras: StageFile,
 ) -> Checkpoint:
     """Return the checkpoint of some files.
 
@@ -58,10 +59,10 @@ def assembled(
         A configuration that was asked for: the only one then.
     beside : StageFile or None
         One that was found; what the weights themselves say goes first.
-    stats : StageFile or None
-        Of a recipe that normalises its mels.
     mel : MelSpec or None
         The mel that the vocoder needs, above what the configuration says.
+    **extras : StageFile
+        What was found of `EXTRAS`.
 
     Raises
     ------
@@ -70,6 +71,7 @@ def assembled(
     """
     from melmill.stages.vocoders.checkpoint import read  # here, as it imports torch
     from melmill.stages.vocoders.configuration import parse
+    from melmill.stages.vocoders.schedule import read_schedule
     from melmill.stages.vocoders.stats import read_stats
 
     def parsed(file: StageFile) -> dict[str, Any]:
@@ -80,8 +82,14 @@ def assembled(
         settings = {**({} if beside is None else parsed(beside)), **checkpoint.config}
     else:
         settings = dict(config) if isinstance(config, Mapping) else parsed(config)
-    found = {} if stats is None else read_stats(stats.name, stats.data)
-    return replace(checkpoint, config=settings, stats=found, mel=mel or _own_mel(checkpoint.name, settings))
+    stats, schedule = extras.get("stats"), extras.get("schedule")
+    return replace(
+        checkpoint,
+        config=settings,
+        mel=mel or _own_mel(checkpoint.name, settings),
+        stats={} if stats is None else read_stats(stats.name, stats.data),
+        schedule=() if schedule is None else read_schedule(schedule.name, schedule.data),
+    )
 
 
 def _own_mel(name: str, settings: Mapping[str, Any]) -> MelSpec | None:

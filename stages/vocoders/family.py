@@ -36,6 +36,8 @@ class Checkpoint:
         The mel that the user says it needs, above what `config` says.
     stats : mapping of str to Tensor
         ``mean`` and ``scale`` ``(n_mels,)`` of a recipe that normalises its mels; empty where there are none.
+    schedule : sequence of float
+        Noise variance of each step, the cleanest first, of a file of its own; empty where there is none.
     program : bytes
         The whole file, for the layouts that are programs; `state` is empty then.
     """
@@ -46,6 +48,7 @@ class Checkpoint:
     layout: str = "bare"
     mel: MelSpec | None = None
     stats: Mapping[str, Tensor] = field(default_factory=dict)
+    schedule: Sequence[float] = ()
     program: bytes = b""
 
     def shape(self, key: str) -> tuple[int, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -141,8 +142,7 @@ class LoadedVocoder:
         given = [torch.from_numpy(np.ascontiguousarray(draw, dtype=np.float32)) for draw in noise]
         draws = tuple(_without_batch(draw, want.ndim) for draw, want in zip(given, wanted, strict=False))
         if len(given) != len(wanted) or not self.model.takes(mel.shape[1], draws):
-            shapes, got = [tuple(draw.shape) for draw in wanted], [tuple(draw.shape) for draw in given]
-            raise VocoderError(f"{self.name}: noise must have the shapes {shapes}, got {got}")
+            raise VocoderError(f"{self.name}: noise must have the shapes {_shapes(wanted)}, got {_shapes(given)}")
         return draws
 
     def _run(self, mels: list[Tensor], draws: list[Noise]) -> list[NDArray[np.float32]]:
@@ -162,6 +162,16 @@ def _without_batch(draw: Tensor, n_axes: int) -> Tensor:
     while draw.ndim > n_axes and draw.shape[0] == 1:
         draw = draw[0]
     return draw
+
+
+def _shapes(draws: Sequence[Tensor]) -> str:
+    """Say which shapes there are, those of one kind in a row once.
+
+    >>> _shapes([torch.ones(8), torch.ones(8), torch.ones(2, 4)])
+    '[2 x (8,), (2, 4)]'
+    """
+    runs = [(len(list(run)), shape) for shape, run in groupby(tuple(draw.shape) for draw in draws)]
+    return "[" + ", ".join(f"{n} x {shape}" if n > 1 else f"{shape}" for n, shape in runs) + "]"
 
 
 def _stacked(tensors: list[Tensor], filling: float) -> Tensor:

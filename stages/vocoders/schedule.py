@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -31,6 +32,26 @@ class Step:
     share: float
     sigma: float
     time: float
+
+
+def read_schedule(name: str, data: bytes) -> tuple[float, ...]:
+    """Return the noise variances that a ``.npy`` file of shape ``(n_steps,)`` holds, in order of diffusion.
+
+    Raises
+    ------
+    VocoderError
+        It is no such file, is empty, or holds something that is no variance.
+    """
+    try:
+        betas = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
+        if betas.ndim != 1 or betas.dtype.kind not in "fiu":
+            raise ValueError(f"got {betas.dtype} of shape {betas.shape}")
+        return checked_betas(betas.tolist())
+    except (ValueError, VocoderError) as error:
+        raise VocoderError(
+            f"{name}: expected the noise variance of each step (.npy of floats, shape (n_steps,)): {error}. "
+            "Save the schedule again, or move the file away to use what the checkpoint says"
+        ) from error
 
 
 def checked_betas(betas: Sequence[float]) -> tuple[float, ...]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from melmill.stages.dsp.batched.placement import placement
 from melmill.stages.dsp.melspec import MelSpec
 from melmill.stages.stage import StageFiles
-from melmill.stages.vocoders.beside import assembled
+from melmill.stages.vocoders.beside import EXTRAS, assembled
 from melmill.stages.vocoders.correction import Correction
 from melmill.stages.vocoders.errors import VocoderError
 from melmill.stages.vocoders.loaded import LoadedVocoder, load
@@ -42,8 +42,9 @@ class Settings:
 
 
 def load_files(files: StageFiles, settings: Settings) -> LoadedVocoder:
-    """Load a vocoder of its files: ``weights``, and ``config``, ``beside`` and ``stats`` where there are such."""
-    checkpoint = assembled(files["weights"], files.get("config"), files.get("beside"), files.get("stats"), settings.mel)
+    """Load a vocoder of its files: ``weights``, and ``config``, ``beside`` and extras where there are such."""
+    extras = {role: files[role] for role in EXTRAS if role in files}
+    checkpoint = assembled(files["weights"], files.get("config"), files.get("beside"), settings.mel, **extras)
     voc = load(checkpoint, settings.family, settings.device)
     for name, value in settings.options:
         if value is not None and value is not False:

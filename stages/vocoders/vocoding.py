@@ -60,7 +60,7 @@ class Vocoding:
         mels: dict[int, NDArray[np.float32]] = {}
 
         def posed(item: Item) -> Outcome:
-            mels[id(item)] = self._needed(item.inputs["from"], made.spec)
+            mels[id(item)] = self._needed(item.inputs["from"], made.spec, self._length(item))
             return Outcome()
 
         outcomes = each(items, posed)
@@ -69,13 +69,17 @@ class Vocoding:
         finished = iter(each(good, lambda item: self._outcome(item, next(waves))))
         return [outcome if outcome.rejected else next(finished) for outcome in outcomes]
 
-    def _needed(self, M: NDArray[Any], spec: MelSpec) -> NDArray[np.float32]:
+    def _length(self, item: Item) -> int:
+        return resampled_length(item.utterance.n_samples, item.utterance.sr, self.voc.spec.sr)
+
+    def _needed(self, M: NDArray[Any], spec: MelSpec, length: int) -> NDArray[np.float32]:
         """Return the mel that the vocoder needs, with the context that it hears beyond its ends."""
         if M.shape[1] == 0:
             raise Unusable("the mel has no frames: the recording is shorter than a window")
         if not np.isfinite(M).all():
             raise Unusable(f"{int((~np.isfinite(M)).sum())} values of the mel are not finite")
         M = convert(M, spec, self.voc.spec, allow_lossy=self.allow_lossy)
+        M = np.pad(M, ((0, 0), _lacking(M.shape[1], spec, self.voc.spec, length)), mode="edge")
         context = self.voc.model.context if isinstance(self.voc.model, WaveNet) else 0
         return np.pad(M, ((0, 0), (context, context)), mode="edge")
 
@@ -108,11 +112,18 @@ class Vocoding:
             y = self.voc.model.restored(torch.from_numpy(y)).numpy()
         if not np.isfinite(y).all():
             raise Unusable(f"{self.voc.name} gave {int((~np.isfinite(y)).sum())} samples that are not finite")
-        utterance, spec = item.utterance, self.voc.spec
-        length = resampled_length(utterance.n_samples, utterance.sr, spec.sr)
+        length, spec = self._length(item), self.voc.spec
         if abs(y.size - length) > spec.hop_length:
             raise Unusable(
                 f"the vocoder gave {y.size} samples, the recording has {length}: they may differ by a hop "
                 f"({spec.hop_length}) at most"
             )
         return Outcome(array=stored(np.pad(y[:length], (0, max(0, length - y.size))), self.dtype))
+
+
+def _lacking(n_frames: int, made: MelSpec, needed: MelSpec, length: int) -> tuple[int, int]:
+    """Return how many frames a mel that was framed with less padding lacks at each end, to the nearest below."""
+    if made.stft.pad >= needed.stft.pad:
+        return 0, 0
+    before = (needed.stft.pad - made.stft.pad) // needed.hop_length
+    return before, max(0, needed.n_frames(length) - n_frames - before)

@@ -149,9 +149,8 @@ def _build(checkpoint: Checkpoint) -> WaveGrad:
     factors = _factors(checkpoint, n_rates)
     n_mels = int(checkpoint.config.get("n_mels", checkpoint.shape("first_conv.weight")[1]))
     model = WaveGrad(down, up, factors, recipe_spec(checkpoint, "wavegrad", n_mels, math.prod(factors)))
-    model.betas = checkpoint.config.get("inference_noise_schedule") or checkpoint.config.get(
-        "noise_schedule", _TRAINING
-    )
+    said = [checkpoint.config.get(name) for name in ("inference_noise_schedule", "noise_schedule")]
+    model.betas = next(betas for betas in (checkpoint.schedule, *said, _TRAINING) if betas)
     return with_weights(model, checkpoint)
 
 

@@ -8,6 +8,8 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +112,27 @@ class Project:
 def _same_always(path: Path) -> bool:
     # Records and manifests hold times, and a report shows them in its page and in its table of throughput.
     return not ({"records", "runs"} & set(path.parts) or path.name == "index.html" or path.stem == "throughput")
+
+
+@contextmanager
+def small_disk(folder: Path, size: str) -> Iterator[Path]:
+    """Make a folder with a file system of its own of a size; skip the test where none can be mounted."""
+    folder.mkdir()
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        pytest.skip(f"no file system can be mounted here: {done.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def enlarge(disk: Path) -> None:
+    """Give the file system of `small_disk` room for everything."""
+    subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
 
 
 @pytest.fixture(scope="session")

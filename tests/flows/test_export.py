@@ -22,7 +22,7 @@ from melmill.flows.export import export
 from melmill.storage.errors import StoreError
 from melmill.storage.exported import LEDGER
 from melmill.storage.store import Store
-from tests.flows.conftest import Project, add_chapter, flac, voice
+from tests.flows.conftest import Project, add_chapter, enlarge, flac, small_disk, voice
 
 MANY = """\
 name: test
@@ -258,15 +258,8 @@ def test_a_killed_export_goes_on_where_it_stopped(many: Project, peaceful: dict[
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
     """Return a file system of its own with room for a part of an export."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)], capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        pytest.skip(f"no file system can be mounted here: {done.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    with small_disk(tmp_path / "disk", "2m") as folder:
+        yield folder
 
 
 def test_a_full_disk_ends_an_export_that_goes_on_with_more_room(
@@ -282,7 +275,7 @@ def test_a_full_disk_ends_an_export_that_goes_on_with_more_room(
     there = files(out)
     assert there
     assert there.items() <= peaceful.items()
-    subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
+    enlarge(disk)
     again = json.loads(many.melmill(*arguments, "--json").stdout)
     assert again["written"] == N_MANY - len(there)
     assert files(out) == peaceful

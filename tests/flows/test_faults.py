@@ -22,7 +22,7 @@ import pytest
 from melmill.flows.plan import make_plan
 from melmill.flows.run import run
 from melmill.flows.spec import load
-from tests.flows.conftest import Project, make_project
+from tests.flows.conftest import Project, enlarge, make_project, small_disk
 
 # Enough iterations that a kill finds a worker in the middle of them.
 PIPELINE = """\
@@ -348,15 +348,8 @@ def test_a_lost_scheduler_ends_the_run_which_goes_on_elsewhere(
 @pytest.fixture
 def disk(project: Project) -> Iterator[Path]:
     """Return a file system of its own with room for a part of the run."""
-    folder = project.folder / "disk"
-    folder.mkdir()
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", str(folder)], capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        pytest.skip(f"no file system can be mounted here: {done.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    with small_disk(project.folder / "disk", "600k") as folder:
+        yield folder
 
 
 def test_a_full_disk_ends_the_run_which_goes_on_with_more_room(
@@ -371,5 +364,5 @@ def test_a_full_disk_ends_the_run_which_goes_on_with_more_room(
     assert errors[0].startswith(f"error: can't write {project.store}/")
     assert errors[0].endswith("No space left on device. Free some room, then run again: what is stored is kept.")
     assert 0 < len(records(project)) < N_TASKS
-    subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
+    enlarge(disk)
     check_rerun(project, undisturbed)

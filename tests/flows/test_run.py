@@ -157,6 +157,13 @@ def test_quarantined_utterances_are_retried_on_request(project: Project, undistu
     }
 
 
+def test_records_say_with_what_they_were_computed(finished: Project) -> None:
+    found = [json.loads(path.read_text()) for path in finished.store.glob("*/*/records/*.json")]
+    assert found
+    for record in found:
+        assert record["versions"].keys() == {"python", "melmill", "numba", "numpy", "scipy", "torch", "zarr"}
+
+
 @pytest.mark.parametrize("command", ["status", "report", "scores", "verify", "repair", "quarantine"])
 def test_commands_on_a_store_answer(finished: Project, command: str) -> None:
     done = finished.melmill(command, str(finished.store))

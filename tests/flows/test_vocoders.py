@@ -135,6 +135,18 @@ def test_another_mel_is_a_mistake_of_one_line(vocoded: Project) -> None:
     assert plan(vocoded, "mel.center=true", "voc.allow_lossy=true").nodes["voc"].pending
 
 
+def test_a_mel_without_padding_is_taken_where_that_is_asked_for(vocoded: Project) -> None:
+    lossy = failure(vocoded, "mel.center=false")
+    assert "center is False, needed 'same'" in lossy
+    assert "or set allow_lossy: true" in lossy
+    summary = run(plan(vocoded, "mel.center=false", "voc.allow_lossy=true", until="voc"), "serial")
+    assert (summary.tasks.failed, summary.quarantined) == (0, 0)
+    store = melmill.open(str(vocoded.store))
+    assert {name: y.shape for name, y in store["voc"].items()} == {name: y.shape for name, y in store["speech"].items()}
+    (described,) = [json.loads(path.read_text()) for path in (vocoded.store / "voc").glob("*/node.json")]
+    assert described["conversions"] == {"center": "lossy"}
+
+
 def test_a_mel_is_converted_where_nothing_is_lost_and_the_store_says_so(vocoded: Project) -> None:
     run(plan(vocoded, until="voc"), "serial")
     plain = melmill.open(str(vocoded.store))["voc"]["11-1-0000"]
@@ -144,6 +156,7 @@ def test_a_mel_is_converted_where_nothing_is_lost_and_the_store_says_so(vocoded:
     described = [json.loads(path.read_text()) for path in (vocoded.store / "voc").glob("*/node.json")]
     assert {one["mel"]["log"] for one in described} == {"ln", "log10"}
     assert {one["parameters"]["mel"]["log"] for one in described} == {"ln"}
+    assert {one["mel"]["log"]: one["conversions"] for one in described} == {"ln": {}, "log10": {"log": "lossless"}}
 
 
 def test_changed_files_change_the_key_and_places_do_not(vocoded: Project) -> None:

@@ -94,7 +94,7 @@ def test_invert_is_the_automatic_method(voice: NDArray[np.float32]) -> None:
         Invert(quality="fine")  # type: ignore[arg-type]
     for parameters, message in (({"n_iter": 0}, "n_iter must be at least 1"), ({"start": "random"}, "start must be")):
         with pytest.raises(ParameterError, match=message):
-            Invert(**parameters)  # type: ignore[arg-type]
+            Invert(**parameters)
 
 
 def test_invert_starts_from_a_nodes_waveforms(voice: NDArray[np.float32]) -> None:

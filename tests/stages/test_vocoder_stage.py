@@ -119,9 +119,23 @@ def test_a_lossy_conversion_is_asked_for() -> None:
         tiny(allow_lossy=True).produces({"from": [Mel(spec=replace(higher, fmin=20.0))]})
 
 
+@pytest.mark.parametrize("n_samples", [80, 83])
+def test_frames_that_other_padding_lacks_repeat_those_at_the_ends(n_samples: int) -> None:
+    stage = tiny(allow_lossy=True)
+    needed = stage.known.spec
+    given = replace(needed, center=False)
+    with pytest.raises(ContractError, match=r"center is False, needed 'same' .*or set allow_lossy: true"):
+        tiny().produces({"from": [Mel(spec=given)]})
+    M = mel(6, given.n_frames(n_samples))
+    assert M.shape[1] == needed.n_frames(n_samples) - 3
+    expected = array(run(stage, [item(np.pad(M, ((0, 0), (1, 2)), mode="edge"), n_samples)], needed)[0])
+    np.testing.assert_allclose(array(run(stage, [item(M, n_samples)], given)[0]), expected, atol=1e-5)
+
+
 def test_the_product_says_which_mel_was_given() -> None:
     given = replace(tiny().known.spec, log="db")
-    assert tiny(dtype="int16").produces({"from": [Mel(spec=given)]}) == Waveform(sr=8000, dtype="int16", mel=given)
+    made = tiny(dtype="int16").produces({"from": [Mel(spec=given)]})
+    assert made == Waveform(sr=8000, dtype="int16", mel=given, conversions=(("log", "lossless"),))
     assert tiny().identity()["mel"]["log"] == "ln"
 
 

@@ -12,10 +12,7 @@ from torch import Tensor
 
 from melmill.stages.dsp.bank import Bank
 from melmill.stages.dsp.batched.placement import Placement
-from melmill.stages.dsp.compiled.misfit import TINY
-
-# The compiled engine's: a band that Y left almost empty is not filled in one step.
-_MAX_SCALE = 10.0
+from melmill.stages.dsp.compiled.misfit import MAX_SCALE, TINY
 
 
 class Bands(NamedTuple):
@@ -80,7 +77,7 @@ def misfit(Phi: Tensor, Y: Tensor, M: Tensor, E: Bands, power: float) -> Tensor:
     if power == 1.0:
         return E.mel(Phi) - M
     scale = raised_to(M / (E.mel(raised_to(Y, power)) + TINY), 1 / power)
-    return E.mel(Phi) - E.mel(Y) * scale.clamp(max=_MAX_SCALE)
+    return E.mel(Phi) - E.mel(Y) * scale.clamp(max=MAX_SCALE)
 
 
 def misfit_energies(Z: Tensor, M: Tensor, E: Bands, power: float) -> Tensor:

@@ -9,11 +9,9 @@ import torch
 from torch import Tensor
 
 from melmill.stages.dsp.batched.placement import Placement
+from melmill.stages.dsp.lanes.framing import FAINT
 from melmill.stages.dsp.melspec import StftParams
 from melmill.stages.dsp.stft import hann
-
-# The compiled engine's: a sample that the windows hardly see is left 0.
-_FAINT = 1e-3
 
 Edges = tuple[tuple[Tensor, Tensor], ...]
 
@@ -52,7 +50,7 @@ def framing(params: StftParams, lengths: Sequence[int], place: Placement) -> Fra
     weight = _folded(overlapped(own * window**2, params.hop_length), edges)
     at = torch.arange(weight[0].numel(), device=place.device)
     inside = ((at >= params.pad) & (at < params.pad + n_samples)).view_as(weight)
-    loud = weight > _FAINT * (weight * inside).amax((1, 2), keepdim=True)
+    loud = weight > FAINT * (weight * inside).amax((1, 2), keepdim=True)
     gain = torch.where(inside & loud, 1 / (params.n_fft * weight), 0.0)
     return Framing(
         hop=params.hop_length,

@@ -11,10 +11,8 @@ from torch import Tensor
 from melmill.stages.dsp.bank import Bank
 from melmill.stages.dsp.batched.bands import Bands, as_bands, raised_to
 from melmill.stages.dsp.batched.placement import Placement
+from melmill.stages.dsp.compiled.magnitude import N_ITER, balance, inertia
 from melmill.stages.dsp.recipe import MagnitudeStart
-
-# The compiled engine's.
-_N_ITER = 30
 
 
 class _Conditioned(NamedTuple):
@@ -35,31 +33,20 @@ def estimate_magnitude(M: Tensor, bank: Bank, how: MagnitudeStart, place: Placem
     if how == "nnls":
         mel, Psi = M * conditioned.weight, Y.clone()
         descend = place.kernel(_descend)
-        for inertia in place.tensor(_inertia(_N_ITER)):
-            descend(Y, Psi, mel, conditioned.E, inertia)
+        for share in place.tensor(inertia(N_ITER)):
+            descend(Y, Psi, mel, conditioned.E, share)
     return raised_to(Y, 1 / bank.power)
 
 
-def _descend(Y: Tensor, Psi: Tensor, mel: Tensor, E: Bands, inertia: Tensor) -> None:
+def _descend(Y: Tensor, Psi: Tensor, mel: Tensor, E: Bands, share: Tensor) -> None:
     """Make a step of accelerated projected gradient (Beck and Teboulle 2009)."""
     new = (Psi - E.spread(E.mel(Psi) - mel)).relu()
-    Psi.copy_(new + inertia * (new - Y))
+    Psi.copy_(new + share * (new - Y))
     Y.copy_(new)
 
 
 @lru_cache(maxsize=8)
 def _conditioned(bank: Bank, place: Placement) -> _Conditioned:
-    E = bank.E.astype(np.float64)
-    row = np.linalg.norm(E, axis=1)
-    weight = 1 / np.where(row > 0, row, 1.0)
-    weight /= np.linalg.norm(weight[:, np.newaxis] * E, 2)
-    scaled, pinv = weight[:, np.newaxis] * E, np.linalg.pinv(E).T
+    weight = balance(bank.E)
+    scaled, pinv = weight[:, np.newaxis] * bank.E, np.linalg.pinv(bank.E).T
     return _Conditioned(as_bands(scaled, place), place.tensor(weight), place.tensor(pinv))
-
-
-def _inertia(n_iter: int) -> list[float]:
-    t, factors = 1.0, []
-    for _ in range(n_iter):
-        t, old = (1 + np.sqrt(1 + 4 * t * t)) / 2, t
-        factors.append((old - 1) / t)
-    return factors

@@ -30,7 +30,7 @@ from melmill.stages.dsp.melspec import Precision
 TINY = 1e-36
 
 # A band that Y left almost empty is not filled in one step.
-_MAX_SCALE = 10.0
+MAX_SCALE = 10.0
 
 
 class MelRuns(NamedTuple):
@@ -81,7 +81,7 @@ def misfit(Y: Flat, at: int, M: Flat, group: int, bank: MelRuns, out: Flat, scra
     for row in range(0, n_mels * LANES, LANES):
         ratio = load(M, group * n_mels * LANES + row) / (load(EYp, row) + TINY)
         scale = raised_to(ratio, 1.0 / bank.power)
-        store(out, row, load(out, row) - load(EY, row) * smaller(scale, _MAX_SCALE))
+        store(out, row, load(out, row) - load(EY, row) * smaller(scale, MAX_SCALE))
 
 
 @inlined

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,18 +20,18 @@ from melmill.stages.dsp.recipe import Seed
 # gamma / win_length^2 (Prusa et al. 2017, table of window constants).
 _HANN_GAMMA = 0.25645
 
-# Bins 80 dB below the loudest say little of phase: to go on to -120 dB (Prusa et al. 2017) takes twice as long and
-# changes no score by more than its error.
-_TOLERANCE = 1e-4
+# Bins 80 dB below the loudest say little of phase: to integrate more of them, down to -120 dB, changes no score by
+# more than its error (docs/results.md).
+TOLERANCE = 1e-4
 
 # About 4 s at a hop of 16 ms: what integration hops about in then nearly stays in a core's cache, and a quiet passage
 # is judged by its own loudest bin. A tenth of that begins to cost quality.
-_SEGMENT_FRAMES = 256
+SEGMENT_FRAMES = 256
 
 # Nepers above the tolerance that count as below, so that rounding can't lift what was raised to it.
 _MARGIN = 1e-4
 
-# A magnitude that is 0 for audio, and whose share by _TOLERANCE float32 can still hold.
+# A magnitude that is 0 for audio, and whose share by TOLERANCE float32 can still hold.
 _SILENT = 1e-30
 
 
@@ -54,7 +55,7 @@ def pghi(Y: NDArray[Any], n_frames: int, params: StftParams, seed: Seed) -> NDAr
 
     The phase of an STFT with a Gaussian window follows from its log magnitude's slopes; the Hann window is taken for
     the Gaussian nearest to it. Integration starts at the loudest bin and goes to louder neighbours first, in segments
-    of `_SEGMENT_FRAMES`. Bins 80 dB below a segment's loudest get random phase.
+    of `SEGMENT_FRAMES`. Bins 80 dB below a segment's loudest get random phase.
 
     Parameters
     ----------
@@ -75,23 +76,64 @@ def pghi(Y: NDArray[Any], n_frames: int, params: StftParams, seed: Seed) -> NDAr
     Prusa, Balazs and Søndergaard 2017, "A noniterative method for reconstruction of phase from STFT magnitude".
     """
     phase = random_phase(n_frames, params.n_bins, seed)
-    for first in range(0, n_frames, _SEGMENT_FRAMES):
-        groups = slice(first // LANES, (first + _SEGMENT_FRAMES) // LANES)
-        _integrate(Y[groups], min(_SEGMENT_FRAMES, n_frames - first), params, phase[groups])
+    for segment in segments(Y, n_frames):
+        spread(segment, params, phase)
     return phase
 
 
-def _integrate(Y: NDArray[Any], n_frames: int, params: StftParams, phase: NDArray[np.float32]) -> None:
-    """Overwrite the phase of audible bins."""
-    loudest = float(Y.max())
-    if loudest < _SILENT:
-        return
-    s = np.log(np.maximum(Y, Y.dtype.type(_TOLERANCE * loudest)), dtype=np.float32)
+class Segment(NamedTuple):
+    """Frames that are integrated by themselves.
+
+    Parameters
+    ----------
+    groups : slice
+        Of the lane layout's first axis.
+    n_frames : int
+    s : ndarray of float32, shape (n_groups, n_bins, LANES)
+        Natural log magnitude.
+    least : float
+        What it exceeds where a bin is audible.
+    """
+
+    groups: slice
+    n_frames: int
+    s: NDArray[np.float32]
+    least: float
+
+
+def segments(
+    Y: NDArray[Any], n_frames: int, tolerance: float = TOLERANCE, length: int = SEGMENT_FRAMES
+) -> Iterator[Segment]:
+    """Yield the segments of a magnitude in lane layout that hold anything, each with its own floor.
+
+    Parameters
+    ----------
+    Y : ndarray, shape (n_groups, n_bins, LANES)
+    n_frames : int
+    tolerance : float
+        Share of a segment's loudest bin that an audible one exceeds.
+    length : int
+        Frames of a segment, a multiple of LANES.
+    """
+    for first in range(0, n_frames, length):
+        groups = slice(first // LANES, (first + length) // LANES)
+        part = Y[groups]
+        loudest = float(part.max())
+        if loudest >= _SILENT:
+            s = np.log(np.maximum(part, part.dtype.type(tolerance * loudest)), dtype=np.float32)
+            least = float(np.log(tolerance * loudest)) + _MARGIN
+            yield Segment(groups, min(length, n_frames - first), s, least)
+
+
+def spread(segment: Segment, params: StftParams, phase: NDArray[np.float32]) -> None:
+    """Overwrite the phase of a segment's audible bins, in the lane layout of the whole."""
     gamma = _HANN_GAMMA * params.win_length**2
     n_fft, hop = params.n_fft, params.hop_length
     advance = 2 * np.pi * (np.arange(params.n_bins) * hop % n_fft) / n_fft
-    least = float(np.log(_TOLERANCE * loudest)) + _MARGIN
-    integrate(s, n_frames, least, hop * n_fft / gamma, -gamma / (hop * n_fft), advance, _centre_step(params), phase)
+    integrate(
+        segment.s, segment.n_frames, segment.least, hop * n_fft / gamma, -gamma / (hop * n_fft), advance,
+        _centre_step(params), phase[segment.groups],
+    )  # fmt: skip
 
 
 def signal_phase(projection: Projection) -> NDArray[Any]:

@@ -18,7 +18,7 @@ from melmill.stages.dsp.stft import hann
 
 # A sample whose squared windows sum to less than this share of the most is left 0: dividing by it would blow up
 # what little an inconsistent spectrum puts there (the first milliseconds with center=False).
-_FAINT = 1e-3
+FAINT = 1e-3
 
 
 class Framing(NamedTuple):
@@ -80,7 +80,7 @@ def framing(params: StftParams, n_samples: int, dtype: Precision = "float32") ->
         hops[j : j + n_frames, : part.size] += part
     padding, mirrored = _mirror(params, n_samples)
     np.add.at(weight, mirrored, weight[padding])
-    faint = weight <= _FAINT * weight[own].max(initial=0.0)
+    faint = weight <= FAINT * weight[own].max(initial=0.0)
     dual = np.divide(1 / params.n_fft, weight, out=np.zeros_like(weight), where=~faint)
     gain = np.zeros_like(weight)
     gain[own] = dual[own]

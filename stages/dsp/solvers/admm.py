@@ -27,8 +27,9 @@ class Admm:
     rho : float
         Penalty of the augmented Lagrangian, positive; larger favours SCM, smaller PESQ.
     schedule : {"constant", "swing"}
-        How the penalty goes through the iterations, see `penalties`. ``"swing"`` reaches in 50 iterations what the
-        constant penalty, the paper's, reaches in about 150.
+        How the penalty goes through the iterations, see `penalties`. From PGHI's phase, 50 iterations of ``"swing"``
+        with ten times `lam` have the PESQ and SC of 100 of the constant penalty, the paper's, and are between 50 and
+        100 of them by ESTOI and SCM.
 
     References
     ----------

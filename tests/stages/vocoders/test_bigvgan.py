@@ -16,6 +16,7 @@ from melmill.stages.vocoders.errors import VocoderError
 from melmill.stages.vocoders.layers import Ends
 from melmill.stages.vocoders.loaded import load
 from melmill.stages.vocoders.periodic import PeriodicActivation, Snake
+from tests.stages.vocoders.test_hifigan import CONFIG as HIFIGAN
 from tests.stages.vocoders.tiny import (
     TOLERANCE,
     assert_batch_is_each_alone,
@@ -27,23 +28,7 @@ from tests.stages.vocoders.tiny import (
     with_norms,
 )
 
-CONFIG: dict[str, Any] = {
-    "resblock": "1",
-    "upsample_rates": [4, 2],
-    "upsample_kernel_sizes": [8, 4],
-    "upsample_initial_channel": 8,
-    "resblock_kernel_sizes": [3, 5],
-    "resblock_dilation_sizes": [[1, 3, 5], [1, 2, 4]],
-    "activation": "snakebeta",
-    "snake_logscale": True,
-    "num_mels": 6,
-    "n_fft": 32,
-    "hop_size": 8,
-    "win_size": 32,
-    "sampling_rate": 8000,
-    "fmin": 0,
-    "fmax": None,
-}
+CONFIG = HIFIGAN | {"activation": "snakebeta", "snake_logscale": True}
 PLAIN_SNAKE = CONFIG | {"activation": "snake", "snake_logscale": False}
 VERSION_2 = CONFIG | {"use_tanh_at_final": False, "use_bias_at_final": False}
 SINGLE = VERSION_2 | {"resblock": "2", "resblock_dilation_sizes": [[1, 2], [2, 6]]}

@@ -38,9 +38,7 @@ def test_it_beats_griffin_lim_on_speakers_it_never_heard(real_data: Path) -> Non
         y, sr = soundfile.read(file, dtype="float32")
         M = melmill.mel(y, voc.spec)
         made = voc(M)
-        griffin_lim = melmill.invert(
-            M, voc.spec, method="griffin_lim", n_iter=100, start="random", length=made.size
-        )
+        griffin_lim = melmill.invert(M, voc.spec, method="griffin_lim", n_iter=100, start="random", length=made.size)
         pairs = [
             Pair(reference=y[: made.size], reference_sr=sr, estimate=x, estimate_sr=sr, spec=voc.spec)
             for x in (made, griffin_lim)

@@ -1,17 +1,27 @@
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+import melmill
+from melmill.flows.stage_files import prepared
 from melmill.stages.dsp.presets import preset
+from melmill.stages.stage import FileStage, StageFile
+from melmill.stages.vocode import WaveGrad as WaveGradStage
 from melmill.stages.vocoders.family import Checkpoint, VocoderError
+from melmill.stages.vocoders.loaded import LoadedVocoder
 from melmill.stages.vocoders.registry import family
+from melmill.stages.vocoders.schedule import read_schedule
+from melmill.stages.vocoders.session import Settings, load_files
 from melmill.stages.vocoders.wavegrad import WaveGrad
 from tests.stages.vocoders.comparing import Golden, check_that_a_batch_equals_its_utterances, distance, randomised
+from tests.stages.vocoders.tiny import saved
 
 SPEC = replace(preset("wavegrad"), n_mels=12, hop_length=12, n_fft=64, win_length=48)
 
@@ -53,6 +63,13 @@ def test_all_steps_are_the_official_ones(golden: Golden) -> None:
 
 
 @pytest.mark.real
+def test_the_schedule_beside_the_weights_is_the_one_that_upstream_uses(golden: Golden) -> None:
+    voc = melmill.load_vocoder(golden.folder / "weights.pt")
+    y = voc(golden.array("mel").numpy(), noise=[golden.array(f"noise_{i}").numpy() for i in range(6)])
+    assert distance(torch.from_numpy(y), golden.array("wav")) < 1e-5
+
+
+@pytest.mark.real
 def test_its_mel_is_the_preset(golden: Golden) -> None:
     assert official(golden).spec == preset("wavegrad")
 
@@ -75,6 +92,47 @@ def test_a_schedule_for_inference_goes_before_that_of_training() -> None:
     model = family("wavegrad").build(tiny(inference_noise_schedule=[0.1, 0.2]))
     assert isinstance(model, WaveGrad)
     assert model.betas == (0.1, 0.2)
+
+
+def test_a_schedule_of_a_file_goes_before_all_others() -> None:
+    checkpoint = replace(tiny(inference_noise_schedule=[0.1, 0.2]), schedule=(0.3, 0.4))
+    model = family("wavegrad").build(checkpoint)
+    assert isinstance(model, WaveGrad)
+    assert model.betas == (0.3, 0.4)
+
+
+def test_a_schedule_beside_the_weights_gives_way_to_betas_alone(tmp_path: Path) -> None:
+    checkpoint = tiny()
+    (tmp_path / "weights.pt").write_bytes(saved({"model": checkpoint.state, "params": checkpoint.config}))
+    np.save(tmp_path / "noise_schedule.npy", np.array([0.1, 0.2], dtype=np.float32))
+    stage = prepared(WaveGradStage(checkpoint=f"{tmp_path}/weights.pt"))
+    assert isinstance(stage, FileStage)
+    found = stage.files()
+    assert set(found) == {"weights", "schedule"}
+    files = {role: StageFile(url=url, data=Path(url).read_bytes()) for role, (url,) in found.items()}
+    for betas, expected in ((None, (0.1, 0.2)), ((0.5,), (0.5,))):
+        voc = load_files(files, Settings(family="wavegrad", mel=None, options=(("betas", betas),)))
+        assert isinstance(voc.model, WaveGrad)
+        assert voc.model.betas == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("betas", "got"),
+    [
+        (np.array([[0.1, 0.2]]), r"got float64 of shape \(1, 2\)"),
+        (np.array(["0.1"]), "got <U3 of shape"),
+        (np.array([0.1, 1.5]), "got 1.5"),
+        (np.zeros(0), "got no step"),
+        (np.array([object()]), "allow_pickle=False"),
+    ],
+)
+def test_a_schedule_that_is_none_is_refused(betas: np.ndarray[Any, Any], got: str) -> None:
+    file = io.BytesIO()
+    np.save(file, betas)
+    with pytest.raises(VocoderError, match=rf"noise_schedule.npy: expected the noise variance of each step.*{got}"):
+        read_schedule("noise_schedule.npy", file.getvalue())
+    with pytest.raises(VocoderError, match=r"noise_schedule.npy: expected the noise variance of each step"):
+        read_schedule("noise_schedule.npy", file.getvalue()[:20])
 
 
 def test_the_published_schedule_where_there_is_none() -> None:
@@ -114,6 +172,13 @@ def test_the_mel_asked_for_must_fit() -> None:
     assert family("wavegrad").build(replace(tiny(), mel=asked)).spec == asked
     with pytest.raises(VocoderError, match=r"12 samples a frame.*hop_length=16"):
         family("wavegrad").build(replace(tiny(), mel=replace(SPEC, hop_length=16)))
+
+
+def test_wrong_draws_of_a_thousand_steps_are_told_in_a_line() -> None:
+    voc = LoadedVocoder(model=family("wavegrad").build(tiny(without="noise_schedule")), name="w", device="cpu")
+    with pytest.raises(VocoderError) as caught:
+        voc(np.zeros((12, 5), dtype=np.float32), noise=[np.zeros(60)] * 6)
+    assert str(caught.value) == "w: noise must have the shapes [1000 x (60,)], got [6 x (60,)]"
 
 
 def test_draws_must_be_one_a_step() -> None:
