@@ -18,11 +18,13 @@ CONNECT_TIMEOUT_S = 10
 _MIB = 2**20
 
 # A killed worker is replaced by its nanny, and each death is told at once: the executor has its own count of attempts.
+# Dask would close a nanny for good that has no worker 15 s after one died, though another one may have died just then.
 # A worker that can't be started again must not leave tasks waiting for ever. Dask's own trim threshold of 64 KiB makes
 # every freed array go back to the system, to be faulted in again for the next.
 _SETTINGS = {
     "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": 256 * _MIB,
     "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": 32 * _MIB,
+    "distributed.deploy.lost-worker-timeout": "1000 days",
     "distributed.scheduler.allowed-failures": 0,
     "distributed.scheduler.no-workers-timeout": "120s",
     "distributed.scheduler.worker-ttl": "60s",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 
 _VARIABLES = (
@@ -27,6 +29,20 @@ def limit_threads(threads: int) -> None:
 
     Libraries that are loaded already are told; those loaded later read the environment.
     """
+    _limit(threads)
+
+
+@contextmanager
+def threads_raised(threads: int) -> Iterator[None]:
+    """Let the numerical libraries of this process use `threads` threads each within the block, and one after it."""
+    _limit(threads)
+    try:
+        yield
+    finally:
+        _limit(1)
+
+
+def _limit(threads: int) -> None:
     from threadpoolctl import threadpool_limits
 
     os.environ.update(thread_environment(threads))

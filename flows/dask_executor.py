@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from melmill.cluster.client import connected, pool_resources
 from melmill.cluster.spec import ClusterSpec
 from melmill.cluster.threads import limit_threads
 from melmill.flows.errors import RunFailed
-from melmill.flows.executors import FATAL, Job, MakeJob, Observer
+from melmill.flows.executors import FATAL, Job, MakeJob, Observer, ResumableJob
 from melmill.flows.frontier import Frontier, Task
 from melmill.flows.receipt import Receipt
+from melmill.flows.word import Employer, working_for
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -25,6 +26,9 @@ ISOLATE_AFTER = 2
 # Dead workers after which a task is given up. One that is isolated dies only by others on its worker, or from outside.
 MAX_DEATHS = 8
 
+# Dead workers in a row after which a task is given up that goes on from what it saved, if it saved nothing in between.
+MAX_DEATHS_WITHOUT_PROGRESS = 3
+
 # Tasks in flight per compute slot: one runs, one waits at the worker so that it never idles.
 IN_FLIGHT = 2
 
@@ -34,9 +38,26 @@ class _Attempt:
     task: Task
     number: int = 1
     deaths: int = 0
+    job: Job | None = None
+    saved: str | None = None
 
-    def again(self, *, died: bool) -> _Attempt:
-        return _Attempt(self.task, self.number + 1, self.deaths + died)
+    def of(self, job: Job) -> _Attempt:
+        """Return the attempt with its job, and how far that has come already."""
+        return replace(self, job=job, saved=job.saved() if isinstance(job, ResumableJob) else None)
+
+    def died(self) -> _Attempt:
+        """Return the attempt with another death: its first, where it came further since it began."""
+        progressed = isinstance(self.job, ResumableJob) and self.job.saved() != self.saved
+        return replace(self, deaths=1 if progressed else self.deaths + 1)
+
+    @property
+    def may_die(self) -> bool:
+        """Whether it has another attempt after its worker died."""
+        return self.deaths < (MAX_DEATHS_WITHOUT_PROGRESS if isinstance(self.job, ResumableJob) else MAX_DEATHS)
+
+    def again(self) -> _Attempt:
+        """Return the next attempt."""
+        return replace(self, number=self.number + 1)
 
 
 def run_dask(frontier: Frontier, make_job: MakeJob, observer: Observer, spec: ClusterSpec) -> None:
@@ -55,10 +76,20 @@ def run_dask(frontier: Frontier, make_job: MakeJob, observer: Observer, spec: Cl
         _Stream(client, frontier, make_job, observer, spec).run()
 
 
-def execute(job: Job) -> Receipt:
-    """Run a job on a worker."""
+def execute(job: Job, topic: str) -> Receipt:
+    """Run a job on a worker; what it says goes to whoever subscribed to `topic`."""
+    from distributed.worker import get_worker, thread_state
+
     limit_threads(1)
-    return job.run()
+    worker, key = get_worker(), thread_state.key
+
+    def wanted() -> bool:
+        # Released when its client stops, disconnects or is lost; a thread can't be ended from outside.
+        task = worker.state.tasks.get(key)
+        return task is not None and task.state != "cancelled"
+
+    with working_for(Employer(lambda line: worker.log_event(topic, line), wanted)):
+        return job.run()
 
 
 class _Stream:
@@ -78,9 +109,11 @@ class _Stream:
         self.attempts: dict[Any, tuple[_Attempt, Future]] = {}
         self.in_flight = dict.fromkeys(spec.pools, 0)
         self.completed = as_completed(loop=client.loop)
+        self.topic = f"melmill-{client.id}"
 
     def run(self) -> None:
         """Submit and settle until the frontier is done."""
+        self.client.subscribe_topic(self.topic, lambda event: self.observer.note(event[1]))
         try:
             self._fill()
             while self.attempts:
@@ -94,11 +127,13 @@ class _Stream:
         """Wait for what is in flight, and start nothing more."""
         from distributed import as_completed
 
-        self.observer.note(
-            f"stopping: waiting for {len(self.attempts)} tasks in flight (interrupt again to leave at once)"
-        )
         # The interrupt may have come just when `completed` handed out a future: count anew.
-        in_flight = dict(self.attempts)
+        in_flight = {key: pair for key, pair in self.attempts.items() if not isinstance(pair[0].job, ResumableJob)}
+        for attempt, future in self.attempts.values():
+            if future.key not in in_flight:
+                self.observer.note(f"stopping: {attempt.task.node} will go on from what it saved last")
+                future.release()
+        self.observer.note(f"stopping: waiting for {len(in_flight)} tasks in flight (interrupt again to leave at once)")
         for future in as_completed([future for _, future in in_flight.values()], loop=self.client.loop):
             answer = _answer(future)
             if isinstance(answer, Receipt):
@@ -114,11 +149,13 @@ class _Stream:
 
     def _submit(self, attempt: _Attempt) -> None:
         task = attempt.task
+        attempt = attempt.of(self.make_job(task, attempt.number, attempt.deaths >= ISOLATE_AFTER))
         pool = self.frontier.nodes[task.node].pool
         # On a shared cluster a task of the same key is the same task, even if it writes to another store.
         future = self.client.submit(
             execute,
-            self.make_job(task, attempt.number, attempt.deaths >= ISOLATE_AFTER),
+            attempt.job,
+            self.topic,
             key=f"{task.node}-{task.corpus}-{task.shard}-{attempt.number}-{self.client.id}",
             resources=self.resources[pool],
             pure=False,
@@ -146,10 +183,11 @@ class _Stream:
         if isinstance(error, NoValidWorkerError):
             raise RunFailed("no worker is left and none can be started; run again to go on from what is stored")
         died = isinstance(error, KilledWorker)
-        if (died and attempt.deaths + 1 < MAX_DEATHS) or (isinstance(error, OSError) and attempt.number < MAX_ATTEMPTS):
+        attempt = attempt.died() if died else attempt
+        if (died and attempt.may_die) or (isinstance(error, OSError) and attempt.number < MAX_ATTEMPTS):
             why = "its worker died" if died else str(error)
-            self.observer.note(f"{attempt.task.node}, shard {attempt.task.shard}: {why}; trying again")
-            self._submit(attempt.again(died=died))
+            self.observer.note(f"{attempt.task}: {why}; trying again")
+            self._submit(attempt.again())
             return
         self.frontier.fail(attempt.task)
         self.observer.failed(attempt.task, error)

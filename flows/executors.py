@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from melmill.cluster.threads import limit_threads
 from melmill.flows.errors import RunFailed
 from melmill.flows.frontier import Frontier, Task
 from melmill.flows.receipt import Receipt
+from melmill.flows.word import Employer, working_for
 from melmill.stages.errors import DeviceMissing, FileChanged
 from melmill.storage.errors import StoreFull, StoreUnwritable
 
@@ -18,6 +19,15 @@ class Job(Protocol):
 
     def run(self) -> Receipt:
         """Do the work and commit it."""
+        ...
+
+
+@runtime_checkable
+class ResumableJob(Job, Protocol):
+    """A job that goes on, when it is run again, where it last saved what it had."""
+
+    def saved(self) -> str | None:
+        """Return what changes whenever it has come further."""
         ...
 
 
@@ -59,7 +69,8 @@ def run_serial(frontier: Frontier, make_job: MakeJob, observer: Observer) -> Non
         if task is None:
             continue
         try:
-            receipt = make_job(task, 1, False).run()
+            with working_for(Employer(observer.note)):
+                receipt = make_job(task, 1, False).run()
         except FATAL as error:
             raise RunFailed(str(error)) from error
         except Exception as error:

@@ -16,7 +16,19 @@ from melmill.flows.spec import Declaration, Pipeline
 from melmill.flows.stage_files import prepared
 from melmill.stages.errors import StageError
 from melmill.stages.registry import UnknownStage, stage_class
-from melmill.stages.stage import Input, Kind, Mel, Product, Report, Scores, Stage
+from melmill.stages.stage import (
+    WHOLE_KINDS,
+    FileStage,
+    Input,
+    Kind,
+    Mel,
+    Product,
+    Report,
+    Scores,
+    Stage,
+    TrainedVocoder,
+    TrainingStage,
+)
 from melmill.storage.errors import StoreError
 
 DEFAULT_POOL = "cpu"
@@ -56,6 +68,16 @@ class Node:
     corpora: tuple[str, ...]
     pool: str
     where: str
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is one task over all utterances, rather than one a shard."""
+        return self.product.kind in WHOLE_KINDS
+
+    @property
+    def trains(self) -> bool:
+        """Whether other nodes wait for it to have learnt from all utterances."""
+        return isinstance(self.stage, TrainingStage)
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -245,7 +267,7 @@ class _Builder:
         for port in inputs:
             if cls.inputs[port].words:
                 fields[port] = Located("node", declaration.where)
-        stage = self._prepared(declaration, build(cls, fields, declaration.uses.value, declaration.where))
+        stage = self._prepared(declaration, build(cls, fields, declaration.uses.value, declaration.where), inputs)
         product = self._product(declaration, stage, inputs)
         if isinstance(product, Scores):
             product = dataclasses.replace(product, scored=inputs["from"][0])
@@ -273,8 +295,11 @@ class _Builder:
             where=declaration.where,
         )
 
-    def _prepared(self, declaration: Declaration, stage: Stage) -> Stage:
+    def _prepared(self, declaration: Declaration, stage: Stage, inputs: Mapping[str, tuple[str, ...]]) -> Stage:
         try:
+            for source in (self.nodes[name] for names in inputs.values() for name in names):
+                if isinstance(stage, FileStage) and isinstance(source.product, TrainedVocoder):
+                    return stage.trained(source.product, source.name, source.key)
             return prepared(stage)
         except (StageError, StoreError) as error:
             raise PipelineError(f"node {declaration.name!r}: {error}", declaration.where) from error
@@ -290,7 +315,15 @@ class _Builder:
         self, declaration: Declaration, name: str, inputs: Mapping[str, tuple[str, ...]], product: Product
     ) -> tuple[str, ...]:
         sources = [self.nodes[source] for names in inputs.values() for source in names]
-        corpora = tuple(dict.fromkeys(corpus for source in sources for corpus in source.corpora))
+        # A vocoder may work on another corpus than it was trained on.
+        corpora = tuple(
+            dict.fromkeys(
+                corpus
+                for source in sources
+                if not isinstance(source.product, TrainedVocoder)
+                for corpus in source.corpora
+            )
+        )
         if len(corpora) > 1 and not isinstance(product, Report):
             raise PipelineError(
                 f"node {declaration.name!r} mixes utterances of {' and '.join(map(repr, corpora))}: "

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from melmill.flows.keys import utterance_seed
 from melmill.flows.receipt import Receipt
 from melmill.flows.stage_files import ready
+from melmill.flows.trained import Trained
 from melmill.stages.errors import DeviceMissing
-from melmill.stages.stage import IngestStage, Item, Outcome, Product, Stage, rejection
+from melmill.stages.stage import IngestStage, Item, Outcome, Product, Stage, TrainedVocoder, rejection
 from melmill.storage.product import Facts, Quarantined, ShardContents
 from melmill.storage.sources import SourceTree
 from melmill.storage.store import Store
@@ -95,13 +96,14 @@ class ShardJob:
             return self._file_items(shard)
         arrays: dict[str, dict[str, NDArray[Any]]] = {}
         for port, source in self.ports.items():
-            arrays[port] = store.product(source.folder, source.key).read_arrays(shard)
+            if not isinstance(source.product, TrainedVocoder):
+                arrays[port] = store.product(source.folder, source.key).read_arrays(shard)
         items, absent = [], []
         for utterance in shard.utterances:
             given = {
                 port: found[utterance.utterance_id] for port, found in arrays.items() if utterance.utterance_id in found
             }
-            missing = [port for port in self.ports if port not in given]
+            missing = [port for port in arrays if port not in given]
             if all(self.stage.inputs[port].absent_ok for port in missing):
                 items.append(_item(utterance, given))
             else:
@@ -124,7 +126,8 @@ class ShardJob:
         if not items:
             return []
         # Opened here even where children open it again: what fails in this must not be blamed on an utterance.
-        stage = ready(self.stage)
+        trained = self._trained()
+        stage = ready(self.stage, trained)
         inputs = {port: source.product for port, source in self.ports.items()}
 
         def process(some: Sequence[Item]) -> Sequence[Outcome]:
@@ -133,13 +136,22 @@ class ShardJob:
         if self.isolated:
             from melmill.flows.isolation import process_alone
 
-            return [process_alone(self.stage, item, inputs, self.node.product) for item in items]
+            return [process_alone(self.stage, item, inputs, self.node.product, trained) for item in items]
         try:
             return list(process(items))
         except DeviceMissing:
             raise
         except Exception:
             return [_one(process, item) for item in items]
+
+    def _trained(self) -> Trained | None:
+        """Return where the files of a training at one of the ports are; None where there is none."""
+        for source in self.ports.values():
+            if isinstance(source.product, TrainedVocoder):
+                return Trained(
+                    store=self.store, name=source.name, folder=source.folder, key=source.key, product=source.product
+                )
+        return None
 
     def _contents(
         self, items: Sequence[Item], outcomes: Sequence[Outcome], absent: list[str], rejected: list[Quarantined]

@@ -83,8 +83,7 @@ class Progress:
         """Show a task that was given up."""
         self.n_failed += 1
         self._todo[task.node] -= 1
-        place = "report" if task.shard == REPORT else f"shard {task.shard}"
-        self.note(f"failed: {task.node}, {place}: {type(error).__name__}: {error}")
+        self.note(f"failed: {task}: {type(error).__name__}: {error}")
         self._show()
 
     def note(self, text: str) -> None:

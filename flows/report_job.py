@@ -79,7 +79,9 @@ class ReportJob:
         n_utterances = sum(catalogue.n_utterances for catalogue in catalogues.values())
         audio_s = sum(catalogue.duration_s for catalogue in catalogues.values())
         facts = facts_of(started, compute_s, self.attempt)
-        store.product(self.node.folder, self.node.key).commit_files(self.record_name, files, facts)
+        store.product(self.node.folder, self.node.key).commit_files(
+            self.record_name, files, facts, folder=f"report/{self.record_name}"
+        )
         return Receipt(
             n_utterances=n_utterances,
             n_quarantined=0,

@@ -13,15 +13,18 @@ from typing import Any, Literal, cast
 
 from melmill.flows.dask_executor import run_dask
 from melmill.flows.executors import Job, MakeJob, run_serial
-from melmill.flows.frontier import Frontier, Task, ancestors
+from melmill.flows.frontier import Frontier, Task
 from melmill.flows.graph import Node
 from melmill.flows.job import ShardJob
+from melmill.flows.phases import ancestors
 from melmill.flows.plan import REPORT, Plan
 from melmill.flows.products import describe, source
 from melmill.flows.progress import Progress
 from melmill.flows.report_job import Ancestor, ReportJob
+from melmill.flows.trained import PAGE, TRAINED
+from melmill.flows.training_job import TrainingJob
 from melmill.stages.aggregate import Aggregate
-from melmill.stages.stage import Report, Scores
+from melmill.stages.stage import Scores, TrainingStage
 from melmill.storage.store import Manifest, NodeEntry, Store
 
 # Shards open per compute slot: enough that a pool is never short of ready tasks.
@@ -54,6 +57,8 @@ class Summary:
         Where the last report's page is.
     reports : tuple of str
         Where the pages of all reports are, in the pipeline's order.
+    trainings : tuple of str
+        Where the pages of all trainings are.
     """
 
     run: str
@@ -64,6 +69,7 @@ class Summary:
     duration_s: float
     report: str | None
     reports: tuple[str, ...] = ()
+    trainings: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON."""
@@ -105,7 +111,7 @@ def run(plan: Plan, executor: Literal["dask", "serial"] = "dask", *, partial: bo
     if plan.n_pending:
         frontier = _execute(plan, nodes, executor)
     n_failed = len(frontier.failed) + len(frontier.blocked) if frontier else 0
-    reports = _reports(plan, store)
+    reports, trainings = _pages(plan, store)
     return Summary(
         run=run_id,
         store=plan.pipeline.store,
@@ -119,7 +125,8 @@ def run(plan: Plan, executor: Literal["dask", "serial"] = "dask", *, partial: bo
         quarantined=_n_quarantined(plan, store),
         duration_s=round(time.monotonic() - started, 3),
         report=reports[-1] if reports else None,
-        reports=reports,
+        reports=tuple(reports),
+        trainings=tuple(trainings),
     )
 
 
@@ -128,7 +135,7 @@ def _prepare(plan: Plan, store: Store, nodes: Mapping[str, Node]) -> None:
     for name, node_plan in plan.nodes.items():
         node = node_plan.node
         folder = store.product(node.folder, node.key)
-        n_slots = 0 if isinstance(node.product, Report) else plan.catalogues[node.corpora[0]].n_slots
+        n_slots = 0 if node.is_whole else plan.catalogues[node.corpora[0]].n_slots
         folder.prepare(describe(node, nodes, plan.pipeline.shard_duration_s), n_slots)
         if name in plan.catalogues:
             store.write_catalogue(node.folder, node.key, plan.catalogues[name])
@@ -183,6 +190,8 @@ def _execute(plan: Plan, nodes: Mapping[str, Node], executor: str) -> Frontier:
 def _job_maker(plan: Plan, nodes: Mapping[str, Node]) -> MakeJob:
     def make(task: Task, attempt: int, isolated: bool) -> Job:
         node = nodes[task.node]
+        if node.trains:
+            return _training_job(plan, nodes, node, attempt)
         if task.shard == REPORT:
             return _report_job(plan, nodes, node, attempt)
         corpus = nodes[task.corpus]
@@ -198,6 +207,18 @@ def _job_maker(plan: Plan, nodes: Mapping[str, Node]) -> MakeJob:
         )
 
     return make
+
+
+def _training_job(plan: Plan, nodes: Mapping[str, Node], node: Node, attempt: int) -> TrainingJob:
+    corpus = nodes[node.corpora[0]]
+    return TrainingJob(
+        store=plan.pipeline.store,
+        node=source(node),
+        stage=cast("TrainingStage", node.stage),
+        ports={port: source(nodes[names[0]]) for port, names in node.inputs.items()},
+        catalogue=(corpus.folder, corpus.key),
+        attempt=attempt,
+    )
 
 
 def _report_job(plan: Plan, nodes: Mapping[str, Node], node: Node, attempt: int) -> ReportJob:
@@ -230,7 +251,7 @@ def _n_quarantined(plan: Plan, store: Store) -> int:
     found: set[tuple[str, str]] = set()
     for node_plan in plan.nodes.values():
         node = node_plan.node
-        if not isinstance(node.product, Report):
+        if not node.is_whole:
             folder = store.product(node.folder, node.key)
             new = {plan.record_name(node, shard) for shard in node_plan.pending}
             records = folder.records(node_plan.quarantined | new)
@@ -239,15 +260,19 @@ def _n_quarantined(plan: Plan, store: Store) -> int:
     return len(found)
 
 
-def _reports(plan: Plan, store: Store) -> tuple[str, ...]:
-    """Return where the pages of the report nodes are, of those that were made."""
-    found = []
-    for node in (node_plan.node for node_plan in plan.nodes.values() if isinstance(node_plan.node.product, Report)):
+def _pages(plan: Plan, store: Store) -> tuple[list[str], list[str]]:
+    """Return where the pages of reports and of trainings are, of those that were made."""
+    reports, trainings = [], []
+    for node in (node_plan.node for node_plan in plan.nodes.values() if node_plan.node.is_whole):
         name = plan.record_name(node, REPORT)
         folder = store.product(node.folder, node.key)
-        if folder.record(name) is not None:
-            found.append(f"{folder.location.url}/report/{name}/index.html")
-    return tuple(found)
+        if folder.record(name) is None:
+            continue
+        if node.trains:
+            trainings.append(f"{folder.location.url}/{TRAINED}/{PAGE}")
+        else:
+            reports.append(f"{folder.location.url}/report/{name}/index.html")
+    return reports, trainings
 
 
 @contextmanager

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from melmill.flows.trained import PAGE, TRAINED
+from melmill.stages.stage import WHOLE_KINDS, Kind
 from melmill.storage.errors import StoreError
 from melmill.storage.location import Location
 from melmill.storage.store import NodeEntry, Store
@@ -18,7 +20,7 @@ class NodeState:
     ----------
     node, stage : str
     shards, done : int
-        Shards of its corpus, and those with a record.
+        Shards of its corpus, and those with a record; of a report or a training there is one.
     quarantined : int
         Utterances that this node could not process.
     audio_s, compute_s : float
@@ -54,11 +56,12 @@ def node_states(store: Store) -> list[NodeState]:
 
 def _state(store: Store, name: str, entry: NodeEntry, shards: dict[tuple[str, str], int]) -> NodeState:
     records = store.product(entry.folder, entry.key).records().values()
+    is_whole = entry.kind in WHOLE_KINDS
     return NodeState(
         node=name,
         stage=entry.stage,
-        shards=1 if entry.kind == "report" else sum(shards[place] for place in entry.catalogues),
-        done=min(len(records), 1) if entry.kind == "report" else len(records),
+        shards=1 if is_whole else sum(shards[place] for place in entry.catalogues),
+        done=min(len(records), 1) if is_whole else len(records),
         quarantined=sum(record.n_quarantined for record in records),
         audio_s=sum(record.duration_s for record in records),
         compute_s=sum(record.compute_s for record in records),
@@ -76,3 +79,14 @@ def latest_report(store: Store) -> Location | None:
                 (record.started_at, folder.location / "report" / name) for name, record in folder.records().items()
             ]
     return max(found, key=lambda pair: pair[0])[1] if found else None
+
+
+def training_pages(store: Store) -> list[str]:
+    """Return where the pages of the last run's trainings are, of those that are done."""
+    manifest = store.latest_manifest()
+    folders = [
+        store.product(entry.folder, entry.key)
+        for entry in (manifest.nodes.values() if manifest else ())
+        if entry.kind == Kind.VOCODER
+    ]
+    return [f"{folder.location.url}/{TRAINED}/{PAGE}" for folder in folders if folder.record(TRAINED)]

@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 
 from melmill.stages.dsp.melspec import MelSpec
 from melmill.stages.errors import Unusable
+from melmill.stages.training import Batch as Batch
+from melmill.stages.training import TrainingData as TrainingData
+from melmill.stages.training import TrainingPlace as TrainingPlace
 from melmill.storage.utterance import SourceFile as SourceFile
 from melmill.storage.utterance import Utterance
 
@@ -36,6 +39,11 @@ class Kind(StrEnum):
     MEL = "mel"
     SCORES = "scores"
     REPORT = "report"
+    VOCODER = "vocoder"
+
+
+# What is made of a whole corpus by one task, rather than of each shard by one of its own.
+WHOLE_KINDS = frozenset({Kind.REPORT, Kind.VOCODER})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +101,16 @@ class Report:
     kind: ClassVar[Kind] = Kind.REPORT
 
 
-Product = Waveform | Mel | Scores | Report
+@dataclass(frozen=True, kw_only=True)
+class TrainedVocoder:
+    """Describe a vocoder that a training makes: its family and the mel that it needs."""
+
+    family: str
+    spec: MelSpec
+    kind: ClassVar[Kind] = Kind.VOCODER
+
+
+Product = Waveform | Mel | Scores | Report | TrainedVocoder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -274,8 +291,39 @@ class FileStage(Stage, Protocol):
         """
         ...
 
+    def trained(self, product: TrainedVocoder, name: str, digest: str) -> Stage:
+        """Return the stage that computes with what a training makes instead of files of its own; raise StageError.
+
+        Parameters
+        ----------
+        product : TrainedVocoder
+        name : str
+            Of the training's node.
+        digest : str
+            Stands for the files in the identity, and among those that a process keeps open.
+        """
+        ...
+
     def opened(self, read: Callable[[], StageFiles]) -> Processor:
         """Return what computes, in this process; `read` gives the very files that it was prepared with."""
+        ...
+
+
+@runtime_checkable
+class TrainingStage(Stage, Protocol):
+    """A stage that learns from a whole corpus, in one task."""
+
+    @property
+    def threads(self) -> int:
+        """Threads that the numerical libraries use for it; not part of the identity."""
+        ...
+
+    def train(self, data: TrainingData, place: TrainingPlace, inputs: Mapping[str, Product]) -> Mapping[str, bytes]:
+        """Learn from `data`, going on from what `place` holds; return files by name.
+
+        Those of a `TrainedVocoder` are ``weights.pt``, ``config.json`` and ``index.html``, the page of the training,
+        and what goes with them. Ended at any moment and begun again, it returns the same bytes as undisturbed.
+        """
         ...
 
 

@@ -115,18 +115,30 @@ class ProductFolder(RecordedFolder):
         )
         return self.publish(record, files)
 
-    def commit_files(self, name: str, files: Mapping[str, bytes], facts: Facts) -> Record:
-        """Store files under ``report/<name>/``, then their record; return the record that counts."""
-        files = {f"report/{name}/{relative}": data for relative, data in files.items()}
+    def commit_files(
+        self,
+        name: str,
+        files: Mapping[str, bytes],
+        facts: Facts,
+        *,
+        folder: str,
+        n_utterances: int = 0,
+        duration_s: float = 0.0,
+    ) -> Record:
+        """Store what was made of all shards in a folder of its own, then its record; return the record that counts.
+
+        `n_utterances` and `duration_s` tell of the corpus that it was made of, where that may grow without it.
+        """
+        files = {f"{folder}/{relative}": data for relative, data in files.items()}
         record = Record(
             node=self.description.node,
             key=self.description.key,
             name=name,
-            n_utterances=0,
+            n_utterances=n_utterances,
             absent=(),
             n_quarantined=0,
             files={relative: StoredFile.of(data) for relative, data in files.items()},
-            duration_s=0.0,
+            duration_s=duration_s,
             **asdict(facts),
         )
         return self.publish(record, files)

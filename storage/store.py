@@ -153,6 +153,11 @@ class Store:
 
     def __getitem__(self, name: str) -> ProductView:
         entry = self._entry(name)
+        if entry.kind == "vocoder":
+            raise StoreError(
+                f"node {name!r} makes {entry.kind}: it has no arrays. Export it to a folder (`melmill export "
+                f"{self.location.url} {name} FOLDER`), then melmill.load_vocoder(FOLDER)"
+            )
         if len(entry.catalogues) != 1 or entry.kind in ("scores", "report"):
             raise StoreError(f"node {name!r} makes {entry.kind}: it has no arrays. See scores(), or `melmill report`.")
         return ProductView(self.location, name, self.product(entry.folder, entry.key), self._utterances_of(entry))

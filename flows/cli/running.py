@@ -85,6 +85,8 @@ def _show(summary: Summary) -> None:
         f"{done} in {duration(summary.duration_s)}; {summary.utterances} utterances, {summary.quarantined} quarantined"
     )
     click.echo(f"store:  {summary.store}")
+    for training in summary.trainings:
+        click.echo(f"training: {training}")
     for report in summary.reports:
         click.echo(f"report: {report}")
 
@@ -115,6 +117,8 @@ def plan(pipeline: Path, store: str | None, overrides: tuple[str, ...], until: s
     click.echo(
         f"{made.n_pending} of {made.n_tasks} tasks to run; {made.n_utterances} utterances, {hours:.2f} h of audio"
     )
+    for note in (node.note for node in made.nodes.values() if node.note):
+        click.echo(note)
     return DONE
 
 
@@ -139,6 +143,7 @@ def _plan_json(made: Plan) -> dict[str, object]:
                 "shards": node.n_shards,
                 "run": len(node.pending),
                 "reasons": dict(node.reasons),
+                **({"note": node.note} if node.note else {}),
             }
             for name, node in made.nodes.items()
         ],

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 TRACE_COLUMNS = ("utterance_id", "node", "iteration", "scm_db")
 QUARANTINE_COLUMNS = ("utterance_id", "node", "stage", "reason", "detail")
+TRAINING_COLUMNS = ("series", "loss", "step", "value")
 THROUGHPUT_COLUMNS = ("node", "shards", "utterances", "audio_s", "compute_s")
 
 
@@ -53,6 +54,10 @@ def _no_traces() -> pd.DataFrame:
     return _empty(TRACE_COLUMNS).astype({"iteration": "int64", "scm_db": "float64"})
 
 
+def _no_training() -> pd.DataFrame:
+    return _empty(TRAINING_COLUMNS).astype({"step": "int64", "value": "float64"})
+
+
 def _no_quarantine() -> pd.DataFrame:
     return _empty(QUARANTINE_COLUMNS)
 
@@ -77,6 +82,8 @@ class Tables:
         ``utterance_id, node, stage, reason, detail``; may be empty.
     throughput : DataFrame
         ``node, shards, utterances, audio_s, compute_s``; may be empty.
+    training : DataFrame
+        ``series, loss, step, value`` of a training: a curve per loss and series; may be empty.
     made : sequence of Made
         The pipeline's nodes in order.
     versions : mapping of str to str
@@ -89,6 +96,7 @@ class Tables:
     traces: pd.DataFrame = field(default_factory=_no_traces)
     quarantine: pd.DataFrame = field(default_factory=_no_quarantine)
     throughput: pd.DataFrame = field(default_factory=_no_throughput)
+    training: pd.DataFrame = field(default_factory=_no_training)
     made: Sequence[Made] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
     pipeline: str = ""

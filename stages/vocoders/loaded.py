@@ -135,7 +135,7 @@ class LoadedVocoder:
         return mel
 
     def _drawn(self, mel: Tensor, seed: int) -> Noise:
-        return self.model.noise(mel.shape[1], torch.Generator().manual_seed(seed))
+        return self.model.drawn(mel, torch.Generator().manual_seed(seed))
 
     def _given(self, mel: Tensor, noise: Sequence[NDArray[Any]]) -> Noise:
         wanted = self._drawn(mel, 0)

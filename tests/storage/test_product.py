@@ -193,7 +193,9 @@ def test_a_table_without_arrays(tmp_path: Path, catalogue: Catalogue, describe: 
 
 
 def test_reports_are_files(folder: ProductFolder, facts: Facts) -> None:
-    record = folder.commit_files("all-abc", {"index.html": b"<p>", "tables/scores.csv": b"a,b"}, facts)
+    record = folder.commit_files(
+        "all-abc", {"index.html": b"<p>", "tables/scores.csv": b"a,b"}, facts, folder="report/all-abc"
+    )
     assert folder.location.read("report/all-abc/tables/scores.csv") == b"a,b"
     assert folder.record("all-abc") == record
     assert folder.damage(record) is None
