@@ -217,6 +217,7 @@ class Vocoder:
             dtype=self.dtype,
             precision=self.precision,
             allow_lossy=self.allow_lossy,
+            padded=self.device != "cpu",
         )
 
     def _settings(self, device: str) -> Settings:
