@@ -20,10 +20,9 @@ from melmill.stages.stage import Item, Mel, Outcome, Product, each, stored
 from melmill.stages.vocoders.loaded import LoadedVocoder
 from melmill.stages.vocoders.overlap import overlapped
 from melmill.stages.vocoders.passage import Launched, Staged
+from melmill.stages.vocoders.precision import Precision, at
 from melmill.stages.vocoders.wavenet_network import WaveNet
 from melmill.storage.utterance import resampled_length
-
-Precision = Literal["float32", "bfloat16", "float16"]
 
 _BATCH_BYTES = 2 * 2**30
 
@@ -112,7 +111,7 @@ class Vocoding:
             return batch
 
         def launch(rows: Sequence[int]) -> list[Launched]:
-            with self._precision():
+            with at(self.precision, self.voc.device):
                 return [self.voc.launched(staged if len(rows) == len(batch.items) else self.voc.part(staged, rows))]
 
         return replace(batch, staged=None, launched=in_halves(launch, range(len(batch.items))))
@@ -143,12 +142,6 @@ class Vocoding:
 
     def _seed(self, item: Item) -> int:
         return int(np.random.SeedSequence((item.seed, self.seed)).generate_state(1, np.uint64)[0])
-
-    def _precision(self) -> torch.autocast:
-        device = torch.device(self.voc.device).type
-        if self.precision == "float32":
-            return torch.autocast(device, enabled=False)
-        return torch.autocast(device, dtype=getattr(torch, self.precision))
 
     def _outcome(self, item: Item, y: NDArray[np.float32]) -> Outcome:
         if isinstance(self.voc.model, WaveNet):
