@@ -10,7 +10,7 @@ from melmill.flows.errors import RunFailed
 from melmill.flows.frontier import Frontier, Task
 from melmill.flows.receipt import Receipt
 from melmill.flows.word import Employer, working_for
-from melmill.stages.errors import DeviceMissing, FileChanged
+from melmill.stages.errors import CompilerFailed, DeviceMissing, FileChanged
 from melmill.storage.errors import StoreFull, StoreUnwritable
 
 
@@ -52,7 +52,7 @@ class Observer(Protocol):
 
 
 # Errors after which no task can succeed.
-FATAL = (StoreFull, StoreUnwritable, DeviceMissing, FileChanged)
+FATAL = (StoreFull, StoreUnwritable, DeviceMissing, CompilerFailed, FileChanged)
 
 
 def run_serial(frontier: Frontier, make_job: MakeJob, observer: Observer) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import platform
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melmill.flows.keys import utterance_seed
+from melmill.flows.pools import CPU, device
 from melmill.flows.receipt import Receipt
 from melmill.flows.stage_files import ready
 from melmill.flows.trained import Trained
@@ -56,6 +59,8 @@ class ShardJob:
     catalogue : (str, str)
         Folder and key of the ingest node whose catalogue lists the utterances.
     shard : int
+    pool : str
+        Workers that it is for, in words.
     attempt : int
     isolated : bool
         Process each utterance in a child process of its own, so that one that kills it is found and quarantined.
@@ -67,6 +72,7 @@ class ShardJob:
     ports: Mapping[str, Source]
     catalogue: tuple[str, str]
     shard: int
+    pool: str = ""
     attempt: int = 1
     isolated: bool = False
 
@@ -80,8 +86,10 @@ class ShardJob:
         outcomes = self._processed(items)
         compute_s = time.perf_counter() - clock_compute
         contents = self._contents(items, outcomes, absent, rejected)
-        facts = facts_of(started, compute_s, self.attempt)
-        record = store.product(self.node.folder, self.node.key).commit(shard, contents, facts)
+        facts = facts_of(
+            started, compute_s, self.attempt, pool=self.pool, device=device(self.stage), busy_s=_busy_s(outcomes)
+        )
+        record = store.product(self.node.folder, self.node.key).commit(shard, contents, facts, clock)
         return Receipt(
             n_utterances=record.n_utterances,
             n_quarantined=record.n_quarantined,
@@ -209,15 +217,36 @@ def _one(process: Process, item: Item) -> Outcome:
     return outcome
 
 
-def facts_of(started: datetime, compute_s: float, attempt: int) -> Facts:
-    """Return what the record of a task on this machine says of its making."""
+def facts_of(
+    started: datetime, compute_s: float, attempt: int, *, pool: str, device: str = CPU, busy_s: float | None = None
+) -> Facts:
+    """Return what the record of a task of this process and thread says of its making."""
     return Facts(
         compute_s=compute_s,
-        started_at=started.isoformat(timespec="seconds"),
+        started_at=started.isoformat(timespec="milliseconds"),
         host=platform.node(),
         attempt=attempt,
         versions=versions(),
+        pool=pool,
+        device=_called(device),
+        # The threads of a process have a core each, but share its GPU.
+        worker=f"{os.getpid()}-{threading.get_native_id()}" if device == CPU else f"{os.getpid()}",
+        busy_s=busy_s,
     )
+
+
+def _called(device: str) -> str:
+    if device == CPU:
+        return device
+    from melmill.stages.dsp.batched.placement import device_name  # here, as it imports torch
+
+    return device_name(device)
+
+
+def _busy_s(outcomes: Sequence[Outcome]) -> float | None:
+    """Return what the device was at work, s; None where the stage does not say."""
+    measured = [outcome.busy_s for outcome in outcomes if outcome.busy_s is not None]
+    return sum(measured) if measured else None
 
 
 @cache

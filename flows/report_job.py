@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from melmill.flows.job import Source, facts_of, versions
 from melmill.flows.receipt import Receipt
+from melmill.flows.throughput import throughput
 from melmill.stages.aggregate import Aggregate
 from melmill.stages.stage import Scores, Waveform, as_float
 from melmill.storage.store import Store
@@ -52,6 +53,8 @@ class ReportJob:
     record_name : str
     pipeline : str
         The pipeline's name, the page's default title.
+    pool : str
+        Workers that it is for, in words.
     attempt : int
     """
 
@@ -61,6 +64,7 @@ class ReportJob:
     ancestors: Mapping[str, Ancestor]
     record_name: str
     pipeline: str
+    pool: str = ""
     attempt: int = 1
 
     def run(self) -> Receipt:
@@ -78,9 +82,9 @@ class ReportJob:
         compute_s = time.perf_counter() - clock_compute
         n_utterances = sum(catalogue.n_utterances for catalogue in catalogues.values())
         audio_s = sum(catalogue.duration_s for catalogue in catalogues.values())
-        facts = facts_of(started, compute_s, self.attempt)
+        facts = facts_of(started, compute_s, self.attempt, pool=self.pool)
         store.product(self.node.folder, self.node.key).commit_files(
-            self.record_name, files, facts, folder=f"report/{self.record_name}"
+            self.record_name, files, facts, clock, folder=f"report/{self.record_name}"
         )
         return Receipt(
             n_utterances=n_utterances,
@@ -124,7 +128,12 @@ class ReportJob:
         }
         return Tables(
             scores=scores,
-            throughput=self._throughput(store),
+            throughput=throughput(
+                {
+                    name: list(store.product(one.source.folder, one.source.key).records().values())
+                    for name, one in self.ancestors.items()
+                }
+            ),
             made=[
                 Made(
                     name=name,
@@ -140,23 +149,6 @@ class ReportJob:
             pipeline=self.pipeline,
             **{name: frame for name, frame in found.items() if frame is not None},
         )
-
-    def _throughput(self, store: Store) -> pd.DataFrame:
-        import pandas as pd
-
-        rows = []
-        for name, ancestor in self.ancestors.items():
-            records = store.product(ancestor.source.folder, ancestor.source.key).records().values()
-            rows.append(
-                {
-                    "node": name,
-                    "shards": len(records),
-                    "utterances": sum(record.n_utterances for record in records),
-                    "audio_s": sum(record.duration_s for record in records),
-                    "compute_s": sum(record.compute_s for record in records),
-                }
-            )
-        return pd.DataFrame(rows)
 
     def _example(self, store: Store, catalogues: Mapping[tuple[str, str], Catalogue], pick: Pick) -> Example:
         from melmill.stages.reporting.inputs import Example

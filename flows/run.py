@@ -18,6 +18,7 @@ from melmill.flows.graph import Node
 from melmill.flows.job import ShardJob
 from melmill.flows.phases import ancestors
 from melmill.flows.plan import REPORT, Plan
+from melmill.flows.pools import fallen
 from melmill.flows.products import describe, source
 from melmill.flows.progress import Progress
 from melmill.flows.report_job import Ancestor, ReportJob
@@ -180,6 +181,9 @@ def _execute(plan: Plan, nodes: Mapping[str, Node], executor: str) -> Frontier:
     frontier = Frontier(nodes, pending, window=WINDOW * slots)
     make_job = _job_maker(plan, nodes)
     with Progress(plan, slots) as progress, _terminated_as_interrupted():
+        told = fallen(nodes[name] for name, shards in pending.items() if shards)
+        if told:
+            progress.note(told)
         if executor == "serial":
             run_serial(frontier, make_job, progress)
         else:
@@ -202,6 +206,7 @@ def _job_maker(plan: Plan, nodes: Mapping[str, Node]) -> MakeJob:
             ports={port: source(nodes[names[0]]) for port, names in node.inputs.items()},
             catalogue=(corpus.folder, corpus.key),
             shard=task.shard,
+            pool=str(node.route),
             attempt=attempt,
             isolated=isolated,
         )
@@ -217,6 +222,7 @@ def _training_job(plan: Plan, nodes: Mapping[str, Node], node: Node, attempt: in
         stage=cast("TrainingStage", node.stage),
         ports={port: source(nodes[names[0]]) for port, names in node.inputs.items()},
         catalogue=(corpus.folder, corpus.key),
+        pool=str(node.route),
         attempt=attempt,
     )
 
@@ -230,6 +236,7 @@ def _report_job(plan: Plan, nodes: Mapping[str, Node], node: Node, attempt: int)
         ancestors={name: _ancestor(nodes, other) for name, other in nodes.items() if name in before},
         record_name=plan.record_name(node, REPORT),
         pipeline=plan.pipeline.name,
+        pool=str(node.route),
         attempt=attempt,
     )
 

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 
 from melmill.cluster.threads import threads_raised
 from melmill.flows.job import Source, facts_of
+from melmill.flows.pools import device
 from melmill.flows.receipt import Receipt
 from melmill.flows.trained import PAGE, ROLES, TRAINED
 from melmill.flows.training_place import TrainingFolder
@@ -36,6 +37,8 @@ class TrainingJob:
         Mels and the audio that they are of.
     catalogue : (str, str)
         Folder and key of the ingest node whose catalogue lists the utterances.
+    pool : str
+        Workers that it is for, in words.
     attempt : int
     """
 
@@ -44,6 +47,7 @@ class TrainingJob:
     stage: TrainingStage
     ports: Mapping[str, Source]
     catalogue: tuple[str, str]
+    pool: str = ""
     attempt: int = 1
 
     def run(self) -> Receipt:
@@ -71,7 +75,8 @@ class TrainingJob:
         self._folder(store).commit_files(
             TRAINED,
             files,
-            facts_of(started, compute_s, self.attempt),
+            facts_of(started, compute_s, self.attempt, pool=self.pool, device=device(self.stage)),
+            clock,
             folder=TRAINED,
             n_utterances=catalogue.n_utterances,
             duration_s=duration_s,

@@ -166,13 +166,15 @@ class Outcome:
     """What a stage made of one utterance.
 
     `array` is a waveform or a mel; `row` holds table columns; `trace` holds columns of one value per
-    iteration (``iteration``, ``scm_db``, ...); `rejected` excludes the others.
+    iteration (``iteration``, ``scm_db``, ...); `rejected` excludes the others. `busy_s` is for how long the device was
+    at work on it (its part of a batch's time); None where the stage does not measure that.
     """
 
     array: NDArray[Any] | None = None
     row: Mapping[str, Scalar] | None = None
     trace: Mapping[str, NDArray[Any]] | None = None
     rejected: Rejected | None = None
+    busy_s: float | None = None
 
 
 @runtime_checkable

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 Precision = Literal["float32", "bfloat16", "float16"]
 _PRECISIONS = ("float32", "bfloat16", "float16")
-# One pass each. The others repeat steps, whose errors add up, or are programs with types of their own.
-_REDUCIBLE = frozenset({"bigvgan", "hifigan", "melgan", "unfolded", "univnet", "vocos", "waveglow"})
+# The others repeat steps, whose errors add up and which a compiler would unroll, or are programs of their own.
+_ONE_PASS = frozenset({"bigvgan", "hifigan", "melgan", "unfolded", "univnet", "vocos", "waveglow"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +60,8 @@ class Vocoder:
         What is stored; int16 is ``32768 y`` rounded to even and clipped to [-32768, 32767].
     device : {"cpu", "cuda"}
         Where it is computed; the results are the same but for rounding.
+    compile : bool
+        Fuse its operations by torch's compiler, once a process; the results are the same but for rounding.
     """
 
     uses: ClassVar[str] = "vocoder"
@@ -79,6 +81,7 @@ class Vocoder:
     seed: int = 0
     dtype: Literal["float32", "int16"] = "float32"
     device: Device = "cpu"
+    compile: bool = False
     _known: _Known | None = field(default=None, init=False)
 
     def __init_subclass__(cls, *, family: str | None = None) -> None:
@@ -143,7 +146,7 @@ class Vocoder:
                     f"{url!r} does not exist or is a folder: name the file of the {role}, or one that comes with "
                     f"melmill ({', '.join(SHIPPED)})"
                 )
-        voc = load_files(files, self._settings("cpu"))
+        voc = load_files(files, self._settings())
         urls = {role: file.url for role, file in files.items()}
         return self._knowing(_Known(digest=digest, name=voc.name, family=voc.family, spec=voc.spec, urls=urls))
 
@@ -165,12 +168,13 @@ class Vocoder:
         return self._knowing(_Known(digest=digest, name=name, family=product.family, spec=product.spec, urls={}))
 
     def _knowing(self, known: _Known) -> Vocoder:
-        if self.precision != "float32" and known.family not in _REDUCIBLE:
-            raise ParameterError(
-                "precision",
-                f"of a {known.family} must be 'float32', got {self.precision!r}: others are for "
-                f"{', '.join(sorted(_REDUCIBLE))}",
-            )
+        for name, plain in (("precision", "float32"), ("compile", False)):
+            if getattr(self, name) != plain and known.family not in _ONE_PASS:
+                raise ParameterError(
+                    name,
+                    f"of a {known.family} must be {plain!r}, got {getattr(self, name)!r}: others are for "
+                    f"{', '.join(sorted(_ONE_PASS))}",
+                )
         stage = copy(self)
         object.__setattr__(stage, "_known", known)
         return stage
@@ -205,21 +209,22 @@ class Vocoder:
 
         Raises
         ------
-        DeviceMissing
-            This process lacks the device.
+        DeviceMissing, CompilerFailed
+            This process lacks the device, or what compiling needs.
         """
         from melmill.stages.vocoders.session import kept  # here, as they import torch
         from melmill.stages.vocoders.vocoding import Vocoding
 
         return Vocoding(
-            voc=kept(self.digest, self._settings(self.device), read),
+            voc=kept(self.digest, self._settings(self.device, self.precision if self.compile else None), read),
             seed=self.seed,
             dtype=self.dtype,
             precision=self.precision,
             allow_lossy=self.allow_lossy,
+            padded=self.device != "cpu",
         )
 
-    def _settings(self, device: str) -> Settings:
+    def _settings(self, device: str = "cpu", compiled: Precision | None = None) -> Settings:
         from melmill.stages.vocoders.session import Settings
 
         # A training says in its product what its files need, whatever their layout has words for.
@@ -229,6 +234,7 @@ class Vocoder:
             mel=trained if self.mel is None else preset(self.mel),
             device=device,
             options=tuple((name, getattr(self, name)) for name in self.options),
+            compiled=compiled,
         )
 
     def _explained(self, wrong: Sequence[Difference]) -> str:

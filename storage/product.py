@@ -90,11 +90,11 @@ class ProductFolder(RecordedFolder):
         """Store the parts of the catalogue that are not on disk yet."""
         catalogue.write_parts(self.location / "catalogue")
 
-    def commit(self, shard: Shard, contents: ShardContents, facts: Facts) -> Record:
+    def commit(self, shard: Shard, contents: ShardContents, facts: Facts, clock: float | None = None) -> Record:
         """Store what was made of a shard, then its record, durably; return the record that counts.
 
         Another process may have stored the shard first: its record then wins and ours is discarded, unless its
-        files are not what it says.
+        files are not what it says. `clock`: see `publish`.
 
         Raises
         ------
@@ -113,13 +113,14 @@ class ProductFolder(RecordedFolder):
             duration_s=shard.duration_s,
             **asdict(facts),
         )
-        return self.publish(record, files)
+        return self.publish(record, files, clock)
 
     def commit_files(
         self,
         name: str,
         files: Mapping[str, bytes],
         facts: Facts,
+        clock: float | None = None,
         *,
         folder: str,
         n_utterances: int = 0,
@@ -141,7 +142,7 @@ class ProductFolder(RecordedFolder):
             duration_s=duration_s,
             **asdict(facts),
         )
-        return self.publish(record, files)
+        return self.publish(record, files, clock)
 
     def absent(self, name: str) -> frozenset[str]:
         """Return the ids of a record's shard that have no data here; raise StoreError where there is no record."""

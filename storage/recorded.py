@@ -6,6 +6,7 @@ import random
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import TypeVar
 
 from melmill.storage.errors import AlreadyThere, StoreError, damaged
@@ -114,7 +115,7 @@ class RecordedFolder:
         """Name a file in an error."""
         return f"node {record.node!r}, record {record.name!r}, file {self.location.url}/{name}"
 
-    def publish(self, record: Record, files: Mapping[str, bytes]) -> Record:
+    def publish(self, record: Record, files: Mapping[str, bytes], clock: float | None = None) -> Record:
         """Write files durably and then the record that proves them; return the record that counts.
 
         Where another process was first, its record wins and ours is discarded, provided that the files are what it
@@ -122,19 +123,22 @@ class RecordedFolder:
         may meet there; so whoever replaced a file, or found a record that its files belie, reads everything once more
         before it leaves, and starts again where it doesn't fit: the last to act leaves a record that its files fit.
 
+        `clock` is what `time.perf_counter` said when the task began; the record then tells how long it took until the
+        files were stored.
+
         Raises
         ------
         StoreError
             Where other writers of other bytes never come to an end.
         """
         for attempt in range(_ATTEMPTS):
-            published = self._published(record, files)
+            published = self._published(record, files, clock)
             if published is not None:
                 return published
             time.sleep(_JITTER.uniform(0.0, 0.01 * 2**attempt))
         raise StoreError(f"{self.location.url}: other writers keep overwriting the files of {record.name!r}")
 
-    def _published(self, record: Record, files: Mapping[str, bytes]) -> Record | None:
+    def _published(self, record: Record, files: Mapping[str, bytes], clock: float | None) -> Record | None:
         """Return the record that counts, None where writers got into each other's way."""
         alone = True
         for name, data in files.items():
@@ -147,6 +151,8 @@ class RecordedFolder:
                 self.drop(record.name)
                 self.location.replace(name, data)
                 alone = False
+        if clock is not None:
+            record = replace(record, wall_s=time.perf_counter() - clock)
         try:
             self.location.put(record_file(record.name), record.to_json())
         except AlreadyThere:

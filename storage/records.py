@@ -38,6 +38,10 @@ class Facts:
         Number of the attempt, from 1.
     versions : mapping of str to str
         Of the packages that decide the result.
+    pool, device, worker : str
+        Workers that the task was for, what it computed on, and which process (and thread, on the CPU) of `host` did.
+    busy_s : float or None
+        Of `compute_s`, what the device was at work; None where the stage does not measure it.
     """
 
     compute_s: float
@@ -45,6 +49,10 @@ class Facts:
     host: str
     attempt: int = 1
     versions: Mapping[str, str] = field(default_factory=dict)
+    pool: str = ""
+    device: str = ""
+    worker: str = ""
+    busy_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,8 +75,10 @@ class Record:
         By name relative to the product's folder.
     duration_s : float
         Audio in the shard, s.
-    compute_s, started_at, host, attempt, versions
+    compute_s, started_at, host, attempt, versions, pool, device, worker, busy_s
         See `Facts`.
+    wall_s : float
+        From the task's start until all files were stored, s; 0 where it was not measured.
     """
 
     node: str
@@ -84,6 +94,11 @@ class Record:
     host: str
     attempt: int
     versions: Mapping[str, str]
+    pool: str = ""
+    device: str = ""
+    worker: str = ""
+    busy_s: float | None = None
+    wall_s: float = 0.0
 
     def to_json(self) -> bytes:
         """Return the record as the bytes of its file."""

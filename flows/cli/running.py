@@ -9,7 +9,8 @@ import click
 
 from melmill.flows.cli import DONE, FAILED, cli
 from melmill.flows.cli.show import as_json, csv_table, table
-from melmill.flows.plan import Plan, make_plan
+from melmill.flows.plan import NodePlan, Plan, make_plan
+from melmill.flows.pools import device, fallen
 from melmill.flows.progress import duration
 from melmill.flows.run import Summary
 from melmill.flows.run import run as run_plan
@@ -108,11 +109,10 @@ def plan(pipeline: Path, store: str | None, overrides: tuple[str, ...], until: s
     if json_:
         as_json(_plan_json(made))
         return DONE
-    rows = [
-        (name, node.node.stage.uses, node.node.pool, node.n_shards, len(node.pending), _why(node.reasons))
-        for name, node in made.nodes.items()
-    ]
-    table(("node", "stage", "pool", "shards", "to run", "why"), rows)
+    table(("node", "stage", "pool", "device", "shards", "to run", "why"), map(_row, made.nodes.values()))
+    told = fallen(node.node for node in made.nodes.values())
+    if told:
+        click.echo(told)
     hours = sum(catalogue.duration_s for catalogue in made.catalogues.values()) / 3600
     click.echo(
         f"{made.n_pending} of {made.n_tasks} tasks to run; {made.n_utterances} utterances, {hours:.2f} h of audio"
@@ -120,6 +120,12 @@ def plan(pipeline: Path, store: str | None, overrides: tuple[str, ...], until: s
     for note in (node.note for node in made.nodes.values() if node.note):
         click.echo(note)
     return DONE
+
+
+def _row(plan: NodePlan) -> tuple[str | int, ...]:
+    node = plan.node
+    where = (str(node.route), device(node.stage))
+    return node.name, node.stage.uses, *where, plan.n_shards, len(plan.pending), _why(plan.reasons)
 
 
 def _why(reasons: object) -> str:
@@ -139,7 +145,9 @@ def _plan_json(made: Plan) -> dict[str, object]:
                 "node": name,
                 "stage": node.node.stage.uses,
                 "key": node.node.key,
-                "pool": node.node.pool,
+                "pool": node.node.route.pool,
+                "pool_asked": node.node.route.asked,
+                "device": device(node.node.stage),
                 "shards": node.n_shards,
                 "run": len(node.pending),
                 "reasons": dict(node.reasons),

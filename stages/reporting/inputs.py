@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 TRACE_COLUMNS = ("utterance_id", "node", "iteration", "scm_db")
 QUARANTINE_COLUMNS = ("utterance_id", "node", "stage", "reason", "detail")
 TRAINING_COLUMNS = ("series", "loss", "step", "value")
-THROUGHPUT_COLUMNS = ("node", "shards", "utterances", "audio_s", "compute_s")
+THROUGHPUT_COLUMNS = (
+    "node", "shards", "utterances", "audio_s", "compute_s", "wall_s", "busy_s", "pool", "device",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +65,7 @@ def _no_quarantine() -> pd.DataFrame:
 
 
 def _no_throughput() -> pd.DataFrame:
-    whole, real = ("shards", "utterances"), ("audio_s", "compute_s")
+    whole, real = ("shards", "utterances"), ("audio_s", "compute_s", "wall_s", "busy_s")
     return _empty(THROUGHPUT_COLUMNS).astype(dict.fromkeys(whole, "int64") | dict.fromkeys(real, "float64"))
 
 
@@ -81,7 +83,9 @@ class Tables:
     quarantine : DataFrame
         ``utterance_id, node, stage, reason, detail``; may be empty.
     throughput : DataFrame
-        ``node, shards, utterances, audio_s, compute_s``; may be empty.
+        ``node, shards, utterances, audio_s, compute_s, wall_s, busy_s, pool, device``; may be empty. `compute_s` is the
+        time inside the stage, added over tasks; `wall_s` that of workers with a task under way, reading and writing
+        included, added over workers; `busy_s` that of the device at work, NaN where the stage does not measure it.
     training : DataFrame
         ``series, loss, step, value`` of a training: a curve per loss and series; may be empty.
     made : sequence of Made
