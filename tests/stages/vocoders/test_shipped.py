@@ -43,7 +43,6 @@ def test_it_beats_griffin_lim_on_speakers_it_never_heard(real_data: Path) -> Non
             Pair(reference=y[: made.size], reference_sr=sr, estimate=x, estimate_sr=sr, spec=voc.spec)
             for x in (made, griffin_lim)
         ]
-        found.append([[measure(name, pair, 60.0).value for name in ("estoi", "lsd")] for pair in pairs])
-    (estoi, lsd), (estoi_gl, lsd_gl) = np.mean(found, axis=0)
-    assert estoi > estoi_gl
-    assert lsd < lsd_gl
+        found.append([measure("estoi", pair, 60.0).value for pair in pairs])
+    mine, griffin_lims = np.mean(found, axis=0)
+    assert mine > griffin_lims + 0.01
