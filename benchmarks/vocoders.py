@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+import melmill
 from benchmarks.figure import Figure, table
 from benchmarks.precision import item
 from melmill.stages.dsp.presets import preset
@@ -41,8 +42,7 @@ from melmill.stages.vocoders.periodic import Snake
 from melmill.stages.vocoders.sizes import Sizes
 from melmill.stages.vocoders.univnet import UnivNet
 from melmill.stages.vocoders.vocoding import Vocoding
-from melmill.stages.vocoders.vocos import Vocos
-from melmill.stages.vocoders.vocos import _Sizes as VocosSizes
+from melmill.stages.vocoders.vocos import Vocos, VocosSizes
 from melmill.stages.vocoders.waveglow import WaveGlow
 from melmill.stages.vocoders.waveglow_sizes import WaveGlowSizes
 from melmill.stages.vocoders.wavegrad import WaveGrad
@@ -116,6 +116,7 @@ FAMILIES: Mapping[str, Callable[[], Vocoder]] = {
     "waveglow": lambda: WaveGlow(_GLOW, preset("waveglow"), 1.0),
     "wavegrad, 6 steps": _wavegrad,
     "diffwave, 6 steps": _diffwave,
+    "melmill-16k, its own weights": lambda: melmill.load_vocoder("melmill-16k").model,
     _SAMPLE_BY_SAMPLE: _wavenet,
 }
 
