@@ -22,7 +22,7 @@ from melmill.flows.pools import fallen
 from melmill.flows.products import describe, source
 from melmill.flows.progress import Progress
 from melmill.flows.report_job import Ancestor, ReportJob
-from melmill.flows.trained import PAGE, TRAINED
+from melmill.flows.trained import trained_page
 from melmill.flows.training_job import TrainingJob
 from melmill.stages.aggregate import Aggregate
 from melmill.stages.stage import Scores, TrainingStage
@@ -273,11 +273,9 @@ def _pages(plan: Plan, store: Store) -> tuple[list[str], list[str]]:
     for node in (node_plan.node for node_plan in plan.nodes.values() if node_plan.node.is_whole):
         name = plan.record_name(node, REPORT)
         folder = store.product(node.folder, node.key)
-        if folder.record(name) is None:
-            continue
         if node.trains:
-            trainings.append(f"{folder.location.url}/{TRAINED}/{PAGE}")
-        else:
+            trainings += trained_page(folder)
+        elif folder.record(name) is not None:
             reports.append(f"{folder.location.url}/report/{name}/index.html")
     return reports, trainings
 

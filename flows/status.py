@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from melmill.flows.trained import PAGE, TRAINED
+from melmill.flows.trained import trained_page
+from melmill.flows.training_place import TrainingFolder
 from melmill.stages.stage import WHOLE_KINDS, Kind
 from melmill.storage.errors import StoreError
 from melmill.storage.location import Location
@@ -25,6 +26,8 @@ class NodeState:
         Utterances that this node could not process.
     audio_s, compute_s : float
         Of what is done, s.
+    note : str
+        What a training that is not done said last, and when; empty elsewhere.
     """
 
     node: str
@@ -34,6 +37,7 @@ class NodeState:
     quarantined: int
     audio_s: float
     compute_s: float
+    note: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON."""
@@ -65,7 +69,13 @@ def _state(store: Store, name: str, entry: NodeEntry, shards: dict[tuple[str, st
         quarantined=sum(record.n_quarantined for record in records),
         audio_s=sum(record.duration_s for record in records),
         compute_s=sum(record.compute_s for record in records),
+        note=_said(store, name, entry) if entry.kind == Kind.VOCODER and not records else "",
     )
+
+
+def _said(store: Store, name: str, entry: NodeEntry) -> str:
+    log = TrainingFolder(store.product(entry.folder, entry.key).location, name).log
+    return log.decode().rstrip().rpartition("\n")[2]
 
 
 def latest_report(store: Store) -> Location | None:
@@ -83,10 +93,5 @@ def latest_report(store: Store) -> Location | None:
 
 def training_pages(store: Store) -> list[str]:
     """Return where the pages of the last run's trainings are, of those that are done."""
-    manifest = store.latest_manifest()
-    folders = [
-        store.product(entry.folder, entry.key)
-        for entry in (manifest.nodes.values() if manifest else ())
-        if entry.kind == Kind.VOCODER
-    ]
-    return [f"{folder.location.url}/{TRAINED}/{PAGE}" for folder in folders if folder.record(TRAINED)]
+    entries = [entry for entry in store.nodes.values() if entry.kind == Kind.VOCODER]
+    return [page for entry in entries for page in trained_page(store.product(entry.folder, entry.key))]

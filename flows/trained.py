@@ -15,7 +15,8 @@ TRAINED = "trained"
 # What a vocoder is loaded of, by role.
 ROLES = {"weights": "weights.pt", "config": "config.json"}
 
-PAGE = "index.html"
+# Of those that make one.
+_PAGE = "index.html"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +69,14 @@ class Trained:
     @property
     def _folder(self) -> ProductFolder:
         return Store.open(self.store).product(self.folder, self.key)
+
+
+def trained_page(product: ProductFolder) -> list[str]:
+    """Return where the page of a training is, as a list of one; empty where it is not done or made none."""
+    record = product.record(TRAINED)
+    if record is None or _path(_PAGE) not in record.files:
+        return []
+    return [f"{product.location.url}/{_path(_PAGE)}"]
 
 
 def _path(name: str) -> str:

@@ -11,7 +11,7 @@ from melmill.cluster.threads import threads_raised
 from melmill.flows.job import Source, facts_of
 from melmill.flows.pools import device
 from melmill.flows.receipt import Receipt
-from melmill.flows.trained import PAGE, ROLES, TRAINED
+from melmill.flows.trained import ROLES, TRAINED
 from melmill.flows.training_place import TrainingFolder
 from melmill.stages.errors import StageError
 from melmill.stages.stage import Mel, TrainingStage, Waveform
@@ -68,7 +68,7 @@ class TrainingJob:
         with threads_raised(self.stage.threads):
             files = self.stage.train(data, place, {port: source.product for port, source in self.ports.items()})
         compute_s = time.perf_counter() - clock_compute
-        missing = {*ROLES.values(), PAGE} - files.keys()
+        missing = set(ROLES.values()) - files.keys()
         if missing:
             raise StageError(f"stage {self.stage.uses!r} returned no {min(missing)} (it returned {sorted(files)})")
         duration_s = sum(utterance.duration_s for utterance in data.utterances)

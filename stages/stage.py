@@ -323,8 +323,8 @@ class TrainingStage(Stage, Protocol):
     def train(self, data: TrainingData, place: TrainingPlace, inputs: Mapping[str, Product]) -> Mapping[str, bytes]:
         """Learn from `data`, going on from what `place` holds; return files by name.
 
-        Those of a `TrainedVocoder` are ``weights.pt``, ``config.json`` and ``index.html``, the page of the training,
-        and what goes with them. Ended at any moment and begun again, it returns the same bytes as undisturbed.
+        Those of a `TrainedVocoder` are ``weights.pt``, ``config.json`` and what goes with them, such as the training's
+        page, ``index.html``. Ended at any moment and begun again, it returns the same bytes as undisturbed.
         """
         ...
 

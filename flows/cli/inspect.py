@@ -44,6 +44,9 @@ def status(store: str, json_: bool) -> int:
         for state in states
     ]
     table(("node", "stage", "shards done", "quarantined", "compute", "x real time"), rows)
+    for state in states:
+        if state.note:
+            click.echo(f"{state.node}: {state.note}")
     return DONE
 
 

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import signal
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,24 +15,12 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from melmill.stages.errors import ContractError
 from melmill.stages.stage import Input, Kind, Mel, Product, TrainedVocoder, TrainingData, TrainingPlace
-from tests.stages.vocoders.test_hifigan import CONFIG, shapes
-from tests.stages.vocoders.tiny import saved, tensors
 
-SMALL: dict[str, Any] = CONFIG | {
-    "upsample_rates": [8, 8],
-    "upsample_kernel_sizes": [16, 16],
-    "num_mels": 20,
-    "n_fft": 256,
-    "win_size": 256,
-    "hop_size": 64,
-    "sampling_rate": 16000,
-}
-SEGMENT_FRAMES, BATCH_SIZE, SAVED_EVERY = 24, 4, 5
+N_MELS, SEGMENT_FRAMES, BATCH_SIZE, SAVED_EVERY = 20, 24, 4, 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,15 +59,16 @@ class Learner:
     def produces(self, inputs: Mapping[str, Sequence[Product]]) -> TrainedVocoder:
         """Return the vocoder of the mel that comes in."""
         made = inputs["from"][0]
-        if not isinstance(made, Mel) or made.spec.n_mels != SMALL["num_mels"]:
-            raise ContractError(f"'from' must be a mel of {SMALL['num_mels']} bands, got {made!r}")
+        if not isinstance(made, Mel) or made.spec.n_mels != N_MELS:
+            raise ContractError(f"'from' must be a mel of {N_MELS} bands, got {made!r}")
         return TrainedVocoder(family="hifigan", spec=made.spec)
 
     def train(self, data: TrainingData, place: TrainingPlace, inputs: Mapping[str, Product]) -> Mapping[str, bytes]:
         """Learn, and bake what was learnt into the last layer's bias."""
         del inputs
-        if self.marks:
-            Path(self.marks, f"threads-{os.environ['OMP_NUM_THREADS']}-{torch.get_num_threads()}").touch()
+        if self.marks and "torch" in sys.modules:
+            n_threads = sys.modules["torch"].get_num_threads()
+            Path(self.marks, f"threads-{os.environ['OMP_NUM_THREADS']}-{n_threads}").touch()
         state = place.load()
         # Of 20 bands and of the audio; then the steps that were done.
         learnt: NDArray[np.float64] = np.zeros(22) if state is None else np.load(io.BytesIO(state))
@@ -109,6 +99,13 @@ class Learner:
             os.kill(os.getpid(), signal.SIGKILL)
 
     def _files(self, learnt: NDArray[np.float64], ids: Sequence[str]) -> Mapping[str, bytes]:
+        # Here, so that workers that die before need not import torch each time.
+        import torch
+
+        from tests.flows.test_vocoders import SMALL
+        from tests.stages.vocoders.test_hifigan import shapes
+        from tests.stages.vocoders.tiny import saved, tensors
+
         weights = tensors(shapes(SMALL), self.seed)
         weights["conv_post.bias"] = torch.full_like(weights["conv_post.bias"], float(learnt[-2]))
         return {

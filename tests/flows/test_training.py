@@ -16,11 +16,16 @@ import pytest
 
 import melmill
 from melmill.flows.errors import PipelineError
+from melmill.flows.export_vocoder import export_vocoder
 from melmill.flows.plan import Plan, make_plan
 from melmill.flows.run import Summary, run
 from melmill.flows.spec import load
+from melmill.flows.status import node_states, training_pages
 from melmill.stages import registry
 from melmill.stages.vocoders.errors import VocoderError
+from melmill.storage.errors import StoreError
+from melmill.storage.store import Store
+from melmill.storage.verify import repair, verify
 from tests.flows.conftest import Project, add_chapter, flac, voice
 from tests.flows.test_faults import running, stored
 from tests.flows.test_vocoders import MEL
@@ -220,6 +225,9 @@ def test_an_ended_run_is_gone_on_with(
         assert client.exit_code(timeout_s=30) == exit_code, client.said
     assert words in client.said
     assert not list(project.store.glob("tuned/*/records/*"))
+    states = {state.node: state for state in node_states(Store.open(str(project.store)))}
+    assert (states["tuned"].shards, states["tuned"].done) == (1, 0)
+    assert " step " in states["tuned"].note
     done(project)
     assert results(project) == undisturbed
     noted = [line.partition(":")[0] for line in log(project)]
@@ -317,40 +325,46 @@ def test_damage_is_found_and_trained_anew(finished: Project, undisturbed: dict[s
     data = bytearray(weights.read_bytes())
     data[len(data) // 2] ^= 1
     weights.write_bytes(data)
-    found = finished.melmill("verify", str(finished.store))
-    assert found.returncode == 1
-    assert "trained/weights.pt" in found.stdout
+    store = Store.open(str(finished.store))
+    damages = verify(store)
+    assert [(damage.node, damage.record, damage.file) for damage in damages] == [
+        ("tuned", "trained", "trained/weights.pt")
+    ]
     # What needs it does not compute with it.
     failed = finished.melmill("run", str(finished.pipeline), "--executor", "serial", "--set", "voc.seed=1")
     assert failed.returncode == 1
     assert "DamagedData: node 'tuned', record 'trained', file" in failed.stderr
-    assert finished.melmill("repair", str(finished.store)).returncode == 0
+    repair(store, damages)
     assert done(finished).tasks.run == 1
     assert {name: digest for name, digest in results(finished).items() if name in undisturbed} == undisturbed
 
 
-def test_commands_know_a_training(finished: Project) -> None:
-    out = finished.folder / "out"
-    exported = finished.melmill("export", str(finished.store), "tuned", str(out))
-    assert exported.returncode == 0, exported.stderr
+def test_a_trained_vocoder_is_passed_on_as_a_folder(finished: Project) -> None:
+    out, store = finished.folder / "out", Store.open(str(finished.store))
+    exported = finished.melmill("export", str(finished.store), "tuned", str(out), "--json")
+    assert json.loads(exported.stdout)["written"] == 4, exported.stderr
     assert sorted(path.name for path in out.iterdir()) == ["README.md", "config.json", "index.html", "weights.pt"]
-    M = melmill.open(str(finished.store))["mel"]["11-1-0000"]
-    y = melmill.load_vocoder(out)(M)
-    np.testing.assert_array_equal(y, melmill.load_vocoder(out / "weights.pt")(M))
-    again = finished.melmill("export", str(finished.store), "tuned", str(out), "--json")
-    assert json.loads(again.stdout)["kept"] == 4
+    M = store["mel"]["11-1-0000"]
+    np.testing.assert_array_equal(melmill.load_vocoder(out)(M), melmill.load_vocoder(out / "weights.pt")(M))
+    assert export_vocoder(store, "tuned", str(out)).kept == 4
     (out / "config.json").write_text("{}")
-    refused = finished.melmill("export", str(finished.store), "tuned", str(out))
-    assert refused.returncode == 2
-    assert "config.json holds something else" in refused.stderr
-    assert "--bits" in finished.melmill("export", str(finished.store), "tuned", str(out), "--bits", "16").stderr
+    with pytest.raises(PipelineError, match=r"config\.json holds something else than 'tuned' made"):
+        export_vocoder(store, "tuned", str(out))
+    with pytest.raises(PipelineError, match="is in the store"):
+        export_vocoder(store, "tuned", str(finished.store / "out"))
+    wrong = finished.melmill("export", str(finished.store), "tuned", str(out), "--bits", "16")
+    assert wrong.returncode == 2
+    assert "node 'tuned' makes a vocoder: leave --format, --bits and --utterances out" in wrong.stderr
     with pytest.raises(VocoderError, match="is a folder: name the weights in it"):
         melmill.load_vocoder(finished.root)
-    states = json.loads(finished.melmill("status", str(finished.store), "--json").stdout)["nodes"]
-    state = next(state for state in states if state["node"] == "tuned")
-    assert (state["shards"], state["done"]) == (1, 1)
-    shown = finished.melmill("report", str(finished.store)).stdout
-    assert "training: " in shown
-    assert "/trained/index.html" in shown
-    with pytest.raises(Exception, match="'tuned' makes vocoder"):
-        melmill.open(str(finished.store))["tuned"]
+    with pytest.raises(StoreError, match="node 'tuned' makes vocoder: it has no arrays"):
+        store["tuned"]
+
+
+def test_status_and_report_show_a_training(finished: Project) -> None:
+    store = Store.open(str(finished.store))
+    state = next(state for state in node_states(store) if state.node == "tuned")
+    assert (state.shards, state.done, state.note) == (1, 1, "")
+    shown = finished.melmill("report", str(finished.store))
+    assert f"training: {training_pages(store)[0]}" in shown.stdout
+    assert "/report/" in shown.stdout
