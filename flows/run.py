@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -105,12 +105,14 @@ def run(plan: Plan, executor: Literal["dask", "serial"] = "dask", *, partial: bo
     store = Store.create(plan.pipeline.store, plan.pipeline.name)
     run_id = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
     nodes = {name: node_plan.node for name, node_plan in plan.nodes.items()}
+    _pack(store, nodes.values())
     if plan.n_pending:
         _prepare(plan, store, nodes)
     _publish(plan, store, nodes, run_id, partial)
     frontier = None
     if plan.n_pending:
         frontier = _execute(plan, nodes, executor)
+        _pack(store, nodes.values())
     n_failed = len(frontier.failed) + len(frontier.blocked) if frontier else 0
     reports, trainings = _pages(plan, store)
     return Summary(
@@ -129,6 +131,13 @@ def run(plan: Plan, executor: Literal["dask", "serial"] = "dask", *, partial: bo
         reports=tuple(reports),
         trainings=tuple(trainings),
     )
+
+
+def _pack(store: Store, nodes: Iterable[Node]) -> None:
+    """Let the next look at the records take few requests, where each takes long."""
+    for node in nodes:
+        if not isinstance(node.product, Report):
+            store.product(node.folder, node.key).pack()
 
 
 def _prepare(plan: Plan, store: Store, nodes: Mapping[str, Node]) -> None:
@@ -261,9 +270,8 @@ def _n_quarantined(plan: Plan, store: Store) -> int:
         if not node.is_whole:
             folder = store.product(node.folder, node.key)
             new = {plan.record_name(node, shard) for shard in node_plan.pending}
-            records = folder.records(node_plan.quarantined | new)
-            table = folder.read_table("quarantine", [name for name, one in records.items() if one.n_quarantined])
-            found.update((node.corpora[0], utterance_id) for utterance_id in table["utterance_id"])
+            for record in folder.records(node_plan.quarantined | new).values():
+                found.update((node.corpora[0], utterance_id) for utterance_id in record.absent)
     return len(found)
 
 

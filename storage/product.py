@@ -66,8 +66,12 @@ class ProductFolder(RecordedFolder):
 
     def _n_slots(self, description: ProductDescription) -> int:
         try:
-            return array_slots(self.location.read(ARRAY_METADATA), description.slot_length)
-        except (FileNotFoundError, ValueError):
+            data = self.location.read(ARRAY_METADATA)
+        except FileNotFoundError:
+            return 0
+        try:
+            return array_slots(data, description.slot_length)
+        except ValueError:
             # Follows from the description, so that a damaged one is just written anew.
             return 0
 
@@ -76,9 +80,11 @@ class ProductFolder(RecordedFolder):
         """What the product is; raise StoreError where it was never prepared, DamagedData."""
         place = f"{self.location.url}/{DESCRIPTION}"
         try:
-            return ProductDescription.from_json(self.location.read(DESCRIPTION))
+            data = self.location.read(DESCRIPTION)
         except FileNotFoundError as error:
             raise StoreError(f"{place} does not exist: there is no such product. Run the pipeline first.") from error
+        try:
+            return ProductDescription.from_json(data)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise damaged(place, f"can't be parsed ({error})") from error
 

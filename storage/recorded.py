@@ -11,7 +11,10 @@ from typing import TypeVar
 
 from melmill.storage.errors import AlreadyThere, StoreError, damaged
 from melmill.storage.location import Location
+from melmill.storage.packs import WORTH, Copy, Packs
 from melmill.storage.records import Record, StoredFile
+
+RECORDS = "records"
 
 # An object store answers in tens of milliseconds, whatever is asked.
 _REMOTE_READERS = 16
@@ -42,14 +45,49 @@ class RecordedFolder:
             return None
 
     def records(self, names: Collection[str] | None = None) -> dict[str, Record]:
-        """Return the records that there are, all or those called `names`, by name and in order."""
-        names = self.record_names() if names is None else sorted(names)
+        """Return the records that there are, all or those called `names`, by name and in order.
+
+        On an object store many records take a request a thousand and one for each that is in no pack.
+        """
+        if self.location.is_remote and (names is None or len(names) > _REMOTE_READERS):
+            found = self._listed_records()
+            return found if names is None else {name: found[name] for name in sorted(names) if name in found}
+        return self._read_records(self.record_names() if names is None else sorted(names))
+
+    def _read_records(self, names: Collection[str]) -> dict[str, Record]:
         records = zip(names, self.each(self.record, names), strict=True)
         return {name: record for name, record in records if record is not None}
 
+    def _listed_records(self) -> dict[str, Record]:
+        packs = self._packs()
+        if not packs.names:
+            return self._read_records(self.record_names())
+        read = self._read_records(packs.missing)
+        found = {name: read.get(name) or packs.record(name) for name in packs.names}
+        return {name: record for name, record in found.items() if record is not None}
+
+    def _packs(self) -> Packs:
+        folder = self.location / RECORDS
+        return Packs(folder, folder.tags())
+
+    def pack(self) -> None:
+        """Copy records that are in no pack into one; nothing happens but on object stores."""
+        packs = self._packs()
+        if len(packs.missing) < WORTH:
+            return
+        read = self.each(self._copy, packs.missing)
+        packs.add({name: copy for name, copy in zip(packs.missing, read, strict=True) if copy is not None})
+
+    def _copy(self, name: str) -> Copy | None:
+        try:
+            data, tag = self.location.read_tagged(record_file(name))
+        except FileNotFoundError:
+            return None
+        return Copy(tag, data) if tag is not None and Record.from_json(data) is not None else None
+
     def record_names(self) -> list[str]:
         """Return the names of all record files, whatever they hold, in order."""
-        files = (self.location / "records").sizes()
+        files = (self.location / RECORDS).sizes()
         return sorted(name.removesuffix(".json") for name in files if name.endswith(".json"))
 
     def done(self, name: str) -> Record:
@@ -176,7 +214,7 @@ class RecordedFolder:
 
 def record_file(name: str) -> str:
     """Return the file of a record, relative to its folder."""
-    return f"records/{name}.json"
+    return f"{RECORDS}/{name}.json"
 
 
 def _size_problem(record: Record, sizes: Mapping[str, int | None]) -> str | None:

@@ -24,6 +24,7 @@ OWNERS = {
     "zarr": ("storage",),
     "pyarrow": ("storage",),
     "fsspec": ("storage",),
+    "obstore": ("storage",),
     "dask": ("cluster",),
     "click": ("flows",),
     "rich": ("flows",),
