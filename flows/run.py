@@ -136,7 +136,7 @@ def run(plan: Plan, executor: Literal["dask", "serial"] = "dask", *, partial: bo
 def _pack(store: Store, nodes: Iterable[Node]) -> None:
     """Let the next look at the records take few requests, where each takes long."""
     for node in nodes:
-        if not isinstance(node.product, Report):
+        if not node.is_whole:
             store.product(node.folder, node.key).pack()
 
 
