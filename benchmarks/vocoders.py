@@ -170,7 +170,7 @@ def through_the_stage(voc: LoadedVocoder, M: NDArray[np.float32], n_batch: int) 
     context = voc.model.context if isinstance(voc.model, WaveNet) else 0
     bare, n_samples = M[:, context : M.shape[1] - context], voc.model.n_samples(M.shape[1])
     items = [item(place, bare, n_samples, voc.spec.sr) for place in range(BATCHES * n_batch)]
-    stage = Vocoding(voc=voc, padded=voc.device != "cpu")
+    stage = Vocoding(voc=voc, batched=voc.device != "cpu")
     started = time.perf_counter()
     outcomes = stage.process(items, {"from": Mel(spec=voc.spec)}, Waveform(sr=voc.spec.sr))
     wall_s = time.perf_counter() - started

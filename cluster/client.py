@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from melmill.cluster.gpus import gpu_environment
 from melmill.cluster.spec import ClusterError, ClusterSpec, Pool
 from melmill.cluster.threads import thread_environment
 
@@ -111,7 +112,7 @@ def _local(spec: ClusterSpec) -> Iterator[Client]:
                 "nthreads": pool.threads,
                 "memory_limit": pool.memory or "auto",
                 "resources": {f"pool-{name}": pool.threads, **pool.resources},
-                "env": thread_environment(1),
+                "env": {**thread_environment(1), **gpu_environment(name, index)},
                 "name": f"{name}-{index}",
                 "preload": ["melmill.cluster.worker_setup"],
                 "dashboard": False,

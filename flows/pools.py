@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from melmill.cluster.gpus import GPU_POOL
 from melmill.flows.convert import convert, field_types
 from melmill.flows.errors import PipelineError
 from melmill.flows.located import Located
@@ -15,7 +16,7 @@ from melmill.stages.stage import Stage
 if TYPE_CHECKING:
     from melmill.flows.graph import Node
 
-CPU, GPU = "cpu", "gpu"
+CPU, GPU = "cpu", GPU_POOL
 # Is no pool: GPU workers where there are some, otherwise CPU workers.
 ANY = "any"
 
@@ -52,9 +53,11 @@ def route(name: str, value: Located | None, where: str, pools: Collection[str]) 
         raise PipelineError("the cluster calls a pool 'any', which nodes say for 'gpu or else cpu': rename it", where)
     pool = asked if asked != ANY else GPU if GPU in pools else CPU
     if pool not in pools:
+        # One task of a GPU worker computes while another reads or writes.
+        size, other = ("{workers: 1, threads: 2}", f", or say pool: {ANY}") if pool == GPU else ("{workers: 1}", "")
         raise PipelineError(
             f"node {name!r} runs in pool {asked!r}, but the cluster has only {', '.join(sorted(pools))}: "
-            f"add {pool}: {{workers: 1}} under cluster: pools:" + (", or say pool: any" if pool == GPU else ""),
+            f"add {pool}: {size} under cluster: pools:{other}",
             where,
         )
     return Route(pool=pool, asked=asked)

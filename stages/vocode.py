@@ -221,7 +221,7 @@ class Vocoder:
             dtype=self.dtype,
             precision=self.precision,
             allow_lossy=self.allow_lossy,
-            padded=self.device != "cpu",
+            batched=self.device != "cpu",
         )
 
     def _settings(self, device: str = "cpu", compiled: Precision | None = None) -> Settings:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -18,6 +19,8 @@ from melmill.stages.vocoders.family import Checkpoint, Noise, Vocoder
 from melmill.stages.vocoders.passage import Launched, Staged, stage, started, to_host
 from melmill.stages.vocoders.registry import family as find_family
 from melmill.stages.vocoders.registry import recognise
+
+_HOST_THREADS = 8
 
 
 def load(checkpoint: Checkpoint, family: str | None = None, device: str = "cpu") -> LoadedVocoder:
@@ -126,7 +129,11 @@ class LoadedVocoder:
     def staged(self, mels: Sequence[NDArray[Any]], seeds: Sequence[int]) -> Staged:
         """Return a padded batch, checked, with its noise, in the host's memory: the first of three steps."""
         checked = [self._checked(M) for M in mels]
-        return self._staged(checked, [self._drawn(mel, seed) for mel, seed in zip(checked, seeds, strict=True)])
+        if self.device == "cpu":
+            return self._staged(checked, [self._drawn(mel, seed) for mel, seed in zip(checked, seeds, strict=True)])
+        # A start that signal processing makes may take a core longer than the rest takes the device.
+        with ThreadPoolExecutor(_HOST_THREADS) as pool:
+            return self._staged(checked, list(pool.map(self._drawn, checked, seeds)))
 
     def part(self, staged: Staged, rows: Sequence[int]) -> Staged:
         """Return some of a batch, padded anew."""

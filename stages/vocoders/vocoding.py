@@ -56,8 +56,9 @@ class Vocoding:
         Of convolutions and products of matrices.
     allow_lossy : bool
         Convert mels even where something is lost.
-    padded : bool
-        Work on utterances of like length together, as a GPU needs; on the CPU padding would only cost.
+    batched : bool
+        Work as a GPU needs: on utterances of like length together, with threads of the host ahead of it and behind it.
+        On the CPU padding would only cost, and a task computes on one thread.
     """
 
     voc: LoadedVocoder
@@ -65,30 +66,25 @@ class Vocoding:
     dtype: Literal["float32", "int16"] = "float32"
     precision: Precision = "float32"
     allow_lossy: bool = False
-    padded: bool = False
+    batched: bool = False
 
     def process(self, items: Sequence[Item], inputs: Mapping[str, Product], product: Product) -> Sequence[Outcome]:
-        """Make the waveform of every mel: by itself or those of like length together, which the shard alone decides.
-
-        While the device is at work on a batch, the next is converted and the one before is finished.
-        """
+        """Make the waveform of every mel: by itself or those of like length together, which the shard alone decides."""
         del product
         made = inputs["from"]
         if not isinstance(made, Mel):
             raise ContractError(f"'from' must be a mel, got {made!r}")
-        found = overlapped(
-            [[items[place] for place in batch] for batch in self._batches(items)],
-            partial(self._prepared, spec=made.spec),
-            self._launched,
-            self._finished,
-            turn(torch.device(self.voc.device)),
-        )
+        prepare = partial(self._prepared, spec=made.spec)
+        if self.batched:
+            todo = [[items[place] for place in batch] for batch in self._batches(items)]
+            device = torch.device(self.voc.device)
+            found = overlapped(todo, prepare, self._launched, self._finished, turn(device))
+        else:
+            found = [self._finished(self._launched(prepare([item]))) for item in items]
         outcomes = {id(item): outcome for pairs in found for item, outcome in pairs}
         return [outcomes[id(item)] for item in items]
 
     def _batches(self, items: Sequence[Item]) -> list[list[int]]:
-        if not self.padded:
-            return [[place] for place in range(len(items))]
         sample_bytes = _SAMPLE_BYTES.get(self.voc.family, _USUAL_BYTES)
         most_frames = max(1, _BATCH_BYTES // (sample_bytes * self.voc.spec.hop_length))
         return batches([item.inputs["from"].shape[1] for item in items], most_frames)

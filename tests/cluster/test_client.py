@@ -10,6 +10,7 @@ import psutil
 import pytest
 
 from melmill.cluster.client import connected, pool_resources
+from melmill.cluster.gpus import gpu_environment
 from melmill.cluster.spec import ClusterError, ClusterSpec, Pool
 from melmill.cluster.threads import thread_environment
 
@@ -36,6 +37,21 @@ def test_a_running_cluster_is_asked_only_for_what_a_pool_declares() -> None:
     assert pool_resources("gpu", pool, ClusterSpec(pools={"gpu": pool})) == {"pool-gpu": 1}
 
 
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [(None, ["0", "1", "2"]), ("4,GPU-7", ["4", "GPU-7", ""]), ("", ["", "", ""])],
+)
+def test_workers_of_a_gpu_pool_see_a_gpu_each(
+    monkeypatch: pytest.MonkeyPatch, given: str | None, expected: list[str]
+) -> None:
+    if given is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
+    assert [gpu_environment("gpu", index)["CUDA_VISIBLE_DEVICES"] for index in range(3)] == expected
+    assert gpu_environment("cpu", 0) == {}
+
+
 def test_a_local_cluster_has_its_pools_one_thread_a_library_and_leaves_nothing_behind() -> None:
     spec = ClusterSpec(pools={"cpu": Pool(workers=1), "gpu": Pool(workers=1, threads=2, resources={"GPU": 1})})
     with connected(spec) as client:
@@ -47,10 +63,12 @@ def test_a_local_cluster_has_its_pools_one_thread_a_library_and_leaves_nothing_b
         pids = {}
         for name, pool in spec.pools.items():
             resources = pool_resources(name, pool, spec)
-            threads = client.submit(os.environ.get, "OMP_NUM_THREADS", resources=resources, pure=False)
+            threads = client.submit(os.getenv, "OMP_NUM_THREADS", resources=resources, pure=False)
             assert threads.result() == "1"
             pids[name] = client.submit(os.getpid, resources=resources, pure=False).result()
         assert len({os.getpid(), *pids.values()}) == 3
+        gpus = client.submit(os.getenv, "CUDA_VISIBLE_DEVICES", resources={"pool-gpu": 1}, pure=False)
+        assert gpus.result() == os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
     assert not any(psutil.pid_exists(pid) for pid in pids.values())
 
 

@@ -224,4 +224,6 @@ def test_without_a_compiler_the_run_ends(vocoded: Project) -> None:
 
 
 def test_a_pool_that_is_not_there_is_a_mistake(vocoded: Project) -> None:
-    assert "add gpu: {workers: 1} under cluster: pools:" in failure(vocoded, "voc.pool=gpu")
+    assert "add gpu: {workers: 1, threads: 2} under cluster: pools:, or say pool: any" in failure(
+        vocoded, "voc.pool=gpu"
+    )

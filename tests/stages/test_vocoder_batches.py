@@ -26,6 +26,7 @@ from tests.stages.vocoders import (
     test_exported,
     test_hifigan,
     test_melgan,
+    test_unfolded,
     test_univnet,
     test_vocos,
     test_waveglow,
@@ -58,6 +59,7 @@ TINY: Mapping[str, Callable[[], LoadedVocoder]] = {
     "vocos, center": lambda: load(checkpoint(test_vocos.state_of(), config=test_vocos.config_of("center"))),
     "vocos, same": lambda: load(checkpoint(test_vocos.state_of(), config=test_vocos.config_of("same"))),
     "melgan": lambda: test_melgan.made(test_melgan.DESCRIPT),
+    "unfolded": test_unfolded.vocoder,
     "univnet": lambda: test_univnet.made(test_univnet.TINY, config=test_univnet.TINY.config),
     "waveglow": lambda: test_waveglow.made(test_waveglow.TINY),
     "wavegrad": lambda: load(test_wavegrad.tiny()),
@@ -81,7 +83,7 @@ def items_of(voc: LoadedVocoder, frames: Sequence[int] = FRAMES) -> list[Item]:
 
 def run(voc: LoadedVocoder, items: Sequence[Item], *, padded: bool) -> list[Outcome]:
     product = Waveform(sr=voc.spec.sr)
-    return list(Vocoding(voc=voc, padded=padded).process(items, {"from": Mel(spec=voc.spec)}, product))
+    return list(Vocoding(voc=voc, batched=padded).process(items, {"from": Mel(spec=voc.spec)}, product))
 
 
 def on(voc: LoadedVocoder, device: str) -> LoadedVocoder:
@@ -205,8 +207,7 @@ class Watched:
         return self._n_samples(n_frames)
 
 
-@pytest.mark.parametrize("padded", [False, True])
-def test_the_next_batch_is_prepared_and_the_last_finished_while_one_is_computed(padded: bool) -> None:
+def test_the_next_batch_is_prepared_and_the_last_finished_while_one_is_computed() -> None:
     voc, frames, moments = hifigan(), [24, 16, 11, 7], Moments()
     items = items_of(voc, frames)
 
@@ -218,7 +219,7 @@ def test_the_next_batch_is_prepared_and_the_last_finished_while_one_is_computed(
             moments.wait(f"finished {frames[place - 1]}")
 
     Watched(voc, moments, others)
-    assert all(outcome.rejected is None for outcome in run(voc, items, padded=padded))
+    assert all(outcome.rejected is None for outcome in run(voc, items, padded=True))
 
 
 def test_tasks_of_a_process_take_turns_with_its_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
