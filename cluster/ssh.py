@@ -26,7 +26,7 @@ from melmill.cluster.pooled import PooledCluster
 from melmill.cluster.running import RunningCluster
 from melmill.cluster.settings import settings
 from melmill.cluster.spec import ClusterSpec
-from melmill.cluster.threads import thread_environment
+from melmill.cluster.threads import kernel_environment, thread_environment
 from melmill.cluster.workers import nanny_options
 
 CONNECT_TIMEOUT_S = 15
@@ -71,7 +71,7 @@ class _SshCluster(PooledCluster):
     def __init__(self, spec: ClusterSpec, ssh: Ssh, credentials: Credentials) -> None:
         common = {
             "settings": settings(spec),
-            "environment": thread_environment(1),
+            "environment": {**thread_environment(1), **kernel_environment()},
             "credentials": asdict(credentials),
         }
         members = {

@@ -7,7 +7,7 @@ from typing import Any
 
 from melmill.cluster.settings import ALLOCATOR, WORKER, as_environment
 from melmill.cluster.spec import ClusterSpec, Pool
-from melmill.cluster.threads import thread_environment
+from melmill.cluster.threads import kernel_environment, thread_environment
 
 PRELOAD = "melmill.cluster.worker_setup"
 
@@ -47,6 +47,7 @@ def worker_environment() -> dict[str, str]:
     """Return the environment of a worker that is started by ``dask worker``."""
     return {
         **thread_environment(1),
+        **kernel_environment(),
         **{name: str(value) for name, value in ALLOCATOR.items()},
         **as_environment(WORKER),
     }

@@ -12,15 +12,17 @@ from pathlib import Path
 
 import psutil
 import pytest
+from distributed import Client
 
 from melmill.cluster.blocks import Ssh, SshPool
 from melmill.cluster.client import connected
 from melmill.cluster.errors import ClusterError
 from melmill.cluster.spec import ClusterSpec, Pool
 from melmill.cluster.ssh import workers_by_host
+from tests.cluster.conftest import on
 from tests.cluster.processes import environment, needs, python, wait_until
 from tests.cluster.sshd import Keys, make_keys, sshd
-from tests.flows.conftest import PIPELINE, Project
+from tests.flows.conftest import Project
 
 HOSTS = "127.0.0.1"
 
@@ -48,6 +50,11 @@ def supervisors() -> set[int]:
     }
 
 
+def workers_there(client: Client) -> set[str]:
+    """Return the addresses of the workers that the scheduler knows."""
+    return set(client.scheduler_info(n_workers=-1)["workers"])
+
+
 def test_pools_are_spread_over_their_hosts() -> None:
     ssh = Ssh(hosts=("a", "b", "g"))
     pools = {"cpu": Pool(workers=5), "gpu": Pool(workers=2, resources={"GPU": 1}, ssh=SshPool(hosts=("g",)))}
@@ -64,10 +71,10 @@ def test_a_pipeline_over_ssh_makes_the_bytes_of_a_serial_run(
     project: Project, undisturbed: dict[str, str], ssh: Ssh
 ) -> None:
     block = (
-        f"cluster: {{{{type: ssh, ssh: {{{{hosts: [{HOSTS}], port: {ssh.port}, user: {ssh.user}, key: {ssh.key}, "
-        f"known_hosts: {ssh.known_hosts}, host: 127.0.0.1}}}}, pools: {{{{cpu: {{{{workers: 2}}}}}}}}}}}}"
+        f"{{type: ssh, ssh: {{hosts: [{HOSTS}], port: {ssh.port}, user: {ssh.user}, key: {ssh.key}, "
+        f"known_hosts: {ssh.known_hosts}, host: 127.0.0.1}}, pools: {{cpu: {{workers: 2}}}}}}"
     )
-    project.write(PIPELINE[: PIPELINE.index("cluster:")] + block)
+    project.write(on(block))
     answer = project.run()
     assert answer["tasks"]["failed"] == 0
     assert project.bytes() == undisturbed
@@ -93,13 +100,18 @@ def test_workers_are_as_declared_and_come_back(ssh: Ssh, monkeypatch: pytest.Mon
         threads = client.submit(os.getenv, "NUMBA_NUM_THREADS", resources={"pool-gpu": 1}, pure=False)
         assert threads.result() == "1"
         # a worker alone: its nanny starts another
+        before = workers_there(client)
         killed = client.submit(os.getpid, resources={"pool-gpu": 1}, pure=False).result()
         os.kill(killed, signal.SIGKILL)
-        assert client.submit(os.getpid, resources={"pool-gpu": 1}, pure=False, key="again").result() != killed
+        wait_until(lambda: len(before & workers_there(client)) == 1, "the killed worker is noticed")
+        wait_until(lambda: len(workers_there(client)) == 2, "another takes its place")
         # the whole host
         (supervisor,) = supervisors()
-        os.kill(supervisor, signal.SIGKILL)
-        wait_until(lambda: supervisors() - {supervisor}, "the host's workers are started again")
+        gone = workers_there(client)
+        for process in [psutil.Process(supervisor), *psutil.Process(supervisor).children(recursive=True)]:
+            process.kill()
+        wait_until(lambda: not gone & workers_there(client), "the lost host is noticed")
+        wait_until(lambda: len(workers_there(client)) == 2, "its workers are started again")
         assert client.submit(os.getpid, resources={"pool-cpu": 1}, pure=False, key="later").result() > 0
         assert any("host '127.0.0.1' is lost" in text for text in cluster.told())
     assert not supervisors()
