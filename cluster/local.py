@@ -10,6 +10,7 @@ from distributed import Client, Nanny, Scheduler, SpecCluster
 
 from melmill.cluster.credentials import Credentials
 from melmill.cluster.running import RunningCluster
+from melmill.cluster.settings import HTTP
 from melmill.cluster.spec import ClusterSpec
 from melmill.cluster.workers import nanny_options
 
@@ -26,7 +27,7 @@ def launch(spec: ClusterSpec, credentials: Credentials | None) -> Iterator[Runni
         for name, pool in spec.pools.items()
         for index in range(pool.workers)
     }
-    scheduler = {"cls": Scheduler, "options": {**common, "port": 0, "dashboard": False}}
+    scheduler = {"cls": Scheduler, "options": {**common, "port": 0, **HTTP}}
     with (
         SpecCluster(workers=workers, scheduler=scheduler, security=security, silence_logs=logging.CRITICAL) as cluster,
         Client(cluster, set_as_default=False, security=security) as client,

@@ -12,6 +12,7 @@ from distributed import Scheduler, SpecCluster
 
 from melmill.cluster.credentials import Credentials
 from melmill.cluster.errors import ClusterError
+from melmill.cluster.settings import HTTP
 
 # How often lost workers are looked for.
 TEND_EVERY_S = 10.0
@@ -52,7 +53,7 @@ class PooledCluster(SpecCluster):  # type: ignore[misc]
         try:
             super().__init__(
                 workers=dict(members),
-                scheduler={"cls": Scheduler, "options": {**listening, "dashboard": False}},
+                scheduler={"cls": Scheduler, "options": {**listening, **HTTP}},
                 security=security,
                 silence_logs=logging.CRITICAL,
             )

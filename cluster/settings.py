@@ -15,6 +15,9 @@ ALLOWED_FAILURES = "distributed.scheduler.allowed-failures"
 # next.
 ALLOCATOR = {"MALLOC_TRIM_THRESHOLD_": 256 * _MIB, "MALLOC_MMAP_THRESHOLD_": 32 * _MIB}
 
+# Dask's small HTTP servers, of metrics and health, know nothing of certificates: they listen on loopback alone.
+HTTP: dict[str, Any] = {"dashboard": False, "dashboard_address": "127.0.0.1:0"}
+
 # A killed worker is replaced, and each death is told at once: the executor has its own count of attempts.
 SCHEDULER = {
     ALLOWED_FAILURES: 0,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from melmill.cluster.settings import ALLOCATOR, WORKER, as_environment
+from melmill.cluster.settings import ALLOCATOR, HTTP, WORKER, as_environment
 from melmill.cluster.spec import ClusterSpec, Pool
 from melmill.cluster.threads import kernel_environment, thread_environment
 
@@ -32,7 +32,7 @@ def nanny_options(name: str, index: int, pool: Pool) -> dict[str, Any]:
         "env": thread_environment(1),
         "name": f"{name}-{index}",
         "preload": [PRELOAD],
-        "dashboard": False,
+        **HTTP,
         "silence_logs": logging.CRITICAL,
     }
 
@@ -40,7 +40,15 @@ def nanny_options(name: str, index: int, pool: Pool) -> dict[str, Any]:
 def worker_arguments(name: str, pool: Pool) -> list[str]:
     """Return what follows ``dask worker ADDRESS`` for a pool's worker, besides its name, threads and memory."""
     resources = ",".join(f"{resource}={amount:g}" for resource, amount in _resources(name, pool).items())
-    return ["--resources", resources, "--preload", PRELOAD, "--no-dashboard"]
+    return [
+        "--resources",
+        resources,
+        "--preload",
+        PRELOAD,
+        "--no-dashboard",
+        "--dashboard-address",
+        HTTP["dashboard_address"],
+    ]
 
 
 def worker_environment() -> dict[str, str]:

@@ -37,6 +37,13 @@ def test_a_running_cluster_is_asked_only_for_what_a_pool_declares() -> None:
     assert pool_resources("gpu", pool, ClusterSpec(pools={"gpu": pool})) == {"pool-gpu": 1}
 
 
+def listening() -> set[str]:
+    """Return the addresses at which this process and those that it started listen."""
+    here = psutil.Process()
+    connections = [one for process in (here, *here.children(recursive=True)) for one in process.net_connections("inet")]
+    return {one.laddr.ip for one in connections if one.status == psutil.CONN_LISTEN}
+
+
 def test_a_local_cluster_has_its_pools_one_thread_a_library_and_leaves_nothing_behind() -> None:
     spec = ClusterSpec(pools={"cpu": Pool(workers=1), "gpu": Pool(workers=1, threads=2, resources={"GPU": 1})})
     with connected(spec) as cluster:
@@ -49,10 +56,11 @@ def test_a_local_cluster_has_its_pools_one_thread_a_library_and_leaves_nothing_b
         pids = {}
         for name, pool in spec.pools.items():
             resources = pool_resources(name, pool, spec)
-            threads = client.submit(os.environ.get, "OMP_NUM_THREADS", resources=resources, pure=False)
+            threads = client.submit(os.getenv, "OMP_NUM_THREADS", resources=resources, pure=False)
             assert threads.result() == "1"
             pids[name] = client.submit(os.getpid, resources=resources, pure=False).result()
         assert len({os.getpid(), *pids.values()}) == 3
+        assert listening() == {"127.0.0.1"}
     assert not any(psutil.pid_exists(pid) for pid in pids.values())
 
 

@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -61,8 +62,8 @@ def test_a_job_script_says_what_was_declared(tmp_path: Path) -> None:
     )
     block = Slurm(log_folder=f"{tmp_path}/it's", prologue=("module load cuda",), python="/opt/my python")
     tls = Tls(ca="/tls/ca.pem", cert="/tls/cert.pem", key="/tls/key.pem")
-    job = SLURMJob("tls://10.0.0.1:8786", name="gpu-0", **job_options("gpu", pool, block, tls))
-    script = job.job_script()
+    job: Any = SLURMJob
+    script: str = job("tls://10.0.0.1:8786", name="gpu-0", **job_options("gpu", pool, block, tls)).job_script()
     for line in (
         "#SBATCH -J melmill-gpu",
         "#SBATCH -p gpu",
