@@ -7,6 +7,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -42,12 +43,13 @@ def ssh(keys: Keys) -> Iterator[Ssh]:
 
 
 def supervisors() -> set[int]:
-    """Return the processes that hold a host's workers."""
-    return {
-        process.pid
-        for process in psutil.process_iter(["cmdline"])
-        if "melmill.cluster.host" in (process.info["cmdline"] or ())
-    }
+    """Return the processes that hold a host's workers, started by SSH servers of this test."""
+    found = set()
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            if "melmill.cluster.host" in process.cmdline():
+                found.add(process.pid)
+    return found
 
 
 def workers_there(client: Client) -> set[str]:
