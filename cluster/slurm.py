@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import shlex
 import signal
 import sys
-import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -22,6 +20,7 @@ from melmill.cluster.credentials import Credentials
 from melmill.cluster.errors import ClusterError
 from melmill.cluster.pooled import PooledCluster
 from melmill.cluster.running import RunningCluster
+from melmill.cluster.scaling import Idle, wanted_workers
 from melmill.cluster.spec import ClusterSpec, Pool
 from melmill.cluster.workers import worker_arguments, worker_environment
 
@@ -33,9 +32,6 @@ signal.signal(signal.SIGINT, _signals)
 
 # Jobs of a pool that may end in a row before any of their workers was seen.
 MAX_BARREN = 3
-
-# For how long a worker beyond what is needed is kept.
-IDLE_S = 60.0
 
 # A worker that never sees the scheduler gives its job back.
 DEATH_TIMEOUT_S = 120
@@ -79,11 +75,6 @@ class _Adaptive(RunningCluster):
         self.cluster.tasks = dict(tasks)
 
 
-def wanted_workers(pool: Pool, tasks: int) -> int:
-    """Return how many workers a pool of a growing and shrinking cluster should have for so many unfinished tasks."""
-    return max(pool.fewest, min(pool.workers, math.ceil(tasks / pool.threads)))
-
-
 class _SlurmCluster(PooledCluster):
     def __init__(self, spec: ClusterSpec, slurm: Slurm, tls: Tls, credentials: Credentials) -> None:
         self.spec = spec
@@ -91,7 +82,7 @@ class _SlurmCluster(PooledCluster):
         self._options = {name: job_options(name, pool, slurm, tls) for name, pool in spec.pools.items()}
         self._barren: Counter[str] = Counter()
         self._seen: set[str] = set()
-        self._idle_since: dict[str, float] = {}
+        self._idle: dict[str, Idle] = {name: Idle() for name in spec.pools}
         members = {
             f"{name}-{index}": self._member(name) for name, pool in spec.pools.items() for index in range(pool.fewest)
         }
@@ -128,6 +119,7 @@ class _SlurmCluster(PooledCluster):
         self.scheduler.no_workers_timeout = 1.0
 
     def adjust(self) -> None:
+        busy = {name for name, worker in self._workers_by_name().items() if worker.processing}
         for name, pool in self.spec.pools.items():
             if self._barren[name] >= MAX_BARREN:
                 continue
@@ -136,19 +128,9 @@ class _SlurmCluster(PooledCluster):
             missing = wanted_workers(pool, self.tasks.get(name, 0)) - len(there)
             for job in [job for job in jobs if job not in self.worker_spec][: max(0, missing)]:
                 self.worker_spec[job] = self._member(name)
-            for job in self._long_idle(there)[: max(0, -missing)]:
+            # Those that still wait in the queue have nothing to do either.
+            for job in self._idle[name].long(there, busy)[: max(0, -missing)]:
                 del self.worker_spec[job]
-
-    def _long_idle(self, jobs: list[str]) -> list[str]:
-        """Return those whose worker has had nothing to do for a while, or that still wait in the queue."""
-        now, observed = time.monotonic(), self._workers_by_name()
-        for job in jobs:
-            worker = observed.get(job)
-            if worker is not None and worker.processing:
-                self._idle_since.pop(job, None)
-            else:
-                self._idle_since.setdefault(job, now)
-        return [job for job in reversed(jobs) if now - self._idle_since.get(job, now) >= IDLE_S]
 
     def _workers_by_name(self) -> dict[str, Any]:
         return {worker.name: worker for worker in self.scheduler.workers.values()}

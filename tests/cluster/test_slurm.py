@@ -14,7 +14,8 @@ import pytest
 from melmill.cluster.blocks import Slurm, SlurmPool, Tls
 from melmill.cluster.client import connected
 from melmill.cluster.errors import ClusterError
-from melmill.cluster.slurm import job_options, wanted_workers
+from melmill.cluster.scaling import wanted_workers
+from melmill.cluster.slurm import job_options
 from melmill.cluster.spec import ClusterSpec, Pool
 from tests.cluster.conftest import on
 from tests.cluster.one_node_slurm import slurm
@@ -116,7 +117,7 @@ def test_a_pipeline_on_slurm_makes_the_bytes_of_a_serial_run(project: Project, u
 @pytest.mark.usefixtures("one_node")
 def test_pools_grow_shrink_and_survive_a_cancelled_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("melmill.cluster.pooled.TEND_EVERY_S", 0.5)
-    monkeypatch.setattr("melmill.cluster.slurm.IDLE_S", 1.0)
+    monkeypatch.setattr("melmill.cluster.scaling.IDLE_S", 1.0)
     small = SlurmPool(walltime="10", partition="cpu")
     pools = {
         "cpu": Pool(memory="1GiB", slurm=small),
