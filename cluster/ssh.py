@@ -175,6 +175,8 @@ class _Host(ProcessInterface):  # type: ignore[misc]
             reason = "its key is not among the known hosts"
         elif isinstance(error, asyncssh.PermissionDenied):
             reason = "it does not let this user in"
+        elif isinstance(error, ConnectionRefusedError):
+            reason = "no SSH server listens there"
         elif isinstance(error, TimeoutError):
             reason = f"no answer in {CONNECT_TIMEOUT_S if self._process is None else START_TIMEOUT_S} s"
         return (

@@ -1,4 +1,4 @@
-"""Kubernetes objects: held to the operator's published schema, and their commands run as the operator would run them."""
+"""Kubernetes objects: held to the operator's schema, and their commands run as the operator would run them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import socket
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +30,7 @@ from melmill.cluster.manifests import group_name, objects, scheduler_host
 from melmill.cluster.spec import ClusterSpec, Pool
 from tests.cluster.processes import answers, environment, free_port, python, server
 
-SCHEMAS = (
-    Path(dask_kubernetes.__file__).parent / "operator" / "deployment" / "helm" / "dask-kubernetes-operator" / "crds"
-)
+CHART = Path(dask_kubernetes.__file__).parent / "operator" / "deployment" / "helm" / "dask-kubernetes-operator"
 NAME = "melmill-0123abcd"
 
 SPEC = ClusterSpec(
@@ -68,12 +67,13 @@ def made(credentials: Credentials) -> list[dict[str, Any]]:
     return objects(NAME, SPEC, credentials)
 
 
+@cache
 def schema(kind: str) -> dict[str, Any]:
-    """Return the operator's schema of a kind; what it does not name is refused, where Kubernetes would drop it unsaid."""
-    document = yaml.safe_load((SCHEMAS / f"{kind.lower()}.yaml").read_text())
-    found: dict[str, Any] = document["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    """Return the operator's schema of a kind; what it does not name is refused: Kubernetes would drop it unsaid."""
+    text = (CHART / "crds" / f"{kind.lower()}.yaml").read_text()
+    found = closed(yaml.load(text, yaml.CSafeLoader)["spec"]["versions"][0]["schema"]["openAPIV3Schema"])
     found["properties"] |= {"apiVersion": {"const": "kubernetes.dask.org/v1"}, "kind": {"const": kind}, "metadata": {}}
-    return closed(found)
+    return dict(found)
 
 
 def closed(node: Any) -> Any:
@@ -137,6 +137,10 @@ def container(deployment: Mapping[str, Any]) -> dict[str, Any]:
     return dict(found)
 
 
+def registered(log: Path) -> bool:
+    return "Registered to" in log.read_text()
+
+
 class Here:
     """Runs containers of a cluster as processes of this machine."""
 
@@ -188,12 +192,11 @@ def running(
     command = here.command(scheduler)
     command[command.index("--port") + 1] = str(here.port)
     with ExitStack() as stack:
-        ready = lambda: answers("127.0.0.1", here.port)  # noqa: E731
-        stack.enter_context(server(command, folder / "scheduler.log", ready, here.variables(scheduler)))
+        up = partial(answers, "127.0.0.1", here.port)
+        stack.enter_context(server(command, folder / "scheduler.log", up, here.variables(scheduler)))
         for index, pod in enumerate(pods):
             log = folder / f"worker-{index}.log"
-            up = lambda log=log: b"Registered to" in log.read_bytes()  # type: ignore[misc]  # noqa: E731
-            stack.enter_context(server(here.command(pod), log, up, here.variables(pod)))
+            stack.enter_context(server(here.command(pod), log, partial(registered, log), here.variables(pod)))
         yield stack.enter_context(Client(f"tls://127.0.0.1:{here.port}", security=credentials.security()))
 
 

@@ -146,7 +146,7 @@ def test_nothing_stays_on_a_host_when_the_client_is_killed(ssh: Ssh, tmp_path: P
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("port", 1, "can't be had over SSH: .*refused"),
+        ("port", 1, "can't be had over SSH: no SSH server listens there"),
         ("user", "nobody-of-that-name", "it does not let this user in; see that `ssh -p .* nobody-of-that-name@127"),
         ("known_hosts", "/dev/null", "its key is not among the known hosts"),
         ("python", "/no/such/python", "could not start its workers with '/no/such/python -m melmill.cluster.host': .*"),
