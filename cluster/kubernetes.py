@@ -115,8 +115,8 @@ def _create(manifest: dict[str, Any]) -> APIObject:
         response = getattr(error, "response", None)
         if manifest["kind"] != "Secret" and response is not None and response.status_code == 404:
             raise ClusterError(
-                f"cluster: Kubernetes knows no {manifest['kind']}: install the Dask operator "
-                "(helm install --repo https://helm.dask.org dask-kubernetes-operator dask-kubernetes-operator)"
+                f"cluster: Kubernetes knows no {manifest['kind']}: install the Dask operator, from its Helm chart "
+                "dask-kubernetes-operator"
             ) from error
         raise ClusterError(f"cluster: Kubernetes refused {what}: {error}") from error
     except (httpx.HTTPError, OSError, ValueError) as error:

@@ -33,10 +33,13 @@ WORKER = {
 
 def settings(spec: ClusterSpec) -> dict[str, Any]:
     """Return Dask's settings for the process that runs the scheduler of a cluster, or its workers."""
+    # Dask would close a nanny for good that has no worker 15 s after one died, though another may have died just then;
+    # launchers look for what is lost themselves.
+    patient = {"distributed.deploy.lost-worker-timeout": "1000 days"}
     allocator = {f"distributed.nanny.pre-spawn-environ.{name}": value for name, value in ALLOCATOR.items()}
     # Where a worker can't be started again, tasks must not wait for ever; a queue of jobs may be long, though.
     patience = None if spec.type in ADAPTIVE else "120s"
-    return {**SCHEDULER, **WORKER, **allocator, "distributed.scheduler.no-workers-timeout": patience}
+    return {**SCHEDULER, **WORKER, **patient, **allocator, "distributed.scheduler.no-workers-timeout": patience}
 
 
 def as_environment(values: Mapping[str, Any]) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from melmill.cluster.blocks import KubernetesPool, Slurm, SlurmPool, Ssh, SshPoo
 from melmill.cluster.spec import ClusterSpec, Pool
 from melmill.flows.errors import PipelineError
 from melmill.flows.spec import load
+from tests.cluster.processes import ROOT
 
 HEAD = "name: x\nstore: x\nstages: {}\n"
 
@@ -151,6 +153,13 @@ def test_a_bad_block_is_one_line_with_its_place(
         read(tmp_path, block.replace(old, new, 1))
     assert str(caught.value).startswith(f"{tmp_path}/pipeline.yaml:{line}: ")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("document", ["README.md", "docs/cluster.md"])
+def test_the_clusters_of_the_documents_are_sound(tmp_path: Path, document: str) -> None:
+    blocks = re.findall(r"```yaml\n(cluster:.*?)```", (ROOT / document).read_text(), flags=re.DOTALL)
+    types = {read(tmp_path, block).type for block in blocks}
+    assert types == ({"slurm"} if document == "README.md" else {"local", "address", "ssh", "slurm", "kubernetes"})
 
 
 @pytest.mark.parametrize(
