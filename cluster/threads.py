@@ -16,11 +16,17 @@ _VARIABLES = (
     "VECLIB_MAXIMUM_THREADS",
     "NUMBA_NUM_THREADS",
 )
+_KERNELS = ("OPENBLAS_CORETYPE", "MKL_CBWR", "BLIS_ARCH_TYPE")
 
 
 def thread_environment(threads: int) -> dict[str, str]:
     """Return the environment of a process whose numerical libraries use `threads` threads each."""
     return dict.fromkeys(_VARIABLES, str(threads))
+
+
+def kernel_environment() -> dict[str, str]:
+    """Return what of this environment chooses the kernels of linear algebra, which decide the last bits of results."""
+    return {name: os.environ[name] for name in _KERNELS if name in os.environ}
 
 
 @cache

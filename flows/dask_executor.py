@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from melmill.cluster.client import connected, pool_resources
+from melmill.cluster.client import connected
+from melmill.cluster.running import RunningCluster
 from melmill.cluster.spec import ClusterSpec
 from melmill.cluster.threads import limit_threads
+from melmill.cluster.workers import pool_resources
 from melmill.flows.errors import RunFailed
 from melmill.flows.executors import FATAL, Job, MakeJob, Observer, ResumableJob
 from melmill.flows.frontier import Frontier, Task
@@ -15,7 +17,7 @@ from melmill.flows.receipt import Receipt
 from melmill.flows.word import Employer, working_for
 
 if TYPE_CHECKING:
-    from distributed import Client, Future
+    from distributed import Future
 
 # Attempts of a task whose input or output failed.
 MAX_ATTEMPTS = 3
@@ -72,8 +74,8 @@ def run_dask(frontier: Frontier, make_job: MakeJob, observer: Observer, spec: Cl
     KeyboardInterrupt
         After an interrupt, when everything in flight is done.
     """
-    with connected(spec) as client:
-        _Stream(client, frontier, make_job, observer, spec).run()
+    with connected(spec) as cluster:
+        _Stream(cluster, frontier, make_job, observer).run()
 
 
 def execute(job: Job, topic: str) -> Receipt:
@@ -95,19 +97,18 @@ def execute(job: Job, topic: str) -> Receipt:
 class _Stream:
     """Keeps a bounded number of tasks in flight per pool."""
 
-    def __init__(
-        self, client: Client, frontier: Frontier, make_job: MakeJob, observer: Observer, spec: ClusterSpec
-    ) -> None:
+    def __init__(self, cluster: RunningCluster, frontier: Frontier, make_job: MakeJob, observer: Observer) -> None:
         from distributed import as_completed
 
-        self.client = client
+        self.cluster = cluster
+        self.client = client = cluster.client
         self.frontier = frontier
         self.make_job = make_job
         self.observer = observer
-        self.limits = {name: IN_FLIGHT * pool.slots for name, pool in spec.pools.items()}
-        self.resources = {name: pool_resources(name, pool, spec) for name, pool in spec.pools.items()}
+        pools = cluster.spec.pools
+        self.resources = {name: pool_resources(name, pool, cluster.spec) for name, pool in pools.items()}
         self.attempts: dict[Any, tuple[_Attempt, Future]] = {}
-        self.in_flight = dict.fromkeys(spec.pools, 0)
+        self.in_flight = dict.fromkeys(pools, 0)
         self.completed = as_completed(loop=client.loop)
         self.topic = f"melmill-{client.id}"
 
@@ -141,11 +142,16 @@ class _Stream:
 
     def _fill(self) -> None:
         for pool in self.frontier.pools:
-            while self.in_flight[pool] < self.limits[pool]:
+            # A pool whose workers are still to come is asked for a task's worth: some clusters start them for that.
+            limit = IN_FLIGHT * max(1, self.cluster.slots(pool))
+            while self.in_flight[pool] < limit:
                 task = self.frontier.take(pool)
                 if task is None:
                     break
                 self._submit(_Attempt(task))
+        self.cluster.demand({pool: self.frontier.n_left(pool) for pool in self.frontier.pools})
+        for text in self.cluster.told():
+            self.observer.note(text)
 
     def _submit(self, attempt: _Attempt) -> None:
         task = attempt.task
@@ -181,7 +187,8 @@ class _Stream:
         if isinstance(error, FATAL):
             raise RunFailed(str(error)) from error
         if isinstance(error, NoValidWorkerError):
-            raise RunFailed("no worker is left and none can be started; run again to go on from what is stored")
+            why = "; ".join([*self.cluster.told(), "no worker is left and none can be started"])
+            raise RunFailed(f"{why}; run again to go on from what is stored")
         died = isinstance(error, KilledWorker)
         attempt = attempt.died() if died else attempt
         if (died and attempt.may_die) or (isinstance(error, OSError) and attempt.number < MAX_ATTEMPTS):

@@ -77,6 +77,10 @@ class Frontier:
         """Whether nothing is left to hand out or to wait for."""
         return not (self._next or self._open or self._running or self._before or any(self._ready.values()))
 
+    def n_left(self, pool: str) -> int:
+        """Return how many tasks of `pool` are unfinished: to be handed out, or running."""
+        return sum(left for name, left in self._left.items() if self.nodes[name].pool == pool)
+
     def take(self, pool: str) -> Task | None:
         """Return the next task for `pool`, or None where nothing may run now."""
         while not self._ready.get(pool) and self._open_next():

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from types import FrameType
 from typing import Any, Literal, cast
 
+from melmill.cluster.client import check_available
 from melmill.flows.dask_executor import run_dask
 from melmill.flows.executors import Job, MakeJob, run_serial
 from melmill.flows.frontier import Frontier, Task
@@ -102,6 +103,8 @@ def run(plan: Plan, executor: Literal["dask", "serial"] = "dask", *, partial: bo
         The store can't be written or the cluster can't be had.
     """
     started = time.monotonic()
+    if executor == "dask" and plan.n_pending:
+        check_available(plan.pipeline.cluster)
     store = Store.create(plan.pipeline.store, plan.pipeline.name)
     run_id = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
     nodes = {name: node_plan.node for name, node_plan in plan.nodes.items()}

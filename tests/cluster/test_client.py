@@ -9,10 +9,12 @@ import sys
 import psutil
 import pytest
 
-from melmill.cluster.client import connected, pool_resources
+from melmill.cluster.client import connected
+from melmill.cluster.errors import ClusterError
 from melmill.cluster.gpus import gpu_environment
-from melmill.cluster.spec import ClusterError, ClusterSpec, Pool
+from melmill.cluster.spec import ClusterSpec, Pool
 from melmill.cluster.threads import thread_environment
+from melmill.cluster.workers import pool_resources
 
 
 @pytest.mark.parametrize(
@@ -21,7 +23,6 @@ from melmill.cluster.threads import thread_environment
         ({"type": "address"}, "type 'address' needs the field 'address'"),
         ({"address": "tcp://127.0.0.1:1"}, "address 'tcp://127.0.0.1:1' is for type 'address'"),
         ({"pools": {}}, "at least one pool is needed"),
-        ({"pools": {"cpu": Pool(threads=0)}}, "pool 'cpu' needs at least one worker and thread"),
     ],
 )
 def test_a_cluster_that_can_not_be_is_refused(fields: dict[str, object], message: str) -> None:
@@ -52,9 +53,17 @@ def test_workers_of_a_gpu_pool_see_a_gpu_each(
     assert gpu_environment("cpu", 0) == {}
 
 
+def listening() -> set[str]:
+    """Return the addresses at which this process and those that it started listen."""
+    here = psutil.Process()
+    connections = [one for process in (here, *here.children(recursive=True)) for one in process.net_connections("inet")]
+    return {one.laddr.ip for one in connections if one.status == psutil.CONN_LISTEN}
+
+
 def test_a_local_cluster_has_its_pools_one_thread_a_library_and_leaves_nothing_behind() -> None:
     spec = ClusterSpec(pools={"cpu": Pool(workers=1), "gpu": Pool(workers=1, threads=2, resources={"GPU": 1})})
-    with connected(spec) as client:
+    with connected(spec) as cluster:
+        client = cluster.client
         workers = client.scheduler_info(n_workers=-1)["workers"].values()
         assert {worker["name"]: worker["resources"] for worker in workers} == {
             "cpu-0": {"pool-cpu": 1},
@@ -69,6 +78,7 @@ def test_a_local_cluster_has_its_pools_one_thread_a_library_and_leaves_nothing_b
         assert len({os.getpid(), *pids.values()}) == 3
         gpus = client.submit(os.getenv, "CUDA_VISIBLE_DEVICES", resources={"pool-gpu": 1}, pure=False)
         assert gpus.result() == os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
+        assert listening() == {"127.0.0.1"}
     assert not any(psutil.pid_exists(pid) for pid in pids.values())
 
 
