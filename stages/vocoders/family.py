@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from melmill.stages.dsp.melspec import MelSpec
+from melmill.stages.errors import Unusable
 from melmill.stages.vocoders.errors import VocoderError as VocoderError
 
 Noise = tuple[Tensor, ...]
@@ -80,15 +81,26 @@ class Vocoder(nn.Module, ABC):
         The mel that it needs.
     silence : float
         The mel value that batches are padded with.
+    least_frames : int
+        Of a mel that it takes.
     """
 
     family: ClassVar[str]
     spec: MelSpec
     silence: float
+    least_frames: int = 1
 
     @abstractmethod
     def n_samples(self, n_frames: int) -> int:
         """Return the number of samples that come of a mel of `n_frames`."""
+
+    def check_length(self, n_frames: int) -> None:
+        """Raise Unusable where a mel has too few frames; on the host, as asking a device would wait for it."""
+        if n_frames < self.least_frames:
+            raise Unusable(
+                f"too short for {self.family}: a mel of {n_frames} frames, but its layers reflect their input, which "
+                f"takes at least {self.least_frames}"
+            )
 
     def noise(self, n_frames: int, generator: torch.Generator) -> Noise:
         """Draw what `forward` needs for one mel of `n_frames`, in the official order, shapes without a batch axis."""

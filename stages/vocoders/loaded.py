@@ -98,6 +98,8 @@ class LoadedVocoder:
         ------
         VocoderError
             `M` has other bands, no frames or values that are not finite; or `noise` has other shapes.
+        Unusable
+            `M` has fewer frames than it takes.
         """
         mel = self._checked(M)
         draws = self._drawn(mel, seed) if noise is None else self._given(mel, noise)
@@ -162,6 +164,7 @@ class LoadedVocoder:
         n_mels = self.spec.n_mels
         if M.ndim != 2 or M.shape[0] != n_mels or M.shape[1] == 0:
             raise VocoderError(f"{self.name}: M must have shape ({n_mels}, n_frames), got {M.shape!r}")
+        self.model.check_length(M.shape[1])
         mel = torch.from_numpy(np.ascontiguousarray(M, dtype=np.float32))
         if not torch.isfinite(mel).all():
             raise VocoderError(f"{self.name}: M holds values that are not finite")

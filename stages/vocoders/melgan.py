@@ -21,7 +21,7 @@ from melmill.stages.vocoders.family import Checkpoint, Family, Vocoder, with_wei
 from melmill.stages.vocoders.layers import Conv1d, ConvTranspose1d, Ends, same_padding
 from melmill.stages.vocoders.melgan_sizes import Layout, MelGanSizes, layout_of, read_mel, read_sizes, recognises
 from melmill.stages.vocoders.mels import silence_of
-from melmill.stages.vocoders.reflection import check_length, reflected
+from melmill.stages.vocoders.reflection import reflected
 
 _SLOPE = 0.2
 
@@ -85,7 +85,7 @@ class MelGan(Vocoder):
     def __init__(self, sizes: MelGanSizes, spec: MelSpec, layout: Layout) -> None:
         super().__init__()
         self.spec, self.silence, self.root, self.normalises = spec, silence_of(spec), layout.root, layout.normalises
-        self.hop_length, self.least = math.prod(sizes.rates), sizes.least_frames
+        self.hop_length, self.least_frames = math.prod(sizes.rates), sizes.least_frames
         # Every layer lies at its place in the official sequence, where activations and paddings have numbers too.
         layers: dict[str, nn.Module] = {"1": Conv1d(sizes.n_mels, sizes.widths[0], sizes.end_kernel)}
         place = 3
@@ -104,14 +104,7 @@ class MelGan(Vocoder):
         return n_frames * self.hop_length
 
     def forward(self, mel: Tensor, lengths: Tensor | None = None, noise: Sequence[Tensor] = ()) -> Tensor:
-        """Return the waveforms ``(batch, n_samples)`` of mels ``(batch, n_mels, n_frames)``.
-
-        Raises
-        ------
-        Unusable
-            A mel is too short to reflect.
-        """
-        check_length(self.family, mel.shape[2], lengths, self.least)
+        """Return the waveforms ``(batch, n_samples)`` of mels ``(batch, n_mels, n_frames)``, long enough to reflect."""
         ends = Ends(lengths, mel.shape[2])
         first, *middle, last = self.get_submodule(self.root).children()
         x = (mel + 5.0) / 5.0 if self.normalises else mel

@@ -129,6 +129,7 @@ class Vocoding:
         """Return the mel that the vocoder needs, with the context that it hears beyond its ends."""
         if M.shape[1] == 0:
             raise Unusable("the mel has no frames: the recording is shorter than a window")
+        self.voc.model.check_length(M.shape[1])
         if not np.isfinite(M).all():
             raise Unusable(f"{int((~np.isfinite(M)).sum())} values of the mel are not finite")
         M = convert(M, spec, self.voc.spec, allow_lossy=self.allow_lossy)

@@ -170,6 +170,16 @@ def test_a_bad_utterance_leaves_its_batch_as_it_is() -> None:
             np.testing.assert_allclose(array(outcomes[place]), array(outcome), atol=1e-5)
 
 
+def test_a_mel_that_is_too_short_for_the_layers_is_rejected_alone() -> None:
+    voc = TINY["melgan"]()
+    outcomes = run(voc, items_of(voc, [9, 3, 9]), padded=True)
+    reasons = [outcome.rejected and outcome.rejected.reason for outcome in outcomes]
+    assert reasons[1] == (
+        "too short for melgan: a mel of 3 frames, but its layers reflect their input, which takes at least 4"
+    )
+    assert [reasons[0], reasons[2]] == [None, None]
+
+
 def test_a_batch_of_nothing_but_bad_utterances_is_not_computed() -> None:
     voc = hifigan()
     cramped = Cramped(voc, 10**6)
