@@ -196,7 +196,7 @@ def _execute(plan: Plan, nodes: Mapping[str, Node], executor: str) -> Frontier:
         if executor == "serial":
             run_serial(frontier, make_job, progress)
         else:
-            run_dask(frontier, make_job, progress, cluster)
+            run_dask(frontier, make_job, progress, cluster, plan.pipeline.time_limit_s)
     return frontier
 
 
@@ -218,6 +218,7 @@ def _job_maker(plan: Plan, nodes: Mapping[str, Node]) -> MakeJob:
             pool=str(node.route),
             attempt=attempt,
             isolated=isolated,
+            time_limit_s=plan.pipeline.time_limit_s,
         )
 
     return make

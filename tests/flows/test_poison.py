@@ -17,6 +17,7 @@ STAGE = '''
 
 import os
 import signal
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -34,6 +35,7 @@ class Loud:
 
     gain: float = 2.0
     kills: tuple[str, ...] = ()
+    hangs: tuple[str, ...] = ()
     fails: tuple[str, ...] = ()
     stumbles: str = ""
 
@@ -56,6 +58,8 @@ class Loud:
         name = item.utterance.utterance_id
         if name in self.kills:
             os.kill(os.getpid(), signal.SIGKILL)
+        while name in self.hangs:
+            time.sleep(1.0)
         if name in self.fails:
             raise RuntimeError(f"{name} is too much for me")
         return Outcome(array=as_float(item.inputs["from"]) * np.float32(self.gain))
@@ -121,6 +125,18 @@ def test_utterances_that_kill_their_process_are_found_and_set_aside(project: Pro
     check_all_but(project, killers)
     again = project.run(extra=package)
     assert (again["tasks"]["run"], again["quarantined"]) == (0, len(killers))
+
+
+def test_an_utterance_that_hangs_is_found_and_set_aside(project: Project, package: Path) -> None:
+    hung = ["22-1-0006"]
+    answer = project.run("--set", f"loud.hangs={hung}", "--set", "time_limit_s=5", extra=package)
+    assert answer["tasks"] == {"total": N_TASKS, "run": N_TASKS, "reused": 0, "failed": 0}
+    found = quarantined(project)
+    assert sorted(found) == hung
+    for row in found.values():
+        assert row["reason"] == "took longer than the limit of 5 s"
+        assert "in louder" in row["detail"]
+    check_all_but(project, hung)
 
 
 def test_an_utterance_that_fails_is_set_aside_with_its_traceback(project: Project, package: Path) -> None:
