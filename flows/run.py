@@ -103,7 +103,7 @@ def run(plan: Plan, executor: Literal["dask", "serial"] = "dask", *, partial: bo
     """
     started = time.monotonic()
     store = Store.create(plan.pipeline.store, plan.pipeline.name)
-    run_id = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
+    run_id = store.new_run_id()
     nodes = {name: node_plan.node for name, node_plan in plan.nodes.items()}
     _pack(store, nodes.values())
     if plan.n_pending:
