@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 import melmill
+from benchmarks.faults.package import install
 from tests.flows.conftest import Project
 
 STAGE = '''
@@ -83,11 +85,7 @@ N_TASKS = 21
 def package(tmp_path: Path) -> Path:
     """Return a folder, for PYTHONPATH, with the package as an installer leaves it."""
     folder = tmp_path / "site"
-    facts = folder / "loud-1.0.dist-info"
-    facts.mkdir(parents=True)
-    (folder / "loud.py").write_text(STAGE)
-    (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: loud\nVersion: 1.0\n")
-    (facts / "entry_points.txt").write_text("[melmill.stages]\nloud = loud:Loud\n")
+    install(folder, "loud", STAGE, "Loud")
     return folder
 
 
@@ -148,6 +146,32 @@ def test_an_utterance_that_fails_is_set_aside_with_its_traceback(project: Projec
     assert "loud.py" in row["detail"]
     assert "in louder" in row["detail"]
     check_all_but(project, ["22-1-0005"])
+
+
+SCORED = PIPELINE.replace(
+    "cluster:",
+    """  gla:    {{uses: griffin_lim, from: mel, n_iter: 1}}
+  scores: {{uses: score, from: gla, against: speech, metrics: [sc]}}
+  report: {{uses: aggregate, from: scores, examples: 1}}
+cluster:""",
+)
+
+
+def test_a_retry_makes_anew_all_that_knew_of_the_failure(project: Project, package: Path) -> None:
+    project.write(SCORED)
+    project.run("--executor", "serial", extra=package)
+    whole = project.bytes()
+    shutil.rmtree(project.store)
+    failed = project.run("--executor", "serial", "--set", "loud.fails=22-1-0005", extra=package)
+    assert failed["quarantined"] == 1
+    # its score was of an estimate that was missing, which no record calls absent
+    (statuses,) = melmill.open(str(project.store)).scores().filter(like="status_").T.to_numpy().tolist()
+    assert statuses.count("missing_estimate") == 1
+    retried = project.melmill("quarantine", str(project.store), "--retry", "--json")
+    assert json.loads(retried.stdout)["dropped"] == 5
+    again = project.run("--executor", "serial", extra=package)
+    assert (again["tasks"]["run"], again["quarantined"]) == (5, 0)
+    assert project.bytes() == whole
 
 
 def test_a_stage_that_stumbles_once_a_shard_loses_nothing(project: Project, package: Path, tmp_path: Path) -> None:
