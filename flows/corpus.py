@@ -37,16 +37,17 @@ def survey(node: Node, folder: ProductFolder, stored: Catalogue | None, shard_du
         The corpus can't be read or is empty, or a catalogued file is gone or has changed.
     """
     stage = cast("IngestStage", node.stage)
-    known = {} if stored is None else {utterance.path: utterance for utterance in stored.utterances()}
+    product = cast("Waveform | Mel", node.product)
+    catalogue = Catalogue.empty(sr=product.sr, shard_duration_s=shard_duration_s) if stored is None else stored
+    known = {utterance.path: utterance for utterance in catalogue.utterances()}
     try:
+        catalogue.check_covers(folder.record_names(), f"{folder.location.url}/catalogue")
         tree = SourceTree(stage.root)
         found = stage.discover(tree, known)
         check_unchanged(node, known, found, folder, tree)
     except (StoreError, StageError) as error:
         raise PipelineError(f"node {node.name!r}: {error}", node.where) from error
     new = [utterance for utterance in found if utterance.path not in known]
-    product = cast("Waveform | Mel", node.product)
-    catalogue = Catalogue.empty(sr=product.sr, shard_duration_s=shard_duration_s) if stored is None else stored
     return catalogue.extended(new) if new else catalogue
 
 
@@ -72,15 +73,25 @@ def check_unchanged(
 def _changed(
     known: Mapping[str, Utterance], touched: Mapping[str, Utterance], folder: ProductFolder, tree: SourceTree
 ) -> list[str]:
-    """Return the paths whose bytes differ; of a file that was refused, and so has no hash, the size tells."""
+    """Return the paths whose bytes differ.
+
+    A file that was refused, and so has no hash, may be mended: of it the length decides, for which there is room.
+    """
     facts = folder.read_table("table")
     hashes = dict(zip(facts["utterance_id"], facts["content_sha256"], strict=True)) if len(facts) else {}
     return [
         path
         for path, now in touched.items()
-        if now.size_bytes != known[path].size_bytes
-        or (now.utterance_id in hashes and hashes[now.utterance_id] != _sha256(tree, path))
+        if (
+            hashes[now.utterance_id] != _sha256(tree, path)
+            if now.utterance_id in hashes
+            else _length(now) != _length(known[path])
+        )
     ]
+
+
+def _length(utterance: Utterance) -> tuple[int, int]:
+    return utterance.source_n_samples, utterance.source_sr
 
 
 def _sha256(tree: SourceTree, path: str) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import time
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from melmill.cluster.client import connected
@@ -14,6 +15,7 @@ from melmill.flows.errors import RunFailed
 from melmill.flows.executors import FATAL, Job, MakeJob, Observer, ResumableJob
 from melmill.flows.frontier import Frontier, Task
 from melmill.flows.receipt import Receipt
+from melmill.flows.time_limit import ended_after
 from melmill.flows.word import Employer, working_for
 
 if TYPE_CHECKING:
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 # Attempts of a task whose input or output failed.
 MAX_ATTEMPTS = 3
 
-# Dead workers after which a task may be what kills them: its utterances then get processes of their own.
+# Dead workers after which a task may be what kills them: a child process then takes its utterances one by one.
 ISOLATE_AFTER = 2
 
 # Dead workers after which a task is given up. One that is isolated dies only by others on its worker, or from outside.
@@ -42,6 +44,7 @@ class _Attempt:
     deaths: int = 0
     job: Job | None = None
     saved: str | None = None
+    submitted: float = field(default_factory=time.monotonic)
 
     def of(self, job: Job) -> _Attempt:
         """Return the attempt with its job, and how far that has come already."""
@@ -52,6 +55,10 @@ class _Attempt:
         progressed = isinstance(self.job, ResumableJob) and self.job.saved() != self.saved
         return replace(self, deaths=1 if progressed else self.deaths + 1)
 
+    def hung(self) -> _Attempt:
+        """Return the attempt with as many deaths as a task has that may be what kills."""
+        return replace(self, deaths=max(self.deaths, ISOLATE_AFTER))
+
     @property
     def may_die(self) -> bool:
         """Whether it has another attempt after its worker died."""
@@ -59,13 +66,16 @@ class _Attempt:
 
     def again(self) -> _Attempt:
         """Return the next attempt."""
-        return replace(self, number=self.number + 1)
+        return replace(self, number=self.number + 1, submitted=time.monotonic())
 
 
-def run_dask(frontier: Frontier, make_job: MakeJob, observer: Observer, spec: ClusterSpec) -> None:
+def run_dask(
+    frontier: Frontier, make_job: MakeJob, observer: Observer, spec: ClusterSpec, time_limit_s: float | None = None
+) -> None:
     """Run all tasks on the cluster of `spec`.
 
-    The first interrupt stops handing out tasks and waits for those in flight; a second one leaves at once.
+    A worker whose task takes longer than `time_limit_s` ends itself. The first interrupt stops handing out tasks and
+    waits for those in flight; a second one leaves at once.
 
     Raises
     ------
@@ -75,11 +85,11 @@ def run_dask(frontier: Frontier, make_job: MakeJob, observer: Observer, spec: Cl
         After an interrupt, when everything in flight is done.
     """
     with connected(spec) as cluster:
-        _Stream(cluster, frontier, make_job, observer).run()
+        _Stream(cluster, frontier, make_job, observer, time_limit_s).run()
 
 
-def execute(job: Job, topic: str) -> Receipt:
-    """Run a job on a worker; what it says goes to whoever subscribed to `topic`."""
+def execute(job: Job, topic: str, time_limit_s: float | None) -> Receipt:
+    """Run a job on a worker, which ends where that takes longer; what it says goes to whoever subscribed to `topic`."""
     from distributed.worker import get_worker, thread_state
 
     limit_threads(1)
@@ -90,14 +100,21 @@ def execute(job: Job, topic: str) -> Receipt:
         task = worker.state.tasks.get(key)
         return task is not None and task.state != "cancelled"
 
-    with working_for(Employer(lambda line: worker.log_event(topic, line), wanted)):
+    with working_for(Employer(lambda line: worker.log_event(topic, line), wanted)), ended_after(time_limit_s):
         return job.run()
 
 
 class _Stream:
     """Keeps a bounded number of tasks in flight per pool."""
 
-    def __init__(self, cluster: RunningCluster, frontier: Frontier, make_job: MakeJob, observer: Observer) -> None:
+    def __init__(
+        self,
+        cluster: RunningCluster,
+        frontier: Frontier,
+        make_job: MakeJob,
+        observer: Observer,
+        time_limit_s: float | None,
+    ) -> None:
         from distributed import as_completed
 
         self.cluster = cluster
@@ -105,6 +122,7 @@ class _Stream:
         self.frontier = frontier
         self.make_job = make_job
         self.observer = observer
+        self.time_limit_s = time_limit_s
         pools = cluster.spec.pools
         self.resources = {name: pool_resources(name, pool, cluster.spec) for name, pool in pools.items()}
         self.attempts: dict[Any, tuple[_Attempt, Future]] = {}
@@ -155,13 +173,16 @@ class _Stream:
 
     def _submit(self, attempt: _Attempt) -> None:
         task = attempt.task
-        attempt = attempt.of(self.make_job(task, attempt.number, attempt.deaths >= ISOLATE_AFTER))
+        isolated = attempt.deaths >= ISOLATE_AFTER
+        attempt = attempt.of(self.make_job(task, attempt.number, isolated))
         pool = self.frontier.nodes[task.node].pool
         # On a shared cluster a task of the same key is the same task, even if it writes to another store.
         future = self.client.submit(
             execute,
             attempt.job,
             self.topic,
+            # Isolated utterances have their limit each, and what saves how far it is may take days.
+            None if isolated or isinstance(attempt.job, ResumableJob) else self.time_limit_s,
             key=f"{task.node}-{task.corpus}-{task.shard}-{attempt.number}-{self.client.id}",
             resources=self.resources[pool],
             pure=False,
@@ -190,14 +211,20 @@ class _Stream:
             why = "; ".join([*self.cluster.told(), "no worker is left and none can be started"])
             raise RunFailed(f"{why}; run again to go on from what is stored")
         died = isinstance(error, KilledWorker)
+        hung = died and self._is_late(attempt)
         attempt = attempt.died() if died else attempt
         if (died and attempt.may_die) or (isinstance(error, OSError) and attempt.number < MAX_ATTEMPTS):
-            why = "its worker died" if died else str(error)
+            why = f"no answer within {self.time_limit_s:g} s" if hung else "its worker died" if died else str(error)
             self.observer.note(f"{attempt.task}: {why}; trying again")
-            self._submit(attempt.again())
+            self._submit((attempt.hung() if hung else attempt).again())
             return
         self.frontier.fail(attempt.task)
         self.observer.failed(attempt.task, error)
+
+    def _is_late(self, attempt: _Attempt) -> bool:
+        if self.time_limit_s is None or isinstance(attempt.job, ResumableJob):
+            return False
+        return time.monotonic() - attempt.submitted > self.time_limit_s
 
 
 def _answer(future: Future) -> Receipt | Exception:

@@ -63,7 +63,10 @@ class ShardJob:
         Workers that it is for, in words.
     attempt : int
     isolated : bool
-        Process each utterance in a child process of its own, so that one that kills it is found and quarantined.
+        Process the utterances one by one in a child process, so that one that kills or stops it is found and
+        quarantined.
+    time_limit_s : float or None
+        Longest that one isolated utterance may take, s.
     """
 
     store: str
@@ -75,6 +78,7 @@ class ShardJob:
     pool: str = ""
     attempt: int = 1
     isolated: bool = False
+    time_limit_s: float | None = None
 
     def run(self) -> Receipt:
         """Do the work and commit it; return the receipt."""
@@ -142,9 +146,9 @@ class ShardJob:
             return stage.process(some, inputs, self.node.product)
 
         if self.isolated:
-            from melmill.flows.isolation import process_alone
+            from melmill.flows.isolation import process_apart
 
-            return [process_alone(self.stage, item, inputs, self.node.product, trained) for item in items]
+            return process_apart(self.stage, items, inputs, self.node.product, self.time_limit_s, trained)
         try:
             return list(process(items))
         except DeviceMissing:

@@ -106,7 +106,7 @@ def run(plan: Plan, executor: Literal["dask", "serial"] = "dask", *, partial: bo
     if executor == "dask" and plan.n_pending:
         check_available(plan.pipeline.cluster)
     store = Store.create(plan.pipeline.store, plan.pipeline.name)
-    run_id = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
+    run_id = store.new_run_id()
     nodes = {name: node_plan.node for name, node_plan in plan.nodes.items()}
     _pack(store, nodes.values())
     if plan.n_pending:
@@ -199,7 +199,7 @@ def _execute(plan: Plan, nodes: Mapping[str, Node], executor: str) -> Frontier:
         if executor == "serial":
             run_serial(frontier, make_job, progress)
         else:
-            run_dask(frontier, make_job, progress, cluster)
+            run_dask(frontier, make_job, progress, cluster, plan.pipeline.time_limit_s)
     return frontier
 
 
@@ -221,6 +221,7 @@ def _job_maker(plan: Plan, nodes: Mapping[str, Node]) -> MakeJob:
             pool=str(node.route),
             attempt=attempt,
             isolated=isolated,
+            time_limit_s=plan.pipeline.time_limit_s,
         )
 
     return make

@@ -15,8 +15,9 @@ from melmill.flows.located import Located, parse
 
 DEFAULT_SHARD_DURATION_S = 300.0
 DEFAULT_MAX_QUARANTINED = 0.01
+DEFAULT_TIME_LIMIT_S = 3600.0
 
-_FIELDS = ("name", "store", "shard_duration_s", "max_quarantined", "stages", "cluster")
+_FIELDS = ("name", "store", "shard_duration_s", "max_quarantined", "time_limit_s", "stages", "cluster")
 _NODE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _RESERVED = {*_FIELDS, "runs"}
 
@@ -45,6 +46,8 @@ class Pipeline:
         Audio in a shard, s.
     max_quarantined : float
         Share of utterances, in [0, 1], above which a run counts as failed.
+    time_limit_s : float
+        A worker whose task takes longer is taken for hung and ended, s; its utterances then have as long each.
     declarations : tuple of Declaration
         Nodes in the order written.
     cluster : ClusterSpec
@@ -56,6 +59,7 @@ class Pipeline:
     store: str
     shard_duration_s: float
     max_quarantined: float
+    time_limit_s: float
     declarations: tuple[Declaration, ...]
     cluster: ClusterSpec
     document: Mapping[str, Any]
@@ -99,11 +103,13 @@ def _pipeline(document: Located) -> Pipeline:
         if name not in fields:
             raise PipelineError(f"a pipeline needs the field {name!r}", document.where)
     duration = fields.get("shard_duration_s", Located(DEFAULT_SHARD_DURATION_S, document.where))
+    time_limit = fields.get("time_limit_s", Located(DEFAULT_TIME_LIMIT_S, document.where))
     return Pipeline(
         name=convert(fields["name"], str, "name"),
         store=convert(fields["store"], str, "store"),
         shard_duration_s=_positive(duration, "shard_duration_s"),
         max_quarantined=_share(fields.get("max_quarantined", Located(DEFAULT_MAX_QUARANTINED, document.where))),
+        time_limit_s=_positive(time_limit, "time_limit_s"),
         declarations=tuple(_declaration(name, value) for name, value in _mapping(fields["stages"], "stages").items()),
         cluster=_cluster(fields.get("cluster")),
         document=document.plain(),

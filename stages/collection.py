@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from melmill.stages.errors import ParameterError, Unusable
+from melmill.stages.errors import ParameterError
 from melmill.stages.stage import Input
-from melmill.storage.utterance import Utterance
 
 SKIPPED = "-"
 LEVELS = ("subset", "speaker", "chapter", SKIPPED)
@@ -87,11 +86,3 @@ class Folder(Collection):
         """Return what is chosen and what the folders mean; where the corpus lies decides nothing."""
         chosen = {**super().identity(), "folders": list(self.folders)}
         return chosen if self.manifest is None else {**chosen, "manifest": self.manifest}
-
-
-def check_size(size_bytes: int, utterance: Utterance) -> None:
-    """Raise Unusable where a file has another size than when it was catalogued."""
-    if size_bytes != utterance.size_bytes:
-        raise Unusable(
-            f"file changed since it was catalogued: {utterance.size_bytes:,} bytes then, {size_bytes:,} bytes now"
-        )

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from melmill.stages.collection import Collection, check_size
+from melmill.stages.collection import Collection
 from melmill.stages.corpora.audio import Header, decode
 from melmill.stages.dsp.resample import resample
 from melmill.stages.errors import ParameterError, Unusable
@@ -62,7 +62,6 @@ def ingest(item: Item) -> Outcome:
         If the file is empty, undecodable, truncated, not as catalogued, not finite or silent.
     """
     data = item.inputs["file"].tobytes()
-    check_size(len(data), item.utterance)
     decoded, header = decode(data)
     _check_catalogued(header, item.utterance)
     y = to_pcm(decoded, header.sr, item.utterance.sr)

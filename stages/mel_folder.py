@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from melmill.stages.collection import Folder, check_size
+from melmill.stages.collection import Folder
 from melmill.stages.corpora.folder import MEL_SUFFIXES, Medium, discover
 from melmill.stages.corpora.npy import HEAD_BYTES, decode_npy, npy_header
 from melmill.stages.dsp.melspec import MelSpec
@@ -87,7 +87,6 @@ class MelFolder(Folder, MelFields):
 
     def _ingested(self, item: Item) -> Outcome:
         data = item.inputs["file"].tobytes()
-        check_size(len(data), item.utterance)
         values = decode_npy(data)
         M = checked(values, self.spec, self.layout)
         if shortest_length(self.spec, M.shape[1]) != item.utterance.n_samples:

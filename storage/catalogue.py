@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -12,9 +13,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from melmill.storage.errors import CatalogueError, damaged
+from melmill.storage.errors import CatalogueError, DamagedData, damaged
 from melmill.storage.location import Location
 from melmill.storage.packing import Packed, pack
+from melmill.storage.records import record_name
 from melmill.storage.tables import from_parquet, to_parquet
 from melmill.storage.utterance import Shard, Utterance
 
@@ -71,11 +73,31 @@ class Catalogue:
         if names != expected:
             missing = sorted(set(expected) - set(names))
             raise damaged(location.url, f"parts of the catalogue are missing: {', '.join(missing)}")
-        places = {name: f"{location.url}/{name}" for name in names}
-        parts = [_unsealed(from_parquet(location.read(name), place), place) for name, place in places.items()]
+        return cls._of([_read_part(location, name) for name in names])
+
+    @classmethod
+    def read_whole_parts(cls, location: Location) -> Catalogue | None:
+        """Read all parts, without the last where that is damaged; None where none is left; raise DamagedData."""
+        names = sorted(name for name in location.sizes() if name.startswith("part-"))
+        parts = [_read_part(location, name) for name in names[:-1]]
+        with suppress(DamagedData):
+            parts += [_read_part(location, name) for name in names[-1:]]
+        return cls._of(parts) if parts else None
+
+    def check_covers(self, record_names: Sequence[str], place: str) -> None:
+        """Raise DamagedData where there is a record of a shard that the catalogue does not have."""
+        if record_names and max(record_names) >= record_name(self.n_shards):
+            raise damaged(place, f"there is a record of shard {max(record_names)}, but it has {self.n_shards} shards")
+
+    @classmethod
+    def _of(cls, parts: Sequence[pa.Table]) -> Catalogue:
         pa.default_memory_pool().release_unused()
         head = parts[0].schema.metadata
         return cls(parts, sr=int(head[b"sr"]), shard_duration_s=float(head[b"shard_duration_s"]), n_stored=len(parts))
+
+    def replace_part(self, location: Location) -> None:
+        """Store the part that is not on disk yet in place of one that can't be read."""
+        location.replace(part_name(self._n_stored), to_parquet(_sealed(self._parts[self._n_stored])))
 
     def write_parts(self, location: Location) -> None:
         """Store the parts that are not on disk yet; raise AlreadyThere where another run stored others."""
@@ -176,6 +198,11 @@ class Catalogue:
 
     def _column(self, name: str) -> list[Any]:
         return list(self.table[name].to_pylist())
+
+
+def _read_part(location: Location, name: str) -> pa.Table:
+    place = f"{location.url}/{name}"
+    return _unsealed(from_parquet(location.read(name), place), place)
 
 
 def _sealed(part: pa.Table) -> pa.Table:

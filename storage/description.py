@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from melmill.storage.arrays import ArraySpec
+from melmill.storage.sealed import sealed, unsealed
 
 Address = tuple[str, str]
 
@@ -66,16 +66,16 @@ class ProductDescription:
 
     def comparable(self) -> dict[str, Any]:
         """Return the fields as they are after a round trip through JSON: equal for equal descriptions."""
-        return dict(json.loads(self.to_json()))
+        return unsealed(self.to_json())
 
     def to_json(self) -> bytes:
         """Return the description as the bytes of its file."""
-        return (json.dumps(asdict(self), indent=1, sort_keys=True) + "\n").encode()
+        return sealed(asdict(self))
 
     @classmethod
     def from_json(cls, data: bytes) -> ProductDescription:
         """Return the description of a file's bytes; raise ValueError, TypeError or KeyError where they are none."""
-        fields: dict[str, Any] = json.loads(data)
+        fields = unsealed(data)
         fields["inputs"] = {port: [_address(pair) for pair in pairs] for port, pairs in fields["inputs"].items()}
         fields["catalogue"] = fields["catalogue"] and _address(fields["catalogue"])
         fields["array"] = fields["array"] and ArraySpec(**fields["array"])

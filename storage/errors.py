@@ -11,6 +11,10 @@ class StoreMismatch(StoreError):
     """A store belongs to another project or was written in a format that this version can't read."""
 
 
+class DamagedMark(StoreMismatch):
+    """The file that says whose store it is, and of what format, can't be read."""
+
+
 class DamagedData(StoreError):
     """What the store holds is not what was written: wrong checksum, wrong size or gone."""
 

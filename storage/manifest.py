@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from melmill.storage.description import Address
+from melmill.storage.sealed import sealed, unsealed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,12 +59,12 @@ class Manifest:
 
     def to_json(self) -> bytes:
         """Return the manifest as the bytes of its file."""
-        return (json.dumps(asdict(self), indent=1) + "\n").encode()
+        return sealed(asdict(self))
 
     @classmethod
     def from_json(cls, data: bytes) -> Manifest:
         """Return the manifest of a file's bytes; raise ValueError, TypeError or KeyError where they are none."""
-        fields: dict[str, Any] = json.loads(data)
+        fields = unsealed(data)
         fields["nodes"] = {name: _entry(entry) for name, entry in fields["nodes"].items()}
         return cls(**fields)
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+
+from melmill.storage.sealed import sealed, unsealed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,13 +102,13 @@ class Record:
 
     def to_json(self) -> bytes:
         """Return the record as the bytes of its file."""
-        return (json.dumps(asdict(self), indent=1, sort_keys=True) + "\n").encode()
+        return sealed(asdict(self))
 
     @classmethod
     def from_json(cls, data: bytes) -> Record | None:
         """Return the record of a file's bytes; None where they are none, which counts as no record."""
         try:
-            fields: dict[str, Any] = json.loads(data)
+            fields = unsealed(data)
             fields["files"] = {name: StoredFile(**stored) for name, stored in fields["files"].items()}
             return cls(**fields | {"absent": tuple(fields["absent"])})
         except (ValueError, TypeError, KeyError, AttributeError):

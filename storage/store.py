@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
-import json
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -12,10 +13,11 @@ from melmill.storage import reading
 from melmill.storage.catalogue import Catalogue, read_shard
 from melmill.storage.contents import Part
 from melmill.storage.description import Address
-from melmill.storage.errors import AlreadyThere, CatalogueError, StoreError, StoreMismatch, damaged
+from melmill.storage.errors import AlreadyThere, CatalogueError, DamagedMark, StoreError, StoreMismatch, damaged
 from melmill.storage.location import Location
 from melmill.storage.manifest import Manifest, NodeEntry
 from melmill.storage.product import ProductFolder
+from melmill.storage.sealed import sealed, unsealed
 from melmill.storage.utterance import Shard
 from melmill.storage.view import ProductView
 
@@ -28,6 +30,7 @@ FORMAT = 1
 MARK = "melmill.json"
 RUNS = "runs"
 MANIFEST = "manifest.json"
+_RUN_ID = "%Y%m%dT%H%M%S%f"
 
 
 class Store:
@@ -62,9 +65,8 @@ class Store:
         """
         store = cls(Location(url))
         if store._project() is None:
-            mark = json.dumps({"format": FORMAT, "project": project}) + "\n"
             try:
-                store.location.put(MARK, mark.encode())
+                store.location.put(MARK, _mark(project))
             except AlreadyThere as error:
                 raise StoreMismatch(f"{store.location.url}: another project made a store here just now") from error
         store._of(project)
@@ -92,10 +94,13 @@ class Store:
         except FileNotFoundError:
             return None
         try:
-            mark = json.loads(data)
+            mark = unsealed(data)
             written, project = int(mark["format"]), str(mark["project"])
         except (ValueError, TypeError, KeyError) as error:
-            raise StoreMismatch(f"{self.location.url}/{MARK} can't be parsed ({error}): not a store") from error
+            raise DamagedMark(
+                f"{self.location.url}/{MARK} can't be parsed ({error}): not a store, or a damaged one. "
+                "`melmill repair` writes it anew where a run tells whose store it is."
+            ) from error
         if written != FORMAT:
             raise StoreMismatch(
                 f"{self.location.url} has format {written}, this melmill reads {FORMAT}. "
@@ -138,6 +143,27 @@ class Store:
         """Return one shard of a stored catalogue, without reading the others; raise CatalogueError."""
         return read_shard(self.product(node, key).location / "catalogue", index)
 
+    def remark(self) -> None:
+        """Write anew the mark of a store whose runs tell what project it is of; nothing happens where it is whole."""
+        try:
+            self._project()
+        except DamagedMark:
+            manifest = self.latest_manifest()
+            if manifest is None:
+                raise
+            self.location.replace(MARK, _mark(manifest.project))
+
+    def new_run_id(self) -> str:
+        """Return an id for a run that begins now: the time, and in any case more than the ids of all runs before.
+
+        Clocks differ and are set; which run was the last must not depend on whose clock is ahead.
+        """
+        now = datetime.now(UTC).replace(tzinfo=None)
+        for name in (self.location / RUNS).folders():
+            with suppress(ValueError):
+                now = max(now, datetime.strptime(name, _RUN_ID) + timedelta(microseconds=1))
+        return now.strftime(_RUN_ID)
+
     def publish_run(self, run_id: str, manifest: Manifest) -> None:
         """Store a run's manifest; raise AlreadyThere where the run has another."""
         (self.location / RUNS / run_id).put(MANIFEST, manifest.to_json())
@@ -146,7 +172,7 @@ class Store:
     def latest_manifest(self) -> Manifest | None:
         """Return the manifest of the run that started last; None where there was no run."""
         found = filter(None, map(self.manifest, (self.location / RUNS).folders()))
-        return max(found, key=lambda manifest: (manifest.started_at, manifest.run_id), default=None)
+        return max(found, key=lambda manifest: manifest.run_id, default=None)
 
     def manifest(self, run_id: str) -> Manifest | None:
         """Return the manifest of a run; None where it has none; raise DamagedData."""
@@ -232,3 +258,7 @@ class Store:
 
     def _table(self, entry: NodeEntry, part: Part) -> pd.DataFrame:
         return self.product(entry.folder, entry.key).read_table(part)
+
+
+def _mark(project: str) -> bytes:
+    return sealed({"format": FORMAT, "project": project})

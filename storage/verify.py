@@ -64,8 +64,9 @@ def repair(store: Store, damages: Sequence[Damage]) -> None:
     if lost:
         places = ", ".join(f"{damage.node}/{damage.key}/{CATALOGUE}" for damage in lost)
         raise StoreError(
-            f"{store.location.url}: the catalogue at {places} can't be repaired ({lost[0].problem}). Restore it from "
-            "a copy; without one, remove the folder of that key and of all that was made of it, and run again."
+            f"{store.location.url}: the catalogue at {places} can't be repaired ({lost[0].problem}). Have it made "
+            "anew from the corpus, by `melmill repair STORE --pipeline FILE`, or restore it from a copy; where neither "
+            "can be, remove the folder of that key and of all that was made of it, and run again."
         )
 
 
@@ -106,7 +107,7 @@ def _catalogue_problem(folder: ProductFolder, description: ProductDescription, h
     if description.catalogue != (description.node, description.key) or not (has_records or location.sizes()):
         return ""
     try:
-        Catalogue.read(location)
+        Catalogue.read(location).check_covers(folder.record_names(), location.url)
     except StoreUnwritable:
         raise
     except StoreError as error:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import cast
+
 import click
 
+from melmill.flows.catalogue_repair import remake_catalogue
 from melmill.flows.cli import DONE, FAILED, cli
 from melmill.flows.cli.show import as_json, table
+from melmill.flows.retry import drop_incomplete
+from melmill.flows.spec import load
+from melmill.storage.location import Location
 from melmill.storage.store import Store
-from melmill.storage.verify import Damage
+from melmill.storage.verify import CATALOGUE, Damage
 from melmill.storage.verify import repair as repair_store
 from melmill.storage.verify import verify as verify_store
 
@@ -38,17 +45,26 @@ def verify(store: str, json_: bool) -> int:
 
 @cli.command()
 @_store
+@click.option(
+    "--pipeline",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Make a damaged catalogue anew from the corpus of this pipeline.",
+)
 @_json
-def repair(store: str, json_: bool) -> int:
+def repair(store: str, pipeline: Path | None, json_: bool) -> int:
     """Drop the records of what is damaged in STORE, so that the next run redoes exactly that.
 
     \b
     Example:
       melmill repair runs/demo && melmill run pipeline.yaml
     """
+    Store(Location(store)).remark()
     opened = Store.open(store)
     damages = verify_store(opened)
-    repair_store(opened, damages)
+    catalogues = [damage for damage in damages if damage.file == CATALOGUE and pipeline is not None]
+    for damage in catalogues:
+        remake_catalogue(opened, (damage.node, damage.key), load(cast("Path", pipeline)))
+    repair_store(opened, [damage for damage in damages if damage not in catalogues])
     if json_:
         as_json({"store": store, "dropped": [_as_dict(damage) for damage in damages]})
     elif damages:
@@ -74,27 +90,15 @@ def quarantine(store: str, detail: bool, retry: bool, json_: bool) -> int:
     opened = Store.open(store)
     rows = opened.quarantine().to_dict(orient="records")
     if json_:
-        dropped = {"dropped": _drop_incomplete(opened)} if retry else {}
+        dropped = {"dropped": drop_incomplete(opened)} if retry else {}
         as_json({"store": store, "quarantined": rows, **dropped})
         return DONE
     table(("utterance", "node", "reason"), [(row["utterance_id"], row["node"], row["reason"]) for row in rows])
     for row in rows if detail else ():
         click.echo(f"\n{row['utterance_id']} at {row['node']}:\n{row['detail']}")
     if retry:
-        click.echo(f"dropped {_drop_incomplete(opened)} records: run the pipeline again")
+        click.echo(f"dropped {drop_incomplete(opened)} records: run the pipeline again")
     return DONE
-
-
-def _drop_incomplete(store: Store) -> int:
-    """Drop the records of the last run's shards that some utterance is absent from; return how many."""
-    dropped = 0
-    for entry in store.nodes.values():
-        folder = store.product(entry.folder, entry.key)
-        incomplete = [record for record in folder.records().values() if record.absent]
-        for record in incomplete:
-            folder.forget(record)
-        dropped += len(incomplete)
-    return dropped
 
 
 def _as_dict(damage: Damage) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import os
@@ -16,6 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+
+from benchmarks.faults.comparing import fingerprint
 
 ROOT = Path(__file__).parents[2]
 SR = 16000
@@ -101,17 +102,7 @@ class Project:
 
     def bytes(self, store: Path | None = None) -> dict[str, str]:
         """Return a hash of every file of the store that must be the same after any run."""
-        store = store or self.store
-        return {
-            str(path.relative_to(store)): hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in sorted(store.rglob("*"))
-            if path.is_file() and same_always(path.relative_to(store))
-        }
-
-
-def same_always(path: Path) -> bool:
-    # Records and manifests hold times, and a report shows them in its page and in its table of throughput.
-    return not ({"records", "runs"} & set(path.parts) or path.name == "index.html" or path.stem == "throughput")
+        return fingerprint(store or self.store)
 
 
 @contextmanager

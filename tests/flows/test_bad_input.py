@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.flows.conftest import PIPELINE, Project
+from tests.flows.conftest import NODES, PIPELINE, Project
 
 
 def refused(project: Project, *arguments: str) -> str:
@@ -73,11 +73,12 @@ def test_a_store_of_another_project_or_format_is_refused(project: Project) -> No
     before = project.bytes()
     assert "is the store of project 'test', not of 'other'" in refused(project, "--set", "name=other")
     mark = project.store / "melmill.json"
+    whole = mark.read_bytes()
     mark.write_text(json.dumps({"format": 99, "project": "test"}))
     assert "has format 99, this melmill reads 1" in refused(project)
     mark.write_text("no json")
     assert "not a store" in refused(project)
-    mark.write_text(json.dumps({"format": 1, "project": "test"}) + "\n")
+    mark.write_bytes(whole)
     assert project.bytes() == before
 
 
@@ -114,6 +115,26 @@ def test_a_refused_file_that_was_only_touched_has_not_changed(project: Project) 
     project.run("--executor", "serial", "--until", "mel", "--set", "max_quarantined=1.0")
     os.utime(bad)
     assert project.run("--until", "mel", "--set", "max_quarantined=1.0")["tasks"]["run"] == 0
+
+
+def test_a_mended_file_is_taken_when_quarantine_is_retried(project: Project, undisturbed: dict[str, str]) -> None:
+    bad = project.root / "dev-clean" / "11" / "1" / "11-1-0002.flac"
+    whole = bad.read_bytes()
+    # A download that broke off: its header still says how long it should be.
+    bad.write_bytes(whole[: len(whole) // 2])
+    serial = ["--executor", "serial", "--set", "max_quarantined=1.0"]
+    answer = project.run(*serial)
+    assert answer["quarantined"] == 1
+    bad.write_bytes(whole)
+    assert project.run(*serial)["tasks"]["run"] == 0
+    retried = project.melmill("quarantine", str(project.store), "--retry", "--json")
+    # the shard at every node, and the report, which was made without it
+    assert json.loads(retried.stdout)["dropped"] == len(NODES) + 1
+    answer = project.run(*serial)
+    assert (answer["tasks"]["run"], answer["quarantined"]) == (len(NODES) + 1, 0)
+    # but for the size that the catalogue has of the broken file
+    stored = {name: digest for name, digest in project.bytes().items() if "catalogue" not in name}
+    assert stored == {name: digest for name, digest in undisturbed.items() if "catalogue" not in name}
 
 
 def test_an_unreachable_cluster_is_refused(project: Project) -> None:

@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +18,8 @@ import distributed
 import psutil
 import pytest
 
+from benchmarks.faults.damage import cut, empty, flip
+from benchmarks.faults.processes import PATIENCE_S, Process
 from melmill.flows.plan import make_plan
 from melmill.flows.run import run
 from melmill.flows.spec import load
@@ -37,7 +38,6 @@ stages:
 cluster: {{pools: {{cpu: {{workers: 1}}}}}}
 """
 N_TASKS = 28
-PATIENCE_S = 120.0
 
 
 @pytest.fixture
@@ -66,58 +66,15 @@ def finished(project: Project, whole: Project) -> Project:
     return project
 
 
-@dataclass(frozen=True)
-class Client:
-    """A run as a process of a session of its own, as in a terminal of its own."""
-
-    project: Project
-    process: subprocess.Popen[bytes]
-    log: Path
-
-    @property
-    def said(self) -> str:
-        return self.log.read_text()
-
-    def until(self, reached: Callable[[], bool]) -> None:
-        """Wait for a state that is reached while the run goes on."""
-        wait_for(lambda: reached() or self.process.poll() is not None, self.log)
-        assert self.process.poll() is None, f"ended before the fault: {self.said}"
-
-    def exit_code(self, timeout_s: float = PATIENCE_S) -> int:
-        return self.process.wait(timeout_s)
-
-    def children(self) -> list[psutil.Process]:
-        return list(psutil.Process(self.process.pid).children(recursive=True))
-
-    def workers(self) -> list[psutil.Process]:
-        return [child for child in self.children() if "spawn_main" in " ".join(child.cmdline())]
-
-
 @contextmanager
-def running(project: Project, *arguments: str) -> Iterator[Client]:
-    log = project.folder / f"stderr-{uuid.uuid4().hex}.txt"
-    with log.open("wb") as stderr:
-        process = subprocess.Popen(
-            project.command("run", str(project.pipeline), *arguments),
-            cwd=project.folder,
-            env=project.environment(),
-            stdout=subprocess.DEVNULL,
-            stderr=stderr,
-            start_new_session=True,
-        )
+def running(project: Project, *arguments: str) -> Iterator[Process]:
+    log = project.folder / f"said-{uuid.uuid4().hex}.txt"
+    command = project.command("run", str(project.pipeline), *arguments)
+    client = Process(command, project.folder, log, project.environment())
     try:
-        yield Client(project, process, log)
+        yield client
     finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-
-
-def wait_for(reached: Callable[[], bool], log: Path | None = None) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not reached():
-        assert time.monotonic() < deadline, log.read_text() if log else "never happened"
-        time.sleep(0.01)
+        client.end()
 
 
 def records(project: Project, node: str = "*") -> list[Path]:
@@ -208,20 +165,6 @@ def test_an_interrupted_serial_run_stops_within_its_task(project: Project, undis
     assert "interrupted: what is stored stays; run again to go on" in client.said
     assert len(records(project)) < N_TASKS
     check_rerun(project, undisturbed)
-
-
-def cut(path: Path) -> None:
-    os.truncate(path, path.stat().st_size // 2)
-
-
-def empty(path: Path) -> None:
-    os.truncate(path, 0)
-
-
-def flip(path: Path) -> None:
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
 
 
 # One row for each thing that can happen to a file without anybody looking.

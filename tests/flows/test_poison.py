@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 import melmill
+from benchmarks.faults.package import install
 from tests.flows.conftest import Project
 
 STAGE = '''
@@ -17,6 +19,7 @@ STAGE = '''
 
 import os
 import signal
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -34,6 +37,7 @@ class Loud:
 
     gain: float = 2.0
     kills: tuple[str, ...] = ()
+    hangs: tuple[str, ...] = ()
     fails: tuple[str, ...] = ()
     stumbles: str = ""
 
@@ -56,6 +60,8 @@ class Loud:
         name = item.utterance.utterance_id
         if name in self.kills:
             os.kill(os.getpid(), signal.SIGKILL)
+        while name in self.hangs:
+            time.sleep(1.0)
         if name in self.fails:
             raise RuntimeError(f"{name} is too much for me")
         return Outcome(array=as_float(item.inputs["from"]) * np.float32(self.gain))
@@ -79,11 +85,7 @@ N_TASKS = 21
 def package(tmp_path: Path) -> Path:
     """Return a folder, for PYTHONPATH, with the package as an installer leaves it."""
     folder = tmp_path / "site"
-    facts = folder / "loud-1.0.dist-info"
-    facts.mkdir(parents=True)
-    (folder / "loud.py").write_text(STAGE)
-    (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: loud\nVersion: 1.0\n")
-    (facts / "entry_points.txt").write_text("[melmill.stages]\nloud = loud:Loud\n")
+    install(folder, "loud", STAGE, "Loud")
     return folder
 
 
@@ -123,6 +125,18 @@ def test_utterances_that_kill_their_process_are_found_and_set_aside(project: Pro
     assert (again["tasks"]["run"], again["quarantined"]) == (0, len(killers))
 
 
+def test_an_utterance_that_hangs_is_found_and_set_aside(project: Project, package: Path) -> None:
+    hung = ["22-1-0006"]
+    answer = project.run("--set", f"loud.hangs={hung}", "--set", "time_limit_s=5", extra=package)
+    assert answer["tasks"] == {"total": N_TASKS, "run": N_TASKS, "reused": 0, "failed": 0}
+    found = quarantined(project)
+    assert sorted(found) == hung
+    for row in found.values():
+        assert row["reason"] == "took longer than the limit of 5 s"
+        assert "in louder" in row["detail"]
+    check_all_but(project, hung)
+
+
 def test_an_utterance_that_fails_is_set_aside_with_its_traceback(project: Project, package: Path) -> None:
     answer = project.run("--executor", "serial", "--set", "loud.fails=22-1-0005", extra=package)
     assert (answer["tasks"]["run"], answer["tasks"]["failed"], answer["quarantined"]) == (N_TASKS, 0, 1)
@@ -132,6 +146,32 @@ def test_an_utterance_that_fails_is_set_aside_with_its_traceback(project: Projec
     assert "loud.py" in row["detail"]
     assert "in louder" in row["detail"]
     check_all_but(project, ["22-1-0005"])
+
+
+SCORED = PIPELINE.replace(
+    "cluster:",
+    """  gla:    {{uses: griffin_lim, from: mel, n_iter: 1}}
+  scores: {{uses: score, from: gla, against: speech, metrics: [sc]}}
+  report: {{uses: aggregate, from: scores, examples: 1}}
+cluster:""",
+)
+
+
+def test_a_retry_makes_anew_all_that_knew_of_the_failure(project: Project, package: Path) -> None:
+    project.write(SCORED)
+    project.run("--executor", "serial", extra=package)
+    whole = project.bytes()
+    shutil.rmtree(project.store)
+    failed = project.run("--executor", "serial", "--set", "loud.fails=22-1-0005", extra=package)
+    assert failed["quarantined"] == 1
+    # its score was of an estimate that was missing, which no record calls absent
+    (statuses,) = melmill.open(str(project.store)).scores().filter(like="status_").T.to_numpy().tolist()
+    assert statuses.count("missing_estimate") == 1
+    retried = project.melmill("quarantine", str(project.store), "--retry", "--json")
+    assert json.loads(retried.stdout)["dropped"] == 5
+    again = project.run("--executor", "serial", extra=package)
+    assert (again["tasks"]["run"], again["quarantined"]) == (5, 0)
+    assert project.bytes() == whole
 
 
 def test_a_stage_that_stumbles_once_a_shard_loses_nothing(project: Project, package: Path, tmp_path: Path) -> None:

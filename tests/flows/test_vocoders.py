@@ -14,7 +14,7 @@ import torch._inductor.config
 
 import melmill
 from melmill.flows.errors import PipelineError, RunFailed
-from melmill.flows.isolation import process_alone
+from melmill.flows.isolation import process_apart
 from melmill.flows.plan import Plan, make_plan
 from melmill.flows.run import run
 from melmill.flows.spec import load
@@ -196,7 +196,7 @@ def test_an_utterance_in_a_process_of_its_own_opens_the_files_there(vocoded: Pro
     store, node = melmill.open(str(vocoded.store)), made.nodes["voc"].node
     utterance = made.catalogues["speech"].shard(0).utterances[0]
     item = Item(utterance=utterance, inputs={"from": store["mel"][utterance.utterance_id]}, seed=0)
-    outcome = process_alone(node.stage, item, {"from": made.nodes["mel"].node.product}, node.product)
+    (outcome,) = process_apart(node.stage, [item], {"from": made.nodes["mel"].node.product}, node.product, 120.0)
     assert outcome.array is not None, outcome.rejected
     np.testing.assert_array_equal(outcome.array, store["voc"][utterance.utterance_id])
 

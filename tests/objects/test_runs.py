@@ -16,10 +16,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from benchmarks.faults.comparing import same_always
 from melmill.flows.cli import cli
 from melmill.storage.location import Location
 from melmill.storage.store import Store
-from tests.flows.conftest import Project, add_chapter, flac, same_always, voice
+from tests.flows.conftest import Project, add_chapter, flac, voice
 from tests.objects.proxy import Fault, Proxy, Request
 from tests.objects.serving import SECRET_KEY
 

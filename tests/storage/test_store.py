@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,9 @@ from numpy.typing import NDArray
 from melmill.storage.arrays import ArraySpec
 from melmill.storage.catalogue import Catalogue
 from melmill.storage.errors import AlreadyThere, CatalogueError, DamagedData, StoreError, StoreMismatch
+from melmill.storage.location import Location
 from melmill.storage.product import Facts, ProductDescription, Quarantined, ShardContents
+from melmill.storage.sealed import sealed, unsealed
 from melmill.storage.store import Manifest, NodeEntry, Store
 
 Arrays = Callable[..., dict[str, NDArray[Any]]]
@@ -75,7 +76,7 @@ def test_create_open_and_find(tmp_path: Path) -> None:
         Store.open(url)
     Store.create(url, "test")
     Store.create(url, "test")
-    assert json.loads((tmp_path / "a/b/melmill.json").read_bytes()) == {"format": 1, "project": "test"}
+    assert unsealed((tmp_path / "a/b/melmill.json").read_bytes()) == {"format": 1, "project": "test"}
     assert Store.open(url).location == Store.find(url, "test").location
     assert (Store.open(url).nodes, list(Store.open(url).products())) == ({}, [])
 
@@ -101,6 +102,40 @@ def test_another_format_is_refused(tmp_path: Path, mark: bytes, message: str) ->
         Store.open(str(tmp_path))
     with pytest.raises(StoreMismatch, match=message):
         Store.create(str(tmp_path), "test")
+
+
+def test_a_damaged_mark_is_written_anew_where_a_run_tells_the_project(store: Store) -> None:
+    whole = store.location.read("melmill.json")
+    store.location.replace("melmill.json", whole.replace(b"test", b"tesu"))
+    with pytest.raises(StoreMismatch, match=r"melmill.json can't be parsed .* damaged one. `melmill repair`"):
+        Store.open(store.location.url)
+    store.remark()
+    assert store.location.read("melmill.json") == whole
+    assert Store.open(store.location.url)
+    # one of a format to come is whole, and not ours to write
+    store.location.replace("melmill.json", sealed({"format": 2, "project": "test"}))
+    with pytest.raises(StoreMismatch, match="has format 2"):
+        store.remark()
+
+
+def test_a_damaged_mark_without_a_run_stays(tmp_path: Path) -> None:
+    (tmp_path / "melmill.json").write_bytes(b"{")
+    with pytest.raises(StoreMismatch, match="can't be parsed"):
+        Store(Location(str(tmp_path))).remark()
+    assert (tmp_path / "melmill.json").read_bytes() == b"{"
+
+
+def test_the_last_run_is_the_last_whatever_clocks_say(tmp_path: Path) -> None:
+    store = Store.create(str(tmp_path), "test")
+    assert store.new_run_id() < "3"
+    ahead = "30000101T000000000000"
+    store.publish_run(ahead, manifest(ahead))
+    now = store.new_run_id()
+    assert now == "30000101T000000000001"
+    store.publish_run(now, manifest(now, started_at="2024-01-01T00:00:00+00:00"))
+    latest = store.latest_manifest()
+    assert latest is not None
+    assert latest.run_id == now
 
 
 @pytest.mark.parametrize("name", ["runs", "", ".hidden", "a/b"])

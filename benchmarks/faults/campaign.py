@@ -1,0 +1,184 @@
+"""Rounds of faults: strike, go on until all is done, and compare with what nothing disturbed."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections import Counter, deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from benchmarks.faults.cluster import Cluster
+from benchmarks.faults.judging import Verdict, judge, mend
+from benchmarks.faults.scene import Scene
+from benchmarks.faults.schedule import Fault, Kind
+from benchmarks.faults.strikes import Strike, strike
+from benchmarks.faults.workshop import Workshop
+from melmill.flows.errors import PipelineError, RunFailed
+from melmill.storage.errors import StoreError
+
+# Times that a user runs the pipeline again before giving up.
+MAX_RUNS = 20
+PATIENCE_S = 900.0
+_TICK_S = 0.05
+# Characters of what a run said last.
+_TOLD = 2000
+
+
+@dataclass
+class Round:
+    """What came of a round.
+
+    Parameters
+    ----------
+    strikes : list of Strike
+        In the order that they struck.
+    verdicts : list of Verdict
+        One for each store that was made: a round that runs out of work before its faults begins another.
+    duration_s : float
+    """
+
+    strikes: list[Strike] = field(default_factory=list)
+    verdicts: list[Verdict] = field(default_factory=list)
+    duration_s: float = 0.0
+
+    @property
+    def verdict(self) -> Verdict:
+        """All verdicts together."""
+        return sum(self.verdicts, Verdict())
+
+
+class Campaign:
+    """Plays rounds in a workshop.
+
+    Parameters
+    ----------
+    workshop : Workshop
+    """
+
+    def __init__(self, workshop: Workshop) -> None:
+        self.workshop = workshop
+        self.cluster = self._new_cluster()
+        self.injected: Counter[Kind] = Counter()
+
+    def _new_cluster(self) -> Cluster:
+        return Cluster(self.workshop.folder, self.workshop.library, self.workshop.environment)
+
+    def play(self, faults: Sequence[Fault]) -> Round:
+        """Play a round."""
+        started = time.monotonic()
+        played = Round()
+        waiting = deque(faults)
+        while waiting:
+            played.verdicts.append(self._scene(waiting, played))
+        played.duration_s = time.monotonic() - started
+        return played
+
+    def _scene(self, waiting: deque[Fault], played: Round) -> Verdict:
+        """Run the pipeline once, from nothing to the end, under as many of the faults as find something to strike."""
+        store = self.workshop.disk.folder / "store"
+        self.cluster.wait()
+        scene = Scene(self.workshop, self.cluster, store, hangs=any(f.kind is Kind.POISON_HANGS for f in waiting))
+        first = len(played.strikes)
+        trouble = ""
+        try:
+            _Director(self, scene, waiting, played).direct()
+        except (RuntimeError, TimeoutError) as error:
+            trouble = str(error)
+            waiting.clear()
+        finally:
+            scene.client.end()
+            self.cluster.end()
+        # Starts while the store is judged.
+        self.cluster = self._new_cluster()
+        verdict = self._judged(scene, trouble)
+        for struck in played.strikes[first:]:
+            struck.missed = not struck.met()
+            self.injected[struck.fault.kind] += not struck.missed
+        if verdict.good:
+            shutil.rmtree(store)
+        else:
+            shutil.move(store, self.workshop.folder / f"bad-{time.monotonic_ns()}")
+        return verdict
+
+    def _judged(self, scene: Scene, trouble: str) -> Verdict:
+        try:
+            return judge(scene, trouble)
+        except (PipelineError, RunFailed, StoreError) as error:
+            return Verdict(complaints=(trouble, f"what is left can't be used: {error}"))
+
+    def renewed(self) -> Cluster:
+        """Return a cluster that lives."""
+        if not self.cluster.alive:
+            self.cluster.end()
+            self.cluster = self._new_cluster()
+        self.cluster.wait()
+        return self.cluster
+
+    def close(self) -> None:
+        """End all processes."""
+        self.cluster.end()
+
+
+class _Director:
+    """Has faults strike a scene at their moments, and has the client run again whenever it ended."""
+
+    def __init__(self, campaign: Campaign, scene: Scene, waiting: deque[Fault], played: Round) -> None:
+        self.campaign = campaign
+        self.scene = scene
+        self.waiting = waiting
+        self.played = played
+        self.lasting: list[Strike] = []
+        self.struck_at = 0
+        self.n_runs = 1
+        self.deadline = time.monotonic() + PATIENCE_S
+
+    def direct(self) -> None:
+        """Go on until the pipeline is done and nothing disturbs it any more."""
+        try:
+            self._go_on()
+        finally:
+            for struck in self.lasting:
+                struck.end()
+
+    def _go_on(self) -> None:
+        while True:
+            self._end_strikes()
+            n_records = self.scene.watch()
+            code = self.scene.client.returncode
+            if code is None:
+                self._strike(n_records)
+            elif not self.lasting:
+                if code == 0:
+                    return
+                self._run_again()
+            if time.monotonic() > self.deadline:
+                raise TimeoutError(f"the run came to no end in {PATIENCE_S:g} s: {self.scene.client.said[-_TOLD:]}")
+            time.sleep(_TICK_S)
+
+    def _end_strikes(self) -> None:
+        for struck in [struck for struck in self.lasting if struck.over()]:
+            struck.end()
+            self.lasting.remove(struck)
+
+    def _strike(self, n_records: int) -> None:
+        if not self.waiting or n_records < self.struck_at + self.waiting[0].after:
+            return
+        struck = strike(self.scene, self.waiting[0])
+        if struck is not None:
+            self.waiting.popleft()
+            self.struck_at = n_records
+            self.played.strikes.append(struck)
+            self.lasting.append(struck)
+
+    def _run_again(self) -> None:
+        """Do what a user does: read the message, repair where it says so, run again."""
+        said = self.scene.client.said
+        if "Traceback" in said:
+            raise RuntimeError(f"a run ended with a traceback: {said}")
+        if self.n_runs == MAX_RUNS:
+            raise RuntimeError(f"not done after {MAX_RUNS} runs: {said}")
+        if "melmill repair" in said:
+            mend(self.scene)
+        self.n_runs += 1
+        self.scene.go_on(self.campaign.renewed())

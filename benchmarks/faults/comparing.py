@@ -1,0 +1,60 @@
+"""What is in a store, and whether it is what should be."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from melmill.storage.store import Store
+
+
+def fingerprint(store: Path) -> dict[str, str]:
+    """Return a hash of every file of a store that must be the same after any run."""
+    return {
+        str(path.relative_to(store)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(store.rglob("*"))
+        if path.is_file() and same_always(path.relative_to(store))
+    }
+
+
+def same_always(path: Path) -> bool:
+    """Tell whether a file, by its name in the store, must be the same after any run."""
+    # Records and manifests hold times, and a report shows them in its page and in its table of throughput.
+    return not ({"records", "runs"} & set(path.parts) or path.name == "index.html" or path.stem == "throughput")
+
+
+def differing_bytes(store: Path, undisturbed: Path, expected: Mapping[str, str]) -> dict[str, int]:
+    """Return the number of bytes by which files differ from those of the undisturbed store, of those that do.
+
+    A file that is missing, or should not be there, counts whole. What killed writers left behind, under hidden names,
+    is nobody's.
+    """
+    found = fingerprint(store)
+    named = {name for name in found.keys() | expected.keys() if not Path(name).name.startswith(".")}
+    return {
+        name: _difference(store / name, undisturbed / name)
+        for name in sorted(named)
+        if found.get(name) != expected.get(name)
+    }
+
+
+def _difference(one: Path, other: Path) -> int:
+    a, b = (np.frombuffer(path.read_bytes() if path.exists() else b"", dtype=np.uint8) for path in (one, other))
+    shared = min(a.size, b.size)
+    return int(np.count_nonzero(a[:shared] != b[:shared])) + max(a.size, b.size) - shared
+
+
+def lost_utterances(store: Path, expected: set[str]) -> set[str]:
+    """Return the ids that are not in every product of utterances of the last run, records included."""
+    opened = Store.open(str(store))
+    lost = set()
+    for name, node in opened.nodes.items():
+        if node.kind == "scores":
+            folder = opened.product(node.folder, node.key)
+            lost |= expected - set(folder.read_table("table")["utterance_id"])
+        elif node.kind != "report":
+            lost |= expected - set(opened[name])
+    return lost

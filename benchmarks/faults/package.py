@@ -1,0 +1,111 @@
+"""A stage of another package, installed in a folder: it does to its process what a file tells it to."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+_STAGE = '''
+"""Pass waveforms on, unless told to die or to hang."""
+
+import ctypes
+import json
+import os
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from melmill.stages.stage import Input, Kind, Outcome, Waveform, as_float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Touchy:
+    uses: ClassVar = "touchy"
+    version: ClassVar = 1
+    inputs: ClassVar = {"from": Input(kinds=frozenset({Kind.WAVEFORM}))}
+
+    def identity(self):
+        return {}
+
+    def produces(self, inputs):
+        return Waveform(sr=inputs["from"][0].sr)
+
+    def process(self, items, inputs, product):
+        return [self.passed_on(item, Path(os.environ["MELMILL_FAULTS_STAGE"])) for item in items]
+
+    def passed_on(self, item, folder):
+        name = item.utterance.utterance_id
+        (folder / "seen" / f"{name} {os.getpid()}").touch()
+        moods = json.loads((folder / "moods.json").read_text())
+        mood = moods.get(name)
+        if mood == "crashes":
+            os.kill(os.getpid(), signal.SIGSEGV)
+        while mood == "hangs":
+            time.sleep(1.0)
+        if mood == "hangs in C":
+            ctypes.PyDLL(None).sleep(10**6)
+        time.sleep(moods["pause_s"])
+        return Outcome(array=as_float(item.inputs["from"]))
+'''
+
+
+def install(site: Path, name: str, module: str, entry: str) -> None:
+    """Leave a package with one stage in a folder, for PYTHONPATH, as an installer does.
+
+    Parameters
+    ----------
+    site : Path
+    name : str
+        Of the package, its module and its stage.
+    module : str
+        Its source.
+    entry : str
+        The stage's class.
+    """
+    facts = site / f"{name}-1.0.dist-info"
+    facts.mkdir(parents=True)
+    (site / f"{name}.py").write_text(module)
+    (facts / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    (facts / "entry_points.txt").write_text(f"[melmill.stages]\n{name} = {name}:{entry}\n")
+
+
+class Touchy:
+    """The stage `touchy`, installed, and its moods.
+
+    Parameters
+    ----------
+    folder : Path
+        An empty one, for the package and for what the stage reads and leaves.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.site = folder / "site"
+        install(self.site, "touchy", _STAGE, "Touchy")
+        (folder / "seen").mkdir()
+        self.environment = {"MELMILL_FAULTS_STAGE": str(folder)}
+        self.put({}, pause_s=0.0)
+        sys.path.insert(0, str(self.site))
+
+    def put(self, moods: Mapping[str, str], pause_s: float) -> None:
+        """Say what utterances are to do (``crashes``, ``hangs``, ``hangs in C``) and how long each one takes, s."""
+        aside = self.folder / "moods.writing"
+        aside.write_text(json.dumps({**moods, "pause_s": pause_s}))
+        aside.replace(self.folder / "moods.json")
+
+    def seen_by(self) -> dict[str, set[int]]:
+        """Return the processes that have begun each utterance."""
+        found: dict[str, set[int]] = {}
+        for mark in (self.folder / "seen").iterdir():
+            name, _, pid = mark.name.rpartition(" ")
+            found.setdefault(name, set()).add(int(pid))
+        return found
+
+    def forget(self) -> None:
+        """Forget who has begun what."""
+        for mark in (self.folder / "seen").iterdir():
+            mark.unlink()

@@ -1,0 +1,115 @@
+"""One run of the pipeline under faults: its client, its cluster, its store, and what was done to them."""
+
+from __future__ import annotations
+
+import hashlib
+from contextlib import suppress
+from pathlib import Path
+
+from benchmarks.faults.cluster import Cluster
+from benchmarks.faults.processes import Process
+from benchmarks.faults.workshop import Workshop
+from melmill.storage.records import Record, record_name
+
+# Each utterance takes so long at one stage, so that faults find workers at work, s.
+PAUSE_S = 0.1
+
+
+class Scene:
+    """What faults strike.
+
+    Parameters
+    ----------
+    workshop : Workshop
+    cluster : Cluster
+    store : Path
+        Where there is no store yet.
+    """
+
+    def __init__(self, workshop: Workshop, cluster: Cluster, store: Path, *, hangs: bool) -> None:
+        self.workshop = workshop
+        self.cluster = cluster
+        self.store = store
+        self.overrides = ["--set", f"time_limit_s={workshop.time_limit_s}"] if hangs else []
+        self.moods: dict[str, str] = {}
+        # Checksum of each file after it was damaged.
+        self.damaged: dict[Path, str] = {}
+        # Folders of products that the pipeline does not mean.
+        self.strays: set[Path] = set()
+        # Utterances that were poison and are in quarantine.
+        self.caught: set[str] = set()
+        # Every record that was ever seen, by its file: when its task began, how long it took, which attempt it was.
+        self.made: dict[Path, set[tuple[str, float, int]]] = {}
+        self._stamps: dict[Path, int] = {}
+        workshop.touchy.forget()
+        self.feed({})
+        self.client = self._client()
+
+    def _client(self) -> Process:
+        return self.workshop.client(self.store, "--set", self.cluster.override, *self.overrides, environment={})
+
+    def go_on(self, cluster: Cluster) -> None:
+        """Run again, on a cluster that may be another."""
+        self.cluster = cluster
+        self.client = self._client()
+
+    def feed(self, moods: dict[str, str]) -> None:
+        """Make utterances poisonous, besides those that are."""
+        self.moods |= moods
+        self.workshop.touchy.put(self.moods, PAUSE_S)
+
+    def damage(self, path: Path) -> None:
+        """Remember a file as it is now, damaged."""
+        self.damaged[path] = digest(path)
+
+    def records(self) -> list[Path]:
+        """Return the files of all records."""
+        return sorted(self.store.glob("*/*/records/*.json"))
+
+    def watch(self) -> int:
+        """Take down the records that are new; return how many there are."""
+        paths = self.records()
+        for path in paths:
+            with suppress(FileNotFoundError):
+                stamp = path.stat().st_mtime_ns
+                if self._stamps.get(path) != stamp:
+                    self._take_down(path)
+                    self._stamps[path] = stamp
+        return len(paths)
+
+    def _take_down(self, path: Path) -> None:
+        record = Record.from_json(path.read_bytes())
+        if record is not None:
+            self.made.setdefault(path, set()).add((record.started_at, record.compute_s, record.attempt))
+
+    @property
+    def n_redone(self) -> int:
+        """Attempts beyond the first of each task, and tasks that had to be recorded again."""
+        return sum(sum(attempt for _, _, attempt in made) - 1 for made in self.made.values())
+
+    def claimed(self) -> list[Path]:
+        """Return the files that records claim and that are there."""
+        folders = [(path.parents[1], Record.from_json(path.read_bytes())) for path in self.records()]
+        files = [folder / name for folder, record in folders if record is not None for name in record.files]
+        return [file for file in files if file.exists()]
+
+    def unfinished(self, node: str) -> list[str]:
+        """Return the utterances of the shards that a node of the pipeline has no record of."""
+        entry = self.workshop.nodes[node]
+        folder = self.store / entry.folder / entry.key / "records"
+        return [
+            utterance.utterance_id
+            for shard in self.workshop.shards
+            if not (folder / f"{record_name(shard.index)}.json").exists()
+            for utterance in shard.utterances
+        ]
+
+    def untouched(self) -> list[str]:
+        """Return the utterances that the touchy stage has neither done nor begun."""
+        seen = self.workshop.touchy.seen_by()
+        return [name for name in self.unfinished("touchy") if name not in seen]
+
+
+def digest(path: Path) -> str:
+    """Return the checksum of a file; empty where there is none."""
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else ""

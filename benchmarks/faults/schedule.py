@@ -1,0 +1,80 @@
+"""Which faults strike when: drawn from a seed, so that a schedule can be had again."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+class Kind(StrEnum):
+    """What can go wrong."""
+
+    WORKER_KILLED = "worker killed"
+    NANNY_KILLED = "nanny killed"
+    SCHEDULER_KILLED = "scheduler killed"
+    CLIENT_KILLED = "client killed"
+    WORKER_FROZEN = "worker frozen"
+    THOUGHT_DEAD = "worker thought dead"
+    CUT_OFF = "worker cut off"
+    DISK_FULL = "disk full"
+    READ_ONLY = "store read-only"
+    QUOTA = "quota reached"
+    WRITES_FAIL = "writes fail"
+    TRUNCATED = "shard truncated"
+    DELETED = "shard deleted"
+    RECORD_TORN = "record torn"
+    BIT_FLIPPED = "bit flipped"
+    WORKER_CLOCK = "worker's clock off"
+    CLIENT_CLOCK = "client's clock off"
+    POISON_CRASHES = "poison crashes"
+    POISON_HANGS = "poison hangs"
+
+
+# Records that appear between two faults, at most.
+MAX_PAUSE = 6
+# Faults of one round, unless more are needed for each kind to have its turn.
+FAULTS = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fault:
+    """One fault of a schedule.
+
+    Parameters
+    ----------
+    kind : Kind
+    after : int
+        Records that appear after the fault before, or after the start.
+    pick : float
+        In [0, 1): which worker, file or utterance of those that there are.
+    """
+
+    kind: Kind
+    after: int
+    pick: float
+
+    def of(self, candidates: Sequence[T]) -> T:
+        """Return the candidate that is picked."""
+        return candidates[int(self.pick * len(candidates))]
+
+
+def schedule(seed: int, n_rounds: int, kinds: Sequence[Kind]) -> list[list[Fault]]:
+    """Return the faults of each round; every kind is there once before any is there twice."""
+    draw = random.Random(seed)
+    deck = _shuffled(kinds, draw)
+    n_faults = max(FAULTS, -(-len(kinds) // n_rounds))
+    return [[_fault(next(deck), draw) for _ in range(n_faults)] for _ in range(n_rounds)]
+
+
+def _shuffled(kinds: Sequence[Kind], draw: random.Random) -> Iterator[Kind]:
+    while True:
+        yield from draw.sample(kinds, len(kinds))
+
+
+def _fault(kind: Kind, draw: random.Random) -> Fault:
+    return Fault(kind=kind, after=draw.randint(1, MAX_PAUSE), pick=draw.random())

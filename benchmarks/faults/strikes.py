@@ -1,0 +1,284 @@
+"""How each kind of fault strikes, and how it ends."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from benchmarks.faults import damage
+from benchmarks.faults.cluster import SILENCE_S, Worker
+from benchmarks.faults.orders import Orders
+from benchmarks.faults.scene import Scene
+from benchmarks.faults.schedule import Fault, Kind
+
+# Long enough for a scheduler that looks every two seconds to be sure that a worker is dead.
+_DEAD_S = 2 * SILENCE_S
+# How long writes fail where nobody notices.
+_FAILING_S = 3.0
+_DAY_S = 86_400
+
+
+def _nothing() -> None:
+    return
+
+
+@dataclass
+class Strike:
+    """A fault that has struck.
+
+    Parameters
+    ----------
+    says : str
+        What it struck.
+    over : callable
+        Whether it has lasted long enough.
+    end : callable
+        Undoes it; faults that nothing undoes end by themselves.
+    met : callable
+        Whether, when all is over, it turned out to have struck: the run may have been past what was aimed at.
+    missed : bool
+        What that said.
+    """
+
+    fault: Fault
+    says: str
+    over: Callable[[], bool] = lambda: True
+    end: Callable[[], None] = _nothing
+    met: Callable[[], bool] = lambda: True
+    missed: bool = False
+
+
+def strike(scene: Scene, fault: Fault) -> Strike | None:
+    """Have a fault strike; None where there is nothing for it to strike just now."""
+    return _STRIKES[fault.kind](scene, fault)
+
+
+def _kill_worker(scene: Scene, fault: Fault) -> Strike | None:
+    worker, process = _worker(scene, fault)
+    if process is None:
+        return None
+    process.kill()
+    return Strike(fault, worker)
+
+
+def _kill_nanny(scene: Scene, fault: Fault) -> Strike | None:
+    alive = [worker for worker in scene.cluster.workers if worker.nanny.returncode is None]
+    # One must stay: nobody starts a nanny again.
+    if len(alive) < 2:
+        return None
+    worker = fault.of(alive)
+    worker.nanny.signal(signal.SIGKILL)
+    return Strike(fault, worker.name)
+
+
+def _kill_scheduler(scene: Scene, fault: Fault) -> Strike | None:
+    scene.cluster.scheduler.signal(signal.SIGKILL)
+    return Strike(fault, "")
+
+
+def _kill_client(scene: Scene, fault: Fault) -> Strike | None:
+    scene.client.signal(signal.SIGKILL)
+    return Strike(fault, "")
+
+
+def _freeze_worker(scene: Scene, fault: Fault) -> Strike | None:
+    worker, process = _worker(scene, fault)
+    if process is None:
+        return None
+    _signal(process, signal.SIGSTOP)
+    return Strike(fault, worker, _after(_DEAD_S), lambda: _signal(process, signal.SIGCONT))
+
+
+def _think_dead(scene: Scene, fault: Fault) -> Strike | None:
+    """Stop a worker with its nanny in mid-task, until another has begun the task too."""
+    begun = scene.workshop.touchy.seen_by()
+    waiting = set(scene.unfinished("touchy"))
+    for worker in scene.cluster.workers:
+        process = worker.process
+        if process is not None and any(begun.get(name) == {process.pid} for name in waiting):
+            worker.nanny.signal(signal.SIGSTOP, tree=True)
+            return _thought_dead(scene, fault, worker, process.pid)
+    return None
+
+
+def _thought_dead(scene: Scene, fault: Fault, worker: Worker, pid: int) -> Strike:
+    late = _after(3 * _DEAD_S)
+
+    def again() -> bool:
+        return any(pid in pids and len(pids) > 1 for pids in scene.workshop.touchy.seen_by().values())
+
+    ran_twice = []
+
+    def awake() -> None:
+        ran_twice.append(again())
+        worker.nanny.signal(signal.SIGCONT, tree=True)
+
+    return Strike(fault, worker.name, lambda: again() or late(), awake, met=lambda: any(ran_twice))
+
+
+def _cut_off(scene: Scene, fault: Fault) -> Strike | None:
+    worker = fault.of([worker for worker in scene.cluster.workers if worker.nanny.returncode is None])
+    worker.cable.cut()
+    return Strike(fault, worker.name, _after(_DEAD_S), worker.cable.mend)
+
+
+def _fill_disk(scene: Scene, fault: Fault) -> Strike | None:
+    scene.workshop.disk.fill()
+    return Strike(fault, "", _noticed(scene), scene.workshop.disk.empty)
+
+
+def _lock_disk(scene: Scene, fault: Fault) -> Strike | None:
+    scene.workshop.disk.lock()
+    return Strike(fault, "", _noticed(scene), scene.workshop.disk.unlock)
+
+
+def _limit_files(scene: Scene, fault: Fault) -> Strike | None:
+    processes = [worker.process for worker in scene.cluster.workers]
+    pids = [process.pid for process in processes if process is not None]
+
+    def limit(n_bytes: int) -> None:
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                resource.prlimit(pid, resource.RLIMIT_FSIZE, (n_bytes, resource.RLIM_INFINITY))
+
+    limit(1000)
+    return Strike(fault, "", _noticed(scene), lambda: limit(resource.RLIM_INFINITY)) if pids else None
+
+
+def _fail_writes(scene: Scene, fault: Fault) -> Strike | None:
+    worker = fault.of(scene.cluster.workers)
+    worker.orders.give(fsync_fails=True)
+    return Strike(fault, worker.name, _noticed(scene), worker.orders.give)
+
+
+def _truncate(scene: Scene, fault: Fault) -> Strike | None:
+    path = _data_file(scene, fault)
+    if path is None:
+        return None
+    (damage.cut if fault.pick < 0.5 else damage.empty)(path)
+    return Strike(fault, _name(scene, path))
+
+
+def _delete(scene: Scene, fault: Fault) -> Strike | None:
+    path = _data_file(scene, fault)
+    if path is None:
+        return None
+    path.unlink()
+    return Strike(fault, _name(scene, path))
+
+
+def _tear_record(scene: Scene, fault: Fault) -> Strike | None:
+    records = scene.records()
+    if not records:
+        return None
+    path = fault.of(records)
+    damage.cut(path)
+    return Strike(fault, _name(scene, path))
+
+
+def _flip_bit(scene: Scene, fault: Fault) -> Strike | None:
+    # All but what nobody claims, and the catalogue, which nobody can make anew.
+    files = [path for path in scene.store.rglob("*") if path.is_file() and not path.name.startswith(".")]
+    path = fault.of(sorted(path for path in files if path.parent.name != "catalogue"))
+    damage.flip(path, where=(fault.pick * 997) % 1)
+    scene.damage(path)
+    return Strike(fault, _name(scene, path))
+
+
+def _skew_worker(scene: Scene, fault: Fault) -> Strike | None:
+    worker = fault.of(scene.cluster.workers)
+    off_s = round((2 * fault.pick - 1) * 3 * _DAY_S)
+    worker.orders.give(clock_off_s=off_s)
+    return Strike(fault, f"{worker.name} by {off_s / 3600:+.0f} h", _after(_FAILING_S), worker.orders.give)
+
+
+def _skew_client(scene: Scene, fault: Fault) -> Strike | None:
+    """Run another pipeline whose clock is two days ahead: what this one's names mean must not be taken from it."""
+    orders = Orders(scene.workshop.library, scene.workshop.folder / "client.orders")
+    orders.give(clock_off_s=2 * _DAY_S)
+    before = set((scene.store / "speech").iterdir())
+    other = ["--set", "speech.sr=8000", "--until", "speech", "--executor", "serial"]
+    done = scene.workshop.client(scene.store, *other, environment=orders.environment)
+    code = done.exit_code()
+    scene.strays |= set((scene.store / "speech").iterdir()) - before
+    return Strike(fault, "another run, two days ahead" + (f", exit code {code}" if code else ""))
+
+
+def _crash(scene: Scene, fault: Fault) -> Strike | None:
+    return _poison(scene, fault, "crashes")
+
+
+def _hang(scene: Scene, fault: Fault) -> Strike | None:
+    return _poison(scene, fault, "hangs" if fault.pick < 0.5 else "hangs in C")
+
+
+def _poison(scene: Scene, fault: Fault, mood: str) -> Strike | None:
+    names = scene.untouched()
+    if not names:
+        return None
+    name = fault.of(names)
+    scene.feed({name: mood})
+    return Strike(fault, f"{name} {mood}", met=lambda: name in scene.caught)
+
+
+def _worker(scene: Scene, fault: Fault) -> tuple[str, psutil.Process | None]:
+    found = [(worker.name, worker.process) for worker in scene.cluster.workers]
+    alive = [(name, process) for name, process in found if process is not None]
+    return fault.of(alive) if alive else ("", None)
+
+
+def _signal(process: psutil.Process, number: int) -> None:
+    with suppress(psutil.NoSuchProcess):
+        process.send_signal(number)
+
+
+def _after(lasting_s: float) -> Callable[[], bool]:
+    until = time.monotonic() + lasting_s
+    return lambda: time.monotonic() > until
+
+
+def _noticed(scene: Scene) -> Callable[[], bool]:
+    """Return what tells whether the run has ended of it, or will not."""
+    client, late = scene.client, _after(_FAILING_S)
+    return lambda: client.returncode is not None or late()
+
+
+def _data_file(scene: Scene, fault: Fault) -> Path | None:
+    """Return a file that a record claims."""
+    files = scene.claimed()
+    return fault.of(files) if files else None
+
+
+def _name(scene: Scene, path: Path) -> str:
+    return os.fspath(path.relative_to(scene.store))
+
+
+_STRIKES: Mapping[Kind, Callable[[Scene, Fault], Strike | None]] = {
+    Kind.WORKER_KILLED: _kill_worker,
+    Kind.NANNY_KILLED: _kill_nanny,
+    Kind.SCHEDULER_KILLED: _kill_scheduler,
+    Kind.CLIENT_KILLED: _kill_client,
+    Kind.WORKER_FROZEN: _freeze_worker,
+    Kind.THOUGHT_DEAD: _think_dead,
+    Kind.CUT_OFF: _cut_off,
+    Kind.DISK_FULL: _fill_disk,
+    Kind.READ_ONLY: _lock_disk,
+    Kind.QUOTA: _limit_files,
+    Kind.WRITES_FAIL: _fail_writes,
+    Kind.TRUNCATED: _truncate,
+    Kind.DELETED: _delete,
+    Kind.RECORD_TORN: _tear_record,
+    Kind.BIT_FLIPPED: _flip_bit,
+    Kind.WORKER_CLOCK: _skew_worker,
+    Kind.CLIENT_CLOCK: _skew_client,
+    Kind.POISON_CRASHES: _crash,
+    Kind.POISON_HANGS: _hang,
+}

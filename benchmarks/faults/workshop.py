@@ -1,0 +1,113 @@
+"""What a campaign works with: a small corpus, a pipeline over it, and the store of a run that nothing disturbed."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import redirect_stderr
+from pathlib import Path
+
+from benchmarks.corpora import speech
+from benchmarks.faults.comparing import fingerprint
+from benchmarks.faults.disk import Disk
+from benchmarks.faults.orders import build
+from benchmarks.faults.package import Touchy
+from benchmarks.faults.processes import Process
+from benchmarks.faults.schedule import Kind
+from melmill.flows.plan import Plan, make_plan
+from melmill.flows.run import Summary, run
+from melmill.flows.spec import load
+from melmill.storage.store import NodeEntry, Store
+
+N_UTTERANCES = 24
+ROOT = Path(__file__).parents[2]
+_PIPELINE = """\
+name: faults
+store: nowhere
+shard_duration_s: 10
+max_quarantined: 1.0
+time_limit_s: 60
+stages:
+  speech: {{uses: librispeech, root: {root}}}
+  touchy: {{uses: touchy, from: speech}}
+  mel:    {{uses: extract, from: touchy}}
+  gla:    {{uses: griffin_lim, from: mel, n_iter: 4}}
+  admm:   {{uses: admm, from: mel, n_iter: 2}}
+  scores: {{uses: score, from: [gla, admm], against: speech, metrics: [sc, scm]}}
+  report: {{uses: aggregate, from: scores, baseline: gla, examples: 1}}
+"""
+
+
+class Workshop:
+    """The tools of a campaign.
+
+    Parameters
+    ----------
+    folder : Path
+        Gets everything that the campaign makes but stores.
+    disk : Disk
+        Gets the stores.
+    """
+
+    def __init__(self, folder: Path, disk: Disk) -> None:
+        self.folder = folder
+        self.disk = disk
+        self.library = build(folder)
+        (folder / "touchy").mkdir()
+        self.touchy = Touchy(folder / "touchy")
+        self.corpus = _corpus(folder)
+        self.pipeline = folder / "pipeline.yaml"
+        self.pipeline.write_text(_PIPELINE.format(root=folder / "corpus"))
+        paths = [str(ROOT), str(self.touchy.site)]
+        self.environment = {"PYTHONPATH": os.pathsep.join(paths), **self.touchy.environment}
+        os.environ.update(self.environment)
+        self.undisturbed = folder / "undisturbed"
+        started = time.monotonic()
+        self.n_tasks = self.resume(self.undisturbed).tasks.total
+        # Where an utterance hangs: what no other takes on a machine like this, s.
+        self.time_limit_s = max(8, round(time.monotonic() - started))
+        self.expected = fingerprint(self.undisturbed)
+        store = Store.open(str(self.undisturbed))
+        self.nodes: Mapping[str, NodeEntry] = store.nodes
+        catalogue = store["speech"].catalogue
+        self.shards = [catalogue.shard(index) for index in range(catalogue.n_shards)]
+        self.utterances = set(store["gla"])
+
+    def client(self, store: Path, *arguments: str, environment: Mapping[str, str]) -> Process:
+        """Start a run as a process."""
+        log = self.folder / f"client-{len(list(self.folder.glob('client-*'))):04d}.log"
+        command = [sys.executable, "-m", "melmill", "run", str(self.pipeline), "--store", str(store), *arguments]
+        return Process(command, self.folder, log, {**os.environ, **self.environment, **environment})
+
+    def plan(self, store: Path) -> Plan:
+        """Say what a run would do."""
+        return make_plan(load(self.pipeline, store=str(store)))
+
+    def resume(self, store: Path) -> Summary:
+        """Run in this process, undisturbed."""
+        with redirect_stderr(io.StringIO()):
+            return run(self.plan(store), "serial")
+
+    def impossible(self) -> dict[Kind, str]:
+        """Return the kinds of faults that can't be had on this machine, and why."""
+        no_disk = f"no file system can be mounted ({self.disk.refusal})"
+        no_orders = "no C compiler (cc) to build what stands between a process and its C library"
+        needs = {Kind.DISK_FULL: no_disk, Kind.READ_ONLY: no_disk} if not self.disk.mounted else {}
+        if self.library is None:
+            needs |= dict.fromkeys([Kind.WRITES_FAIL, Kind.WORKER_CLOCK, Kind.CLIENT_CLOCK], no_orders)
+        return needs
+
+
+def _corpus(folder: Path) -> str:
+    """Copy the shortest recordings there are; return what they are called."""
+    root, name = speech(folder / "demo")
+    files = sorted((path.stat().st_size, str(path.relative_to(root))) for path in root.rglob("*.flac"))
+    for _, path in files[:N_UTTERANCES]:
+        copy = folder / "corpus" / path
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(root / path, copy)
+    return name
