@@ -97,7 +97,7 @@ def main(
     known = make("float32", False).known
     recordings = recorded(corpus, n_utterances, known.spec.sr)
     where = torch.cuda.get_device_name() if device == "cuda" else "one CPU thread"
-    print(f"{known.name}, a {known.family}: {len(recordings)} utterances on {where}, torch {torch.__version__}\n")
+    print(f"{checkpoint}, family {known.family}: {len(recordings)} utterances on {where}, torch {torch.__version__}\n")
     compare(make, recordings, [way for way, (_, compiled) in WAYS.items() if compiling or not compiled])
 
 

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-import os
-
 GPU_POOL = "gpu"
-_VISIBLE = "CUDA_VISIBLE_DEVICES"
+VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
-def gpu_environment(pool: str, index: int) -> dict[str, str]:
-    """Return the environment by which a worker of the pool `gpu` sees one GPU of those that this process may see.
+def gpu_environment(pool: str, index: int, visible: str | None = None) -> dict[str, str]:
+    """Return the environment by which a worker of the pool `gpu` sees one GPU of its machine; others see all.
 
-    Where there are fewer GPUs than workers, the last ones see none, and what needs one there says so.
+    Parameters
+    ----------
+    pool : str
+    index : int
+        Of the worker among those of the pool on that machine. Where there are fewer GPUs, the last see none, and
+        what needs one there says so.
+    visible : str or None
+        GPUs that may be seen there at all, as the variable itself names them; None: every one.
     """
     if pool != GPU_POOL:
         return {}
-    given = os.environ.get(_VISIBLE)
-    if given is None:
-        return {_VISIBLE: str(index)}
-    visible = [name for name in given.split(",") if name]
-    return {_VISIBLE: visible[index] if index < len(visible) else ""}
+    if visible is None:
+        return {VISIBLE: str(index)}
+    names = [name for name in visible.split(",") if name]
+    return {VISIBLE: names[index] if index < len(names) else ""}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from distributed import Client, Nanny, Scheduler, SpecCluster
 
 from melmill.cluster.credentials import Credentials
-from melmill.cluster.gpus import gpu_environment
+from melmill.cluster.gpus import VISIBLE, gpu_environment
 from melmill.cluster.running import RunningCluster
 from melmill.cluster.settings import HTTP
 from melmill.cluster.spec import ClusterSpec, Pool
@@ -39,4 +40,4 @@ def launch(spec: ClusterSpec, credentials: Credentials | None) -> Iterator[Runni
 
 def _options(name: str, index: int, pool: Pool) -> dict[str, Any]:
     options = nanny_options(name, index, pool)
-    return {**options, "env": {**options["env"], **gpu_environment(name, index)}}
+    return {**options, "env": {**options["env"], **gpu_environment(name, index, os.environ.get(VISIBLE))}}

@@ -21,6 +21,7 @@ from distributed.deploy.spec import ProcessInterface
 from melmill.cluster.blocks import Ssh
 from melmill.cluster.credentials import Credentials
 from melmill.cluster.errors import ClusterError
+from melmill.cluster.gpus import gpu_environment
 from melmill.cluster.host import READY
 from melmill.cluster.pooled import PooledCluster
 from melmill.cluster.running import RunningCluster
@@ -63,7 +64,9 @@ def workers_by_host(spec: ClusterSpec, ssh: Ssh) -> dict[str, list[dict[str, Any
     for name, pool in spec.pools.items():
         places = pool.ssh.hosts if pool.ssh is not None else ssh.hosts
         for index in range(pool.workers):
-            hosts.setdefault(places[index % len(places)], []).append(nanny_options(name, index, pool))
+            options = nanny_options(name, index, pool)
+            options["env"] = {**options["env"], **gpu_environment(name, index // len(places))}
+            hosts.setdefault(places[index % len(places)], []).append(options)
     return hosts
 
 

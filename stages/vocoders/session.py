@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from melmill.stages.dsp.batched.placement import placement
+from melmill.stages.dsp.batched.turns import turn
 from melmill.stages.dsp.melspec import MelSpec
 from melmill.stages.errors import CompilerFailed
 from melmill.stages.stage import StageFiles
@@ -69,7 +70,7 @@ def _compile(voc: LoadedVocoder, precision: Precision) -> None:
     voc.model.compile(dynamic=True)
     mels = [np.full((voc.spec.n_mels, n_frames), voc.model.silence) for n_frames in _TRIED_FRAMES]
     try:
-        with at(precision, voc.device):
+        with turn(torch.device(voc.device)), at(precision, voc.device):
             voc.batch(mels)
     except Exception as error:  # the compiler raises what it likes
         raise CompilerFailed(

@@ -42,14 +42,8 @@ def test_a_running_cluster_is_asked_only_for_what_a_pool_declares() -> None:
     ("given", "expected"),
     [(None, ["0", "1", "2"]), ("4,GPU-7", ["4", "GPU-7", ""]), ("", ["", "", ""])],
 )
-def test_workers_of_a_gpu_pool_see_a_gpu_each(
-    monkeypatch: pytest.MonkeyPatch, given: str | None, expected: list[str]
-) -> None:
-    if given is None:
-        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    else:
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
-    assert [gpu_environment("gpu", index)["CUDA_VISIBLE_DEVICES"] for index in range(3)] == expected
+def test_workers_of_a_gpu_pool_see_a_gpu_each(given: str | None, expected: list[str]) -> None:
+    assert [gpu_environment("gpu", index, given)["CUDA_VISIBLE_DEVICES"] for index in range(3)] == expected
     assert gpu_environment("cpu", 0) == {}
 
 

@@ -66,6 +66,7 @@ def test_pools_are_spread_over_their_hosts() -> None:
         "b": ["cpu-1", "cpu-4"],
         "g": ["cpu-2", "gpu-0", "gpu-1"],
     }
+    assert [worker["env"].get("CUDA_VISIBLE_DEVICES") for worker in hosts["g"]] == [None, "0", "1"]
 
 
 @pytest.mark.cluster

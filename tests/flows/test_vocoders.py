@@ -70,6 +70,10 @@ def vocoded(tmp_path: Path, corpus_files: dict[str, list[bytes]], monkeypatch: p
     return make_project(tmp_path, {speaker: files[:4] for speaker, files in corpus_files.items()}, PIPELINE)
 
 
+def records(product: Path) -> list[dict[str, Any]]:
+    return [json.loads(path.read_bytes()) for path in product.glob("*/records/*")]
+
+
 def plan(project: Project, *overrides: str, until: str | None = None) -> Plan:
     return make_plan(load(project.pipeline, overrides), until)
 
@@ -101,12 +105,23 @@ def test_executors_agree_and_the_model_is_loaded_once_a_process(vocoded: Project
     log.unlink()
     other = vocoded.folder / "dask"
     vocoded.write(PIPELINE, store=other)
-    vocoded.run("--executor", "dask", extra=extra)
+    pools = "cluster.pools={cpu: {workers: 1}, gpu: {workers: 1, threads: 2}}"
+    overrides = [pools, "voc.pool=any", "voc.device=cpu"]
+    vocoded.run("--executor", "dask", *(word for one in overrides for word in ("--set", one)), extra=extra)
     assert vocoded.bytes(other) == serial
     reads = Counter(log.read_text().split())
-    assert 2 <= len(reads) <= 3, "a client that plans, and workers"
+    assert len(reads) == 2, "a client that plans, and the worker of the pool gpu"
     assert set(reads.values()) == {1}
-    assert plan(vocoded).n_pending == 0
+    assert plan(vocoded, *overrides).n_pending == 0
+    made = {node: records(other / node) for node in ("mel", "voc")}
+    assert {one["pool"] for one in made["voc"]} == {"gpu (any)"}
+    assert {one["pool"] for one in made["mel"]} == {"cpu"}
+    for one in made["voc"]:
+        assert 0 < one["busy_s"] <= one["compute_s"] <= one["wall_s"]
+    assert {one["busy_s"] for one in made["mel"]} == {None}
+    processes = {node: {one["worker"].split("-")[0] for one in some} for node, some in made.items()}
+    assert len(processes["voc"]) == 1
+    assert processes["voc"].isdisjoint(processes["mel"])
 
 
 def test_waveforms_are_the_vocoders_own_at_the_recordings_length(vocoded: Project) -> None:
