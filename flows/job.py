@@ -14,9 +14,11 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from melmill.cluster.memory import peak_bytes, reset_peak
 from melmill.flows.keys import utterance_seed
 from melmill.flows.receipt import Receipt
 from melmill.flows.stage_files import ready
+from melmill.stages.at_work import enter, take_up
 from melmill.stages.errors import DeviceMissing
 from melmill.stages.stage import IngestStage, Item, Outcome, Product, Stage, rejection
 from melmill.storage.product import Facts, Quarantined, ShardContents
@@ -25,6 +27,9 @@ from melmill.storage.store import Store
 from melmill.storage.utterance import Shard, Utterance
 
 READ_PAUSES_S = (0.1, 1.0)
+
+# A receipt stays small, whatever a shard's fate.
+NAMED_IN_RECEIPT = 10
 
 Process = Callable[[Sequence[Item]], Sequence[Outcome]]
 
@@ -71,22 +76,27 @@ class ShardJob:
 
     def run(self) -> Receipt:
         """Do the work and commit it; return the receipt."""
-        started, clock = datetime.now(UTC), time.perf_counter()
+        begun = Begun.now()
         store = Store.open(self.store)
         shard = store.read_shard(*self.catalogue, self.shard)
         items, absent, rejected = self._items(store, shard)
+        enter("computing")
         clock_compute = time.perf_counter()
         outcomes = self._processed(items)
         compute_s = time.perf_counter() - clock_compute
+        enter("writing")
         contents = self._contents(items, outcomes, absent, rejected)
-        facts = facts_of(started, compute_s, self.attempt)
+        facts = begun.facts(compute_s, self.attempt)
         record = store.product(self.node.folder, self.node.key).commit(shard, contents, facts)
         return Receipt(
             n_utterances=record.n_utterances,
             n_quarantined=record.n_quarantined,
+            quarantined=tuple(one.utterance_id for one in contents.quarantined[:NAMED_IN_RECEIPT]),
             audio_s=shard.duration_s,
             compute_s=compute_s,
-            wall_s=time.perf_counter() - clock,
+            wall_s=begun.elapsed_s,
+            peak_mem_bytes=facts.peak_mem_bytes,
+            host=facts.host,
         )
 
     def _items(self, store: Store, shard: Shard) -> tuple[list[Item], list[str], list[Quarantined]]:
@@ -133,7 +143,11 @@ class ShardJob:
         if self.isolated:
             from melmill.flows.isolation import process_alone
 
-            return [process_alone(self.stage, item, inputs, self.node.product) for item in items]
+            outcomes = []
+            for item in items:
+                take_up(item.utterance.utterance_id)
+                outcomes.append(process_alone(self.stage, item, inputs, self.node.product))
+            return outcomes
         try:
             return list(process(items))
         except DeviceMissing:
@@ -197,15 +211,35 @@ def _one(process: Process, item: Item) -> Outcome:
     return outcome
 
 
-def facts_of(started: datetime, compute_s: float, attempt: int) -> Facts:
-    """Return what the record of a task on this machine says of its making."""
-    return Facts(
-        compute_s=compute_s,
-        started_at=started.isoformat(timespec="seconds"),
-        host=platform.node(),
-        attempt=attempt,
-        versions=versions(),
-    )
+@dataclass(frozen=True)
+class Begun:
+    """A task that began on this machine: the time of day, and the clock that it is measured by, s."""
+
+    at: datetime
+    clock: float
+
+    @classmethod
+    def now(cls) -> Begun:
+        """Begin: memory is counted from here, too."""
+        reset_peak()
+        return cls(datetime.now(UTC), time.perf_counter())
+
+    @property
+    def elapsed_s(self) -> float:
+        """Time since it began, s."""
+        return time.perf_counter() - self.clock
+
+    def facts(self, compute_s: float, attempt: int) -> Facts:
+        """Return what the record of the task says of its making."""
+        return Facts(
+            compute_s=compute_s,
+            started_at=self.at.isoformat(timespec="milliseconds"),
+            host=platform.node(),
+            attempt=attempt,
+            versions=versions(),
+            wall_s=self.elapsed_s,
+            peak_mem_bytes=peak_bytes(),
+        )
 
 
 @cache

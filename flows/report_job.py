@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from melmill.flows.job import Source, facts_of, versions
+from melmill.flows.job import Begun, Source, versions
 from melmill.flows.receipt import Receipt
 from melmill.stages.aggregate import Aggregate
+from melmill.stages.at_work import enter
 from melmill.stages.stage import Scores, Waveform, as_float
 from melmill.storage.store import Store
 
@@ -65,27 +65,31 @@ class ReportJob:
 
     def run(self) -> Receipt:
         """Read all scores, make the report and commit its files."""
-        started, clock = datetime.now(UTC), time.perf_counter()
+        begun = Begun.now()
         store = Store.open(self.store)
         places = {ancestor.catalogue for ancestor in self.ancestors.values()}
         catalogues = {place: store.product(*place).read_catalogue() for place in places}
         scores = self._scores(store, catalogues)
         tables = self._tables(store, scores)
         examples = [self._example(store, catalogues, pick) for pick in self.stage.pick(scores)]
+        enter("computing")
         clock_compute = time.perf_counter()
         files = self.stage.render(tables, examples)
         files[HEADLINE] = self.stage.headline(scores).to_csv().encode()
         compute_s = time.perf_counter() - clock_compute
         n_utterances = sum(catalogue.n_utterances for catalogue in catalogues.values())
         audio_s = sum(catalogue.duration_s for catalogue in catalogues.values())
-        facts = facts_of(started, compute_s, self.attempt)
+        facts = begun.facts(compute_s, self.attempt)
+        enter("writing")
         store.product(self.node.folder, self.node.key).commit_files(self.record_name, files, facts)
         return Receipt(
             n_utterances=n_utterances,
             n_quarantined=0,
             audio_s=audio_s,
             compute_s=compute_s,
-            wall_s=time.perf_counter() - clock,
+            wall_s=begun.elapsed_s,
+            peak_mem_bytes=facts.peak_mem_bytes,
+            host=facts.host,
         )
 
     def _table(self, store: Store, name: str, part: Any) -> pd.DataFrame:  # noqa: ANN401 - a literal of read_table
@@ -152,6 +156,8 @@ class ReportJob:
                     "utterances": sum(record.n_utterances for record in records),
                     "audio_s": sum(record.duration_s for record in records),
                     "compute_s": sum(record.compute_s for record in records),
+                    "task_s": sum(record.wall_s for record in records),
+                    "peak_mem_bytes": max((record.peak_mem_bytes for record in records), default=0),
                 }
             )
         return pd.DataFrame(rows)

@@ -38,6 +38,10 @@ class Facts:
         Number of the attempt, from 1.
     versions : mapping of str to str
         Of the packages that decide the result.
+    wall_s : float
+        The whole task up to its commit, with reading, s; 0 where it was not taken.
+    peak_mem_bytes : int
+        Largest resident size of the worker process during the task; 0 where it was not taken.
     """
 
     compute_s: float
@@ -45,6 +49,8 @@ class Facts:
     host: str
     attempt: int = 1
     versions: Mapping[str, str] = field(default_factory=dict)
+    wall_s: float = 0.0
+    peak_mem_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +73,7 @@ class Record:
         By name relative to the product's folder.
     duration_s : float
         Audio in the shard, s.
-    compute_s, started_at, host, attempt, versions
+    compute_s, started_at, host, attempt, versions, wall_s, peak_mem_bytes
         See `Facts`.
     """
 
@@ -84,6 +90,9 @@ class Record:
     host: str
     attempt: int
     versions: Mapping[str, str]
+    # Records of before these were taken lack them.
+    wall_s: float = 0.0
+    peak_mem_bytes: int = 0
 
     def to_json(self) -> bytes:
         """Return the record as the bytes of its file."""

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 TRACE_COLUMNS = ("utterance_id", "node", "iteration", "scm_db")
 QUARANTINE_COLUMNS = ("utterance_id", "node", "stage", "reason", "detail")
-THROUGHPUT_COLUMNS = ("node", "shards", "utterances", "audio_s", "compute_s")
+THROUGHPUT_COLUMNS = ("node", "shards", "utterances", "audio_s", "compute_s", "task_s", "peak_mem_bytes")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +58,7 @@ def _no_quarantine() -> pd.DataFrame:
 
 
 def _no_throughput() -> pd.DataFrame:
-    whole, real = ("shards", "utterances"), ("audio_s", "compute_s")
+    whole, real = ("shards", "utterances", "peak_mem_bytes"), ("audio_s", "compute_s", "task_s")
     return _empty(THROUGHPUT_COLUMNS).astype(dict.fromkeys(whole, "int64") | dict.fromkeys(real, "float64"))
 
 
@@ -76,7 +76,8 @@ class Tables:
     quarantine : DataFrame
         ``utterance_id, node, stage, reason, detail``; may be empty.
     throughput : DataFrame
-        ``node, shards, utterances, audio_s, compute_s``; may be empty.
+        ``node, shards, utterances, audio_s, compute_s, task_s, peak_mem_bytes``; may be empty. ``task_s`` has reading
+        and writing in it; where times or memory were not taken there is 0.
     made : sequence of Made
         The pipeline's nodes in order.
     versions : mapping of str to str

@@ -281,8 +281,10 @@ def throughput(timing: pd.DataFrame) -> Grid:
     for row in timing.to_dict("records"):
         fast = f"{row['audio_s'] / row['compute_s']:.1f}" if row["compute_s"] > 0 else "–"
         sizes = [str(row["shards"]), str(row["utterances"]), f"{row['audio_s'] / 3600:.2f}", f"{row['compute_s']:.1f}"]
-        rows.append([_head(row["node"]), *(Cell(text=text) for text in (*sizes, fast))])
-    columns = ["node", "shards", "utterances", "audio [h]", "compute [s]", "× real time"]
+        whole = f"{row['task_s']:.1f}" if row["task_s"] > 0 else "–"
+        memory = f"{row['peak_mem_bytes'] / 2**20:.0f}" if row["peak_mem_bytes"] > 0 else "–"
+        rows.append([_head(row["node"]), *(Cell(text=text) for text in (*sizes, fast, whole, memory))])
+    columns = ["node", "shards", "utterances", "audio [h]", "compute [s]", "× real time", "tasks [s]", "memory [MiB]"]
     return Grid(caption="Work done, summed over workers", columns=columns, rows=rows)
 
 

@@ -119,7 +119,15 @@ def full_tables(name: str = "gla") -> Tables:
             }
         ),
         throughput=pd.DataFrame(
-            {"node": [name, "x"], "shards": 1, "utterances": 12, "audio_s": 24.0, "compute_s": [2.0, 0.0]}
+            {
+                "node": [name, "x"],
+                "shards": 1,
+                "utterances": 12,
+                "audio_s": 24.0,
+                "compute_s": [2.0, 0.0],
+                "task_s": [3.0, 0.0],
+                "peak_mem_bytes": [300 * 2**20, 0],
+            }
         ),
         made=[
             Made(
@@ -137,6 +145,8 @@ def test_page_shows_every_section() -> None:
         assert expected in text
     assert "× real time" in text
     assert "12.0" in text  # 24 s of audio in 2 s
+    assert "memory [MiB]" in text
+    assert "300" in text
     assert "n_iter: gla" in text
     assert "melmill 0.1.0" in text
     assert "never validated on generated speech" in text  # what PESQ can't say
