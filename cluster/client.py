@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from melmill.cluster.dashboard import scheduler_options
 from melmill.cluster.spec import ClusterError, ClusterSpec, Pool
 from melmill.cluster.threads import thread_environment
 
@@ -119,7 +120,7 @@ def _local(spec: ClusterSpec) -> Iterator[Client]:
         for name, pool in spec.pools.items()
         for index in range(pool.workers)
     }
-    scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "port": 0, "dashboard": False}}
+    scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "port": 0, **scheduler_options(spec)}}
     with (
         SpecCluster(workers=workers, scheduler=scheduler, silence_logs=logging.CRITICAL) as cluster,
         Client(cluster, set_as_default=False) as client,

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass, field
 from typing import Literal
+
+_ADDRESS = re.compile(r"[^\s:/]+:\d{1,5}")
 
 
 class ClusterError(ValueError):
@@ -54,11 +57,15 @@ class ClusterSpec:
         Scheduler's address for ``type: address`` (``tcp://host:8786``).
     pools : dict of str to Pool
         Worker pools by name; nodes run in ``cpu`` unless they say otherwise.
+    dashboard : bool or str
+        Whether a scheduler that melmill starts shows Dask's pages: true, at port 8787 of this machine's loopback device
+        or another where that is taken; or where, such as ``127.0.0.1:8800``. Whoever reaches them sees the run.
     """
 
     type: Literal["local", "address"] = "local"
     address: str | None = None
     pools: dict[str, Pool] = field(default_factory=_default_pools)
+    dashboard: bool | str = False
 
     def __post_init__(self) -> None:
         """Check that the fields fit together."""
@@ -66,6 +73,15 @@ class ClusterSpec:
             raise ClusterError("cluster: type 'address' needs the field 'address', such as tcp://127.0.0.1:8786")
         if self.type == "local" and self.address:
             raise ClusterError(f"cluster: address {self.address!r} is for type 'address', got type 'local'")
+        if self.type == "address" and self.dashboard:
+            raise ClusterError(
+                "cluster: dashboard is for clusters that melmill starts; give yours to `dask scheduler` instead, "
+                "as --dashboard-address 127.0.0.1:8787"
+            )
+        if isinstance(self.dashboard, str) and not _ADDRESS.fullmatch(self.dashboard):
+            raise ClusterError(
+                f"cluster: dashboard must be true, false or an address such as 127.0.0.1:8787, got {self.dashboard!r}"
+            )
         if not self.pools:
             raise ClusterError("cluster: at least one pool is needed, such as pools: {cpu: {workers: 2}}")
         for name, pool in self.pools.items():

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import platform
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from melmill.cluster.client import connected, pool_resources
+from melmill.cluster.dashboard import links, missing_bokeh
 from melmill.cluster.spec import ClusterSpec
 from melmill.cluster.threads import limit_threads
 from melmill.flows.errors import RunFailed
-from melmill.flows.executors import FATAL, Job, MakeJob, Observer
+from melmill.flows.events import Failed, Finished, Listener, Note, Place, Ready, Retried, Running, Submitted, WorkerDied
+from melmill.flows.executors import FATAL, Job, MakeJob
 from melmill.flows.frontier import Frontier, Task
+from melmill.flows.lookout import Flight, look_there
 from melmill.flows.receipt import Receipt
+from melmill.stages.at_work import working
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -34,12 +41,13 @@ class _Attempt:
     task: Task
     number: int = 1
     deaths: int = 0
+    submitted: float = field(default_factory=time.monotonic)
 
     def again(self, *, died: bool) -> _Attempt:
         return _Attempt(self.task, self.number + 1, self.deaths + died)
 
 
-def run_dask(frontier: Frontier, make_job: MakeJob, observer: Observer, spec: ClusterSpec) -> None:
+def run_dask(frontier: Frontier, make_job: MakeJob, announce: Listener, spec: ClusterSpec) -> None:
     """Run all tasks on the cluster of `spec`.
 
     The first interrupt stops handing out tasks and waits for those in flight; a second one leaves at once.
@@ -52,27 +60,55 @@ def run_dask(frontier: Frontier, make_job: MakeJob, observer: Observer, spec: Cl
         After an interrupt, when everything in flight is done.
     """
     with connected(spec) as client:
-        _Stream(client, frontier, make_job, observer, spec).run()
+        stream = _Stream(client, frontier, make_job, announce, spec)
+        announce(_ready(client, stream, announce, spec))
+        stream.run()
 
 
-def execute(job: Job) -> Receipt:
-    """Run a job on a worker."""
+def _ready(client: Client, stream: _Stream, announce: Listener, spec: ClusterSpec) -> Ready:
+    from melmill.cluster.metrics import publisher
+
+    dashboard, metrics = links(client, spec)
+    missing = missing_bokeh(spec)
+    if missing:
+        announce(Note(text=missing))
+    publish = None
+    if metrics:
+        try:
+            publish = publisher(client)
+        except ImportError as error:
+            announce(
+                Note(text=f"the scheduler's metrics will lack this run: melmill can't be imported there ({error})")
+            )
+    return Ready(look=stream.look, dashboard=dashboard, metrics=metrics, publish=publish)
+
+
+def execute(job: Job, label: str) -> Receipt:
+    """Run a job on a worker; an error says in its `place` where it came up."""
+    from distributed import get_worker
+
     limit_threads(1)
-    return job.run()
+    worker = str(get_worker().name)
+    try:
+        with working(label):
+            return replace(job.run(), worker=worker)
+    except Exception as error:
+        error.__dict__["place"] = Place(worker=worker, host=platform.node())
+        raise
 
 
 class _Stream:
     """Keeps a bounded number of tasks in flight per pool."""
 
     def __init__(
-        self, client: Client, frontier: Frontier, make_job: MakeJob, observer: Observer, spec: ClusterSpec
+        self, client: Client, frontier: Frontier, make_job: MakeJob, announce: Listener, spec: ClusterSpec
     ) -> None:
         from distributed import as_completed
 
         self.client = client
         self.frontier = frontier
         self.make_job = make_job
-        self.observer = observer
+        self.announce = announce
         self.limits = {name: IN_FLIGHT * pool.slots for name, pool in spec.pools.items()}
         self.resources = {name: pool_resources(name, pool, spec) for name, pool in spec.pools.items()}
         self.attempts: dict[Any, tuple[_Attempt, Future]] = {}
@@ -94,15 +130,15 @@ class _Stream:
         """Wait for what is in flight, and start nothing more."""
         from distributed import as_completed
 
-        self.observer.note(
-            f"stopping: waiting for {len(self.attempts)} tasks in flight (interrupt again to leave at once)"
-        )
+        text = f"stopping: waiting for {len(self.attempts)} tasks in flight (interrupt again to leave at once)"
+        self.announce(Note(text=text))
         # The interrupt may have come just when `completed` handed out a future: count anew.
         in_flight = dict(self.attempts)
         for future in as_completed([future for _, future in in_flight.values()], loop=self.client.loop):
             answer = _answer(future)
             if isinstance(answer, Receipt):
-                self.observer.finished(in_flight[future.key][0].task, answer)
+                attempt, _ = in_flight[future.key]
+                self.announce(Finished(task=attempt.task, attempt=attempt.number, receipt=answer))
 
     def _fill(self) -> None:
         for pool in self.frontier.pools:
@@ -116,16 +152,13 @@ class _Stream:
         task = attempt.task
         pool = self.frontier.nodes[task.node].pool
         # On a shared cluster a task of the same key is the same task, even if it writes to another store.
-        future = self.client.submit(
-            execute,
-            self.make_job(task, attempt.number, attempt.deaths >= ISOLATE_AFTER),
-            key=f"{task.node}-{task.corpus}-{task.shard}-{attempt.number}-{self.client.id}",
-            resources=self.resources[pool],
-            pure=False,
-        )
+        key = f"{task.node}-{task.corpus}-{task.shard}-{attempt.number}-{self.client.id}"
+        job = self.make_job(task, attempt.number, attempt.deaths >= ISOLATE_AFTER)
+        future = self.client.submit(execute, job, key, key=key, resources=self.resources[pool], pure=False)
         self.attempts[future.key] = attempt, future
         self.in_flight[pool] += 1
         self.completed.add(future)
+        self.announce(Submitted(task=task, attempt=attempt.number))
 
     def _settle(self, future: Future) -> None:
         # In this order: an interrupt while the answer is fetched must leave the task among those to wait for.
@@ -134,7 +167,7 @@ class _Stream:
         self.in_flight[self.frontier.nodes[attempt.task.node].pool] -= 1
         if isinstance(answer, Receipt):
             self.frontier.finish(attempt.task)
-            self.observer.finished(attempt.task, answer)
+            self.announce(Finished(task=attempt.task, attempt=attempt.number, receipt=answer))
         else:
             self._settle_error(attempt, answer)
 
@@ -145,14 +178,41 @@ class _Stream:
             raise RunFailed(str(error)) from error
         if isinstance(error, NoValidWorkerError):
             raise RunFailed("no worker is left and none can be started; run again to go on from what is stored")
+        task, number = attempt.task, attempt.number
         died = isinstance(error, KilledWorker)
-        if (died and attempt.deaths + 1 < MAX_DEATHS) or (isinstance(error, OSError) and attempt.number < MAX_ATTEMPTS):
-            why = "its worker died" if died else str(error)
-            self.observer.note(f"{attempt.task.node}, shard {attempt.task.shard}: {why}; trying again")
+        place = _last_place(error)
+        if died:
+            deaths = attempt.deaths + 1
+            again = deaths < MAX_DEATHS
+            self.announce(WorkerDied(task=task, attempt=number, deaths=deaths, again=again, place=place))
+        else:
+            again = isinstance(error, OSError) and number < MAX_ATTEMPTS
+            if again:
+                self.announce(Retried(task=task, attempt=number, reason=str(error), place=place))
+        if again:
             self._submit(attempt.again(died=died))
             return
-        self.frontier.fail(attempt.task)
-        self.observer.failed(attempt.task, error)
+        n_blocked = self.frontier.fail(task)
+        self.announce(Failed(task=task, attempt=number, error=error, n_blocked=n_blocked, place=place))
+
+    def look(self, tasks: Sequence[Task]) -> list[Running]:
+        """Return what those of the tasks are at that run now; called by another thread."""
+        now, wanted = time.monotonic(), set(tasks)
+        flights = {
+            key: Flight(task=attempt.task, attempt=attempt.number, age_s=now - attempt.submitted)
+            for key, (attempt, _) in list(self.attempts.items())
+            if attempt.task in wanted
+        }
+        return look_there(self.client, flights)
+
+
+def _last_place(error: Exception) -> Place:
+    """Return where an attempt was when it failed, or its worker died."""
+    worker = getattr(error, "last_worker", None)
+    if worker is not None:
+        return Place(worker=str(worker.name), host=worker.host)
+    place = getattr(error, "place", None)
+    return place if isinstance(place, Place) else Place()
 
 
 def _answer(future: Future) -> Receipt | Exception:

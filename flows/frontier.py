@@ -84,13 +84,13 @@ class Frontier:
         self._running.discard(task)
         self._close(task)
 
-    def fail(self, task: Task) -> None:
-        """Mark a task as failed, and all that need it as blocked."""
+    def fail(self, task: Task) -> int:
+        """Mark a task as failed, and all of its shard that need it as blocked; return how many those are."""
         self._running.discard(task)
         self.failed.add(task)
+        doomed = {task}
         if task.corpus:
             column = self._open[task.corpus, task.shard]
-            doomed = {task}
             for other in sorted(column.waits_for, key=lambda waiting: self.rank[waiting.node]):
                 if column.waits_for[other] & doomed:
                     doomed.add(other)
@@ -98,6 +98,7 @@ class Frontier:
             for other in doomed - {task}:
                 del column.waits_for[other]
         self._close(task)
+        return len(doomed) - 1
 
     def _close(self, task: Task) -> None:
         column = self._open.get((task.corpus, task.shard))

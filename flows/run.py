@@ -16,9 +16,9 @@ from melmill.flows.executors import Job, MakeJob, run_serial
 from melmill.flows.frontier import Frontier, Task, ancestors
 from melmill.flows.graph import Node
 from melmill.flows.job import ShardJob
+from melmill.flows.observers import Watching, observed
 from melmill.flows.plan import REPORT, Plan
 from melmill.flows.products import describe, source
-from melmill.flows.progress import Progress
 from melmill.flows.report_job import Ancestor, ReportJob
 from melmill.stages.aggregate import Aggregate
 from melmill.stages.stage import Report, Scores
@@ -75,7 +75,13 @@ class Summary:
         return self.quarantined / self.utterances if self.utterances else 0.0
 
 
-def run(plan: Plan, executor: Literal["dask", "serial"] = "dask", *, partial: bool = False) -> Summary:
+def run(
+    plan: Plan,
+    executor: Literal["dask", "serial"] = "dask",
+    *,
+    partial: bool = False,
+    watching: Watching | None = None,
+) -> Summary:
     """Run what a plan has pending.
 
     Parameters
@@ -84,6 +90,8 @@ def run(plan: Plan, executor: Literal["dask", "serial"] = "dask", *, partial: bo
     executor : {"dask", "serial"}
     partial : bool
         The plan leaves nodes of the pipeline out (``--until``): what the store's last run says of those stays.
+    watching : Watching or None
+        Whether there is a log, and what counts as a stall.
 
     Raises
     ------
@@ -103,7 +111,7 @@ def run(plan: Plan, executor: Literal["dask", "serial"] = "dask", *, partial: bo
     _publish(plan, store, nodes, run_id, partial)
     frontier = None
     if plan.n_pending:
-        frontier = _execute(plan, nodes, executor)
+        frontier = _execute(plan, store, run_id, executor, watching or Watching())
     n_failed = len(frontier.failed) + len(frontier.blocked) if frontier else 0
     reports = _reports(plan, store)
     return Summary(
@@ -166,17 +174,18 @@ def _entry(node: Node, nodes: Mapping[str, Node]) -> NodeEntry:
     )
 
 
-def _execute(plan: Plan, nodes: Mapping[str, Node], executor: str) -> Frontier:
+def _execute(plan: Plan, store: Store, run_id: str, executor: str, watching: Watching) -> Frontier:
+    nodes = {name: node_plan.node for name, node_plan in plan.nodes.items()}
     cluster = plan.pipeline.cluster
     slots = 1 if executor == "serial" else sum(pool.slots for pool in cluster.pools.values())
     pending = {name: set(node_plan.pending) for name, node_plan in plan.nodes.items()}
     frontier = Frontier(nodes, pending, window=WINDOW * slots)
     make_job = _job_maker(plan, nodes)
-    with Progress(plan, slots) as progress, _terminated_as_interrupted():
+    with observed(plan, store, run_id, executor, slots, watching) as announce, _terminated_as_interrupted():
         if executor == "serial":
-            run_serial(frontier, make_job, progress)
+            run_serial(frontier, make_job, announce)
         else:
-            run_dask(frontier, make_job, progress, cluster)
+            run_dask(frontier, make_job, announce, cluster)
     return frontier
 
 

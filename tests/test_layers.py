@@ -67,6 +67,8 @@ def test_only_storage_opens_files() -> None:
         "stages/corpora/demo.py",  # writes a corpus folder
         "stages/reporting/page.py",  # reads its own template
         "stages/dsp/lanes/vector.py",  # stamps machine code with its own sources
+        "cluster/memory.py",  # asks the kernel about this process
+        "flows/event_log.py",  # a log goes where asked
         "flows/spec.py",  # a pipeline is a file that a person names
         "flows/cli/inspect.py",  # scores go where asked
     }

@@ -9,11 +9,13 @@ import click
 
 from melmill.flows.cli import DONE, FAILED, cli
 from melmill.flows.cli.show import as_json, csv_table, table
+from melmill.flows.observers import Watching
 from melmill.flows.plan import Plan, make_plan
 from melmill.flows.progress import duration
 from melmill.flows.run import Summary
 from melmill.flows.run import run as run_plan
 from melmill.flows.spec import load
+from melmill.flows.stalls import STALL_AFTER_S
 
 _pipeline = click.argument("pipeline", type=click.Path(path_type=Path, dir_okay=False), default="pipeline.yaml")
 _store = click.option("--store", metavar="URL", help="Use this store instead of the pipeline's.")
@@ -33,6 +35,17 @@ _until = click.option("--until", metavar="NODE", help="Run this node and what it
 @_set
 @_until
 @click.option("--executor", type=click.Choice(["dask", "serial"]), default="dask", show_default=True)
+@click.option(
+    "--log", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Append events as JSON lines."
+)
+@click.option(
+    "--stall-after",
+    type=float,
+    default=STALL_AFTER_S,
+    show_default=True,
+    metavar="SECONDS",
+    help="Name a task that takes longer, and five times as long as its node's do.",
+)
 @click.option("--json", "json_", is_flag=True, help="Print one JSON object to standard output.")
 def run(
     pipeline: Path,
@@ -40,17 +53,20 @@ def run(
     overrides: tuple[str, ...],
     until: str | None,
     executor: Literal["dask", "serial"],
+    log: Path | None,
+    stall_after: float,
     json_: bool,
 ) -> int:
     """Run PIPELINE (pipeline.yaml), or go on where it stopped.
 
     \b
     Example:
-      melmill run pipeline.yaml --set admm.n_iter=50 --until scores
+      melmill run pipeline.yaml --set admm.n_iter=50 --until scores --log run.jsonl
     """
+    watching = Watching(log=log, stall_after_s=stall_after)
     loaded = load(pipeline, overrides, store)
     plan = make_plan(loaded, until)
-    summary = run_plan(plan, executor, partial=until is not None)
+    summary = run_plan(plan, executor, partial=until is not None, watching=watching)
     too_many = summary.quarantined_share > loaded.max_quarantined
     if json_:
         as_json(summary.as_dict())
