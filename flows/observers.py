@@ -33,10 +33,13 @@ class Watching:
         File for the events as JSON lines.
     stall_after_s : float
         A task that takes longer than this, and than five times what its audio takes at its node, is named.
+    listeners : tuple of callable
+        Others to tell of every event.
     """
 
     log: Path | None = None
     stall_after_s: float = STALL_AFTER_S
+    listeners: tuple[Listener, ...] = ()
 
     def __post_init__(self) -> None:
         """Check every field."""
@@ -62,7 +65,7 @@ def observed(plan: Plan, store: Store, run_id: str, executor: str, slots: int, h
         log = [] if how.log is None else [stack.enter_context(EventLog(how.log, run_id, project, progress.note))]
         announce: Announcer
         stalls = StallWatch(list(plan.nodes), audio_of(plan), lambda event: announce(event), how.stall_after_s)
-        announce = Announcer([tally, stalls, *log, progress, news, metrics])
+        announce = Announcer([tally, stalls, *log, progress, news, metrics, *how.listeners])
         stack.enter_context(progress)
         beats = [stalls.look, news.beat, metrics.beat]
         with _told(announce, plan, executor, tally), Heartbeat(beats, lambda text: announce(Note(text=text))):

@@ -9,6 +9,7 @@ import click
 
 from melmill.flows.cli import DONE, FAILED, cli
 from melmill.flows.cli.show import as_json, csv_table, table
+from melmill.flows.estimate import estimate as predicted
 from melmill.flows.observers import Watching
 from melmill.flows.plan import Plan, make_plan
 from melmill.flows.progress import duration
@@ -16,6 +17,8 @@ from melmill.flows.run import Summary
 from melmill.flows.run import run as run_plan
 from melmill.flows.spec import load
 from melmill.flows.stalls import STALL_AFTER_S
+
+GIB = 2**30
 
 _pipeline = click.argument("pipeline", type=click.Path(path_type=Path, dir_okay=False), default="pipeline.yaml")
 _store = click.option("--store", metavar="URL", help="Use this store instead of the pipeline's.")
@@ -110,15 +113,24 @@ def _show(summary: Summary) -> None:
 @_store
 @_set
 @_until
+@click.option("--estimate", is_flag=True, help="Run a few shards, which are kept, and predict time, disk and files.")
 @click.option("--json", "json_", is_flag=True, help="Print one JSON object to standard output.")
-def plan(pipeline: Path, store: str | None, overrides: tuple[str, ...], until: str | None, json_: bool) -> int:
+def plan(
+    pipeline: Path, store: str | None, overrides: tuple[str, ...], until: str | None, estimate: bool, json_: bool
+) -> int:
     """Say for each node of PIPELINE how many shards a run would do, and why; write nothing.
 
+    With --estimate a few shards for each worker are run on the pipeline's cluster and into its store, where a run finds
+    them done: they show how long the rest will take, and how much room and how many files all will need.
+
     \b
-    Example:
+    Examples:
       melmill plan pipeline.yaml --set admm.n_iter=50
+      melmill plan pipeline.yaml --estimate
     """
     made = make_plan(load(pipeline, overrides, store), until)
+    if estimate:
+        return _estimate(made, json_)
     if json_:
         as_json(_plan_json(made))
         return DONE
@@ -130,6 +142,33 @@ def plan(pipeline: Path, store: str | None, overrides: tuple[str, ...], until: s
     hours = sum(catalogue.duration_s for catalogue in made.catalogues.values()) / 3600
     click.echo(
         f"{made.n_pending} of {made.n_tasks} tasks to run; {made.n_utterances} utterances, {hours:.2f} h of audio"
+    )
+    return DONE
+
+
+def _estimate(made: Plan, json_: bool) -> int:
+    found = predicted(made)
+    if json_:
+        as_json({"pipeline": made.pipeline.name, "store": made.pipeline.store, **found.as_dict()})
+        return DONE
+    rows = [
+        (
+            node.node,
+            node.pool,
+            node.shards_left,
+            f"{1 / node.task_s_per_audio_s:.0f}" if node.task_s_per_audio_s else "",
+            duration(node.left_s),
+            f"{node.disk_bytes / GIB:.2f} GiB",
+            node.files,
+        )
+        for node in found.nodes
+    ]
+    table(("node", "pool", "to run", "x real time", "work left", "disk, all done", "files"), rows)
+    for pool in found.pools:
+        click.echo(f"pool {pool.pool}: {pool.slots} at a time, done in about {duration(pool.left_s)}")
+    click.echo(
+        f"{found.sampled} tasks were run to find out and are kept; the rest takes about {duration(found.left_s)}, "
+        f"reports not counted; all needs {found.disk_bytes / GIB:.2f} GiB in {found.files} files"
     )
     return DONE
 
