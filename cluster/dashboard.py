@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 # Dask's own port; where it is taken the scheduler uses a free one.
 PORT = 8787
 
+# A scheduler elsewhere may show its pages to its own machine alone.
+PATIENCE_S = 2.0
+
 
 def scheduler_options(spec: ClusterSpec) -> dict[str, Any]:
     """Return the options of a scheduler that melmill starts on this machine.
@@ -27,14 +30,26 @@ def scheduler_options(spec: ClusterSpec) -> dict[str, Any]:
 def links(client: Client, spec: ClusterSpec) -> tuple[str | None, str | None]:
     """Return the addresses of the scheduler's pages and of its metrics; None for what it does not serve.
 
-    Of a scheduler that others started, what it says is told.
+    Of a scheduler that others started, what answers from here is told.
     """
     if "dashboard" not in client.scheduler_info(n_workers=0)["services"]:
         return None, None
     pages: str = client.dashboard_link
-    shown = spec.type == "address" or (spec.dashboard and missing_bokeh(spec) is None)
-    metrics = spec.type == "address" or importlib.util.find_spec("prometheus_client")
-    return pages if shown else None, f"{pages.removesuffix('/status')}/metrics" if metrics else None
+    metrics = f"{pages.removesuffix('/status')}/metrics"
+    if spec.type == "address":
+        return _answering(pages), _answering(metrics)
+    shown = spec.dashboard and missing_bokeh(spec) is None
+    return pages if shown else None, metrics if importlib.util.find_spec("prometheus_client") else None
+
+
+def _answering(url: str) -> str | None:
+    from urllib.request import urlopen
+
+    try:
+        with urlopen(url, timeout=PATIENCE_S):
+            return url
+    except OSError:
+        return None
 
 
 def missing_bokeh(spec: ClusterSpec) -> str | None:

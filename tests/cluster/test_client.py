@@ -10,6 +10,8 @@ import psutil
 import pytest
 
 from melmill.cluster.client import connected, pool_resources
+from melmill.cluster.housekeeping import EVERY, keep_tidy
+from melmill.cluster.spans import SPAN, one_span
 from melmill.cluster.spec import ClusterError, ClusterSpec, Pool
 from melmill.cluster.threads import thread_environment
 
@@ -52,6 +54,18 @@ def test_a_local_cluster_has_its_pools_one_thread_a_library_and_leaves_nothing_b
             pids[name] = client.submit(os.getpid, resources=resources, pure=False).result()
         assert len({os.getpid(), *pids.values()}) == 3
     assert not any(psutil.pid_exists(pid) for pid in pids.values())
+
+
+def test_a_scheduler_forgets_tasks_that_come_and_go() -> None:
+    with connected(ClusterSpec(pools={"cpu": Pool(workers=1)})) as client, one_span():
+        keep_tidy(client)
+        for i in range(4 * EVERY):
+            # One at a time: each is a new group of its name, as the last one of that name is over.
+            assert client.submit(abs, -i, key=f"node{i % 4}-{i}").result() == i
+        spans = client.cluster.scheduler.extensions["spans"]
+        assert [span.name for span in spans.spans.values()] == [(SPAN,)]
+        (span,) = spans.spans.values()
+        assert len(span.groups) <= EVERY + 1
 
 
 def test_libraries_loaded_later_are_limited_too() -> None:
