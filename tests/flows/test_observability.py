@@ -18,6 +18,8 @@ from melmill.flows.errors import PipelineError
 from melmill.flows.event_log import EventLog
 from melmill.flows.events import Note
 from melmill.flows.spec import load
+from melmill.flows.status import Watcher
+from melmill.storage.store import Store
 from tests.flows.conftest import NODES, Project
 from tests.flows.processes import running
 
@@ -225,11 +227,13 @@ def test_status_tells_of_failures_and_watch_ends_with_them(project: Project) -> 
     assert watched.returncode == 1
     assert "2 failed" in watched.stdout
     assert "failed: gla, shard 2: DamagedData" in watched.stdout
-    look = json.loads(project.melmill("status", str(project.store), "--json").stdout)
-    n_shards = look["nodes"][0]["shards"]
-    assert look["tasks"] == {"total": len(NODES) * n_shards + 1, "done": len(NODES) * (n_shards - 1) + 2, "failed": 2}
-    assert {node["node"]: node["failed"] for node in look["nodes"]}["admm"] == 1
-    assert look["run"]["state"] == "failed"
+    look = Watcher(Store.open(str(project.store))).look()
+    n_shards = look.nodes[0].shards
+    assert look.n_tasks == len(NODES) * n_shards + 1
+    assert (look.n_done, look.n_failed, look.over) == (len(NODES) * (n_shards - 1) + 2, 2, True)
+    assert {node.node: node.failed for node in look.nodes}["admm"] == 1
+    assert look.run is not None
+    assert look.run.state == "failed"
 
 
 def test_a_watch_is_left_by_ctrl_c_and_finds_no_driver_that_was_killed(project: Project) -> None:
@@ -261,8 +265,9 @@ def test_the_report_and_the_records_tell_memory_and_time(finished: Project) -> N
     for whole, inside, memory in zip(columns["task_s"], columns["compute_s"], columns["peak_mem_bytes"], strict=True):
         assert float(whole) > float(inside) > 0
         assert 2**20 < int(memory) < 2**34
-    shown = json.loads(finished.melmill("status", str(finished.store), "--json").stdout)
-    assert {str(node["peak_mem_bytes"]) for node in shown["nodes"]} >= set(columns["peak_mem_bytes"])
+    look = Watcher(Store.open(str(finished.store))).look()
+    assert {str(node.peak_mem_bytes) for node in look.nodes} >= set(columns["peak_mem_bytes"])
+    assert all(not node.left for node in look.nodes)
 
 
 def test_a_log_that_can_not_be_written_is_refused_or_given_up(project: Project, tmp_path: Path) -> None:
