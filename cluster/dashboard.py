@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 from typing import TYPE_CHECKING, Any
 
+from melmill.cluster.settings import HTTP
 from melmill.cluster.spec import ClusterSpec
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ def scheduler_options(spec: ClusterSpec) -> dict[str, Any]:
     Without `dashboard` there is still a small server of metrics and health on a free port of the loopback device.
     """
     if not spec.dashboard:
-        return {"dashboard": False, "dashboard_address": "127.0.0.1:0"}
+        return HTTP
     return {"dashboard": True, "dashboard_address": f"127.0.0.1:{PORT}" if spec.dashboard is True else spec.dashboard}
 
 

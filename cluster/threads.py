@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 
 _VARIABLES = (
@@ -14,11 +16,17 @@ _VARIABLES = (
     "VECLIB_MAXIMUM_THREADS",
     "NUMBA_NUM_THREADS",
 )
+_KERNELS = ("OPENBLAS_CORETYPE", "MKL_CBWR", "BLIS_ARCH_TYPE")
 
 
 def thread_environment(threads: int) -> dict[str, str]:
     """Return the environment of a process whose numerical libraries use `threads` threads each."""
     return dict.fromkeys(_VARIABLES, str(threads))
+
+
+def kernel_environment() -> dict[str, str]:
+    """Return what of this environment chooses the kernels of linear algebra, which decide the last bits of results."""
+    return {name: os.environ[name] for name in _KERNELS if name in os.environ}
 
 
 @cache
@@ -27,6 +35,20 @@ def limit_threads(threads: int) -> None:
 
     Libraries that are loaded already are told; those loaded later read the environment.
     """
+    _limit(threads)
+
+
+@contextmanager
+def threads_raised(threads: int) -> Iterator[None]:
+    """Let the numerical libraries of this process use `threads` threads each within the block, and one after it."""
+    _limit(threads)
+    try:
+        yield
+    finally:
+        _limit(1)
+
+
+def _limit(threads: int) -> None:
     from threadpoolctl import threadpool_limits
 
     os.environ.update(thread_environment(threads))

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from enum import Enum
 from typing import Any, Literal, TypeVar
 
+from melmill.cluster.errors import ClusterError
 from melmill.flows.errors import PipelineError
 from melmill.flows.located import Located
 from melmill.stages.errors import ParameterError, StageError
@@ -37,9 +38,9 @@ def build(cls: type[T], fields: Mapping[str, Located], owner: str, where: str) -
     values = {name: convert(value, hints[name], f"{name} of {owner}") for name, value in fields.items()}
     try:
         return cls(**values)
-    except ParameterError as error:
-        line = fields[error.field].where if error.field in fields else where
-        raise PipelineError(str(error), line) from error
+    except (ParameterError, ClusterError) as error:
+        blamed = fields.get(error.field or "")
+        raise PipelineError(str(error), blamed.where if blamed else where) from error
     except StageError as error:
         raise PipelineError(f"{owner}: {error}", where) from error
 

@@ -8,17 +8,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from melmill.cluster.client import connected, pool_resources
+from melmill.cluster.client import connected
 from melmill.cluster.dashboard import links, missing_bokeh
+from melmill.cluster.running import RunningCluster
 from melmill.cluster.spans import one_span
 from melmill.cluster.spec import ClusterSpec
 from melmill.cluster.threads import limit_threads
+from melmill.cluster.workers import pool_resources
 from melmill.flows.errors import RunFailed
 from melmill.flows.events import Failed, Finished, Listener, Note, Place, Ready, Retried, Running, Submitted, WorkerDied
-from melmill.flows.executors import FATAL, Job, MakeJob
+from melmill.flows.executors import FATAL, Job, MakeJob, ResumableJob
 from melmill.flows.frontier import Frontier, Task
 from melmill.flows.lookout import Flight, look_there
 from melmill.flows.receipt import Receipt
+from melmill.flows.word import Employer, working_for
 from melmill.stages.at_work import working
 
 if TYPE_CHECKING:
@@ -33,6 +36,9 @@ ISOLATE_AFTER = 2
 # Dead workers after which a task is given up. One that is isolated dies only by others on its worker, or from outside.
 MAX_DEATHS = 8
 
+# Dead workers in a row after which a task is given up that goes on from what it saved, if it saved nothing in between.
+MAX_DEATHS_WITHOUT_PROGRESS = 3
+
 # Tasks in flight per compute slot: one runs, one waits at the worker so that it never idles.
 IN_FLIGHT = 2
 
@@ -42,10 +48,27 @@ class _Attempt:
     task: Task
     number: int = 1
     deaths: int = 0
+    job: Job | None = None
+    saved: str | None = None
     submitted: float = field(default_factory=time.monotonic)
 
-    def again(self, *, died: bool) -> _Attempt:
-        return _Attempt(self.task, self.number + 1, self.deaths + died)
+    def of(self, job: Job) -> _Attempt:
+        """Return the attempt with its job, and how far that has come already."""
+        return replace(self, job=job, saved=job.saved() if isinstance(job, ResumableJob) else None)
+
+    def died(self) -> _Attempt:
+        """Return the attempt with another death: its first, where it came further since it began."""
+        progressed = isinstance(self.job, ResumableJob) and self.job.saved() != self.saved
+        return replace(self, deaths=1 if progressed else self.deaths + 1)
+
+    @property
+    def may_die(self) -> bool:
+        """Whether it has another attempt after its worker died."""
+        return self.deaths < (MAX_DEATHS_WITHOUT_PROGRESS if isinstance(self.job, ResumableJob) else MAX_DEATHS)
+
+    def again(self) -> _Attempt:
+        """Return the next attempt."""
+        return replace(self, number=self.number + 1, submitted=time.monotonic())
 
 
 def run_dask(frontier: Frontier, make_job: MakeJob, announce: Listener, spec: ClusterSpec) -> None:
@@ -60,13 +83,13 @@ def run_dask(frontier: Frontier, make_job: MakeJob, announce: Listener, spec: Cl
     KeyboardInterrupt
         After an interrupt, when everything in flight is done.
     """
-    with connected(spec) as client:
-        stream = _Stream(client, frontier, make_job, announce, spec)
-        publish = _equip(client, announce)
+    with connected(spec) as cluster:
+        stream = _Stream(cluster, frontier, make_job, announce)
+        publish = _equip(cluster.client, announce)
         missing = missing_bokeh(spec)
         if missing:
             announce(Note(text=missing))
-        dashboard, metrics = links(client, spec)
+        dashboard, metrics = links(cluster.client, spec)
         announce(Ready(look=stream.look, dashboard=dashboard, metrics=metrics, publish=publish))
         with one_span():
             stream.run()
@@ -86,40 +109,50 @@ def _equip(client: Client, announce: Listener) -> Callable[[Mapping[str, Any]], 
     return None
 
 
-def execute(job: Job, label: str) -> Receipt:
-    """Run a job on a worker; an error says in its `place` where it came up."""
-    from distributed import get_worker
+def execute(job: Job, topic: str) -> Receipt:
+    """Run a job on a worker; what it says goes to whoever subscribed to `topic`.
+
+    An error that it raises says in its `place` where it came up.
+    """
+    from distributed.worker import get_worker, thread_state
 
     limit_threads(1)
-    worker = str(get_worker().name)
+    worker, key = get_worker(), thread_state.key
+
+    def wanted() -> bool:
+        # Released when its client stops, disconnects or is lost; a thread can't be ended from outside.
+        task = worker.state.tasks.get(key)
+        return task is not None and task.state != "cancelled"
+
     try:
-        with working(label):
-            return replace(job.run(), worker=worker)
+        with working_for(Employer(lambda line: worker.log_event(topic, line), wanted)), working(key):
+            return replace(job.run(), worker=str(worker.name))
     except Exception as error:
-        error.__dict__["place"] = Place(worker=worker, host=platform.node())
+        error.__dict__["place"] = Place(worker=str(worker.name), host=platform.node())
         raise
 
 
 class _Stream:
     """Keeps a bounded number of tasks in flight per pool."""
 
-    def __init__(
-        self, client: Client, frontier: Frontier, make_job: MakeJob, announce: Listener, spec: ClusterSpec
-    ) -> None:
+    def __init__(self, cluster: RunningCluster, frontier: Frontier, make_job: MakeJob, announce: Listener) -> None:
         from distributed import as_completed
 
-        self.client = client
+        self.cluster = cluster
+        self.client = client = cluster.client
         self.frontier = frontier
         self.make_job = make_job
         self.announce = announce
-        self.limits = {name: IN_FLIGHT * pool.slots for name, pool in spec.pools.items()}
-        self.resources = {name: pool_resources(name, pool, spec) for name, pool in spec.pools.items()}
+        pools = cluster.spec.pools
+        self.resources = {name: pool_resources(name, pool, cluster.spec) for name, pool in pools.items()}
         self.attempts: dict[Any, tuple[_Attempt, Future]] = {}
-        self.in_flight = dict.fromkeys(spec.pools, 0)
+        self.in_flight = dict.fromkeys(pools, 0)
         self.completed = as_completed(loop=client.loop)
+        self.topic = f"melmill-{client.id}"
 
     def run(self) -> None:
         """Submit and settle until the frontier is done."""
+        self.client.subscribe_topic(self.topic, lambda event: self.announce(Note(text=event[1])))
         try:
             self._fill()
             while self.attempts:
@@ -133,10 +166,14 @@ class _Stream:
         """Wait for what is in flight, and start nothing more."""
         from distributed import as_completed
 
-        text = f"stopping: waiting for {len(self.attempts)} tasks in flight (interrupt again to leave at once)"
-        self.announce(Note(text=text))
         # The interrupt may have come just when `completed` handed out a future: count anew.
-        in_flight = dict(self.attempts)
+        in_flight = {key: pair for key, pair in self.attempts.items() if not isinstance(pair[0].job, ResumableJob)}
+        for attempt, future in self.attempts.values():
+            if future.key not in in_flight:
+                self.announce(Note(text=f"stopping: {attempt.task.node} will go on from what it saved last"))
+                future.release()
+        text = f"stopping: waiting for {len(in_flight)} tasks in flight (interrupt again to leave at once)"
+        self.announce(Note(text=text))
         for future in as_completed([future for _, future in in_flight.values()], loop=self.client.loop):
             answer = _answer(future)
             if isinstance(answer, Receipt):
@@ -145,19 +182,30 @@ class _Stream:
 
     def _fill(self) -> None:
         for pool in self.frontier.pools:
-            while self.in_flight[pool] < self.limits[pool]:
+            # A pool whose workers are still to come is asked for a task's worth: some clusters start them for that.
+            limit = IN_FLIGHT * max(1, self.cluster.slots(pool))
+            while self.in_flight[pool] < limit:
                 task = self.frontier.take(pool)
                 if task is None:
                     break
                 self._submit(_Attempt(task))
+        self.cluster.demand({pool: self.frontier.n_left(pool) for pool in self.frontier.pools})
+        for text in self.cluster.told():
+            self.announce(Note(text=text))
 
     def _submit(self, attempt: _Attempt) -> None:
         task = attempt.task
+        attempt = attempt.of(self.make_job(task, attempt.number, attempt.deaths >= ISOLATE_AFTER))
         pool = self.frontier.nodes[task.node].pool
         # On a shared cluster a task of the same key is the same task, even if it writes to another store.
-        key = f"{task.node}-{task.corpus}-{task.shard}-{attempt.number}-{self.client.id}"
-        job = self.make_job(task, attempt.number, attempt.deaths >= ISOLATE_AFTER)
-        future = self.client.submit(execute, job, key, key=key, resources=self.resources[pool], pure=False)
+        future = self.client.submit(
+            execute,
+            attempt.job,
+            self.topic,
+            key=f"{task.node}-{task.corpus}-{task.shard}-{attempt.number}-{self.client.id}",
+            resources=self.resources[pool],
+            pure=False,
+        )
         self.attempts[future.key] = attempt, future
         self.in_flight[pool] += 1
         self.completed.add(future)
@@ -180,20 +228,19 @@ class _Stream:
         if isinstance(error, FATAL):
             raise RunFailed(str(error)) from error
         if isinstance(error, NoValidWorkerError):
-            raise RunFailed("no worker is left and none can be started; run again to go on from what is stored")
-        task, number = attempt.task, attempt.number
-        died = isinstance(error, KilledWorker)
-        place = _last_place(error)
-        if died:
-            deaths = attempt.deaths + 1
-            again = deaths < MAX_DEATHS
-            self.announce(WorkerDied(task=task, attempt=number, deaths=deaths, again=again, place=place))
+            why = "; ".join([*self.cluster.told(), "no worker is left and none can be started"])
+            raise RunFailed(f"{why}; run again to go on from what is stored")
+        task, number, place = attempt.task, attempt.number, _last_place(error)
+        if isinstance(error, KilledWorker):
+            attempt = attempt.died()
+            again = attempt.may_die
+            self.announce(WorkerDied(task=task, attempt=number, deaths=attempt.deaths, again=again, place=place))
         else:
             again = isinstance(error, OSError) and number < MAX_ATTEMPTS
             if again:
                 self.announce(Retried(task=task, attempt=number, reason=str(error), place=place))
         if again:
-            self._submit(attempt.again(died=died))
+            self._submit(attempt.again())
             return
         n_blocked = self.frontier.fail(task)
         self.announce(Failed(task=task, attempt=number, error=error, n_blocked=n_blocked, place=place))

@@ -11,10 +11,10 @@ import numpy as np
 from melmill.flows.errors import RunFailed
 from melmill.flows.events import Event, Finished
 from melmill.flows.observers import Watching
-from melmill.flows.plan import NodePlan, Plan
+from melmill.flows.phases import ancestors
+from melmill.flows.plan import Plan
 from melmill.flows.receipt import Receipt
 from melmill.flows.run import run
-from melmill.stages.stage import Report
 from melmill.storage.records import Record, record_name
 from melmill.storage.store import Store
 
@@ -61,12 +61,14 @@ class PoolEstimate:
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """What a run will come to; reports, which need all that is before them, are not in it.
+    """What a run will come to.
 
     Parameters
     ----------
     sampled : int
         Tasks that were run to find out; their work is in the store.
+    left_out : tuple of str
+        Nodes that nothing is predicted of: reports, trainings, and what needs a training that is not done.
     nodes, pools : tuple
     left_s : float
         Until the last pool is through, s.
@@ -74,6 +76,7 @@ class Estimate:
     """
 
     sampled: int
+    left_out: tuple[str, ...]
     nodes: tuple[NodeEstimate, ...]
     pools: tuple[PoolEstimate, ...]
     left_s: float
@@ -86,22 +89,28 @@ class Estimate:
 
 
 def sample(plan: Plan, per_slot: int = SHARDS_PER_SLOT) -> Plan:
-    """Return a plan of a few of the pending shards, spread evenly over each corpus, and of no report.
+    """Return a plan of a few of the pending shards, spread evenly over each corpus, of what can be predicted.
 
     Shards hold utterances of like length, in order of it: those at even steps stand for all.
     """
     n_slots = max(pool.slots for pool in plan.pipeline.cluster.pools.values())
     chosen: dict[str, set[int]] = {name: set() for name in plan.catalogues}
-    for node in plan.nodes.values():
-        if not isinstance(node.node.product, Report):
-            chosen[node.node.corpora[0]] |= _spread(sorted(node.pending), per_slot * n_slots)
+    names = _predictable(plan)
+    for node in (plan.nodes[name] for name in names):
+        chosen[node.node.corpora[0]] |= _spread(sorted(node.pending), per_slot * n_slots)
     # A shard that is chosen for one node is for all: none finds its input missing.
-    nodes = {name: replace(node, pending=_kept(node, chosen)) for name, node in plan.nodes.items()}
+    nodes = {
+        name: replace(node, pending=node.pending & chosen[node.node.corpora[0]] if name in names else set())
+        for name, node in plan.nodes.items()
+    }
     return replace(plan, nodes=nodes)
 
 
-def _kept(node: NodePlan, chosen: Mapping[str, set[int]]) -> set[int]:
-    return set() if isinstance(node.node.product, Report) else node.pending & chosen[node.node.corpora[0]]
+def _predictable(plan: Plan) -> list[str]:
+    """Return the nodes that work shard by shard and wait for no training."""
+    nodes = {name: node_plan.node for name, node_plan in plan.nodes.items()}
+    awaited = {name for name, node_plan in plan.nodes.items() if node_plan.node.is_whole and node_plan.pending}
+    return [name for name, node in nodes.items() if not node.is_whole and not ancestors(nodes, name) & awaited]
 
 
 def _spread(shards: list[int], n: int) -> set[int]:
@@ -159,11 +168,12 @@ def estimate(plan: Plan, per_slot: int = SHARDS_PER_SLOT) -> Estimate:
 def predict(plan: Plan, part: Plan, paces: Paces) -> Estimate:
     """Predict what is left of `plan` when `part` is done."""
     store = Store.open(plan.pipeline.store)
-    names = [name for name, node in plan.nodes.items() if not isinstance(node.node.product, Report)]
+    names = _predictable(plan)
     nodes = tuple(_node(plan, part, name, paces, store) for name in names)
     pools = tuple(_pools(plan, nodes, paces))
     return Estimate(
         sampled=part.n_pending,
+        left_out=tuple(name for name in plan.nodes if name not in names),
         nodes=nodes,
         pools=pools,
         left_s=max((pool.left_s for pool in pools), default=0.0),

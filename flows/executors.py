@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from melmill.cluster.threads import limit_threads
 from melmill.flows.errors import RunFailed
-from melmill.flows.events import Failed, Finished, Listener, Place, Ready, Running, Submitted
+from melmill.flows.events import Failed, Finished, Listener, Note, Place, Ready, Running, Submitted
 from melmill.flows.frontier import Frontier, Task
 from melmill.flows.lookout import Flight, look_here
 from melmill.flows.receipt import Receipt
+from melmill.flows.word import Employer, working_for
 from melmill.stages.at_work import working
-from melmill.stages.errors import DeviceMissing, FileChanged
+from melmill.stages.errors import CompilerFailed, DeviceMissing, FileChanged
 from melmill.storage.errors import StoreFull, StoreUnwritable
 
 
@@ -25,12 +26,21 @@ class Job(Protocol):
         ...
 
 
+@runtime_checkable
+class ResumableJob(Job, Protocol):
+    """A job that goes on, when it is run again, where it last saved what it had."""
+
+    def saved(self) -> str | None:
+        """Return what changes whenever it has come further."""
+        ...
+
+
 # Job of a task: its attempt, counted from 1, and whether each utterance gets a process of its own.
 MakeJob = Callable[[Task, int, bool], Job]
 
 
 # Errors after which no task can succeed.
-FATAL = (StoreFull, StoreUnwritable, DeviceMissing, FileChanged)
+FATAL = (StoreFull, StoreUnwritable, DeviceMissing, CompilerFailed, FileChanged)
 
 
 def run_serial(frontier: Frontier, make_job: MakeJob, announce: Listener) -> None:
@@ -49,7 +59,7 @@ def run_serial(frontier: Frontier, make_job: MakeJob, announce: Listener) -> Non
             continue
         announce(Submitted(task=task, attempt=1))
         try:
-            with working(repr(task)):
+            with working_for(Employer(lambda line: announce(Note(text=line)))), working(repr(task)):
                 receipt = make_job(task, 1, False).run()
         except FATAL as error:
             raise RunFailed(str(error)) from error

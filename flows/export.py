@@ -146,7 +146,7 @@ class _Exporter:
     ) -> None:
         self.view = _view(store, node)
         self.encoding = _encoding(self.view, node, format_, bits)
-        _check_outside(location, store)
+        check_outside(location, store)
         self.folder = ExportFolder(location)
         self.names = _names(self.view, self.encoding.format, utterances)
         self.report = report
@@ -251,7 +251,8 @@ def _encoding(view: ProductView, node: str, format_: AudioFormat | None, bits: B
     return Encoding(format=format_ or "flac", bits=bits or 16)
 
 
-def _check_outside(location: Location, store: Store) -> None:
+def check_outside(location: Location, store: Store) -> None:
+    """Raise PipelineError where a folder to export to lies in the store."""
     if f"{location.url}/".startswith(f"{store.location.url}/"):
         raise PipelineError(f"{location.url!r} is in the store {store.location.url!r}: export to a folder of its own")
 

@@ -12,14 +12,26 @@ from melmill.flows.convert import build, convert, field_types, takes_list, unkno
 from melmill.flows.errors import PipelineError
 from melmill.flows.keys import node_key
 from melmill.flows.located import Located
+from melmill.flows.pools import Route, route, with_device
 from melmill.flows.spec import Declaration, Pipeline
 from melmill.flows.stage_files import prepared
 from melmill.stages.errors import StageError
 from melmill.stages.registry import UnknownStage, stage_class
-from melmill.stages.stage import Input, Kind, Mel, Product, Report, Scores, Stage
+from melmill.stages.stage import (
+    WHOLE_KINDS,
+    FileStage,
+    Input,
+    Kind,
+    Mel,
+    Product,
+    Report,
+    Scores,
+    Stage,
+    TrainedVocoder,
+    TrainingStage,
+)
 from melmill.storage.errors import StoreError
 
-DEFAULT_POOL = "cpu"
 _RECORDINGS = Input(kinds=frozenset({Kind.WAVEFORM}))
 
 
@@ -42,7 +54,8 @@ class Node:
         What it makes.
     corpora : tuple of str
         Names of the ingest nodes that its utterances come from.
-    pool : str
+    route : Route
+        Where its tasks go.
     where : str
         ``file:line`` of its declaration.
     """
@@ -54,8 +67,23 @@ class Node:
     inputs: Mapping[str, tuple[str, ...]]
     product: Product
     corpora: tuple[str, ...]
-    pool: str
+    route: Route
     where: str
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is one task over all utterances, rather than one a shard."""
+        return self.product.kind in WHOLE_KINDS
+
+    @property
+    def trains(self) -> bool:
+        """Whether other nodes wait for it to have learnt from all utterances."""
+        return isinstance(self.stage, TrainingStage)
+
+    @property
+    def pool(self) -> str:
+        """Pool that its tasks go to."""
+        return self.route.pool
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -166,7 +194,8 @@ class _Builder:
         """Fan a declaration out and add its nodes."""
         cls = _stage_class(declaration)
         fields = dict(declaration.fields)
-        pool = self._pool(declaration, fields.pop("pool", None))
+        to = route(declaration.name, fields.pop("pool", None), declaration.where, self.pipeline.cluster.pools)
+        fields = with_device(cls, fields, to, declaration.where)
         ports = {port: entries for port, entries in _references(declaration).items() if fields.pop(port, None)}
         self._check_ports(declaration, cls, ports)
         axes = [*self._port_axes(cls, ports), *_field_axes(cls, fields)]
@@ -174,19 +203,7 @@ class _Builder:
         for choice in itertools.product(*(axis.options for axis in axes)):
             label = ",".join(option.label for axis, option in zip(axes, choice, strict=True) if len(axis.options) > 1)
             name = f"{declaration.name}[{label}]" if label else declaration.name
-            self._add_node(declaration, cls, name, pool, choice)
-
-    def _pool(self, declaration: Declaration, value: Located | None) -> str:
-        pools = self.pipeline.cluster.pools
-        pool = DEFAULT_POOL if value is None else convert(value, str, f"pool of {declaration.name!r}")
-        if pool not in pools:
-            where = declaration.where if value is None else value.where
-            raise PipelineError(
-                f"node {declaration.name!r} runs in pool {pool!r}, but the cluster has only "
-                f"{', '.join(sorted(pools))}: add {pool}: {{workers: 1}} under cluster: pools:",
-                where,
-            )
-        return str(pool)
+            self._add_node(declaration, cls, name, to, choice)
 
     def _check_ports(self, declaration: Declaration, cls: type[Stage], ports: Mapping[str, list[Located]]) -> None:
         for port, description in cls.inputs.items():
@@ -238,14 +255,14 @@ class _Builder:
         return axes
 
     def _add_node(
-        self, declaration: Declaration, cls: type[Stage], name: str, pool: str, choice: Sequence[_Option]
+        self, declaration: Declaration, cls: type[Stage], name: str, to: Route, choice: Sequence[_Option]
     ) -> None:
         fields = dict(option.field for option in choice if option.field)
         inputs = {option.port: option.nodes for option in choice if option.port}
         for port in inputs:
             if cls.inputs[port].words:
                 fields[port] = Located("node", declaration.where)
-        stage = self._prepared(declaration, build(cls, fields, declaration.uses.value, declaration.where))
+        stage = self._prepared(declaration, build(cls, fields, declaration.uses.value, declaration.where), inputs)
         product = self._product(declaration, stage, inputs)
         if isinstance(product, Scores):
             product = dataclasses.replace(product, scored=inputs["from"][0])
@@ -260,6 +277,7 @@ class _Builder:
             },
             shard_duration_s=None if inputs else self.pipeline.shard_duration_s,
         )
+        self._check_one_of_its_key(declaration, name, key)
         self.groups[declaration.name].append(name)
         self.nodes[name] = Node(
             name=name,
@@ -269,12 +287,24 @@ class _Builder:
             inputs=inputs,
             product=product,
             corpora=corpora,
-            pool=pool,
+            route=to,
             where=declaration.where,
         )
 
-    def _prepared(self, declaration: Declaration, stage: Stage) -> Stage:
+    def _check_one_of_its_key(self, declaration: Declaration, name: str, key: str) -> None:
+        for other in self.groups[declaration.name]:
+            if self.nodes[other].key == key:
+                raise PipelineError(
+                    f"node {name!r} would make the very product of {other!r}: what differs between them is in no key "
+                    "(a device changes results by rounding alone). Keep one of them",
+                    declaration.where,
+                )
+
+    def _prepared(self, declaration: Declaration, stage: Stage, inputs: Mapping[str, tuple[str, ...]]) -> Stage:
         try:
+            for source in (self.nodes[name] for names in inputs.values() for name in names):
+                if isinstance(stage, FileStage) and isinstance(source.product, TrainedVocoder):
+                    return stage.trained(source.product, source.name, source.key)
             return prepared(stage)
         except (StageError, StoreError) as error:
             raise PipelineError(f"node {declaration.name!r}: {error}", declaration.where) from error
@@ -290,7 +320,15 @@ class _Builder:
         self, declaration: Declaration, name: str, inputs: Mapping[str, tuple[str, ...]], product: Product
     ) -> tuple[str, ...]:
         sources = [self.nodes[source] for names in inputs.values() for source in names]
-        corpora = tuple(dict.fromkeys(corpus for source in sources for corpus in source.corpora))
+        # A vocoder may work on another corpus than it was trained on.
+        corpora = tuple(
+            dict.fromkeys(
+                corpus
+                for source in sources
+                if not isinstance(source.product, TrainedVocoder)
+                for corpus in source.corpora
+            )
+        )
         if len(corpora) > 1 and not isinstance(product, Report):
             raise PipelineError(
                 f"node {declaration.name!r} mixes utterances of {' and '.join(map(repr, corpora))}: "

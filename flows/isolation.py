@@ -12,12 +12,15 @@ import time
 from collections.abc import Mapping
 
 from melmill.flows.stage_files import ready
+from melmill.flows.trained import Trained
 from melmill.stages.stage import Item, Outcome, Product, Rejected, Stage, rejection
 
 
-def process_alone(stage: Stage, item: Item, inputs: Mapping[str, Product], product: Product) -> Outcome:
+def process_alone(
+    stage: Stage, item: Item, inputs: Mapping[str, Product], product: Product, trained: Trained | None = None
+) -> Outcome:
     """Return the outcome of one item, computed in a child process; a child that dies makes a rejection."""
-    work = pickle.dumps((stage, item, inputs, product))
+    work = pickle.dumps((stage, item, inputs, product, trained))
     child = subprocess.run(
         [sys.executable, "-m", "melmill.flows.isolation"], input=work, stdout=subprocess.PIPE, check=False
     )
@@ -38,9 +41,9 @@ def _serve() -> None:
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     answers = sys.stdout.buffer
     sys.stdout = sys.stderr
-    stage, item, inputs, product = pickle.load(sys.stdin.buffer)
+    stage, item, inputs, product, trained = pickle.load(sys.stdin.buffer)
     try:
-        (outcome,) = ready(stage).process([item], inputs, product)
+        (outcome,) = ready(stage, trained).process([item], inputs, product)
     except Exception as error:
         outcome = Outcome(rejected=rejection(error))
     answers.write(pickle.dumps(outcome))

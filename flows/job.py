@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import platform
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,11 +18,13 @@ from numpy.typing import NDArray
 
 from melmill.cluster.memory import peak_bytes, reset_peak
 from melmill.flows.keys import utterance_seed
+from melmill.flows.pools import CPU, device
 from melmill.flows.receipt import Receipt
 from melmill.flows.stage_files import ready
+from melmill.flows.trained import Trained
 from melmill.stages.at_work import enter, take_up
 from melmill.stages.errors import DeviceMissing
-from melmill.stages.stage import IngestStage, Item, Outcome, Product, Stage, rejection
+from melmill.stages.stage import IngestStage, Item, Outcome, Product, Stage, TrainedVocoder, rejection
 from melmill.storage.product import Facts, Quarantined, ShardContents
 from melmill.storage.sources import SourceTree
 from melmill.storage.store import Store
@@ -60,6 +64,8 @@ class ShardJob:
     catalogue : (str, str)
         Folder and key of the ingest node whose catalogue lists the utterances.
     shard : int
+    pool : str
+        Workers that it is for, in words.
     attempt : int
     isolated : bool
         Process each utterance in a child process of its own, so that one that kills it is found and quarantined.
@@ -71,12 +77,14 @@ class ShardJob:
     ports: Mapping[str, Source]
     catalogue: tuple[str, str]
     shard: int
+    pool: str = ""
     attempt: int = 1
     isolated: bool = False
 
     def run(self) -> Receipt:
         """Do the work and commit it; return the receipt."""
-        begun = Begun.now()
+        reset_peak()
+        started, clock = datetime.now(UTC), time.perf_counter()
         store = Store.open(self.store)
         shard = store.read_shard(*self.catalogue, self.shard)
         items, absent, rejected = self._items(store, shard)
@@ -86,15 +94,17 @@ class ShardJob:
         compute_s = time.perf_counter() - clock_compute
         enter("writing")
         contents = self._contents(items, outcomes, absent, rejected)
-        facts = begun.facts(compute_s, self.attempt)
-        record = store.product(self.node.folder, self.node.key).commit(shard, contents, facts)
+        facts = facts_of(
+            started, compute_s, self.attempt, pool=self.pool, device=device(self.stage), busy_s=_busy_s(outcomes)
+        )
+        record = store.product(self.node.folder, self.node.key).commit(shard, contents, facts, clock)
         return Receipt(
             n_utterances=record.n_utterances,
             n_quarantined=record.n_quarantined,
             quarantined=tuple(one.utterance_id for one in contents.quarantined[:NAMED_IN_RECEIPT]),
             audio_s=shard.duration_s,
             compute_s=compute_s,
-            wall_s=begun.elapsed_s,
+            wall_s=time.perf_counter() - clock,
             peak_mem_bytes=facts.peak_mem_bytes,
             host=facts.host,
         )
@@ -105,13 +115,14 @@ class ShardJob:
             return self._file_items(shard)
         arrays: dict[str, dict[str, NDArray[Any]]] = {}
         for port, source in self.ports.items():
-            arrays[port] = store.product(source.folder, source.key).read_arrays(shard)
+            if not isinstance(source.product, TrainedVocoder):
+                arrays[port] = store.product(source.folder, source.key).read_arrays(shard)
         items, absent = [], []
         for utterance in shard.utterances:
             given = {
                 port: found[utterance.utterance_id] for port, found in arrays.items() if utterance.utterance_id in found
             }
-            missing = [port for port in self.ports if port not in given]
+            missing = [port for port in arrays if port not in given]
             if all(self.stage.inputs[port].absent_ok for port in missing):
                 items.append(_item(utterance, given))
             else:
@@ -134,7 +145,8 @@ class ShardJob:
         if not items:
             return []
         # Opened here even where children open it again: what fails in this must not be blamed on an utterance.
-        stage = ready(self.stage)
+        trained = self._trained()
+        stage = ready(self.stage, trained)
         inputs = {port: source.product for port, source in self.ports.items()}
 
         def process(some: Sequence[Item]) -> Sequence[Outcome]:
@@ -146,7 +158,7 @@ class ShardJob:
             outcomes = []
             for item in items:
                 take_up(item.utterance.utterance_id)
-                outcomes.append(process_alone(self.stage, item, inputs, self.node.product))
+                outcomes.append(process_alone(self.stage, item, inputs, self.node.product, trained))
             return outcomes
         try:
             return list(process(items))
@@ -154,6 +166,15 @@ class ShardJob:
             raise
         except Exception:
             return [_one(process, item) for item in items]
+
+    def _trained(self) -> Trained | None:
+        """Return where the files of a training at one of the ports are; None where there is none."""
+        for source in self.ports.values():
+            if isinstance(source.product, TrainedVocoder):
+                return Trained(
+                    store=self.store, name=source.name, folder=source.folder, key=source.key, product=source.product
+                )
+        return None
 
     def _contents(
         self, items: Sequence[Item], outcomes: Sequence[Outcome], absent: list[str], rejected: list[Quarantined]
@@ -211,35 +232,37 @@ def _one(process: Process, item: Item) -> Outcome:
     return outcome
 
 
-@dataclass(frozen=True)
-class Begun:
-    """A task that began on this machine: the time of day, and the clock that it is measured by, s."""
+def facts_of(
+    started: datetime, compute_s: float, attempt: int, *, pool: str, device: str = CPU, busy_s: float | None = None
+) -> Facts:
+    """Return what the record of a task of this process and thread says of its making."""
+    return Facts(
+        compute_s=compute_s,
+        started_at=started.isoformat(timespec="milliseconds"),
+        host=platform.node(),
+        attempt=attempt,
+        versions=versions(),
+        pool=pool,
+        device=_called(device),
+        # The threads of a process have a core each, but share its GPU.
+        worker=f"{os.getpid()}-{threading.get_native_id()}" if device == CPU else f"{os.getpid()}",
+        busy_s=busy_s,
+        peak_mem_bytes=peak_bytes(),
+    )
 
-    at: datetime
-    clock: float
 
-    @classmethod
-    def now(cls) -> Begun:
-        """Begin: memory is counted from here, too."""
-        reset_peak()
-        return cls(datetime.now(UTC), time.perf_counter())
+def _called(device: str) -> str:
+    if device == CPU:
+        return device
+    from melmill.stages.dsp.batched.placement import device_name  # here, as it imports torch
 
-    @property
-    def elapsed_s(self) -> float:
-        """Time since it began, s."""
-        return time.perf_counter() - self.clock
+    return device_name(device)
 
-    def facts(self, compute_s: float, attempt: int) -> Facts:
-        """Return what the record of the task says of its making."""
-        return Facts(
-            compute_s=compute_s,
-            started_at=self.at.isoformat(timespec="milliseconds"),
-            host=platform.node(),
-            attempt=attempt,
-            versions=versions(),
-            wall_s=self.elapsed_s,
-            peak_mem_bytes=peak_bytes(),
-        )
+
+def _busy_s(outcomes: Sequence[Outcome]) -> float | None:
+    """Return what the device was at work, s; None where the stage does not say."""
+    measured = [outcome.busy_s for outcome in outcomes if outcome.busy_s is not None]
+    return sum(measured) if measured else None
 
 
 @cache

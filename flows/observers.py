@@ -64,7 +64,9 @@ def observed(plan: Plan, store: Store, run_id: str, executor: str, slots: int, h
     with ExitStack() as stack:
         log = [] if how.log is None else [stack.enter_context(EventLog(how.log, run_id, project, progress.note))]
         announce: Announcer
-        stalls = StallWatch(list(plan.nodes), audio_of(plan), lambda event: announce(event), how.stall_after_s)
+        # A training takes hours, and says itself how it goes on.
+        brief = [name for name, node_plan in plan.nodes.items() if not node_plan.node.trains]
+        stalls = StallWatch(brief, audio_of(plan), lambda event: announce(event), how.stall_after_s)
         announce = Announcer([tally, stalls, *log, progress, news, metrics, *how.listeners])
         stack.enter_context(progress)
         beats = [stalls.look, news.beat, metrics.beat]

@@ -15,10 +15,11 @@ from melmill.flows.corpus import survey
 from melmill.flows.errors import PipelineError
 from melmill.flows.graph import Node, build_graph, needed_for
 from melmill.flows.spec import Pipeline
-from melmill.stages.stage import IngestStage, Report
+from melmill.flows.trained import TRAINED
+from melmill.stages.stage import IngestStage
 from melmill.storage.catalogue import Catalogue
 from melmill.storage.errors import StoreError
-from melmill.storage.product import ProductFolder
+from melmill.storage.product import ProductFolder, Record
 from melmill.storage.store import Store
 
 REPORT = -1
@@ -32,15 +33,17 @@ class NodePlan:
     ----------
     node : Node
     n_shards : int
-        Of its corpus; 1 for a report.
+        Of its corpus; 1 for a report or a training.
     pending : set of int
-        Shards to do; ``{-1}`` for a report.
+        Shards to do; ``{-1}`` for a report or a training.
     reasons : mapping of str to int
         Why, each with the number of shards.
     damaged : mapping of str to str
         Record names whose data is not what the record says, and how.
     quarantined : frozenset of str
         Names of the records to reuse that tell of utterances quarantined by this node.
+    note : str
+        What a person should know of what is reused; empty where there is nothing.
     """
 
     node: Node
@@ -49,6 +52,7 @@ class NodePlan:
     reasons: Mapping[str, int]
     damaged: Mapping[str, str] = field(default_factory=dict)
     quarantined: frozenset[str] = frozenset()
+    note: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +91,8 @@ class Plan:
         """Return the name of the record of a task."""
         if shard != REPORT:
             return f"{shard:06d}"
+        if node.trains:
+            return TRAINED
         digests = "".join(self.catalogues[corpus].digest for corpus in node.corpora)
         return f"all-{hashlib.sha256(digests.encode()).hexdigest()[:12]}"
 
@@ -147,7 +153,7 @@ def _node_plan(plan: Plan, store: Store, node: Node, before: Mapping[str, str]) 
     folder = store.product(node.folder, node.key)
     records = folder.records()
     damaged = folder.damaged(records)
-    shards = [REPORT] if isinstance(node.product, Report) else range(plan.catalogues[node.corpora[0]].n_shards)
+    shards = [REPORT] if node.is_whole else range(plan.catalogues[node.corpora[0]].n_shards)
     names = {shard: plan.record_name(node, shard) for shard in shards}
     whole = {name for name in records if name not in damaged}
     pending = {shard: name for shard, name in names.items() if name not in whole}
@@ -159,6 +165,18 @@ def _node_plan(plan: Plan, store: Store, node: Node, before: Mapping[str, str]) 
         reasons=Counter("damaged" if name in damaged else why_new for name in pending.values()),
         damaged={name: damaged[name] for name in names.values() if name in damaged},
         quarantined=frozenset(name for name in names.values() if name in whole and records[name].n_quarantined),
+        note=_grown(plan, node, records[TRAINED]) if node.trains and TRAINED in whole else "",
+    )
+
+
+def _grown(plan: Plan, node: Node, record: Record) -> str:
+    """Say so where there are more utterances than when a training read them: it is not done again for them."""
+    n_now = plan.catalogues[node.corpora[0]].n_utterances
+    if n_now <= record.n_utterances:
+        return ""
+    return (
+        f"{node.name} was trained when its corpus had {record.n_utterances} of what are {n_now} utterances now; "
+        "to train anew, give it another seed or another name"
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from melmill.flows.graph import Node
 from melmill.flows.job import Source
 from melmill.stages.dsp.melspec import MelSpec
-from melmill.stages.stage import Mel, Report, Waveform
+from melmill.stages.stage import Mel, Waveform
 from melmill.storage.arrays import ArraySpec
 from melmill.storage.product import ProductDescription
 
@@ -66,7 +66,7 @@ def _rate(node: Node) -> int | None:
 
 
 def _catalogue(node: Node, nodes: Mapping[str, Node]) -> tuple[str, str] | None:
-    return None if isinstance(node.product, Report) else _address(nodes[node.corpora[0]])
+    return None if node.is_whole else _address(nodes[node.corpora[0]])
 
 
 def _address(node: Node) -> tuple[str, str]:

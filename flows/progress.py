@@ -71,15 +71,14 @@ class Progress:
             case Finished(task=task, receipt=receipt):
                 self._count(task, receipt)
                 self._show()
-            case Failed():
-                self.note(f"failed: {place(event.task)}{_on(event.place)}: {type(event.error).__name__}: {event.error}")
+            case Failed(task=task, error=error, place=place):
+                self.note(f"failed: {task}{_on(place)}: {type(error).__name__}: {error}")
                 self._show()
-            case Retried():
-                self.note(f"{place(event.task)}{_on(event.place)}: {event.reason}; trying again")
-            case WorkerDied(again=again):
-                self.note(
-                    f"{place(event.task)}{_on(event.place)}: its worker died" + ("; trying again" if again else "")
-                )
+            case Retried(task=task, reason=reason, place=place):
+                self.note(f"{task}{_on(place)}: {reason}; trying again")
+            case WorkerDied(task=task, again=again, place=place):
+                then = "; trying again" if again else ""
+                self.note(f"{task}{_on(place)}: its worker died{then}")
             case Stalled():
                 self.note(stall_line(event))
             case Ready(dashboard=dashboard, metrics=metrics) if dashboard:
@@ -126,16 +125,11 @@ class Progress:
         self._bar.start()
 
 
-def place(task: Task) -> str:
-    """Name a task as people do: ``admm, shard 12``."""
-    return f"{task.node}, report" if task.shard == REPORT else f"{task.node}, shard {task.shard}"
-
-
 def stall_line(event: Stalled) -> str:
     """Say which task stalls, where, and at which utterance."""
     running = event.running
     expected = "" if event.expected_s is None else f", expected {duration(event.expected_s)}"
-    head = f"stalled: {place(running.task)}{_on(running.place)}: {duration(running.running_s)}{expected}"
+    head = f"stalled: {running.task}{_on(running.place)}: {duration(running.running_s)}{expected}"
     if running.utterance_id:
         return f"{head}; {running.phase} utterance {running.utterance_id} for {duration(running.for_s)}"
     if running.phase == "unknown":

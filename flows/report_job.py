@@ -5,10 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from melmill.flows.job import Begun, Source, versions
+from melmill.cluster.memory import reset_peak
+from melmill.flows.job import Source, facts_of, versions
 from melmill.flows.receipt import Receipt
+from melmill.flows.throughput import throughput
 from melmill.stages.aggregate import Aggregate
 from melmill.stages.at_work import enter
 from melmill.stages.stage import Scores, Waveform, as_float
@@ -52,6 +55,8 @@ class ReportJob:
     record_name : str
     pipeline : str
         The pipeline's name, the page's default title.
+    pool : str
+        Workers that it is for, in words.
     attempt : int
     """
 
@@ -61,11 +66,13 @@ class ReportJob:
     ancestors: Mapping[str, Ancestor]
     record_name: str
     pipeline: str
+    pool: str = ""
     attempt: int = 1
 
     def run(self) -> Receipt:
         """Read all scores, make the report and commit its files."""
-        begun = Begun.now()
+        reset_peak()
+        started, clock = datetime.now(UTC), time.perf_counter()
         store = Store.open(self.store)
         places = {ancestor.catalogue for ancestor in self.ancestors.values()}
         catalogues = {place: store.product(*place).read_catalogue() for place in places}
@@ -79,15 +86,17 @@ class ReportJob:
         compute_s = time.perf_counter() - clock_compute
         n_utterances = sum(catalogue.n_utterances for catalogue in catalogues.values())
         audio_s = sum(catalogue.duration_s for catalogue in catalogues.values())
-        facts = begun.facts(compute_s, self.attempt)
         enter("writing")
-        store.product(self.node.folder, self.node.key).commit_files(self.record_name, files, facts)
+        facts = facts_of(started, compute_s, self.attempt, pool=self.pool)
+        store.product(self.node.folder, self.node.key).commit_files(
+            self.record_name, files, facts, clock, folder=f"report/{self.record_name}"
+        )
         return Receipt(
             n_utterances=n_utterances,
             n_quarantined=0,
             audio_s=audio_s,
             compute_s=compute_s,
-            wall_s=begun.elapsed_s,
+            wall_s=time.perf_counter() - clock,
             peak_mem_bytes=facts.peak_mem_bytes,
             host=facts.host,
         )
@@ -126,7 +135,12 @@ class ReportJob:
         }
         return Tables(
             scores=scores,
-            throughput=self._throughput(store),
+            throughput=throughput(
+                {
+                    name: list(store.product(one.source.folder, one.source.key).records().values())
+                    for name, one in self.ancestors.items()
+                }
+            ),
             made=[
                 Made(
                     name=name,
@@ -142,25 +156,6 @@ class ReportJob:
             pipeline=self.pipeline,
             **{name: frame for name, frame in found.items() if frame is not None},
         )
-
-    def _throughput(self, store: Store) -> pd.DataFrame:
-        import pandas as pd
-
-        rows = []
-        for name, ancestor in self.ancestors.items():
-            records = store.product(ancestor.source.folder, ancestor.source.key).records().values()
-            rows.append(
-                {
-                    "node": name,
-                    "shards": len(records),
-                    "utterances": sum(record.n_utterances for record in records),
-                    "audio_s": sum(record.duration_s for record in records),
-                    "compute_s": sum(record.compute_s for record in records),
-                    "task_s": sum(record.wall_s for record in records),
-                    "peak_mem_bytes": max((record.peak_mem_bytes for record in records), default=0),
-                }
-            )
-        return pd.DataFrame(rows)
 
     def _example(self, store: Store, catalogues: Mapping[tuple[str, str], Catalogue], pick: Pick) -> Example:
         from melmill.stages.reporting.inputs import Example

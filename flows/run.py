@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from types import FrameType
 from typing import Any, Literal, cast
 
+from melmill.cluster.client import check_available
 from melmill.flows.dask_executor import run_dask
+from melmill.flows.events import Note
 from melmill.flows.executors import Job, MakeJob, run_serial
-from melmill.flows.frontier import Frontier, Task, ancestors
+from melmill.flows.frontier import Frontier, Task
 from melmill.flows.graph import Node
 from melmill.flows.job import ShardJob
 from melmill.flows.observers import Watching, observed
+from melmill.flows.phases import ancestors
 from melmill.flows.plan import REPORT, Plan
+from melmill.flows.pools import fallen
 from melmill.flows.products import describe, source
 from melmill.flows.report_job import Ancestor, ReportJob
+from melmill.flows.trained import trained_page
+from melmill.flows.training_job import TrainingJob
 from melmill.stages.aggregate import Aggregate
-from melmill.stages.stage import Report, Scores
+from melmill.stages.stage import Scores, TrainingStage
 from melmill.storage.store import Manifest, NodeEntry, Store
 
 # Shards open per compute slot: enough that a pool is never short of ready tasks.
@@ -54,6 +60,8 @@ class Summary:
         Where the last report's page is.
     reports : tuple of str
         Where the pages of all reports are, in the pipeline's order.
+    trainings : tuple of str
+        Where the pages of all trainings are.
     """
 
     run: str
@@ -64,6 +72,7 @@ class Summary:
     duration_s: float
     report: str | None
     reports: tuple[str, ...] = ()
+    trainings: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON."""
@@ -103,17 +112,21 @@ def run(
         The store can't be written or the cluster can't be had.
     """
     started = time.monotonic()
+    if executor == "dask" and plan.n_pending:
+        check_available(plan.pipeline.cluster)
     store = Store.create(plan.pipeline.store, plan.pipeline.name)
     run_id = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
     nodes = {name: node_plan.node for name, node_plan in plan.nodes.items()}
+    _pack(store, nodes.values())
     if plan.n_pending:
         _prepare(plan, store, nodes)
     _publish(plan, store, nodes, run_id, partial)
     frontier = None
     if plan.n_pending:
         frontier = _execute(plan, store, run_id, executor, watching or Watching())
+        _pack(store, nodes.values())
     n_failed = len(frontier.failed) + len(frontier.blocked) if frontier else 0
-    reports = _reports(plan, store)
+    reports, trainings = _pages(plan, store)
     return Summary(
         run=run_id,
         store=plan.pipeline.store,
@@ -127,8 +140,16 @@ def run(
         quarantined=_n_quarantined(plan, store),
         duration_s=round(time.monotonic() - started, 3),
         report=reports[-1] if reports else None,
-        reports=reports,
+        reports=tuple(reports),
+        trainings=tuple(trainings),
     )
+
+
+def _pack(store: Store, nodes: Iterable[Node]) -> None:
+    """Let the next look at the records take few requests, where each takes long."""
+    for node in nodes:
+        if not node.is_whole:
+            store.product(node.folder, node.key).pack()
 
 
 def _prepare(plan: Plan, store: Store, nodes: Mapping[str, Node]) -> None:
@@ -136,7 +157,7 @@ def _prepare(plan: Plan, store: Store, nodes: Mapping[str, Node]) -> None:
     for name, node_plan in plan.nodes.items():
         node = node_plan.node
         folder = store.product(node.folder, node.key)
-        n_slots = 0 if isinstance(node.product, Report) else plan.catalogues[node.corpora[0]].n_slots
+        n_slots = 0 if node.is_whole else plan.catalogues[node.corpora[0]].n_slots
         folder.prepare(describe(node, nodes, plan.pipeline.shard_duration_s), n_slots)
         if name in plan.catalogues:
             store.write_catalogue(node.folder, node.key, plan.catalogues[name])
@@ -182,6 +203,9 @@ def _execute(plan: Plan, store: Store, run_id: str, executor: str, watching: Wat
     frontier = Frontier(nodes, pending, window=WINDOW * slots)
     make_job = _job_maker(plan, nodes)
     with observed(plan, store, run_id, executor, slots, watching) as announce, _terminated_as_interrupted():
+        told = fallen(nodes[name] for name, shards in pending.items() if shards)
+        if told:
+            announce(Note(text=told))
         if executor == "serial":
             run_serial(frontier, make_job, announce)
         else:
@@ -192,6 +216,8 @@ def _execute(plan: Plan, store: Store, run_id: str, executor: str, watching: Wat
 def _job_maker(plan: Plan, nodes: Mapping[str, Node]) -> MakeJob:
     def make(task: Task, attempt: int, isolated: bool) -> Job:
         node = nodes[task.node]
+        if node.trains:
+            return _training_job(plan, nodes, node, attempt)
         if task.shard == REPORT:
             return _report_job(plan, nodes, node, attempt)
         corpus = nodes[task.corpus]
@@ -202,11 +228,25 @@ def _job_maker(plan: Plan, nodes: Mapping[str, Node]) -> MakeJob:
             ports={port: source(nodes[names[0]]) for port, names in node.inputs.items()},
             catalogue=(corpus.folder, corpus.key),
             shard=task.shard,
+            pool=str(node.route),
             attempt=attempt,
             isolated=isolated,
         )
 
     return make
+
+
+def _training_job(plan: Plan, nodes: Mapping[str, Node], node: Node, attempt: int) -> TrainingJob:
+    corpus = nodes[node.corpora[0]]
+    return TrainingJob(
+        store=plan.pipeline.store,
+        node=source(node),
+        stage=cast("TrainingStage", node.stage),
+        ports={port: source(nodes[names[0]]) for port, names in node.inputs.items()},
+        catalogue=(corpus.folder, corpus.key),
+        pool=str(node.route),
+        attempt=attempt,
+    )
 
 
 def _report_job(plan: Plan, nodes: Mapping[str, Node], node: Node, attempt: int) -> ReportJob:
@@ -218,6 +258,7 @@ def _report_job(plan: Plan, nodes: Mapping[str, Node], node: Node, attempt: int)
         ancestors={name: _ancestor(nodes, other) for name, other in nodes.items() if name in before},
         record_name=plan.record_name(node, REPORT),
         pipeline=plan.pipeline.name,
+        pool=str(node.route),
         attempt=attempt,
     )
 
@@ -239,24 +280,25 @@ def _n_quarantined(plan: Plan, store: Store) -> int:
     found: set[tuple[str, str]] = set()
     for node_plan in plan.nodes.values():
         node = node_plan.node
-        if not isinstance(node.product, Report):
+        if not node.is_whole:
             folder = store.product(node.folder, node.key)
             new = {plan.record_name(node, shard) for shard in node_plan.pending}
-            records = folder.records(node_plan.quarantined | new)
-            table = folder.read_table("quarantine", [name for name, one in records.items() if one.n_quarantined])
-            found.update((node.corpora[0], utterance_id) for utterance_id in table["utterance_id"])
+            for record in folder.records(node_plan.quarantined | new).values():
+                found.update((node.corpora[0], utterance_id) for utterance_id in record.absent)
     return len(found)
 
 
-def _reports(plan: Plan, store: Store) -> tuple[str, ...]:
-    """Return where the pages of the report nodes are, of those that were made."""
-    found = []
-    for node in (node_plan.node for node_plan in plan.nodes.values() if isinstance(node_plan.node.product, Report)):
+def _pages(plan: Plan, store: Store) -> tuple[list[str], list[str]]:
+    """Return where the pages of reports and of trainings are, of those that were made."""
+    reports, trainings = [], []
+    for node in (node_plan.node for node_plan in plan.nodes.values() if node_plan.node.is_whole):
         name = plan.record_name(node, REPORT)
         folder = store.product(node.folder, node.key)
-        if folder.record(name) is not None:
-            found.append(f"{folder.location.url}/report/{name}/index.html")
-    return tuple(found)
+        if node.trains:
+            trainings += trained_page(folder)
+        elif folder.record(name) is not None:
+            reports.append(f"{folder.location.url}/report/{name}/index.html")
+    return reports, trainings
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from melmill.cluster.spec import ClusterError, ClusterSpec
+from melmill.cluster.spec import ClusterSpec
 from melmill.flows.convert import build, convert, unknown
 from melmill.flows.errors import PipelineError
 from melmill.flows.located import Located, parse
@@ -149,10 +149,7 @@ def _share(value: Located) -> float:
 def _cluster(value: Located | None) -> ClusterSpec:
     if value is None:
         return ClusterSpec()
-    try:
-        return build(ClusterSpec, _mapping(value, "cluster"), "cluster", value.where)
-    except ClusterError as error:
-        raise PipelineError(str(error), value.where) from error
+    return build(ClusterSpec, _mapping(value, "cluster"), "cluster", value.where)
 
 
 def _overridden(document: Located, override: str) -> Located:

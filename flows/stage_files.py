@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache, partial
 from typing import cast
 
+from melmill.flows.trained import Trained
 from melmill.stages.errors import FileChanged
 from melmill.stages.stage import FileStage, Processor, Stage, StageFile, StageFiles
 from melmill.storage.location import folder_and_name
@@ -34,8 +35,8 @@ def prepared(stage: Stage) -> Stage:
     return stage.prepared(files, _DIGESTS[found])
 
 
-def ready(stage: Stage) -> Processor:
-    """Return what processes a shard in this process.
+def ready(stage: Stage, trained: Trained | None = None) -> Processor:
+    """Return what processes a shard in this process, with the files of a training where they are `trained`.
 
     Raises
     ------
@@ -46,6 +47,8 @@ def ready(stage: Stage) -> Processor:
     """
     if not isinstance(stage, FileStage):
         return cast("Processor", stage)
+    if trained is not None:
+        return trained.opened(stage)
     found = _found(stage.files())
     read = cache(partial(_planned, stage, found))
     if _DIGESTS.get(found) != stage.digest:

@@ -48,6 +48,7 @@ class StallWatch:
     Parameters
     ----------
     nodes : sequence of str
+        Whose tasks are watched.
     audio_of : callable
         Audio of a task's shard, s.
     announce : callable
@@ -69,11 +70,12 @@ class StallWatch:
         match event:
             case Ready(look=look):
                 self._look = look
-            case Submitted(task=task, attempt=number):
+            case Submitted(task=task, attempt=number) if task.node in self._paces:
                 self._flying[task] = _Attempt(number, time.monotonic())
             case Finished(task=task, receipt=receipt):
                 self._flying.pop(task, None)
-                self._paces[task.node].add(receipt.wall_s, receipt.audio_s)
+                if task.node in self._paces:
+                    self._paces[task.node].add(receipt.wall_s, receipt.audio_s)
             case Retried(task=task) | WorkerDied(task=task) | Failed(task=task):
                 self._flying.pop(task, None)
 

@@ -7,6 +7,9 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from melmill.flows.trained import trained_page
+from melmill.flows.training_place import TrainingFolder
+from melmill.stages.stage import WHOLE_KINDS, Kind
 from melmill.storage.description import Address
 from melmill.storage.errors import StoreError
 from melmill.storage.location import Location
@@ -30,7 +33,8 @@ class NodeState:
     ----------
     node, stage : str
     shards, done, failed : int
-        Shards of its corpus, those with a record, and those that the last run gave up.
+        Shards of its corpus, those with a record, and those that the last run gave up; of a report or a training there
+        is one.
     quarantined : int
         Utterances that this node could not process.
     audio_s, compute_s, task_s : float
@@ -41,6 +45,8 @@ class NodeState:
         Tasks done in the last `WINDOW_S`, and their time, s.
     last_at : str or None
         When its last record was made, ISO 8601, UTC.
+    note : str
+        What a training that is not done said last, and when; empty elsewhere.
     """
 
     node: str
@@ -56,6 +62,7 @@ class NodeState:
     recent: int
     recent_task_s: float
     last_at: str | None
+    note: str = ""
 
     @property
     def left(self) -> int:
@@ -196,15 +203,15 @@ class Watcher:
         return self._seen[place]
 
     def _state(self, name: str, entry: NodeEntry, run: RunState | None, now: datetime) -> NodeState:
-        is_report = entry.kind == "report"
+        is_whole = entry.kind in WHOLE_KINDS
         records = self._records((entry.folder, entry.key)).values()
         recent = [done for done in records if now.timestamp() - done.finished <= WINDOW_S]
         last = max((done.finished for done in records), default=None)
         return NodeState(
             node=name,
             stage=entry.stage,
-            shards=1 if is_report else sum(self._n_shards(place) for place in entry.catalogues),
-            done=min(len(records), 1) if is_report else len(records),
+            shards=1 if is_whole else sum(self._n_shards(place) for place in entry.catalogues),
+            done=min(len(records), 1) if is_whole else len(records),
             failed=0 if run is None else int(run.nodes.get(name, {}).get("failed", 0)),
             quarantined=sum(done.quarantined for done in records),
             audio_s=sum(done.audio_s for done in records),
@@ -214,7 +221,12 @@ class Watcher:
             recent=len(recent),
             recent_task_s=sum(done.task_s for done in recent),
             last_at=None if last is None else datetime.fromtimestamp(last, UTC).isoformat(timespec="seconds"),
+            note=self._said(name, entry) if entry.kind == Kind.VOCODER and not records else "",
         )
+
+    def _said(self, name: str, entry: NodeEntry) -> str:
+        log = TrainingFolder(self.store.product(entry.folder, entry.key).location, name).log
+        return log.decode().rstrip().rpartition("\n")[2]
 
 
 def latest_report(store: Store) -> Location | None:
@@ -228,3 +240,9 @@ def latest_report(store: Store) -> Location | None:
                 (record.started_at, folder.location / "report" / name) for name, record in folder.records().items()
             ]
     return max(found, key=lambda pair: pair[0])[1] if found else None
+
+
+def training_pages(store: Store) -> list[str]:
+    """Return where the pages of the last run's trainings are, of those that are done."""
+    entries = [entry for entry in store.nodes.values() if entry.kind == Kind.VOCODER]
+    return [page for entry in entries for page in trained_page(store.product(entry.folder, entry.key))]

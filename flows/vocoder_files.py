@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from melmill.flows.trained import ROLES
 from melmill.stages.dsp.melspec import MelSpec
 from melmill.stages.dsp.presets import preset
 from melmill.stages.stage import StageFile
@@ -14,6 +15,7 @@ from melmill.stages.vocoders.configuration import parse
 from melmill.stages.vocoders.errors import VocoderError
 from melmill.stages.vocoders.family import Checkpoint
 from melmill.stages.vocoders.loaded import LoadedVocoder, load
+from melmill.stages.vocoders.shipped import located
 from melmill.storage.location import Location, folder_and_name
 
 Where = str | os.PathLike[str]
@@ -38,7 +40,7 @@ def read_files(
     Parameters
     ----------
     path : str or path
-        Of the weights, local or any URL that fsspec knows.
+        Of the weights, or of the folder of a training's; local or any URL that fsspec knows.
     config : str, path, mapping or None
         The configuration or its file; None: what the weights themselves say, then what lies beside them.
     mel : str, MelSpec or None
@@ -50,6 +52,8 @@ def read_files(
         There is no such file, or one can't be read.
     """
     folder, name = split(path)
+    if (folder / name).exists(ROLES["weights"]):
+        folder, name = folder / name, ROLES["weights"]
     found = None if config is not None else _found(folder, configurations(name))
     given = config if config is None or isinstance(config, Mapping) else _file(*split(config))
     spec = preset(mel) if isinstance(mel, str) else mel
@@ -59,7 +63,7 @@ def read_files(
 
 def split(path: Where) -> tuple[Location, str]:
     """Return the folder and the name of a file."""
-    folder, name = folder_and_name(os.fspath(path))
+    folder, name = folder_and_name(located(os.fspath(path)))
     if not name:
         raise VocoderError(f"expected the file of a checkpoint, got {os.fspath(path)!r}")
     return folder, name

@@ -148,12 +148,13 @@ def load_vocoder(
     mel: str | MelSpec | None = None,
     device: str = "cpu",
 ) -> LoadedVocoder:
-    """Load a published vocoder checkpoint; call what comes back with a mel.
+    """Load a vocoder checkpoint, published or trained here; call what comes back with a mel.
 
     Parameters
     ----------
     path : str or path
-        Of the weights, local or any URL that fsspec knows.
+        Of the weights, local or any URL that fsspec knows, or of a folder to which a training was exported; or
+        ``melmill-16k``, which comes with melmill.
     family : str or None
         ``hifigan``, ``bigvgan``, ``vocos``, ...; None: told by the names of the tensors.
     config : str, path, mapping or None

@@ -29,3 +29,7 @@ class FileChanged(StageError):
 
 class DeviceMissing(StageError):
     """The device that a stage asks for is not in this process; no utterance is to blame."""
+
+
+class CompilerFailed(StageError):
+    """Torch's compiler can't make what a stage asks it for in this process; no utterance is to blame."""

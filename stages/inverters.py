@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -167,22 +167,38 @@ class Invert(_Inverter):
     ----------
     quality : {"draft", "good", "best"}
         What to spend: 20, 50 or 200 iterations.
+    n_iter : int or None
+        Iterations in place of the quality's.
+    start : {"pghi", "node"}
+        Starting phase; "node" takes that of the waveforms at the port `start`, such as a vocoder's.
     """
 
     uses: ClassVar[str] = "invert"
-    inputs: ClassVar[Mapping[str, Input]] = {"from": _MEL}
+    inputs: ClassVar[Mapping[str, Input]] = {"from": _MEL, "start": replace(_START, words=("pghi",))}
     quality: solvers.Quality = "good"
+    n_iter: int | None = None
+    start: str = "pghi"
 
     def __post_init__(self) -> None:
-        """Check the quality."""
+        """Check the parameters."""
         solvers.auto(self.quality)
+        if self.n_iter is not None and self.n_iter < 1:
+            raise ParameterError("n_iter", f"must be at least 1, got {self.n_iter!r}")
+        if self.start not in ("pghi", _NODE):
+            raise ParameterError("start", f"must be 'pghi' or a node, got {self.start!r}")
         super().__post_init__()
 
     def recipe(self, start: NDArray[Any] | None, seed: int) -> Recipe:
-        """Return how to invert an utterance of that seed; there is no port `start`."""
-        del start
+        """Return how to invert an utterance of that seed, with the waveform at its port `start`."""
         method, n_iter = solvers.auto(self.quality)
-        return Recipe(method=method, n_iter=n_iter, magnitude=self.magnitude, seed=(seed, self.seed), trace=self.trace)
+        return Recipe(
+            method=method,
+            n_iter=n_iter if self.n_iter is None else self.n_iter,
+            start=self.start if start is None else start,
+            magnitude=self.magnitude,
+            seed=(seed, self.seed),
+            trace=self.trace,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

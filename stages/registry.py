@@ -33,6 +33,8 @@ _BUILT_IN = {
     "pghi": "melmill.stages.inverters:Pghi",
     "raar": "melmill.stages.inverters:Raar",
     "score": "melmill.stages.score:Score",
+    "train_vocoder": "melmill.stages.train_vocoder:TrainVocoder",
+    "unfolded": "melmill.stages.vocode:Unfolded",
     "univnet": "melmill.stages.vocode:UnivNet",
     "vocoder": "melmill.stages.vocode:Vocoder",
     "vocos": "melmill.stages.vocode:Vocos",

@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 from melmill.stages.at_work import take_up
 from melmill.stages.dsp.melspec import MelSpec
 from melmill.stages.errors import Unusable
+from melmill.stages.training import Batch as Batch
+from melmill.stages.training import TrainingData as TrainingData
+from melmill.stages.training import TrainingPlace as TrainingPlace
 from melmill.storage.utterance import SourceFile as SourceFile
 from melmill.storage.utterance import Utterance
 
@@ -37,6 +40,11 @@ class Kind(StrEnum):
     MEL = "mel"
     SCORES = "scores"
     REPORT = "report"
+    VOCODER = "vocoder"
+
+
+# What is made of a whole corpus by one task, rather than of each shard by one of its own.
+WHOLE_KINDS = frozenset({Kind.REPORT, Kind.VOCODER})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +102,16 @@ class Report:
     kind: ClassVar[Kind] = Kind.REPORT
 
 
-Product = Waveform | Mel | Scores | Report
+@dataclass(frozen=True, kw_only=True)
+class TrainedVocoder:
+    """Describe a vocoder that a training makes: its family and the mel that it needs."""
+
+    family: str
+    spec: MelSpec
+    kind: ClassVar[Kind] = Kind.VOCODER
+
+
+Product = Waveform | Mel | Scores | Report | TrainedVocoder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,13 +167,15 @@ class Outcome:
     """What a stage made of one utterance.
 
     `array` is a waveform or a mel; `row` holds table columns; `trace` holds columns of one value per
-    iteration (``iteration``, ``scm_db``, ...); `rejected` excludes the others.
+    iteration (``iteration``, ``scm_db``, ...); `rejected` excludes the others. `busy_s` is for how long the device was
+    at work on it (its part of a batch's time); None where the stage does not measure that.
     """
 
     array: NDArray[Any] | None = None
     row: Mapping[str, Scalar] | None = None
     trace: Mapping[str, NDArray[Any]] | None = None
     rejected: Rejected | None = None
+    busy_s: float | None = None
 
 
 @runtime_checkable
@@ -275,8 +294,39 @@ class FileStage(Stage, Protocol):
         """
         ...
 
+    def trained(self, product: TrainedVocoder, name: str, digest: str) -> Stage:
+        """Return the stage that computes with what a training makes instead of files of its own; raise StageError.
+
+        Parameters
+        ----------
+        product : TrainedVocoder
+        name : str
+            Of the training's node.
+        digest : str
+            Stands for the files in the identity, and among those that a process keeps open.
+        """
+        ...
+
     def opened(self, read: Callable[[], StageFiles]) -> Processor:
         """Return what computes, in this process; `read` gives the very files that it was prepared with."""
+        ...
+
+
+@runtime_checkable
+class TrainingStage(Stage, Protocol):
+    """A stage that learns from a whole corpus, in one task."""
+
+    @property
+    def threads(self) -> int:
+        """Threads that the numerical libraries use for it; not part of the identity."""
+        ...
+
+    def train(self, data: TrainingData, place: TrainingPlace, inputs: Mapping[str, Product]) -> Mapping[str, bytes]:
+        """Learn from `data`, going on from what `place` holds; return files by name.
+
+        Those of a `TrainedVocoder` are ``weights.pt``, ``config.json`` and what goes with them, such as the training's
+        page, ``index.html``. Ended at any moment and begun again, it returns the same bytes as undisturbed.
+        """
         ...
 
 

@@ -12,17 +12,18 @@ from melmill.stages.dsp.melspec import MelSpec
 from melmill.stages.dsp.presets import preset, preset_names
 from melmill.stages.errors import ContractError, ParameterError
 from melmill.stages.inversion import DEVICES, Device
-from melmill.stages.stage import Input, Kind, Mel, Processor, Product, StageFiles, Waveform
+from melmill.stages.stage import Input, Kind, Mel, Processor, Product, StageFiles, TrainedVocoder, Waveform
 from melmill.stages.vocoders.beside import EXTRAS, configurations
 from melmill.stages.vocoders.errors import VocoderError
+from melmill.stages.vocoders.shipped import SHIPPED, located
 
 if TYPE_CHECKING:
     from melmill.stages.vocoders.session import Settings
 
 Precision = Literal["float32", "bfloat16", "float16"]
 _PRECISIONS = ("float32", "bfloat16", "float16")
-# One pass each. The others repeat steps, whose errors add up, or are programs with types of their own.
-_REDUCIBLE = frozenset({"bigvgan", "hifigan", "melgan", "univnet", "vocos", "waveglow"})
+# The others repeat steps, whose errors add up and which a compiler would unroll, or are programs of their own.
+_ONE_PASS = frozenset({"bigvgan", "hifigan", "melgan", "unfolded", "univnet", "vocos", "waveglow"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +43,9 @@ class Vocoder:
 
     Parameters
     ----------
-    checkpoint : str
-        The weights: a path or any URL that fsspec knows.
+    checkpoint : str or None
+        The weights: a path or any URL that fsspec knows, or ``melmill-16k``, which comes with melmill; None where a
+        node at the port `trained` makes them.
     config : str or None
         Their configuration; None: what the weights themselves say, then what lies beside them.
     mel : str or None
@@ -58,15 +60,20 @@ class Vocoder:
         What is stored; int16 is ``32768 y`` rounded to even and clipped to [-32768, 32767].
     device : {"cpu", "cuda"}
         Where it is computed; the results are the same but for rounding.
+    compile : bool
+        Fuse its operations by torch's compiler, once a process; the results are the same but for rounding.
     """
 
     uses: ClassVar[str] = "vocoder"
     version: ClassVar[int] = 2
-    inputs: ClassVar[Mapping[str, Input]] = {"from": Input(kinds=frozenset({Kind.MEL}))}
+    inputs: ClassVar[Mapping[str, Input]] = {
+        "from": Input(kinds=frozenset({Kind.MEL})),
+        "trained": Input(kinds=frozenset({Kind.VOCODER}), optional=True),
+    }
     family: ClassVar[str | None] = None
     options: ClassVar[tuple[str, ...]] = ()
 
-    checkpoint: str
+    checkpoint: str | None = None
     config: str | None = None
     mel: str | None = None
     allow_lossy: bool = False
@@ -74,6 +81,7 @@ class Vocoder:
     seed: int = 0
     dtype: Literal["float32", "int16"] = "float32"
     device: Device = "cpu"
+    compile: bool = False
     _known: _Known | None = field(default=None, init=False)
 
     def __init_subclass__(cls, *, family: str | None = None) -> None:
@@ -109,12 +117,17 @@ class Vocoder:
         """Return where the weights and what belongs to them may lie; see `FileStage`."""
         if self._known is not None:
             return {role: (url,) for role, url in self._known.urls.items()}
-        folder, slash, name = self.checkpoint.rpartition("/")
+        if self.checkpoint is None:
+            raise ParameterError(
+                "checkpoint", "is missing: name the file of the weights, or the node that trains them (trained: NODE)"
+            )
+        weights = located(self.checkpoint)
+        folder, slash, name = weights.rpartition("/")
         found = {role: [folder + slash + other for other in names] for role, names in EXTRAS.items()}
         if self.config is not None:
-            return {"weights": (self.checkpoint,), "config": (self.config,), **found}
+            return {"weights": (weights,), "config": (self.config,), **found}
         beside = [folder + slash + other for other in configurations(name)]
-        return {"weights": (self.checkpoint,), "beside": beside, **found}
+        return {"weights": (weights,), "beside": beside, **found}
 
     def prepared(self, files: StageFiles, digest: str) -> Vocoder:
         """Return the stage with what it needs to know of its files.
@@ -129,21 +142,39 @@ class Vocoder:
         wanted = {"weights": self.checkpoint} | ({} if self.config is None else {"config": self.config})
         for role, url in wanted.items():
             if role not in files:
-                raise VocoderError(f"{url!r} does not exist or is a folder: name the file of the {role}")
-        voc = load_files(files, self._settings("cpu"))
-        if self.precision != "float32" and voc.family not in _REDUCIBLE:
-            raise ParameterError(
-                "precision",
-                f"of a {voc.family} must be 'float32', got {self.precision!r}: others are for "
-                f"{', '.join(sorted(_REDUCIBLE))}",
+                raise VocoderError(
+                    f"{url!r} does not exist or is a folder: name the file of the {role}, or one that comes with "
+                    f"melmill ({', '.join(SHIPPED)})"
+                )
+        voc = load_files(files, self._settings())
+        urls = {role: file.url for role, file in files.items()}
+        return self._knowing(_Known(digest=digest, name=voc.name, family=voc.family, spec=voc.spec, urls=urls))
+
+    def trained(self, product: TrainedVocoder, name: str, digest: str) -> Vocoder:
+        """Return the stage that computes with what the node `name` trains; see `FileStage`.
+
+        Raises
+        ------
+        ParameterError, ContractError
+            It names files too, or it is of another family.
+        """
+        for field_name in ("checkpoint", "config", "mel"):
+            if getattr(self, field_name) is not None:
+                raise ParameterError(field_name, f"and trained exclude each other: {name!r} trains the weights")
+        if self.family not in (None, product.family):
+            raise ContractError(
+                f"{name!r} trains a {product.family}, not a {self.family}: write uses: {product.family}, or vocoder"
             )
-        known = _Known(
-            digest=digest,
-            name=voc.name,
-            family=voc.family,
-            spec=voc.spec,
-            urls={role: file.url for role, file in files.items()},
-        )
+        return self._knowing(_Known(digest=digest, name=name, family=product.family, spec=product.spec, urls={}))
+
+    def _knowing(self, known: _Known) -> Vocoder:
+        for name, plain in (("precision", "float32"), ("compile", False)):
+            if getattr(self, name) != plain and known.family not in _ONE_PASS:
+                raise ParameterError(
+                    name,
+                    f"of a {known.family} must be {plain!r}, got {getattr(self, name)!r}: others are for "
+                    f"{', '.join(sorted(_ONE_PASS))}",
+                )
         stage = copy(self)
         object.__setattr__(stage, "_known", known)
         return stage
@@ -178,28 +209,32 @@ class Vocoder:
 
         Raises
         ------
-        DeviceMissing
-            This process lacks the device.
+        DeviceMissing, CompilerFailed
+            This process lacks the device, or what compiling needs.
         """
         from melmill.stages.vocoders.session import kept  # here, as they import torch
         from melmill.stages.vocoders.vocoding import Vocoding
 
         return Vocoding(
-            voc=kept(self.digest, self._settings(self.device), read),
+            voc=kept(self.digest, self._settings(self.device, self.precision if self.compile else None), read),
             seed=self.seed,
             dtype=self.dtype,
             precision=self.precision,
             allow_lossy=self.allow_lossy,
+            batched=self.device != "cpu",
         )
 
-    def _settings(self, device: str) -> Settings:
+    def _settings(self, device: str = "cpu", compiled: Precision | None = None) -> Settings:
         from melmill.stages.vocoders.session import Settings
 
+        # A training says in its product what its files need, whatever their layout has words for.
+        trained = self.known.spec if self.checkpoint is None else None
         return Settings(
             family=self.family,
-            mel=None if self.mel is None else preset(self.mel),
+            mel=trained if self.mel is None else preset(self.mel),
             device=device,
             options=tuple((name, getattr(self, name)) for name in self.options),
+            compiled=compiled,
         )
 
     def _explained(self, wrong: Sequence[Difference]) -> str:
@@ -230,6 +265,10 @@ class MelGan(Vocoder, family="melgan"):
 
 class UnivNet(Vocoder, family="univnet"):
     """UnivNet (Jang et al. 2021)."""
+
+
+class Unfolded(Vocoder, family="unfolded"):
+    """Learned steps from a PGHI start, as `train_vocoder` makes them."""
 
 
 class WaveNet(Vocoder, family="wavenet"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -209,11 +209,19 @@ def _checksum(part: pa.Table) -> bytes:
 
 def read_shard(location: Location, index: int) -> Shard:
     """Read one shard alone, decoding no more of the stored catalogue than needed; raise CatalogueError."""
-    for name in sorted(location.sizes()):
-        rows = from_parquet(location.read(name), f"{location.url}/{name}", filters=[("shard", "=", index)])
+    tags = location.tags()
+    for name in sorted(tags or location.sizes()):
+        data = _part(location, name, tags[name]) if name in tags else location.read(name)
+        rows = from_parquet(data, f"{location.url}/{name}", filters=[("shard", "=", index)])
         if len(rows):
             return _shard(index, rows)
     raise CatalogueError(f"{location.url}: there is no shard {index!r} in the catalogue")
+
+
+@lru_cache(maxsize=16)
+def _part(location: Location, name: str, tag: str) -> bytes:
+    """Return a part of that tag: a worker would otherwise fetch the whole catalogue for each of its shards."""
+    return location.read(name)
 
 
 def _shard(index: int, table: pa.Table) -> Shard:

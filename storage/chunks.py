@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 from zarr.abc.store import Store
 from zarr.codecs import BloscCodec, Crc32cCodec
 from zarr.core.buffer import default_buffer_prototype
-from zarr.storage import FsspecStore, LocalStore, MemoryStore
+from zarr.storage import FsspecStore, LocalStore, MemoryStore, ObjectStore
 
 from melmill.storage.arrays import ArraySpec, fill_value, joined
 from melmill.storage.errors import damaged
 from melmill.storage.location import Location
+from melmill.storage.object_client import bucket_and_key, client, is_object_store
+from melmill.storage.object_errors import explained
 from melmill.storage.utterance import Shard
 
 METADATA = "zarr.json"
@@ -91,14 +93,21 @@ class StoredArray:
     def __init__(self, spec: ArraySpec, slot_length: int, location: Location) -> None:
         self.spec = spec
         self.slot_length = slot_length
-        self._store = _opened(location)
-        self._array = zarr.open_array(self._store, mode="r")
+        self._url = location.url
+        self._store, self._path = _opened(location)
+        self._array = self._open()
+
+    def _open(self) -> zarr.Array[Any]:
+        try:
+            return zarr.open_array(self._store, path=self._path, mode="r")
+        except Exception as error:
+            raise explained(error, self._url, "read") or error from error
 
     def read(self, shard: Shard, utterance_id: str, part: slice, place: str) -> NDArray[Any]:
         """Return `part` of an utterance's samples or frames; raise DamagedData naming `place`."""
         if (shard.slot + shard.n_slots) * self.slot_length > self._array.shape[0]:
             # Another process has grown the array since it was opened.
-            self._array = zarr.open_array(self._store, mode="r")
+            self._array = self._open()
         span = self.spec.spans(shard)[utterance_id]
         begin = shard.slot * self.slot_length + span.start
         start, stop, _ = part.indices(span.stop - span.start)
@@ -107,7 +116,8 @@ class StoredArray:
         except OSError:
             raise
         except Exception as error:
-            raise damaged(place, f"can't be decoded ({type(error).__name__}: {error})") from error
+            told = explained(error, self._url, "read")
+            raise told or damaged(place, f"can't be decoded ({type(error).__name__}: {error})") from error
         return np.array(entries.T, order="C")
 
 
@@ -128,10 +138,14 @@ def _create(store: MemoryStore, spec: ArraySpec, slot_length: int, n_slots: int)
     )
 
 
-def _opened(location: Location) -> Store:
+def _opened(location: Location) -> tuple[Store, str]:
+    """Return a Zarr store and the path in it of a folder."""
+    if is_object_store(location.url):
+        bucket, key = bucket_and_key(location.url)
+        return ObjectStore(client(bucket), read_only=True), key
     if location.is_remote:
-        return FsspecStore.from_url(location.url, read_only=True)
-    return LocalStore(location.url, read_only=True)
+        return FsspecStore.from_url(location.url, read_only=True), ""
+    return LocalStore(location.url, read_only=True), ""
 
 
 def _files(store: MemoryStore) -> dict[str, bytes]:

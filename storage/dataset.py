@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
+from melmill.storage.aligned import aligned_frames, as_float, check_aligned, filled, silence_of
 from melmill.storage.catalogue import Catalogue
 from melmill.storage.errors import StoreError
 from melmill.storage.location import Location
 from melmill.storage.product import ProductFolder
 from melmill.storage.store import Store
-from melmill.storage.utterance import resampled_length
 
 Segment = tuple[torch.Tensor, torch.Tensor]
 
@@ -53,14 +51,7 @@ def torch_dataset(
     """
     store = Store.open(store) if isinstance(store, str) else store
     mels, waveforms = store[mel], store[audio]
-    about = mels.description
-    if about.kind != "mel" or waveforms.description.kind not in ("waveform", "utterances"):
-        raise StoreError(f"mel={mel!r} makes {about.kind} and audio={audio!r} {waveforms.description.kind}")
-    if (about.sr, about.catalogue) != (waveforms.description.sr, waveforms.description.catalogue):
-        raise StoreError(
-            f"{audio!r} is not the audio of {mel!r}: sr is {waveforms.description.sr} Hz, not {about.sr} Hz, or it is "
-            f"of another corpus ({waveforms.description.catalogue} and {about.catalogue})"
-        )
+    check_aligned(mels.description, waveforms.description)
     if segment_frames < 1:
         raise StoreError(f"segment_frames must be at least 1, got {segment_frames!r}")
     held = [name for name in mels if name in waveforms]
@@ -107,17 +98,14 @@ class SegmentDataset(Dataset[Segment]):
         shard = self._catalogue.shard(self._catalogue.shard_of(utterance_id))
         utterance = next(u for u in shard.utterances if u.utterance_id == utterance_id)
         spec = self._mel.array_spec
-        n_samples = resampled_length(utterance.n_samples, utterance.sr, spec.sr)
-        # The last frames of a centred mel reach beyond the audio.
-        n_frames = min(spec.length(utterance), n_samples // spec.hop_length)
-        start = self._start(index, n_frames)
+        start = self._start(index, aligned_frames(spec, utterance))
         frames = slice(start, start + self.segment_frames)
         samples = slice(frames.start * spec.hop_length, frames.stop * spec.hop_length)
         M = self._mel.read_array(shard, utterance_id, frames)
         y = self._audio.read_array(shard, utterance_id, samples)
         return (
-            _filled(M, self.segment_frames, self._silence),
-            _filled(_as_float(y), self.segment_frames * spec.hop_length, 0.0),
+            torch.from_numpy(filled(M, self.segment_frames, self._silence)),
+            torch.from_numpy(filled(as_float(y), self.segment_frames * spec.hop_length, 0.0)),
         )
 
     def _start(self, index: int, n_frames: int) -> int:
@@ -134,42 +122,8 @@ class SegmentDataset(Dataset[Segment]):
 
     @cached_property
     def _silence(self) -> float:
-        about = self._mel.description.mel
-        if about is None:
-            raise StoreError(f"{self._mel.location.url} does not say how its mels were made")
-        return silence(about)
+        return silence_of(self._mel.description)
 
     def __getstate__(self) -> dict[str, Any]:
         opened = ("_catalogue", "_silence")
         return {name: value for name, value in self.__dict__.items() if name not in opened}
-
-
-def silence(mel: Mapping[str, Any]) -> float:
-    """Return the value of digital silence in a mel of the given spec.
-
-    Parameters
-    ----------
-    mel : mapping
-        Fields of the mel spec; without `log`, compressions leave 0 at 0.
-
-    >>> silence({"log": "log10", "floor": 1e-5, "power": 1.0, "shift": 4.0, "scale": 0.5, "clip": None})
-    -0.5
-    """
-    value = 0.0
-    if mel["log"] is not None:
-        # What a tenfold mel adds.
-        decade = {"ln": math.log(10), "log10": 1.0, "db": 20.0 / mel["power"]}[mel["log"]]
-        value = decade * math.log10(mel["floor"])
-    low, high = mel["clip"] or (-math.inf, math.inf)
-    return float(min(max((value + mel["shift"]) * mel["scale"], low), high))
-
-
-def _as_float(y: NDArray[Any]) -> NDArray[np.float32]:
-    scale = np.float32(32768.0) if y.dtype == np.int16 else np.float32(1.0)
-    return y.astype(np.float32) / scale
-
-
-def _filled(array: NDArray[Any], length: int, value: float) -> torch.Tensor:
-    whole = np.full((*array.shape[:-1], length), value, dtype=np.float32)
-    whole[..., : array.shape[-1]] = array
-    return torch.from_numpy(whole)

@@ -78,9 +78,11 @@ class ExportFolder:
 
     def _held(self) -> Mapping[str, Any] | None:
         try:
-            return dict(json.loads(self.location.read(HEAD)))
+            data = self.location.read(HEAD)
         except FileNotFoundError:
             return None
+        try:
+            return dict(json.loads(data))
         except (ValueError, TypeError) as error:
             raise StoreError(
                 f"{self.location.url}/{HEAD} can't be parsed ({error}): export to another folder"
@@ -89,9 +91,13 @@ class ExportFolder:
     def page(self, shard: str) -> Page:
         """Return what the ledger says of a shard; an empty page where it says nothing that can be read."""
         try:
-            fields = json.loads(self.location.read(_page_file(shard)))
+            data = self.location.read(_page_file(shard))
+        except FileNotFoundError:
+            return Page()
+        try:
+            fields = json.loads(data)
             return Page(source=fields["source"], files={name: Exported(**one) for name, one in fields["files"].items()})
-        except (FileNotFoundError, ValueError, TypeError, KeyError, AttributeError):
+        except (ValueError, TypeError, KeyError, AttributeError):
             return Page()
 
     def write_page(self, shard: str, page: Page) -> None:

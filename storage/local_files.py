@@ -32,6 +32,10 @@ class LocalFiles:
         with _explained(path, "read"), open(path, "rb", buffering=0) as file:  # noqa: PTH123 - see Location._path
             return file.read()
 
+    def read_tagged(self, path: str) -> tuple[bytes, str | None]:
+        """Return a file's bytes, and no tag."""
+        return self.read(path), None
+
     def create(self, path: str, data: bytes) -> bool:
         """Write a file durably unless one of that name exists; say whether it was written."""
         final = Path(path)
@@ -80,6 +84,10 @@ class LocalFiles:
         """Return the sizes of the files of a folder by relative name, with those of its subfolders if `below`."""
         with _explained(path, "list"):
             return dict(_listed(path, "", below=below))
+
+    def tags(self, path: str) -> dict[str, str]:
+        """Return no tags."""
+        return {}
 
     def folders(self, path: str) -> list[str]:
         """Return the names of the subfolders of a folder."""

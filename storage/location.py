@@ -1,4 +1,4 @@
-"""One folder of a store, on a local file system or anywhere that fsspec reaches."""
+"""One folder of a store, on a local file system, in an object store or anywhere that fsspec reaches."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
-from melmill.storage.errors import AlreadyThere, StoreError
+from melmill.storage.errors import AlreadyThere, StoreError, StoreUnwritable
+from melmill.storage.object_client import is_object_store
 
 
 class Files(Protocol):
@@ -16,6 +17,10 @@ class Files(Protocol):
 
     def read(self, path: str) -> bytes:
         """Return a file's bytes; raise FileNotFoundError."""
+        ...
+
+    def read_tagged(self, path: str) -> tuple[bytes, str | None]:
+        """Return a file's bytes and its tag, None where files have none; raise FileNotFoundError."""
         ...
 
     def create(self, path: str, data: bytes) -> bool:
@@ -46,6 +51,10 @@ class Files(Protocol):
         """Return the sizes of the files of a folder by relative name, with those of its subfolders if `below`."""
         ...
 
+    def tags(self, path: str) -> dict[str, str]:
+        """Return the tags of the files of a folder and below by relative name; empty where files have none."""
+        ...
+
     def folders(self, path: str) -> list[str]:
         """Return the names of the subfolders of a folder."""
         ...
@@ -65,7 +74,8 @@ class Location:
     Parameters
     ----------
     url : str
-        A local path, made absolute, or any URL that fsspec knows (``s3://...``, ``memory://...``).
+        A local path, made absolute, a URL of an object store (``s3://bucket/...``) or any other that fsspec knows
+        (``memory://...``).
 
     >>> Location("memory://bucket/store") / "mel" / "data"
     Location(url='memory://bucket/store/mel/data')
@@ -81,7 +91,7 @@ class Location:
 
     @property
     def is_remote(self) -> bool:
-        """Whether fsspec is needed to reach it."""
+        """Whether it is anywhere but on a local or mounted file system."""
         return "://" in self.url and not self.url.startswith("file://")
 
     @cached_property
@@ -90,6 +100,10 @@ class Location:
             from melmill.storage.local_files import LocalFiles
 
             return LocalFiles()
+        if is_object_store(self.url):
+            from melmill.storage.object_files import ObjectFiles
+
+            return ObjectFiles(self.url)
         from melmill.storage.remote_files import RemoteFiles
 
         return RemoteFiles(self.url)
@@ -110,6 +124,10 @@ class Location:
         """Return the bytes of a file; raise FileNotFoundError."""
         return self._files.read(self._path(name))
 
+    def read_tagged(self, name: str) -> tuple[bytes, str | None]:
+        """Return the bytes of a file and its tag as `tags` has it, None where there are none."""
+        return self._files.read_tagged(self._path(name))
+
     def put(self, name: str, data: bytes) -> None:
         """Write a file durably, once: raise AlreadyThere if it exists with other bytes."""
         while not self._files.create(self._path(name), data):
@@ -118,6 +136,17 @@ class Location:
                 if self.read(name) == data:
                     return
                 raise AlreadyThere(f"{self._path(name)} exists and holds other bytes than the {len(data)} to be stored")
+
+    def check_exclusive(self, name: str) -> None:
+        """Raise StoreUnwritable unless a file that exists is protected from being created once more.
+
+        A server that ignores the condition of a write would let two writers overwrite each other without a word.
+        """
+        if self._files.create(self._path(name), self.read(name)):
+            raise StoreUnwritable(
+                f"{self.url}: the store overwrites files that it was asked to create only where there are none "
+                "(If-None-Match), so writers could not be kept apart. Use a store that offers conditional writes."
+            )
 
     def replace(self, name: str, data: bytes) -> None:
         """Write a file durably and atomically, whether it exists or not."""
@@ -146,6 +175,13 @@ class Location:
     def tree(self) -> dict[str, int]:
         """Return the size in bytes of every file of this folder and all below it, by relative name."""
         return _without_leftovers(self._files.sizes(self.url, below=True))
+
+    def tags(self) -> dict[str, str]:
+        """Return a tag of every file of this folder and all below it by relative name, as its listing tells it.
+
+        Files of equal tags hold the same bytes. Empty where listings tell no tags: on all but object stores.
+        """
+        return self._files.tags(self.url)
 
     def leftovers(self) -> list[str]:
         """Return the relative names of what killed writers left in this folder and below."""

@@ -66,8 +66,12 @@ class ProductFolder(RecordedFolder):
 
     def _n_slots(self, description: ProductDescription) -> int:
         try:
-            return array_slots(self.location.read(ARRAY_METADATA), description.slot_length)
-        except (FileNotFoundError, ValueError):
+            data = self.location.read(ARRAY_METADATA)
+        except FileNotFoundError:
+            return 0
+        try:
+            return array_slots(data, description.slot_length)
+        except ValueError:
             # Follows from the description, so that a damaged one is just written anew.
             return 0
 
@@ -76,9 +80,11 @@ class ProductFolder(RecordedFolder):
         """What the product is; raise StoreError where it was never prepared, DamagedData."""
         place = f"{self.location.url}/{DESCRIPTION}"
         try:
-            return ProductDescription.from_json(self.location.read(DESCRIPTION))
+            data = self.location.read(DESCRIPTION)
         except FileNotFoundError as error:
             raise StoreError(f"{place} does not exist: there is no such product. Run the pipeline first.") from error
+        try:
+            return ProductDescription.from_json(data)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise damaged(place, f"can't be parsed ({error})") from error
 
@@ -90,11 +96,11 @@ class ProductFolder(RecordedFolder):
         """Store the parts of the catalogue that are not on disk yet."""
         catalogue.write_parts(self.location / "catalogue")
 
-    def commit(self, shard: Shard, contents: ShardContents, facts: Facts) -> Record:
+    def commit(self, shard: Shard, contents: ShardContents, facts: Facts, clock: float | None = None) -> Record:
         """Store what was made of a shard, then its record, durably; return the record that counts.
 
         Another process may have stored the shard first: its record then wins and ours is discarded, unless its
-        files are not what it says.
+        files are not what it says. `clock`: see `publish`.
 
         Raises
         ------
@@ -113,23 +119,36 @@ class ProductFolder(RecordedFolder):
             duration_s=shard.duration_s,
             **asdict(facts),
         )
-        return self.publish(record, files)
+        return self.publish(record, files, clock)
 
-    def commit_files(self, name: str, files: Mapping[str, bytes], facts: Facts) -> Record:
-        """Store files under ``report/<name>/``, then their record; return the record that counts."""
-        files = {f"report/{name}/{relative}": data for relative, data in files.items()}
+    def commit_files(
+        self,
+        name: str,
+        files: Mapping[str, bytes],
+        facts: Facts,
+        clock: float | None = None,
+        *,
+        folder: str,
+        n_utterances: int = 0,
+        duration_s: float = 0.0,
+    ) -> Record:
+        """Store what was made of all shards in a folder of its own, then its record; return the record that counts.
+
+        `n_utterances` and `duration_s` tell of the corpus that it was made of, where that may grow without it.
+        """
+        files = {f"{folder}/{relative}": data for relative, data in files.items()}
         record = Record(
             node=self.description.node,
             key=self.description.key,
             name=name,
-            n_utterances=0,
+            n_utterances=n_utterances,
             absent=(),
             n_quarantined=0,
             files={relative: StoredFile.of(data) for relative, data in files.items()},
-            duration_s=0.0,
+            duration_s=duration_s,
             **asdict(facts),
         )
-        return self.publish(record, files)
+        return self.publish(record, files, clock)
 
     def absent(self, name: str) -> frozenset[str]:
         """Return the ids of a record's shard that have no data here; raise StoreError where there is no record."""

@@ -6,11 +6,15 @@ import random
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import TypeVar
 
 from melmill.storage.errors import AlreadyThere, StoreError, damaged
 from melmill.storage.location import Location
+from melmill.storage.packs import WORTH, Copy, Packs
 from melmill.storage.records import Record, StoredFile
+
+RECORDS = "records"
 
 # An object store answers in tens of milliseconds, whatever is asked.
 _REMOTE_READERS = 16
@@ -41,14 +45,49 @@ class RecordedFolder:
             return None
 
     def records(self, names: Collection[str] | None = None) -> dict[str, Record]:
-        """Return the records that there are, all or those called `names`, by name and in order."""
-        names = self.record_names() if names is None else sorted(names)
+        """Return the records that there are, all or those called `names`, by name and in order.
+
+        On an object store many records take a request a thousand and one for each that is in no pack.
+        """
+        if self.location.is_remote and (names is None or len(names) > _REMOTE_READERS):
+            found = self._listed_records()
+            return found if names is None else {name: found[name] for name in sorted(names) if name in found}
+        return self._read_records(self.record_names() if names is None else sorted(names))
+
+    def _read_records(self, names: Collection[str]) -> dict[str, Record]:
         records = zip(names, self.each(self.record, names), strict=True)
         return {name: record for name, record in records if record is not None}
 
+    def _listed_records(self) -> dict[str, Record]:
+        packs = self._packs()
+        if not packs.names:
+            return self._read_records(self.record_names())
+        read = self._read_records(packs.missing)
+        found = {name: read.get(name) or packs.record(name) for name in packs.names}
+        return {name: record for name, record in found.items() if record is not None}
+
+    def _packs(self) -> Packs:
+        folder = self.location / RECORDS
+        return Packs(folder, folder.tags())
+
+    def pack(self) -> None:
+        """Copy records that are in no pack into one; nothing happens but on object stores."""
+        packs = self._packs()
+        if len(packs.missing) < WORTH:
+            return
+        read = self.each(self._copy, packs.missing)
+        packs.add({name: copy for name, copy in zip(packs.missing, read, strict=True) if copy is not None})
+
+    def _copy(self, name: str) -> Copy | None:
+        try:
+            data, tag = self.location.read_tagged(record_file(name))
+        except FileNotFoundError:
+            return None
+        return Copy(tag, data) if tag is not None and Record.from_json(data) is not None else None
+
     def record_names(self) -> list[str]:
         """Return the names of all record files, whatever they hold, in order."""
-        files = (self.location / "records").sizes()
+        files = (self.location / RECORDS).sizes()
         return sorted(name.removesuffix(".json") for name in files if name.endswith(".json"))
 
     def done(self, name: str) -> Record:
@@ -114,7 +153,7 @@ class RecordedFolder:
         """Name a file in an error."""
         return f"node {record.node!r}, record {record.name!r}, file {self.location.url}/{name}"
 
-    def publish(self, record: Record, files: Mapping[str, bytes]) -> Record:
+    def publish(self, record: Record, files: Mapping[str, bytes], clock: float | None = None) -> Record:
         """Write files durably and then the record that proves them; return the record that counts.
 
         Where another process was first, its record wins and ours is discarded, provided that the files are what it
@@ -122,19 +161,22 @@ class RecordedFolder:
         may meet there; so whoever replaced a file, or found a record that its files belie, reads everything once more
         before it leaves, and starts again where it doesn't fit: the last to act leaves a record that its files fit.
 
+        `clock` is what `time.perf_counter` said when the task began; the record then tells how long it took until the
+        files were stored.
+
         Raises
         ------
         StoreError
             Where other writers of other bytes never come to an end.
         """
         for attempt in range(_ATTEMPTS):
-            published = self._published(record, files)
+            published = self._published(record, files, clock)
             if published is not None:
                 return published
             time.sleep(_JITTER.uniform(0.0, 0.01 * 2**attempt))
         raise StoreError(f"{self.location.url}: other writers keep overwriting the files of {record.name!r}")
 
-    def _published(self, record: Record, files: Mapping[str, bytes]) -> Record | None:
+    def _published(self, record: Record, files: Mapping[str, bytes], clock: float | None) -> Record | None:
         """Return the record that counts, None where writers got into each other's way."""
         alone = True
         for name, data in files.items():
@@ -147,6 +189,8 @@ class RecordedFolder:
                 self.drop(record.name)
                 self.location.replace(name, data)
                 alone = False
+        if clock is not None:
+            record = replace(record, wall_s=time.perf_counter() - clock)
         try:
             self.location.put(record_file(record.name), record.to_json())
         except AlreadyThere:
@@ -170,7 +214,7 @@ class RecordedFolder:
 
 def record_file(name: str) -> str:
     """Return the file of a record, relative to its folder."""
-    return f"records/{name}.json"
+    return f"{RECORDS}/{name}.json"
 
 
 def _size_problem(record: Record, sizes: Mapping[str, int | None]) -> str | None:

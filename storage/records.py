@@ -38,8 +38,10 @@ class Facts:
         Number of the attempt, from 1.
     versions : mapping of str to str
         Of the packages that decide the result.
-    wall_s : float
-        The whole task up to its commit, with reading, s; 0 where it was not taken.
+    pool, device, worker : str
+        Workers that the task was for, what it computed on, and which process (and thread, on the CPU) of `host` did.
+    busy_s : float or None
+        Of `compute_s`, what the device was at work; None where the stage does not measure it.
     peak_mem_bytes : int
         Largest resident size of the worker process during the task; 0 where it was not taken.
     """
@@ -49,7 +51,10 @@ class Facts:
     host: str
     attempt: int = 1
     versions: Mapping[str, str] = field(default_factory=dict)
-    wall_s: float = 0.0
+    pool: str = ""
+    device: str = ""
+    worker: str = ""
+    busy_s: float | None = None
     peak_mem_bytes: int = 0
 
 
@@ -73,8 +78,10 @@ class Record:
         By name relative to the product's folder.
     duration_s : float
         Audio in the shard, s.
-    compute_s, started_at, host, attempt, versions, wall_s, peak_mem_bytes
+    compute_s, started_at, host, attempt, versions, pool, device, worker, busy_s, peak_mem_bytes
         See `Facts`.
+    wall_s : float
+        From the task's start until all files were stored, s; 0 where it was not measured.
     """
 
     node: str
@@ -90,9 +97,12 @@ class Record:
     host: str
     attempt: int
     versions: Mapping[str, str]
-    # Records of before these were taken lack them.
-    wall_s: float = 0.0
+    pool: str = ""
+    device: str = ""
+    worker: str = ""
+    busy_s: float | None = None
     peak_mem_bytes: int = 0
+    wall_s: float = 0.0
 
     def to_json(self) -> bytes:
         """Return the record as the bytes of its file."""

@@ -1,4 +1,4 @@
-"""Files of an object store or any other file system behind fsspec."""
+"""Files of whatever else fsspec reaches: other machines, the process's own memory."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from melmill.storage.local_files import explained
 class RemoteFiles:
     """Implement `Files` with fsspec.
 
-    Object stores publish an upload whole or not at all, so nothing is written aside. `create` asks for an exclusive
-    write; a file system that can't promise one checks first, and two writers within that moment both write.
+    Nothing is written aside. `create` asks for an exclusive write; a file system that can't promise one checks first,
+    and two writers within that moment both write.
 
     Parameters
     ----------
@@ -34,6 +34,10 @@ class RemoteFiles:
         """Return a file's bytes; raise FileNotFoundError."""
         with _explained(path, "read"):
             return bytes(self._fs.cat_file(path))
+
+    def read_tagged(self, path: str) -> tuple[bytes, str | None]:
+        """Return a file's bytes, and no tag."""
+        return self.read(path), None
 
     def create(self, path: str, data: bytes) -> bool:
         """Write a file durably unless one of that name exists; say whether it was written."""
@@ -82,6 +86,10 @@ class RemoteFiles:
         with _explained(path, "list"), suppress(FileNotFoundError):
             found = self._fs.find(path, maxdepth=None if below else 1, detail=True)
             return {name.removeprefix(root): int(info["size"]) for name, info in found.items()}
+        return {}
+
+    def tags(self, path: str) -> dict[str, str]:
+        """Return no tags."""
         return {}
 
     def folders(self, path: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""The files of a corpus, on a local file system or anywhere that fsspec reaches; never written."""
+"""The files of a corpus, on a local file system, in an object store or anywhere that fsspec reaches; never written."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from melmill.storage.errors import SourceError
+from melmill.storage.object_client import is_object_store
+from melmill.storage.object_files import ObjectFiles
 from melmill.storage.utterance import SourceFile
 
 
@@ -31,7 +33,7 @@ class SourceTree:
     Parameters
     ----------
     url : str
-        A local path, made absolute, or any URL that fsspec knows.
+        A local path, made absolute, a URL of an object store, or any other that fsspec knows.
     """
 
     url: str
@@ -49,7 +51,7 @@ class SourceTree:
     def _reader(self) -> _Reader:
         if "://" not in self.url:
             return _Local()
-        return _Remote(self.url)
+        return _Objects(self.url) if is_object_store(self.url) else _Remote(self.url)
 
     def walk(self) -> Iterator[SourceFile]:
         """Iterate over all files, sorted by path; raise SourceError where the root or a folder can't be read."""
@@ -126,6 +128,24 @@ def _walked(folder: str, prefix: str, above: frozenset[Path]) -> Iterator[Source
         elif (target := Path(entry.path).resolve()) not in above.union(Path(entry.path).absolute().parents):
             # Corpora are often links; one that leads back up must not be followed for ever.
             yield from _walked(entry.path, prefix + name, above | {target})
+
+
+class _Objects:
+    def __init__(self, url: str) -> None:
+        self._files = ObjectFiles(url)
+
+    def exists(self, path: str) -> bool:
+        return self._files.exists(path)
+
+    def read(self, path: str, n: int) -> bytes:
+        return self._files.read(path) if n < 0 else self._files.read_head(path, n)
+
+    def folders(self, path: str) -> list[str]:
+        return self._files.folders(path)
+
+    def walk(self, path: str) -> Iterator[SourceFile]:
+        for name, facts in sorted(self._files.walk(path).items()):
+            yield SourceFile(path=name, size_bytes=facts["size"], mtime_ns=_changed_ns(facts))
 
 
 class _Remote:

@@ -53,7 +53,15 @@ class Store:
 
     @classmethod
     def create(cls, url: str, project: str) -> Store:
-        """Return the store at a path or URL, made if there is none; raise StoreMismatch for another project's."""
+        """Return the store at a path or URL, made if there is none, fit to be written to.
+
+        Raises
+        ------
+        StoreMismatch
+            It is another project's.
+        StoreUnwritable
+            It can't be written, or can't keep writers apart.
+        """
         store = cls(Location(url))
         if store._project() is None:
             mark = json.dumps({"format": FORMAT, "project": project}) + "\n"
@@ -61,7 +69,10 @@ class Store:
                 store.location.put(MARK, mark.encode())
             except AlreadyThere as error:
                 raise StoreMismatch(f"{store.location.url}: another project made a store here just now") from error
-        return store._of(project)
+        store._of(project)
+        if store.location.is_remote:
+            store.location.check_exclusive(MARK)
+        return store
 
     @classmethod
     def open(cls, url: str) -> Store:
@@ -79,10 +90,12 @@ class Store:
 
     def _project(self) -> str | None:
         try:
-            mark = json.loads(self.location.read(MARK))
-            written, project = int(mark["format"]), str(mark["project"])
+            data = self.location.read(MARK)
         except FileNotFoundError:
             return None
+        try:
+            mark = json.loads(data)
+            written, project = int(mark["format"]), str(mark["project"])
         except (ValueError, TypeError, KeyError) as error:
             raise StoreMismatch(f"{self.location.url}/{MARK} can't be parsed ({error}): not a store") from error
         if written != FORMAT:
@@ -141,9 +154,11 @@ class Store:
         """Return the manifest of a run; None where it has none; raise DamagedData."""
         folder = self.location / RUNS / run_id
         try:
-            return Manifest.from_json(folder.read(MANIFEST))
+            data = folder.read(MANIFEST)
         except FileNotFoundError:
             return None
+        try:
+            return Manifest.from_json(data)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise damaged(f"{folder.url}/{MANIFEST}", f"can't be parsed ({error})") from error
 
@@ -174,6 +189,11 @@ class Store:
 
     def __getitem__(self, name: str) -> ProductView:
         entry = self._entry(name)
+        if entry.kind == "vocoder":
+            raise StoreError(
+                f"node {name!r} makes {entry.kind}: it has no arrays. Export it to a folder (`melmill export "
+                f"{self.location.url} {name} FOLDER`), then melmill.load_vocoder(FOLDER)"
+            )
         if len(entry.catalogues) != 1 or entry.kind in ("scores", "report"):
             raise StoreError(f"node {name!r} makes {entry.kind}: it has no arrays. See scores(), or `melmill report`.")
         return ProductView(self.location, name, self.product(entry.folder, entry.key), self._utterances_of(entry))

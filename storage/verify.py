@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from melmill.storage.catalogue import Catalogue
 from melmill.storage.chunks import array_slots, metadata
 from melmill.storage.description import Address, ProductDescription
-from melmill.storage.errors import DamagedData, StoreError
+from melmill.storage.errors import DamagedData, StoreError, StoreUnwritable
 from melmill.storage.product import ARRAY_METADATA, DESCRIPTION, ProductFolder
 from melmill.storage.recorded import record_file
 from melmill.storage.store import MANIFEST, RUNS, Store
@@ -90,6 +90,8 @@ def _whole_product_problems(folder: ProductFolder, has_records: bool) -> dict[st
         description = folder.description
     except DamagedData:
         return {DESCRIPTION: "can't be parsed"}
+    except StoreUnwritable:
+        raise
     except StoreError:
         return {DESCRIPTION: "is missing"}
     found = {
@@ -105,6 +107,8 @@ def _catalogue_problem(folder: ProductFolder, description: ProductDescription, h
         return ""
     try:
         Catalogue.read(location)
+    except StoreUnwritable:
+        raise
     except StoreError as error:
         return str(error)
     return ""
@@ -115,9 +119,10 @@ def _metadata_problem(folder: ProductFolder, description: ProductDescription) ->
         return ""
     try:
         data = folder.location.read(ARRAY_METADATA)
-        n_slots = array_slots(data, description.slot_length)
     except FileNotFoundError:
         return "is missing"
+    try:
+        n_slots = array_slots(data, description.slot_length)
     except ValueError:
         return "can't be parsed"
     expected = json.loads(metadata(description.array, description.slot_length, n_slots))

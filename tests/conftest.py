@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.objects.serving import bucket, object_proxy, object_server, proxy
+
+__all__ = ["bucket", "object_proxy", "object_server", "proxy", "real_data"]
+
 DEFAULT = Path(__file__).parents[2] / "shared"
 
 

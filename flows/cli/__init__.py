@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from melmill.cluster.spec import ClusterError
+from melmill.cluster.errors import ClusterError
 from melmill.flows.errors import PipelineError, RunFailed
 from melmill.stages.errors import StageError
 from melmill.storage.errors import StoreError
@@ -54,4 +54,4 @@ def _say(error: Exception) -> None:
 
 
 # Imported last: each module adds its commands to `cli`.
-from melmill.flows.cli import care, corpora, exporting, files, inspect, mels, running, status, vocoders  # noqa: E402, F401
+from melmill.flows.cli import care, cluster, corpora, exporting, files, inspect, mels, running, status, vocoders  # noqa: E402, F401

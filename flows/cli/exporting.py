@@ -9,8 +9,10 @@ import click
 
 from melmill.flows.cli import DONE, FAILED, cli
 from melmill.flows.cli.show import as_json
+from melmill.flows.errors import PipelineError
 from melmill.flows.progress import PLAIN_INTERVAL_S, duration
 from melmill.stages.corpora.encode import AUDIO_FORMATS, BITS, AudioFormat
+from melmill.stages.stage import Kind
 from melmill.storage.store import Store
 
 NAMED = 10
@@ -37,7 +39,8 @@ def export(
     """Write what NODE of STORE's last run made to FOLDER, a file an utterance, or go on where that stopped.
 
     A file has the path of its source below FOLDER: audio of the same length and loudness, clipped at full scale and
-    never wrapped round; mels as .npy, (n_mels, n_frames). Files that are there whole are not written again, and files
+    never wrapped round; mels as .npy, (n_mels, n_frames); of a training its weights, their configuration and its page,
+    to load with melmill.load_vocoder(FOLDER). Files that are there whole are not written again, and files
     that another program put there are never touched.
 
     \b
@@ -46,10 +49,11 @@ def export(
     """
     from melmill.flows.export import export as export_node
 
+    opened = Store.open(store)
+    if node in opened.nodes and opened.nodes[node].kind == Kind.VOCODER:
+        return _export_vocoder(opened, node, folder, bool(format_ or bits or utterances), json_)
     chosen = next((known for known in BITS if str(known) == bits), None)
-    summary = export_node(
-        Store.open(store), node, folder, format_=format_, bits=chosen, utterances=utterances, report=Progress()
-    )
+    summary = export_node(opened, node, folder, format_=format_, bits=chosen, utterances=utterances, report=Progress())
     if json_:
         as_json(summary.as_dict())
     else:
@@ -64,6 +68,20 @@ def export(
             err=True,
         )
     return FAILED if summary.missing else DONE
+
+
+def _export_vocoder(store: Store, node: str, folder: str, options: bool, json_: bool) -> int:
+    from melmill.flows.export_vocoder import export_vocoder
+
+    if options:
+        raise PipelineError(f"node {node!r} makes a vocoder: leave --format, --bits and --utterances out")
+    exported = export_vocoder(store, node, folder)
+    if json_:
+        as_json(exported.as_dict())
+    else:
+        click.echo(f"{exported.written} files written, {exported.kept} were there")
+        click.echo(f"folder: {exported.folder}")
+    return DONE
 
 
 def _show_clipped(clipped: dict[str, int]) -> None:

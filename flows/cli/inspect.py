@@ -10,7 +10,7 @@ import click
 
 from melmill.flows.cli import DONE, cli
 from melmill.flows.cli.show import as_json, csv_table, table
-from melmill.flows.status import latest_report
+from melmill.flows.status import latest_report, training_pages
 from melmill.storage.store import Store
 
 _store = click.argument("store", metavar="STORE")
@@ -55,19 +55,24 @@ def scores(store: str, format_: str, output: Path | None) -> int:
 @_store
 @_json
 def report(store: str, json_: bool) -> int:
-    """Print the score table of the STORE's last report, and where its page and tables are.
+    """Print the score table of the STORE's last report, and where its page and those of trainings are.
 
     \b
     Example:
       melmill report runs/demo
     """
-    location = latest_report(Store.open(store))
-    if location is None:
+    opened = Store.open(store)
+    location, trainings = latest_report(opened), training_pages(opened)
+    if location is None and not trainings:
         click.echo(f"error: store {store!r} holds no report: run a pipeline with an aggregate node on it", err=True)
         return 1
     if json_:
-        as_json({"store": store, "report": f"{location.url}/index.html", "files": sorted(location.sizes())})
+        shown = {} if location is None else {"report": f"{location.url}/index.html", "files": sorted(location.sizes())}
+        as_json({"store": store, **shown, "trainings": trainings})
         return DONE
-    csv_table(location.read("headline.csv"))
-    click.echo(f"report: {location.url}/index.html")
+    for page in trainings:
+        click.echo(f"training: {page}")
+    if location is not None:
+        csv_table(location.read("headline.csv"))
+        click.echo(f"report: {location.url}/index.html")
     return DONE

@@ -11,7 +11,8 @@ from melmill.flows.cli import DONE, FAILED, cli
 from melmill.flows.cli.show import as_json, csv_table, table
 from melmill.flows.estimate import estimate as predicted
 from melmill.flows.observers import Watching
-from melmill.flows.plan import Plan, make_plan
+from melmill.flows.plan import NodePlan, Plan, make_plan
+from melmill.flows.pools import device, fallen
 from melmill.flows.progress import duration
 from melmill.flows.run import Summary
 from melmill.flows.run import run as run_plan
@@ -39,7 +40,7 @@ _until = click.option("--until", metavar="NODE", help="Run this node and what it
 @_until
 @click.option("--executor", type=click.Choice(["dask", "serial"]), default="dask", show_default=True)
 @click.option(
-    "--log", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Append events as JSON lines."
+    "--log", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Append what happens, as JSON lines."
 )
 @click.option(
     "--stall-after",
@@ -104,6 +105,8 @@ def _show(summary: Summary) -> None:
         f"{done} in {duration(summary.duration_s)}; {summary.utterances} utterances, {summary.quarantined} quarantined"
     )
     click.echo(f"store:  {summary.store}")
+    for training in summary.trainings:
+        click.echo(f"training: {training}")
     for report in summary.reports:
         click.echo(f"report: {report}")
 
@@ -134,16 +137,23 @@ def plan(
     if json_:
         as_json(_plan_json(made))
         return DONE
-    rows = [
-        (name, node.node.stage.uses, node.node.pool, node.n_shards, len(node.pending), _why(node.reasons))
-        for name, node in made.nodes.items()
-    ]
-    table(("node", "stage", "pool", "shards", "to run", "why"), rows)
+    table(("node", "stage", "pool", "device", "shards", "to run", "why"), map(_row, made.nodes.values()))
+    told = fallen(node.node for node in made.nodes.values())
+    if told:
+        click.echo(told)
     hours = sum(catalogue.duration_s for catalogue in made.catalogues.values()) / 3600
     click.echo(
         f"{made.n_pending} of {made.n_tasks} tasks to run; {made.n_utterances} utterances, {hours:.2f} h of audio"
     )
+    for note in (node.note for node in made.nodes.values() if node.note):
+        click.echo(note)
     return DONE
+
+
+def _row(plan: NodePlan) -> tuple[str | int, ...]:
+    node = plan.node
+    where = (str(node.route), device(node.stage))
+    return node.name, node.stage.uses, *where, plan.n_shards, len(plan.pending), _why(plan.reasons)
 
 
 def _estimate(made: Plan, json_: bool) -> int:
@@ -167,9 +177,11 @@ def _estimate(made: Plan, json_: bool) -> int:
     for pool in found.pools:
         click.echo(f"pool {pool.pool}: {pool.slots} at a time, done in about {duration(pool.left_s)}")
     click.echo(
-        f"{found.sampled} tasks were run to find out and are kept; the rest takes about {duration(found.left_s)}, "
-        f"reports not counted; all needs {found.disk_bytes / GIB:.2f} GiB in {found.files} files"
+        f"{found.sampled} tasks were run to find out and are kept; the rest takes about {duration(found.left_s)}; "
+        f"all needs {found.disk_bytes / GIB:.2f} GiB in {found.files} files"
     )
+    if found.left_out:
+        click.echo(f"not counted: {', '.join(found.left_out)}")
     return DONE
 
 
@@ -190,10 +202,13 @@ def _plan_json(made: Plan) -> dict[str, object]:
                 "node": name,
                 "stage": node.node.stage.uses,
                 "key": node.node.key,
-                "pool": node.node.pool,
+                "pool": node.node.route.pool,
+                "pool_asked": node.node.route.asked,
+                "device": device(node.node.stage),
                 "shards": node.n_shards,
                 "run": len(node.pending),
                 "reasons": dict(node.reasons),
+                **({"note": node.note} if node.note else {}),
             }
             for name, node in made.nodes.items()
         ],

@@ -42,6 +42,8 @@ def status(store: str, watch: bool, interval: float, json_: bool) -> int:
             as_json(_json(store, look))
         else:
             table(COLUMNS, map(_row, look.nodes))
+            for line in _notes(look):
+                click.echo(line)
         return DONE
     try:
         return _watched(store, watcher, interval, json_)
@@ -60,7 +62,7 @@ def _watched(store: str, watcher: Watcher, interval: float, json_: bool) -> int:
     else:
         told: set[str] = set()
         for look in looks:
-            news = [line for line in _stalled(look) if line not in told]
+            news = [line for line in (*_notes(look), *_stalled(look)) if line not in told]
             told.update(news)
             for line in (_line(look), *news):
                 click.echo(line)
@@ -88,7 +90,7 @@ def _live(looks: Iterator[Look]) -> Look:
 
     with Live(auto_refresh=False) as live:
         for look in looks:
-            lines = [_line(look), *_stalled(look)]
+            lines = [*_notes(look), _line(look), *_stalled(look)]
             live.update(Group(made_table(COLUMNS, map(_row, look.nodes)), *map(Text, lines)), refresh=True)
     return look
 
@@ -142,6 +144,10 @@ def _stalled(look: Look) -> list[str]:
         + (f", utterance {one['utterance']}" if one["utterance"] else "")
         for one in found
     ]
+
+
+def _notes(look: Look) -> list[str]:
+    return [f"{node.node}: {node.note}" for node in look.nodes if node.note]
 
 
 def _failures(look: Look) -> list[str]:

@@ -155,6 +155,27 @@ def convergence(curves: pd.DataFrame, nodes: Sequence[str]) -> str:
         return as_svg(figure)
 
 
+def training(curve: pd.DataFrame) -> str:
+    """Return one loss of a training over its steps, a line per series.
+
+    Parameters
+    ----------
+    curve : DataFrame
+        Columns ``series, loss, step, value``, of one loss.
+    """
+    series = list(dict.fromkeys(curve["series"]))
+    with canvas(4.8, 2.4) as (figure, axis):
+        for name in series:
+            points = curve[curve["series"] == name]
+            colour, dash = look(series, name)
+            axis.plot(points["step"], points["value"], color=colour, linestyle=dash, linewidth=1.6, label=name)
+        axis.grid()
+        axis.set_xlabel("step")
+        axis.set_ylabel(f"{curve['loss'].iloc[0]} loss")
+        figure.legend(frameon=False, loc="outside lower center", ncols=2)
+        return as_svg(figure)
+
+
 @contextmanager
 def canvas(width_in: float, height_in: float) -> Iterator[tuple[Figure, Axes]]:
     """Give a figure with one plot, in the page's style; nothing global is changed."""

@@ -14,7 +14,11 @@ if TYPE_CHECKING:
 
 TRACE_COLUMNS = ("utterance_id", "node", "iteration", "scm_db")
 QUARANTINE_COLUMNS = ("utterance_id", "node", "stage", "reason", "detail")
-THROUGHPUT_COLUMNS = ("node", "shards", "utterances", "audio_s", "compute_s", "task_s", "peak_mem_bytes")
+TRAINING_COLUMNS = ("series", "loss", "step", "value")
+THROUGHPUT_COLUMNS = (
+    "node", "shards", "utterances", "audio_s", "compute_s", "wall_s", "busy_s", "pool", "device",
+    "peak_mem_bytes",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,12 +57,16 @@ def _no_traces() -> pd.DataFrame:
     return _empty(TRACE_COLUMNS).astype({"iteration": "int64", "scm_db": "float64"})
 
 
+def _no_training() -> pd.DataFrame:
+    return _empty(TRAINING_COLUMNS).astype({"step": "int64", "value": "float64"})
+
+
 def _no_quarantine() -> pd.DataFrame:
     return _empty(QUARANTINE_COLUMNS)
 
 
 def _no_throughput() -> pd.DataFrame:
-    whole, real = ("shards", "utterances", "peak_mem_bytes"), ("audio_s", "compute_s", "task_s")
+    whole, real = ("shards", "utterances", "peak_mem_bytes"), ("audio_s", "compute_s", "wall_s", "busy_s")
     return _empty(THROUGHPUT_COLUMNS).astype(dict.fromkeys(whole, "int64") | dict.fromkeys(real, "float64"))
 
 
@@ -76,8 +84,12 @@ class Tables:
     quarantine : DataFrame
         ``utterance_id, node, stage, reason, detail``; may be empty.
     throughput : DataFrame
-        ``node, shards, utterances, audio_s, compute_s, task_s, peak_mem_bytes``; may be empty. ``task_s`` has reading
-        and writing in it; where times or memory were not taken there is 0.
+        ``node, shards, utterances, audio_s, compute_s, wall_s, busy_s, pool, device, peak_mem_bytes``; may be empty.
+        `compute_s` is the time inside the stage, added over tasks; `wall_s` that of workers with a task under way,
+        reading and writing included, added over workers; `busy_s` that of the device at work, NaN where the stage does
+        not measure it; `peak_mem_bytes` the largest size of a process at one of its tasks, 0 where it was not taken.
+    training : DataFrame
+        ``series, loss, step, value`` of a training: a curve per loss and series; may be empty.
     made : sequence of Made
         The pipeline's nodes in order.
     versions : mapping of str to str
@@ -90,6 +102,7 @@ class Tables:
     traces: pd.DataFrame = field(default_factory=_no_traces)
     quarantine: pd.DataFrame = field(default_factory=_no_quarantine)
     throughput: pd.DataFrame = field(default_factory=_no_throughput)
+    training: pd.DataFrame = field(default_factory=_no_training)
     made: Sequence[Made] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
     pipeline: str = ""

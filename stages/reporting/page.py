@@ -105,6 +105,9 @@ def _figures(tables: Tables, found: Results, arrangement: Arrangement, seed: int
     return {
         "boxes": boxes,
         "convergence": Markup(figures.convergence(curves, arrangement.shown)) if len(curves) else None,
+        "training": [
+            (loss, Markup(figures.training(drawn))) for loss, drawn in tables.training.groupby("loss", sort=False)
+        ],
         "panels": [
             *sweep_views.lines(found.summary, arrangement),
             *sweep_views.maps(tables.scores, found.summary, arrangement, seed),

@@ -276,16 +276,22 @@ def _texts(row: Record, columns: Iterable[str]) -> list[Cell]:
 
 
 def throughput(timing: pd.DataFrame) -> Grid:
-    """Show how much audio every node took how long."""
+    """Show how much audio every node took how long, and how much of that its device was at work."""
     rows = []
     for row in timing.to_dict("records"):
-        fast = f"{row['audio_s'] / row['compute_s']:.1f}" if row["compute_s"] > 0 else "–"
         sizes = [str(row["shards"]), str(row["utterances"]), f"{row['audio_s'] / 3600:.2f}", f"{row['compute_s']:.1f}"]
-        whole = f"{row['task_s']:.1f}" if row["task_s"] > 0 else "–"
+        fast = f"{row['audio_s'] / row['wall_s']:.1f}" if row["wall_s"] > 0 else "–"
+        busy = f"{row['busy_s'] / row['wall_s']:.0%}" if row["wall_s"] > 0 and row["busy_s"] >= 0 else "–"
         memory = f"{row['peak_mem_bytes'] / 2**20:.0f}" if row["peak_mem_bytes"] > 0 else "–"
-        rows.append([_head(row["node"]), *(Cell(text=text) for text in (*sizes, fast, whole, memory))])
-    columns = ["node", "shards", "utterances", "audio [h]", "compute [s]", "× real time", "tasks [s]", "memory [MiB]"]
-    return Grid(caption="Work done, summed over workers", columns=columns, rows=rows)
+        cells = [*sizes, f"{row['wall_s']:.1f}", fast, busy, memory]
+        rows.append([_head(row["node"]), *_texts(row, ["pool", "device"]), *(Cell(text=text) for text in cells)])
+    columns = ["node", "pool", "device", "shards", "utterances", "audio [h]", "compute [s]", "worker [s]"]
+    caption = (
+        "Work done, summed over workers: compute is time inside the stage; worker is time with a task under way, "
+        "reading and writing included, of which utilisation is the share that the device was at work; "
+        "memory is the most that a process held at one task"
+    )
+    return Grid(caption=caption, columns=[*columns, "× real time", "utilisation", "memory [MiB]"], rows=rows)
 
 
 def _titled(metric: str) -> str:

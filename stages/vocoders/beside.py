@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from melmill.stages.vocoders.errors import VocoderError
+
 if TYPE_CHECKING:
     from melmill.stages.dsp.melspec import MelSpec
     from melmill.stages.stage import StageFile
@@ -13,6 +15,9 @@ if TYPE_CHECKING:
 
 # By role: what a recipe normalised its mels by, and the noise schedule that was chosen for a WaveGrad.
 EXTRAS: Mapping[str, tuple[str, ...]] = {"stats": ("stats.npy", "stats.h5"), "schedule": ("noise_schedule.npy",)}
+
+# Where a configuration that a training of ours wrote says the whole mel, which the official fields can't.
+OWN = "melmill"
 
 # Looked for in this order, after files called like the checkpoint.
 _CONFIGURATIONS = (
@@ -81,7 +86,20 @@ def assembled(
     return replace(
         checkpoint,
         config=settings,
-        mel=mel,
+        mel=mel or _own_mel(checkpoint.name, settings),
         stats={} if stats is None else read_stats(stats.name, stats.data),
         schedule=() if schedule is None else read_schedule(schedule.name, schedule.data),
     )
+
+
+def _own_mel(name: str, settings: Mapping[str, Any]) -> MelSpec | None:
+    """Return the whole mel that a training of ours wrote into the configuration; None where there is none."""
+    from melmill.stages.dsp.melspec import MelSpec
+    from melmill.stages.errors import ParameterError
+
+    if OWN not in settings:
+        return None
+    try:
+        return MelSpec.from_dict(settings[OWN]["mel"])
+    except (ParameterError, TypeError, KeyError) as error:
+        raise VocoderError(f"{name}: {OWN}: mel: of its configuration makes no mel: {error}") from error

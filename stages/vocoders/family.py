@@ -94,6 +94,10 @@ class Vocoder(nn.Module, ABC):
         """Draw what `forward` needs for one mel of `n_frames`, in the official order, shapes without a batch axis."""
         return ()
 
+    def drawn(self, mel: Tensor, generator: torch.Generator) -> Noise:
+        """Return what `forward` needs beside one mel ``(n_mels, n_frames)``: noise or a start, without a batch axis."""
+        return self.noise(mel.shape[1], generator)
+
     def takes(self, n_frames: int, noise: Noise) -> bool:
         """Tell whether noise that was given, not drawn, has shapes that fit a mel of `n_frames`."""
         drawn = self.noise(n_frames, torch.Generator())
@@ -110,7 +114,7 @@ class Vocoder(nn.Module, ABC):
             Frames of each, the rest is padding; None: all are whole. An utterance in a padded batch equals itself
             alone to rounding; what comes out past its end is arbitrary.
         noise : sequence of Tensor, shape (batch, ...)
-            As `noise` draws, padded at the ends of axes and stacked.
+            As `drawn` gives, padded at the ends of axes and stacked.
 
         Returns
         -------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -15,8 +16,11 @@ from torch import Tensor
 from melmill.stages.dsp.melspec import MelSpec
 from melmill.stages.vocoders.errors import VocoderError
 from melmill.stages.vocoders.family import Checkpoint, Noise, Vocoder
+from melmill.stages.vocoders.passage import Launched, Staged, stage, started, to_host
 from melmill.stages.vocoders.registry import family as find_family
 from melmill.stages.vocoders.registry import recognise
+
+_HOST_THREADS = 8
 
 
 def load(checkpoint: Checkpoint, family: str | None = None, device: str = "cpu") -> LoadedVocoder:
@@ -97,7 +101,7 @@ class LoadedVocoder:
         """
         mel = self._checked(M)
         draws = self._drawn(mel, seed) if noise is None else self._given(mel, noise)
-        return self._run([mel], [draws])[0]
+        return self._alone(mel, draws)
 
     def batch(self, mels: Sequence[NDArray[Any]], seed: int | Sequence[int] = 0) -> list[NDArray[np.float32]]:
         """Return the waveforms of mels of any lengths: each is what it is alone, to rounding.
@@ -116,14 +120,43 @@ class LoadedVocoder:
         if self.device != "cpu":
             return self.together(mels, seeds)
         checked = [self._checked(M) for M in mels]
-        return [self._run([mel], [self._drawn(mel, each)])[0] for mel, each in zip(checked, seeds, strict=True)]
+        return [self._alone(mel, self._drawn(mel, each)) for mel, each in zip(checked, seeds, strict=True)]
 
     def together(self, mels: Sequence[NDArray[Any]], seeds: Sequence[int]) -> list[NDArray[np.float32]]:
         """Return the waveforms of one padded batch, see `batch`."""
-        if not mels:
-            return []
+        return self.waves(self.launched(self.staged(mels, seeds)))[0] if mels else []
+
+    def staged(self, mels: Sequence[NDArray[Any]], seeds: Sequence[int]) -> Staged:
+        """Return a padded batch, checked, with its noise, in the host's memory: the first of three steps."""
         checked = [self._checked(M) for M in mels]
-        return self._run(checked, [self._drawn(mel, seed) for mel, seed in zip(checked, seeds, strict=True)])
+        if self.device == "cpu":
+            return self._staged(checked, [self._drawn(mel, seed) for mel, seed in zip(checked, seeds, strict=True)])
+        # A start that signal processing makes may take a core longer than the rest takes the device.
+        with ThreadPoolExecutor(_HOST_THREADS) as pool:
+            return self._staged(checked, list(pool.map(self._drawn, checked, seeds)))
+
+    def part(self, staged: Staged, rows: Sequence[int]) -> Staged:
+        """Return some of a batch, padded anew."""
+        return self._staged([staged.mels[row] for row in rows], [staged.draws[row] for row in rows])
+
+    def launched(self, staged: Staged) -> Launched:
+        """Give a batch to the device, which may still be at it on return: the second step."""
+        device = torch.device(self.device)
+        clock = started(device)
+        mel = staged.mel.to(device, non_blocking=True)
+        lengths = None if staged.lengths is None else staged.lengths.to(device, non_blocking=True)
+        noise = [draws.to(device, non_blocking=True) for draws in staged.noise]
+        # Reduced precision is the default of convolutions on newer GPUs, and 1e-3 off.
+        with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False, deterministic=True, benchmark=False):
+            y = to_host(self.model(mel, lengths, noise))
+        clock.stop()
+        return Launched(y=y, n_frames=staged.n_frames, clock=clock)
+
+    def waves(self, launched: Launched) -> tuple[list[NDArray[np.float32]], float]:
+        """Wait for the device; return the waveforms, and for how long it was at work, s: the last step."""
+        busy_s = launched.clock.wait()
+        rows = zip(launched.y.numpy(), launched.n_frames, strict=True)
+        return [row[: self.model.n_samples(n)].copy() for row, n in rows], busy_s
 
     def _checked(self, M: NDArray[Any]) -> Tensor:
         n_mels = self.spec.n_mels
@@ -135,7 +168,7 @@ class LoadedVocoder:
         return mel
 
     def _drawn(self, mel: Tensor, seed: int) -> Noise:
-        return self.model.noise(mel.shape[1], torch.Generator().manual_seed(seed))
+        return self.model.drawn(mel, torch.Generator().manual_seed(seed))
 
     def _given(self, mel: Tensor, noise: Sequence[NDArray[Any]]) -> Noise:
         wanted = self._drawn(mel, 0)
@@ -145,16 +178,11 @@ class LoadedVocoder:
             raise VocoderError(f"{self.name}: noise must have the shapes {_shapes(wanted)}, got {_shapes(given)}")
         return draws
 
-    def _run(self, mels: list[Tensor], draws: list[Noise]) -> list[NDArray[np.float32]]:
-        frames = [mel.shape[1] for mel in mels]
-        lengths = None if len(set(frames)) == 1 else torch.tensor(frames)
-        batch = _stacked(mels, self.model.silence).to(self.device)
-        noise = [_stacked(list(each), 0.0).to(self.device) for each in zip(*draws, strict=True)]
-        # Reduced precision is the default of convolutions on newer GPUs, and 1e-3 off.
-        with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False, deterministic=True, benchmark=False):
-            y = self.model(batch, None if lengths is None else lengths.to(self.device), noise)
-        found = y.float().cpu().numpy()
-        return [row[: self.model.n_samples(n)].copy() for row, n in zip(found, frames, strict=True)]
+    def _staged(self, mels: Sequence[Tensor], draws: Sequence[Noise]) -> Staged:
+        return stage(mels, draws, self.model.silence, torch.device(self.device))
+
+    def _alone(self, mel: Tensor, draws: Noise) -> NDArray[np.float32]:
+        return self.waves(self.launched(self._staged([mel], [draws])))[0][0]
 
 
 def _without_batch(draw: Tensor, n_axes: int) -> Tensor:
@@ -172,12 +200,3 @@ def _shapes(draws: Sequence[Tensor]) -> str:
     """
     runs = [(len(list(run)), shape) for shape, run in groupby(tuple(draw.shape) for draw in draws)]
     return "[" + ", ".join(f"{n} x {shape}" if n > 1 else f"{shape}" for n, shape in runs) + "]"
-
-
-def _stacked(tensors: list[Tensor], filling: float) -> Tensor:
-    """Stack tensors of one rank, each padded at the ends of its axes to the largest."""
-    shape = [max(sizes) for sizes in zip(*(tensor.shape for tensor in tensors), strict=True)]
-    stacked = tensors[0].new_full((len(tensors), *shape), filling)
-    for row, tensor in zip(stacked, tensors, strict=True):
-        row[tuple(slice(size) for size in tensor.shape)] = tensor
-    return stacked

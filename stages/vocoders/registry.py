@@ -22,6 +22,7 @@ FAMILIES = {
     "wavegrad": "melmill.stages.vocoders.wavegrad",
     "diffwave": "melmill.stages.vocoders.diffwave",
     "wavenet": "melmill.stages.vocoders.wavenet",
+    "unfolded": "melmill.stages.vocoders.unfolded",
     "exported": "melmill.stages.vocoders.exported",
 }
 

@@ -7,15 +7,22 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+import torch
+
 from melmill.stages.dsp.batched.placement import placement
 from melmill.stages.dsp.melspec import MelSpec
+from melmill.stages.errors import CompilerFailed
 from melmill.stages.stage import StageFiles
 from melmill.stages.vocoders.beside import EXTRAS, assembled
 from melmill.stages.vocoders.correction import Correction
 from melmill.stages.vocoders.errors import VocoderError
 from melmill.stages.vocoders.loaded import LoadedVocoder, load
+from melmill.stages.vocoders.precision import Precision, at
 
 _MOST_BYTES = 2 * 2**30
+
+_TRIED_FRAMES = (24, 16)
 
 Option = float | tuple[float, ...] | bool | None
 
@@ -33,12 +40,15 @@ class Settings:
     device : str
     options : tuple of (str, value)
         `sigma`, `betas` and `correction`, of the families that have them; None keeps what the files say.
+    compiled : {"float32", "bfloat16", "float16"} or None
+        Precision that its operations are fused for by torch's compiler; None: they are not.
     """
 
     family: str | None
     mel: MelSpec | None
     device: str = "cpu"
     options: tuple[tuple[str, Option], ...] = ()
+    compiled: Precision | None = None
 
 
 def load_files(files: StageFiles, settings: Settings) -> LoadedVocoder:
@@ -49,7 +59,28 @@ def load_files(files: StageFiles, settings: Settings) -> LoadedVocoder:
     for name, value in settings.options:
         if value is not None and value is not False:
             _set(voc, name, value)
+    if settings.compiled is not None:
+        _compile(voc, settings.compiled)
     return voc
+
+
+def _compile(voc: LoadedVocoder, precision: Precision) -> None:
+    """Have a vocoder compiled for mels of any lengths, and try it, as the compiler works when it is first called."""
+    voc.model.compile(dynamic=True)
+    mels = [np.full((voc.spec.n_mels, n_frames), voc.model.silence) for n_frames in _TRIED_FRAMES]
+    try:
+        with at(precision, voc.device):
+            voc.batch(mels)
+    except Exception as error:  # the compiler raises what it likes
+        raise CompilerFailed(
+            f"{voc.name}: torch {torch.__version__} can't compile it in this process ({_line(error)}): leave compile "
+            "out, or install what compiling needs (a C++ compiler on the CPU, Triton on CUDA)"
+        ) from error
+
+
+def _line(error: Exception) -> str:
+    lines = [line for line in str(error).splitlines() if line.strip() and not line.startswith("backend=")]
+    return lines[0] if lines else type(error).__name__
 
 
 def _set(voc: LoadedVocoder, name: str, value: Option) -> None:
@@ -86,8 +117,8 @@ def kept(digest: str, settings: Settings, read: Callable[[], StageFiles]) -> Loa
 
     Raises
     ------
-    DeviceMissing
-        This process lacks the device.
+    DeviceMissing, CompilerFailed
+        This process lacks the device, or what compiling needs.
     """
     placement(settings.device, "float32")
     return _SHELF.get(digest, settings, read)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -11,21 +12,33 @@ import torch
 from numpy.typing import NDArray
 
 from melmill.stages.dsp.batched.batches import batches, in_halves
+from melmill.stages.dsp.batched.turns import turn
 from melmill.stages.dsp.contract import convert
 from melmill.stages.dsp.melspec import MelSpec
 from melmill.stages.errors import ContractError, Unusable
 from melmill.stages.stage import Item, Mel, Outcome, Product, each, stored
 from melmill.stages.vocoders.loaded import LoadedVocoder
+from melmill.stages.vocoders.overlap import overlapped
+from melmill.stages.vocoders.passage import Launched, Staged
+from melmill.stages.vocoders.precision import Precision, at
 from melmill.stages.vocoders.wavenet_network import WaveNet
 from melmill.storage.utterance import resampled_length
-
-Precision = Literal["float32", "bfloat16", "float16"]
 
 _BATCH_BYTES = 2 * 2**30
 
 # Memory that a sample of output takes on its way at the published sizes, bytes: measured on the CPU, rounded up.
 _SAMPLE_BYTES = {"univnet": 4000, "waveglow": 3000, "wavegrad": 8000, "diffwave": 6000, "bigvgan": 4000}
 _USUAL_BYTES = 2000
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Batch:
+    """Utterances that are worked on together, `launched` in parts where the device's memory does not hold them all."""
+
+    items: Sequence[Item]
+    rejected: Sequence[tuple[Item, Outcome]]
+    staged: Staged | None
+    launched: Sequence[Launched] = ()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -43,6 +56,9 @@ class Vocoding:
         Of convolutions and products of matrices.
     allow_lossy : bool
         Convert mels even where something is lost.
+    batched : bool
+        Work as a GPU needs: on utterances of like length together, with threads of the host ahead of it and behind it.
+        On the CPU padding would only cost, and a task computes on one thread.
     """
 
     voc: LoadedVocoder
@@ -50,24 +66,61 @@ class Vocoding:
     dtype: Literal["float32", "int16"] = "float32"
     precision: Precision = "float32"
     allow_lossy: bool = False
+    batched: bool = False
 
     def process(self, items: Sequence[Item], inputs: Mapping[str, Product], product: Product) -> Sequence[Outcome]:
-        """Make the waveform of every mel: on a GPU those of like length together, by the shard alone."""
+        """Make the waveform of every mel: by itself or those of like length together, which the shard alone decides."""
         del product
         made = inputs["from"]
         if not isinstance(made, Mel):
             raise ContractError(f"'from' must be a mel, got {made!r}")
-        mels: dict[int, NDArray[np.float32]] = {}
+        prepare = partial(self._prepared, spec=made.spec)
+        if self.batched:
+            todo = [[items[place] for place in batch] for batch in self._batches(items)]
+            device = torch.device(self.voc.device)
+            found = overlapped(todo, prepare, self._launched, self._finished, turn(device))
+        else:
+            found = [self._finished(self._launched(prepare([item]))) for item in items]
+        outcomes = {id(item): outcome for pairs in found for item, outcome in pairs}
+        return [outcomes[id(item)] for item in items]
 
-        def posed(item: Item) -> Outcome:
-            mels[id(item)] = self._needed(item.inputs["from"], made.spec, self._length(item))
+    def _batches(self, items: Sequence[Item]) -> list[list[int]]:
+        sample_bytes = _SAMPLE_BYTES.get(self.voc.family, _USUAL_BYTES)
+        most_frames = max(1, _BATCH_BYTES // (sample_bytes * self.voc.spec.hop_length))
+        return batches([item.inputs["from"].shape[1] for item in items], most_frames)
+
+    def _prepared(self, items: Sequence[Item], spec: MelSpec) -> _Batch:
+        mels: list[NDArray[np.float32]] = []
+
+        def needed(item: Item) -> Outcome:
+            mels.append(self._needed(item.inputs["from"], spec, self._length(item)))
             return Outcome()
 
-        outcomes = each(items, posed)
-        good = [item for item, outcome in zip(items, outcomes, strict=True) if outcome.rejected is None]
-        waves = iter(self._waves([mels[id(item)] for item in good], [self._seed(item) for item in good]))
-        finished = iter(each(good, lambda item: self._outcome(item, next(waves))))
-        return [outcome if outcome.rejected else next(finished) for outcome in outcomes]
+        outcomes = list(zip(items, each(items, needed), strict=True))
+        good = [item for item, outcome in outcomes if outcome.rejected is None]
+        staged = self.voc.staged(mels, [self._seed(item) for item in good]) if good else None
+        return _Batch(items=good, rejected=[pair for pair in outcomes if pair[1].rejected], staged=staged)
+
+    def _launched(self, batch: _Batch) -> _Batch:
+        staged = batch.staged
+        if staged is None:
+            return batch
+
+        def launch(rows: Sequence[int]) -> list[Launched]:
+            with at(self.precision, self.voc.device):
+                return [self.voc.launched(staged if len(rows) == len(batch.items) else self.voc.part(staged, rows))]
+
+        return replace(batch, staged=None, launched=in_halves(launch, range(len(batch.items))))
+
+    def _finished(self, batch: _Batch) -> list[tuple[Item, Outcome]]:
+        items, found = iter(batch.items), list(batch.rejected)
+        for launched in batch.launched:
+            waves, busy_s = self.voc.waves(launched)
+            for y, n_frames in zip(waves, launched.n_frames, strict=True):
+                item = next(items)
+                (outcome,) = each([item], partial(self._outcome, y=y))
+                found.append((item, replace(outcome, busy_s=busy_s * n_frames / sum(launched.n_frames))))
+        return found
 
     def _length(self, item: Item) -> int:
         return resampled_length(item.utterance.n_samples, item.utterance.sr, self.voc.spec.sr)
@@ -85,27 +138,6 @@ class Vocoding:
 
     def _seed(self, item: Item) -> int:
         return int(np.random.SeedSequence((item.seed, self.seed)).generate_state(1, np.uint64)[0])
-
-    def _waves(self, mels: Sequence[NDArray[np.float32]], seeds: Sequence[int]) -> list[NDArray[np.float32]]:
-        waves: dict[int, NDArray[np.float32]] = {}
-
-        def run(batch: Sequence[int]) -> list[NDArray[np.float32]]:
-            with self._precision():
-                return self.voc.batch([mels[i] for i in batch], [seeds[i] for i in batch])
-
-        for batch in batches([M.shape[1] for M in mels], self._most_frames()):
-            waves.update(zip(batch, in_halves(run, batch), strict=True))
-        return [waves[i] for i in range(len(mels))]
-
-    def _most_frames(self) -> int:
-        sample_bytes = _SAMPLE_BYTES.get(self.voc.family, _USUAL_BYTES)
-        return max(1, _BATCH_BYTES // (sample_bytes * self.voc.spec.hop_length))
-
-    def _precision(self) -> torch.autocast:
-        device = torch.device(self.voc.device).type
-        if self.precision == "float32":
-            return torch.autocast(device, enabled=False)
-        return torch.autocast(device, dtype=getattr(torch, self.precision))
 
     def _outcome(self, item: Item, y: NDArray[np.float32]) -> Outcome:
         if isinstance(self.voc.model, WaveNet):

@@ -14,26 +14,23 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import fold, gelu
 
 from melmill.stages.dsp.melspec import MelSpec
 from melmill.stages.dsp.presets import preset
+from melmill.stages.vocoders.convnext import EPS, KERNEL, Block
 from melmill.stages.vocoders.errors import VocoderError
 from melmill.stages.vocoders.family import Checkpoint, Family, Vocoder, with_weights
 from melmill.stages.vocoders.layers import Conv1d, Ends, Linear, same_padding
 from melmill.stages.vocoders.mels import changed, fitting, silence_of
+from melmill.stages.vocoders.synthesis import synthesised
 
-_KERNEL = 7
-_EPS = 1e-6
 # The head's magnitudes go no further.
 _LOUDEST = 1e2
-# Where the squared windows add up to less, no frame was.
-_UNCOVERED = 1e-11
 _CLASSES = {"feature_extractor": "MelSpectrogramFeatures", "backbone": "VocosBackbone", "head": "ISTFTHead"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Sizes:
+class VocosSizes:
     """Sizes of the layers; `scaled` blocks weigh what they add by `gamma`; `center` as in `MelSpec`."""
 
     n_mels: int
@@ -46,33 +43,13 @@ class _Sizes:
     center: bool
 
 
-class _Block(nn.Module):
-    """ConvNeXt block: a depthwise convolution, then two linear maps of each frame, added to what came in."""
-
-    def __init__(self, sizes: _Sizes) -> None:
-        super().__init__()
-        width = sizes.width
-        self.dwconv = Conv1d(width, width, _KERNEL, padding=same_padding(_KERNEL), groups=width)
-        self.norm = nn.LayerNorm(width, eps=_EPS)
-        self.pwconv1 = Linear(width, sizes.hidden)
-        self.pwconv2 = Linear(sizes.hidden, width)
-        self.gamma = nn.Parameter(torch.empty(width)) if sizes.scaled else None
-
-    def forward(self, x: Tensor, ends: Ends) -> Tensor:
-        y = self.norm(self.dwconv(ends.cut(x)).transpose(1, 2))
-        y = self.pwconv2(gelu(self.pwconv1(y)))
-        y = y if self.gamma is None else self.gamma * y
-        added: Tensor = y.transpose(1, 2)
-        return x + added
-
-
 class _Backbone(nn.Module):
-    def __init__(self, sizes: _Sizes) -> None:
+    def __init__(self, sizes: VocosSizes) -> None:
         super().__init__()
-        self.embed = Conv1d(sizes.n_mels, sizes.width, _KERNEL, padding=same_padding(_KERNEL))
-        self.norm = nn.LayerNorm(sizes.width, eps=_EPS)
-        self.convnext = nn.ModuleList(_Block(sizes) for _ in range(sizes.n_blocks))
-        self.final_layer_norm = nn.LayerNorm(sizes.width, eps=_EPS)
+        self.embed = Conv1d(sizes.n_mels, sizes.width, KERNEL, padding=same_padding(KERNEL))
+        self.norm = nn.LayerNorm(sizes.width, eps=EPS)
+        self.convnext = nn.ModuleList(Block(sizes.width, sizes.hidden, sizes.scaled) for _ in range(sizes.n_blocks))
+        self.final_layer_norm = nn.LayerNorm(sizes.width, eps=EPS)
 
     def forward(self, mel: Tensor, ends: Ends) -> Tensor:
         x = self.norm(self.embed(ends.cut(mel)).transpose(1, 2)).transpose(1, 2)
@@ -92,7 +69,7 @@ class _Window(nn.Module):
 
 
 class _Head(nn.Module):
-    def __init__(self, sizes: _Sizes) -> None:
+    def __init__(self, sizes: VocosSizes) -> None:
         super().__init__()
         self.n_fft, self.hop_length = sizes.n_fft, sizes.hop_length
         self.trim = sizes.n_fft // 2 if sizes.center else (sizes.n_fft - sizes.hop_length) // 2
@@ -102,17 +79,7 @@ class _Head(nn.Module):
     def forward(self, x: Tensor, ends: Ends) -> Tensor:
         log_magnitude, phase = self.out(x).transpose(1, 2).chunk(2, dim=1)
         D = torch.polar(log_magnitude.exp().clamp(max=_LOUDEST), phase)
-        window = self.istft.window[:, None]
-        frames = ends.cut(torch.fft.irfft(D, n=self.n_fft, dim=1) * window)
-        coverage = ends.cut((window**2).expand_as(frames[:1] if ends.mask is None else frames))
-        total = self._overlapped(coverage)
-        return self._overlapped(frames) / torch.where(total > _UNCOVERED, total, 1.0)
-
-    def _overlapped(self, frames: Tensor) -> Tensor:
-        """Add frames ``(batch, n_fft, n_frames)`` up, each a hop after the one before, and cut the padding off."""
-        n_samples = (frames.shape[2] - 1) * self.hop_length + self.n_fft
-        y = fold(frames, (1, n_samples), (1, self.n_fft), stride=(1, self.hop_length))[:, 0, 0]
-        return y[:, self.trim : n_samples - self.trim]
+        return synthesised(D, self.istft.window, self.hop_length, self.trim, ends)
 
 
 class Vocos(Vocoder):
@@ -120,7 +87,7 @@ class Vocos(Vocoder):
 
     family: ClassVar[str] = "vocos"
 
-    def __init__(self, sizes: _Sizes, spec: MelSpec) -> None:
+    def __init__(self, sizes: VocosSizes, spec: MelSpec) -> None:
         super().__init__()
         self.spec, self.silence = spec, silence_of(spec)
         self.backbone = _Backbone(sizes)
@@ -163,7 +130,7 @@ def _arguments(checkpoint: Checkpoint, section: str, name: str) -> Mapping[str, 
     return part.get("init_args") or {}
 
 
-def _sizes(checkpoint: Checkpoint, backbone: Mapping[str, Any], head: Mapping[str, Any]) -> _Sizes:
+def _sizes(checkpoint: Checkpoint, backbone: Mapping[str, Any], head: Mapping[str, Any]) -> VocosSizes:
     width, n_mels, _ = checkpoint.shape("backbone.embed.weight")
     padding = head.get("padding", "same")
     if "hop_length" not in head or padding not in ("same", "center"):
@@ -171,7 +138,7 @@ def _sizes(checkpoint: Checkpoint, backbone: Mapping[str, Any], head: Mapping[st
             f"{checkpoint.name}: head of its configuration must say hop_length, and padding 'same' or 'center', "
             f"got {dict(head)!r}"
         )
-    return _Sizes(
+    return VocosSizes(
         n_mels=backbone.get("input_channels", n_mels),
         width=backbone.get("dim", width),
         hidden=backbone.get("intermediate_dim", checkpoint.shape("backbone.convnext.0.pwconv1.weight")[0]),

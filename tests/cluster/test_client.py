@@ -9,11 +9,14 @@ import sys
 import psutil
 import pytest
 
-from melmill.cluster.client import connected, pool_resources
+from melmill.cluster.client import connected
+from melmill.cluster.errors import ClusterError
+from melmill.cluster.gpus import gpu_environment
 from melmill.cluster.housekeeping import EVERY, keep_tidy
 from melmill.cluster.spans import SPAN, one_span
-from melmill.cluster.spec import ClusterError, ClusterSpec, Pool
+from melmill.cluster.spec import ClusterSpec, Pool
 from melmill.cluster.threads import thread_environment
+from melmill.cluster.workers import pool_resources
 
 
 @pytest.mark.parametrize(
@@ -22,7 +25,6 @@ from melmill.cluster.threads import thread_environment
         ({"type": "address"}, "type 'address' needs the field 'address'"),
         ({"address": "tcp://127.0.0.1:1"}, "address 'tcp://127.0.0.1:1' is for type 'address'"),
         ({"pools": {}}, "at least one pool is needed"),
-        ({"pools": {"cpu": Pool(threads=0)}}, "pool 'cpu' needs at least one worker and thread"),
     ],
 )
 def test_a_cluster_that_can_not_be_is_refused(fields: dict[str, object], message: str) -> None:
@@ -38,9 +40,32 @@ def test_a_running_cluster_is_asked_only_for_what_a_pool_declares() -> None:
     assert pool_resources("gpu", pool, ClusterSpec(pools={"gpu": pool})) == {"pool-gpu": 1}
 
 
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [(None, ["0", "1", "2"]), ("4,GPU-7", ["4", "GPU-7", ""]), ("", ["", "", ""])],
+)
+def test_workers_of_a_gpu_pool_see_a_gpu_each(
+    monkeypatch: pytest.MonkeyPatch, given: str | None, expected: list[str]
+) -> None:
+    if given is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
+    assert [gpu_environment("gpu", index)["CUDA_VISIBLE_DEVICES"] for index in range(3)] == expected
+    assert gpu_environment("cpu", 0) == {}
+
+
+def listening() -> set[str]:
+    """Return the addresses at which this process and those that it started listen."""
+    here = psutil.Process()
+    connections = [one for process in (here, *here.children(recursive=True)) for one in process.net_connections("inet")]
+    return {one.laddr.ip for one in connections if one.status == psutil.CONN_LISTEN}
+
+
 def test_a_local_cluster_has_its_pools_one_thread_a_library_and_leaves_nothing_behind() -> None:
     spec = ClusterSpec(pools={"cpu": Pool(workers=1), "gpu": Pool(workers=1, threads=2, resources={"GPU": 1})})
-    with connected(spec) as client:
+    with connected(spec) as cluster:
+        client = cluster.client
         workers = client.scheduler_info(n_workers=-1)["workers"].values()
         assert {worker["name"]: worker["resources"] for worker in workers} == {
             "cpu-0": {"pool-cpu": 1},
@@ -49,15 +74,19 @@ def test_a_local_cluster_has_its_pools_one_thread_a_library_and_leaves_nothing_b
         pids = {}
         for name, pool in spec.pools.items():
             resources = pool_resources(name, pool, spec)
-            threads = client.submit(os.environ.get, "OMP_NUM_THREADS", resources=resources, pure=False)
+            threads = client.submit(os.getenv, "OMP_NUM_THREADS", resources=resources, pure=False)
             assert threads.result() == "1"
             pids[name] = client.submit(os.getpid, resources=resources, pure=False).result()
         assert len({os.getpid(), *pids.values()}) == 3
+        gpus = client.submit(os.getenv, "CUDA_VISIBLE_DEVICES", resources={"pool-gpu": 1}, pure=False)
+        assert gpus.result() == os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
+        assert listening() == {"127.0.0.1"}
     assert not any(psutil.pid_exists(pid) for pid in pids.values())
 
 
 def test_a_scheduler_forgets_tasks_that_come_and_go() -> None:
-    with connected(ClusterSpec(pools={"cpu": Pool(workers=1)})) as client, one_span():
+    with connected(ClusterSpec(pools={"cpu": Pool(workers=1)})) as cluster, one_span():
+        client = cluster.client
         keep_tidy(client)
         for i in range(4 * EVERY):
             # One at a time: each is a new group of its name, as the last one of that name is over.

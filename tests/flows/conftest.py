@@ -105,11 +105,11 @@ class Project:
         return {
             str(path.relative_to(store)): hashlib.sha256(path.read_bytes()).hexdigest()
             for path in sorted(store.rglob("*"))
-            if path.is_file() and _same_always(path.relative_to(store))
+            if path.is_file() and same_always(path.relative_to(store))
         }
 
 
-def _same_always(path: Path) -> bool:
+def same_always(path: Path) -> bool:
     # Records and manifests hold times, and a report shows them in its page and in its table of throughput.
     return not ({"records", "runs"} & set(path.parts) or path.name == "index.html" or path.stem == "throughput")
 

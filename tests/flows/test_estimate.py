@@ -63,6 +63,7 @@ def test_an_estimate_keeps_its_work_and_knows_room_and_files(project: Project) -
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["sampled"] == 3 * len(NODES)
+    assert found["left_out"] == ["report"]
     assert {node["node"]: node["shards_left"] for node in found["nodes"]} == dict.fromkeys(NODES, 4)
     (pool,) = found["pools"]
     assert (pool["pool"], pool["slots"]) == ("cpu", 1)

@@ -262,7 +262,7 @@ def test_the_report_and_the_records_tell_memory_and_time(finished: Project) -> N
     (table,) = finished.store.glob("report/*/report/*/throughput.csv")
     header, *rows = [line.split(",") for line in table.read_text().splitlines()]
     columns = dict(zip(header, zip(*rows, strict=True), strict=True))
-    for whole, inside, memory in zip(columns["task_s"], columns["compute_s"], columns["peak_mem_bytes"], strict=True):
+    for whole, inside, memory in zip(columns["wall_s"], columns["compute_s"], columns["peak_mem_bytes"], strict=True):
         assert float(whole) > float(inside) > 0
         assert 2**20 < int(memory) < 2**34
     look = Watcher(Store.open(str(finished.store))).look()
@@ -286,7 +286,7 @@ def test_a_dashboard_is_refused_where_it_makes_no_sense(project: Project) -> Non
     for override, message in (
         ("cluster.dashboard=8787", "dashboard of cluster must be true or false or text, got 8787"),
         ("cluster.dashboard=everywhere", "an address such as 127.0.0.1:8787, got 'everywhere'"),
-        (f"cluster={address}", "dashboard is for clusters that melmill starts"),
+        (f"cluster={address}", "dashboard is for schedulers that run on this machine"),
     ):
         with pytest.raises(PipelineError, match=message):
             load(project.pipeline, [override])

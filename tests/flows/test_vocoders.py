@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch._inductor.config
 
 import melmill
 from melmill.flows.errors import PipelineError, RunFailed
@@ -19,7 +20,7 @@ from melmill.flows.run import run
 from melmill.flows.spec import load
 from melmill.stages.stage import Item
 from tests.flows.conftest import Project, make_project
-from tests.stages.vocoders.test_hifigan import CONFIG, shapes
+from tests.stages.vocoders.test_hifigan import CONFIG, LEAST, shapes
 from tests.stages.vocoders.tiny import saved, tensors
 
 SMALL = CONFIG | {
@@ -165,6 +166,7 @@ def test_changed_files_change_the_key_and_places_do_not(vocoded: Project) -> Non
     write_weights(vocoded.folder / "weights")
     assert key(vocoded, "voc.checkpoint=weights/g_0") == before
     assert key(vocoded, "voc.device=cuda") == before
+    assert key(vocoded, "voc.compile=true") == before
     write_weights(vocoded.folder, seed=1)
     assert key(vocoded) != before
     assert key(vocoded, "voc.checkpoint=weights/g_0", "voc.precision=bfloat16") != before
@@ -206,5 +208,22 @@ def test_without_the_device_the_run_ends(vocoded: Project) -> None:
         run(plan(vocoded, "voc.device=cuda"), "serial")
 
 
+def test_without_a_compiler_the_run_ends(vocoded: Project) -> None:
+    least = {name: LEAST[name] for name in ("resblock", "resblock_kernel_sizes", "resblock_dilation_sizes")}
+    write_weights(vocoded.folder, config=SMALL | least | {"upsample_rates": [64], "upsample_kernel_sizes": [128]})
+    made = plan(vocoded, "voc.compile=true")
+    message = (
+        r"^g_0: torch \S+ can't compile it in this process \(.*No working C\+\+ compiler.*\): leave compile out, or .*$"
+    )
+    with (
+        torch._inductor.config.patch({"cpp.cxx": ("/no/compiler",), "force_disable_caches": True}),
+        pytest.raises(RunFailed, match=message),
+    ):
+        run(made, "serial")
+    assert not list((vocoded.store / "voc").glob("*/records/*"))
+
+
 def test_a_pool_that_is_not_there_is_a_mistake(vocoded: Project) -> None:
-    assert "add gpu: {workers: 1} under cluster: pools:" in failure(vocoded, "voc.pool=gpu")
+    assert "add gpu: {workers: 1, threads: 2} under cluster: pools:, or say pool: any" in failure(
+        vocoded, "voc.pool=gpu"
+    )

@@ -92,6 +92,16 @@ def test_invert_is_the_automatic_method(voice: NDArray[np.float32]) -> None:
     assert Invert().identity()["quality"] == "good"
     with pytest.raises(ParameterError, match="quality must be one of 'draft', 'good', 'best', got 'fine'"):
         Invert(quality="fine")  # type: ignore[arg-type]
+    for parameters, message in (({"n_iter": 0}, "n_iter must be at least 1"), ({"start": "random"}, "start must be")):
+        with pytest.raises(ParameterError, match=message):
+            Invert(**parameters)
+
+
+def test_invert_starts_from_a_nodes_waveforms(voice: NDArray[np.float32]) -> None:
+    mine = array(run(Invert(start="node", n_iter=7), [item(voice, start=voice)])[0])
+    named = Admm(lam=85.8, schedule="swing", n_iter=7, start="node")
+    assert mine.tobytes() == array(run(named, [item(voice, start=voice)])[0]).tobytes()
+    assert mine.tobytes() != array(run(Invert(n_iter=7), [item(voice)])[0]).tobytes()
 
 
 def test_random_phase_depends_on_both_seeds(voice: NDArray[np.float32]) -> None:

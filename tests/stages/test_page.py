@@ -124,8 +124,11 @@ def full_tables(name: str = "gla") -> Tables:
                 "shards": 1,
                 "utterances": 12,
                 "audio_s": 24.0,
-                "compute_s": [2.0, 0.0],
-                "task_s": [3.0, 0.0],
+                "compute_s": [1.0, 0.0],
+                "wall_s": [2.0, 0.0],
+                "busy_s": [0.5, float("nan")],
+                "pool": ["gpu", name],
+                "device": ["cuda", "cpu"],
                 "peak_mem_bytes": [300 * 2**20, 0],
             }
         ),
@@ -144,9 +147,8 @@ def test_page_shows_every_section() -> None:
     for expected in ("round trip", "Against gla", "By subset and speaker", "Convergence", "Listen", "Quarantine"):
         assert expected in text
     assert "× real time" in text
-    assert "12.0" in text  # 24 s of audio in 2 s
-    assert "memory [MiB]" in text
-    assert "300" in text
+    assert "12.0 25% 300" in text  # 24 s of audio in 2 s, a device at work for 0.5 s of them
+    assert "0.0 – – –" in text  # nothing was measured
     assert "n_iter: gla" in text
     assert "melmill 0.1.0" in text
     assert "never validated on generated speech" in text  # what PESQ can't say

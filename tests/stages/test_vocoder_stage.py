@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -11,7 +12,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch._inductor.config
 from numpy.typing import NDArray
+from torch._dynamo.utils import counters
 
 import melmill
 from melmill.flows.stage_files import prepared
@@ -19,16 +22,22 @@ from melmill.stages.dsp.melspec import MelSpec
 from melmill.stages.errors import ContractError, ParameterError
 from melmill.stages.registry import stage_class
 from melmill.stages.stage import FileStage, Item, Mel, Outcome, Stage, StageFile, StageFiles, Waveform
-from melmill.stages.vocode import HifiGan, Vocoder, WaveGlow
+from melmill.stages.vocode import DiffWave, HifiGan, Vocoder, WaveGlow
 from melmill.stages.vocoders.errors import VocoderError
 from melmill.stages.vocoders.registry import FAMILIES
 from melmill.stages.vocoders.session import Settings, _Shelf
 from melmill.storage.utterance import Utterance
-from tests.stages.vocoders.test_hifigan import CONFIG, shapes
+from tests.stages.vocoders import test_diffwave
+from tests.stages.vocoders.test_hifigan import CONFIG, LEAST, shapes
 from tests.stages.vocoders.tiny import TOLERANCE, golden, mel, relative, saved, tensors
 
-WEIGHTS = StageFile(url="/w/g_0", data=saved({"generator": tensors(shapes(CONFIG))}))
-FILES = {"weights": WEIGHTS, "beside": StageFile(url="/w/config.json", data=json.dumps(CONFIG).encode())}
+
+def files_of(config: dict[str, Any], url: str) -> StageFiles:
+    weights = StageFile(url=url, data=saved({"generator": tensors(shapes(config))}))
+    return {"weights": weights, "beside": StageFile(url="/w/config.json", data=json.dumps(config).encode())}
+
+
+FILES = files_of(CONFIG, "/w/g_0")
 HOP = CONFIG["hop_size"]
 
 
@@ -36,8 +45,8 @@ def read() -> StageFiles:
     return FILES
 
 
-def tiny(**parameters: Any) -> Vocoder:
-    return HifiGan(checkpoint="g_0", **parameters).prepared(FILES, "d1")
+def tiny(files: StageFiles = FILES, **parameters: Any) -> Vocoder:
+    return HifiGan(checkpoint="g_0", **parameters).prepared(files, files["weights"].url)
 
 
 def item(M: NDArray[Any], n_samples: int, sr: int = 8000, seed: int = 7) -> Item:
@@ -146,6 +155,31 @@ def test_reduced_precision_is_near_and_int16_rounds() -> None:
     assert 0 < np.abs(half - full).max() < 0.1
     pcm = array(run(tiny(dtype="int16"), [item(M, 320)], tiny().known.spec)[0])
     np.testing.assert_array_equal(pcm, np.clip(np.rint(full * np.float32(32768)), -32768, 32767).astype(np.int16))
+
+
+@pytest.mark.skipif(shutil.which("c++") is None, reason="torch's compiler needs a C++ compiler")
+def test_compiled_it_is_the_same_to_rounding() -> None:
+    files = files_of(LEAST, "/w/g_1")
+    plain, stage = tiny(files), tiny(files, compile=True)
+    items = [item(mel(6, n), 8 * n) for n in (40, 13)]
+    expected = [array(outcome) for outcome in run(plain, items, plain.known.spec, files)]
+    before = counters["stats"]["unique_graphs"]
+    with torch._inductor.config.patch(compile_threads=1):  # rather than starting processes that compile
+        outcomes = run(stage, items, stage.known.spec, files)
+    for outcome, y in zip(outcomes, expected, strict=True):
+        np.testing.assert_allclose(array(outcome), y, rtol=0, atol=1e-5 * np.abs(y).max())
+    assert counters["stats"]["unique_graphs"] == before + 1, "one graph for mels of any length"
+    assert stage.identity() == plain.identity()
+
+
+@pytest.mark.parametrize(("name", "value"), [("precision", "bfloat16"), ("compile", True)])
+def test_vocoders_of_many_steps_are_neither_reduced_nor_compiled(name: str, value: object) -> None:
+    found = test_diffwave.tiny()
+    files = {"weights": StageFile(url="w.pt", data=saved({"model": found.state, "params": found.config}))}
+    with pytest.raises(
+        ParameterError, match=rf"{name} of a diffwave must be .*, got {value!r}: others are for bigvgan"
+    ):
+        DiffWave(checkpoint="w.pt", **{name: value}).prepared(files, "d")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

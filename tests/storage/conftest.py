@@ -11,16 +11,19 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from melmill.stages.dsp.melspec import MelSpec
 from melmill.storage.arrays import ArraySpec
 from melmill.storage.catalogue import Catalogue
 from melmill.storage.location import Location
 from melmill.storage.product import Facts, ProductDescription, ProductFolder, ShardContents
+from melmill.storage.store import Manifest, NodeEntry, Store
 from melmill.storage.utterance import Shard, Utterance
 
 SR = 16000
 SHARD_DURATION_S = 4.0
 MEL = ArraySpec(dtype="float32", sr=SR, n_mels=8, n_fft=1024, hop_length=256, pad=512)
 PCM = ArraySpec(dtype="int16", sr=SR)
+ALIGNED = MelSpec(n_mels=4, log="ln", floor=1e-5)
 
 
 def _utterance(utterance_id: str, n_samples: int, **fields: Any) -> Utterance:
@@ -61,6 +64,16 @@ def _arrays(spec: ArraySpec, shard: Shard, seed: int = 0) -> dict[str, NDArray[A
     values = {u.utterance_id: rng.uniform(-1.0, 1.0, spec.shape(u)) for u in shard.utterances}
     scale = 32767 if spec.dtype == "int16" else 1
     return {name: (scale * array).astype(spec.dtype) for name, array in values.items()}
+
+
+def _ramp(n_samples: int) -> np.ndarray[Any, np.dtype[np.int16]]:
+    """Return a waveform whose values tell their position."""
+    return (1 + np.arange(n_samples) // 8).astype(np.int16)
+
+
+def _frames(n_samples: int) -> np.ndarray[Any, np.dtype[np.float16]]:
+    """Return a mel whose values are the numbers of its frames."""
+    return np.tile(np.arange(1 + n_samples // MEL.hop_length, dtype=np.float16), (4, 1))
 
 
 @pytest.fixture(scope="session")
@@ -121,6 +134,41 @@ def full(folder: ProductFolder, catalogue: Catalogue, facts: Facts) -> ProductFo
         shard = catalogue.shard(index)
         folder.commit(shard, ShardContents(arrays=_arrays(MEL, shard)), facts)
     return folder
+
+
+@pytest.fixture
+def aligned_store(
+    tmp_path: Path, catalogue: Catalogue, describe: Callable[..., ProductDescription], facts: Facts
+) -> Store:
+    """Return a store of audio and mels of one run, whose values tell their places."""
+    made = Store.create(str(tmp_path / "store"), "test")
+    pcm = ArraySpec(dtype="int16", sr=16000)
+    mel = ArraySpec(dtype="float16", sr=16000, n_mels=4, n_fft=1024, hop_length=MEL.hop_length, pad=512)
+    made.write_catalogue("speech", "k0", catalogue)
+    folders = {"speech": made.product("speech", "k0"), "mel": made.product("mel", "k1")}
+    folders["speech"].prepare(describe(pcm, node="speech", key="k0", kind="utterances"), catalogue.n_slots)
+    folders["mel"].prepare(describe(mel, mel=ALIGNED.as_dict()), catalogue.n_slots)
+
+    def both(shard: Shard) -> tuple[dict[str, Any], dict[str, Any]]:
+        audio = {u.utterance_id: _ramp(u.n_samples) for u in shard.utterances}
+        return audio, {name: _frames(len(y)) for name, y in audio.items()}
+
+    for index in range(catalogue.n_shards):
+        audio, mels = both(catalogue.shard(index))
+        folders["speech"].commit(catalogue.shard(index), ShardContents(arrays=audio), facts)
+        folders["mel"].commit(catalogue.shard(index), ShardContents(arrays=mels), facts)
+    nodes = {
+        name: NodeEntry(
+            folder=name,
+            key=folder.description.key,
+            kind=folder.description.kind,
+            stage="x",
+            catalogues=(("speech", "k0"),),
+        )
+        for name, folder in folders.items()
+    }
+    made.publish_run("r1", Manifest(run_id="r1", project="test", started_at="2024", nodes=nodes))
+    return made
 
 
 @pytest.fixture

@@ -4,75 +4,30 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from melmill.stages.dsp.melspec import MelSpec
+from melmill.storage.aligned import silence
 from melmill.storage.arrays import ArraySpec
 from melmill.storage.catalogue import Catalogue
 from melmill.storage.errors import StoreError
-from melmill.storage.product import Facts, ProductDescription, ShardContents
+from melmill.storage.product import ProductDescription
 from melmill.storage.store import Manifest, NodeEntry, Store
-from melmill.storage.utterance import Shard
 
 torch = pytest.importorskip("torch")
 
 from torch.utils.data import DataLoader  # noqa: E402
 
-from melmill.storage.dataset import SegmentDataset, silence, torch_dataset  # noqa: E402
+from melmill.storage.dataset import SegmentDataset, torch_dataset  # noqa: E402
 
 HOP = 256
-SPEC = MelSpec(n_mels=4, log="ln", floor=1e-5)
 
 
-def ramp(n_samples: int) -> np.ndarray[Any, np.dtype[np.int16]]:
-    """Return a waveform whose values tell their position."""
-    return (1 + np.arange(n_samples) // 8).astype(np.int16)
-
-
-def frames(n_samples: int) -> np.ndarray[Any, np.dtype[np.float16]]:
-    """Return a mel whose values are the numbers of its frames."""
-    return np.tile(np.arange(1 + n_samples // HOP, dtype=np.float16), (4, 1))
-
-
-@pytest.fixture
-def store(tmp_path: Path, catalogue: Catalogue, describe: Callable[..., ProductDescription], facts: Facts) -> Store:
-    """Return a store of audio and mels of one run."""
-    made = Store.create(str(tmp_path / "store"), "test")
-    pcm = ArraySpec(dtype="int16", sr=16000)
-    mel = ArraySpec(dtype="float16", sr=16000, n_mels=4, n_fft=1024, hop_length=HOP, pad=512)
-    made.write_catalogue("speech", "k0", catalogue)
-    folders = {"speech": made.product("speech", "k0"), "mel": made.product("mel", "k1")}
-    folders["speech"].prepare(describe(pcm, node="speech", key="k0", kind="utterances"), catalogue.n_slots)
-    folders["mel"].prepare(describe(mel, mel=SPEC.as_dict()), catalogue.n_slots)
-
-    def both(shard: Shard) -> tuple[dict[str, Any], dict[str, Any]]:
-        audio = {u.utterance_id: ramp(u.n_samples) for u in shard.utterances}
-        return audio, {name: frames(len(y)) for name, y in audio.items()}
-
-    for index in range(catalogue.n_shards):
-        audio, mels = both(catalogue.shard(index))
-        folders["speech"].commit(catalogue.shard(index), ShardContents(arrays=audio), facts)
-        folders["mel"].commit(catalogue.shard(index), ShardContents(arrays=mels), facts)
-    nodes = {
-        name: NodeEntry(
-            folder=name,
-            key=folder.description.key,
-            kind=folder.description.kind,
-            stage="x",
-            catalogues=(("speech", "k0"),),
-        )
-        for name, folder in folders.items()
-    }
-    made.publish_run("r1", Manifest(run_id="r1", project="test", started_at="2024", nodes=nodes))
-    return made
-
-
-def test_segments_are_aligned(store: Store, catalogue: Catalogue) -> None:
-    dataset = torch_dataset(store, segment_frames=16)
+def test_segments_are_aligned(aligned_store: Store, catalogue: Catalogue) -> None:
+    dataset = torch_dataset(aligned_store, segment_frames=16)
     assert len(dataset) == catalogue.n_utterances
     starts = set()
     for index in range(len(dataset)):
@@ -89,8 +44,8 @@ def test_segments_are_aligned(store: Store, catalogue: Catalogue) -> None:
     assert len(starts) > 5
 
 
-def test_short_utterances_are_filled_up(store: Store) -> None:
-    dataset = torch_dataset(store, segment_frames=200, ids=["a-0"])
+def test_short_utterances_are_filled_up(aligned_store: Store) -> None:
+    dataset = torch_dataset(aligned_store, segment_frames=200, ids=["a-0"])
     M, y = dataset[0]
     n_samples = 8000
     assert y[n_samples - 1] > 0
@@ -99,22 +54,22 @@ def test_short_utterances_are_filled_up(store: Store) -> None:
     assert set(M[:, n_samples // HOP + 1 :].flatten().tolist()) == {float(np.float32(np.log(1e-5)))}
 
 
-def test_the_epoch_and_the_seed_choose_the_segments(store: Store) -> None:
+def test_the_epoch_and_the_seed_choose_the_segments(aligned_store: Store) -> None:
     def chosen(dataset: SegmentDataset) -> list[float]:
         return [float(dataset[index][0][0, 0]) for index in range(len(dataset))]
 
-    dataset = torch_dataset(store.location.url, segment_frames=8)
+    dataset = torch_dataset(aligned_store.location.url, segment_frames=8)
     first = chosen(dataset)
     assert chosen(dataset) == first
     dataset.set_epoch(1)
     assert chosen(dataset) != first
     dataset.set_epoch(0)
     assert chosen(dataset) == chosen(pickle.loads(pickle.dumps(dataset))) == first
-    assert chosen(torch_dataset(store, segment_frames=8, seed=1)) != first
+    assert chosen(torch_dataset(aligned_store, segment_frames=8, seed=1)) != first
 
 
-def test_worker_processes_give_the_same_segments(store: Store) -> None:
-    dataset = torch_dataset(store, segment_frames=8)
+def test_worker_processes_give_the_same_segments(aligned_store: Store) -> None:
+    dataset = torch_dataset(aligned_store, segment_frames=8)
     loader = DataLoader(dataset, batch_size=4, num_workers=1, multiprocessing_context="spawn", persistent_workers=True)
     for epoch in (0, 1):
         dataset.set_epoch(epoch)
@@ -133,19 +88,19 @@ def test_worker_processes_give_the_same_segments(store: Store) -> None:
         ({"ids": ["a-0", "nobody"]}, r"1 of the ids are not in both 'mel' and 'speech', e.g. 'nobody'"),
     ],
 )
-def test_what_does_not_fit_is_refused(store: Store, nodes: dict[str, Any], message: str) -> None:
+def test_what_does_not_fit_is_refused(aligned_store: Store, nodes: dict[str, Any], message: str) -> None:
     with pytest.raises(StoreError, match=message):
-        torch_dataset(store, **nodes)
+        torch_dataset(aligned_store, **nodes)
 
 
-def test_another_rate_is_refused(store: Store, describe: Callable[..., ProductDescription]) -> None:
+def test_another_rate_is_refused(aligned_store: Store, describe: Callable[..., ProductDescription]) -> None:
     spec = ArraySpec(dtype="float32", sr=22050)
-    store.product("gla", "k2").prepare(describe(spec, node="gla", key="k2", sr=22050), 1)
+    aligned_store.product("gla", "k2").prepare(describe(spec, node="gla", key="k2", sr=22050), 1)
     entry = NodeEntry(folder="gla", key="k2", kind="waveform", stage="x", catalogues=(("speech", "k0"),))
-    nodes = {**store.nodes, "gla": entry}
-    store.publish_run("r2", Manifest(run_id="r2", project="test", started_at="2025", nodes=nodes))
+    nodes = {**aligned_store.nodes, "gla": entry}
+    aligned_store.publish_run("r2", Manifest(run_id="r2", project="test", started_at="2025", nodes=nodes))
     with pytest.raises(StoreError, match=r"'gla' is not the audio of 'mel': sr is 22050 Hz, not 16000 Hz"):
-        torch_dataset(store, audio="gla")
+        torch_dataset(aligned_store, audio="gla")
 
 
 @pytest.mark.parametrize(

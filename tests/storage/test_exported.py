@@ -15,8 +15,10 @@ from melmill.storage.records import StoredFile
 ABOUT = {"node": "admm", "key": "k0", "format": "flac", "bits": 16}
 
 
-@pytest.fixture(params=["local", "memory"])
+@pytest.fixture(params=["local", "memory", "s3"])
 def folder(request: pytest.FixtureRequest, tmp_path: Path) -> ExportFolder:
+    if request.param == "s3":
+        return ExportFolder(Location(request.getfixturevalue("bucket")) / "out")
     url = str(tmp_path / "out") if request.param == "local" else f"memory://{uuid.uuid4().hex}/out"
     return ExportFolder(Location(url))
 

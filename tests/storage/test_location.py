@@ -21,9 +21,11 @@ from melmill.storage.location import Location
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture(params=["local", "memory"])
+@pytest.fixture(params=["local", "memory", "s3"])
 def location(request: pytest.FixtureRequest, tmp_path: Path) -> Location:
-    """Return an empty place on the disk, and one that only fsspec reaches."""
+    """Return an empty place on the disk, one that only fsspec reaches, and one in an object store."""
+    if request.param == "s3":
+        return Location(f"{request.getfixturevalue('bucket')}/store")
     return Location(str(tmp_path / "store") if request.param == "local" else f"memory://{uuid.uuid4().hex}/store")
 
 
@@ -96,9 +98,8 @@ def test_leftovers_are_not_data(tmp_path: Path) -> None:
     assert location.leftovers() == ["c/.0123.writing"]
 
 
-def test_one_of_many_writers_wins(tmp_path: Path) -> None:
-    location = Location(str(tmp_path))
-
+@pytest.mark.parametrize("location", ["local", "s3"], indirect=True)
+def test_one_of_many_writers_wins(location: Location) -> None:
     def write(i: int) -> bool:
         try:
             location.put("x", bytes([i]) * 1000)
@@ -110,7 +111,8 @@ def test_one_of_many_writers_wins(tmp_path: Path) -> None:
         won = list(pool.map(write, range(40)))
     assert sum(won) == 1
     assert location.read("x") == bytes([won.index(True)]) * 1000
-    assert os.listdir(tmp_path) == ["x"]  # noqa: PTH208 - hidden files count
+    assert location.tree() == {"x": 1000}
+    assert location.leftovers() == []
 
 
 @pytest.mark.parametrize("write", [Location.put, Location.replace])

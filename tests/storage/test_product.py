@@ -24,9 +24,11 @@ Arrays = Callable[..., dict[str, NDArray[Any]]]
 Describe = Callable[..., ProductDescription]
 
 
-@pytest.fixture(params=["local", "memory"])
+@pytest.fixture(params=["local", "memory", "s3"])
 def location(request: pytest.FixtureRequest, tmp_path: Path) -> Location:
-    """Return an empty place on the disk, and one that only fsspec reaches."""
+    """Return an empty place on the disk, one that only fsspec reaches, and one in an object store."""
+    if request.param == "s3":
+        return Location(request.getfixturevalue("bucket")) / "n[a=1,b=.5]" / "k1"
     return Location(str(tmp_path) if request.param == "local" else f"memory://{tmp_path.name}") / "n[a=1,b=.5]" / "k1"
 
 
@@ -193,7 +195,9 @@ def test_a_table_without_arrays(tmp_path: Path, catalogue: Catalogue, describe: 
 
 
 def test_reports_are_files(folder: ProductFolder, facts: Facts) -> None:
-    record = folder.commit_files("all-abc", {"index.html": b"<p>", "tables/scores.csv": b"a,b"}, facts)
+    record = folder.commit_files(
+        "all-abc", {"index.html": b"<p>", "tables/scores.csv": b"a,b"}, facts, folder="report/all-abc"
+    )
     assert folder.location.read("report/all-abc/tables/scores.csv") == b"a,b"
     assert folder.record("all-abc") == record
     assert folder.damage(record) is None

@@ -12,14 +12,20 @@ import fsspec
 import pytest
 
 from melmill.storage.errors import SourceError
+from melmill.storage.location import Location
 from melmill.storage.sources import SourceTree
 
 FILES = {"a-b/x.flac": b"12345", "a/y.flac": b"", "a/z/w.txt": b"text", "a.txt": b"1", "README": b"read me"}
 
 
-@pytest.fixture(params=["local", "memory"])
+@pytest.fixture(params=["local", "memory", "s3"])
 def tree(request: pytest.FixtureRequest, tmp_path: Path) -> SourceTree:
-    """Return a small corpus on the disk, and one that only fsspec reaches."""
+    """Return a small corpus on the disk, one that only fsspec reaches, and one in an object store."""
+    if request.param == "s3":
+        bucket = request.getfixturevalue("bucket")
+        for name, data in FILES.items():
+            Location(bucket).put(name, data)
+        return SourceTree(bucket)
     root = str(tmp_path) if request.param == "local" else f"memory://{uuid.uuid4().hex}"
     system, path = fsspec.core.url_to_fs(root)
     for name, data in FILES.items():

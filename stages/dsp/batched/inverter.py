@@ -21,6 +21,7 @@ from melmill.stages.dsp.batched.methods import Start, iteration
 from melmill.stages.dsp.batched.phase import fill_phase
 from melmill.stages.dsp.batched.placement import Placement, full_precision, placement
 from melmill.stages.dsp.batched.projection import Projection
+from melmill.stages.dsp.batched.turns import turn
 from melmill.stages.dsp.melspec import MelSpec
 from melmill.stages.dsp.recipe import Problem, Recipe
 
@@ -74,7 +75,7 @@ def invert_linears(
     if others:
         raise ValueError(f"recipes of one call may differ in start and seed alone, got {recipe!r} and {others[0]!r}")
     place = placement(device, recipe.dtype)
-    with full_precision(), ThreadPoolExecutor(_HOST_THREADS) as pool:
+    with turn(place.device), full_precision(), ThreadPoolExecutor(_HOST_THREADS) as pool:
         work = _Work(problems, spec, recipe, place, pool)
         return work.answers(memory_bytes or _memory_bytes(place.device))
 

@@ -62,6 +62,13 @@ def placement(device: str, dtype: Precision) -> Placement:
     return Placement(device=torch.device(device), dtype=getattr(torch, dtype), fused=cuda and dtype == "float32")
 
 
+def device_name(device: str) -> str:
+    """Return what a device is called, for people: ``cuda (NVIDIA H200)``."""
+    if torch.device(device).type != "cuda" or not torch.cuda.is_available():
+        return device
+    return f"{device} ({torch.cuda.get_device_name(device)})"
+
+
 @contextmanager
 def full_precision() -> Iterator[None]:
     """Keep matrix products from being rounded to 10 bits (TF32), whatever the process is set to."""

@@ -44,6 +44,15 @@ SINGLE = CONFIG | {"resblock": "2", "resblock_dilation_sizes": [[1, 2], [2, 6]]}
 # An odd surplus of the kernel over the rate: the official padding then gives a sample more a layer.
 ODD = CONFIG | {"upsample_rates": [3, 5, 2], "upsample_kernel_sizes": [6, 11, 5], "hop_size": 30}
 
+# The least that a generator is made of.
+LEAST = CONFIG | {
+    "resblock": "2",
+    "upsample_rates": [8],
+    "upsample_kernel_sizes": [16],
+    "resblock_kernel_sizes": [3],
+    "resblock_dilation_sizes": [[1, 2]],
+}
+
 
 def shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
     """Return the official names and shapes of the tensors of a configuration."""

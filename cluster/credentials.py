@@ -1,0 +1,144 @@
+"""Who may join a cluster: a certificate, its key, and the authority that both sides trust."""
+
+from __future__ import annotations
+
+import os
+import ssl
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from melmill.cluster.blocks import Tls
+from melmill.cluster.errors import ClusterError
+
+if TYPE_CHECKING:
+    from distributed import Security
+
+CA, CERT, KEY = "ca.pem", "cert.pem", "key.pem"
+
+_MAKE = "make new ones with `melmill cluster certs DIR`"
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Credentials:
+    """A certificate authority, a certificate and its private key, each as PEM text."""
+
+    ca: str
+    cert: str
+    key: str
+
+    def security(self) -> Security:
+        """Return what Dask wants for a client, scheduler or worker that lets nobody else in."""
+        from distributed import Security
+
+        return Security(
+            require_encryption=True,
+            tls_ca_file=self.ca,
+            **{f"tls_{role}_cert": self.cert for role in ("client", "scheduler", "worker")},
+            **{f"tls_{role}_key": self.key for role in ("client", "scheduler", "worker")},
+        )
+
+    @contextmanager
+    def files(self, folder: Path) -> Iterator[Tls]:
+        """Write the three below `folder`, for this user's eyes only; yield where they are; remove them at the end."""
+        with TemporaryDirectory(prefix=".tls-", dir=folder) as place:
+            yield self.write(Path(place))
+
+    def write(self, folder: Path) -> Tls:
+        """Write the three into `folder`, the key for this user's eyes only; raise FileExistsError over another."""
+        for name, text, mode in ((CA, self.ca, 0o644), (CERT, self.cert, 0o644), (KEY, self.key, 0o600)):
+            write_new(folder / name, text, mode)
+        return Tls(ca=str(folder / CA), cert=str(folder / CERT), key=str(folder / KEY))
+
+
+def write_new(path: Path, text: str, mode: int) -> None:
+    """Write a file that must not exist yet, never readable by more than `mode` says."""
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w") as file:
+        file.write(text)
+
+
+def load_credentials(security: Tls | str) -> Credentials:
+    """Read certificates and check that they belong together and are in force.
+
+    Raises
+    ------
+    ClusterError
+        A file is missing or is no certificate, the key is another's, or the time of a certificate is over.
+    """
+    where = _places(security)
+    texts = {name: _read(name, getattr(where, name)) for name in ("ca", "cert", "key")}
+    _check(where, texts["ca"])
+    return Credentials(**texts)
+
+
+def _places(security: Tls | str) -> Tls:
+    if isinstance(security, str):
+        security = Tls(**{name: str(Path(security, file)) for name, file in (("ca", CA), ("cert", CERT), ("key", KEY))})
+    return Tls(**{name: str(Path(path).expanduser()) for name, path in asdict(security).items()})
+
+
+def _read(name: str, path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="ascii")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not PEM text"
+        raise ClusterError(f"security: {name} {path!r} can't be read: {reason}; {_MAKE}", "security") from error
+
+
+def _check(where: Tls, ca: str) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    try:
+        context.load_verify_locations(cadata=ca)
+    except (ssl.SSLError, ValueError) as error:
+        raise ClusterError(f"security: ca {where.ca!r} is not a certificate ({error}); {_MAKE}", "security") from error
+    try:
+        context.load_cert_chain(where.cert, where.key, password=_no_password(where.key))
+    except ssl.SSLError as error:
+        raise ClusterError(
+            f"security: cert {where.cert!r} and key {where.key!r} are not a certificate and its key ({error.reason}); "
+            f"{_MAKE}",
+            "security",
+        ) from error
+    _check_trust(where)
+
+
+def _no_password(key: str) -> Callable[[], str]:
+    def refuse() -> str:
+        raise ClusterError(f"security: key {key!r} has a password, which no worker could give; {_MAKE}", "security")
+
+    return refuse
+
+
+def _check_trust(where: Tls) -> None:
+    """Shake hands with oneself: what every peer will do with this certificate."""
+    server, client = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    client.check_hostname = False
+    server.verify_mode = ssl.CERT_REQUIRED
+    for context in (server, client):
+        context.load_verify_locations(where.ca)
+        context.load_cert_chain(where.cert, where.key)
+    pipes = ssl.MemoryBIO(), ssl.MemoryBIO()
+    sides = [
+        client.wrap_bio(pipes[0], pipes[1]),
+        server.wrap_bio(pipes[1], pipes[0], server_side=True),
+    ]
+    try:
+        for _ in range(4):
+            for side in sides:
+                _step(side)
+    except ssl.SSLError as error:
+        reason = getattr(error, "verify_message", "") or error.reason
+        raise ClusterError(
+            f"security: cert {where.cert!r} would be refused by whoever trusts {where.ca!r}: {reason}; {_MAKE}",
+            "security",
+        ) from error
+
+
+def _step(side: ssl.SSLObject) -> None:
+    try:
+        side.do_handshake()
+    except ssl.SSLWantReadError:
+        return

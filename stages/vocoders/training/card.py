@@ -1,0 +1,46 @@
+"""The model card that goes with weights."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def card(name: str, about: Mapping[str, Any], headline: pd.DataFrame | None) -> str:
+    """Return the card of a trained vocoder as Markdown.
+
+    Parameters
+    ----------
+    name : str
+    about : mapping
+        `recipe`, `parameters`, `bytes`, `trained_on`, `heard_h`, `held_out`.
+    headline : DataFrame or None
+        Scores on held-out speakers, a row an inverter; None where none were held out.
+    """
+    trained, held = about["trained_on"], about["held_out"]
+    lines = [
+        f"# {name}",
+        "",
+        f"A vocoder of the family `{about['recipe']['generator']}`, {about['parameters']:,} parameters, "
+        f"{about['bytes'] / 1e6:.1f} MB in float16, trained by melmill's `train_vocoder`.",
+        "",
+        f"- Trained on {trained['minutes']:g} minutes of {trained['speakers']} speakers "
+        f"({trained['utterances']} utterances), for {about['recipe']['steps']} steps: {about['heard_h']:.1f} hours of "
+        "segments heard.",
+        f"- Held out: {held['utterances']} utterances of {held['speakers']} other speakers, "
+        f"{held['minutes']:g} minutes.",
+        "- Made for the mel that `config.json` describes; `melmill mel explain` says what differs from another.",
+        "",
+    ]
+    if headline is not None:
+        columns = list(headline.columns)
+        lines += ["Held-out speakers, mean ± half the 95 % bootstrap interval over utterances:", ""]
+        lines.append("| | " + " | ".join(columns) + " |")
+        lines.append("|---|" + "---|" * len(columns))
+        lines += [f"| {node} | " + " | ".join(map(str, row)) + " |" for node, row in headline.iterrows()]
+        lines.append("")
+    return "\n".join([*lines, "## Recipe", "", "```json", json.dumps(about["recipe"], indent=1), "```", ""])

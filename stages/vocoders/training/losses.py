@@ -1,0 +1,67 @@
+"""Losses of a vocoder's training: spectral ones against the recording, and those against discriminators.
+
+References
+----------
+Yamamoto, Song, Kim, "Parallel WaveGAN", ICASSP 2020, equations 4 to 6 (spectral convergence, log magnitudes).
+Kong, Kim, Bae, "HiFi-GAN", NeurIPS 2020, equations 3 to 7 (mel, adversarial and feature matching losses).
+Siuzdak, "Vocos", ICLR 2024, section 3.4 (hinge losses).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.functional import l1_loss, relu
+
+Features = Sequence[Sequence[Tensor]]
+
+# Windows of the spectral losses, samples; each is taken at a quarter of its length.
+WINDOWS = (256, 512, 1024, 2048)
+_FAINTEST = 1e-5
+
+
+def magnitudes(y: Tensor, n_fft: int, hop_length: int) -> Tensor:
+    """Return magnitudes ``(batch, 1 + n_fft / 2, n_frames)``, at least 1e-5, of waveforms ``(batch, n_samples)``."""
+    window = torch.hann_window(n_fft, device=y.device)
+    D = torch.stft(y.float(), n_fft, hop_length, window=window, pad_mode="constant", return_complex=True)
+    return D.abs().clamp(min=_FAINTEST)
+
+
+def spectral_loss(estimate: Tensor, target: Tensor) -> Tensor:
+    """Return spectral convergence plus the mean distance of log magnitudes, both averaged over `WINDOWS`.
+
+    Parameters
+    ----------
+    estimate, target : Tensor of float, shape (batch, n_samples)
+    """
+    total = estimate.new_zeros(())
+    for n_fft in WINDOWS:
+        A, B = (magnitudes(y, n_fft, n_fft // 4) for y in (estimate, target))
+        convergence = (A - B).norm() / B.norm()
+        total = total + convergence + l1_loss(A.log(), B.log())
+    return total / len(WINDOWS)
+
+
+def mel_loss(estimate: Tensor, target: Tensor, bank: Tensor, n_fft: int, hop_length: int) -> Tensor:
+    """Return the mean distance of log mels under `bank` ``(n_mels, 1 + n_fft / 2)``."""
+    A, B = ((bank @ magnitudes(y, n_fft, hop_length)).clamp(min=_FAINTEST).log() for y in (estimate, target))
+    return l1_loss(A, B)
+
+
+def discriminator_loss(real: Sequence[Tensor], fake: Sequence[Tensor]) -> Tensor:
+    """Return the hinge loss of discriminators' judgements of recordings and of what was generated."""
+    losses = [relu(1 - r).mean() + relu(1 + f).mean() for r, f in zip(real, fake, strict=True)]
+    return torch.stack(losses).mean()
+
+
+def generator_loss(fake: Sequence[Tensor]) -> Tensor:
+    """Return the hinge loss of a generator by the discriminators' judgements of what it made."""
+    return torch.stack([relu(1 - f).mean() for f in fake]).mean()
+
+
+def feature_loss(real: Features, fake: Features) -> Tensor:
+    """Return the mean distance between the discriminators' features of recordings and of what was generated."""
+    pairs = [(r, f) for rs, fs in zip(real, fake, strict=True) for r, f in zip(rs, fs, strict=True)]
+    return torch.stack([l1_loss(f, r.detach()) for r, f in pairs]).mean()

@@ -1,0 +1,162 @@
+"""Clusters over SSH, with a real server on loopback."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+from distributed import Client
+
+from melmill.cluster.blocks import Ssh, SshPool
+from melmill.cluster.client import connected
+from melmill.cluster.errors import ClusterError
+from melmill.cluster.spec import ClusterSpec, Pool
+from melmill.cluster.ssh import workers_by_host
+from tests.cluster.conftest import on
+from tests.cluster.processes import environment, needs, python, wait_until
+from tests.cluster.sshd import Keys, make_keys, sshd
+from tests.flows.conftest import Project
+
+HOSTS = "127.0.0.1"
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Keys:
+    needs("sshd", "ssh-keygen", root=True)
+    return make_keys(tmp_path_factory.mktemp("ssh"))
+
+
+@pytest.fixture(scope="module")
+def ssh(keys: Keys) -> Iterator[Ssh]:
+    with sshd(keys) as port:
+        yield Ssh(
+            hosts=(HOSTS,), port=port, user=keys.user, key=keys.key, known_hosts=keys.known_hosts, host="127.0.0.1"
+        )
+
+
+def supervisors() -> set[int]:
+    """Return the processes that hold a host's workers, started by SSH servers of this test."""
+    found = set()
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            if "melmill.cluster.host" in process.cmdline():
+                found.add(process.pid)
+    return found
+
+
+def workers_there(client: Client) -> set[str]:
+    """Return the addresses of the workers that the scheduler knows."""
+    return set(client.scheduler_info(n_workers=-1)["workers"])
+
+
+def test_pools_are_spread_over_their_hosts() -> None:
+    ssh = Ssh(hosts=("a", "b", "g"))
+    pools = {"cpu": Pool(workers=5), "gpu": Pool(workers=2, resources={"GPU": 1}, ssh=SshPool(hosts=("g",)))}
+    hosts = workers_by_host(ClusterSpec(type="ssh", ssh=ssh, pools=pools), ssh)
+    assert {host: [worker["name"] for worker in workers] for host, workers in hosts.items()} == {
+        "a": ["cpu-0", "cpu-3"],
+        "b": ["cpu-1", "cpu-4"],
+        "g": ["cpu-2", "gpu-0", "gpu-1"],
+    }
+
+
+@pytest.mark.cluster
+def test_a_pipeline_over_ssh_makes_the_bytes_of_a_serial_run(
+    project: Project, undisturbed: dict[str, str], ssh: Ssh
+) -> None:
+    block = (
+        f"{{type: ssh, ssh: {{hosts: [{HOSTS}], port: {ssh.port}, user: {ssh.user}, key: {ssh.key}, "
+        f"known_hosts: {ssh.known_hosts}, host: 127.0.0.1}}, pools: {{cpu: {{workers: 2}}}}}}"
+    )
+    project.write(on(block))
+    answer = project.run()
+    assert answer["tasks"]["failed"] == 0
+    assert project.bytes() == undisturbed
+    assert not supervisors()
+
+
+@pytest.mark.cluster
+def test_workers_are_as_declared_and_come_back(ssh: Ssh, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("melmill.cluster.pooled.TEND_EVERY_S", 0.5)
+    spec = ClusterSpec(
+        type="ssh", ssh=ssh, pools={"cpu": Pool(), "gpu": Pool(threads=2, memory="1GiB", resources={"GPU": 1})}
+    )
+    with connected(spec) as cluster:
+        client = cluster.client
+        assert client.scheduler.address.startswith("tls://127.0.0.1:")
+        workers = client.scheduler_info(n_workers=-1)["workers"].values()
+        assert {worker["name"]: worker["resources"] for worker in workers} == {
+            "cpu-0": {"pool-cpu": 1},
+            "gpu-0": {"pool-gpu": 2, "GPU": 1},
+        }
+        assert {worker["memory_limit"] for worker in workers if worker["name"] == "gpu-0"} == {2**30}
+        assert (cluster.slots("cpu"), cluster.slots("gpu")) == (1, 2)
+        threads = client.submit(os.getenv, "NUMBA_NUM_THREADS", resources={"pool-gpu": 1}, pure=False)
+        assert threads.result() == "1"
+        # a worker alone: its nanny starts another
+        before = workers_there(client)
+        killed = client.submit(os.getpid, resources={"pool-gpu": 1}, pure=False).result()
+        os.kill(killed, signal.SIGKILL)
+        wait_until(lambda: len(before & workers_there(client)) == 1, "the killed worker is noticed")
+        wait_until(lambda: len(workers_there(client)) == 2, "another takes its place")
+        # the whole host
+        (supervisor,) = supervisors()
+        gone = workers_there(client)
+        for process in [psutil.Process(supervisor), *psutil.Process(supervisor).children(recursive=True)]:
+            process.kill()
+        wait_until(lambda: not gone & workers_there(client), "the lost host is noticed")
+        wait_until(lambda: len(workers_there(client)) == 2, "its workers are started again")
+        assert client.submit(os.getpid, resources={"pool-cpu": 1}, pure=False, key="later").result() > 0
+        assert any("host '127.0.0.1' is lost" in text for text in cluster.told())
+    assert not supervisors()
+
+
+@pytest.mark.cluster
+def test_nothing_stays_on_a_host_when_the_client_is_killed(ssh: Ssh, tmp_path: Path) -> None:
+    program = tmp_path / "client.py"
+    program.write_text(
+        "import time\n"
+        "from melmill.cluster.blocks import Ssh\n"
+        "from melmill.cluster.client import connected\n"
+        "from melmill.cluster.spec import ClusterSpec, Pool\n"
+        f"with connected(ClusterSpec(type='ssh', ssh={ssh!r}, pools={{'cpu': Pool()}})):\n"
+        "    print('up', flush=True)\n"
+        "    time.sleep(600)\n"
+    )
+    with subprocess.Popen(python(str(program)), env=environment(), stdout=subprocess.PIPE, text=True) as client:
+        assert client.stdout is not None
+        assert client.stdout.readline() == "up\n"
+        left = [
+            process for pid in supervisors() for process in [psutil.Process(pid), *psutil.Process(pid).children(True)]
+        ]
+        assert len(left) > 2
+        client.kill()
+    wait_until(lambda: not any(process.is_running() for process in left), "the host's processes end")
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("port", 1, "can't be had over SSH: no SSH server listens there"),
+        ("user", "nobody-of-that-name", "it does not let this user in; see that `ssh -p .* nobody-of-that-name@127"),
+        ("known_hosts", "/dev/null", "its key is not among the known hosts"),
+        ("python", "/no/such/python", "could not start its workers with '/no/such/python -m melmill.cluster.host': .*"),
+        ("hosts", ("no.such.host.invalid",), "host 'no.such.host.invalid' can't be had over SSH"),
+    ],
+)
+def test_a_host_that_can_not_be_had_is_named(ssh: Ssh, field: str, value: object, message: str) -> None:
+    spec = ClusterSpec(type="ssh", ssh=replace(ssh, **{field: value}), pools={"cpu": Pool()})  # type: ignore[arg-type]
+    started = time.monotonic()
+    with pytest.raises(ClusterError, match=message) as caught, connected(spec):
+        pass
+    assert "\n" not in str(caught.value)
+    assert time.monotonic() - started < 60

@@ -1,0 +1,67 @@
+"""A store that someone else made, and means harm: nothing outside the folder at hand is written or removed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from melmill.storage.catalogue import _sealed, _unsealed
+from melmill.storage.tables import from_parquet, to_parquet
+from tests.flows.conftest import Project
+
+OUTSIDE = "../../../../outside"
+
+
+@pytest.fixture
+def hostile(finished: Project, tmp_path: Path) -> Iterator[Project]:
+    """Yield a project of its own, and check that what lies beside it was left alone."""
+    made = Project(tmp_path / "a" / "b" / "c")
+    made.folder.mkdir(parents=True)
+    shutil.copytree(finished.store, made.store)
+    victims = [folder / "outside" for folder in (tmp_path, *made.store.parents) if folder.is_relative_to(tmp_path)]
+    for victim in victims:
+        victim.write_text("precious")
+    before = {path for path in tmp_path.rglob("*") if not path.is_relative_to(made.folder)}
+    yield made
+    assert {path for path in tmp_path.rglob("*") if not path.is_relative_to(made.folder)} == before
+    assert {victim.read_text() for victim in victims} == {"precious"}
+
+
+@pytest.mark.parametrize("path", [f"{OUTSIDE}.flac", "/etc/melmill-outside.flac", "a/../../../outside.flac"])
+def test_export_writes_below_its_folder_alone(hostile: Project, path: str) -> None:
+    (part,) = hostile.store.glob("speech/*/catalogue/part-*.parquet")
+    table = _unsealed(from_parquet(part.read_bytes(), part.name), part.name)
+    column = table.column_names.index("path")
+    paths = [path, *table["path"].to_pylist()[1:]]
+    # With the seal that says that it was not tampered with: whoever means harm can make one.
+    field = table.schema.field(column)
+    part.write_bytes(to_parquet(_sealed(table.set_column(column, field, pa.array(paths, field.type)))))
+    done = hostile.melmill("export", str(hostile.store), "gla", str(hostile.folder / "out"))
+    assert done.returncode != 0
+    assert "must be relative, without '..'" in done.stderr
+
+
+@pytest.mark.parametrize("command", ["verify", "repair"])
+def test_care_looks_below_the_store_alone(hostile: Project, command: str) -> None:
+    record = next(hostile.store.glob("gla/*/records/000000.json"))
+    fields = json.loads(record.read_text())
+    fields["files"][OUTSIDE] = {"n_bytes": len("precious"), "sha256": "0" * 64}
+    record.write_text(json.dumps(fields))
+    done = hostile.melmill(command, str(hostile.store))
+    assert "must be relative, without '..'" in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("field", ["folder", "key"])
+def test_a_manifest_names_products_of_its_store_alone(hostile: Project, field: str) -> None:
+    manifest = max(hostile.store.glob("runs/*/manifest.json"))
+    fields = json.loads(manifest.read_text())
+    fields["nodes"]["gla"][field] = OUTSIDE
+    manifest.write_text(json.dumps(fields))
+    done = hostile.melmill("export", str(hostile.store), "gla", str(hostile.folder / "out"))
+    assert done.returncode != 0
+    assert "no product can be called" in done.stderr

@@ -1,0 +1,89 @@
+"""A server of objects as a process of its own, a proxy before it, and empty buckets."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from melmill.storage import object_client, object_errors
+from tests.objects.proxy import Proxy, proxied
+
+ROOT = Path(__file__).parents[2]
+PATIENCE_S = 60.0
+# Told from all else that a test may find somewhere.
+ACCESS_KEY, SECRET_KEY = "AKIDOFTHETESTS", "w2Lz-the-secret-of-the-tests-8QbT"
+
+
+@contextmanager
+def served() -> Iterator[int]:
+    """Yield the port of a server, a process that ends with the block."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = int(free.getsockname()[1])
+    process = subprocess.Popen([sys.executable, "-m", "tests.objects.moto_process", str(port)], cwd=ROOT)
+    try:
+        _wait_for(port, process)
+        yield port
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture(scope="session")
+def object_server() -> Iterator[int]:
+    """Return the port of a server that lives as long as the session."""
+    with served() as port:
+        yield port
+
+
+def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port)).close()
+        except OSError:
+            assert process.poll() is None, "the server of objects has ended"
+            assert time.monotonic() < deadline, "the server of objects does not answer"
+            time.sleep(0.05)
+        else:
+            return
+
+
+@pytest.fixture(scope="session")
+def object_proxy(object_server: int) -> Iterator[Proxy]:
+    """Return the proxy through which all tests reach the server."""
+    with proxied(object_server) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def proxy(object_proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> Proxy:
+    """Return the proxy, with the environment pointing at it; pauses between attempts are short, not fewer."""
+    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL_S3", "AWS_REGION"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", object_proxy.url)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", ACCESS_KEY)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setattr(object_client, "BACKOFF", (timedelta(milliseconds=1), timedelta(milliseconds=20)))
+    monkeypatch.setattr(object_errors, "PAUSE_S", 0.001)
+    object_client.forget()
+    return object_proxy
+
+
+@pytest.fixture
+def bucket(proxy: Proxy) -> str:
+    """Return the URL of a new bucket."""
+    import boto3
+
+    name = f"test-{uuid.uuid4().hex}"
+    boto3.client("s3", endpoint_url=proxy.url).create_bucket(Bucket=name)
+    return f"s3://{name}"

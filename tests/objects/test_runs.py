@@ -1,0 +1,249 @@
+"""Whole runs on an object store: the bytes of a local one, whatever happens on the way, and every command."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from melmill.flows.cli import cli
+from melmill.storage.location import Location
+from melmill.storage.store import Store
+from tests.flows.conftest import Project, add_chapter, flac, same_always, voice
+from tests.objects.proxy import Fault, Proxy, Request
+from tests.objects.serving import SECRET_KEY
+
+PIPELINE = """\
+name: test
+store: {store}
+shard_duration_s: 2
+max_quarantined: 50 %
+stages:
+  speech: {{uses: librispeech, root: {root}}}
+  mel:    {{uses: extract, from: speech}}
+  gla:    {{uses: griffin_lim, from: mel, n_iter: 2}}
+  scores: {{uses: score, from: gla, against: speech, metrics: [sc]}}
+  report: {{uses: aggregate, from: scores, examples: 1}}
+cluster: {{pools: {{cpu: {{workers: 2}}}}}}
+"""
+BAD = "11-1-0005"
+N_SHARDS = 4
+N_TASKS = 4 * N_SHARDS + 1
+PATIENCE_S = 300.0
+
+
+@pytest.fixture(scope="module")
+def local(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """Return a project with a bad recording, run on the disk by one process."""
+    made = Project(tmp_path_factory.mktemp("local"))
+    files = [flac(voice(0.8 + 0.1 * i, 110.0 + 10 * i, seed=i)) for i in range(5)]
+    add_chapter(made.root, "dev-clean", "11", [*files, files[0][:200]])
+    made.write(PIPELINE)
+    assert made.run("--executor", "serial")["tasks"]["run"] == N_TASKS
+    return made
+
+
+@pytest.fixture
+def project(local: Project, bucket: str, tmp_path: Path) -> Project:
+    """Return a project of the same corpus whose store is an empty bucket."""
+    made = Project(tmp_path)
+    made.root = local.root
+    made.pipeline.write_text(PIPELINE.format(store=url(bucket), root=local.root))
+    return made
+
+
+@pytest.fixture
+def finished(project: Project, local: Project, bucket: str) -> Location:
+    """Return the store of the project: that of the disk, copied file by file."""
+    place = Location(url(bucket))
+    for path in local.store.rglob("*"):
+        if path.is_file():
+            place.put(str(path.relative_to(local.store)), path.read_bytes())
+    return place
+
+
+def url(bucket: str) -> str:
+    return f"{bucket}/runs/x"
+
+
+def contents(place: Location) -> dict[str, str]:
+    """Return a hash of every object that must be the same after any run."""
+    names = [name for name in place.tree() if same_always(Path(name))]
+    return {name: hashlib.sha256(place.read(name)).hexdigest() for name in names}
+
+
+def melmill(*arguments: str, expect: int = 0) -> Result:
+    done = CliRunner().invoke(cli, arguments, standalone_mode=False, catch_exceptions=False)
+    assert (done.return_value or 0) == expect, done.output
+    return done
+
+
+def run_again(project: Project) -> dict[str, int]:
+    answer = melmill("run", str(project.pipeline), "--executor", "serial", "--json").stdout
+    tasks: dict[str, int] = json.loads(answer)["tasks"]
+    return tasks
+
+
+def every(n: int) -> Callable[[Request], bool]:
+    """Choose one request of every `n`."""
+    count = itertools.count(1)
+    return lambda request: next(count) % n == 0
+
+
+def test_a_run_through_faults_stores_the_bytes_of_a_local_one(
+    project: Project, local: Project, bucket: str, proxy: Proxy
+) -> None:
+    place = Location(url(bucket))
+    with (
+        proxy.fault(Fault("status", every(11))),
+        proxy.fault(Fault("lose", every(13))),
+        proxy.fault(Fault("cut", every(17))),
+        proxy.fault(Fault("delay", every(5), seconds=0.05)),
+    ):
+        done = project.melmill("run", str(project.pipeline), "--json")
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert answer["tasks"] == {"total": N_TASKS, "run": N_TASKS, "reused": 0, "failed": 0}
+    assert answer["quarantined"] == 1
+    assert contents(place) == local.bytes()
+    held = {name for name in place.tree() if "runs/" not in name}
+    assert held == {
+        str(p.relative_to(local.store)) for p in local.store.rglob("*") if p.is_file() and "runs" not in p.parts
+    }
+    assert place.leftovers() == []
+    # No secret reaches the store or a terminal.
+    assert all(SECRET_KEY.encode() not in place.read(name) for name in place.tree())
+    assert SECRET_KEY not in done.stdout + done.stderr
+    assert run_again(project)["run"] == 0
+    assert "nothing to run" in melmill("run", str(project.pipeline), "--executor", "serial").stdout
+
+
+def test_commands(project: Project, local: Project, finished: Location) -> None:
+    store = finished.url
+    assert run_again(project) == {"total": N_TASKS, "run": 0, "reused": N_TASKS, "failed": 0}
+    states = json.loads(melmill("status", store, "--json").stdout)["nodes"]
+    assert [(node["node"], node["done"]) for node in states][:2] == [("speech", N_SHARDS), ("mel", N_SHARDS)]
+    assert json.loads(melmill("plan", str(project.pipeline), "--json").stdout)["tasks"]["run"] == 0
+    on_disk = melmill("scores", str(local.store), "--format", "csv").stdout
+    assert melmill("scores", store, "--format", "csv").stdout == on_disk
+    assert [
+        row["utterance_id"] for row in json.loads(melmill("quarantine", store, "--json").stdout)["quarantined"]
+    ] == [BAD]
+    assert f"{store}/report/" in melmill("report", store).stdout
+    assert "is whole" in melmill("verify", store).stdout
+    assert json.loads(melmill("quarantine", store, "--retry", "--json").stdout)["dropped"] == N_SHARDS
+    assert run_again(project)["run"] == N_SHARDS
+    assert contents(finished) == local.bytes()
+
+
+def test_arrays_are_read_alike(local: Project, finished: Location, proxy: Proxy) -> None:
+    here, there = Store.open(str(local.store)), Store.open(finished.url)
+    for node in ("speech", "mel", "gla"):
+        assert list(here[node]) == list(there[node])
+        for name in here[node]:
+            assert (here[node][name] == there[node][name]).all()
+    view, name = there["mel"], next(iter(there["mel"]))
+    with proxy.fault(Fault("status", status=403)), pytest.raises(ValueError, match="access was refused"):
+        view[name]
+
+
+def test_damage_is_found_and_redone(project: Project, local: Project, finished: Location) -> None:
+    data = sorted(name for name in finished.tree() if "/data/c/" in name)
+    cut, flipped, gone = (next(name for name in data if name.startswith(node)) for node in ("speech/", "mel/", "gla/"))
+    whole = finished.read(flipped)
+    finished.replace(cut, finished.read(cut)[:-1])
+    finished.replace(flipped, whole[:100] + bytes([whole[100] ^ 1]) + whole[101:])
+    finished.remove(gone)
+    found = json.loads(melmill("verify", finished.url, "--json", expect=1).stdout)["damaged"]
+    assert sorted(f"{one['node']}/{one['key']}/{one['file']}" for one in found) == sorted([cut, flipped, gone])
+    melmill("repair", finished.url)
+    assert run_again(project)["run"] == len(found)
+    assert contents(finished) == local.bytes()
+    assert "is whole" in melmill("verify", finished.url).stdout
+
+
+def test_a_store_that_is_out_of_reach_is_not_damaged(finished: Location, proxy: Proxy) -> None:
+    before = finished.tree()
+    is_data = Fault("status", lambda request: "data/" in request.key or request.key.endswith("node.json"), status=403)
+    with proxy.fault(is_data), pytest.raises(ValueError, match="access was refused"):
+        melmill("repair", finished.url)
+    assert finished.tree() == before
+
+
+def test_exports(project: Project, local: Project, finished: Location, bucket: str, tmp_path: Path) -> None:
+    folders = {
+        "from the disk to the disk": (str(local.store), str(tmp_path / "disk")),
+        "from the disk to objects": (str(local.store), f"{bucket}/out/a"),
+        "from objects to the disk": (finished.url, str(tmp_path / "from objects")),
+        "from objects to objects": (finished.url, f"{bucket}/out/b"),
+    }
+    made = {}
+    for name, (store, folder) in folders.items():
+        summary = json.loads(melmill("export", store, "gla", folder, "--json").stdout)
+        assert (summary["written"], summary["quarantined"]) == (5, 1), name
+        assert json.loads(melmill("export", store, "gla", folder, "--json").stdout)["kept"] == 5, name
+        place = Location(folder)
+        made[name] = {file: place.read(file) for file in place.tree()}
+    (first, *others) = made.values()
+    assert all(other == first for other in others)
+
+
+def start(project: Project) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        project.command("run", str(project.pipeline)),
+        cwd=project.folder,
+        env=project.environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+def kill_all(process: subprocess.Popen[bytes]) -> None:
+    """End a run with its workers, as a machine that goes out."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def test_two_clients_at_once(project: Project, local: Project, bucket: str) -> None:
+    clients = [start(project), start(project)]
+    try:
+        assert [client.wait(PATIENCE_S) for client in clients] == [0, 0]
+    finally:
+        for client in clients:
+            kill_all(client)
+    assert contents(Location(url(bucket))) == local.bytes()
+    assert run_again(project)["run"] == 0
+
+
+def test_a_killed_run_goes_on(project: Project, local: Project, bucket: str, proxy: Proxy) -> None:
+    place = Location(url(bucket))
+    client = start(project)
+    try:
+        deadline = time.monotonic() + PATIENCE_S
+        # Seen at the proxy, so that the wait adds no requests.
+        while not any(bucket.endswith(request.bucket) and _is_record(request) for request in proxy.requests):
+            assert client.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+    finally:
+        kill_all(client)
+    done = sum("/records/" in name for name in place.tree())
+    assert 0 < done < N_TASKS
+    assert run_again(project) == {"total": N_TASKS, "run": N_TASKS - done, "reused": done, "failed": 0}
+    assert contents(place) == local.bytes()
+
+
+def _is_record(request: Request) -> bool:
+    return request.method == "PUT" and "/records/" in request.key
