@@ -1,119 +1,190 @@
-"""Workloads of a corpus of 1,000 hours: its first plan, its store when all is done, and a resume with nothing to do."""
+"""Simulate a million utterances: ``python -m benchmarks.scale [--only PART]``, from a checkout.
+
+1,000,000 utterances in 20,000 shards go through 6 nodes that do nothing, by the real planner, frontier and Dask
+executor, with a scheduler and workers as processes of their own. What is left out is what stages and their files take.
+"""
 
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from benchmarks.corpora import thousand_hours
-from melmill.flows.graph import Node
-from melmill.flows.plan import REPORT, Plan, make_plan
-from melmill.flows.products import describe
-from melmill.flows.run import run
-from melmill.flows.spec import load
-from melmill.stages.stage import Report
-from melmill.storage.chunks import shard_files
-from melmill.storage.product import ProductFolder
-from melmill.storage.records import Record, StoredFile, record_name
-from melmill.storage.store import Store
-from melmill.storage.utterance import Shard
+import click
+import psutil
 
-_PIPELINE = """\
-name: thousand-hours
-store: {store}
-shard_duration_s: 300
-stages:
-  speech: {{uses: librispeech, root: {root}}}
-  mel:    {{uses: extract, from: speech}}
-  gla:    {{uses: griffin_lim, from: mel}}
-  admm:   {{uses: admm, from: mel}}
-  scores: {{uses: score, from: [gla, admm], against: speech, metrics: [pesq_wb, estoi, scm, sc]}}
-  report: {{uses: aggregate, from: scores, baseline: gla, by: [subset, speaker]}}
-"""
-# Resume looks at sizes and never into the files.
-_DATA = bytes(1000)
-_STORED = StoredFile.of(_DATA)
-_VERSIONS = {"melmill": "0.1.0", "numpy": "2.2.6", "python": "3.11.9", "scipy": "1.15.3", "zarr": "3.1.3"}
+from benchmarks.child import measure
+from benchmarks.figure import Figure, table
+from benchmarks.noop import registered
+
+MIB, GIB = 2**20, 2**30
+PARTS = ("plan", "frontier", "stream", "listing")
+# A tenth of the tasks must need no less memory than all, but for what caches and allocators keep.
+GROWTH_MIB = 48
 
 
-def make_corpus(folder: str) -> None:
-    """Make the tree of the corpus and a pipeline over it."""
-    root, store = Path(folder) / "corpus", Path(folder) / "store"
-    thousand_hours(root)
-    (Path(folder) / "pipeline.yaml").write_text(_PIPELINE.format(store=store, root=root))
+@dataclass
+class Watched:
+    """The largest resident size of a process while it is watched."""
+
+    pid: int
+    peak_bytes: int = 0
+    _end: threading.Event = field(default_factory=threading.Event)
+
+    def watch(self) -> None:
+        """Look twice a second."""
+        process = psutil.Process(self.pid)
+        while not self._end.wait(0.5):
+            self.peak_bytes = max(self.peak_bytes, process.memory_info().rss)
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Look as long as the block lasts."""
+        self._end.clear()
+        self.peak_bytes = psutil.Process(self.pid).memory_info().rss
+        thread = threading.Thread(target=self.watch, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            self._end.set()
+            thread.join()
 
 
-def plan(folder: str) -> dict[str, Any]:
-    """Plan as `melmill plan` does."""
-    made = make_plan(load(Path(folder) / "pipeline.yaml"))
-    return {"n_utterances": made.n_utterances, "n_tasks": made.n_tasks, "n_pending": made.n_pending}
+@click.command()
+@click.option("--utterances", default=1_000_000, show_default=True)
+@click.option("--nodes", default=6, show_default=True)
+@click.option("--tasks", type=int, help="Tasks through Dask; all by default.")
+@click.option("--workers", default=2, show_default=True, help="Worker processes.")
+@click.option("--records", default=1_000_000, show_default=True, help="Records in the listing.")
+@click.option("--only", multiple=True, type=click.Choice(PARTS), help="Measure this part; may be repeated.")
+def main(utterances: int, nodes: int, tasks: int | None, workers: int, records: int, only: tuple[str, ...]) -> None:
+    """Print one table: figure, measured, goal, met. Exits with 1 where a goal is not met."""
+    wanted = only or PARTS
+    n_tasks = utterances // 50 * nodes
+    figures: list[Figure] = []
+    with tempfile.TemporaryDirectory(prefix="melmill-scale-") as name, ExitStack() as stack:
+        folder = Path(name)
+        stack.enter_context(registered(folder / "site"))
+        measure("benchmarks.million:write_pipeline", folder=name, n_utterances=utterances, n_nodes=nodes)
+        print(
+            f"{utterances:,} utterances, {utterances // 50:,} shards of 300 s, {nodes} nodes: {n_tasks:,} tasks",
+            flush=True,
+        )
+        if "frontier" in wanted:
+            figures += _frontier(name)
+        if "stream" in wanted:
+            figures += _stream(folder, stack, tasks or n_tasks, n_tasks, workers)
+        if "plan" in wanted:
+            figures += _plans(name)
+        if "listing" in wanted:
+            figures += _listing(folder / "listing", records)
+    print(table(figures))
+    sys.exit(any(figure.met is False for figure in figures))
 
 
-def resume(folder: str) -> dict[str, Any]:
-    """Plan and run as `melmill run` does."""
-    summary = run(make_plan(load(Path(folder) / "pipeline.yaml")))
-    return {"n_utterances": summary.utterances, "n_tasks": summary.tasks.total, "n_run": summary.tasks.run}
+def _plans(folder: str) -> list[Figure]:
+    plan = measure("benchmarks.thousand_hours:plan", folder=folder)
+    measure("benchmarks.thousand_hours:make_store", folder=folder)
+    resume = measure("benchmarks.thousand_hours:resume", folder=folder)
+    if resume.result["n_run"]:
+        raise RuntimeError(f"{resume.result['n_run']} tasks ran, expected none")
+    return [
+        Figure(name="first plan", measured=plan.process_s, unit="s"),
+        Figure(name="  peak memory", measured=plan.peak_bytes / GIB, unit="GiB"),
+        Figure(name="resume with nothing to do, real records", measured=resume.process_s, unit="s"),
+        Figure(name="  peak memory", measured=resume.peak_bytes / GIB, unit="GiB"),
+    ]
 
 
-def make_store(folder: str) -> None:
-    """Make the store as it is when all is done, with the names, records and number of files of a real one."""
-    made = make_plan(load(Path(folder) / "pipeline.yaml"))
-    nodes = {name: node_plan.node for name, node_plan in made.nodes.items()}
-    store = Store.create(made.pipeline.store, made.pipeline.name)
-    data = Path(folder) / "data"
-    data.write_bytes(_DATA)
-    shards = {name: [corpus.shard(i) for i in range(corpus.n_shards)] for name, corpus in made.catalogues.items()}
-    for node in nodes.values():
-        product = store.product(node.folder, node.key)
-        product.prepare(describe(node, nodes, made.pipeline.shard_duration_s), 0)
-        if node.name in made.catalogues:
-            product.write_catalogue(made.catalogues[node.name])
-        if isinstance(node.product, Report):
-            _fill_report(product, node, made)
-        else:
-            _fill(product, node, shards[node.corpora[0]], data)
+def _frontier(folder: str) -> list[Figure]:
+    found = measure("benchmarks.million:frontier", folder=folder).result
+    return [Figure(name="frontier, a task", measured=1e6 * found["task_s"], unit="us", goal=200)]
 
 
-def _fill_report(product: ProductFolder, node: Node, made: Plan) -> None:
-    name = made.record_name(node, REPORT)
-    product.location.put(f"report/{name}/index.html", _DATA)
-    _put_record(product, node, name, [f"report/{name}/index.html"], None)
+def _stream(folder: Path, stack: ExitStack, n_tasks: int, n_all: int, workers: int) -> list[Figure]:
+    address, pid = stack.enter_context(_cluster(folder, workers))
+    scheduler, grown, client = Watched(pid), [], []
+    # A first, short one loads what is loaded once.
+    for n in (1200, n_tasks // 10, n_tasks):
+        before = psutil.Process(pid).memory_info().rss
+        with scheduler.watched():
+            run = measure(
+                "benchmarks.million:stream", folder=str(folder), address=address, workers=workers, n_tasks=n
+            ).result
+        grown.append((scheduler.peak_bytes - before) / MIB)
+        client.append(run["grown_bytes"] / MIB)
+        print(f"{n:,} tasks: {run['wall_s']:.1f} s", flush=True)
+    figures = [
+        Figure(name=f"Dask, {n_tasks:,} tasks, a task", measured=1000 * run["wall_s"] / n_tasks, unit="ms", goal=6),
+        Figure(name="  scheduler, whole", measured=scheduler.peak_bytes / MIB, unit="MiB"),
+        Figure(name=f"  scheduler grows over {n_tasks // 10:,} tasks", measured=grown[1], unit="MiB"),
+        Figure(name=f"  scheduler grows over {n_tasks:,} more", measured=grown[2], unit="MiB", goal=GROWTH_MIB),
+        Figure(name=f"  client grows over {n_tasks // 10:,} tasks", measured=client[1], unit="MiB"),
+        Figure(name=f"  client grows over {n_tasks:,}", measured=client[2], unit="MiB", goal=client[1] + GROWTH_MIB),
+    ]
+    if n_tasks < n_all:
+        whole = run["wall_s"] / n_tasks * n_all / 60
+        figures.append(Figure(name=f"  {n_all:,} tasks by the same pace, not run", measured=whole, unit="min"))
+    return figures
 
 
-def _fill(product: ProductFolder, node: Node, shards: list[Shard], data: Path) -> None:
-    array = product.description.array
-    tabular = array is None or not node.inputs
-    # One file stands for all of a product's, so that making a hundred thousand takes seconds.
-    source = f"{data}-{node.key}"
-    Path(source).write_bytes(_DATA)
-    for shard in shards:
-        name = record_name(shard.index)
-        files = [f"data/{file}" for file in shard_files(array, shard)] if array else []
-        files += [f"table/{name}.parquet"] if tabular else []
-        for file in files:
-            path = f"{product.location.url}/{file}"
-            os.makedirs(path.rpartition("/")[0], exist_ok=True)  # noqa: PTH103 - a Path takes as long as the folder
-            os.link(source, path)
-        _put_record(product, node, name, files, shard)
+@contextmanager
+def _cluster(folder: Path, workers: int) -> Iterator[tuple[str, int]]:
+    """Start a scheduler and workers; yield the scheduler's address and process."""
+    import json
+
+    file = folder / "scheduler.json"
+    with ExitStack() as stack:
+        common = ("--scheduler-file", str(file), "--no-dashboard")
+        scheduler = stack.enter_context(_process("scheduler", "--host", "127.0.0.1", "--port", "0", *common))
+        for _ in range(workers):
+            stack.enter_context(_process("worker", "--nthreads", "1", "--no-nanny", *common))
+        deadline = time.monotonic() + 60
+        while not file.exists():
+            if time.monotonic() > deadline:
+                raise RuntimeError("the scheduler did not start within 60 s")
+            time.sleep(0.1)
+        time.sleep(5.0)
+        yield json.loads(file.read_text())["address"], scheduler.pid
 
 
-def _put_record(product: ProductFolder, node: Node, name: str, files: list[str], shard: Shard | None) -> None:
-    record = Record(
-        node=node.folder,
-        key=node.key,
-        name=name,
-        n_utterances=len(shard.utterances) if shard else 0,
-        absent=(),
-        n_quarantined=0,
-        files=dict.fromkeys(files, _STORED),
-        duration_s=shard.duration_s if shard else 0.0,
-        compute_s=12.345678901234,
-        started_at="2026-01-01T12:00:00+00:00",
-        host="worker-0.example",
-        attempt=1,
-        versions=_VERSIONS,
+@contextmanager
+def _process(*arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dask", *arguments],
+        cwd=Path(__file__).parents[1],
+        env=os.environ,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
-    path = Path(product.location.url) / "records" / f"{name}.json"
-    path.parent.mkdir(exist_ok=True)
-    path.write_bytes(record.to_json())
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _listing(folder: Path, n_records: int) -> list[Figure]:
+    measure("benchmarks.million:make_records", folder=str(folder), n_records=n_records)
+    names = measure("benchmarks.million:list_names", folder=str(folder))
+    read = measure("benchmarks.million:list_records", folder=str(folder))
+    if read.result["n_records"] != n_records:
+        raise RuntimeError(f"{read.result['n_records']} records were read, expected {n_records}")
+    return [
+        Figure(name=f"names of {n_records:,} records of one node", measured=names.wall_s, unit="s"),
+        Figure(name="  peak memory", measured=names.peak_bytes / GIB, unit="GiB"),
+        Figure(name="all of them read", measured=read.wall_s, unit="s"),
+        Figure(name="  peak memory", measured=read.peak_bytes / GIB, unit="GiB"),
+    ]
+
+
+if __name__ == "__main__":
+    main()

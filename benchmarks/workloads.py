@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from melmill.stages.corpora.audio import decode
 from melmill.stages.dsp.mel import mel_spectrogram
 from melmill.stages.stage import Mel, as_float
 from melmill.storage.chunks import encode
+from melmill.storage.records import Record
 from melmill.storage.store import Store
 
 _EXTRACT = """\
@@ -115,17 +116,19 @@ def pipeline(folder: str, name: str, overrides: list[str]) -> dict[str, Any]:
         raise RuntimeError(f"{summary.tasks.failed} tasks failed")
     return {
         "wall_s": wall_s,
-        "compute_s": _compute_s(plan),
+        "compute_s": sum(record.compute_s for record in _records(plan)),
+        # Each task counts its peak anew, so that what a worker's process tells at its end is that of its last alone.
+        "peak_mem_bytes": max(record.peak_mem_bytes for record in _records(plan)),
         "workers": sum(pool.slots for pool in plan.pipeline.cluster.pools.values()),
         "n_tasks": plan.n_tasks,
         "n_shards": plan.catalogues["speech"].n_shards,
     }
 
 
-def _compute_s(plan: Plan) -> float:
+def _records(plan: Plan) -> Iterator[Record]:
     store = Store.open(plan.pipeline.store)
-    nodes = [node_plan.node for node_plan in plan.nodes.values()]
-    return sum(record.compute_s for node in nodes for record in store.product(node.folder, node.key).records().values())
+    for node in (node_plan.node for node_plan in plan.nodes.values()):
+        yield from store.product(node.folder, node.key).records().values()
 
 
 def start_cluster(workers: int) -> dict[str, float]:

@@ -11,9 +11,9 @@ from typing import Any
 from distributed import Client, Nanny, Scheduler, SpecCluster
 
 from melmill.cluster.credentials import Credentials
+from melmill.cluster.dashboard import scheduler_options
 from melmill.cluster.gpus import VISIBLE, gpu_environment
 from melmill.cluster.running import RunningCluster
-from melmill.cluster.settings import HTTP
 from melmill.cluster.spec import ClusterSpec, Pool
 from melmill.cluster.workers import nanny_options
 
@@ -30,7 +30,7 @@ def launch(spec: ClusterSpec, credentials: Credentials | None) -> Iterator[Runni
         for name, pool in spec.pools.items()
         for index in range(pool.workers)
     }
-    scheduler = {"cls": Scheduler, "options": {**common, "port": 0, **HTTP}}
+    scheduler = {"cls": Scheduler, "options": {**common, "port": 0, **scheduler_options(spec)}}
     with (
         SpecCluster(workers=workers, scheduler=scheduler, security=security, silence_logs=logging.CRITICAL) as cluster,
         Client(cluster, set_as_default=False, security=security) as client,

@@ -12,7 +12,6 @@ from distributed import Scheduler, SpecCluster
 
 from melmill.cluster.credentials import Credentials
 from melmill.cluster.errors import ClusterError
-from melmill.cluster.settings import HTTP
 
 # How often lost workers are looked for.
 TEND_EVERY_S = 10.0
@@ -30,6 +29,8 @@ class PooledCluster(SpecCluster):  # type: ignore[misc]
         Where the scheduler listens; None for where this machine's traffic leaves it.
     port : int
         Of the scheduler; 0 for any that is free.
+    http : mapping of str to str or bool
+        Where it shows pages and metrics: options of a Dask scheduler.
 
     Attributes
     ----------
@@ -45,6 +46,7 @@ class PooledCluster(SpecCluster):  # type: ignore[misc]
         host: str | None,
         interface: str | None,
         port: int,
+        http: Mapping[str, Any],
     ) -> None:
         self.news: deque[str] = deque()
         self._tending: asyncio.Task[None] | None = None
@@ -53,7 +55,7 @@ class PooledCluster(SpecCluster):  # type: ignore[misc]
         try:
             super().__init__(
                 workers=dict(members),
-                scheduler={"cls": Scheduler, "options": {**listening, **HTTP}},
+                scheduler={"cls": Scheduler, "options": {**listening, **http}},
                 security=security,
                 silence_logs=logging.CRITICAL,
             )

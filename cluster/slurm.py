@@ -17,6 +17,7 @@ from distributed.core import Status
 
 from melmill.cluster.blocks import Slurm, SlurmPool, Tls
 from melmill.cluster.credentials import Credentials
+from melmill.cluster.dashboard import scheduler_options
 from melmill.cluster.errors import ClusterError
 from melmill.cluster.pooled import PooledCluster
 from melmill.cluster.running import RunningCluster
@@ -86,7 +87,14 @@ class _SlurmCluster(PooledCluster):
         members = {
             f"{name}-{index}": self._member(name) for name, pool in spec.pools.items() for index in range(pool.fewest)
         }
-        super().__init__(members, credentials, host=slurm.host, interface=slurm.interface, port=slurm.scheduler_port)
+        super().__init__(
+            members,
+            credentials,
+            host=slurm.host,
+            interface=slurm.interface,
+            port=slurm.scheduler_port,
+            http=scheduler_options(spec),
+        )
 
     def _member(self, pool: str) -> dict[str, Any]:
         return {"cls": _Job, "options": self._options[pool]}

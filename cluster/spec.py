@@ -13,6 +13,7 @@ from melmill.cluster.errors import ClusterError
 # Types that start and stop workers with the work that there is.
 ADAPTIVE = ("slurm", "kubernetes")
 
+_DASHBOARD = re.compile(r"[^\s:/]+:\d{1,5}")
 _POOL_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,18}[a-z0-9])?")
 _MEMORY = re.compile(r"\d+(?:\.\d+)? ?(?:[kKMGT]i?)?B")
 
@@ -94,6 +95,9 @@ class ClusterSpec:
         What only that type needs.
     pools : dict of str to Pool
         Worker pools by name; nodes run in ``cpu`` unless they say otherwise.
+    dashboard : bool or str
+        Whether a scheduler on this machine shows Dask's pages: true, at port 8787 of its loopback device or another
+        where that is taken; or where, such as ``127.0.0.1:8800``. Whoever reaches them sees the run.
     """
 
     type: Literal["local", "address", "ssh", "slurm", "kubernetes"] = "local"
@@ -103,6 +107,7 @@ class ClusterSpec:
     slurm: Slurm | None = None
     kubernetes: Kubernetes | None = None
     pools: dict[str, Pool] = field(default_factory=_default_pools)
+    dashboard: bool | str = False
 
     def __post_init__(self) -> None:
         """Check that the fields fit together."""
@@ -115,6 +120,7 @@ class ClusterSpec:
         if not self.pools:
             raise ClusterError("cluster: at least one pool is needed, such as pools: {cpu: {workers: 2}}", "pools")
         self._check_blocks()
+        self._check_dashboard()
         for name, pool in self.pools.items():
             self._check_pool(name, pool)
 
@@ -125,6 +131,19 @@ class ClusterSpec:
         if self.type in ("ssh", "kubernetes") and getattr(self, self.type) is None:
             example = "{hosts: [node1, node2]}" if self.type == "ssh" else "{image: registry/melmill:0.1.0}"
             raise ClusterError(f"cluster: type {self.type!r} needs the block {self.type}: {example}", "type")
+
+    def _check_dashboard(self) -> None:
+        if self.dashboard and self.type in ("address", "kubernetes"):
+            raise ClusterError(
+                f"cluster: dashboard is for schedulers that run on this machine, got type {self.type!r}: give it to "
+                "where yours is started, such as `dask scheduler --dashboard-address 127.0.0.1:8787`",
+                "dashboard",
+            )
+        if isinstance(self.dashboard, str) and not _DASHBOARD.fullmatch(self.dashboard):
+            raise ClusterError(
+                f"cluster: dashboard must be true, false or an address such as 127.0.0.1:8787, got {self.dashboard!r}",
+                "dashboard",
+            )
 
     def _check_pool(self, name: str, pool: Pool) -> None:
         where = f"cluster: pool {name!r}"

@@ -2,24 +2,43 @@
 
 from __future__ import annotations
 
+import platform
 import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from melmill.cluster.client import connected
+from melmill.cluster.dashboard import links, missing_bokeh
 from melmill.cluster.running import RunningCluster
+from melmill.cluster.spans import one_span
 from melmill.cluster.spec import ClusterSpec
 from melmill.cluster.threads import limit_threads
 from melmill.cluster.workers import pool_resources
 from melmill.flows.errors import RunFailed
-from melmill.flows.executors import FATAL, Job, MakeJob, Observer, ResumableJob
+from melmill.flows.events import (
+    DIED,
+    Failed,
+    Finished,
+    Listener,
+    Note,
+    Place,
+    Ready,
+    Retried,
+    Running,
+    Submitted,
+    WorkerDied,
+)
+from melmill.flows.executors import FATAL, Job, MakeJob, ResumableJob
 from melmill.flows.frontier import Frontier, Task
+from melmill.flows.lookout import Flight, look_there
 from melmill.flows.receipt import Receipt
 from melmill.flows.time_limit import ended_after
 from melmill.flows.word import Employer, working_for
+from melmill.stages.at_work import working
 
 if TYPE_CHECKING:
-    from distributed import Future
+    from distributed import Client, Future
 
 # Attempts of a task whose input or output failed.
 MAX_ATTEMPTS = 3
@@ -70,7 +89,7 @@ class _Attempt:
 
 
 def run_dask(
-    frontier: Frontier, make_job: MakeJob, observer: Observer, spec: ClusterSpec, time_limit_s: float | None = None
+    frontier: Frontier, make_job: MakeJob, announce: Listener, spec: ClusterSpec, time_limit_s: float | None = None
 ) -> None:
     """Run all tasks on the cluster of `spec`.
 
@@ -85,11 +104,36 @@ def run_dask(
         After an interrupt, when everything in flight is done.
     """
     with connected(spec) as cluster:
-        _Stream(cluster, frontier, make_job, observer, time_limit_s).run()
+        stream = _Stream(cluster, frontier, make_job, announce, time_limit_s)
+        publish = _equip(cluster.client, announce)
+        missing = missing_bokeh(spec)
+        if missing:
+            announce(Note(text=missing))
+        dashboard, metrics = links(cluster.client, spec)
+        announce(Ready(look=stream.look, dashboard=dashboard, metrics=metrics, publish=publish))
+        with one_span():
+            stream.run()
+
+
+def _equip(client: Client, announce: Listener) -> Callable[[Mapping[str, Any]], None] | None:
+    """Give the scheduler what it needs of melmill; return what publishes metrics, None where it can't import it."""
+    from melmill.cluster.housekeeping import keep_tidy
+    from melmill.cluster.metrics import publisher
+
+    try:
+        keep_tidy(client)
+        return publisher(client)
+    except ImportError as error:
+        lost = "its metrics will lack this run, and its memory grows by some 3 KiB a task"
+        announce(Note(text=f"the scheduler can't import melmill ({error}): {lost}"))
+    return None
 
 
 def execute(job: Job, topic: str, time_limit_s: float | None) -> Receipt:
-    """Run a job on a worker, which ends where that takes longer; what it says goes to whoever subscribed to `topic`."""
+    """Run a job on a worker, which ends where that takes longer; what it says goes to whoever subscribed to `topic`.
+
+    An error that it raises says in its `place` where it came up.
+    """
     from distributed.worker import get_worker, thread_state
 
     limit_threads(1)
@@ -100,8 +144,13 @@ def execute(job: Job, topic: str, time_limit_s: float | None) -> Receipt:
         task = worker.state.tasks.get(key)
         return task is not None and task.state != "cancelled"
 
-    with working_for(Employer(lambda line: worker.log_event(topic, line), wanted)), ended_after(time_limit_s):
-        return job.run()
+    try:
+        employer = Employer(lambda line: worker.log_event(topic, line), wanted)
+        with working_for(employer), working(key), ended_after(time_limit_s):
+            return replace(job.run(), worker=str(worker.name))
+    except Exception as error:
+        error.__dict__["place"] = Place(worker=str(worker.name), host=platform.node())
+        raise
 
 
 class _Stream:
@@ -112,7 +161,7 @@ class _Stream:
         cluster: RunningCluster,
         frontier: Frontier,
         make_job: MakeJob,
-        observer: Observer,
+        announce: Listener,
         time_limit_s: float | None,
     ) -> None:
         from distributed import as_completed
@@ -121,7 +170,7 @@ class _Stream:
         self.client = client = cluster.client
         self.frontier = frontier
         self.make_job = make_job
-        self.observer = observer
+        self.announce = announce
         self.time_limit_s = time_limit_s
         pools = cluster.spec.pools
         self.resources = {name: pool_resources(name, pool, cluster.spec) for name, pool in pools.items()}
@@ -132,7 +181,7 @@ class _Stream:
 
     def run(self) -> None:
         """Submit and settle until the frontier is done."""
-        self.client.subscribe_topic(self.topic, lambda event: self.observer.note(event[1]))
+        self.client.subscribe_topic(self.topic, lambda event: self.announce(Note(text=event[1])))
         try:
             self._fill()
             while self.attempts:
@@ -150,13 +199,15 @@ class _Stream:
         in_flight = {key: pair for key, pair in self.attempts.items() if not isinstance(pair[0].job, ResumableJob)}
         for attempt, future in self.attempts.values():
             if future.key not in in_flight:
-                self.observer.note(f"stopping: {attempt.task.node} will go on from what it saved last")
+                self.announce(Note(text=f"stopping: {attempt.task.node} will go on from what it saved last"))
                 future.release()
-        self.observer.note(f"stopping: waiting for {len(in_flight)} tasks in flight (interrupt again to leave at once)")
+        text = f"stopping: waiting for {len(in_flight)} tasks in flight (interrupt again to leave at once)"
+        self.announce(Note(text=text))
         for future in as_completed([future for _, future in in_flight.values()], loop=self.client.loop):
             answer = _answer(future)
             if isinstance(answer, Receipt):
-                self.observer.finished(in_flight[future.key][0].task, answer)
+                attempt, _ = in_flight[future.key]
+                self.announce(Finished(task=attempt.task, attempt=attempt.number, receipt=answer))
 
     def _fill(self) -> None:
         for pool in self.frontier.pools:
@@ -169,7 +220,7 @@ class _Stream:
                 self._submit(_Attempt(task))
         self.cluster.demand({pool: self.frontier.n_left(pool) for pool in self.frontier.pools})
         for text in self.cluster.told():
-            self.observer.note(text)
+            self.announce(Note(text=text))
 
     def _submit(self, attempt: _Attempt) -> None:
         task = attempt.task
@@ -190,6 +241,7 @@ class _Stream:
         self.attempts[future.key] = attempt, future
         self.in_flight[pool] += 1
         self.completed.add(future)
+        self.announce(Submitted(task=task, attempt=attempt.number))
 
     def _settle(self, future: Future) -> None:
         # In this order: an interrupt while the answer is fetched must leave the task among those to wait for.
@@ -198,7 +250,7 @@ class _Stream:
         self.in_flight[self.frontier.nodes[attempt.task.node].pool] -= 1
         if isinstance(answer, Receipt):
             self.frontier.finish(attempt.task)
-            self.observer.finished(attempt.task, answer)
+            self.announce(Finished(task=attempt.task, attempt=attempt.number, receipt=answer))
         else:
             self._settle_error(attempt, answer)
 
@@ -210,21 +262,49 @@ class _Stream:
         if isinstance(error, NoValidWorkerError):
             why = "; ".join([*self.cluster.told(), "no worker is left and none can be started"])
             raise RunFailed(f"{why}; run again to go on from what is stored")
-        died = isinstance(error, KilledWorker)
-        hung = died and self._is_late(attempt)
-        attempt = attempt.died() if died else attempt
-        if (died and attempt.may_die) or (isinstance(error, OSError) and attempt.number < MAX_ATTEMPTS):
-            why = f"no answer within {self.time_limit_s:g} s" if hung else "its worker died" if died else str(error)
-            self.observer.note(f"{attempt.task}: {why}; trying again")
-            self._submit((attempt.hung() if hung else attempt).again())
+        task, number, place = attempt.task, attempt.number, _last_place(error)
+        if isinstance(error, KilledWorker):
+            hung = self._is_late(attempt)
+            reason = f"no answer within {self.time_limit_s:g} s" if hung else DIED
+            attempt = attempt.died()
+            again = attempt.may_die
+            attempt = attempt.hung() if hung else attempt
+            self.announce(
+                WorkerDied(task=task, attempt=number, deaths=attempt.deaths, again=again, reason=reason, place=place)
+            )
+        else:
+            again = isinstance(error, OSError) and number < MAX_ATTEMPTS
+            if again:
+                self.announce(Retried(task=task, attempt=number, reason=str(error), place=place))
+        if again:
+            self._submit(attempt.again())
             return
-        self.frontier.fail(attempt.task)
-        self.observer.failed(attempt.task, error)
+        n_blocked = self.frontier.fail(task)
+        self.announce(Failed(task=task, attempt=number, error=error, n_blocked=n_blocked, place=place))
 
     def _is_late(self, attempt: _Attempt) -> bool:
         if self.time_limit_s is None or isinstance(attempt.job, ResumableJob):
             return False
         return time.monotonic() - attempt.submitted > self.time_limit_s
+
+    def look(self, tasks: Sequence[Task]) -> list[Running]:
+        """Return what those of the tasks are at that run now; called by another thread."""
+        now, wanted = time.monotonic(), set(tasks)
+        flights = {
+            key: Flight(task=attempt.task, attempt=attempt.number, age_s=now - attempt.submitted)
+            for key, (attempt, _) in list(self.attempts.items())
+            if attempt.task in wanted
+        }
+        return look_there(self.client, flights)
+
+
+def _last_place(error: Exception) -> Place:
+    """Return where an attempt was when it failed, or its worker died."""
+    worker = getattr(error, "last_worker", None)
+    if worker is not None:
+        return Place(worker=str(worker.name), host=worker.host)
+    place = getattr(error, "place", None)
+    return place if isinstance(place, Place) else Place()
 
 
 def _answer(future: Future) -> Receipt | Exception:

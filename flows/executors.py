@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import platform
+from collections.abc import Callable, Sequence
 from typing import Protocol, runtime_checkable
 
 from melmill.cluster.threads import limit_threads
 from melmill.flows.errors import RunFailed
+from melmill.flows.events import Failed, Finished, Listener, Note, Place, Ready, Running, Submitted
 from melmill.flows.frontier import Frontier, Task
+from melmill.flows.lookout import Flight, look_here
 from melmill.flows.receipt import Receipt
 from melmill.flows.word import Employer, working_for
+from melmill.stages.at_work import working
 from melmill.stages.errors import CompilerFailed, DeviceMissing, FileChanged
 from melmill.storage.errors import StoreFull, StoreUnwritable
 
@@ -35,27 +39,11 @@ class ResumableJob(Job, Protocol):
 MakeJob = Callable[[Task, int, bool], Job]
 
 
-class Observer(Protocol):
-    """Is told what happens to tasks."""
-
-    def finished(self, task: Task, receipt: Receipt) -> None:
-        """Hear that a task is done."""
-        ...
-
-    def failed(self, task: Task, error: BaseException) -> None:
-        """Hear that a task was given up."""
-        ...
-
-    def note(self, text: str) -> None:
-        """Hear something that a person should know."""
-        ...
-
-
 # Errors after which no task can succeed.
 FATAL = (StoreFull, StoreUnwritable, DeviceMissing, CompilerFailed, FileChanged)
 
 
-def run_serial(frontier: Frontier, make_job: MakeJob, observer: Observer) -> None:
+def run_serial(frontier: Frontier, make_job: MakeJob, announce: Listener) -> None:
     """Run all tasks in this process, one after the other: the reference for what every executor does.
 
     Raises
@@ -64,18 +52,25 @@ def run_serial(frontier: Frontier, make_job: MakeJob, observer: Observer) -> Non
         The store can't be written any more.
     """
     limit_threads(1)
+    announce(Ready(look=_look))
     while not frontier.done:
         task = next((task for pool in frontier.pools if (task := frontier.take(pool))), None)
         if task is None:
             continue
+        announce(Submitted(task=task, attempt=1))
         try:
-            with working_for(Employer(observer.note)):
+            with working_for(Employer(lambda line: announce(Note(text=line)))), working(repr(task)):
                 receipt = make_job(task, 1, False).run()
         except FATAL as error:
             raise RunFailed(str(error)) from error
         except Exception as error:
-            frontier.fail(task)
-            observer.failed(task, error)
+            n_blocked = frontier.fail(task)
+            announce(Failed(task=task, attempt=1, error=error, n_blocked=n_blocked, place=Place(host=platform.node())))
         else:
             frontier.finish(task)
-            observer.finished(task, receipt)
+            announce(Finished(task=task, attempt=1, receipt=receipt))
+
+
+def _look(tasks: Sequence[Task]) -> list[Running]:
+    # There is one at most, which has run for as long as it was in flight.
+    return look_here({repr(task): Flight(task=task, attempt=1, age_s=0.0) for task in tasks})

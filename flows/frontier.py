@@ -96,8 +96,12 @@ class Frontier:
         self._running.discard(task)
         self._close(task)
 
-    def fail(self, task: Task) -> None:
-        """Mark a task as failed, and all that need it as blocked; those of shards not open yet when they open."""
+    def fail(self, task: Task) -> int:
+        """Mark a task as failed, and all that need it as blocked; those of shards not open yet when they open.
+
+        Returns how many are blocked for now.
+        """
+        n_blocked = len(self.blocked)
         self._running.discard(task)
         self.failed.add(task)
         column = self._open.get((task.corpus, task.shard), {})
@@ -108,6 +112,7 @@ class Frontier:
         self.blocked |= doomed - {task}
         for lost in doomed:
             self._close(lost)
+        return len(self.blocked) - n_blocked
 
     def _close(self, task: Task) -> None:
         place = task.corpus, task.shard

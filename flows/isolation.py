@@ -20,6 +20,7 @@ from typing import IO, Any, cast
 from melmill.flows.stage_files import ready
 from melmill.flows.time_limit import ended_after
 from melmill.flows.trained import Trained
+from melmill.stages.at_work import take_up
 from melmill.stages.stage import Item, Outcome, Processor, Product, Rejected, Stage, rejection
 
 # Imports over a slow network file system, and a large model.
@@ -52,7 +53,11 @@ def process_apart(
         As of `melmill.flows.stage_files.ready`.
     """
     with _Children(pickle.dumps((stage, inputs, product, trained)), limit_s) as children:
-        return [children.outcome(item) for item in items]
+        outcomes = []
+        for item in items:
+            take_up(item.utterance.utterance_id)
+            outcomes.append(children.outcome(item))
+        return outcomes
 
 
 class _Ended(Exception):

@@ -16,11 +16,13 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from melmill.cluster.memory import peak_bytes, reset_peak
 from melmill.flows.keys import utterance_seed
 from melmill.flows.pools import CPU, device
 from melmill.flows.receipt import Receipt
 from melmill.flows.stage_files import ready
 from melmill.flows.trained import Trained
+from melmill.stages.at_work import enter
 from melmill.stages.errors import DeviceMissing
 from melmill.stages.stage import IngestStage, Item, Outcome, Product, Stage, TrainedVocoder, rejection
 from melmill.storage.product import Facts, Quarantined, ShardContents
@@ -29,6 +31,9 @@ from melmill.storage.store import Store
 from melmill.storage.utterance import Shard, Utterance
 
 READ_PAUSES_S = (0.1, 1.0)
+
+# A receipt stays small, whatever a shard's fate.
+NAMED_IN_RECEIPT = 10
 
 Process = Callable[[Sequence[Item]], Sequence[Outcome]]
 
@@ -82,13 +87,16 @@ class ShardJob:
 
     def run(self) -> Receipt:
         """Do the work and commit it; return the receipt."""
+        reset_peak()
         started, clock = datetime.now(UTC), time.perf_counter()
         store = Store.open(self.store)
         shard = store.read_shard(*self.catalogue, self.shard)
         items, absent, rejected = self._items(store, shard)
+        enter("computing")
         clock_compute = time.perf_counter()
         outcomes = self._processed(items)
         compute_s = time.perf_counter() - clock_compute
+        enter("writing")
         contents = self._contents(items, outcomes, absent, rejected)
         facts = facts_of(
             started, compute_s, self.attempt, pool=self.pool, device=device(self.stage), busy_s=_busy_s(outcomes)
@@ -97,9 +105,12 @@ class ShardJob:
         return Receipt(
             n_utterances=record.n_utterances,
             n_quarantined=record.n_quarantined,
+            quarantined=tuple(one.utterance_id for one in contents.quarantined[:NAMED_IN_RECEIPT]),
             audio_s=shard.duration_s,
             compute_s=compute_s,
             wall_s=time.perf_counter() - clock,
+            peak_mem_bytes=facts.peak_mem_bytes,
+            host=facts.host,
         )
 
     def _items(self, store: Store, shard: Shard) -> tuple[list[Item], list[str], list[Quarantined]]:
@@ -236,6 +247,7 @@ def facts_of(
         # The threads of a process have a core each, but share its GPU.
         worker=f"{os.getpid()}-{threading.get_native_id()}" if device == CPU else f"{os.getpid()}",
         busy_s=busy_s,
+        peak_mem_bytes=peak_bytes(),
     )
 
 

@@ -7,7 +7,9 @@ from collections import Counter
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from melmill.flows.events import Event, Failed, Finished, Note, Place, Ready, Retried, Stalled, WorkerDied
 from melmill.flows.plan import REPORT, Plan
+from melmill.flows.tally import Tally
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,31 +30,27 @@ class Progress:
     plan : Plan
     slots : int
         Tasks that run at the same time, for the time left.
+    tally : Tally
+        Told of every event before this is.
     """
 
-    def __init__(self, plan: Plan, slots: int) -> None:
+    def __init__(self, plan: Plan, slots: int, tally: Tally) -> None:
         from rich.console import Console
 
         self.plan = plan
         self.slots = slots
+        self.tally = tally
         self.console: Console = Console(stderr=True, highlight=False)
-        self.started = time.monotonic()
-        self.tasks_done = 0
-        self.n_failed = 0
         self.utterances_done = 0
-        self.audio_task_s = 0.0
-        self._spent: dict[str, list[float]] = {name: [] for name in plan.nodes}
         self._left = Counter(
             (node_plan.node.corpora[0], shard)
             for node_plan in plan.nodes.values()
             for shard in node_plan.pending
             if shard != REPORT
         )
-        self._todo = Counter({name: len(node_plan.pending) for name, node_plan in plan.nodes.items()})
-        self._n_flows = max(1, sum(1 for node_plan in plan.nodes.values() if node_plan.pending - {REPORT}))
         self._bar: Bar | None = None
         self._bar_task: TaskID | None = None
-        self._next_line = self.started
+        self._next_line = time.monotonic()
 
     def __enter__(self) -> Progress:
         if self.console.is_terminal:
@@ -64,61 +62,54 @@ class Progress:
     ) -> None:
         if self._bar is not None:
             self._bar.stop()
-        elif self.tasks_done:
+        elif self.tally.total("done"):
             self.console.print(self._line(), soft_wrap=True)
 
-    def finished(self, task: Task, receipt: Receipt) -> None:
-        """Count a finished task."""
-        self.tasks_done += 1
-        self._todo[task.node] -= 1
-        self._spent[task.node].append(receipt.wall_s)
+    def __call__(self, event: Event) -> None:
+        """Show what a person wants to know of it."""
+        match event:
+            case Finished(task=task, receipt=receipt):
+                self._count(task, receipt)
+                self._show()
+            case Failed(task=task, error=error, place=place):
+                self.note(f"failed: {task}{_on(place)}: {type(error).__name__}: {error}")
+                self._show()
+            case Retried(task=task, reason=reason, place=place):
+                self.note(f"{task}{_on(place)}: {reason}; trying again")
+            case WorkerDied(task=task, again=again, reason=reason, place=place):
+                then = "; trying again" if again else ""
+                self.note(f"{task}{_on(place)}: {reason}{then}")
+            case Stalled():
+                self.note(stall_line(event))
+            case Ready(dashboard=dashboard, metrics=metrics) if dashboard:
+                self.note(f"dashboard: {dashboard}" + (f", metrics: {metrics}" if metrics else ""))
+            case Note(text=text):
+                self.note(text)
+
+    def _count(self, task: Task, receipt: Receipt) -> None:
         if task.shard != REPORT:
-            self.audio_task_s += receipt.audio_s
             self._left[task.corpus, task.shard] -= 1
             if not self._left[task.corpus, task.shard]:
                 self.utterances_done += receipt.n_utterances
-        self._show()
-
-    def failed(self, task: Task, error: BaseException) -> None:
-        """Show a task that was given up."""
-        self.n_failed += 1
-        self._todo[task.node] -= 1
-        self.note(f"failed: {task}: {type(error).__name__}: {error}")
-        self._show()
 
     def note(self, text: str) -> None:
         """Show one line above the bar."""
         self.console.print(text, markup=False, soft_wrap=True)
 
-    @property
-    def times_real_time(self) -> float:
-        """Audio through the whole pipeline over wall time."""
-        return self.audio_task_s / self._n_flows / max(time.monotonic() - self.started, 1e-9)
-
-    @property
-    def time_left_s(self) -> float | None:
-        """Estimate from each node's own mean task time; None before the first task is done."""
-        spent = [wall for walls in self._spent.values() for wall in walls]
-        if not spent:
-            return None
-        overall = sum(spent) / len(spent)
-        means = {name: sum(walls) / len(walls) if walls else overall for name, walls in self._spent.items()}
-        return sum(left * means[name] for name, left in self._todo.items()) / self.slots
-
     def _line(self) -> str:
-        left = self.time_left_s
+        left, failed = self.tally.work_left_s, self.tally.total("failed")
         parts = [
-            f"{self.tasks_done}/{self.plan.n_pending} tasks",
+            f"{self.tally.total('done')}/{self.plan.n_pending} tasks",
             f"{self.utterances_done}/{self.plan.n_utterances} utterances",
-            f"{self.times_real_time:.0f} x real time",
-            f"{duration(left)} left" if left is not None else "",
-            f"{self.n_failed} failed" if self.n_failed else "",
+            f"{self.tally.times_real_time:.0f} x real time",
+            f"{duration(left / self.slots)} left" if left is not None else "",
+            f"{failed} failed" if failed else "",
         ]
         return ", ".join(part for part in parts if part)
 
     def _show(self) -> None:
         if self._bar is not None and self._bar_task is not None:
-            self._bar.update(self._bar_task, completed=self.tasks_done, line=self._line())
+            self._bar.update(self._bar_task, completed=self.tally.total("done"), line=self._line())
         elif time.monotonic() >= self._next_line:
             self._next_line = time.monotonic() + PLAIN_INTERVAL_S
             self.console.print(self._line(), soft_wrap=True)
@@ -132,6 +123,23 @@ class Progress:
         )
         self._bar_task = self._bar.add_task("run", total=self.plan.n_pending, line="starting workers")
         self._bar.start()
+
+
+def stall_line(event: Stalled) -> str:
+    """Say which task stalls, where, and at which utterance."""
+    running = event.running
+    expected = "" if event.expected_s is None else f", expected {duration(event.expected_s)}"
+    head = f"stalled: {running.task}{_on(running.place)}: {duration(running.running_s)}{expected}"
+    if running.utterance_id:
+        return f"{head}; {running.phase} utterance {running.utterance_id} for {duration(running.for_s)}"
+    if running.phase == "unknown":
+        return f"{head}; its worker does not answer"
+    return f"{head}; {running.phase} for {duration(running.for_s)}"
+
+
+def _on(where: Place) -> str:
+    # Without workers there is just this machine.
+    return f" ({where})" if where.worker else ""
 
 
 def duration(seconds: float) -> str:

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from melmill.cluster.memory import reset_peak
 from melmill.flows.job import Source, facts_of, versions
 from melmill.flows.receipt import Receipt
 from melmill.flows.throughput import throughput
 from melmill.stages.aggregate import Aggregate
+from melmill.stages.at_work import enter
 from melmill.stages.stage import Scores, Waveform, as_float
 from melmill.storage.store import Store
 
@@ -69,6 +71,7 @@ class ReportJob:
 
     def run(self) -> Receipt:
         """Read all scores, make the report and commit its files."""
+        reset_peak()
         started, clock = datetime.now(UTC), time.perf_counter()
         store = Store.open(self.store)
         places = {ancestor.catalogue for ancestor in self.ancestors.values()}
@@ -76,12 +79,14 @@ class ReportJob:
         scores = self._scores(store, catalogues)
         tables = self._tables(store, scores)
         examples = [self._example(store, catalogues, pick) for pick in self.stage.pick(scores)]
+        enter("computing")
         clock_compute = time.perf_counter()
         files = self.stage.render(tables, examples)
         files[HEADLINE] = self.stage.headline(scores).to_csv().encode()
         compute_s = time.perf_counter() - clock_compute
         n_utterances = sum(catalogue.n_utterances for catalogue in catalogues.values())
         audio_s = sum(catalogue.duration_s for catalogue in catalogues.values())
+        enter("writing")
         facts = facts_of(started, compute_s, self.attempt, pool=self.pool)
         store.product(self.node.folder, self.node.key).commit_files(
             self.record_name, files, facts, clock, folder=f"report/{self.record_name}"
@@ -92,6 +97,8 @@ class ReportJob:
             audio_s=audio_s,
             compute_s=compute_s,
             wall_s=time.perf_counter() - clock,
+            peak_mem_bytes=facts.peak_mem_bytes,
+            host=facts.host,
         )
 
     def _table(self, store: Store, name: str, part: Any) -> pd.DataFrame:  # noqa: ANN401 - a literal of read_table

@@ -13,15 +13,16 @@ from typing import Any, Literal, cast
 
 from melmill.cluster.client import check_available
 from melmill.flows.dask_executor import run_dask
+from melmill.flows.events import Note
 from melmill.flows.executors import Job, MakeJob, run_serial
 from melmill.flows.frontier import Frontier, Task
 from melmill.flows.graph import Node
 from melmill.flows.job import ShardJob
+from melmill.flows.observers import Watching, observed
 from melmill.flows.phases import ancestors
 from melmill.flows.plan import REPORT, Plan
 from melmill.flows.pools import fallen
 from melmill.flows.products import describe, source
-from melmill.flows.progress import Progress
 from melmill.flows.report_job import Ancestor, ReportJob
 from melmill.flows.trained import trained_page
 from melmill.flows.training_job import TrainingJob
@@ -83,7 +84,13 @@ class Summary:
         return self.quarantined / self.utterances if self.utterances else 0.0
 
 
-def run(plan: Plan, executor: Literal["dask", "serial"] = "dask", *, partial: bool = False) -> Summary:
+def run(
+    plan: Plan,
+    executor: Literal["dask", "serial"] = "dask",
+    *,
+    partial: bool = False,
+    watching: Watching | None = None,
+) -> Summary:
     """Run what a plan has pending.
 
     Parameters
@@ -92,6 +99,8 @@ def run(plan: Plan, executor: Literal["dask", "serial"] = "dask", *, partial: bo
     executor : {"dask", "serial"}
     partial : bool
         The plan leaves nodes of the pipeline out (``--until``): what the store's last run says of those stays.
+    watching : Watching or None
+        Whether there is a log, and what counts as a stall.
 
     Raises
     ------
@@ -114,7 +123,7 @@ def run(plan: Plan, executor: Literal["dask", "serial"] = "dask", *, partial: bo
     _publish(plan, store, nodes, run_id, partial)
     frontier = None
     if plan.n_pending:
-        frontier = _execute(plan, nodes, executor)
+        frontier = _execute(plan, store, run_id, executor, watching or Watching())
         _pack(store, nodes.values())
     n_failed = len(frontier.failed) + len(frontier.blocked) if frontier else 0
     reports, trainings = _pages(plan, store)
@@ -186,20 +195,21 @@ def _entry(node: Node, nodes: Mapping[str, Node]) -> NodeEntry:
     )
 
 
-def _execute(plan: Plan, nodes: Mapping[str, Node], executor: str) -> Frontier:
+def _execute(plan: Plan, store: Store, run_id: str, executor: str, watching: Watching) -> Frontier:
+    nodes = {name: node_plan.node for name, node_plan in plan.nodes.items()}
     cluster = plan.pipeline.cluster
     slots = 1 if executor == "serial" else sum(pool.slots for pool in cluster.pools.values())
     pending = {name: set(node_plan.pending) for name, node_plan in plan.nodes.items()}
     frontier = Frontier(nodes, pending, window=WINDOW * slots)
     make_job = _job_maker(plan, nodes)
-    with Progress(plan, slots) as progress, _terminated_as_interrupted():
+    with observed(plan, store, run_id, executor, slots, watching) as announce, _terminated_as_interrupted():
         told = fallen(nodes[name] for name, shards in pending.items() if shards)
         if told:
-            progress.note(told)
+            announce(Note(text=told))
         if executor == "serial":
-            run_serial(frontier, make_job, progress)
+            run_serial(frontier, make_job, announce)
         else:
-            run_dask(frontier, make_job, progress, cluster, plan.pipeline.time_limit_s)
+            run_dask(frontier, make_job, announce, cluster, plan.pipeline.time_limit_s)
     return frontier
 
 

@@ -27,6 +27,7 @@ def _row(records: Sequence[Record]) -> dict[str, int | float | str]:
         "audio_s": sum(record.duration_s for record in records),
         "compute_s": sum(record.compute_s for record in records),
         "wall_s": occupied_s(records),
+        "peak_mem_bytes": max((record.peak_mem_bytes for record in records), default=0),
         "busy_s": sum(busy) if busy else float("nan"),
         "pool": _words(record.pool for record in records),
         "device": _words(record.device for record in records),

@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from melmill.cluster.memory import reset_peak
 from melmill.cluster.threads import threads_raised
 from melmill.flows.job import Source, facts_of
 from melmill.flows.pools import device
 from melmill.flows.receipt import Receipt
 from melmill.flows.trained import ROLES, TRAINED
 from melmill.flows.training_place import TrainingFolder
+from melmill.stages.at_work import enter
 from melmill.stages.errors import StageError
 from melmill.stages.stage import Mel, TrainingStage, Waveform
 from melmill.storage.catalogue import Catalogue
@@ -60,10 +62,12 @@ class TrainingJob:
         Unwanted
             Whoever ran it is gone.
         """
+        reset_peak()
         started, clock = datetime.now(UTC), time.perf_counter()
         store = Store.open(self.store)
         catalogue = store.product(*self.catalogue).read_catalogue()
         data, place = self._data(store, catalogue), self._place(store)
+        enter("computing")
         clock_compute = time.perf_counter()
         with threads_raised(self.stage.threads):
             files = self.stage.train(data, place, {port: source.product for port, source in self.ports.items()})
@@ -71,11 +75,13 @@ class TrainingJob:
         missing = set(ROLES.values()) - files.keys()
         if missing:
             raise StageError(f"stage {self.stage.uses!r} returned no {min(missing)} (it returned {sorted(files)})")
+        enter("writing")
+        facts = facts_of(started, compute_s, self.attempt, pool=self.pool, device=device(self.stage))
         duration_s = sum(utterance.duration_s for utterance in data.utterances)
         self._folder(store).commit_files(
             TRAINED,
             files,
-            facts_of(started, compute_s, self.attempt, pool=self.pool, device=device(self.stage)),
+            facts,
             clock,
             folder=TRAINED,
             n_utterances=catalogue.n_utterances,
@@ -88,6 +94,8 @@ class TrainingJob:
             audio_s=duration_s,
             compute_s=compute_s,
             wall_s=time.perf_counter() - clock,
+            peak_mem_bytes=facts.peak_mem_bytes,
+            host=facts.host,
         )
 
     def saved(self) -> str | None:

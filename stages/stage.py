@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from melmill.stages.at_work import take_up
 from melmill.stages.dsp.melspec import MelSpec
 from melmill.stages.errors import Unusable
 from melmill.stages.training import Batch as Batch
@@ -333,10 +334,12 @@ def each(items: Sequence[Item], one: Callable[[Item], Outcome]) -> list[Outcome]
     """Apply `one` to every item, turning an exception into a rejection with its traceback."""
     outcomes = []
     for item in items:
+        take_up(item.utterance.utterance_id)
         try:
             outcomes.append(one(item))
         except Exception as error:
             outcomes.append(Outcome(rejected=rejection(error)))
+    take_up("")
     return outcomes
 
 

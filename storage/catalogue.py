@@ -156,6 +156,11 @@ class Catalogue:
         return float(self.table["n_samples"].to_numpy().sum() / self.sr)
 
     @cached_property
+    def shard_durations_s(self) -> NDArray[np.float64]:
+        """Length of the utterances of every shard, s."""
+        return np.bincount(self._shards, weights=self.table["n_samples"].to_numpy(), minlength=self.n_shards) / self.sr
+
+    @cached_property
     def digest(self) -> str:
         """SHA-256 over ids and lengths in order of id: equal for the same corpus, however it was packed."""
         pairs = sorted(zip(self._column("utterance_id"), self._column("n_samples"), strict=True))

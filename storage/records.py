@@ -42,6 +42,8 @@ class Facts:
         Workers that the task was for, what it computed on, and which process (and thread, on the CPU) of `host` did.
     busy_s : float or None
         Of `compute_s`, what the device was at work; None where the stage does not measure it.
+    peak_mem_bytes : int
+        Largest resident size of the worker process during the task; 0 where it was not taken.
     """
 
     compute_s: float
@@ -53,6 +55,7 @@ class Facts:
     device: str = ""
     worker: str = ""
     busy_s: float | None = None
+    peak_mem_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +78,7 @@ class Record:
         By name relative to the product's folder.
     duration_s : float
         Audio in the shard, s.
-    compute_s, started_at, host, attempt, versions, pool, device, worker, busy_s
+    compute_s, started_at, host, attempt, versions, pool, device, worker, busy_s, peak_mem_bytes
         See `Facts`.
     wall_s : float
         From the task's start until all files were stored, s; 0 where it was not measured.
@@ -98,6 +101,7 @@ class Record:
     device: str = ""
     worker: str = ""
     busy_s: float | None = None
+    peak_mem_bytes: int = 0
     wall_s: float = 0.0
 
     def to_json(self) -> bytes:

@@ -17,6 +17,7 @@ from melmill.storage.errors import AlreadyThere, CatalogueError, DamagedMark, St
 from melmill.storage.location import Location
 from melmill.storage.manifest import Manifest, NodeEntry
 from melmill.storage.product import ProductFolder
+from melmill.storage.run_state import RunState
 from melmill.storage.sealed import sealed, unsealed
 from melmill.storage.utterance import Shard
 from melmill.storage.view import ProductView
@@ -31,6 +32,7 @@ MARK = "melmill.json"
 RUNS = "runs"
 MANIFEST = "manifest.json"
 _RUN_ID = "%Y%m%dT%H%M%S%f"
+STATE = "state.json"
 
 
 class Store:
@@ -171,7 +173,7 @@ class Store:
 
     def latest_manifest(self) -> Manifest | None:
         """Return the manifest of the run that started last; None where there was no run."""
-        found = filter(None, map(self.manifest, (self.location / RUNS).folders()))
+        found = filter(None, map(self.manifest, self.run_ids()))
         return max(found, key=lambda manifest: manifest.run_id, default=None)
 
     def manifest(self, run_id: str) -> Manifest | None:
@@ -185,6 +187,25 @@ class Store:
             return Manifest.from_json(data)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise damaged(f"{folder.url}/{MANIFEST}", f"can't be parsed ({error})") from error
+
+    def write_state(self, state: RunState) -> None:
+        """Store how a run is doing, in place of what it said before."""
+        (self.location / RUNS / state.run_id).replace(STATE, state.to_json())
+
+    def run_ids(self) -> list[str]:
+        """Return the ids of all runs that left something here, the latest last."""
+        return (self.location / RUNS).folders()
+
+    def latest_state(self) -> RunState | None:
+        """Return how the run that started last is doing, of those that had something to do; None where none had."""
+        for run_id in reversed(self.run_ids()):
+            try:
+                state = RunState.from_json((self.location / RUNS / run_id).read(STATE))
+            except FileNotFoundError:
+                continue
+            if state is not None:
+                return state
+        return None
 
     @cached_property
     def nodes(self) -> Mapping[str, NodeEntry]:

@@ -54,4 +54,4 @@ def _say(error: Exception) -> None:
 
 
 # Imported last: each module adds its commands to `cli`.
-from melmill.flows.cli import care, cluster, corpora, exporting, files, inspect, mels, running, vocoders  # noqa: E402, F401
+from melmill.flows.cli import care, cluster, corpora, exporting, files, inspect, mels, running, status, vocoders  # noqa: E402, F401

@@ -1,4 +1,4 @@
-"""`melmill status`, `scores` and `report`: what a store holds."""
+"""`melmill scores` and `report`: what a store holds."""
 
 from __future__ import annotations
 
@@ -10,44 +10,11 @@ import click
 
 from melmill.flows.cli import DONE, cli
 from melmill.flows.cli.show import as_json, csv_table, table
-from melmill.flows.progress import duration
-from melmill.flows.status import latest_report, node_states, training_pages
+from melmill.flows.status import latest_report, training_pages
 from melmill.storage.store import Store
 
 _store = click.argument("store", metavar="STORE")
 _json = click.option("--json", "json_", is_flag=True, help="Print one JSON object to standard output.")
-
-
-@cli.command()
-@_store
-@_json
-def status(store: str, json_: bool) -> int:
-    """Say how far each node of the last run is, from the STORE alone.
-
-    \b
-    Example:
-      melmill status runs/demo
-    """
-    states = node_states(Store.open(store))
-    if json_:
-        as_json({"store": store, "nodes": [state.as_dict() for state in states]})
-        return DONE
-    rows = [
-        (
-            state.node,
-            state.stage,
-            f"{state.done}/{state.shards}",
-            state.quarantined,
-            duration(state.compute_s),
-            f"{state.audio_s / state.compute_s:.0f}" if state.compute_s else "",
-        )
-        for state in states
-    ]
-    table(("node", "stage", "shards done", "quarantined", "compute", "x real time"), rows)
-    for state in states:
-        if state.note:
-            click.echo(f"{state.node}: {state.note}")
-    return DONE
 
 
 @cli.command()

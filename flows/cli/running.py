@@ -9,12 +9,17 @@ import click
 
 from melmill.flows.cli import DONE, FAILED, cli
 from melmill.flows.cli.show import as_json, csv_table, table
+from melmill.flows.estimate import estimate as predicted
+from melmill.flows.observers import Watching
 from melmill.flows.plan import NodePlan, Plan, make_plan
 from melmill.flows.pools import device, fallen
 from melmill.flows.progress import duration
 from melmill.flows.run import Summary
 from melmill.flows.run import run as run_plan
 from melmill.flows.spec import load
+from melmill.flows.stalls import STALL_AFTER_S
+
+GIB = 2**30
 
 _pipeline = click.argument("pipeline", type=click.Path(path_type=Path, dir_okay=False), default="pipeline.yaml")
 _store = click.option("--store", metavar="URL", help="Use this store instead of the pipeline's.")
@@ -34,6 +39,17 @@ _until = click.option("--until", metavar="NODE", help="Run this node and what it
 @_set
 @_until
 @click.option("--executor", type=click.Choice(["dask", "serial"]), default="dask", show_default=True)
+@click.option(
+    "--log", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Append what happens, as JSON lines."
+)
+@click.option(
+    "--stall-after",
+    type=float,
+    default=STALL_AFTER_S,
+    show_default=True,
+    metavar="SECONDS",
+    help="Name a task that takes longer, and five times as long as its node's do.",
+)
 @click.option("--json", "json_", is_flag=True, help="Print one JSON object to standard output.")
 def run(
     pipeline: Path,
@@ -41,17 +57,20 @@ def run(
     overrides: tuple[str, ...],
     until: str | None,
     executor: Literal["dask", "serial"],
+    log: Path | None,
+    stall_after: float,
     json_: bool,
 ) -> int:
     """Run PIPELINE (pipeline.yaml), or go on where it stopped.
 
     \b
     Example:
-      melmill run pipeline.yaml --set admm.n_iter=50 --until scores
+      melmill run pipeline.yaml --set admm.n_iter=50 --until scores --log run.jsonl
     """
+    watching = Watching(log=log, stall_after_s=stall_after)
     loaded = load(pipeline, overrides, store)
     plan = make_plan(loaded, until)
-    summary = run_plan(plan, executor, partial=until is not None)
+    summary = run_plan(plan, executor, partial=until is not None, watching=watching)
     too_many = summary.quarantined_share > loaded.max_quarantined
     if json_:
         as_json(summary.as_dict())
@@ -97,15 +116,24 @@ def _show(summary: Summary) -> None:
 @_store
 @_set
 @_until
+@click.option("--estimate", is_flag=True, help="Run a few shards, which are kept, and predict time, disk and files.")
 @click.option("--json", "json_", is_flag=True, help="Print one JSON object to standard output.")
-def plan(pipeline: Path, store: str | None, overrides: tuple[str, ...], until: str | None, json_: bool) -> int:
+def plan(
+    pipeline: Path, store: str | None, overrides: tuple[str, ...], until: str | None, estimate: bool, json_: bool
+) -> int:
     """Say for each node of PIPELINE how many shards a run would do, and why; write nothing.
 
+    With --estimate a few shards for each worker are run on the pipeline's cluster and into its store, where a run finds
+    them done: they show how long the rest will take, and how much room and how many files all will need.
+
     \b
-    Example:
+    Examples:
       melmill plan pipeline.yaml --set admm.n_iter=50
+      melmill plan pipeline.yaml --estimate
     """
     made = make_plan(load(pipeline, overrides, store), until)
+    if estimate:
+        return _estimate(made, json_)
     if json_:
         as_json(_plan_json(made))
         return DONE
@@ -126,6 +154,35 @@ def _row(plan: NodePlan) -> tuple[str | int, ...]:
     node = plan.node
     where = (str(node.route), device(node.stage))
     return node.name, node.stage.uses, *where, plan.n_shards, len(plan.pending), _why(plan.reasons)
+
+
+def _estimate(made: Plan, json_: bool) -> int:
+    found = predicted(made)
+    if json_:
+        as_json({"pipeline": made.pipeline.name, "store": made.pipeline.store, **found.as_dict()})
+        return DONE
+    rows = [
+        (
+            node.node,
+            node.pool,
+            node.shards_left,
+            f"{1 / node.task_s_per_audio_s:.0f}" if node.task_s_per_audio_s else "",
+            duration(node.left_s),
+            f"{node.disk_bytes / GIB:.2f} GiB",
+            node.files,
+        )
+        for node in found.nodes
+    ]
+    table(("node", "pool", "to run", "x real time", "work left", "disk, all done", "files"), rows)
+    for pool in found.pools:
+        click.echo(f"pool {pool.pool}: {pool.slots} at a time, done in about {duration(pool.left_s)}")
+    click.echo(
+        f"{found.sampled} tasks were run to find out and are kept; the rest takes about {duration(found.left_s)}; "
+        f"all needs {found.disk_bytes / GIB:.2f} GiB in {found.files} files"
+    )
+    if found.left_out:
+        click.echo(f"not counted: {', '.join(found.left_out)}")
+    return DONE
 
 
 def _why(reasons: object) -> str:

@@ -6,26 +6,38 @@ import csv
 import io
 import json
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], title: str | None = None) -> None:
     """Print a table to standard output, as wide as it needs where that is not a terminal."""
     from rich.console import Console
-    from rich.table import Table
 
-    made = Table(title=title, title_justify="left", header_style="bold", pad_edge=False)
-    for name in columns:
-        made.add_column(name, overflow="fold")
-    for row in rows:
-        made.add_row(*("" if value is None else str(value) for value in row))
+    made = made_table(columns, rows, title)
     console = Console(highlight=False, markup=False)
     if not console.is_terminal:
         console.width = 10_000
         console.width = max(20, console.measure(made).maximum)
     console.print(made)
+
+
+def made_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], title: str | None = None) -> Table:
+    """Return a table of values as they print."""
+    from rich.table import Table
+    from rich.text import Text
+
+    made = Table(title=title, title_justify="left", header_style="bold", pad_edge=False)
+    for name in columns:
+        made.add_column(name, overflow="fold")
+    for row in rows:
+        # Names may hold brackets, which are no markup.
+        made.add_row(*(Text("" if value is None else str(value)) for value in row))
+    return made
 
 
 def as_json(value: Any) -> None:  # noqa: ANN401 - whatever JSON holds

@@ -17,6 +17,7 @@ QUARANTINE_COLUMNS = ("utterance_id", "node", "stage", "reason", "detail")
 TRAINING_COLUMNS = ("series", "loss", "step", "value")
 THROUGHPUT_COLUMNS = (
     "node", "shards", "utterances", "audio_s", "compute_s", "wall_s", "busy_s", "pool", "device",
+    "peak_mem_bytes",
 )  # fmt: skip
 
 
@@ -65,7 +66,7 @@ def _no_quarantine() -> pd.DataFrame:
 
 
 def _no_throughput() -> pd.DataFrame:
-    whole, real = ("shards", "utterances"), ("audio_s", "compute_s", "wall_s", "busy_s")
+    whole, real = ("shards", "utterances", "peak_mem_bytes"), ("audio_s", "compute_s", "wall_s", "busy_s")
     return _empty(THROUGHPUT_COLUMNS).astype(dict.fromkeys(whole, "int64") | dict.fromkeys(real, "float64"))
 
 
@@ -83,9 +84,10 @@ class Tables:
     quarantine : DataFrame
         ``utterance_id, node, stage, reason, detail``; may be empty.
     throughput : DataFrame
-        ``node, shards, utterances, audio_s, compute_s, wall_s, busy_s, pool, device``; may be empty. `compute_s` is the
-        time inside the stage, added over tasks; `wall_s` that of workers with a task under way, reading and writing
-        included, added over workers; `busy_s` that of the device at work, NaN where the stage does not measure it.
+        ``node, shards, utterances, audio_s, compute_s, wall_s, busy_s, pool, device, peak_mem_bytes``; may be empty.
+        `compute_s` is the time inside the stage, added over tasks; `wall_s` that of workers with a task under way,
+        reading and writing included, added over workers; `busy_s` that of the device at work, NaN where the stage does
+        not measure it; `peak_mem_bytes` the largest size of a process at one of its tasks, 0 where it was not taken.
     training : DataFrame
         ``series, loss, step, value`` of a training: a curve per loss and series; may be empty.
     made : sequence of Made

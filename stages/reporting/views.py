@@ -282,14 +282,16 @@ def throughput(timing: pd.DataFrame) -> Grid:
         sizes = [str(row["shards"]), str(row["utterances"]), f"{row['audio_s'] / 3600:.2f}", f"{row['compute_s']:.1f}"]
         fast = f"{row['audio_s'] / row['wall_s']:.1f}" if row["wall_s"] > 0 else "–"
         busy = f"{row['busy_s'] / row['wall_s']:.0%}" if row["wall_s"] > 0 and row["busy_s"] >= 0 else "–"
-        cells = [*sizes, f"{row['wall_s']:.1f}", fast, busy]
+        memory = f"{row['peak_mem_bytes'] / 2**20:.0f}" if row["peak_mem_bytes"] > 0 else "–"
+        cells = [*sizes, f"{row['wall_s']:.1f}", fast, busy, memory]
         rows.append([_head(row["node"]), *_texts(row, ["pool", "device"]), *(Cell(text=text) for text in cells)])
     columns = ["node", "pool", "device", "shards", "utterances", "audio [h]", "compute [s]", "worker [s]"]
     caption = (
         "Work done, summed over workers: compute is time inside the stage; worker is time with a task under way, "
-        "reading and writing included, of which utilisation is the share that the device was at work"
+        "reading and writing included, of which utilisation is the share that the device was at work; "
+        "memory is the most that a process held at one task"
     )
-    return Grid(caption=caption, columns=[*columns, "× real time", "utilisation"], rows=rows)
+    return Grid(caption=caption, columns=[*columns, "× real time", "utilisation", "memory [MiB]"], rows=rows)
 
 
 def _titled(metric: str) -> str:

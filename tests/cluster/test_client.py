@@ -12,6 +12,8 @@ import pytest
 from melmill.cluster.client import connected
 from melmill.cluster.errors import ClusterError
 from melmill.cluster.gpus import gpu_environment
+from melmill.cluster.housekeeping import EVERY, keep_tidy
+from melmill.cluster.spans import SPAN, one_span
 from melmill.cluster.spec import ClusterSpec, Pool
 from melmill.cluster.threads import thread_environment
 from melmill.cluster.workers import pool_resources
@@ -74,6 +76,19 @@ def test_a_local_cluster_has_its_pools_one_thread_a_library_and_leaves_nothing_b
         assert gpus.result() == os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
         assert listening() == {"127.0.0.1"}
     assert not any(psutil.pid_exists(pid) for pid in pids.values())
+
+
+def test_a_scheduler_forgets_tasks_that_come_and_go() -> None:
+    with connected(ClusterSpec(pools={"cpu": Pool(workers=1)})) as cluster, one_span():
+        client = cluster.client
+        keep_tidy(client)
+        for i in range(4 * EVERY):
+            # One at a time: each is a new group of its name, as the last one of that name is over.
+            assert client.submit(abs, -i, key=f"node{i % 4}-{i}").result() == i
+        spans = client.cluster.scheduler.extensions["spans"]
+        assert [span.name for span in spans.spans.values()] == [(SPAN,)]
+        (span,) = spans.spans.values()
+        assert len(span.groups) <= EVERY + 1
 
 
 def test_libraries_loaded_later_are_limited_too() -> None:

@@ -20,14 +20,15 @@ from melmill.flows.export_vocoder import export_vocoder
 from melmill.flows.plan import Plan, make_plan
 from melmill.flows.run import Summary, run
 from melmill.flows.spec import load
-from melmill.flows.status import node_states, training_pages
+from melmill.flows.status import Watcher, training_pages
 from melmill.stages import registry
 from melmill.stages.vocoders.errors import VocoderError
 from melmill.storage.errors import StoreError
 from melmill.storage.store import Store
 from melmill.storage.verify import repair, verify
 from tests.flows.conftest import Project, add_chapter, flac, voice
-from tests.flows.test_faults import running, stored
+from tests.flows.processes import running
+from tests.flows.test_faults import stored
 from tests.flows.test_vocoders import MEL
 
 PIPELINE = f"""\
@@ -225,7 +226,7 @@ def test_an_ended_run_is_gone_on_with(
         assert client.exit_code(timeout_s=30) == exit_code, client.said
     assert words in client.said
     assert not list(project.store.glob("tuned/*/records/*"))
-    states = {state.node: state for state in node_states(Store.open(str(project.store)))}
+    states = {state.node: state for state in Watcher(Store.open(str(project.store))).look().nodes}
     assert (states["tuned"].shards, states["tuned"].done) == (1, 0)
     assert " step " in states["tuned"].note
     done(project)
@@ -363,7 +364,7 @@ def test_a_trained_vocoder_is_passed_on_as_a_folder(finished: Project) -> None:
 
 def test_status_and_report_show_a_training(finished: Project) -> None:
     store = Store.open(str(finished.store))
-    state = next(state for state in node_states(store) if state.node == "tuned")
+    state = next(state for state in Watcher(store).look().nodes if state.node == "tuned")
     assert (state.shards, state.done, state.note) == (1, 1, "")
     shown = finished.melmill("report", str(finished.store))
     assert f"training: {training_pages(store)[0]}" in shown.stdout

@@ -129,6 +129,7 @@ def full_tables(name: str = "gla") -> Tables:
                 "busy_s": [0.5, float("nan")],
                 "pool": ["gpu", name],
                 "device": ["cuda", "cpu"],
+                "peak_mem_bytes": [300 * 2**20, 0],
             }
         ),
         made=[
@@ -146,8 +147,8 @@ def test_page_shows_every_section() -> None:
     for expected in ("round trip", "Against gla", "By subset and speaker", "Convergence", "Listen", "Quarantine"):
         assert expected in text
     assert "× real time" in text
-    assert "12.0 25%" in text  # 24 s of audio in 2 s, a device at work for 0.5 s of them
-    assert "0.0 – –" in text  # nothing was measured
+    assert "12.0 25% 300" in text  # 24 s of audio in 2 s, a device at work for 0.5 s of them
+    assert "0.0 – – –" in text  # nothing was measured
     assert "n_iter: gla" in text
     assert "melmill 0.1.0" in text
     assert "never validated on generated speech" in text  # what PESQ can't say

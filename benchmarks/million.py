@@ -1,0 +1,114 @@
+"""Workloads of a million utterances: what the planner, the frontier, the executor and the listing of records take."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from melmill.cluster.memory import peak_bytes, reset_peak
+from melmill.flows.dask_executor import run_dask
+from melmill.flows.executors import Job
+from melmill.flows.frontier import Frontier, Task
+from melmill.flows.observers import Watching, observed
+from melmill.flows.plan import Plan, make_plan
+from melmill.flows.receipt import Receipt
+from melmill.flows.run import WINDOW
+from melmill.flows.spec import load
+from melmill.storage.location import Location
+from melmill.storage.recorded import RecordedFolder, record_file
+from melmill.storage.records import Record, StoredFile, record_name
+from melmill.storage.store import Store
+
+# A file may have 65,000 names on ext4.
+_NAMES_EACH = 60_000
+
+
+@dataclass(frozen=True)
+class NoopJob:
+    """Do nothing, and say that a shard of 300 s took no time."""
+
+    store: str
+    task: Task
+
+    def run(self) -> Receipt:
+        """Answer."""
+        return Receipt(
+            n_utterances=50, n_quarantined=0, audio_s=300.0, compute_s=0.0, wall_s=0.001, peak_mem_bytes=0, host=""
+        )
+
+
+def write_pipeline(folder: str, n_utterances: int, n_nodes: int) -> None:
+    """Write a pipeline of a chain of stages that do nothing."""
+    names = ["speech", *(f"node{i}" for i in range(1, n_nodes))]
+    lines = [f"  {names[0]}: {{uses: noop_corpus, n_utterances: {n_utterances}}}"]
+    lines += [f"  {name}: {{uses: noop, from: {source}}}" for source, name in pairwise(names)]
+    head = f"name: million\nstore: {folder}/store\nshard_duration_s: 300\nstages:\n"
+    (Path(folder) / "pipeline.yaml").write_text(head + "\n".join(lines) + "\n")
+
+
+def frontier(folder: str) -> dict[str, Any]:
+    """Hand out and finish every task, without doing any."""
+    plan = make_plan(load(Path(folder) / "pipeline.yaml"))
+    tasks = _frontier(plan, plan.n_tasks, 8)
+    started, n_tasks = time.perf_counter(), 0
+    while not tasks.done:
+        task = tasks.take("cpu")
+        if task is not None:
+            tasks.finish(task)
+            n_tasks += 1
+    return {"n_tasks": n_tasks, "task_s": (time.perf_counter() - started) / n_tasks}
+
+
+def stream(folder: str, address: str, workers: int, n_tasks: int) -> dict[str, Any]:
+    """Run so many tasks that do nothing through the executor, with all that watches a run; return what grew."""
+    cluster = f"cluster={{type: address, address: '{address}', pools: {{cpu: {{workers: {workers}}}}}}}"
+    plan = make_plan(load(Path(folder) / "pipeline.yaml", [cluster]))
+    store = Store.create(plan.pipeline.store, plan.pipeline.name)
+    run_id = f"stream-{n_tasks}-{os.getpid()}"
+    tasks = _frontier(plan, n_tasks, workers)
+    reset_peak()
+    before, started = peak_bytes(), time.perf_counter()
+    with observed(plan, store, run_id, "dask", workers, Watching()) as announce:
+        run_dask(tasks, lambda task, attempt, isolated: _job(folder, task), announce, plan.pipeline.cluster)
+    return {"wall_s": time.perf_counter() - started, "grown_bytes": peak_bytes() - before}
+
+
+def _job(store: str, task: Task) -> Job:
+    return NoopJob(store, task)
+
+
+def _frontier(plan: Plan, n_tasks: int, slots: int) -> Frontier:
+    nodes = {name: node_plan.node for name, node_plan in plan.nodes.items()}
+    shards = set(range(-(-n_tasks // len(nodes))))
+    pending = {name: plan.nodes[name].pending & shards for name in nodes}
+    return Frontier(nodes, pending, window=WINDOW * slots)
+
+
+def make_records(folder: str, n_records: int) -> None:
+    """Make a folder of records, as many as a node of so many shards has; many names share a file."""
+    record = Record(
+        node="node", key="0" * 20, name="000000", n_utterances=50, absent=(), n_quarantined=0,
+        files={"data/c/0": StoredFile.of(b"")}, duration_s=300.0, compute_s=1.0, started_at="2026-01-01T12:00:00+00:00",
+        host="worker-0.example", attempt=1, versions={"melmill": "0.1.0", "numpy": "2.2.6", "python": "3.11.9"},
+    )  # fmt: skip
+    records = Path(folder) / "records"
+    records.mkdir(parents=True)
+    for index in range(n_records):
+        if index % _NAMES_EACH == 0:
+            source = f"{folder}/record-{index}"
+            Path(source).write_bytes(record.to_json())
+        os.link(source, f"{folder}/{record_file(record_name(index))}")
+
+
+def list_names(folder: str) -> dict[str, Any]:
+    """List the names of all records."""
+    return {"n_records": len(RecordedFolder(Location(folder)).record_names())}
+
+
+def list_records(folder: str) -> dict[str, Any]:
+    """Read all records."""
+    return {"n_records": len(RecordedFolder(Location(folder)).records())}

@@ -1,0 +1,118 @@
+"""Stages that do nothing, for what the machinery around them costs; registered as another package's are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from os import environ, pathsep
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from melmill.stages.stage import CorpusTree, Input, Item, Kind, Outcome, Product, Waveform
+from melmill.storage.utterance import Utterance
+
+SR = 16000
+
+_ENTRY_POINTS = "[melmill.stages]\nnoop_corpus = benchmarks.noop:NoopCorpus\nnoop = benchmarks.noop:Noop\n"
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoopCorpus:
+    """Find utterances that no file holds.
+
+    Parameters
+    ----------
+    n_utterances : int
+    duration_s : float
+        Of each.
+    """
+
+    uses: ClassVar[str] = "noop_corpus"
+    version: ClassVar[int] = 1
+    inputs: ClassVar[Mapping[str, Input]] = {}
+
+    n_utterances: int
+    duration_s: float = 6.0
+    root: str = "."
+
+    def identity(self) -> Mapping[str, Any]:
+        """Return what decides the catalogue."""
+        return {"n_utterances": self.n_utterances, "duration_s": self.duration_s}
+
+    def produces(self, inputs: Mapping[str, Sequence[Product]]) -> Product:
+        """Return waveforms with a catalogue."""
+        del inputs
+        return Waveform(sr=SR, dtype="int16", corpus=True)
+
+    def discover(self, tree: CorpusTree, known: Mapping[str, Utterance]) -> list[Utterance]:
+        """Return names and texts as long as LibriSpeech's."""
+        del tree
+        paths = (f"train/{i // 5000}/{i // 50}/{i // 5000}-{i // 50}-{i:08d}.flac" for i in range(self.n_utterances))
+        return [known.get(path) or self._utterance(path) for path in paths]
+
+    def _utterance(self, path: str) -> Utterance:
+        subset, speaker, chapter, name = path.split("/")
+        n_samples = int(self.duration_s * SR)
+        return Utterance(
+            utterance_id=name.removesuffix(".flac"),
+            subset=subset,
+            speaker_id=speaker,
+            chapter_id=chapter,
+            text=f"{name} " + "THE EVENING LIGHT LAY UPON THE HILLS " * 4,
+            path=path,
+            size_bytes=n_samples,
+            mtime_ns=1,
+            source_sr=SR,
+            source_n_samples=n_samples,
+            sr=SR,
+            n_samples=n_samples,
+        )
+
+    def process(self, items: Sequence[Item], inputs: Mapping[str, Product], product: Product) -> Sequence[Outcome]:
+        """Return silence."""
+        del inputs, product
+        return [Outcome(array=np.zeros(item.utterance.n_samples, dtype=np.int16)) for item in items]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Noop:
+    """Return what comes in."""
+
+    uses: ClassVar[str] = "noop"
+    version: ClassVar[int] = 1
+    inputs: ClassVar[Mapping[str, Input]] = {"from": Input(kinds=frozenset({Kind.WAVEFORM}))}
+
+    def identity(self) -> Mapping[str, Any]:
+        """Return every field."""
+        return asdict(self)
+
+    def produces(self, inputs: Mapping[str, Sequence[Product]]) -> Product:
+        """Return waveforms."""
+        del inputs
+        return Waveform(sr=SR, dtype="int16")
+
+    def process(self, items: Sequence[Item], inputs: Mapping[str, Product], product: Product) -> Sequence[Outcome]:
+        """Return what comes in."""
+        del inputs, product
+        return [Outcome(array=item.inputs["from"]) for item in items]
+
+
+@contextmanager
+def registered(folder: Path) -> Iterator[None]:
+    """Let processes that are started in the block find these stages: by metadata in `folder`, as an installer's."""
+    facts = folder / "noop-1.0.dist-info"
+    facts.mkdir(parents=True)
+    (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: noop\nVersion: 1.0\n")
+    (facts / "entry_points.txt").write_text(_ENTRY_POINTS)
+    before = environ.get("PYTHONPATH")
+    environ["PYTHONPATH"] = pathsep.join(filter(None, [str(Path(__file__).parents[1]), str(folder), before]))
+    try:
+        yield
+    finally:
+        if before is None:
+            del environ["PYTHONPATH"]
+        else:
+            environ["PYTHONPATH"] = before

@@ -1,0 +1,83 @@
+"""Measure n workers with n times the audio against one with its share: ``python -m benchmarks.weak_scaling``."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import click
+
+from benchmarks.child import measure
+from benchmarks.corpora import repeated
+from benchmarks.estimate import Clock
+from benchmarks.figure import Figure, table
+from melmill.flows.observers import Watching
+from melmill.flows.plan import make_plan
+from melmill.flows.run import run
+from melmill.flows.spec import load
+
+_PIPELINE = """\
+name: weak-scaling
+store: {store}
+shard_duration_s: 30
+stages:
+  speech: {{uses: librispeech, root: {root}}}
+  mel:    {{uses: extract, from: speech}}
+  best:   {{uses: invert, from: mel, quality: good}}
+  scores: {{uses: score, from: best, against: speech, metrics: [estoi, scm, sc, mcd]}}
+cluster: {{pools: {{cpu: {{workers: {workers}}}}}}}
+"""
+# Of n workers, n times one's work in the same time would be n; the goal for two is 1.8.
+GOAL = 0.9
+
+
+def corpus(folder: str, root: str, duration_s: float) -> None:
+    """Make a corpus of so much audio."""
+    repeated(Path(root), Path(folder), duration_s)
+
+
+def timed(file: str) -> dict[str, Any]:
+    """Run a pipeline; return the audio that went through it, and the time from workers' first call to the last task."""
+    plan, clock = make_plan(load(Path(file))), Clock()
+    summary = run(plan, watching=Watching(listeners=(clock,)))
+    if summary.tasks.failed:
+        raise RuntimeError(f"{summary.tasks.failed} tasks failed")
+    return {"tasks_s": clock.ended - clock.begun, "audio_s": plan.catalogues["speech"].duration_s}
+
+
+@click.command()
+@click.option("--workers", default="1,2", show_default=True, help="Numbers of worker processes, such as 1,2,4,8,16.")
+@click.option("--minutes", default=20.0, show_default=True, help="Audio for each worker.")
+def main(workers: str, minutes: float) -> None:
+    """Print the audio a second for each number of workers, and how many times that of the first it is."""
+    numbers = [int(number) for number in workers.split(",")]
+    cores = len(os.sched_getaffinity(0))
+    print(f"{cores} cores; {minutes:g} min of audio for each worker, one compute thread each; a first run fills caches")
+    figures: list[Figure] = []
+    with tempfile.TemporaryDirectory(prefix="melmill-scaling-") as folder:
+        root = measure("benchmarks.workloads:make_speech", folder=folder, at_least_s=0).result["root"]
+        _speed(folder, root, 1, 1.0, "warm")
+        speeds = {n: _speed(folder, root, n, minutes * n, str(n)) for n in numbers}
+    base = speeds[numbers[0]] / numbers[0]
+    for n, speed in speeds.items():
+        figures.append(Figure(name=f"{n} workers", measured=speed, unit="x real time"))
+        goal = GOAL * n if n > numbers[0] and n <= cores else None
+        figures.append(Figure(name="  times one worker's", measured=speed / base, unit="x", goal=goal, at_least=True))
+    print(table(figures))
+    sys.exit(any(figure.met is False for figure in figures))
+
+
+def _speed(folder: str, root: str, workers: int, minutes: float, name: str) -> float:
+    own = Path(folder) / name
+    measure("benchmarks.weak_scaling:corpus", folder=str(own / "corpus"), root=root, duration_s=60 * minutes)
+    file = own / "pipeline.yaml"
+    file.write_text(_PIPELINE.format(store=own / "store", root=own / "corpus", workers=workers))
+    found = measure("benchmarks.weak_scaling:timed", file=str(file)).result
+    return float(found["audio_s"] / found["tasks_s"])
+
+
+if __name__ == "__main__":
+    main()

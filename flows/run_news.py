@@ -1,0 +1,106 @@
+"""Keep the store told how a run is doing, so that any machine can ask it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections import deque
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from melmill.flows.events import Event, Failed, Finished, Retried, RunFinished, Stalled, WorkerDied
+from melmill.flows.frontier import Task
+from melmill.flows.plan import REPORT
+from melmill.flows.tally import Tally
+from melmill.storage.errors import StoreError
+from melmill.storage.run_state import RunState, State
+from melmill.storage.store import Store
+
+# A request to the store every so often; a watcher takes a driver that is silent for long to be gone.
+INTERVAL_S = 10.0
+
+FAILURES_KEPT = 20
+
+
+class RunNews:
+    """Listen to a run and write its state to the store now and then.
+
+    Parameters
+    ----------
+    store : Store
+    run_id, project : str
+    tally : Tally
+        Told of every event before this is.
+    complain : callable
+        Told once where the store does not take it.
+    """
+
+    def __init__(self, store: Store, run_id: str, project: str, tally: Tally, complain: Callable[[str], None]) -> None:
+        self.store = store
+        self.run_id = run_id
+        self.project = project
+        self.tally = tally
+        self.complain = complain
+        self.state: State = "running"
+        self._started_at = _now()
+        self._next = 0.0
+        self._failures: deque[dict[str, Any]] = deque(maxlen=FAILURES_KEPT)
+        self._stalled: dict[Task, dict[str, Any]] = {}
+        self._heard = True
+
+    def __call__(self, event: Event) -> None:
+        """Remember what is told; the end is written at once."""
+        match event:
+            case Failed(task=task, error=error):
+                self._stalled.pop(task, None)
+                self._failures.append({**_name(task), "reason": f"{type(error).__name__}: {error}"})
+            case Finished(task=task) | Retried(task=task) | WorkerDied(task=task):
+                self._stalled.pop(task, None)
+            case Stalled(running=running):
+                self._stalled[running.task] = {
+                    **_name(running.task),
+                    "utterance": running.utterance_id,
+                    "worker": running.place.worker,
+                    "host": running.place.host,
+                    "running_s": round(running.running_s, 1),
+                }
+            case RunFinished(outcome=outcome):
+                self.state = outcome
+                self.write()
+
+    def beat(self) -> None:
+        """Write the state where it is time."""
+        if self._heard and time.monotonic() >= self._next:
+            self._next = time.monotonic() + INTERVAL_S
+            self.write()
+
+    def write(self) -> None:
+        """Write the state."""
+        state = RunState(
+            run_id=self.run_id,
+            project=self.project,
+            host=platform.node(),
+            pid=os.getpid(),
+            state=self.state,
+            started_at=self._started_at,
+            updated_at=_now(),
+            nodes=self.tally.as_dict(),
+            failures=list(self._failures),
+            stalled=list(self._stalled.values()),
+        )
+        try:
+            self.store.write_state(state)
+        except StoreError as error:
+            if self._heard:
+                self._heard = False
+                self.complain(f"how this run is doing can't be stored, so `melmill status` won't tell: {error}")
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _name(task: Task) -> dict[str, Any]:
+    return {"node": task.node, "shard": None if task.shard == REPORT else task.shard}
