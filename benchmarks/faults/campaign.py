@@ -21,6 +21,7 @@ from melmill.storage.errors import StoreError
 MAX_RUNS = 20
 PATIENCE_S = 900.0
 _TICK_S = 0.05
+_DISK = (Kind.DISK_FULL, Kind.READ_ONLY)
 # Characters of what a run said last.
 _TOLD = 2000
 
@@ -160,9 +161,13 @@ class _Director:
         for struck in [struck for struck in self.lasting if struck.over()]:
             struck.end()
             self.lasting.remove(struck)
+        self.scene.held = {struck.worker for struck in self.lasting}
 
     def _strike(self, n_records: int) -> None:
         if not self.waiting or n_records < self.struck_at + self.waiting[0].after:
+            return
+        # Nothing else can be done to files meanwhile.
+        if any(struck.fault.kind in _DISK for struck in self.lasting):
             return
         struck = strike(self.scene, self.waiting[0])
         if struck is not None:
@@ -170,6 +175,7 @@ class _Director:
             self.struck_at = n_records
             self.played.strikes.append(struck)
             self.lasting.append(struck)
+            self.scene.held.add(struck.worker)
 
     def _run_again(self) -> None:
         """Do what a user does: read the message, repair where it says so, run again."""

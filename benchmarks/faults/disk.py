@@ -8,6 +8,7 @@ from pathlib import Path
 
 _SIZE = "256m"
 _CHUNK = bytes(1 << 20)
+_TRIES = 100
 
 
 class Disk:
@@ -45,11 +46,14 @@ class Disk:
         """Make room again."""
         self._ballast.unlink(missing_ok=True)
 
-    def lock(self) -> None:
-        """Let nobody write."""
-        # Refused while a file is open for writing, which none is for long.
-        while _run("mount", "-o", "remount,ro", str(self.folder)).returncode:
+    def lock(self) -> bool:
+        """Let nobody write; say whether that could be had."""
+        # Refused while a file is open for writing, which none is for long, unless its process was stopped.
+        for _ in range(_TRIES):
+            if not _run("mount", "-o", "remount,ro", str(self.folder)).returncode:
+                return True
             time.sleep(0.005)
+        return False
 
     def unlock(self) -> None:
         """Let everybody write."""

@@ -32,6 +32,8 @@ class Scene:
         self.store = store
         self.overrides = ["--set", f"time_limit_s={workshop.time_limit_s}"] if hangs else []
         self.moods: dict[str, str] = {}
+        # Names of the workers that a fault holds.
+        self.held: set[str] = set()
         # Checksum of each file after it was damaged.
         self.damaged: dict[Path, str] = {}
         # Folders of products that the pipeline does not mean.

@@ -23,6 +23,8 @@ from benchmarks.faults.schedule import Fault, Kind
 _DEAD_S = 2 * SILENCE_S
 # How long writes fail where nobody notices.
 _FAILING_S = 3.0
+# How long a task may wait to be begun by another worker.
+_NEVER_S = 120.0
 _DAY_S = 86_400
 
 
@@ -44,8 +46,10 @@ class Strike:
         Undoes it; faults that nothing undoes end by themselves.
     met : callable
         Whether, when all is over, it turned out to have struck: the run may have been past what was aimed at.
+    worker : str
+        Name of the worker that it holds meanwhile.
     missed : bool
-        What that said.
+        What `met` denied.
     """
 
     fault: Fault
@@ -53,6 +57,7 @@ class Strike:
     over: Callable[[], bool] = lambda: True
     end: Callable[[], None] = _nothing
     met: Callable[[], bool] = lambda: True
+    worker: str = ""
     missed: bool = False
 
 
@@ -62,19 +67,20 @@ def strike(scene: Scene, fault: Fault) -> Strike | None:
 
 
 def _kill_worker(scene: Scene, fault: Fault) -> Strike | None:
-    worker, process = _worker(scene, fault)
-    if process is None:
+    found = _at_work(scene)
+    if not found:
         return None
+    worker, process = fault.of(found)
     process.kill()
-    return Strike(fault, worker)
+    return Strike(fault, worker.name)
 
 
 def _kill_nanny(scene: Scene, fault: Fault) -> Strike | None:
-    alive = [worker for worker in scene.cluster.workers if worker.nanny.returncode is None]
+    free = _free(scene)
     # One must stay: nobody starts a nanny again.
-    if len(alive) < 2:
+    if len(free) < 2:
         return None
-    worker = fault.of(alive)
+    worker = fault.of(free)
     worker.nanny.signal(signal.SIGKILL)
     return Strike(fault, worker.name)
 
@@ -90,27 +96,27 @@ def _kill_client(scene: Scene, fault: Fault) -> Strike | None:
 
 
 def _freeze_worker(scene: Scene, fault: Fault) -> Strike | None:
-    worker, process = _worker(scene, fault)
-    if process is None:
+    found = _at_work(scene)
+    if not found:
         return None
+    worker, process = fault.of(found)
     _signal(process, signal.SIGSTOP)
-    return Strike(fault, worker, _after(_DEAD_S), lambda: _signal(process, signal.SIGCONT))
+    return Strike(fault, worker.name, _after(_DEAD_S), lambda: _signal(process, signal.SIGCONT), worker=worker.name)
 
 
 def _think_dead(scene: Scene, fault: Fault) -> Strike | None:
     """Stop a worker with its nanny in mid-task, until another has begun the task too."""
     begun = scene.workshop.touchy.seen_by()
     waiting = set(scene.unfinished("touchy"))
-    for worker in scene.cluster.workers:
-        process = worker.process
-        if process is not None and any(begun.get(name) == {process.pid} for name in waiting):
+    for worker, process in _at_work(scene):
+        if any(begun.get(name) == {process.pid} for name in waiting):
             worker.nanny.signal(signal.SIGSTOP, tree=True)
             return _thought_dead(scene, fault, worker, process.pid)
     return None
 
 
 def _thought_dead(scene: Scene, fault: Fault, worker: Worker, pid: int) -> Strike:
-    late = _after(3 * _DEAD_S)
+    late = _after(_NEVER_S)
 
     def again() -> bool:
         return any(pid in pids and len(pids) > 1 for pids in scene.workshop.touchy.seen_by().values())
@@ -121,13 +127,16 @@ def _thought_dead(scene: Scene, fault: Fault, worker: Worker, pid: int) -> Strik
         ran_twice.append(again())
         worker.nanny.signal(signal.SIGCONT, tree=True)
 
-    return Strike(fault, worker.name, lambda: again() or late(), awake, met=lambda: any(ran_twice))
+    return Strike(fault, worker.name, lambda: again() or late(), awake, lambda: any(ran_twice), worker=worker.name)
 
 
 def _cut_off(scene: Scene, fault: Fault) -> Strike | None:
-    worker = fault.of([worker for worker in scene.cluster.workers if worker.nanny.returncode is None])
+    free = _free(scene)
+    if not free:
+        return None
+    worker = fault.of(free)
     worker.cable.cut()
-    return Strike(fault, worker.name, _after(_DEAD_S), worker.cable.mend)
+    return Strike(fault, worker.name, _after(_DEAD_S), worker.cable.mend, worker=worker.name)
 
 
 def _fill_disk(scene: Scene, fault: Fault) -> Strike | None:
@@ -136,7 +145,8 @@ def _fill_disk(scene: Scene, fault: Fault) -> Strike | None:
 
 
 def _lock_disk(scene: Scene, fault: Fault) -> Strike | None:
-    scene.workshop.disk.lock()
+    if not scene.workshop.disk.lock():
+        return None
     return Strike(fault, "", _noticed(scene), scene.workshop.disk.unlock)
 
 
@@ -154,9 +164,12 @@ def _limit_files(scene: Scene, fault: Fault) -> Strike | None:
 
 
 def _fail_writes(scene: Scene, fault: Fault) -> Strike | None:
-    worker = fault.of(scene.cluster.workers)
+    free = _free(scene)
+    if not free:
+        return None
+    worker = fault.of(free)
     worker.orders.give(fsync_fails=True)
-    return Strike(fault, worker.name, _noticed(scene), worker.orders.give)
+    return Strike(fault, worker.name, _noticed(scene), worker.orders.give, worker=worker.name)
 
 
 def _truncate(scene: Scene, fault: Fault) -> Strike | None:
@@ -194,10 +207,14 @@ def _flip_bit(scene: Scene, fault: Fault) -> Strike | None:
 
 
 def _skew_worker(scene: Scene, fault: Fault) -> Strike | None:
-    worker = fault.of(scene.cluster.workers)
+    free = _free(scene)
+    if not free:
+        return None
+    worker = fault.of(free)
     off_s = round((2 * fault.pick - 1) * 3 * _DAY_S)
     worker.orders.give(clock_off_s=off_s)
-    return Strike(fault, f"{worker.name} by {off_s / 3600:+.0f} h", _after(_FAILING_S), worker.orders.give)
+    says = f"{worker.name} by {off_s / 3600:+.0f} h"
+    return Strike(fault, says, _after(_FAILING_S), worker.orders.give, worker=worker.name)
 
 
 def _skew_client(scene: Scene, fault: Fault) -> Strike | None:
@@ -229,10 +246,16 @@ def _poison(scene: Scene, fault: Fault, mood: str) -> Strike | None:
     return Strike(fault, f"{name} {mood}", met=lambda: name in scene.caught)
 
 
-def _worker(scene: Scene, fault: Fault) -> tuple[str, psutil.Process | None]:
-    found = [(worker.name, worker.process) for worker in scene.cluster.workers]
-    alive = [(name, process) for name, process in found if process is not None]
-    return fault.of(alive) if alive else ("", None)
+def _free(scene: Scene) -> list[Worker]:
+    """Return the workers that no other fault holds."""
+    workers = scene.cluster.workers
+    return [worker for worker in workers if worker.nanny.returncode is None and worker.name not in scene.held]
+
+
+def _at_work(scene: Scene) -> list[tuple[Worker, psutil.Process]]:
+    """Return the free workers whose process is there, with that."""
+    found = [(worker, worker.process) for worker in _free(scene)]
+    return [(worker, process) for worker, process in found if process is not None]
 
 
 def _signal(process: psutil.Process, number: int) -> None:

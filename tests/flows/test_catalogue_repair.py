@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from benchmarks.faults.damage import cut, flip
-from tests.flows.conftest import Project, add_chapter
+from tests.flows.conftest import Project, add_chapter, make_project
 
 PIPELINE = """\
 name: test
@@ -22,14 +23,24 @@ cluster: {{pools: {{cpu: {{workers: 1}}}}}}
 """
 
 
-@pytest.fixture
-def grown(project: Project, corpus_files: dict[str, list[bytes]]) -> Project:
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, corpus_files: dict[str, list[bytes]]) -> Project:
     """Return a project whose corpus came in two parts, all done."""
-    project.write(PIPELINE)
-    project.run("--executor", "serial")
-    add_chapter(project.root, "dev-clean", "33", corpus_files["11"][:5])
-    project.run("--executor", "serial")
-    return project
+    made = make_project(tmp_path_factory.mktemp("whole"), corpus_files, PIPELINE)
+    made.run("--executor", "serial")
+    add_chapter(made.root, "dev-clean", "33", corpus_files["11"][:5])
+    made.run("--executor", "serial")
+    return made
+
+
+@pytest.fixture
+def grown(whole: Project, tmp_path: Path) -> Project:
+    """Return a copy of it."""
+    copy = Project(tmp_path)
+    shutil.copytree(whole.store, copy.store)
+    shutil.copytree(whole.root, copy.root)
+    copy.write(PIPELINE)
+    return copy
 
 
 def part(project: Project, index: int) -> Path:
