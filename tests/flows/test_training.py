@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import distributed
 import numpy as np
 import pytest
 
@@ -27,8 +28,9 @@ from melmill.storage.errors import StoreError
 from melmill.storage.store import Store
 from melmill.storage.verify import repair, verify
 from tests.flows.conftest import Project, add_chapter, flac, voice
-from tests.flows.processes import running
-from tests.flows.test_faults import stored
+from tests.flows.processes import running, wait_for
+from tests.flows.test_faults import Cluster, stored
+from tests.flows.test_faults import cluster as cluster
 from tests.flows.test_vocoders import MEL
 
 PIPELINE = f"""\
@@ -130,9 +132,10 @@ def trained(project: Project, file: str) -> bytes:
     return path.read_bytes()
 
 
-def log(project: Project) -> list[str]:
+def noted(project: Project) -> list[str]:
+    """Return the steps that a training told of."""
     (path,) = project.store.glob("tuned/*/training/log.txt")
-    return [line.partition(" ")[2] for line in path.read_text().splitlines()]
+    return [line.partition(" ")[2].partition(":")[0] for line in path.read_text().splitlines()]
 
 
 def results(project: Project) -> dict[str, str]:
@@ -149,7 +152,7 @@ def test_a_vocoder_computes_with_what_was_trained(
     assert "tuned: step 30: 0." in said.stderr
     assert trained(finished, "index.html") == b"<p>learnt</p>"
     assert b"from 8 utterances" in trained(finished, "README.md")
-    assert [line.partition(":")[0] for line in log(finished)] == STEPS
+    assert noted(finished) == STEPS
     assert not list(finished.store.glob("tuned/*/training/state"))
     store = melmill.open(str(finished.store))
     (folder,) = finished.store.glob("tuned/*/trained")
@@ -182,7 +185,7 @@ def test_a_killed_worker_costs_what_was_not_saved(project: Project, undisturbed:
     assert client.said.count("tuned, all shards: its worker died; trying again") == len(deaths)
     assert "tuned: step 25: " in client.said
     assert sorted(path.name for path in marks.glob("died-*")) == sorted(f"died-{step}" for step in deaths)
-    assert [line.partition(":")[0] for line in log(project)] == STEPS
+    assert noted(project) == STEPS
     found = results(project)
     assert any(name.startswith("voc/") for name in found)
     assert found == {name: digest for name, digest in undisturbed.items() if name in found}
@@ -204,7 +207,7 @@ def test_a_training_that_only_dies_fails_and_blocks_what_needs_it(
     assert len(list(project.store.glob("scores/*/records/*"))) == n_shards, "those of the other method"
     assert not list(project.store.glob("voc/*/records/*"))
     assert done(project).tasks.failed == 0
-    assert [line.partition(":")[0] for line in log(project)] == STEPS
+    assert noted(project) == STEPS
     assert results(project) == undisturbed
 
 
@@ -231,8 +234,26 @@ def test_an_ended_run_is_gone_on_with(
     assert " step " in states["tuned"].note
     done(project)
     assert results(project) == undisturbed
-    noted = [line.partition(":")[0] for line in log(project)]
-    assert noted == [step for step in STEPS if step in noted], "nothing was done twice but what was not saved"
+    found = noted(project)
+    assert found == [step for step in STEPS if step in found], "nothing was done twice but what was not saved"
+
+
+def test_a_training_ends_on_the_workers_of_others_when_its_client_is_lost(
+    project: Project, undisturbed: dict[str, str], cluster: Cluster
+) -> None:
+    def at_work(dask_worker: distributed.Worker) -> int:
+        return len(dask_worker.active_threads)
+
+    with running(project, "--set", cluster.override, "--set", "tuned.pause_s=0.5", "--until", "voc") as client:
+        client.until(lambda: bool(list(project.store.glob("tuned/*/training/log.txt"))))
+        client.process.kill()
+        client.process.wait()
+    with distributed.Client(cluster.address, set_as_default=False) as other:
+        wait_for(lambda: not any(other.run(at_work).values()), client.log)
+    assert STEPS[-1] not in noted(project)
+    assert not list(project.store.glob("tuned/*/records/*"))
+    done(project)
+    assert results(project) == undisturbed
 
 
 def test_a_corpus_that_grows_is_vocoded_and_not_trained_on_again(finished: Project) -> None:
