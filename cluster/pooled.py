@@ -84,7 +84,8 @@ class PooledCluster(SpecCluster):  # type: ignore[misc]
                     if member is not None:
                         await member.close()
                 self.adjust()
-                await self._correct_state()
+                # Cut short, it would leave members half started that nobody ends.
+                await asyncio.shield(self._correct_state())
             except (ClusterError, OSError, RuntimeError) as error:
                 self._tell(str(error))
 

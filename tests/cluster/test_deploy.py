@@ -17,7 +17,6 @@ from kubernetes import client as kubernetes
 
 from melmill.cluster.kubernetes import POD_NAME, POD_UID
 from melmill.flows.spec import load
-from tests.cluster.conftest import on
 from tests.cluster.one_node_slurm import slurm
 from tests.cluster.processes import PATIENCE_S, ROOT, environment, needs, python
 from tests.flows.conftest import Project
@@ -177,13 +176,12 @@ def test_slurm_runs_the_job_script(
     project: Project, undisturbed: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     needs("munged", "slurmctld", "slurmd", "sbatch", root=True)
-    project.write(on("{pools: {cpu: {workers: 1}}}"))
     program = project.folder / "melmill"
     program.write_text(f'#!/bin/sh\nexec {shlex.join(python("-m", "melmill"))} "$@"\n')
     program.chmod(0o755)
     with slurm(tmp_path_factory.mktemp("slurm")):
         done = subprocess.run(
-            ["sbatch", "--wait", "--time=10", DEPLOY / "melmill.sbatch", project.pipeline],
+            ["sbatch", "--wait", "--time=10", DEPLOY / "melmill.sbatch", project.pipeline, "--executor", "serial"],
             cwd=project.folder,
             env=environment(PATH=f"{project.folder}:{os.environ['PATH']}"),
             capture_output=True,

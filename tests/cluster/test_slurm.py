@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from distributed import Client
 
 from melmill.cluster.blocks import Slurm, SlurmPool, Tls
 from melmill.cluster.client import connected
@@ -34,6 +35,11 @@ def jobs() -> dict[str, str]:
     """Return the names of the jobs that wait or run, by number."""
     listed = subprocess.run(["squeue", "--noheader", "--format=%A %j"], capture_output=True, text=True, check=True)
     return dict(line.split() for line in listed.stdout.splitlines())
+
+
+def workers(client: Client) -> set[str]:
+    """Return the addresses of the workers that the scheduler knows."""
+    return set(client.scheduler_info(n_workers=-1)["workers"])
 
 
 def spec(folder: Path, **pools: Pool) -> ClusterSpec:
@@ -103,8 +109,8 @@ def test_a_pipeline_on_slurm_makes_the_bytes_of_a_serial_run(project: Project, u
         on(
             f"{{type: slurm, slurm: {{log_folder: {project.folder}/logs, host: 127.0.0.1}}, pools: {{"
             'cpu: {workers: 2, memory: 1GiB, slurm: {partition: cpu, walltime: "10"}}, '
-            'gpu: {workers: 1, memory: 1GiB, slurm: {partition: gpu, walltime: "10", directives: ["--gres=gpu:1"]}}}}'
-        ).replace("n_iter: 2", "n_iter: 2, pool: gpu")
+            'large: {workers: 1, memory: 1GiB, slurm: {partition: gpu, walltime: "10", directives: ["--gres=gpu:1"]}}}}'
+        ).replace("n_iter: 2", "n_iter: 2, pool: large")
     )
     answer = project.run()
     assert answer["tasks"]["failed"] == 0
@@ -138,8 +144,10 @@ def test_pools_grow_shrink_and_survive_a_cancelled_job(tmp_path: Path, monkeypat
         cluster.demand({"cpu": 1, "gpu": 0})
         wait_until(lambda: list(jobs().values()) == ["melmill-cpu"], "the idle pool shrinks to nothing")
         # a job that someone cancels
+        before = workers(client)
         subprocess.run(["scancel", first], check=True)
-        wait_until(lambda: cluster.slots("cpu") == 1 and first not in jobs(), "another job takes its place")
+        wait_until(lambda: jobs().keys() - {first}, "another job takes its place")
+        wait_until(lambda: workers(client) - before, "its worker comes up")
         assert f"Slurm job {first} of pool 'cpu' has ended: submitting another" in list(cluster.told())
         assert client.submit(os.getpid, resources={"pool-cpu": 1}, pure=False, key="after").result(60) > 0
     wait_until(lambda: not jobs(), "all jobs are cancelled", 10)

@@ -20,10 +20,8 @@ from melmill.cluster.client import connected
 from melmill.cluster.errors import ClusterError
 from melmill.cluster.spec import ClusterSpec, Pool
 from melmill.cluster.ssh import workers_by_host
-from tests.cluster.conftest import on
 from tests.cluster.processes import environment, needs, python, wait_until
 from tests.cluster.sshd import Keys, make_keys, sshd
-from tests.flows.conftest import Project
 
 HOSTS = "127.0.0.1"
 
@@ -67,21 +65,6 @@ def test_pools_are_spread_over_their_hosts() -> None:
         "g": ["cpu-2", "gpu-0", "gpu-1"],
     }
     assert [worker["env"].get("CUDA_VISIBLE_DEVICES") for worker in hosts["g"]] == [None, "0", "1"]
-
-
-@pytest.mark.cluster
-def test_a_pipeline_over_ssh_makes_the_bytes_of_a_serial_run(
-    project: Project, undisturbed: dict[str, str], ssh: Ssh
-) -> None:
-    block = (
-        f"{{type: ssh, ssh: {{hosts: [{HOSTS}], port: {ssh.port}, user: {ssh.user}, key: {ssh.key}, "
-        f"known_hosts: {ssh.known_hosts}, host: 127.0.0.1}}, pools: {{cpu: {{workers: 2}}}}}}"
-    )
-    project.write(on(block))
-    answer = project.run()
-    assert answer["tasks"]["failed"] == 0
-    assert project.bytes() == undisturbed
-    assert not supervisors()
 
 
 @pytest.mark.cluster
