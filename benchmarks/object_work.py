@@ -106,6 +106,14 @@ def _s3fs(place: Location, folder: str) -> tuple[Transfer, Transfer]:
     return write, read
 
 
+def emptied(place: Location) -> None:
+    """Remove all objects of a folder."""
+    import obstore
+
+    bucket, key = bucket_and_key(place.url)
+    obstore.delete(client(bucket), [f"{key}/{name}" for name in place.tree()])
+
+
 def tasks(place: Location) -> list[Figure]:
     """Run a pipeline of four nodes over a corpus of noise, and resume it; count what both ask for."""
     with tempfile.TemporaryDirectory() as folder, counting() as count:

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 import click
 
 from benchmarks.figure import Figure, table
-from benchmarks.object_work import clients, resume, tasks
+from benchmarks.object_work import clients, emptied, resume, tasks
 from melmill.storage.location import Location
 
 
@@ -30,7 +30,7 @@ def main(bucket: str | None, records: int) -> None:
         for part in (clients, tasks, lambda place: resume(place, records)):
             figures += part(place)
             print(f"{len(figures)} figures", flush=True)
-    print(table(figures))
+        print(table(figures), flush=True)
 
 
 @contextmanager
@@ -44,8 +44,7 @@ def _place(bucket: str | None) -> Iterator[Location]:
     try:
         yield place
     finally:
-        for name in place.tree():
-            place.remove(name)
+        emptied(place)
 
 
 @contextmanager

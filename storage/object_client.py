@@ -61,13 +61,18 @@ def client(bucket: str) -> ObjectStore:
         Where the package is missing, the URL or the environment is wrong, or the process was forked from one that
         has a client.
     """
-    made = _client(bucket)
-    if made[0] != os.getpid():
+    if _process() != os.getpid():
         raise StoreError(
             f"{bucket}: this process was forked from one that uses the store, which its client does not survive. "
             "Start it anew: for a DataLoader, multiprocessing_context='spawn'."
         )
-    return made[1]
+    return _client(bucket)
+
+
+@cache
+def _process() -> int:
+    """Return the process that asked for a client first: all clients of a process share threads, which a fork loses."""
+    return os.getpid()
 
 
 def forget() -> None:
@@ -76,7 +81,7 @@ def forget() -> None:
 
 
 @cache
-def _client(bucket: str) -> tuple[int, ObjectStore]:
+def _client(bucket: str) -> ObjectStore:
     address = urlsplit(bucket)
     if "@" in address.netloc or not address.netloc:
         # Without the URL: what stands before the @ may be a secret.
@@ -90,7 +95,7 @@ def _client(bucket: str) -> tuple[int, ObjectStore]:
         raise StoreError(
             f"{bucket}: object stores need the package obstore, which is not installed: pip install 'melmill[s3]'"
         ) from error
-    return os.getpid(), from_url(bucket, **_options(address.scheme, bucket))
+    return from_url(bucket, **_options(address.scheme, bucket))
 
 
 def _options(scheme: str, bucket: str) -> dict[str, Any]:

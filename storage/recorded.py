@@ -49,21 +49,20 @@ class RecordedFolder:
 
         On an object store many records take a request a thousand and one for each that is in no pack.
         """
-        if self.location.is_remote and (names is None or len(names) > _REMOTE_READERS):
-            found = self._listed_records()
-            return found if names is None else {name: found[name] for name in sorted(names) if name in found}
+        if names is None or len(names) > _REMOTE_READERS:
+            packs = self._packs()
+            wanted = packs.names if names is None else sorted({*names}.intersection(packs.names))
+            if wanted:
+                return self._packed_records(packs, wanted)
         return self._read_records(self.record_names() if names is None else sorted(names))
 
     def _read_records(self, names: Collection[str]) -> dict[str, Record]:
         records = zip(names, self.each(self.record, names), strict=True)
         return {name: record for name, record in records if record is not None}
 
-    def _listed_records(self) -> dict[str, Record]:
-        packs = self._packs()
-        if not packs.names:
-            return self._read_records(self.record_names())
-        read = self._read_records(packs.missing)
-        found = {name: read.get(name) or packs.record(name) for name in packs.names}
+    def _packed_records(self, packs: Packs, names: Collection[str]) -> dict[str, Record]:
+        read = self._read_records([name for name in names if name not in packs.copies])
+        found = {name: read.get(name) or packs.record(name) for name in names}
         return {name: record for name, record in found.items() if record is not None}
 
     def _packs(self) -> Packs:

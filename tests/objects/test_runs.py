@@ -147,6 +147,23 @@ def test_commands(project: Project, local: Project, finished: Location) -> None:
     assert contents(finished) == local.bytes()
 
 
+def test_a_corpus_of_objects(local: Project, bucket: str, tmp_path: Path) -> None:
+    corpus, pipeline = Location(f"{bucket}/corpus"), tmp_path / "pipeline.yaml"
+    for path in local.root.rglob("*.flac"):
+        corpus.put(str(path.relative_to(local.root)), path.read_bytes())
+    pipeline.write_text(PIPELINE.format(store=tmp_path / "store", root=corpus.url))
+    for n_run in (2 * N_SHARDS, 0):
+        answer = melmill("run", str(pipeline), "--until", "mel", "--executor", "serial", "--json").stdout
+        assert json.loads(answer)["tasks"]["run"] == n_run
+    made = {name: digest for name, digest in contents(Location(str(tmp_path / "store"))).items() if "/data/" in name}
+    whole = local.bytes()
+    assert made
+    assert made == {name: whole[name] for name in made}
+    corpus.remove("dev-clean/11/1/11-1-0000.flac")
+    with pytest.raises(ValueError, match=r"gone since it was catalogued: dev-clean/11/1/11-1-0000.flac"):
+        melmill("plan", str(pipeline))
+
+
 def test_arrays_are_read_alike(local: Project, finished: Location, proxy: Proxy) -> None:
     here, there = Store.open(str(local.store)), Store.open(finished.url)
     for node in ("speech", "mel", "gla"):
