@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from melmill.stages.at_work import take_up
 from melmill.stages.dsp.batched.batches import batches, in_halves
 from melmill.stages.dsp.batched.turns import turn
 from melmill.stages.dsp.contract import convert
@@ -105,6 +106,9 @@ class Vocoding:
         staged = batch.staged
         if staged is None:
             return batch
+
+        if not self.batched:
+            take_up(batch.items[0].utterance.utterance_id)
 
         def launch(rows: Sequence[int]) -> list[Launched]:
             with at(self.precision, self.voc.device):

@@ -39,7 +39,7 @@ def test_a_workers_moments_count_once(records: Sequence[Record], expected: float
 
 
 def test_a_row_tells_what_was_done_where_and_for_how_long() -> None:
-    first = record(1, 2, busy_s=0.5, device="cuda (X)", pool="gpu")
+    first = record(1, 2, busy_s=0.5, device="cuda (X)", pool="gpu", peak_mem_bytes=7)
     table = throughput(
         {"voc": [first, record(2, 2, busy_s=1.0, device="cuda (X)", pool="gpu (any)")], "mel": [record(1, 1)]}
     )
@@ -47,6 +47,7 @@ def test_a_row_tells_what_was_done_where_and_for_how_long() -> None:
     assert voc == {
         "node": "voc", "shards": 2, "utterances": 4, "audio_s": 20.0, "compute_s": 2.0, "wall_s": pytest.approx(3.0),
         "busy_s": 1.5, "pool": "gpu, gpu (any)", "device": "cuda (X)",
+        "peak_mem_bytes": 7,
     }  # fmt: skip
     assert (mel["node"], mel["pool"]) == ("mel", "")
     assert math.isnan(mel["busy_s"])

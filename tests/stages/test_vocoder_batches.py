@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from melmill.stages.at_work import glimpses, working
 from melmill.stages.dsp.batched.turns import Turns
 from melmill.stages.stage import Item, Mel, Outcome, Waveform
 from melmill.stages.vocoders import vocoding
@@ -186,6 +187,23 @@ def test_a_batch_of_nothing_but_bad_utterances_is_not_computed() -> None:
     outcomes = run(voc, [item(np.full((6, n), np.nan, dtype=np.float32), 10) for n in (9, 9, 2)], padded=True)
     assert [outcome.rejected is None for outcome in outcomes] == [False] * 3
     assert cramped.tried == []
+
+
+def test_the_utterance_at_hand_is_known_while_it_is_computed() -> None:
+    voc, seen = hifigan(), []
+    forward = voc.model.forward
+
+    def looked_at(mel: Tensor, lengths: Tensor | None = None, noise: Sequence[Tensor] = ()) -> Tensor:
+        (glimpse,) = glimpses()
+        seen.append(glimpse.utterance_id)
+        result: Tensor = forward(mel, lengths, noise)
+        return result
+
+    voc.model.forward = looked_at  # type: ignore[method-assign]
+    items = items_of(voc, [9, 5])
+    with working("task"):
+        run(voc, items, padded=False)
+    assert seen == [one.utterance.utterance_id for one in items]
 
 
 class Watched:
