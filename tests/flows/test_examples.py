@@ -38,13 +38,15 @@ def run(demo: Project, name: str, *overrides: str) -> melmill.storage.store.Stor
 def test_the_default_pipeline_scores_every_method(demo: Project) -> None:
     store = run(demo, "pipeline.yaml", "gla.n_iter=5", "ipalm.n_iter=5", "admm.n_iter=5")
     scores = store.scores()
-    assert set(scores["node"]) == {"gla", "ipalm", "admm", "invert[quality=draft]", "invert[quality=good]"}
+    assert set(scores["node"]) == {
+        "gla", "ipalm", "admm", "invert[quality=draft]", "invert[quality=good]", "voc", "hybrid",
+    }  # fmt: skip
     assert scores["utterance_id"].nunique() >= 24
     assert scores["speaker_id"].nunique() >= 6
     assert scores.groupby("node")["duration_s"].sum().min() >= 120
     assert (scores.filter(regex="^status_").isin(["ok", "not_installed"])).all(axis=None)
     assert scores.groupby("node")["scm_db"].mean()["admm"] < scores.groupby("node")["scm_db"].mean()["gla"]
-    assert len(store.traces()) == (3 * 6 + 21 + 51) * scores["utterance_id"].nunique()
+    assert len(store.traces()) == (3 * 6 + 21 + 51 + 21) * scores["utterance_id"].nunique()
     shown = demo.melmill("report", "runs/demo")
     assert "admm" in shown.stdout
     page = Path(shown.stdout.split("report: ")[1].strip()).read_text()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +10,7 @@ import pyarrow as pa
 import pytest
 
 from melmill.storage.catalogue import _sealed, _unsealed
+from melmill.storage.sealed import sealed, unsealed
 from melmill.storage.tables import from_parquet, to_parquet
 from tests.flows.conftest import Project
 
@@ -49,9 +49,9 @@ def test_export_writes_below_its_folder_alone(hostile: Project, path: str) -> No
 @pytest.mark.parametrize("command", ["verify", "repair"])
 def test_care_looks_below_the_store_alone(hostile: Project, command: str) -> None:
     record = next(hostile.store.glob("gla/*/records/000000.json"))
-    fields = json.loads(record.read_text())
+    fields = unsealed(record.read_bytes())
     fields["files"][OUTSIDE] = {"n_bytes": len("precious"), "sha256": "0" * 64}
-    record.write_text(json.dumps(fields))
+    record.write_bytes(sealed(fields))
     done = hostile.melmill(command, str(hostile.store))
     assert "must be relative, without '..'" in done.stdout + done.stderr
 
@@ -59,9 +59,9 @@ def test_care_looks_below_the_store_alone(hostile: Project, command: str) -> Non
 @pytest.mark.parametrize("field", ["folder", "key"])
 def test_a_manifest_names_products_of_its_store_alone(hostile: Project, field: str) -> None:
     manifest = max(hostile.store.glob("runs/*/manifest.json"))
-    fields = json.loads(manifest.read_text())
+    fields = unsealed(manifest.read_bytes())
     fields["nodes"]["gla"][field] = OUTSIDE
-    manifest.write_text(json.dumps(fields))
+    manifest.write_bytes(sealed(fields))
     done = hostile.melmill("export", str(hostile.store), "gla", str(hostile.folder / "out"))
     assert done.returncode != 0
     assert "no product can be called" in done.stderr
