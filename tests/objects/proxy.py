@@ -90,12 +90,12 @@ class Proxy:
                 self._faults.remove(fault)
 
     @contextmanager
-    def counted(self) -> Iterator[Counter[str]]:
+    def counted(self, when: Callable[[Request], bool] = lambda request: True) -> Iterator[Counter[str]]:
         """Count the requests made meanwhile, by kind; the counts are there at the end."""
         counts: Counter[str] = Counter()
         start = len(self.requests)
         yield counts
-        counts.update(request.kind for request in self.requests[start:])
+        counts.update(request.kind for request in self.requests[start:] if when(request))
 
     def heard(self, request: Request) -> Fault | None:
         """Note a request and return what is to be done to it."""

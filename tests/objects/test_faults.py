@@ -18,7 +18,7 @@ from melmill.storage.errors import StoreError, StoreFull, StoreUnwritable
 from melmill.storage.location import Location
 from melmill.storage.store import Store
 from tests.objects.proxy import Fault, Proxy, Request
-from tests.objects.serving import ACCESS_KEY, OTHER_SERVER, SECRET_KEY
+from tests.objects.serving import ACCESS_KEY, OTHER_SERVER, SECRET_KEY, directly
 
 ROOT = Path(__file__).parents[2]
 DATA = os.urandom(300_000)
@@ -104,10 +104,10 @@ def test_faults_of_different_kinds_in_a_row(place: Location, proxy: Proxy) -> No
     assert counts == {"PUT": 5, "GET": 1}
 
 
-def test_a_listing_goes_on_where_it_was_cut(bucket: str, proxy: Proxy) -> None:
+def test_a_listing_goes_on_where_it_was_cut(bucket: str, proxy: Proxy, object_server: int) -> None:
     place = Location(bucket)
     names = [f"{index:04d}" for index in range(1001)]
-    with ThreadPoolExecutor(8) as pool:
+    with directly(object_server), ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda name: place.put(name, b""), names))
 
     def is_second_page(request: Request) -> bool:
