@@ -255,11 +255,11 @@ class _Stream:
             self._settle_error(attempt, answer)
 
     def _settle_error(self, attempt: _Attempt, error: Exception) -> None:
-        from distributed.scheduler import KilledWorker, NoValidWorkerError
+        from distributed.scheduler import KilledWorker, NoValidWorkerError, NoWorkerError
 
         if isinstance(error, FATAL):
             raise RunFailed(str(error)) from error
-        if isinstance(error, NoValidWorkerError):
+        if isinstance(error, NoValidWorkerError | NoWorkerError):
             why = "; ".join([*self.cluster.told(), "no worker is left and none can be started"])
             raise RunFailed(f"{why}; run again to go on from what is stored")
         task, number, place = attempt.task, attempt.number, _last_place(error)
