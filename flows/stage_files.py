@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Mapping, Sequence
 from functools import cache, partial
 from typing import cast
@@ -17,6 +18,7 @@ _Found = tuple[tuple[str, str, str], ...]
 
 # Digests of what this process has read, so that a task does not read again what has the same stamps.
 _DIGESTS: dict[_Found, str] = {}
+_READING = threading.Lock()
 
 
 def prepared(stage: Stage) -> Stage:
@@ -51,10 +53,12 @@ def ready(stage: Stage, trained: Trained | None = None) -> Processor:
         return trained.opened(stage)
     found = _found(stage.files())
     read = cache(partial(_planned, stage, found))
-    if _DIGESTS.get(found) != stage.digest:
-        read()
-        _DIGESTS[found] = stage.digest
-    return stage.opened(read)
+    # Threads of a worker begin with the same files at the same time: one reads them, the others find them read.
+    with _READING:
+        if _DIGESTS.get(found) != stage.digest:
+            read()
+            _DIGESTS[found] = stage.digest
+        return stage.opened(read)
 
 
 def _planned(stage: FileStage, found: _Found) -> StageFiles:
