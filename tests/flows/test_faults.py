@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,11 +18,12 @@ import psutil
 import pytest
 
 from benchmarks.faults.damage import cut, empty, flip
-from benchmarks.faults.processes import PATIENCE_S, Process
+from benchmarks.faults.processes import PATIENCE_S
 from melmill.flows.plan import make_plan
 from melmill.flows.run import run
 from melmill.flows.spec import load
 from tests.flows.conftest import Project, enlarge, make_project, small_disk
+from tests.flows.processes import running
 
 # Enough iterations that a kill finds a worker in the middle of them.
 PIPELINE = """\
@@ -64,17 +64,6 @@ def finished(project: Project, whole: Project) -> Project:
     """Return a project with a finished run in its own copy of the store."""
     shutil.copytree(whole.store, project.store)
     return project
-
-
-@contextmanager
-def running(project: Project, *arguments: str) -> Iterator[Process]:
-    log = project.folder / f"said-{uuid.uuid4().hex}.txt"
-    command = project.command("run", str(project.pipeline), *arguments)
-    client = Process(command, project.folder, log, project.environment())
-    try:
-        yield client
-    finally:
-        client.end()
 
 
 def records(project: Project, node: str = "*") -> list[Path]:
@@ -234,6 +223,12 @@ class Cluster:
 
 @pytest.fixture
 def cluster(project: Project) -> Iterator[Cluster]:
+    with cluster_of_one(project) as cluster:
+        yield cluster
+
+
+@contextmanager
+def cluster_of_one(project: Project) -> Iterator[Cluster]:
     file = project.folder / "scheduler.json"
     common = ["--scheduler-file", str(file), "--no-dashboard"]
     with (
@@ -286,6 +281,17 @@ def test_a_lost_scheduler_ends_the_run_which_goes_on_elsewhere(
     cluster.worker.wait()
     assert len(records(project)) < N_TASKS
     check_rerun(project, undisturbed)
+
+
+def test_the_loss_of_all_workers_ends_the_run_in_a_line(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DASK_DISTRIBUTED__SCHEDULER__NO_WORKERS_TIMEOUT", "3s")
+    with cluster_of_one(project) as cluster, running(project, "--set", cluster.override) as client:
+        client.until(lambda: bool(records(project, "mel")))
+        cluster.worker.kill()
+        assert client.exit_code() == 1, client.said
+    (error,) = (line for line in client.said.splitlines() if line.startswith("error:"))
+    assert error == "error: no worker is left and none can be started; run again to go on from what is stored"
+    assert "Traceback" not in client.said
 
 
 @pytest.fixture

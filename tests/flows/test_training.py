@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 import melmill
+from benchmarks.faults.processes import wait_for
 from melmill.flows.errors import PipelineError
 from melmill.flows.export_vocoder import export_vocoder
 from melmill.flows.plan import Plan, make_plan
@@ -29,7 +30,7 @@ from melmill.storage.errors import StoreError
 from melmill.storage.store import Store
 from melmill.storage.verify import repair, verify
 from tests.flows.conftest import Project, add_chapter, flac, voice
-from tests.flows.processes import running, wait_for
+from tests.flows.processes import running
 from tests.flows.test_faults import Cluster, stored
 from tests.flows.test_faults import cluster as cluster
 from tests.flows.test_vocoders import MEL
@@ -251,7 +252,7 @@ def test_a_training_ends_on_the_workers_of_others_when_its_client_is_lost(
         client.process.kill()
         client.process.wait()
     with distributed.Client(cluster.address, set_as_default=False) as other:
-        wait_for(lambda: not any(other.run(at_work).values()), client.log)
+        wait_for(lambda: not any(other.run(at_work).values()), lambda: client.said)
     assert STEPS[-1] not in noted(project)
     assert not list(project.store.glob("tuned/*/records/*"))
     done(project)
