@@ -43,7 +43,7 @@ class _Inverter(ABC):
     """
 
     uses: ClassVar[str]
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     inputs: ClassVar[Mapping[str, Input]] = {"from": _MEL, "start": _START}
 
     magnitude: MagnitudeStart = "nnls"

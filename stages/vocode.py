@@ -65,7 +65,7 @@ class Vocoder:
     """
 
     uses: ClassVar[str] = "vocoder"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     inputs: ClassVar[Mapping[str, Input]] = {
         "from": Input(kinds=frozenset({Kind.MEL})),
         "trained": Input(kinds=frozenset({Kind.VOCODER}), optional=True),

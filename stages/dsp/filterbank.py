@@ -7,9 +7,9 @@ from functools import cache
 from typing import Literal
 
 import numpy as np
-import scipy.linalg
 from numpy.typing import NDArray
 
+from melmill.stages.dsp.gram import spectral_norm
 from melmill.stages.dsp.melspec import MelSpec
 
 # Slaney's Auditory Toolbox: linear to 1 kHz in steps of 200/3 Hz, then 27 steps for every factor of 6.4.
@@ -58,16 +58,10 @@ def band_scale(spec: MelSpec) -> NDArray[np.float64]:
 def bank_norm(spec: MelSpec) -> float:
     """Return the spectral norm of the bank E, its largest singular value.
 
-    Triangles overlap their direct neighbours alone, so that E E^T is tridiagonal.
-
     >>> round(bank_norm(MelSpec()), 4)
     0.0414
     """
-    E = mel_bank(spec).astype(np.float64)
-    diagonal, beside = np.sum(E * E, axis=1), np.sum(E[1:] * E[:-1], axis=1)
-    largest = spec.n_mels - 1
-    eigenvalues = scipy.linalg.eigvalsh_tridiagonal(diagonal, beside, select="i", select_range=(largest, largest))
-    return float(np.sqrt(eigenvalues[0]))
+    return spectral_norm(mel_bank(spec))
 
 
 def mel_to_hz(mel: NDArray[np.float64], *, htk: bool) -> NDArray[np.float64]:

@@ -62,7 +62,7 @@ def window_norm(spec: MelSpec) -> float:
     """Return what `normalized` divides the STFT by: the window's Euclidean norm, 1 where it does not."""
     if not spec.normalized:
         return 1.0
-    return float(np.linalg.norm(Stft(spec.stft, np.float64).window))
+    return float(np.sqrt(np.sum(Stft(spec.stft, np.float64).window ** 2)))
 
 
 def uncompressed(values: NDArray[np.float64], spec: MelSpec) -> NDArray[np.float64]:

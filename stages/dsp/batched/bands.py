@@ -13,6 +13,7 @@ from torch import Tensor
 from melmill.stages.dsp.bank import Bank
 from melmill.stages.dsp.batched.placement import Placement
 from melmill.stages.dsp.compiled.misfit import MAX_SCALE, TINY
+from melmill.stages.dsp.gram import inverse, product
 
 
 class Bands(NamedTuple):
@@ -66,7 +67,7 @@ def as_bands(E: NDArray[Any], place: Placement) -> Bands:
 
 def resolvent(bank: Bank, mu: float, place: Placement) -> Tensor:
     """Return ``(E E^T + mu I)^-1``, ``(n_mels, n_mels)``: eq. 17's inverse by the Woodbury identity."""
-    return place.tensor(np.linalg.inv(bank.E @ bank.E.T + mu * np.eye(len(bank.E))))
+    return place.tensor(inverse(product(bank.E, bank.E.T) + mu * np.eye(len(bank.E))))
 
 
 def misfit(Phi: Tensor, Y: Tensor, M: Tensor, E: Bands, power: float) -> Tensor:

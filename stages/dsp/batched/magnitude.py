@@ -12,6 +12,7 @@ from melmill.stages.dsp.bank import Bank
 from melmill.stages.dsp.batched.bands import Bands, as_bands, raised_to
 from melmill.stages.dsp.batched.placement import Placement
 from melmill.stages.dsp.compiled.magnitude import N_ITER, balance, inertia
+from melmill.stages.dsp.gram import pseudo_inverse
 from melmill.stages.dsp.recipe import MagnitudeStart
 
 
@@ -48,5 +49,5 @@ def _descend(Y: Tensor, Psi: Tensor, mel: Tensor, E: Bands, share: Tensor) -> No
 @lru_cache(maxsize=8)
 def _conditioned(bank: Bank, place: Placement) -> _Conditioned:
     weight = balance(bank.E)
-    scaled, pinv = weight[:, np.newaxis] * bank.E, np.linalg.pinv(bank.E).T
+    scaled, pinv = weight[:, np.newaxis] * bank.E, pseudo_inverse(bank.E).T
     return _Conditioned(as_bands(scaled, place), place.tensor(weight), place.tensor(pinv))

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from melmill.stages.dsp.bank import Bank
 from melmill.stages.dsp.compiled.misfit import raised_to
+from melmill.stages.dsp.gram import pseudo_inverse, spectral_norm
 from melmill.stages.dsp.lanes.bands import Runs, apply, runs
 from melmill.stages.dsp.lanes.vector import LANES, Flat, kernel, larger, load, store
 from melmill.stages.dsp.melspec import Precision
@@ -61,15 +62,15 @@ class _Conditioned(NamedTuple):
 def _conditioned(bank: Bank, dtype: Precision) -> _Conditioned:
     weight = balance(bank.E)
     scaled = weight[:, np.newaxis] * bank.E
-    pinv = runs(np.linalg.pinv(bank.E), dtype)
+    pinv = runs(pseudo_inverse(bank.E), dtype)
     return _Conditioned(runs(scaled, dtype), runs(scaled.T, dtype), weight.astype(dtype), pinv)
 
 
 def balance(E: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the weights ``(n_mels,)`` that give a bank ``(n_mels, n_bins)`` equal rows and unit spectral norm."""
-    row = np.linalg.norm(E, axis=1)
+    row = np.sqrt(np.sum(E * E, axis=1))
     weight = 1 / np.where(row > 0, row, 1.0)
-    return np.asarray(weight / np.linalg.norm(weight[:, np.newaxis] * E, 2))
+    return np.asarray(weight / spectral_norm(weight[:, np.newaxis] * E))
 
 
 def inertia(n_iter: int) -> NDArray[np.float64]:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melmill.stages.dsp.bank import Bank
+from melmill.stages.dsp.gram import product
 from melmill.stages.dsp.lanes.bands import Factor, Runs, apply, factored, runs
 from melmill.stages.dsp.lanes.sweep import Sweep, groups, spectrum
 from melmill.stages.dsp.lanes.vector import (
@@ -50,7 +51,7 @@ def mel_runs(bank: Bank, dtype: Precision) -> MelRuns:
 @lru_cache(maxsize=16)
 def resolvent(bank: Bank, mu: float, dtype: Precision) -> Factor:
     """Return the factors of ``E E^T + mu I``, the inverse of eq. 17 by the Woodbury identity."""
-    return factored(bank.E @ bank.E.T + mu * np.eye(len(bank.E)), dtype)
+    return factored(product(bank.E, bank.E.T) + mu * np.eye(len(bank.E)), dtype)
 
 
 @inlined

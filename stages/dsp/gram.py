@@ -1,0 +1,75 @@
+"""Linear algebra on a bank's Gram matrix whose last bits are the same on every CPU.
+
+BLAS and LAPACK take other kernels on other CPUs, which add in other orders: a matrix made by them once would give every
+waveform made with it other last bits on another machine. Here the order is fixed. The matrices are of a bank's size,
+and made once a process.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import scipy.linalg
+from numpy.typing import NDArray
+
+Matrix = NDArray[np.float64]
+
+# A row whose residual is less than this share of its energy depends on the rows before it: a bank's float32 weights
+# leave 1e-14 where triangles are dependent, and 1e-3 where they are not.
+_DEPENDENT = 1e-9
+
+
+def product(A: NDArray[Any], B: NDArray[Any]) -> Matrix:
+    """Return ``A B``, float64."""
+    return np.asarray(np.einsum("ik,kj->ij", A, B, dtype=np.float64))
+
+
+def spectral_norm(E: NDArray[Any]) -> float:
+    """Return the largest singular value of a bank E ``(n_mels, n_bins)`` whose bands overlap direct neighbours alone.
+
+    ``E E^T`` is tridiagonal then, and its largest eigenvalue is found by bisection.
+    """
+    E = E.astype(np.float64)
+    diagonal, beside = np.sum(E * E, axis=1), np.sum(E[1:] * E[:-1], axis=1)
+    largest = len(E) - 1
+    eigenvalues = scipy.linalg.eigvalsh_tridiagonal(diagonal, beside, select="i", select_range=(largest, largest))
+    return float(np.sqrt(eigenvalues[0]))
+
+
+def unit_lower(A: Matrix) -> tuple[Matrix, Matrix]:
+    """Return L, with ones on its diagonal, and d, with ``A = L diag(d) L^T``, of a symmetric matrix A ``(n, n)``.
+
+    Rows that depend on those before them have ``d = 0``, and their columns of L are those of the identity.
+    """
+    rest, L, d = A.copy(), np.eye(len(A)), np.zeros(len(A))
+    for j in range(len(A)):
+        if rest[j, j] <= _DEPENDENT * A[j, j]:
+            continue
+        d[j] = rest[j, j]
+        L[j + 1 :, j] = rest[j + 1 :, j] / d[j]
+        rest[j + 1 :, j + 1 :] -= np.multiply.outer(L[j + 1 :, j], rest[j + 1 :, j])
+    return L, d
+
+
+def inverse(A: Matrix) -> Matrix:
+    """Return the inverse of a positive definite matrix."""
+    L, d = unit_lower(A)
+    X = np.eye(len(A))
+    for i in range(len(A)):
+        X[i + 1 :] -= np.multiply.outer(L[i + 1 :, i], X[i])
+    return product(X.T / d, X)
+
+
+def pseudo_inverse(E: Matrix) -> Matrix:
+    """Return E's pseudo-inverse ``(n_bins, n_mels)``; rows of E ``(n_mels, n_bins)`` may be 0 or depend on others.
+
+    With the independent rows E_1 of ``E = C E_1``, it is ``E_1^T (E_1 E_1^T)^-1 (C^T C)^-1 C^T``.
+    """
+    gram = product(E, E.T)
+    independent = unit_lower(gram)[1] > 0
+    within = inverse(gram[np.ix_(independent, independent)])
+    C = product(gram[:, independent], within)
+    C[independent] = np.eye(len(within))
+    onto = product(inverse(product(C.T, C)), C.T)
+    return product(E[independent].T, product(within, onto))
