@@ -13,8 +13,9 @@ run: setup
 	$(BIN)/melmill fetch demo data/demo
 	$(BIN)/melmill run pipeline.yaml
 
+# Tests wait for servers and processes as much as they compute: two at a time take little more than half the time.
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 lint: setup
 	$(BIN)/ruff check .
