@@ -22,10 +22,15 @@ WORDS = ("THE", "SEA", "WAS", "CALM", "EVENING", "LIGHT", "LAY", "UPON", "HILLS"
 
 def speech(folder: Path) -> tuple[Path, str]:
     """Return the root of a corpus and what to call it: LibriSpeech, or the demo corpus made in `folder`."""
-    real = Path(os.environ.get("MELMILL_REAL_DATA", _DEFAULT)) / "corpora" / "LibriSpeech"
+    real = librispeech()
     if real.is_dir():
         return real, "LibriSpeech"
     return demo(folder), "the demo corpus (MELMILL_REAL_DATA names no LibriSpeech)"
+
+
+def librispeech() -> Path:
+    """Return where LibriSpeech lies, if it is there."""
+    return Path(os.environ.get("MELMILL_REAL_DATA", _DEFAULT)) / "corpora" / "LibriSpeech"
 
 
 def demo(folder: Path) -> Path:

@@ -20,7 +20,7 @@ import soundfile
 from numpy.typing import NDArray
 
 import melmill
-from benchmarks.corpora import speech
+from benchmarks.corpora import librispeech
 from benchmarks.inverting import SPEC
 from benchmarks.judging import PESQ_TIMEOUT_S, pair
 from melmill.stages.dsp.bank import bank_of
@@ -175,11 +175,11 @@ def invert(idea: Idea, M: Array, n_samples: int, n_iter: int) -> Array:
 @click.option("--only", default="", help="Ideas whose names hold this.")
 def main(subset: str, n_iter: int, only: str) -> None:
     """Print a Markdown table, a row an idea."""
-    root, name = speech(Path())
+    root = librispeech()
     pattern = "*-000[34].flac" if subset == "test-other" else "*.flac"
     files = sorted((root / subset).rglob(pattern))[:: 1 if subset == "test-other" else 8]
     if not files:
-        sys.exit(f"{name} at {root} has no {subset}: MELMILL_REAL_DATA names the folder of corpora/LibriSpeech")
+        sys.exit(f"{root / subset} holds no such files: MELMILL_REAL_DATA names the folder of corpora/LibriSpeech")
     print(f"{len(files)} utterances of {subset}, {n_iter} iterations in all\n")
     print("| idea | SCM dB | SC dB | PESQ-wb | ESTOI |\n|---|---|---|---|---|")
     for title, idea in IDEAS.items():

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.corpora import thousand_hours
+from melmill.flows.frontier import ALL_SHARDS
 from melmill.flows.graph import Node
-from melmill.flows.plan import REPORT, Plan, make_plan
+from melmill.flows.plan import Plan, make_plan
 from melmill.flows.products import describe
 from melmill.flows.run import run
 from melmill.flows.spec import load
@@ -76,7 +77,7 @@ def make_store(folder: str) -> None:
 
 
 def _fill_report(product: ProductFolder, node: Node, made: Plan) -> None:
-    name = made.record_name(node, REPORT)
+    name = made.record_name(node, ALL_SHARDS)
     product.location.put(f"report/{name}/index.html", _DATA)
     _put_record(product, node, name, [f"report/{name}/index.html"], None)
 

@@ -107,4 +107,10 @@ def publisher(client: Client) -> Callable[[Mapping[str, Any]], None]:
         The scheduler is a process that can't import melmill.
     """
     client.register_plugin(RunMetrics())
-    return lambda message: client.log_event(TOPIC, dict(message))
+
+    def publish(message: Mapping[str, Any]) -> None:
+        # A run that failed has left its cluster a moment before its watchers know.
+        if client.status == "running":
+            client.log_event(TOPIC, dict(message))
+
+    return publish

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from melmill.cluster.client import connected
@@ -15,6 +15,7 @@ from melmill.cluster.spans import one_span
 from melmill.cluster.spec import ClusterSpec
 from melmill.cluster.threads import limit_threads
 from melmill.cluster.workers import pool_resources
+from melmill.flows.attempts import ISOLATE_AFTER, MAX_ATTEMPTS, Attempt
 from melmill.flows.errors import RunFailed
 from melmill.flows.events import (
     DIED,
@@ -40,52 +41,8 @@ from melmill.stages.at_work import working
 if TYPE_CHECKING:
     from distributed import Client, Future
 
-# Attempts of a task whose input or output failed.
-MAX_ATTEMPTS = 3
-
-# Dead workers after which a task may be what kills them: a child process then takes its utterances one by one.
-ISOLATE_AFTER = 2
-
-# Dead workers after which a task is given up. One that is isolated dies only by others on its worker, or from outside.
-MAX_DEATHS = 8
-
-# Dead workers in a row after which a task is given up that goes on from what it saved, if it saved nothing in between.
-MAX_DEATHS_WITHOUT_PROGRESS = 3
-
 # Tasks in flight per compute slot: one runs, one waits at the worker so that it never idles.
 IN_FLIGHT = 2
-
-
-@dataclass(frozen=True)
-class _Attempt:
-    task: Task
-    number: int = 1
-    deaths: int = 0
-    job: Job | None = None
-    saved: str | None = None
-    submitted: float = field(default_factory=time.monotonic)
-
-    def of(self, job: Job) -> _Attempt:
-        """Return the attempt with its job, and how far that has come already."""
-        return replace(self, job=job, saved=job.saved() if isinstance(job, ResumableJob) else None)
-
-    def died(self) -> _Attempt:
-        """Return the attempt with another death: its first, where it came further since it began."""
-        progressed = isinstance(self.job, ResumableJob) and self.job.saved() != self.saved
-        return replace(self, deaths=1 if progressed else self.deaths + 1)
-
-    def hung(self) -> _Attempt:
-        """Return the attempt with as many deaths as a task has that may be what kills."""
-        return replace(self, deaths=max(self.deaths, ISOLATE_AFTER))
-
-    @property
-    def may_die(self) -> bool:
-        """Whether it has another attempt after its worker died."""
-        return self.deaths < (MAX_DEATHS_WITHOUT_PROGRESS if isinstance(self.job, ResumableJob) else MAX_DEATHS)
-
-    def again(self) -> _Attempt:
-        """Return the next attempt."""
-        return replace(self, number=self.number + 1, submitted=time.monotonic())
 
 
 def run_dask(
@@ -174,7 +131,7 @@ class _Stream:
         self.time_limit_s = time_limit_s
         pools = cluster.spec.pools
         self.resources = {name: pool_resources(name, pool, cluster.spec) for name, pool in pools.items()}
-        self.attempts: dict[Any, tuple[_Attempt, Future]] = {}
+        self.attempts: dict[Any, tuple[Attempt, Future]] = {}
         self.in_flight = dict.fromkeys(pools, 0)
         self.completed = as_completed(loop=client.loop)
         self.topic = f"melmill-{client.id}"
@@ -217,12 +174,12 @@ class _Stream:
                 task = self.frontier.take(pool)
                 if task is None:
                     break
-                self._submit(_Attempt(task))
+                self._submit(Attempt(task))
         self.cluster.demand({pool: self.frontier.n_left(pool) for pool in self.frontier.pools})
         for text in self.cluster.told():
             self.announce(Note(text=text))
 
-    def _submit(self, attempt: _Attempt) -> None:
+    def _submit(self, attempt: Attempt) -> None:
         task = attempt.task
         isolated = attempt.deaths >= ISOLATE_AFTER
         attempt = attempt.of(self.make_job(task, attempt.number, isolated))
@@ -254,7 +211,7 @@ class _Stream:
         else:
             self._settle_error(attempt, answer)
 
-    def _settle_error(self, attempt: _Attempt, error: Exception) -> None:
+    def _settle_error(self, attempt: Attempt, error: Exception) -> None:
         from distributed.scheduler import KilledWorker, NoValidWorkerError, NoWorkerError
 
         if isinstance(error, FATAL):
@@ -282,7 +239,7 @@ class _Stream:
         n_blocked = self.frontier.fail(task)
         self.announce(Failed(task=task, attempt=number, error=error, n_blocked=n_blocked, place=place))
 
-    def _is_late(self, attempt: _Attempt) -> bool:
+    def _is_late(self, attempt: Attempt) -> bool:
         if self.time_limit_s is None or isinstance(attempt.job, ResumableJob):
             return False
         return time.monotonic() - attempt.submitted > self.time_limit_s

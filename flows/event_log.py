@@ -27,7 +27,6 @@ from melmill.flows.events import (
     WorkerDied,
 )
 from melmill.flows.frontier import Task
-from melmill.flows.plan import REPORT
 
 
 class EventLog:
@@ -144,7 +143,7 @@ def _attempt(task: Task, attempt: int, place: Place) -> dict[str, Any]:
     return {
         "node": task.node,
         "corpus": task.corpus or None,
-        "shard": None if task.shard == REPORT else task.shard,
+        "shard": None if task.is_whole else task.shard,
         "attempt": attempt,
         "worker": place.worker or None,
         "host": place.host or None,

@@ -9,17 +9,30 @@ from dataclasses import dataclass
 from melmill.flows.graph import Node
 from melmill.flows.phases import Phase, ancestors, phases
 
+# In place of a shard's number, for tasks over whole corpora: reports and trainings.
+ALL_SHARDS = -1
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class Task:
-    """One node's work on one shard of one corpus; of a task over whole corpora the shard is -1 and the corpus empty."""
+    """One node's work on one shard of one corpus, or on ALL_SHARDS, then without a corpus."""
 
     node: str
     corpus: str
     shard: int
 
+    @classmethod
+    def whole(cls, node: str) -> Task:
+        """Return the task of a node that works on whole corpora."""
+        return cls(node, "", ALL_SHARDS)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it works on whole corpora."""
+        return self.shard == ALL_SHARDS
+
     def __str__(self) -> str:
-        return f"{self.node}, {'all shards' if self.shard < 0 else f'shard {self.shard}'}"
+        return f"{self.node}, {'all shards' if self.is_whole else f'shard {self.shard}'}"
 
 
 # By task of a shard that is open: the unfinished ones that it waits for.
@@ -38,7 +51,7 @@ class Frontier:
     nodes : mapping of str to Node
         Each after those that it reads.
     pending : mapping of str to set of int
-        Shards that each node has still to do (``{-1}`` for a task over whole corpora).
+        Shards that each node has still to do (``{ALL_SHARDS}`` for a task over whole corpora).
     window : int
         Shards open at a time.
     """
@@ -61,7 +74,7 @@ class Frontier:
         self._unopened = self._places(ordered)
         self._next = next(self._unopened, None)
         self._before = {
-            Task(name, "", -1): {other for other in ancestors(nodes, name) if self._left[other]}
+            Task.whole(name): {other for other in ancestors(nodes, name) if self._left[other]}
             for name, node in nodes.items()
             if node.is_whole and self._left[name]
         }
@@ -178,7 +191,7 @@ class Frontier:
     def _add(self, task: Task, column: _Column) -> None:
         """Add a task to its shard's: ready, waiting for others of the shard, or blocked."""
         sources = {
-            Task(name, "", -1) if self.nodes[name].is_whole else Task(name, task.corpus, task.shard)
+            Task.whole(name) if self.nodes[name].is_whole else Task(name, task.corpus, task.shard)
             for name in self.nodes[task.node].sources
         }
         if sources & (self.failed | self.blocked):

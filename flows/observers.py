@@ -15,7 +15,7 @@ from melmill.flows.events import Announcer, Listener, Note, Outcome, RunFinished
 from melmill.flows.frontier import Task
 from melmill.flows.heartbeat import Heartbeat
 from melmill.flows.metrics_feed import MetricsFeed
-from melmill.flows.plan import REPORT, Plan
+from melmill.flows.plan import Plan
 from melmill.flows.progress import Progress
 from melmill.flows.run_news import RunNews
 from melmill.flows.stalls import STALL_AFTER_S, StallWatch
@@ -112,7 +112,7 @@ def audio_of(plan: Plan) -> Callable[[Task], float]:
     shards = {name: corpus.shard_durations_s for name, corpus in plan.catalogues.items()}
 
     def audio_s(task: Task) -> float:
-        if task.shard == REPORT:
+        if task.is_whole:
             return float(sum(np.sum(shards[corpus]) for corpus in plan.nodes[task.node].node.corpora))
         return float(shards[task.corpus][task.shard])
 

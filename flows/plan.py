@@ -13,6 +13,7 @@ from typing import Any
 
 from melmill.flows.corpus import survey
 from melmill.flows.errors import PipelineError
+from melmill.flows.frontier import ALL_SHARDS
 from melmill.flows.graph import Node, build_graph, needed_for
 from melmill.flows.spec import Pipeline
 from melmill.flows.trained import TRAINED
@@ -21,8 +22,6 @@ from melmill.storage.catalogue import Catalogue
 from melmill.storage.errors import StoreError
 from melmill.storage.product import ProductFolder, Record
 from melmill.storage.store import Store
-
-REPORT = -1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +34,7 @@ class NodePlan:
     n_shards : int
         Of its corpus; 1 for a report or a training.
     pending : set of int
-        Shards to do; ``{-1}`` for a report or a training.
+        Shards to do; ``{ALL_SHARDS}`` for a report or a training.
     reasons : mapping of str to int
         Why, each with the number of shards.
     damaged : mapping of str to str
@@ -89,7 +88,7 @@ class Plan:
 
     def record_name(self, node: Node, shard: int) -> str:
         """Return the name of the record of a task."""
-        if shard != REPORT:
+        if shard != ALL_SHARDS:
             return f"{shard:06d}"
         if node.trains:
             return TRAINED
@@ -153,7 +152,7 @@ def _node_plan(plan: Plan, store: Store, node: Node, before: Mapping[str, str]) 
     folder = store.product(node.folder, node.key)
     records = folder.records()
     damaged = folder.damaged(records)
-    shards = [REPORT] if node.is_whole else range(plan.catalogues[node.corpora[0]].n_shards)
+    shards = [ALL_SHARDS] if node.is_whole else range(plan.catalogues[node.corpora[0]].n_shards)
     names = {shard: plan.record_name(node, shard) for shard in shards}
     whole = {name for name in records if name not in damaged}
     pending = {shard: name for shard, name in names.items() if name not in whole}

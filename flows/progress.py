@@ -8,7 +8,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from melmill.flows.events import Event, Failed, Finished, Note, Place, Ready, Retried, Stalled, WorkerDied
-from melmill.flows.plan import REPORT, Plan
+from melmill.flows.frontier import ALL_SHARDS, Task
+from melmill.flows.plan import Plan
 from melmill.flows.tally import Tally
 
 if TYPE_CHECKING:
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bar
     from rich.progress import TaskID
 
-    from melmill.flows.frontier import Task
     from melmill.flows.receipt import Receipt
 
 PLAIN_INTERVAL_S = 10.0
@@ -46,7 +46,7 @@ class Progress:
             (node_plan.node.corpora[0], shard)
             for node_plan in plan.nodes.values()
             for shard in node_plan.pending
-            if shard != REPORT
+            if shard != ALL_SHARDS
         )
         self._bar: Bar | None = None
         self._bar_task: TaskID | None = None
@@ -87,7 +87,7 @@ class Progress:
                 self.note(text)
 
     def _count(self, task: Task, receipt: Receipt) -> None:
-        if task.shard != REPORT:
+        if not task.is_whole:
             self._left[task.corpus, task.shard] -= 1
             if not self._left[task.corpus, task.shard]:
                 self.utterances_done += receipt.n_utterances

@@ -15,12 +15,12 @@ from melmill.cluster.client import check_available
 from melmill.flows.dask_executor import run_dask
 from melmill.flows.events import Note
 from melmill.flows.executors import Job, MakeJob, run_serial
-from melmill.flows.frontier import Frontier, Task
+from melmill.flows.frontier import ALL_SHARDS, Frontier, Task
 from melmill.flows.graph import Node
 from melmill.flows.job import ShardJob
 from melmill.flows.observers import Watching, observed
 from melmill.flows.phases import ancestors
-from melmill.flows.plan import REPORT, Plan
+from melmill.flows.plan import Plan
 from melmill.flows.pools import fallen
 from melmill.flows.products import describe, source
 from melmill.flows.report_job import Ancestor, ReportJob
@@ -218,7 +218,7 @@ def _job_maker(plan: Plan, nodes: Mapping[str, Node]) -> MakeJob:
         node = nodes[task.node]
         if node.trains:
             return _training_job(plan, nodes, node, attempt)
-        if task.shard == REPORT:
+        if task.is_whole:
             return _report_job(plan, nodes, node, attempt)
         corpus = nodes[task.corpus]
         return ShardJob(
@@ -257,7 +257,7 @@ def _report_job(plan: Plan, nodes: Mapping[str, Node], node: Node, attempt: int)
         node=source(node),
         stage=cast("Aggregate", node.stage),
         ancestors={name: _ancestor(nodes, other) for name, other in nodes.items() if name in before},
-        record_name=plan.record_name(node, REPORT),
+        record_name=plan.record_name(node, ALL_SHARDS),
         pipeline=plan.pipeline.name,
         pool=str(node.route),
         attempt=attempt,
@@ -293,7 +293,7 @@ def _pages(plan: Plan, store: Store) -> tuple[list[str], list[str]]:
     """Return where the pages of reports and of trainings are, of those that were made."""
     reports, trainings = [], []
     for node in (node_plan.node for node_plan in plan.nodes.values() if node_plan.node.is_whole):
-        name = plan.record_name(node, REPORT)
+        name = plan.record_name(node, ALL_SHARDS)
         folder = store.product(node.folder, node.key)
         if node.trains:
             trainings += trained_page(folder)

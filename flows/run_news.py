@@ -12,7 +12,6 @@ from typing import Any
 
 from melmill.flows.events import Event, Failed, Finished, Retried, RunFinished, Stalled, WorkerDied
 from melmill.flows.frontier import Task
-from melmill.flows.plan import REPORT
 from melmill.flows.tally import Tally
 from melmill.storage.errors import StoreError
 from melmill.storage.run_state import RunState, State
@@ -103,4 +102,4 @@ def _now() -> str:
 
 
 def _name(task: Task) -> dict[str, Any]:
-    return {"node": task.node, "shard": None if task.shard == REPORT else task.shard}
+    return {"node": task.node, "shard": None if task.is_whole else task.shard}
