@@ -8,6 +8,7 @@ import sys
 
 import psutil
 import pytest
+from dask.utils import key_split
 
 from melmill.cluster.client import connected
 from melmill.cluster.errors import ClusterError
@@ -89,6 +90,8 @@ def test_a_scheduler_forgets_tasks_that_come_and_go() -> None:
         assert [span.name for span in spans.spans.values()] == [(SPAN,)]
         (span,) = spans.spans.values()
         assert len(span.groups) <= EVERY + 1
+        assert len(span.metadata["collections"]) <= EVERY + 1
+        assert key_split.cache_info().currsize <= 4 * EVERY
 
 
 def test_libraries_loaded_later_are_limited_too() -> None:
