@@ -24,9 +24,11 @@ SCHEDULER = {
     "distributed.scheduler.worker-ttl": "60s",
     "distributed.scheduler.work-stealing": False,
 }
+# Dask would look at the stacks of all its processes a hundred times a second, and busy workers feel it.
 WORKER = {
     "distributed.comm.timeouts.tcp": "30s",
     "distributed.worker.multiprocessing-method": "spawn",
+    "distributed.worker.profile.enabled": False,
     "distributed.admin.log-length": 100,
 }
 
