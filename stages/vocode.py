@@ -13,7 +13,8 @@ from melmill.stages.dsp.presets import preset, preset_names
 from melmill.stages.errors import ContractError, ParameterError
 from melmill.stages.inversion import DEVICES, Device
 from melmill.stages.stage import Input, Kind, Mel, Processor, Product, StageFiles, TrainedVocoder, Waveform
-from melmill.stages.vocoders.beside import EXTRAS, configurations
+from melmill.stages.vocoders.beside import EXTRAS, configurations, own_mel
+from melmill.stages.vocoders.configuration import parse
 from melmill.stages.vocoders.errors import VocoderError
 from melmill.stages.vocoders.shipped import SHIPPED, located
 
@@ -137,8 +138,6 @@ class Vocoder:
         VocoderError
             A file is missing or can't be read, or they don't fit together.
         """
-        from melmill.stages.vocoders.session import load_files  # here, as it imports torch
-
         wanted = {"weights": self.checkpoint} | ({} if self.config is None else {"config": self.config})
         for role, url in wanted.items():
             if role not in files:
@@ -146,9 +145,24 @@ class Vocoder:
                     f"{url!r} does not exist or is a folder: name the file of the {role}, or one that comes with "
                     f"melmill ({', '.join(SHIPPED)})"
                 )
-        voc = load_files(files, self._settings())
+        name, family, spec = self._shipped(files) or self._loaded(files)
         urls = {role: file.url for role, file in files.items()}
-        return self._knowing(_Known(digest=digest, name=voc.name, family=voc.family, spec=voc.spec, urls=urls))
+        return self._knowing(_Known(digest=digest, name=name, family=family, spec=spec, urls=urls))
+
+    def _shipped(self, files: StageFiles) -> tuple[str, str, MelSpec] | None:
+        """Return name, family and mel of a vocoder that comes along, without torch; None where it must be loaded."""
+        family = SHIPPED.get(self.checkpoint or "")
+        if family is None or self.config is not None or self.mel is not None or self.family not in (None, family):
+            return None
+        beside = files["beside"]
+        spec = own_mel(beside.name, parse(beside.name, beside.data))
+        return None if spec is None else (files["weights"].name, family, spec)
+
+    def _loaded(self, files: StageFiles) -> tuple[str, str, MelSpec]:
+        from melmill.stages.vocoders.session import load_files  # here, as it imports torch
+
+        voc = load_files(files, self._settings())
+        return voc.name, voc.family, voc.spec
 
     def trained(self, product: TrainedVocoder, name: str, digest: str) -> Vocoder:
         """Return the stage that computes with what the node `name` trains; see `FileStage`.

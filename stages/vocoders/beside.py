@@ -86,13 +86,13 @@ def assembled(
     return replace(
         checkpoint,
         config=settings,
-        mel=mel or _own_mel(checkpoint.name, settings),
+        mel=mel or own_mel(checkpoint.name, settings),
         stats={} if stats is None else read_stats(stats.name, stats.data),
         schedule=() if schedule is None else read_schedule(schedule.name, schedule.data),
     )
 
 
-def _own_mel(name: str, settings: Mapping[str, Any]) -> MelSpec | None:
+def own_mel(name: str, settings: Mapping[str, Any]) -> MelSpec | None:
     """Return the whole mel that a training of ours wrote into the configuration; None where there is none."""
     from melmill.stages.dsp.melspec import MelSpec
     from melmill.stages.errors import ParameterError

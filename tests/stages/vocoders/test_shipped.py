@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 import soundfile
 
 import melmill
 from melmill.stages.metrics.measure import measure
 from melmill.stages.metrics.pair import Pair
-from melmill.stages.vocode import Vocoder
+from melmill.stages.stage import StageFile
+from melmill.stages.vocode import HifiGan, Unfolded, Vocoder
+from melmill.stages.vocoders.errors import VocoderError
 from melmill.stages.vocoders.shipped import SHIPPED, located
 
+ROOT = Path(__file__).parents[3]
 MOST_BYTES = 8_000_000
 
 
@@ -28,6 +35,36 @@ def test_a_stage_finds_it_by_name() -> None:
     files = Vocoder(checkpoint="melmill-16k").files()
     assert files["weights"] == (located("melmill-16k"),)
     assert located("melmill-16k").replace("weights.pt", "config.json") in files["beside"]
+
+
+@pytest.mark.parametrize("uses", [Vocoder, Unfolded])
+def test_a_plan_knows_of_it_what_loading_it_tells(uses: type[Vocoder]) -> None:
+    for name in SHIPPED:
+        weights = Path(located(name))
+        files = {
+            role: StageFile(url=str(file), data=file.read_bytes())
+            for role, file in {"weights": weights, "beside": weights.with_name("config.json")}.items()
+        }
+        known = uses(checkpoint=name).prepared(files, "digest").known
+        loaded = melmill.load_vocoder(name)
+        assert (known.name, known.family, known.spec) == (weights.name, loaded.family, loaded.spec)
+        with pytest.raises(VocoderError, match="is no hifigan checkpoint"):
+            HifiGan(checkpoint=name).prepared(files, "digest")
+
+
+def test_planning_the_default_pipeline_takes_no_torch(tmp_path: Path) -> None:
+    program = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from melmill.flows.graph import build_graph\n"
+        "from melmill.flows.spec import load\n"
+        f"graph = build_graph(load(Path({str(ROOT / 'pipeline.yaml')!r})))\n"
+        "assert graph['voc'].stage.known.family == 'unfolded'\n"
+        "sys.exit('torch' in sys.modules)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, env=environment, check=False)
+    assert done.returncode == 0
 
 
 def test_it_beats_griffin_lim_on_speakers_it_never_heard(real_data: Path) -> None:
