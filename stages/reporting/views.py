@@ -286,12 +286,16 @@ def throughput(timing: pd.DataFrame) -> Grid:
         cells = [*sizes, f"{row['wall_s']:.1f}", fast, busy, memory]
         rows.append([_head(row["node"]), *_texts(row, ["pool", "device"]), *(Cell(text=text) for text in cells)])
     columns = ["node", "pool", "device", "shards", "utterances", "audio [h]", "compute [s]", "worker [s]"]
-    caption = (
-        "Work done, summed over workers: compute is time inside the stage; worker is time with a task under way, "
-        "reading and writing included, of which utilisation is the share that the device was at work; "
-        "memory is the most that a process held at one task"
+    note = (
+        "Compute is time inside the stage; worker is time with a task under way, reading and writing included, of which "
+        "utilisation is the share that the device was at work; memory is the most that a process held at one task."
     )
-    return Grid(caption=caption, columns=[*columns, "× real time", "utilisation", "memory [MiB]"], rows=rows)
+    return Grid(
+        caption="Work done, summed over workers",
+        columns=[*columns, "× real time", "utilisation", "memory [MiB]"],
+        rows=rows,
+        notes=[note],
+    )
 
 
 def _titled(metric: str) -> str:
