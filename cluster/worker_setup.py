@@ -24,5 +24,5 @@ def _leave() -> None:
     What Python would do then, taking every module apart, takes a second with torch loaded, and nobody needs it.
     """
     atexit.unregister(_leave)
-    atexit._run_exitfuncs()  # noqa: SLF001 - the only way to run the others first
+    atexit._run_exitfuncs()  # there is no other way to run the others first
     os._exit(0)

@@ -287,8 +287,8 @@ def throughput(timing: pd.DataFrame) -> Grid:
         rows.append([_head(row["node"]), *_texts(row, ["pool", "device"]), *(Cell(text=text) for text in cells)])
     columns = ["node", "pool", "device", "shards", "utterances", "audio [h]", "compute [s]", "worker [s]"]
     note = (
-        "Compute is time inside the stage; worker is time with a task under way, reading and writing included, of which "
-        "utilisation is the share that the device was at work; memory is the most that a process held at one task."
+        "Compute is time inside the stage; worker is time with a task under way, reading and writing included, of "
+        "which utilisation is the share that the device was at work; memory is the most that a process held at one task."
     )
     return Grid(
         caption="Work done, summed over workers",
