@@ -288,7 +288,7 @@ def throughput(timing: pd.DataFrame) -> Grid:
     columns = ["node", "pool", "device", "shards", "utterances", "audio [h]", "compute [s]", "worker [s]"]
     note = (
         "Compute is time inside the stage; worker is time with a task under way, reading and writing included, of "
-        "which utilisation is the share that the device was at work; memory is the most that a process held at one task."
+        "which utilisation is the share that the device was at work. Memory is the most that a process held at a task."
     )
     return Grid(
         caption="Work done, summed over workers",
