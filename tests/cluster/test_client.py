@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import psutil
 import pytest
@@ -92,6 +94,16 @@ def test_a_scheduler_forgets_tasks_that_come_and_go() -> None:
         assert len(span.groups) <= EVERY + 1
         assert len(span.metadata["collections"]) <= EVERY + 1
         assert key_split.cache_info().currsize <= 4 * EVERY
+
+
+def test_workers_do_what_is_registered_for_their_end(tmp_path: Path) -> None:
+    with connected(ClusterSpec(pools={"cpu": Pool(workers=1)})) as cluster:
+        cluster.client.run(atexit.register, (tmp_path / "ended").touch)
+        (worker,) = cluster.client.scheduler_info()["workers"].values()
+        scratch = Path(worker["local_directory"])
+        assert scratch.exists()
+    assert (tmp_path / "ended").exists()
+    assert not scratch.exists()
 
 
 def test_libraries_loaded_later_are_limited_too() -> None:
