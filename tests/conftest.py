@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,12 @@ from tests.objects.serving import bucket, object_proxy, object_server, proxy
 __all__ = ["bucket", "object_proxy", "object_server", "proxy", "real_data"]
 
 DEFAULT = Path(__file__).parents[2] / "shared"
+
+
+def pytest_configure() -> None:
+    """Let ctrl-C reach the tests and what they start: a shell has what runs in its background ignore it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
