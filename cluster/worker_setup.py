@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import signal
+import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -21,8 +22,10 @@ def dask_setup(worker: Worker) -> None:
 def _leave() -> None:
     """End the process as soon as all that was registered for its end is done.
 
-    What Python would do then, taking every module apart, takes a second with torch loaded, and nobody needs it.
+    What Python would do then, taking every module apart, takes long with torch loaded, and nobody needs it.
     """
     atexit.unregister(_leave)
     atexit._run_exitfuncs()  # there is no other way to run the others first
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
     os._exit(0)
