@@ -37,14 +37,25 @@ def spectral_norm(E: NDArray[Any]) -> float:
     return float(np.sqrt(eigenvalues[0]))
 
 
-def unit_lower(A: Matrix) -> tuple[Matrix, Matrix]:
-    """Return L, with ones on its diagonal, and d, with ``A = L diag(d) L^T``, of a symmetric matrix A ``(n, n)``.
+def factors(A: Matrix) -> tuple[Matrix, Matrix]:
+    """Return L, with ones on its diagonal, and d, with ``A = L diag(d) L^T``, of a positive definite matrix ``(n, n)``.
 
-    Rows that depend on those before them have ``d = 0``, and their columns of L are those of the identity.
+    Raises
+    ------
+    numpy.linalg.LinAlgError
+        A is not positive definite.
     """
+    L, d = _unit_lower(A, 0.0)
+    if not (d > 0).all():
+        raise np.linalg.LinAlgError("the matrix is not positive definite")
+    return L, d
+
+
+def _unit_lower(A: Matrix, dependent: float) -> tuple[Matrix, Matrix]:
+    """Factor a symmetric matrix; rows of which no more than that share is left by those before them have ``d = 0``."""
     rest, L, d = A.copy(), np.eye(len(A)), np.zeros(len(A))
     for j in range(len(A)):
-        if rest[j, j] <= _DEPENDENT * A[j, j]:
+        if rest[j, j] <= dependent * A[j, j]:
             continue
         d[j] = rest[j, j]
         L[j + 1 :, j] = rest[j + 1 :, j] / d[j]
@@ -53,12 +64,17 @@ def unit_lower(A: Matrix) -> tuple[Matrix, Matrix]:
 
 
 def inverse(A: Matrix) -> Matrix:
-    """Return the inverse of a positive definite matrix."""
-    L, d = unit_lower(A)
+    """Return the inverse of a positive definite matrix; raise LinAlgError for any other."""
+    L, d = factors(A)
     X = np.eye(len(A))
     for i in range(len(A)):
         X[i + 1 :] -= np.multiply.outer(L[i + 1 :, i], X[i])
     return product(X.T / d, X)
+
+
+def independent(gram: Matrix) -> NDArray[np.bool_]:
+    """Return which rows of a matrix, of that Gram matrix, depend on none before them."""
+    return np.asarray(_unit_lower(gram, _DEPENDENT)[1] > 0)
 
 
 def pseudo_inverse(E: Matrix) -> Matrix:
@@ -67,9 +83,9 @@ def pseudo_inverse(E: Matrix) -> Matrix:
     With the independent rows E_1 of ``E = C E_1``, it is ``E_1^T (E_1 E_1^T)^-1 (C^T C)^-1 C^T``.
     """
     gram = product(E, E.T)
-    independent = unit_lower(gram)[1] > 0
-    within = inverse(gram[np.ix_(independent, independent)])
-    C = product(gram[:, independent], within)
-    C[independent] = np.eye(len(within))
+    kept = independent(gram)
+    within = inverse(gram[np.ix_(kept, kept)])
+    C = product(gram[:, kept], within)
+    C[kept] = np.eye(len(within))
     onto = product(inverse(product(C.T, C)), C.T)
-    return product(E[independent].T, product(within, onto))
+    return product(E[kept].T, product(within, onto))

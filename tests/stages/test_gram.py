@@ -12,7 +12,7 @@ import pytest
 
 from melmill.stages.dsp.bank import bank_of
 from melmill.stages.dsp.filterbank import EmptyBandWarning
-from melmill.stages.dsp.gram import inverse, pseudo_inverse, spectral_norm, unit_lower
+from melmill.stages.dsp.gram import factors, independent, inverse, pseudo_inverse, spectral_norm
 from melmill.stages.dsp.melspec import MelSpec
 from melmill.stages.dsp.presets import preset, preset_names
 
@@ -62,16 +62,26 @@ def test_dependent_rows_share_what_they_say() -> None:
     E = np.array([[1.0, 2.0, 0.0, 0.0], [2.0, 4.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0], [0.0, 1.0, 3.0, 0.0]])
 
     np.testing.assert_allclose(pseudo_inverse(E), np.linalg.pinv(E), atol=1e-14)
-    assert np.count_nonzero(unit_lower(E @ E.T)[1]) == 2
+    assert np.count_nonzero(independent(E @ E.T)) == 2
 
 
 def test_a_matrix_is_its_factors_product_and_its_inverse_undoes_it() -> None:
     A = np.cov(np.random.default_rng(1).standard_normal((30, 100)))
-    L, d = unit_lower(A)
+    L, d = factors(A)
 
     np.testing.assert_allclose(L * d @ L.T, A, atol=1e-14)
     np.testing.assert_array_equal(L, np.tril(L))
     np.testing.assert_allclose(inverse(A) @ A, np.eye(30), atol=1e-12)
+
+
+def test_a_small_shift_is_enough_for_dependent_rows_and_none_is_an_error() -> None:
+    E = np.array([[1.0, 2.0], [2.0, 4.0]])
+    A = E @ E.T + 1e-10 * np.eye(2)
+
+    np.testing.assert_allclose(inverse(A) @ A, np.eye(2), atol=1e-4)
+    for make in (factors, inverse):
+        with pytest.raises(np.linalg.LinAlgError, match="not positive definite"):
+            make(np.array([[1.0, 1.0], [1.0, 1.0]]))
 
 
 def test_the_norm_is_the_largest_singular_value() -> None:

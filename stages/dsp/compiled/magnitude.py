@@ -67,7 +67,7 @@ def _conditioned(bank: Bank, dtype: Precision) -> _Conditioned:
 
 
 def balance(E: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the weights ``(n_mels,)`` that give a bank ``(n_mels, n_bins)`` equal rows and unit spectral norm."""
+    """Return the weights ``(n_mels,)`` that give a bank of triangles ``(n_mels, n_bins)`` equal rows and unit norm."""
     row = np.sqrt(np.sum(E * E, axis=1))
     weight = 1 / np.where(row > 0, row, 1.0)
     return np.asarray(weight / spectral_norm(weight[:, np.newaxis] * E))

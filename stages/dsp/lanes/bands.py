@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from melmill.stages.dsp.gram import unit_lower
+from melmill.stages.dsp.gram import factors
 from melmill.stages.dsp.lanes.vector import LANES, Flat, kernel, load, store, zeros
 from melmill.stages.dsp.melspec import Precision
 
@@ -49,7 +49,7 @@ class Factor(NamedTuple):
 
 def factored(A: NDArray[np.float64], dtype: Precision) -> Factor:
     """Return the factors of a positive definite matrix; those of a banded one are banded."""
-    L, d = unit_lower(A)
+    L, d = factors(A)
     L -= np.eye(len(A))
     return Factor(lower=runs(L, dtype), upper=runs(L.T, dtype), over_diagonal=(1 / d).astype(dtype))
 
