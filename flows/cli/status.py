@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 
 import click
@@ -140,7 +140,7 @@ def _driver(look: Look) -> str:
 def _stalled(look: Look) -> list[str]:
     found = look.run.stalled if look.run is not None and look.run.state == "running" else ()
     return [
-        f"stalled: {one['node']}, shard {one['shard']} ({one['worker']} on {one['host']})"
+        f"stalled: {_task(one)} ({one['worker']} on {one['host']})"
         + (f", utterance {one['utterance']}" if one["utterance"] else "")
         for one in found
     ]
@@ -152,7 +152,11 @@ def _notes(look: Look) -> list[str]:
 
 def _failures(look: Look) -> list[str]:
     found = look.run.failures if look.run is not None else ()
-    return [f"failed: {one['node']}, shard {one['shard']}: {one['reason']}" for one in found]
+    return [f"failed: {_task(one)}: {one['reason']}" for one in found]
+
+
+def _task(one: Mapping[str, object]) -> str:
+    return f"{one['node']}, {'all shards' if one['shard'] is None else 'shard ' + str(one['shard'])}"
 
 
 def _json(store: str, look: Look) -> dict[str, object]:

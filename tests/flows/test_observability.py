@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -234,6 +235,18 @@ def test_status_tells_of_failures_and_watch_ends_with_them(project: Project) -> 
     assert {node.node: node.failed for node in look.nodes}["admm"] == 1
     assert look.run is not None
     assert look.run.state == "failed"
+
+
+def test_a_report_that_failed_is_told_without_a_shard(project: Project) -> None:
+    project.run("--executor", "serial", "--until", "mel")
+    store = Store.open(str(project.store))
+    state = store.latest_state()
+    assert state is not None
+    store.write_state(
+        replace(state, state="failed", failures=[{"node": "report", "shard": None, "reason": "ValueError: no"}])
+    )
+    watched = project.melmill("status", str(project.store), "--watch")
+    assert "failed: report, all shards: ValueError: no" in watched.stdout
 
 
 def test_a_watch_is_left_by_ctrl_c_and_finds_no_driver_that_was_killed(project: Project) -> None:
