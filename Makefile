@@ -13,7 +13,7 @@ run: setup
 	$(BIN)/melmill fetch demo data/demo
 	$(BIN)/melmill run pipeline.yaml
 
-# Tests wait for servers and processes as much as they compute: two at a time take little more than half the time.
+# Tests wait for servers and processes as much as they compute, so that two files are run at a time.
 test: setup
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 

@@ -22,7 +22,7 @@ class SpanPruner(SchedulerPlugin):  # type: ignore[misc]
     Dask makes a group for all tasks of one name and forgets it with the last of them, but the span that it belongs to
     keeps it for its statistics, and a word on every graph that was submitted. Streamed in a small window, the tasks of
     a node come and go, each time as a new group of a new graph: some 3 KiB a task. Only spans of melmill's own are
-    looked at. Names of the last 100,000 tasks stay in a cache as well, another 40 MiB.
+    looked at. Names of the last 100,000 tasks stay in a cache as well.
     """
 
     name = "melmill-housekeeping"

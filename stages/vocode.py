@@ -154,8 +154,8 @@ class Vocoder:
         family = SHIPPED.get(self.checkpoint or "")
         if family is None or self.config is not None or self.mel is not None or self.family not in (None, family):
             return None
-        beside = files["beside"]
-        spec = own_mel(beside.name, parse(beside.name, beside.data))
+        beside = files.get("beside")
+        spec = None if beside is None else own_mel(beside.name, parse(beside.name, beside.data))
         return None if spec is None else (files["weights"].name, family, spec)
 
     def _loaded(self, files: StageFiles) -> tuple[str, str, MelSpec]:
