@@ -10,8 +10,11 @@ from typing import Any
 
 from distributed import Scheduler, SpecCluster
 
+from melmill.cluster.blocks import Slurm, Ssh
 from melmill.cluster.credentials import Credentials
+from melmill.cluster.dashboard import scheduler_options
 from melmill.cluster.errors import ClusterError
+from melmill.cluster.spec import ClusterSpec
 
 # How often lost workers are looked for.
 TEND_EVERY_S = 10.0
@@ -25,12 +28,10 @@ class PooledCluster(SpecCluster):  # type: ignore[misc]
     members : mapping of str to dict
         Class and options of what to start, by name, as `SpecCluster` takes them.
     credentials : Credentials
-    host, interface : str or None
-        Where the scheduler listens; None for where this machine's traffic leaves it.
-    port : int
-        Of the scheduler; 0 for any that is free.
-    http : mapping of str to str or bool
-        Where it shows pages and metrics: options of a Dask scheduler.
+    spec : ClusterSpec
+        Says where the scheduler shows its pages.
+    block : Ssh or Slurm
+        Says where the scheduler listens.
 
     Attributes
     ----------
@@ -42,26 +43,25 @@ class PooledCluster(SpecCluster):  # type: ignore[misc]
         self,
         members: Mapping[str, dict[str, Any]],
         credentials: Credentials,
-        *,
-        host: str | None,
-        interface: str | None,
-        port: int,
-        http: Mapping[str, Any],
+        spec: ClusterSpec,
+        block: Ssh | Slurm,
     ) -> None:
         self.news: deque[str] = deque()
         self._tending: asyncio.Task[None] | None = None
         security = credentials.security()
-        listening = {"host": host, "interface": interface, "port": port, "protocol": "tls://", "security": security}
+        listening = {"host": block.host, "interface": block.interface, "port": block.scheduler_port}
+        encrypted = {"protocol": "tls://", "security": security}
         try:
             super().__init__(
                 workers=dict(members),
-                scheduler={"cls": Scheduler, "options": {**listening, **http}},
+                scheduler={"cls": Scheduler, "options": {**listening, **encrypted, **scheduler_options(spec)}},
                 security=security,
                 silence_logs=logging.CRITICAL,
             )
         except RuntimeError as error:
             raise ClusterError(
-                f"cluster: no scheduler can listen at {host or interface or 'this host'}, port {port}: {error}"
+                f"cluster: no scheduler can listen at {block.host or block.interface or 'this host'}, port "
+                f"{block.scheduler_port}: {error}"
             ) from error
         self.loop.add_callback(self._begin)
 

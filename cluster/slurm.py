@@ -17,7 +17,6 @@ from distributed.core import Status
 
 from melmill.cluster.blocks import Slurm, SlurmPool, Tls
 from melmill.cluster.credentials import Credentials
-from melmill.cluster.dashboard import scheduler_options
 from melmill.cluster.errors import ClusterError
 from melmill.cluster.pooled import PooledCluster
 from melmill.cluster.running import RunningCluster
@@ -87,14 +86,7 @@ class _SlurmCluster(PooledCluster):
         members = {
             f"{name}-{index}": self._member(name) for name, pool in spec.pools.items() for index in range(pool.fewest)
         }
-        super().__init__(
-            members,
-            credentials,
-            host=slurm.host,
-            interface=slurm.interface,
-            port=slurm.scheduler_port,
-            http=scheduler_options(spec),
-        )
+        super().__init__(members, credentials, spec, slurm)
 
     def _member(self, pool: str) -> dict[str, Any]:
         return {"cls": _Job, "options": self._options[pool]}

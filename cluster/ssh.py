@@ -20,7 +20,6 @@ from distributed.deploy.spec import ProcessInterface
 
 from melmill.cluster.blocks import Ssh
 from melmill.cluster.credentials import Credentials
-from melmill.cluster.dashboard import scheduler_options
 from melmill.cluster.errors import ClusterError
 from melmill.cluster.gpus import gpu_environment
 from melmill.cluster.host import READY
@@ -82,14 +81,7 @@ class _SshCluster(PooledCluster):
             host: {"cls": _Host, "options": {"host": host, "ssh": ssh, "orders": {**common, "workers": workers}}}
             for host, workers in workers_by_host(spec, ssh).items()
         }
-        super().__init__(
-            members,
-            credentials,
-            host=ssh.host,
-            interface=ssh.interface,
-            port=ssh.scheduler_port,
-            http=scheduler_options(spec),
-        )
+        super().__init__(members, credentials, spec, ssh)
 
     async def lost(self) -> set[str]:
         gone = {name for name, host in self.workers.items() if host.ended}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from statistics import median
@@ -126,13 +127,13 @@ class Pace:
     LAST = 101
 
     def __init__(self) -> None:
-        self._rates: list[float] = []
+        self._rates: deque[float] = deque(maxlen=self.LAST)
         self._median: float | None = None
 
     def add(self, wall_s: float, audio_s: float) -> None:
         """Count a finished task."""
         if audio_s > 0:
-            self._rates = [*self._rates[1 - self.LAST :], wall_s / audio_s]
+            self._rates.append(wall_s / audio_s)
             self._median = None
 
     def expected_s(self, audio_s: float) -> float | None:
