@@ -11,6 +11,7 @@ from distributed import Client
 
 from melmill.cluster.credentials import Credentials
 from melmill.cluster.errors import ClusterError
+from melmill.cluster.joining import join
 from melmill.cluster.running import RunningCluster
 from melmill.cluster.settings import ALLOWED_FAILURES, as_environment
 from melmill.cluster.spec import ClusterSpec
@@ -28,13 +29,8 @@ def launch(spec: ClusterSpec, credentials: Credentials | None) -> Iterator[Runni
         The scheduler can't be reached, or no worker of a pool is there.
     """
     try:
-        client = Client(
-            spec.address,
-            timeout=CONNECT_TIMEOUT_S,
-            set_as_default=False,
-            security=credentials and credentials.security(),
-        )
-    except (OSError, RuntimeError, TypeError) as error:
+        client = join(str(spec.address), credentials, CONNECT_TIMEOUT_S)
+    except ConnectionError as error:
         raise ClusterError(_unreachable(spec, credentials, error)) from error
     with client:
         _check_resources(client.scheduler_info(n_workers=-1)["workers"], spec)
@@ -42,7 +38,6 @@ def launch(spec: ClusterSpec, credentials: Credentials | None) -> Iterator[Runni
 
 
 def _unreachable(spec: ClusterSpec, credentials: Credentials | None, error: Exception) -> str:
-    reason = " ".join(str(error).split())
     encrypted = str(spec.address).startswith("tls://")
     if encrypted and credentials is None:
         return (
@@ -56,7 +51,7 @@ def _unreachable(spec: ClusterSpec, credentials: Credentials | None, error: Exce
         if encrypted
         else "start one with `dask scheduler`, or use type: local"
     )
-    return f"cluster: no scheduler answers at {spec.address!r} within {CONNECT_TIMEOUT_S} s ({reason}): {fix}"
+    return f"cluster: no scheduler answers at {spec.address!r} within {CONNECT_TIMEOUT_S} s ({error}): {fix}"
 
 
 def _check_resources(workers: Mapping[str, Mapping[str, Any]], spec: ClusterSpec) -> None:

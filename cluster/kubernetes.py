@@ -22,6 +22,7 @@ from kr8s.objects import APIObject, Deployment, Pod, Secret, Service, new_class
 from melmill.cluster.blocks import Kubernetes
 from melmill.cluster.credentials import Credentials
 from melmill.cluster.errors import ClusterError
+from melmill.cluster.joining import join
 from melmill.cluster.manifests import API_VERSION, SCHEDULER_PORT, group_name, objects, scheduler_host
 from melmill.cluster.running import RunningCluster
 from melmill.cluster.scaling import Idle, wanted_workers
@@ -36,6 +37,7 @@ _KINDS: dict[str, Any] = {"Secret": Secret, "DaskCluster": DaskCluster, "DaskWor
 OPERATOR_TIMEOUT_S = 60
 # Nodes may have to be added and images be fetched.
 SCHEDULER_TIMEOUT_S = 900
+CONNECT_TIMEOUT_S = 60
 POLL_S = 2.0
 ADJUST_EVERY_S = 10.0
 
@@ -165,6 +167,6 @@ def _scheduler_address(name: str, block: Kubernetes, stack: ExitStack) -> str:
 
 def _client(address: str, credentials: Credentials) -> Client:
     try:
-        return Client(address, timeout=60, set_as_default=False, security=credentials.security())
-    except OSError as error:
+        return join(address, credentials, CONNECT_TIMEOUT_S)
+    except ConnectionError as error:
         raise ClusterError(f"cluster: the scheduler at {address} does not answer: {error}") from error

@@ -1,0 +1,103 @@
+"""Addresses at which something else listens than the scheduler that was meant."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+from distributed import Client
+
+from melmill.cluster.client import connected
+from melmill.cluster.errors import ClusterError
+from melmill.cluster.joining import join
+from melmill.cluster.spec import ClusterSpec, Pool
+from tests.cluster.processes import free_port, python, server
+
+
+@contextmanager
+def stranger(says: bytes) -> Iterator[str]:
+    """Yield the address of a server that says something to whoever connects, and then nothing."""
+    door = socket.create_server(("127.0.0.1", 0))
+    guests: list[socket.socket] = []
+
+    def serve() -> None:
+        with suppress(OSError):
+            while True:
+                guests.append(door.accept()[0])
+                guests[-1].sendall(says)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        yield f"tcp://127.0.0.1:{door.getsockname()[1]}"
+    finally:
+        door.shutdown(socket.SHUT_RDWR)
+        thread.join()
+        for one in [door, *guests]:
+            one.close()
+
+
+@pytest.fixture(autouse=True)
+def _hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("melmill.cluster.address.CONNECT_TIMEOUT_S", 1)
+
+
+@pytest.mark.parametrize(
+    ("says", "reason"),
+    [
+        (b"", "who listens there said nothing in 1 s"),
+        (b"SSH-2.0-OpenSSH_9.2p1\r\n", "Unable to allocate"),
+        (b"\x15\x03\x03\x00\x02\x02\x46", "said nothing in 1 s"),
+        ((1 << 20).to_bytes(8, "little") + bytes(10), "said nothing in 1 s"),
+        ((16).to_bytes(8, "little") + bytes(range(16)), ""),
+    ],
+)
+def test_a_stranger_is_no_scheduler(says: bytes, reason: str) -> None:
+    with stranger(says) as address:
+        spec = ClusterSpec(type="address", address=address, pools={"cpu": Pool()})
+        with pytest.raises(ClusterError) as caught, connected(spec):
+            pass
+    told = str(caught.value)
+    assert told.startswith(f"cluster: no scheduler answers at '{address}' within 1 s (")
+    assert reason in told
+    assert told.endswith("start one with `dask scheduler`, or use type: local")
+    assert "\n" not in told
+
+
+def test_a_worker_is_no_scheduler(tmp_path: Path) -> None:
+    port, log = free_port(), tmp_path / "log"
+    address = f"tcp://127.0.0.1:{port}"
+    scheduler = python("-m", "distributed.cli.dask_scheduler", "--host", address, "--no-dashboard")
+    place = free_port()
+    options = ["--no-nanny", "--no-dashboard", "--worker-port", str(place)]
+    worker = python("-m", "distributed.cli.dask_worker", address, *options)
+    with (
+        server(scheduler, log, lambda: b"Scheduler at" in log.read_bytes()),
+        server(worker, tmp_path / "worker", lambda: b"Registered to" in (tmp_path / "worker").read_bytes()),
+    ):
+        with pytest.raises(ConnectionError, match=r"^it is the address of a worker$"):
+            join(f"tcp://127.0.0.1:{place}", None, 5)
+
+        async def in_a_loop() -> None:
+            join(address, None, 5).close()
+
+        asyncio.run(in_a_loop())
+
+
+def test_who_is_refused_leaves_no_client_behind() -> None:
+    gc.collect()
+    before = _clients()
+    for address in ("tls://127.0.0.1:1", "http://127.0.0.1:1", "tcp://127.0.0.1:1"):
+        with pytest.raises(ConnectionError):
+            join(address, None, 0.5)
+    assert _clients() == before
+
+
+def _clients() -> int:
+    return sum(isinstance(one, Client) for one in gc.get_objects())
