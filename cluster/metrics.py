@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from distributed.diagnostics.plugin import SchedulerPlugin
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from distributed import Client, Scheduler
 
 TOPIC = "melmill-metrics"
+PATIENCE_S = 2.0
 
 # Field of a node's message, metric, what it says.
 COUNTERS = (
@@ -111,6 +113,8 @@ def publisher(client: Client) -> Callable[[Mapping[str, Any]], None]:
     def publish(message: Mapping[str, Any]) -> None:
         # A run that failed has left its cluster a moment before its watchers know.
         if client.status == "running":
-            client.log_event(TOPIC, dict(message))
+            # A scheduler that is silent for a while loses nothing: the next message holds all that this one does.
+            with suppress(TimeoutError):
+                client.sync(client.scheduler.log_event, topic=TOPIC, msg=dict(message), callback_timeout=PATIENCE_S)
 
     return publish

@@ -135,6 +135,7 @@ class _Stream:
         self.in_flight = dict.fromkeys(pools, 0)
         self.completed = as_completed(loop=client.loop)
         self.topic = f"melmill-{client.id}"
+        self.answers = True
 
     def run(self) -> None:
         """Submit and settle until the frontier is done."""
@@ -252,7 +253,20 @@ class _Stream:
             for key, (attempt, _) in list(self.attempts.items())
             if attempt.task in wanted
         }
-        return look_there(self.client, flights)
+        try:
+            found = look_there(self.client, flights)
+        except TimeoutError:
+            self._hear(answers=False)
+            return []
+        self._hear(answers=True)
+        return found
+
+    def _hear(self, *, answers: bool) -> None:
+        """Tell when the scheduler falls silent, and when it speaks again."""
+        if answers != self.answers:
+            self.answers = answers
+            says = "answers again" if answers else "does not answer; the run goes on when it does"
+            self.announce(Note(text=f"the Dask scheduler at {self.client.scheduler.address} {says}"))
 
 
 def _last_place(error: Exception) -> Place:

@@ -14,7 +14,7 @@ from melmill.stages.at_work import Glimpse, glimpses
 if TYPE_CHECKING:
     from distributed import Client, Worker
 
-# A process that computes without letting go of the interpreter does not answer.
+# A process that computes without letting go of the interpreter does not answer, nor does one that is stopped.
 PATIENCE_S = 5.0
 
 
@@ -36,9 +36,14 @@ def look_there(client: Client, flights: Mapping[str, Flight]) -> list[Running]:
     """Return what the flights, by Dask key, are at that run on the client's workers.
 
     Of a worker that does not answer, the flight that it has had for longest is told, without what it is at.
+
+    Raises
+    ------
+    TimeoutError
+        The scheduler does not answer either.
     """
     found = []
-    for worker, keys in client.processing().items():
+    for worker, keys in client.sync(client.scheduler.processing, callback_timeout=PATIENCE_S).items():
         held = {key: flights[key] for key in keys if key in flights}
         if held:
             found += _asked(client, worker, held)
@@ -55,7 +60,8 @@ def _asked(client: Client, worker: str, held: Mapping[str, Flight]) -> list[Runn
         place, seen = answers[worker]
         return [_running(held[at.label], place, at) for at in seen if at.label in held]
     oldest = max(held.values(), key=lambda flight: flight.age_s)
-    known = client.scheduler_info(n_workers=-1)["workers"].get(worker, {})
+    identity = client.sync(client.scheduler.identity, callback_timeout=PATIENCE_S)
+    known = identity["workers"].get(worker, {})
     return [
         Running(
             task=oldest.task,

@@ -19,6 +19,8 @@ class Kind(StrEnum):
     SCHEDULER_KILLED = "scheduler killed"
     CLIENT_KILLED = "client killed"
     WORKER_FROZEN = "worker frozen"
+    SCHEDULER_FROZEN = "scheduler frozen"
+    CLIENT_FROZEN = "client frozen"
     THOUGHT_DEAD = "worker thought dead"
     CUT_OFF = "worker cut off"
     DISK_FULL = "disk full"

@@ -16,6 +16,7 @@ import psutil
 from benchmarks.faults import damage
 from benchmarks.faults.cluster import SILENCE_S, Worker
 from benchmarks.faults.orders import Orders
+from benchmarks.faults.processes import Process
 from benchmarks.faults.scene import Scene
 from benchmarks.faults.schedule import Fault, Kind
 
@@ -102,6 +103,24 @@ def _freeze_worker(scene: Scene, fault: Fault) -> Strike | None:
     worker, process = fault.of(found)
     _signal(process, signal.SIGSTOP)
     return Strike(fault, worker.name, _after(_DEAD_S), lambda: _signal(process, signal.SIGCONT), worker=worker.name)
+
+
+def _freeze_scheduler(scene: Scene, fault: Fault) -> Strike | None:
+    return _frozen(fault, scene.cluster.scheduler)
+
+
+def _freeze_client(scene: Scene, fault: Fault) -> Strike | None:
+    return _frozen(fault, scene.client)
+
+
+def _frozen(fault: Fault, process: Process) -> Strike:
+    process.signal(signal.SIGSTOP)
+
+    def awake() -> None:
+        if process.returncode is None:
+            process.signal(signal.SIGCONT)
+
+    return Strike(fault, "", _after(_DEAD_S), awake)
 
 
 def _think_dead(scene: Scene, fault: Fault) -> Strike | None:
@@ -290,6 +309,8 @@ _STRIKES: Mapping[Kind, Callable[[Scene, Fault], Strike | None]] = {
     Kind.SCHEDULER_KILLED: _kill_scheduler,
     Kind.CLIENT_KILLED: _kill_client,
     Kind.WORKER_FROZEN: _freeze_worker,
+    Kind.SCHEDULER_FROZEN: _freeze_scheduler,
+    Kind.CLIENT_FROZEN: _freeze_client,
     Kind.THOUGHT_DEAD: _think_dead,
     Kind.CUT_OFF: _cut_off,
     Kind.DISK_FULL: _fill_disk,

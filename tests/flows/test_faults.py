@@ -22,6 +22,7 @@ from benchmarks.faults.processes import PATIENCE_S
 from melmill.flows.plan import make_plan
 from melmill.flows.run import run
 from melmill.flows.spec import load
+from melmill.storage.store import Store
 from tests.flows.conftest import Project, enlarge, make_project, small_disk
 from tests.flows.processes import running
 
@@ -281,6 +282,32 @@ def test_a_lost_scheduler_ends_the_run_which_goes_on_elsewhere(
     cluster.worker.wait()
     assert len(records(project)) < N_TASKS
     check_rerun(project, undisturbed)
+
+
+def test_a_scheduler_that_falls_silent_is_told_of_and_waited_for(
+    project: Project, undisturbed: dict[str, str], cluster: Cluster
+) -> None:
+    with running(project, "--set", cluster.override, "--stall-after", "0.5") as client:
+        client.until(lambda: bool(records(project, "mel")))
+        cluster.scheduler.send_signal(signal.SIGSTOP)
+        client.until(lambda: f"the Dask scheduler at {cluster.address} does not answer" in client.said)
+        # whoever watches from elsewhere sees that the driver lives
+        store = Store.open(str(project.store))
+        last = store.latest_state()
+        client.until(lambda: store.latest_state() != last)
+        cluster.scheduler.send_signal(signal.SIGCONT)
+        assert client.exit_code() == 0, client.said
+    check_rerun(project, undisturbed)
+
+
+def test_a_run_whose_scheduler_is_silent_can_be_left(project: Project, cluster: Cluster) -> None:
+    with running(project, "--set", cluster.override) as client:
+        client.until(lambda: bool(records(project, "mel")))
+        cluster.scheduler.send_signal(signal.SIGSTOP)
+        client.signal(signal.SIGINT)
+        client.until(lambda: "interrupt again to leave at once" in client.said)
+        client.signal(signal.SIGINT)
+        assert client.exit_code(timeout_s=60) == 130, client.said
 
 
 def test_the_loss_of_all_workers_ends_the_run_in_a_line(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
