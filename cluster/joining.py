@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from concurrent.futures import ThreadPoolExecutor
 
 from distributed import Client, Security, rpc
+from distributed.utils import LoopRunner
 
 from melmill.cluster.credentials import Credentials
 
@@ -20,9 +20,8 @@ def join(address: str, credentials: Credentials | None, timeout_s: float) -> Cli
     """
     security = credentials.security() if credentials else Security()
     try:
-        # In a thread: a caller, such as a notebook, may be in a loop already.
-        with ThreadPoolExecutor(1) as thread:
-            who = thread.submit(asyncio.run, _asked(address, security, timeout_s)).result()
+        # In a loop of its own: a caller, such as a notebook, may be in one already.
+        who = str(LoopRunner().run_sync(_asked, address, security, timeout_s))
         if who == "Scheduler":
             return Client(address, timeout=timeout_s, set_as_default=False, security=security)
     except TimeoutError as error:

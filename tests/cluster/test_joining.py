@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import signal
 import socket
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -13,11 +16,12 @@ from pathlib import Path
 import pytest
 from distributed import Client
 
+from benchmarks.faults.processes import Process
 from melmill.cluster.client import connected
 from melmill.cluster.errors import ClusterError
 from melmill.cluster.joining import join
 from melmill.cluster.spec import ClusterSpec, Pool
-from tests.cluster.processes import free_port, python, server
+from tests.cluster.processes import environment, free_port, python, server
 
 
 @contextmanager
@@ -68,6 +72,21 @@ def test_a_stranger_is_no_scheduler(says: bytes, reason: str) -> None:
     assert reason in told
     assert told.endswith("start one with `dask scheduler`, or use type: local")
     assert "\n" not in told
+
+
+def test_waiting_for_a_stranger_is_left_by_ctrl_c(tmp_path: Path) -> None:
+    program = "import sys; from melmill.cluster.joining import join; print('begins'); join(sys.argv[1], None, 60)"
+    with stranger(b"") as address:
+        log = tmp_path / "log"
+        caller = Process([sys.executable, "-uc", program, address], tmp_path, log, environment())
+        try:
+            caller.until(lambda: "begins" in caller.said)
+            time.sleep(0.5)
+            caller.signal(signal.SIGINT)
+            assert caller.exit_code(timeout_s=30) == -signal.SIGINT
+        finally:
+            caller.end()
+    assert "KeyboardInterrupt" in caller.said
 
 
 def test_a_worker_is_no_scheduler(tmp_path: Path) -> None:
