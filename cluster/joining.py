@@ -9,6 +9,9 @@ from distributed.utils import LoopRunner
 
 from melmill.cluster.credentials import Credentials
 
+# Where nobody listens at all, Dask says so when the time is over.
+_GRACE_S = 1.0
+
 
 def join(address: str, credentials: Credentials | None, timeout_s: float) -> Client:
     """Return a client of the scheduler at an address.
@@ -39,6 +42,7 @@ async def _asked(address: str, security: Security, timeout_s: float) -> str:
     that begins: so none is made before it is sure to succeed.
     """
     connection_args = security.get_connection_args("client")
-    async with asyncio.timeout(timeout_s), rpc(address, timeout=timeout_s, connection_args=connection_args) as peer:
+    limit = asyncio.timeout(timeout_s + _GRACE_S)
+    async with limit, rpc(address, timeout=timeout_s, connection_args=connection_args) as peer:
         answer = await peer.identity()
     return str(answer["type"])

@@ -73,6 +73,12 @@ def test_a_stranger_is_no_scheduler(says: bytes, reason: str) -> None:
     assert "\n" not in told
 
 
+def test_nobody_is_no_stranger() -> None:
+    address = f"tcp://127.0.0.1:{free_port()}"
+    with pytest.raises(ConnectionError, match=f"^Timed out trying to connect to {address} after 1 s$"):
+        join(address, None, 1)
+
+
 def test_waiting_for_a_stranger_is_left_by_ctrl_c(tmp_path: Path) -> None:
     program = "import sys; from melmill.cluster.joining import join; print('begins'); join(sys.argv[1], None, 60)"
     with stranger(b"") as address:
