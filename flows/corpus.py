@@ -14,34 +14,40 @@ from melmill.storage.catalogue import Catalogue
 from melmill.storage.errors import StoreError
 from melmill.storage.product import ProductFolder
 from melmill.storage.sources import SourceTree
+from melmill.storage.store import Store
 from melmill.storage.utterance import Utterance
 
 NAMED = 3
 
 
-def survey(node: Node, folder: ProductFolder, stored: Catalogue | None, shard_duration_s: float) -> Catalogue:
+def survey(node: Node, store: Store, shard_duration_s: float) -> Catalogue:
     """Return the catalogue of an ingest node: what is stored, extended by what is new in the corpus.
 
     Parameters
     ----------
     node : Node
         Its stage is an IngestStage.
-    folder : ProductFolder
-        The node's product, asked for content hashes where a file's time of change differs.
-    stored : Catalogue or None
+    store : Store
+        Its product is asked for content hashes where a file's time of change differs.
     shard_duration_s : float
 
     Raises
     ------
     PipelineError
         The corpus can't be read or is empty, or a catalogued file is gone or has changed.
+    StoreError
+        The catalogue can't be read.
     """
+    folder = store.product(node.folder, node.key)
+    # In this order: another run may be storing shards of the catalogue, and then their records.
+    record_names = folder.record_names()
+    stored = store.catalogue(node.folder, node.key)
     stage = cast("IngestStage", node.stage)
     product = cast("Waveform | Mel", node.product)
     catalogue = Catalogue.empty(sr=product.sr, shard_duration_s=shard_duration_s) if stored is None else stored
     known = {utterance.path: utterance for utterance in catalogue.utterances()}
     try:
-        catalogue.check_covers(folder.record_names(), f"{folder.location.url}/catalogue")
+        catalogue.check_covers(record_names, f"{folder.location.url}/catalogue")
         tree = SourceTree(stage.root)
         found = stage.discover(tree, known)
         check_unchanged(node, known, found, folder, tree)

@@ -116,12 +116,7 @@ def make_plan(pipeline: Pipeline, until: str | None = None) -> Plan:
 
 def _plan(pipeline: Pipeline, nodes: Mapping[str, Node], store: Store) -> Plan:
     catalogues = {
-        node.name: survey(
-            node,
-            store.product(node.folder, node.key),
-            store.catalogue(node.folder, node.key),
-            pipeline.shard_duration_s,
-        )
+        node.name: survey(node, store, pipeline.shard_duration_s)
         for node in nodes.values()
         if isinstance(node.stage, IngestStage)
     }

@@ -72,10 +72,12 @@ def repair(store: Store, damages: Sequence[Damage]) -> None:
 
 def _product_damages(address: Address, folder: ProductFolder) -> Iterator[Damage]:
     node, key = address
+    # The names first: a run may be storing more records.
+    names = folder.record_names()
     records = folder.records()
     for file, problem in _whole_product_problems(folder, bool(records)).items():
         yield Damage(node=node, key=key, record="", file=file, problem=problem)
-    for name in folder.record_names():
+    for name in names:
         if name not in records:
             yield Damage(node=node, key=key, record=name, file=record_file(name), problem="can't be parsed")
     found = folder.each(lambda name: folder.problems(records[name]), list(records))
@@ -107,7 +109,9 @@ def _catalogue_problem(folder: ProductFolder, description: ProductDescription, h
     if description.catalogue != (description.node, description.key) or not (has_records or location.sizes()):
         return ""
     try:
-        Catalogue.read(location).check_covers(folder.record_names(), location.url)
+        # In this order: a run may be storing shards of the catalogue, and then their records.
+        record_names = folder.record_names()
+        Catalogue.read(location).check_covers(record_names, location.url)
     except StoreUnwritable:
         raise
     except StoreError as error:

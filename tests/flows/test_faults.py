@@ -22,8 +22,11 @@ from benchmarks.faults.processes import PATIENCE_S
 from melmill.flows.plan import make_plan
 from melmill.flows.run import run
 from melmill.flows.spec import load
+from melmill.storage.catalogue import Catalogue
+from melmill.storage.product import ProductFolder
 from melmill.storage.store import Store
-from tests.flows.conftest import Project, enlarge, make_project, small_disk
+from melmill.storage.verify import verify
+from tests.flows.conftest import Project, add_chapter, enlarge, flac, make_project, small_disk, voice
 from tests.flows.processes import running
 
 # Enough iterations that a kill finds a worker in the middle of them.
@@ -207,6 +210,29 @@ def test_two_clients_at_once_do_not_harm_each_other(project: Project, undisturbe
         assert other.exit_code() == 0, other.said
     assert len(records(project)) == N_TASKS
     check_rerun(project, undisturbed)
+
+
+def test_who_looks_while_another_run_begins_sees_no_damage(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    begins = [lambda: project.run("--executor", "serial")]
+
+    def then_begins(look: Callable[..., object]) -> Callable[..., object]:
+        def looked(*arguments: object) -> object:
+            found = look(*arguments)
+            while begins:
+                begins.pop()()
+            return found
+
+        return looked
+
+    # Whichever is looked at first is as it was before the other run, and the second as it is after.
+    monkeypatch.setattr(Store, "catalogue", then_begins(Store.catalogue))
+    monkeypatch.setattr(ProductFolder, "record_names", then_begins(ProductFolder.record_names))
+    monkeypatch.setattr(Catalogue, "read", then_begins(Catalogue.read))
+    assert make_plan(load(project.pipeline)).n_pending == 0
+    add_chapter(project.root, "dev-clean", "33", [flac(voice(1.0, 150.0, seed=9))])
+    begins.append(lambda: project.run("--executor", "serial"))
+    assert not verify(Store.open(str(project.store)))
+    assert not begins
 
 
 @dataclass(frozen=True)
