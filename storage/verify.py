@@ -72,10 +72,10 @@ def repair(store: Store, damages: Sequence[Damage]) -> None:
 
 def _product_damages(address: Address, folder: ProductFolder) -> Iterator[Damage]:
     node, key = address
-    # The names first: a run may be storing more records.
+    # The names before all else: a run may be storing parts of the catalogue, and then records.
     names = folder.record_names()
-    records = folder.records()
-    for file, problem in _whole_product_problems(folder, bool(records)).items():
+    records = folder.records(names)
+    for file, problem in _whole_product_problems(folder, names, bool(records)).items():
         yield Damage(node=node, key=key, record="", file=file, problem=problem)
     for name in names:
         if name not in records:
@@ -86,7 +86,7 @@ def _product_damages(address: Address, folder: ProductFolder) -> Iterator[Damage
             yield Damage(node=node, key=key, record=name, file=file, problem=problem)
 
 
-def _whole_product_problems(folder: ProductFolder, has_records: bool) -> dict[str, str]:
+def _whole_product_problems(folder: ProductFolder, names: Sequence[str], has_records: bool) -> dict[str, str]:
     if not has_records and not folder.location.exists(DESCRIPTION):
         return {}
     try:
@@ -98,20 +98,20 @@ def _whole_product_problems(folder: ProductFolder, has_records: bool) -> dict[st
     except StoreError:
         return {DESCRIPTION: "is missing"}
     found = {
-        CATALOGUE: _catalogue_problem(folder, description, has_records),
+        CATALOGUE: _catalogue_problem(folder, description, names, has_records),
         ARRAY_METADATA: _metadata_problem(folder, description),
     }
     return {file: problem for file, problem in found.items() if problem}
 
 
-def _catalogue_problem(folder: ProductFolder, description: ProductDescription, has_records: bool) -> str:
+def _catalogue_problem(
+    folder: ProductFolder, description: ProductDescription, names: Sequence[str], has_records: bool
+) -> str:
     location = folder.location / CATALOGUE
     if description.catalogue != (description.node, description.key) or not (has_records or location.sizes()):
         return ""
     try:
-        # In this order: a run may be storing shards of the catalogue, and then their records.
-        record_names = folder.record_names()
-        Catalogue.read(location).check_covers(record_names, location.url)
+        Catalogue.read(location).check_covers(names, location.url)
     except StoreUnwritable:
         raise
     except StoreError as error:
