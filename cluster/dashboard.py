@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 PORT = 8787
 
 # A scheduler elsewhere may show its pages to its own machine alone.
-PATIENCE_S = 2.0
+ANSWER_S = 2.0
 
 
 def scheduler_options(spec: ClusterSpec) -> dict[str, Any]:
@@ -47,7 +47,7 @@ def _answering(url: str) -> str | None:
     from urllib.request import urlopen
 
     try:
-        with urlopen(url, timeout=PATIENCE_S):
+        with urlopen(url, timeout=ANSWER_S):
             return url
     except OSError:
         return None

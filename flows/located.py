@@ -64,13 +64,13 @@ def parse(text: str, name: str) -> Located:
 
 def _located(loader: yaml.SafeLoader, node: yaml.Node, where: str, name: str) -> Located:
     if isinstance(node, yaml.MappingNode):
-        return Located(_mapping(loader, node, name), where)
+        return Located(_located_mapping(loader, node, name), where)
     if isinstance(node, yaml.SequenceNode):
         return Located([_located(loader, entry, _where(entry, name), name) for entry in node.value], where)
     return Located(loader.construct_object(node, deep=True), where)
 
 
-def _mapping(loader: yaml.SafeLoader, node: yaml.MappingNode, name: str) -> dict[str, Located]:
+def _located_mapping(loader: yaml.SafeLoader, node: yaml.MappingNode, name: str) -> dict[str, Located]:
     """Return the entries of a mapping, each placed at its key's line."""
     seen = set()
     for key, _ in node.value:

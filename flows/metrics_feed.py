@@ -10,7 +10,7 @@ from melmill.flows.events import Event, Ready, RunFinished
 from melmill.flows.tally import Tally
 
 # Scrapes are usually 15 s apart.
-INTERVAL_S = 3.0
+FEED_INTERVAL_S = 3.0
 
 
 class MetricsFeed:
@@ -40,7 +40,7 @@ class MetricsFeed:
     def beat(self) -> None:
         """Publish where it is time."""
         if self._publish is not None and time.monotonic() >= self._next:
-            self._next = time.monotonic() + INTERVAL_S
+            self._next = time.monotonic() + FEED_INTERVAL_S
             self._publish(self.message(alive=True))
 
     def message(self, *, alive: bool) -> Mapping[str, Any]:

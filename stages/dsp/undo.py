@@ -37,7 +37,7 @@ def to_linear(M: NDArray[Any], spec: MelSpec) -> NDArray[np.float32]:
         A value is not finite.
     """
     M = np.asarray(M)
-    _check(M, spec)
+    _check_bands(M, spec)
     values = M.astype(np.float64) / spec.scale - spec.shift
     linear = np.maximum(uncompressed(values, spec), 0.0) * window_norm(spec) ** spec.power
     with np.errstate(over="ignore"):
@@ -81,7 +81,7 @@ def uncompressed(values: NDArray[np.float64], spec: MelSpec) -> NDArray[np.float
     return values
 
 
-def _check(M: NDArray[Any], spec: MelSpec) -> None:
+def _check_bands(M: NDArray[Any], spec: MelSpec) -> None:
     if M.ndim != 2 or M.shape[0] != spec.n_mels:
         raise ContractError(
             f"a mel of this spec is (n_mels={spec.n_mels}, n_frames), got shape {M.shape!r}; "

@@ -70,7 +70,6 @@ def assembled(
         One of the files can't be read.
     """
     from melmill.stages.vocoders.checkpoint import read  # here, as it imports torch
-    from melmill.stages.vocoders.configuration import parse
     from melmill.stages.vocoders.schedule import read_schedule
     from melmill.stages.vocoders.stats import read_stats
 
