@@ -7,7 +7,7 @@ import random
 from itertools import cycle
 from pathlib import Path
 
-from melmill.stages.corpora.audio import FLAC, FLAC_HEAD_BYTES, read_header
+from melmill.stages.formats.audio import FLAC, FLAC_HEAD_BYTES, read_header
 
 SR = 16000
 _DEFAULT = Path(__file__).parents[2] / "shared"
@@ -35,7 +35,7 @@ def librispeech() -> Path:
 
 def demo(folder: Path) -> Path:
     """Make the demo corpus; return its root."""
-    from melmill.stages.corpora.demo import make_demo_corpus
+    from melmill.stages.ingest.demo.corpus import make_demo_corpus
 
     return make_demo_corpus(folder)
 

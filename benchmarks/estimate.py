@@ -13,12 +13,12 @@ import click
 
 from benchmarks.child import measure
 from benchmarks.figure import Figure, table
-from melmill.flows.estimate import estimate
-from melmill.flows.events import Event, Finished, Ready
-from melmill.flows.observers import Watching
-from melmill.flows.plan import make_plan
-from melmill.flows.run import run
-from melmill.flows.spec import load
+from melmill.flows.execution.run import run
+from melmill.flows.pipeline.spec import load
+from melmill.flows.planning.estimate import estimate
+from melmill.flows.planning.plan import make_plan
+from melmill.flows.watching.events import Event, Finished, Ready
+from melmill.flows.watching.observers import Watching
 from melmill.storage.store import RUNS, Store
 
 _PIPELINE = """\

@@ -15,18 +15,17 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.figure import Figure, table
-from melmill.stages.dsp import solvers
-from melmill.stages.dsp.bank import bank_of
-from melmill.stages.dsp.batched.inverter import invert_linears
-from melmill.stages.dsp.batched.iterate import iterate
-from melmill.stages.dsp.batched.methods import Start, iteration
-from melmill.stages.dsp.batched.placement import full_precision, placement
-from melmill.stages.dsp.batched.projection import Projection
-from melmill.stages.dsp.compiled.inverter import invert_linear
-from melmill.stages.dsp.mel import mel_spectrogram
-from melmill.stages.dsp.melspec import MelSpec
-from melmill.stages.dsp.recipe import Problem, Recipe
-from melmill.stages.dsp.undo import to_linear
+from melmill.stages.numeric import solvers
+from melmill.stages.numeric.bank import bank_of
+from melmill.stages.numeric.batched.inverter import invert_linears
+from melmill.stages.numeric.batched.iterate import iterate
+from melmill.stages.numeric.batched.methods import Start, iteration
+from melmill.stages.numeric.batched.placement import full_precision, placement
+from melmill.stages.numeric.batched.projection import Projection
+from melmill.stages.numeric.compiled.inverter import invert_linear
+from melmill.stages.numeric.mel import mel_spectrogram, to_linear
+from melmill.stages.numeric.melspec import MelSpec
+from melmill.stages.numeric.recipe import Problem, Recipe
 
 SPEC = MelSpec()
 UTTERANCE_S = 10.0

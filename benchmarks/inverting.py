@@ -20,14 +20,14 @@ import melmill
 from benchmarks.corpora import SR, speech
 from benchmarks.figure import Figure
 from benchmarks.timing import in_turns
-from melmill.stages.dsp import solvers
-from melmill.stages.dsp.bank import bank_of
-from melmill.stages.dsp.compiled.magnitude import estimate_magnitude
-from melmill.stages.dsp.compiled.phase import pghi, random_phase, segments, spread
-from melmill.stages.dsp.lanes.sweep import to_lanes
-from melmill.stages.dsp.melspec import MelSpec
-from melmill.stages.dsp.recipe import Recipe
-from melmill.stages.inversion import solve
+from melmill.stages.invert.inversion import solve
+from melmill.stages.numeric import solvers
+from melmill.stages.numeric.bank import bank_of
+from melmill.stages.numeric.compiled.magnitude import estimate_magnitude
+from melmill.stages.numeric.compiled.phase import pghi, random_phase, segments, spread
+from melmill.stages.numeric.lanes.sweep import to_lanes
+from melmill.stages.numeric.melspec import MelSpec
+from melmill.stages.numeric.recipe import Recipe
 
 SPEC = MelSpec()
 DURATION_S = 11.66
@@ -145,8 +145,8 @@ def _fftw(frames: NDArray[np.float32]) -> dict[str, Callable[[], object]]:
 
 
 def _our_ffts(n_frames: int) -> Callable[[], object]:
-    from melmill.stages.dsp.compiled.projection import Projection
-    from melmill.stages.dsp.lanes.fourier import forward, inverse
+    from melmill.stages.numeric.compiled.projection import Projection
+    from melmill.stages.numeric.lanes.fourier import forward, inverse
 
     projection = Projection(SPEC.stft, n_frames * SPEC.hop_length)
     s = projection.sweep

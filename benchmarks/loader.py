@@ -16,8 +16,8 @@ from torch.utils.data import DataLoader, RandomSampler
 
 from benchmarks.figure import Figure, table
 from melmill.cluster.threads import limit_threads
-from melmill.storage.dataset import torch_dataset
-from melmill.storage.segments import Segments
+from melmill.storage.reading.dataset import torch_dataset
+from melmill.storage.reading.segments import Segments
 from melmill.storage.store import Store
 
 

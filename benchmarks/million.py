@@ -9,16 +9,16 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from melmill.cluster.memory import peak_bytes, reset_peak
-from melmill.flows.dask_executor import run_dask
-from melmill.flows.executors import Job
-from melmill.flows.frontier import Frontier, Task
-from melmill.flows.observers import Watching, observed
-from melmill.flows.plan import Plan, make_plan
-from melmill.flows.receipt import Receipt
-from melmill.flows.run import WINDOW
-from melmill.flows.spec import load
-from melmill.storage.location import Location
+from melmill.cluster.workers import peak_bytes, reset_peak
+from melmill.flows.execution.dask import run_dask
+from melmill.flows.execution.run import WINDOW
+from melmill.flows.execution.serial import Job
+from melmill.flows.execution.window import Frontier, Task
+from melmill.flows.pipeline.spec import load
+from melmill.flows.planning.plan import Plan, make_plan
+from melmill.flows.tasks.receipt import Receipt
+from melmill.flows.watching.observers import Watching, observed
+from melmill.storage.files.location import Location
 from melmill.storage.recorded import RecordedFolder, record_file
 from melmill.storage.records import Record, StoredFile, record_name
 from melmill.storage.store import Store

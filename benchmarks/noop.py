@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from melmill.stages.stage import CorpusTree, Input, Item, Kind, Outcome, Product, Waveform
+from melmill.stages.contract import CorpusTree, Input, Item, Kind, Outcome, Product, Waveform
 from melmill.storage.utterance import Utterance
 
 SR = 16000

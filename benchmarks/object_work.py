@@ -16,11 +16,11 @@ import numpy as np
 import soundfile
 
 from benchmarks.figure import Figure
-from melmill.flows.plan import make_plan
-from melmill.flows.run import run
-from melmill.flows.spec import load
-from melmill.storage.location import Location
-from melmill.storage.object_client import bucket_and_key, client
+from melmill.flows.execution.run import run
+from melmill.flows.pipeline.spec import load
+from melmill.flows.planning.plan import make_plan
+from melmill.storage.files.location import Location
+from melmill.storage.files.object_client import bucket_and_key, client
 from melmill.storage.product import ProductFolder
 from melmill.storage.recorded import record_file
 from melmill.storage.records import Record, StoredFile, record_name
@@ -165,7 +165,7 @@ def counting() -> Iterator[Callable[[], int]]:
 
     Only a server on this machine can be counted so: before another, the count stays 0.
     """
-    from melmill.storage import object_client
+    from melmill.storage.files import object_client
     from tests.objects.proxy import proxied
 
     endpoint = urlsplit(os.environ.get("AWS_ENDPOINT_URL", ""))

@@ -16,7 +16,7 @@ import click
 
 from benchmarks.figure import Figure, table
 from benchmarks.object_work import clients, emptied, resume, tasks
-from melmill.storage.location import Location
+from melmill.storage.files.location import Location
 
 
 @click.command()

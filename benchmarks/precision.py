@@ -25,15 +25,15 @@ from numpy.typing import NDArray
 
 import melmill
 from benchmarks.corpora import speech
-from melmill.flows.keys import utterance_seed
-from melmill.flows.stage_files import prepared, ready
-from melmill.stages.dsp.resample import resample
+from melmill.flows.pipeline.keys import utterance_seed
+from melmill.flows.pipeline.stage_files import prepared, ready
+from melmill.stages.contract import Item, Mel
 from melmill.stages.errors import StageError
-from melmill.stages.inversion import Device
-from melmill.stages.metrics.measure import measure
-from melmill.stages.metrics.pair import Pair
-from melmill.stages.stage import Item, Mel
-from melmill.stages.vocode import Precision, Vocoder
+from melmill.stages.invert.inversion import Device
+from melmill.stages.numeric.resample import resample
+from melmill.stages.score.measure import measure
+from melmill.stages.score.pair import Pair
+from melmill.stages.vocode.stage import Precision, Vocoder
 from melmill.storage.utterance import Utterance
 
 METRICS = {"pesq_wb": "PESQ-wb", "estoi": "ESTOI", "mel_mae": "mel error [Np]"}

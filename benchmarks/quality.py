@@ -11,8 +11,8 @@ from typing import Any
 import click
 
 import melmill
-from melmill.stages.reporting.statistics import summary
-from melmill.stages.reporting.wording import plus_minus
+from melmill.stages.report.statistics import summary
+from melmill.stages.report.wording import plus_minus
 
 CHOSEN = r"-000[34]$"
 COLUMNS = {"scm_db": "SCM dB", "sc_db": "SC dB", "pesq_wb": "PESQ-wb", "estoi": "ESTOI"}

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.corpora import thousand_hours
-from melmill.flows.frontier import ALL_SHARDS
-from melmill.flows.graph import Node
-from melmill.flows.plan import Plan, make_plan
-from melmill.flows.products import describe
-from melmill.flows.run import run
-from melmill.flows.spec import load
-from melmill.stages.stage import Report
-from melmill.storage.chunks import shard_files
+from melmill.flows.execution.run import run
+from melmill.flows.execution.window import ALL_SHARDS
+from melmill.flows.pipeline.graph import Node
+from melmill.flows.pipeline.spec import load
+from melmill.flows.planning.plan import Plan, make_plan
+from melmill.flows.tasks.products import describe
+from melmill.stages.contract import Report
+from melmill.storage.arrays import shard_files
 from melmill.storage.product import ProductFolder
 from melmill.storage.records import Record, StoredFile, record_name
 from melmill.storage.store import Store

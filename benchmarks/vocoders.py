@@ -23,33 +23,32 @@ from numpy.typing import NDArray
 import melmill
 from benchmarks.figure import Figure, table
 from benchmarks.precision import item
-from melmill.stages.dsp.presets import preset
-from melmill.stages.stage import Mel, Waveform
-from melmill.stages.vocoders.bigvgan import BigVgan
-from melmill.stages.vocoders.checkpoint import read
-from melmill.stages.vocoders.diffwave import DiffWave
-from melmill.stages.vocoders.diffwave import Sizes as DiffWaveSizes
-from melmill.stages.vocoders.family import Vocoder
-from melmill.stages.vocoders.hifigan import HifiGan
-from melmill.stages.vocoders.hifigan_layouts import Layout
-from melmill.stages.vocoders.loaded import LoadedVocoder
-from melmill.stages.vocoders.lvc import LvcSizes
-from melmill.stages.vocoders.melgan import MelGan
-from melmill.stages.vocoders.melgan_sizes import Layout as MelGanLayout
-from melmill.stages.vocoders.melgan_sizes import MelGanSizes
-from melmill.stages.vocoders.mels import hifigan_mel
-from melmill.stages.vocoders.periodic import Snake
-from melmill.stages.vocoders.sizes import Sizes
-from melmill.stages.vocoders.univnet import UnivNet
-from melmill.stages.vocoders.vocoding import Vocoding
-from melmill.stages.vocoders.vocos import Vocos, VocosSizes
-from melmill.stages.vocoders.waveglow import WaveGlow
-from melmill.stages.vocoders.waveglow_sizes import WaveGlowSizes
-from melmill.stages.vocoders.wavegrad import WaveGrad
-from melmill.stages.vocoders.wavenet_network import Preprocessing, WaveNet
-from melmill.stages.vocoders.wavenet_network import Sizes as WaveNetSizes
-from melmill.stages.vocoders.wavenet_outputs import Logistic
-from melmill.stages.vocoders.wavenet_upsample import MixedFirst, Smoothed
+from melmill.stages.contract import Mel, Waveform
+from melmill.stages.numeric.presets import preset
+from melmill.stages.vocode.families.bigvgan.network import BigVgan
+from melmill.stages.vocode.families.bigvgan.periodic import Snake
+from melmill.stages.vocode.families.diffwave.network import DiffWave
+from melmill.stages.vocode.families.diffwave.network import Sizes as DiffWaveSizes
+from melmill.stages.vocode.families.hifigan.layouts import Layout
+from melmill.stages.vocode.families.hifigan.network import HifiGan
+from melmill.stages.vocode.families.hifigan.sizes import Sizes
+from melmill.stages.vocode.families.melgan.network import MelGan
+from melmill.stages.vocode.families.melgan.sizes import Layout as MelGanLayout
+from melmill.stages.vocode.families.melgan.sizes import MelGanSizes
+from melmill.stages.vocode.families.univnet.kernels import LvcSizes
+from melmill.stages.vocode.families.univnet.network import UnivNet
+from melmill.stages.vocode.families.vocos.network import Vocos, VocosSizes
+from melmill.stages.vocode.families.waveglow.network import WaveGlow
+from melmill.stages.vocode.families.waveglow.sizes import WaveGlowSizes
+from melmill.stages.vocode.families.wavegrad.network import WaveGrad
+from melmill.stages.vocode.families.wavenet.network import MixedFirst, Preprocessing, Smoothed, WaveNet
+from melmill.stages.vocode.families.wavenet.network import Sizes as WaveNetSizes
+from melmill.stages.vocode.families.wavenet.outputs import Logistic
+from melmill.stages.vocode.family import Vocoder
+from melmill.stages.vocode.files.checkpoint import read
+from melmill.stages.vocode.loaded import LoadedVocoder
+from melmill.stages.vocode.mels import hifigan_mel
+from melmill.stages.vocode.vocoding import Vocoding
 
 # Kong et al. 2020, configuration V1; BigVGAN v2 for 24 kHz and 100 bands.
 _V1 = Sizes(

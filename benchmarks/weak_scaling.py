@@ -19,10 +19,10 @@ from benchmarks.child import measure
 from benchmarks.corpora import repeated
 from benchmarks.estimate import Clock
 from benchmarks.figure import Figure, table
-from melmill.flows.observers import Watching
-from melmill.flows.plan import make_plan
-from melmill.flows.run import run
-from melmill.flows.spec import load
+from melmill.flows.execution.run import run
+from melmill.flows.pipeline.spec import load
+from melmill.flows.planning.plan import make_plan
+from melmill.flows.watching.observers import Watching
 
 _PIPELINE = """\
 name: weak-scaling

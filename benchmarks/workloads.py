@@ -9,14 +9,14 @@ from typing import Any
 
 from benchmarks.corpora import demo, repeated, speech
 from melmill.cluster.client import connected
-from melmill.flows.plan import Plan, make_plan
-from melmill.flows.products import array_spec
-from melmill.flows.run import run
-from melmill.flows.spec import load
-from melmill.stages.corpora.audio import decode
-from melmill.stages.dsp.mel import mel_spectrogram
-from melmill.stages.stage import Mel, as_float
-from melmill.storage.chunks import encode
+from melmill.flows.execution.run import run
+from melmill.flows.pipeline.spec import load
+from melmill.flows.planning.plan import Plan, make_plan
+from melmill.flows.tasks.products import array_spec
+from melmill.stages.contract import Mel, as_float
+from melmill.stages.formats.audio import decode
+from melmill.stages.numeric.mel import mel_spectrogram
+from melmill.storage.arrays import encode
 from melmill.storage.records import Record
 from melmill.storage.store import Store
 

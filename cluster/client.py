@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from importlib import import_module
 
 from melmill.cluster.credentials import Credentials, load_credentials
-from melmill.cluster.extras import require_extra
+from melmill.cluster.errors import require_extra
 from melmill.cluster.running import RunningCluster
 from melmill.cluster.settings import settings
 from melmill.cluster.spec import ClusterSpec
@@ -46,7 +46,7 @@ def connected(spec: ClusterSpec) -> Iterator[RunningCluster]:
     # What goes wrong is told in one line by whoever uses the client.
     for name in ("distributed", "distributed.client"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    launcher = import_module(f"melmill.cluster.{spec.type}")
+    launcher = import_module(f"melmill.cluster.types.{spec.type}")
     with dask.config.set(settings(spec)), launcher.launch(spec, _credentials(spec)) as cluster:
         yield cluster
 
@@ -56,6 +56,6 @@ def _credentials(spec: ClusterSpec) -> Credentials | None:
         return load_credentials(spec.security)
     if spec.type not in _ALWAYS_ENCRYPTED:
         return None
-    from melmill.cluster.certificates import temporary
+    from melmill.cluster.credentials import temporary
 
     return temporary()

@@ -1,8 +1,12 @@
-"""Dask's settings wherever melmill runs it."""
+"""Dask's settings wherever melmill runs it.
+
+- The span that Dask counts a run's tasks in.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from melmill.cluster.spec import ADAPTIVE, ClusterSpec
@@ -51,3 +55,18 @@ def as_environment(values: Mapping[str, Any]) -> dict[str, str]:
     {'DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL': '60s'}
     """
     return {f"DASK_{name.upper().replace('.', '__').replace('-', '_')}": str(value) for name, value in values.items()}
+
+
+SPAN = "melmill"
+
+
+@contextmanager
+def one_span() -> Iterator[None]:
+    """Count the tasks that are submitted in the block in one span.
+
+    Outside of any, a scheduler makes a new one whenever it has run dry, and keeps them all.
+    """
+    from distributed import span
+
+    with span(SPAN):
+        yield

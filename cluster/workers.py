@@ -1,8 +1,15 @@
-"""What a worker of a pool is given, by whichever launcher starts it."""
+"""What a worker of a pool is given, by whichever launcher starts it.
+
+- One GPU a worker, where a machine has several.
+- How much memory this process has needed.
+"""
 
 from __future__ import annotations
 
 import logging
+import resource
+import sys
+from pathlib import Path
 from typing import Any
 
 from melmill.cluster.settings import ALLOCATOR, HTTP, WORKER, as_environment
@@ -63,3 +70,53 @@ def worker_environment() -> dict[str, str]:
 
 def _resources(name: str, pool: Pool) -> dict[str, float]:
     return {f"pool-{name}": pool.threads, **pool.resources}
+
+
+GPU_POOL = "gpu"
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+
+
+def gpu_environment(pool: str, index: int, visible: str | None = None) -> dict[str, str]:
+    """Return the environment by which a worker of the pool `gpu` sees one GPU of its machine; others see all.
+
+    Parameters
+    ----------
+    pool : str
+    index : int
+        Of the worker among those of the pool on that machine. Where there are fewer GPUs, the last see none, and
+        what needs one there says so.
+    visible : str or None
+        GPUs that may be seen there at all, as the variable itself names them; None: every one.
+    """
+    if pool != GPU_POOL:
+        return {}
+    if visible is None:
+        return {VISIBLE: str(index)}
+    names = [name for name in visible.split(",") if name]
+    return {VISIBLE: names[index] if index < len(names) else ""}
+
+
+_PROCESS = Path("/proc/self")
+# "Reset the peak resident set size" (proc(5), clear_refs).
+_RESET_PEAK = "5"
+
+
+def reset_peak() -> None:
+    """Let the peak count anew from here, where the system can (Linux); elsewhere it is that of the whole process."""
+    try:
+        (_PROCESS / "clear_refs").write_text(_RESET_PEAK)
+    except OSError:
+        return
+
+
+def peak_bytes() -> int:
+    """Return the largest resident size of this process since `reset_peak`, or since it began where that can't be."""
+    try:
+        lines = (_PROCESS / "status").read_text().splitlines()
+    except OSError:
+        lines = []
+    for line in lines:
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    # Linux counts in KiB, macOS in bytes.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

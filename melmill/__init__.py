@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
-from melmill.stages.dsp.melspec import MelSpec
-from melmill.stages.dsp.presets import preset as preset
 from melmill.stages.errors import ParameterError
+from melmill.stages.numeric.melspec import MelSpec
+from melmill.stages.numeric.presets import preset as preset
 
 if TYPE_CHECKING:
     import os
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from melmill.stages.vocoders.loaded import LoadedVocoder
+    from melmill.stages.vocode.loaded import LoadedVocoder
     from melmill.storage.store import Store
 
 __all__ = ["MelSpec", "invert", "invert_batch", "load_vocoder", "mel", "open", "preset", "torch_dataset"]
@@ -47,7 +47,7 @@ def mel(y: NDArray[Any], spec: MelSpec | None = None, *, preset: str | None = No
     ParameterError
         Both a spec and a preset, or no such preset.
     """
-    from melmill.stages.dsp.mel import mel_spectrogram
+    from melmill.stages.numeric.mel import mel_spectrogram
 
     return mel_spectrogram(y, _spec(spec, preset))
 
@@ -88,7 +88,7 @@ def invert(
     -------
     ndarray of float32, shape (length,)
     """
-    from melmill.stages.inversion import invert as invert_mel
+    from melmill.stages.invert.inversion import invert as invert_mel
 
     return invert_mel(
         M, _spec(spec, preset), method=method, n_iter=n_iter, start=start, length=length, seed=seed, **parameters
@@ -125,7 +125,7 @@ def invert_batch(
     -------
     list of ndarray of float32, shape (length,)
     """
-    from melmill.stages.inversion import invert_batch as invert_mels
+    from melmill.stages.invert.inversion import invert_batch as invert_mels
 
     return invert_mels(
         mels,
@@ -175,7 +175,7 @@ def load_vocoder(
     VocoderError
         A file is missing, truncated or pickles more than tensors, or what the files say does not fit together.
     """
-    from melmill.flows.vocoder_files import load_vocoder as load
+    from melmill.flows.exchange.vocoder_files import load_vocoder as load
 
     return load(path, family, config, mel, device)
 
@@ -188,8 +188,8 @@ def open(url: str) -> Store:  # reads as melmill.open
 
 
 def torch_dataset(store: Store, **options: Any) -> Any:  # noqa: ANN401 - see the function itself
-    """Return a torch `Dataset` of aligned mel and audio segments; see `melmill.storage.dataset.torch_dataset`."""
-    from melmill.storage.dataset import torch_dataset as make
+    """Return a torch `Dataset` of aligned mel and audio segments; see `melmill.storage.reading.dataset`."""
+    from melmill.storage.reading.dataset import torch_dataset as make
 
     return make(store, **options)
 

@@ -1,19 +1,77 @@
-"""Stage `extract`: mel spectrograms of waveforms, by a preset and overrides of its fields."""
+"""Stage `extract`: mel spectrograms of waveforms, by a preset and overrides of its fields.
+
+- A mel spec as the fields of a stage: a preset, and what differs from it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from melmill.stages.dsp.mel import mel_spectrogram
-from melmill.stages.dsp.resample import resample
+from melmill.stages.contract import UNSET, Input, Item, Kind, Mel, Outcome, Product, Unset, Waveform, each
 from melmill.stages.errors import ContractError, ParameterError, Unusable
-from melmill.stages.mel_fields import MelFields
-from melmill.stages.stage import Input, Item, Kind, Mel, Outcome, Product, Waveform, each
+from melmill.stages.numeric.mel import mel_spectrogram
+from melmill.stages.numeric.melspec import Centering, MelSpec, Pcen
+from melmill.stages.numeric.presets import preset
+from melmill.stages.numeric.resample import resample
+
+
+@dataclass(frozen=True, kw_only=True)
+class MelFields:
+    """Name a mel spec.
+
+    Parameters
+    ----------
+    preset : str
+        Name of the spec to start from, see `melmill.stages.numeric.presets`.
+    sr, n_fft, win_length, hop_length, n_mels, fmin, fmax, htk, norm, power, log, floor, center, pad_mode, eps
+        Override the preset's, as `normalized`, `compression`, `pcen`, `shift`, `scale` and `clip` do; see `MelSpec`.
+        A field that is left out keeps the preset's value; None is a value of its own.
+
+    Examples
+    --------
+    >>> MelFields(preset="hifigan", n_mels=100).spec.n_mels
+    100
+    """
+
+    preset: str
+    sr: int | Unset = UNSET
+    n_fft: int | Unset = UNSET
+    win_length: int | Unset = UNSET
+    hop_length: int | Unset = UNSET
+    n_mels: int | Unset = UNSET
+    fmin: float | Unset = UNSET
+    fmax: float | Unset | None = UNSET
+    htk: bool | Unset = UNSET
+    norm: Literal["slaney"] | Unset | None = UNSET
+    power: float | Unset = UNSET
+    log: Literal["ln", "log10", "db"] | Unset | None = UNSET
+    floor: float | Unset | None = UNSET
+    center: Centering | Unset = UNSET
+    pad_mode: Literal["constant", "reflect"] | Unset = UNSET
+    eps: float | Unset = UNSET
+    normalized: bool | Unset = UNSET
+    compression: float | Unset | None = UNSET
+    pcen: Pcen | Unset | None = UNSET
+    shift: float | Unset = UNSET
+    scale: float | Unset = UNSET
+    clip: tuple[float, float] | Unset | None = UNSET
+
+    def __post_init__(self) -> None:
+        """Check that preset and overrides make a spec."""
+        self.spec  # noqa: B018 - MelSpec checks its own fields
+
+    @cached_property
+    def spec(self) -> MelSpec:
+        """The preset with the overrides in place."""
+        given = {field.name: getattr(self, field.name) for field in fields(MelSpec)}
+        return replace(preset(self.preset), **{name: value for name, value in given.items() if value is not UNSET})
+
 
 _LARGEST_HALF = float(np.finfo(np.float16).max)
 
@@ -24,7 +82,7 @@ class Extract(MelFields):
 
     Waveforms of another rate are resampled to the spec's. Upsampling is allowed and adds nothing: bands above half the
     source's rate then hold next to no energy, or the floor. For the fields that name the spec see
-    `melmill.stages.mel_fields.MelFields`.
+    `melmill.stages.extract.MelFields`.
 
     Parameters
     ----------

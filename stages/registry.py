@@ -8,39 +8,39 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
+from melmill.stages.contract import Stage
 from melmill.stages.errors import StageError
-from melmill.stages.stage import Stage
 
 GROUP = "melmill.stages"
 
 # Imported when first named, so that a plan that uses three stages does not pay for all of them.
 _BUILT_IN = {
-    "admm": "melmill.stages.inverters:Admm",
-    "admm_gla": "melmill.stages.inverters:AdmmGla",
-    "aggregate": "melmill.stages.aggregate:Aggregate",
-    "audio_folder": "melmill.stages.audio_folder:AudioFolder",
-    "bigvgan": "melmill.stages.vocode:BigVgan",
-    "diffwave": "melmill.stages.vocode:DiffWave",
-    "exported": "melmill.stages.vocode:Exported",
+    "admm": "melmill.stages.invert.stages:Admm",
+    "admm_gla": "melmill.stages.invert.stages:AdmmGla",
+    "aggregate": "melmill.stages.report.stage:Aggregate",
+    "audio_folder": "melmill.stages.ingest.audio_folder:AudioFolder",
+    "bigvgan": "melmill.stages.vocode.stage:BigVgan",
+    "diffwave": "melmill.stages.vocode.stage:DiffWave",
+    "exported": "melmill.stages.vocode.stage:Exported",
     "extract": "melmill.stages.extract:Extract",
-    "griffin_lim": "melmill.stages.inverters:GriffinLim",
-    "hifigan": "melmill.stages.vocode:HifiGan",
-    "invert": "melmill.stages.inverters:Invert",
-    "ipalm": "melmill.stages.inverters:Ipalm",
-    "librispeech": "melmill.stages.librispeech:LibriSpeech",
-    "mel_folder": "melmill.stages.mel_folder:MelFolder",
-    "melgan": "melmill.stages.vocode:MelGan",
-    "pghi": "melmill.stages.inverters:Pghi",
-    "raar": "melmill.stages.inverters:Raar",
-    "score": "melmill.stages.score:Score",
-    "train_vocoder": "melmill.stages.train_vocoder:TrainVocoder",
-    "unfolded": "melmill.stages.vocode:Unfolded",
-    "univnet": "melmill.stages.vocode:UnivNet",
-    "vocoder": "melmill.stages.vocode:Vocoder",
-    "vocos": "melmill.stages.vocode:Vocos",
-    "waveglow": "melmill.stages.vocode:WaveGlow",
-    "wavegrad": "melmill.stages.vocode:WaveGrad",
-    "wavenet": "melmill.stages.vocode:WaveNet",
+    "griffin_lim": "melmill.stages.invert.stages:GriffinLim",
+    "hifigan": "melmill.stages.vocode.stage:HifiGan",
+    "invert": "melmill.stages.invert.stages:Invert",
+    "ipalm": "melmill.stages.invert.stages:Ipalm",
+    "librispeech": "melmill.stages.ingest.librispeech:LibriSpeech",
+    "mel_folder": "melmill.stages.ingest.mel_folder:MelFolder",
+    "melgan": "melmill.stages.vocode.stage:MelGan",
+    "pghi": "melmill.stages.invert.stages:Pghi",
+    "raar": "melmill.stages.invert.stages:Raar",
+    "score": "melmill.stages.score.stage:Score",
+    "train_vocoder": "melmill.stages.train.stage:TrainVocoder",
+    "unfolded": "melmill.stages.vocode.stage:Unfolded",
+    "univnet": "melmill.stages.vocode.stage:UnivNet",
+    "vocoder": "melmill.stages.vocode.stage:Vocoder",
+    "vocos": "melmill.stages.vocode.stage:Vocos",
+    "waveglow": "melmill.stages.vocode.stage:WaveGlow",
+    "wavegrad": "melmill.stages.vocode.stage:WaveGrad",
+    "wavenet": "melmill.stages.vocode.stage:WaveNet",
 }
 
 

@@ -1,25 +1,205 @@
-"""The folder of one product: what a node made, shard by shard."""
+"""The folder of one product: what a node made, shard by shard.
+
+- What a product is: the node that made it, its parameters, its inputs and the layout of its array.
+- What a task hands to the store for one shard, checked and turned into files.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import asdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from numpy.typing import NDArray
 
-from melmill.storage.arrays import ArraySpec
+from melmill.storage.arrays import METADATA, ArraySpec, StoredArray, array_slots, decode, encode, metadata, shard_files
 from melmill.storage.catalogue import Catalogue
-from melmill.storage.chunks import METADATA, StoredArray, array_slots, decode, metadata, shard_files
-from melmill.storage.contents import Part, Quarantined, ShardContents, contents_files, part_file
-from melmill.storage.description import ProductDescription
 from melmill.storage.errors import AlreadyThere, StoreError, damaged
-from melmill.storage.location import Location
+from melmill.storage.files.location import Location
 from melmill.storage.recorded import RecordedFolder
-from melmill.storage.records import Facts, Record, StoredFile, record_name
-from melmill.storage.tables import concatenated, from_parquet
+from melmill.storage.records import Facts, Record, StoredFile, record_name, sealed, unsealed
+from melmill.storage.tables import Row, concatenated, from_parquet, rows_table, to_parquet, traces_table
 from melmill.storage.utterance import Shard
+
+Address = tuple[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProductDescription:
+    """Describe a product, as ``node.json`` in its folder does.
+
+    Parameters
+    ----------
+    node, key : str
+        Name of the node and fingerprint of all that decides its result.
+    kind : str
+        ``utterances``, ``waveform``, ``mel``, ``scores`` or ``report``.
+    stage, version : str, int
+        What made it.
+    parameters : mapping
+        Plain values that JSON can hold.
+    inputs : mapping of str to sequence of (node, key)
+        By port.
+    shard_duration_s : float
+        Audio that a shard holds at most, s.
+    catalogue : (node, key) or None
+        Whose utterances it has; None for reports.
+    array : ArraySpec or None
+        Layout of its array, None where it is a table or a report.
+    mel : mapping or None
+        The mel spec as plain values: of a mel itself, or of the mel that waveforms were made from.
+    conversions : mapping of str to str
+        How each field of that mel that was not as needed was converted, ``lossless`` or ``lossy``; empty where none.
+    sr : int or None
+        Sampling rate of its waveforms or of those under its mels, Hz.
+    scored : str or None
+        Node whose waveforms its scores are about.
+    """
+
+    node: str
+    key: str
+    kind: str
+    stage: str
+    version: int
+    parameters: Mapping[str, Any]
+    inputs: Mapping[str, Sequence[Address]]
+    shard_duration_s: float
+    catalogue: Address | None = None
+    array: ArraySpec | None = None
+    mel: Mapping[str, Any] | None = None
+    conversions: Mapping[str, str] = field(default_factory=dict)
+    sr: int | None = None
+    scored: str | None = None
+
+    @property
+    def slot_length(self) -> int:
+        """Entries of one slot of its array; 0 where it has none."""
+        return self.array.slot_length(self.shard_duration_s) if self.array else 0
+
+    def comparable(self) -> dict[str, Any]:
+        """Return the fields as they are after a round trip through JSON: equal for equal descriptions."""
+        return unsealed(self.to_json())
+
+    def to_json(self) -> bytes:
+        """Return the description as the bytes of its file."""
+        return sealed(asdict(self))
+
+    @classmethod
+    def from_json(cls, data: bytes) -> ProductDescription:
+        """Return the description of a file's bytes; raise ValueError, TypeError or KeyError where they are none."""
+        fields = unsealed(data)
+        fields["inputs"] = {port: [_address(pair) for pair in pairs] for port, pairs in fields["inputs"].items()}
+        fields["catalogue"] = fields["catalogue"] and _address(fields["catalogue"])
+        fields["array"] = fields["array"] and ArraySpec(**fields["array"])
+        return cls(**fields)
+
+
+def _address(pair: Sequence[str]) -> Address:
+    node, key = pair
+    return node, key
+
+
+Part = Literal["table", "trace", "quarantine"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quarantined:
+    """Say which utterance a stage could not process, where and why."""
+
+    utterance_id: str
+    node: str
+    stage: str
+    reason: str
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardContents:
+    """Hold what a node made of one shard.
+
+    Every utterance of the shard has an array (or a row, in a product without arrays), is quarantined, or absent.
+
+    Parameters
+    ----------
+    arrays : mapping of str to ndarray
+        By utterance id: ``(n_samples,)`` or ``(n_mels, n_frames)``.
+    rows : sequence of mapping or None
+        Rows of the table, each with an ``utterance_id``.
+    traces : mapping of str to mapping or None
+        By utterance id: columns of one value per iteration.
+    quarantined : sequence of Quarantined
+        By this node.
+    absent : sequence of str
+        Ids that the inputs lack.
+    """
+
+    arrays: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    rows: Sequence[Row] | None = None
+    traces: Mapping[str, Mapping[str, NDArray[Any]]] | None = None
+    quarantined: Sequence[Quarantined] = ()
+    absent: Sequence[str] = ()
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Ids without data: quarantined here or before, sorted."""
+        return tuple(sorted({*self.absent, *(one.utterance_id for one in self.quarantined)}))
+
+
+def part_file(part: Part, name: str) -> str:
+    """Return the file of a table of a record, relative to the product's folder."""
+    return f"{part}/{name}.parquet"
+
+
+def contents_files(description: ProductDescription, shard: Shard, contents: ShardContents) -> dict[str, bytes]:
+    """Return the files that hold a shard's contents, by name relative to the product's folder.
+
+    Raises
+    ------
+    StoreError
+        For an utterance that is left out, is of another shard, or has an array of wrong shape, dtype or values.
+    """
+    place = f"node {description.node!r}, shard {shard.index}"
+    _check_complete(description, shard, contents, place)
+    files = {f"data/{name}": data for name, data in _array_files(description, shard, contents, place).items()}
+    name = record_name(shard.index)
+    if contents.rows:
+        files[part_file("table", name)] = to_parquet(rows_table(contents.rows, place))
+    if contents.traces:
+        files[part_file("trace", name)] = to_parquet(traces_table(contents.traces, place))
+    if contents.quarantined:
+        rows = [asdict(one) for one in contents.quarantined]
+        files[part_file("quarantine", name)] = to_parquet(rows_table(rows, place))
+    return files
+
+
+def _check_complete(description: ProductDescription, shard: Shard, contents: ShardContents, place: str) -> None:
+    row_ids = {row["utterance_id"] for row in contents.rows or ()}
+    present = set(contents.arrays) if description.array else row_ids
+    missing = set(contents.missing)
+    known = {utterance.utterance_id for utterance in shard.utterances}
+    problems = {
+        "not of this shard": (present | row_ids | missing | set(contents.traces or ())) - known,
+        "neither stored nor quarantined": known - present - missing,
+        "both stored and quarantined": present & missing,
+    }
+    for problem, ids in problems.items():
+        if ids:
+            raise StoreError(f"{place}: {len(ids)} utterances are {problem}, e.g. {min(ids)!r}")
+    if contents.arrays and not description.array:
+        raise StoreError(f"{place}: arrays for a product of kind {description.kind!r}, which has none")
+
+
+def _array_files(
+    description: ProductDescription, shard: Shard, contents: ShardContents, place: str
+) -> dict[str, bytes]:
+    if description.array is None:
+        return {}
+    for utterance in shard.utterances:
+        if utterance.utterance_id in contents.arrays:
+            description.array.check(utterance, contents.arrays[utterance.utterance_id], place)
+    return encode(description.array, description.slot_length, shard, contents.arrays)
+
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -10,9 +10,8 @@ from dataclasses import replace
 from typing import TypeVar
 
 from melmill.storage.errors import AlreadyThere, StoreError, damaged
-from melmill.storage.location import Location
-from melmill.storage.packs import WORTH, Copy, Packs
-from melmill.storage.records import Record, StoredFile
+from melmill.storage.files.location import Location
+from melmill.storage.records import WORTH, Copy, Packs, Record, StoredFile
 
 RECORDS = "records"
 

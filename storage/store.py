@@ -9,18 +9,15 @@ from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from melmill.storage import reading
 from melmill.storage.catalogue import Catalogue, read_shard
-from melmill.storage.contents import Part
-from melmill.storage.description import Address
 from melmill.storage.errors import AlreadyThere, CatalogueError, DamagedMark, StoreError, StoreMismatch, damaged
-from melmill.storage.location import Location
-from melmill.storage.manifest import Manifest, NodeEntry
-from melmill.storage.product import ProductFolder
-from melmill.storage.run_state import RunState
-from melmill.storage.sealed import sealed, unsealed
+from melmill.storage.files.location import Location
+from melmill.storage.product import Address, Part, ProductFolder
+from melmill.storage.reading import views as reading
+from melmill.storage.reading.views import ProductView
+from melmill.storage.records import sealed, unsealed
+from melmill.storage.runs import Manifest, NodeEntry, RunState
 from melmill.storage.utterance import Shard
-from melmill.storage.view import ProductView
 
 if TYPE_CHECKING:
     import pandas as pd

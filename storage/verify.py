@@ -6,11 +6,10 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from melmill.storage.arrays import array_slots, metadata
 from melmill.storage.catalogue import Catalogue
-from melmill.storage.chunks import array_slots, metadata
-from melmill.storage.description import Address, ProductDescription
 from melmill.storage.errors import DamagedData, StoreError, StoreUnwritable
-from melmill.storage.product import ARRAY_METADATA, DESCRIPTION, ProductFolder
+from melmill.storage.product import ARRAY_METADATA, DESCRIPTION, Address, ProductDescription, ProductFolder
 from melmill.storage.recorded import record_file
 from melmill.storage.store import MANIFEST, RUNS, Store
 

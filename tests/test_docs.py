@@ -12,16 +12,16 @@ import pytest
 import yaml
 
 from melmill.flows.cli import cli
-from melmill.flows.graph import build_graph
-from melmill.flows.spec import load
-from melmill.stages.dsp.presets import preset_names
-from melmill.stages.metrics.registry import METRICS
-from melmill.stages.metrics.status import Status
+from melmill.flows.pipeline.graph import build_graph
+from melmill.flows.pipeline.spec import load
+from melmill.stages.contract import Item, UtteranceStage, Waveform
+from melmill.stages.numeric.presets import preset_names
 from melmill.stages.registry import stage_names
-from melmill.stages.stage import Item, UtteranceStage, Waveform
+from melmill.stages.score.registry import METRICS
+from melmill.stages.score.status import Status
 from melmill.storage.utterance import Utterance
-from tests.stages.vocoders import test_hifigan, test_waveglow
-from tests.stages.vocoders.tiny import saved, tensors
+from tests.stages.vocode.families import test_hifigan, test_waveglow
+from tests.stages.vocode.tiny import saved, tensors
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -13,8 +13,8 @@ SOURCES = sorted(path for layer in ("cluster", "flows", "stages", "storage") for
 
 # Who may: the opt-in conversion of WaveGlow in a process of its own, and a process's own child.
 EXCUSED = {
-    "stages/vocoders/unpickling.py": {"torch.load"},
-    "flows/isolation.py": {"pickle.load"},
+    "stages/vocode/files/unpickling.py": {"torch.load"},
+    "flows/execution/isolation.py": {"pickle.load"},
 }
 
 # What reads anything that may be code, and the argument that forbids it; None where there is no such argument.

@@ -14,9 +14,9 @@ import torch
 from click.testing import CliRunner
 
 from benchmarks import precision, vocoders
-from tests.stages.vocoders import test_diffwave
-from tests.stages.vocoders.test_hifigan import CONFIG, shapes
-from tests.stages.vocoders.tiny import saved, tensors
+from tests.stages.vocode.families import test_diffwave
+from tests.stages.vocode.families.test_hifigan import CONFIG, shapes
+from tests.stages.vocode.tiny import saved, tensors
 
 
 @pytest.fixture(autouse=True)

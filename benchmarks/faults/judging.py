@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from benchmarks.faults.comparing import differing_bytes, lost_utterances
 from benchmarks.faults.scene import Scene, digest
-from melmill.flows.retry import drop_incomplete
-from melmill.storage.location import Location
+from melmill.flows.runs.repair import drop_incomplete
+from melmill.storage.files.location import Location
 from melmill.storage.store import Store
 from melmill.storage.verify import repair, verify
 

@@ -18,9 +18,9 @@ from benchmarks.faults.orders import build
 from benchmarks.faults.package import Touchy
 from benchmarks.faults.processes import Process
 from benchmarks.faults.schedule import Kind
-from melmill.flows.plan import Plan, make_plan
-from melmill.flows.run import Summary, run
-from melmill.flows.spec import load
+from melmill.flows.execution.run import Summary, run
+from melmill.flows.pipeline.spec import load
+from melmill.flows.planning.plan import Plan, make_plan
 from melmill.storage.store import NodeEntry, Store
 
 N_UTTERANCES = 24

@@ -7,12 +7,11 @@ from typing import cast
 
 import click
 
-from melmill.flows.catalogue_repair import remake_catalogue
 from melmill.flows.cli import DONE, FAILED, cli
 from melmill.flows.cli.show import as_json, table
-from melmill.flows.retry import drop_incomplete
-from melmill.flows.spec import load
-from melmill.storage.location import Location
+from melmill.flows.pipeline.spec import load
+from melmill.flows.runs.repair import drop_incomplete, remake_catalogue
+from melmill.storage.files.location import Location
 from melmill.storage.store import Store
 from melmill.storage.verify import CATALOGUE, Damage
 from melmill.storage.verify import repair as repair_store

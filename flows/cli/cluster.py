@@ -27,10 +27,10 @@ def certs(folder: Path, days: int) -> int:
     Example:
       melmill cluster certs ~/.melmill-tls       and in the pipeline, cluster: {security: ~/.melmill-tls, ...}
     """
-    from melmill.cluster.extras import require_extra
+    from melmill.cluster.errors import require_extra
 
     require_extra("tls", "melmill cluster certs")
-    from melmill.cluster.certificates import make_folder
+    from melmill.cluster.credentials import make_folder
 
     try:
         authority = make_folder(folder, days)

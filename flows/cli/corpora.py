@@ -24,8 +24,8 @@ def demo(folder: Path, with_bad_files: bool) -> int:
     Example:
       melmill fetch demo data/demo
     """
-    from melmill.stages.corpora.demo import make_demo_corpus
-    from melmill.stages.corpora.espeak import SynthesisError
+    from melmill.stages.ingest.demo.corpus import make_demo_corpus
+    from melmill.stages.ingest.demo.espeak import SynthesisError
 
     try:
         click.echo(make_demo_corpus(folder, with_bad_files=with_bad_files))

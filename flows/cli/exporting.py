@@ -10,9 +10,9 @@ import click
 from melmill.flows.cli import DONE, FAILED, cli
 from melmill.flows.cli.show import as_json
 from melmill.flows.errors import PipelineError
-from melmill.flows.progress import PLAIN_INTERVAL_S, duration
-from melmill.stages.corpora.encode import AUDIO_FORMATS, BITS, AudioFormat
-from melmill.stages.stage import Kind
+from melmill.flows.watching.progress import PLAIN_INTERVAL_S, duration
+from melmill.stages.contract import Kind
+from melmill.stages.formats.encode import AUDIO_FORMATS, BITS, AudioFormat
 from melmill.storage.store import Store
 
 NAMED = 10
@@ -47,7 +47,7 @@ def export(
     Example:
       melmill export runs/demo admm resynthesised --format flac
     """
-    from melmill.flows.export import export as export_node
+    from melmill.flows.exchange.export import export as export_node
 
     opened = Store.open(store)
     if node in opened.nodes and opened.nodes[node].kind == Kind.VOCODER:
@@ -71,7 +71,7 @@ def export(
 
 
 def _export_vocoder(store: Store, node: str, folder: str, options: bool, json_: bool) -> int:
-    from melmill.flows.export_vocoder import export_vocoder
+    from melmill.flows.exchange.vocoder import export_vocoder
 
     if options:
         raise PipelineError(f"node {node!r} makes a vocoder: leave --format, --bits and --utterances out")

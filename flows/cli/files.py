@@ -11,13 +11,13 @@ import click
 from melmill.flows.cli import DONE, FAILED, cli
 from melmill.flows.cli.mels import mel, spec_from
 from melmill.flows.errors import PipelineError
-from melmill.stages.corpora.encode import AUDIO_FORMATS, BITS
 from melmill.stages.errors import ParameterError, StageError
-from melmill.stages.mel_folder import LAYOUTS, Layout
+from melmill.stages.formats.encode import AUDIO_FORMATS, BITS
+from melmill.stages.ingest.mel_folder import LAYOUTS, Layout
 from melmill.storage.errors import StoreError
 
 if TYPE_CHECKING:
-    from melmill.flows.single import Made
+    from melmill.flows.exchange.single import Made
 
 _files = click.argument("files", metavar="FILE...", nargs=-1, required=True)
 _preset = click.option("--preset", metavar="NAME", help="How the mels are made: a preset, or PIPELINE:NODE.")
@@ -62,7 +62,7 @@ def invert(
     Example:
       melmill invert mel.npy -o speech.wav --preset hifigan --quality best
     """
-    from melmill.flows.single import invert_file, targets
+    from melmill.flows.exchange.single import invert_file, targets
 
     if length is not None and len(files) > 1:
         raise click.UsageError(f"--length is of one FILE, got {len(files)}")
@@ -91,7 +91,7 @@ def make(files: tuple[str, ...], output: str, preset: str | None, spec: tuple[st
     Example:
       melmill mel make speech.wav -o mel.npy --preset hifigan
     """
-    from melmill.flows.single import mel_file, targets
+    from melmill.flows.exchange.single import mel_file, targets
 
     return _each(targets(files, output, ["npy"]), partial(mel_file, spec=spec_from(preset, spec)), verbose)
 

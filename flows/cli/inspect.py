@@ -10,7 +10,7 @@ import click
 
 from melmill.flows.cli import DONE, cli
 from melmill.flows.cli.show import as_json, csv_table, table
-from melmill.flows.status import latest_report, training_pages
+from melmill.flows.watching.status import latest_report, training_pages
 from melmill.storage.store import Store
 
 _store = click.argument("store", metavar="STORE")

@@ -10,15 +10,15 @@ import click
 
 from melmill.flows.cli import DONE, cli
 from melmill.flows.cli.show import as_json, table
-from melmill.flows.convert import convert, field_types, unknown
 from melmill.flows.errors import PipelineError
-from melmill.flows.graph import build_graph
-from melmill.flows.located import parse
-from melmill.flows.spec import load
-from melmill.stages.dsp.contract import explain as explain_pair
-from melmill.stages.dsp.melspec import MelSpec
-from melmill.stages.dsp.presets import preset, preset_names
-from melmill.stages.stage import Mel
+from melmill.flows.pipeline.convert import convert, field_types, unknown
+from melmill.flows.pipeline.graph import build_graph
+from melmill.flows.pipeline.located import parse
+from melmill.flows.pipeline.spec import load
+from melmill.stages.contract import Mel
+from melmill.stages.numeric.contract import explain as explain_pair
+from melmill.stages.numeric.melspec import MelSpec
+from melmill.stages.numeric.presets import preset, preset_names
 
 
 @cli.group()

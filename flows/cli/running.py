@@ -9,15 +9,15 @@ import click
 
 from melmill.flows.cli import DONE, FAILED, cli
 from melmill.flows.cli.show import as_json, csv_table, table
-from melmill.flows.estimate import estimate as predicted
-from melmill.flows.observers import Watching
-from melmill.flows.plan import NodePlan, Plan, make_plan
-from melmill.flows.pools import device, fallen
-from melmill.flows.progress import duration
-from melmill.flows.run import Summary
-from melmill.flows.run import run as run_plan
-from melmill.flows.spec import load
-from melmill.flows.stalls import STALL_AFTER_S
+from melmill.flows.execution.run import Summary
+from melmill.flows.execution.run import run as run_plan
+from melmill.flows.pipeline.pools import device, fallen
+from melmill.flows.pipeline.spec import load
+from melmill.flows.planning.estimate import estimate as predicted
+from melmill.flows.planning.plan import NodePlan, Plan, make_plan
+from melmill.flows.watching.observers import Watching
+from melmill.flows.watching.progress import duration
+from melmill.flows.watching.stalls import STALL_AFTER_S
 
 GIB = 2**30
 
@@ -97,7 +97,7 @@ def _show(summary: Summary) -> None:
     else:
         done = f"nothing to run: all {tasks.total} tasks are done"
     if summary.report:
-        from melmill.storage.location import Location
+        from melmill.storage.files.location import Location
 
         folder, _, _ = summary.report.rpartition("/")
         csv_table(Location(folder).read("headline.csv"))

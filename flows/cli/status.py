@@ -11,8 +11,8 @@ import click
 
 from melmill.flows.cli import DONE, FAILED, INTERRUPTED, cli
 from melmill.flows.cli.show import as_json, made_table, table
-from melmill.flows.progress import duration
-from melmill.flows.status import SILENT_S, Look, NodeState, Watcher
+from melmill.flows.watching.progress import duration
+from melmill.flows.watching.status import SILENT_S, Look, NodeState, Watcher
 from melmill.storage.store import Store
 
 COLUMNS = ("node", "stage", "shards done", "failed", "quarantined", "compute", "x real time", "memory", "last 5 min")

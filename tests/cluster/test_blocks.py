@@ -10,7 +10,7 @@ import pytest
 from melmill.cluster.blocks import KubernetesPool, Slurm, SlurmPool, Ssh, SshPool, Tls
 from melmill.cluster.spec import ClusterSpec, Pool
 from melmill.flows.errors import PipelineError
-from melmill.flows.spec import load
+from melmill.flows.pipeline.spec import load
 from tests.cluster.processes import ROOT
 
 HEAD = "name: x\nstore: x\nstages: {}\n"

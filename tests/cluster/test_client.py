@@ -14,12 +14,11 @@ from dask.utils import key_split
 
 from melmill.cluster.client import connected
 from melmill.cluster.errors import ClusterError
-from melmill.cluster.gpus import gpu_environment
-from melmill.cluster.housekeeping import EVERY, keep_tidy
-from melmill.cluster.spans import SPAN, one_span
+from melmill.cluster.scheduler import EVERY, keep_tidy
+from melmill.cluster.settings import SPAN, one_span
 from melmill.cluster.spec import ClusterSpec, Pool
 from melmill.cluster.threads import thread_environment
-from melmill.cluster.workers import pool_resources
+from melmill.cluster.workers import gpu_environment, pool_resources
 
 
 @pytest.mark.parametrize(

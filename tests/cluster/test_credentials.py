@@ -12,9 +12,8 @@ from click.testing import CliRunner
 from distributed import Client
 
 from melmill.cluster.blocks import Tls
-from melmill.cluster.certificates import make_folder, temporary
 from melmill.cluster.client import connected
-from melmill.cluster.credentials import load_credentials
+from melmill.cluster.credentials import load_credentials, make_folder, temporary
 from melmill.cluster.errors import ClusterError
 from melmill.cluster.spec import ClusterSpec, Pool
 from melmill.flows.cli import cli
@@ -142,7 +141,7 @@ def test_a_client_without_the_certificate_is_refused(
     whose: str | None,
     message: str,
 ) -> None:
-    monkeypatch.setattr("melmill.cluster.address.CONNECT_TIMEOUT_S", 2)
+    monkeypatch.setattr("melmill.cluster.types.address.CONNECT_TIMEOUT_S", 2)
     spec = ClusterSpec(
         type="address",
         address=scheduler if encrypted else scheduler.replace("tls", "tcp"),
@@ -179,7 +178,7 @@ def test_temporary_certificates_are_new_each_time() -> None:
 
 
 def test_a_missing_extra_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("melmill.cluster.extras.find_spec", lambda name: None)
+    monkeypatch.setattr("melmill.cluster.errors.find_spec", lambda name: None)
     done = CliRunner().invoke(cli, ["cluster", "certs", "x"])
     assert isinstance(done.exception, ClusterError)
     assert str(done.exception) == (

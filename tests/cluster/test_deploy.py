@@ -15,8 +15,8 @@ import pytest
 import yaml
 from kubernetes import client as kubernetes
 
-from melmill.cluster.kubernetes import POD_NAME, POD_UID
-from melmill.flows.spec import load
+from melmill.cluster.types.kubernetes import POD_NAME, POD_UID
+from melmill.flows.pipeline.spec import load
 from tests.cluster.one_node_slurm import slurm
 from tests.cluster.processes import PATIENCE_S, ROOT, environment, needs, python
 from tests.flows.conftest import Project

@@ -18,7 +18,7 @@ import pytest
 from benchmarks.faults.processes import Process
 from melmill.cluster.client import connected
 from melmill.cluster.errors import ClusterError
-from melmill.cluster.joining import join
+from melmill.cluster.running import join
 from melmill.cluster.spec import ClusterSpec, Pool
 from tests.cluster.processes import environment, free_port, python, server
 
@@ -48,7 +48,7 @@ def stranger(says: bytes) -> Iterator[str]:
 
 @pytest.fixture(autouse=True)
 def _hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("melmill.cluster.address.CONNECT_TIMEOUT_S", 1)
+    monkeypatch.setattr("melmill.cluster.types.address.CONNECT_TIMEOUT_S", 1)
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_nobody_is_no_stranger() -> None:
 
 
 def test_waiting_for_a_stranger_is_left_by_ctrl_c(tmp_path: Path) -> None:
-    program = "import sys; from melmill.cluster.joining import join; print('begins'); join(sys.argv[1], None, 60)"
+    program = "import sys; from melmill.cluster.running import join; print('begins'); join(sys.argv[1], None, 60)"
     with stranger(b"") as address:
         log = tmp_path / "log"
         caller = Process([sys.executable, "-uc", program, address], tmp_path, log, environment())

@@ -24,10 +24,9 @@ from dask_kubernetes.operator.validation import validate_cluster_name
 from distributed import Client
 
 from melmill.cluster.blocks import Kubernetes, KubernetesPool
-from melmill.cluster.certificates import temporary
-from melmill.cluster.credentials import Credentials
-from melmill.cluster.manifests import group_name, objects, scheduler_host
+from melmill.cluster.credentials import Credentials, temporary
 from melmill.cluster.spec import ClusterSpec, Pool
+from melmill.cluster.types.manifests import group_name, objects, scheduler_host
 from tests.cluster.processes import answers, environment, free_port, python, server
 
 CHART = Path(dask_kubernetes.__file__).parent / "operator" / "deployment" / "helm" / "dask-kubernetes-operator"

@@ -64,9 +64,9 @@ def test_a_host_that_is_cut_off_costs_no_task_and_comes_back(
 ) -> None:
     ssh, (first, second) = network
     # As in earnest, only sooner.
-    monkeypatch.setattr("melmill.cluster.pooled.TEND_EVERY_S", 0.5)
-    monkeypatch.setattr("melmill.cluster.ssh._KEEPALIVE", {"keepalive_interval": 1, "keepalive_count_max": 3})
-    monkeypatch.setattr("melmill.cluster.ssh.CLOSE_TIMEOUT_S", 1)
+    monkeypatch.setattr("melmill.cluster.types.pooled.TEND_EVERY_S", 0.5)
+    monkeypatch.setattr("melmill.cluster.types.ssh._KEEPALIVE", {"keepalive_interval": 1, "keepalive_count_max": 3})
+    monkeypatch.setattr("melmill.cluster.types.ssh.CLOSE_TIMEOUT_S", 1)
     monkeypatch.setitem(SCHEDULER, "distributed.scheduler.worker-ttl", "5s")
     with connected(ClusterSpec(type="ssh", ssh=ssh, pools={"cpu": Pool(workers=2)})) as cluster:
         client = cluster.client

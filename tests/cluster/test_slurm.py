@@ -15,9 +15,9 @@ from distributed import Client
 from melmill.cluster.blocks import Slurm, SlurmPool, Tls
 from melmill.cluster.client import connected
 from melmill.cluster.errors import ClusterError
-from melmill.cluster.scaling import wanted_workers
-from melmill.cluster.slurm import job_options
 from melmill.cluster.spec import ClusterSpec, Pool
+from melmill.cluster.types.pooled import wanted_workers
+from melmill.cluster.types.slurm import job_options
 from tests.cluster.conftest import on
 from tests.cluster.one_node_slurm import slurm
 from tests.cluster.processes import needs, wait_until
@@ -94,7 +94,7 @@ def test_a_job_script_says_what_was_declared(tmp_path: Path) -> None:
 
 def test_importing_the_launcher_leaves_ctrl_c_alone() -> None:
     program = (
-        "import signal; before = signal.getsignal(signal.SIGINT); import melmill.cluster.slurm; "
+        "import signal; before = signal.getsignal(signal.SIGINT); import melmill.cluster.types.slurm; "
         "raise SystemExit(signal.getsignal(signal.SIGINT) is not before)"
     )
     from tests.cluster.processes import environment, python
@@ -122,8 +122,8 @@ def test_a_pipeline_on_slurm_makes_the_bytes_of_a_serial_run(project: Project, u
 @pytest.mark.cluster
 @pytest.mark.usefixtures("one_node")
 def test_pools_grow_shrink_and_survive_a_cancelled_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("melmill.cluster.pooled.TEND_EVERY_S", 0.5)
-    monkeypatch.setattr("melmill.cluster.scaling.IDLE_S", 1.0)
+    monkeypatch.setattr("melmill.cluster.types.pooled.TEND_EVERY_S", 0.5)
+    monkeypatch.setattr("melmill.cluster.types.pooled.IDLE_S", 1.0)
     small = SlurmPool(walltime="10", partition="cpu")
     pools = {
         "cpu": Pool(memory="1GiB", slurm=small),
@@ -158,7 +158,7 @@ def test_pools_grow_shrink_and_survive_a_cancelled_job(tmp_path: Path, monkeypat
 def test_jobs_that_can_not_work_end_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from distributed.scheduler import NoValidWorkerError
 
-    monkeypatch.setattr("melmill.cluster.pooled.TEND_EVERY_S", 0.2)
+    monkeypatch.setattr("melmill.cluster.types.pooled.TEND_EVERY_S", 0.2)
     pool = Pool(memory="1GiB", slurm=SlurmPool(walltime="10"))
     broken = spec(tmp_path, cpu=pool)
     broken = replace(broken, slurm=replace(broken.slurm or Slurm(), python="/no/such/python"))

@@ -19,7 +19,7 @@ from melmill.cluster.blocks import Ssh, SshPool
 from melmill.cluster.client import connected
 from melmill.cluster.errors import ClusterError
 from melmill.cluster.spec import ClusterSpec, Pool
-from melmill.cluster.ssh import workers_by_host
+from melmill.cluster.types.ssh import workers_by_host
 from tests.cluster.processes import environment, needs, python, wait_until
 from tests.cluster.sshd import Keys, make_keys, sshd
 
@@ -45,7 +45,7 @@ def supervisors() -> set[int]:
     found = set()
     for process in psutil.Process().children(recursive=True):
         with suppress(psutil.NoSuchProcess):
-            if "melmill.cluster.host" in process.cmdline():
+            if "melmill.cluster.types.host" in process.cmdline():
                 found.add(process.pid)
     return found
 
@@ -69,7 +69,7 @@ def test_pools_are_spread_over_their_hosts() -> None:
 
 @pytest.mark.cluster
 def test_workers_are_as_declared_and_come_back(ssh: Ssh, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("melmill.cluster.pooled.TEND_EVERY_S", 0.5)
+    monkeypatch.setattr("melmill.cluster.types.pooled.TEND_EVERY_S", 0.5)
     spec = ClusterSpec(
         type="ssh", ssh=ssh, pools={"cpu": Pool(), "gpu": Pool(threads=2, memory="1GiB", resources={"GPU": 1})}
     )
@@ -133,7 +133,7 @@ def test_nothing_stays_on_a_host_when_the_client_is_killed(ssh: Ssh, tmp_path: P
         ("port", 1, "can't be had over SSH: no SSH server listens there"),
         ("user", "nobody-of-that-name", "it does not let this user in; see that `ssh -p .* nobody-of-that-name@127"),
         ("known_hosts", "/dev/null", "its key is not among the known hosts"),
-        ("python", "/no/such/python", "could not start its workers with '/no/such/python -m melmill.cluster.host': .*"),
+        ("python", "/no/such/python", "could not start its workers with '/no/such/python -m melmill.cluster.+host'"),
         ("hosts", ("no.such.host.invalid",), "host 'no.such.host.invalid' can't be had over SSH"),
     ],
 )

@@ -17,8 +17,8 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from melmill.stages.contract import Input, Kind, Mel, Product, TrainedVocoder, TrainingData, TrainingPlace
 from melmill.stages.errors import ContractError
-from melmill.stages.stage import Input, Kind, Mel, Product, TrainedVocoder, TrainingData, TrainingPlace
 
 N_MELS, SEGMENT_FRAMES, BATCH_SIZE, SAVED_EVERY = 20, 24, 4, 5
 
@@ -103,8 +103,8 @@ class Learner:
         import torch
 
         from tests.flows.test_vocoders import SMALL
-        from tests.stages.vocoders.test_hifigan import shapes
-        from tests.stages.vocoders.tiny import saved, tensors
+        from tests.stages.vocode.families.test_hifigan import shapes
+        from tests.stages.vocode.tiny import saved, tensors
 
         weights = tensors(shapes(SMALL), self.seed)
         weights["conv_post.bias"] = torch.full_like(weights["conv_post.bias"], float(learnt[-2]))

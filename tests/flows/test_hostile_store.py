@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from melmill.storage.catalogue import _sealed, _unsealed
-from melmill.storage.sealed import sealed, unsealed
+from melmill.storage.records import sealed, unsealed
 from melmill.storage.tables import from_parquet, to_parquet
 from tests.flows.conftest import Project
 

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 import melmill
 from melmill.flows.errors import PipelineError
-from melmill.flows.plan import make_plan
-from melmill.flows.spec import load
+from melmill.flows.pipeline.spec import load
+from melmill.flows.planning.plan import make_plan
 from tests.flows.conftest import Project
 
 PIPELINE = """\

@@ -14,14 +14,14 @@ import torch._inductor.config
 
 import melmill
 from melmill.flows.errors import PipelineError, RunFailed
-from melmill.flows.isolation import process_apart
-from melmill.flows.plan import Plan, make_plan
-from melmill.flows.run import run
-from melmill.flows.spec import load
-from melmill.stages.stage import Item
+from melmill.flows.execution.isolation import process_apart
+from melmill.flows.execution.run import run
+from melmill.flows.pipeline.spec import load
+from melmill.flows.planning.plan import Plan, make_plan
+from melmill.stages.contract import Item
 from tests.flows.conftest import Project, make_project
-from tests.stages.vocoders.test_hifigan import CONFIG, LEAST, shapes
-from tests.stages.vocoders.tiny import saved, tensors
+from tests.stages.vocode.families.test_hifigan import CONFIG, LEAST, shapes
+from tests.stages.vocode.tiny import saved, tensors
 
 SMALL = CONFIG | {
     "upsample_rates": [8, 8],

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from melmill.storage import object_client, object_errors
+from melmill.storage.files import object_client
+from melmill.storage.files import object_client as object_errors
 from tests.objects.proxy import Proxy, proxied
 
 ROOT = Path(__file__).parents[2]

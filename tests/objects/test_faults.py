@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from melmill.storage import object_client
 from melmill.storage.errors import StoreError, StoreFull, StoreUnwritable
-from melmill.storage.location import Location
+from melmill.storage.files import object_client
+from melmill.storage.files.location import Location
 from melmill.storage.store import Store
 from tests.objects.proxy import Fault, Proxy, Request
 from tests.objects.serving import ACCESS_KEY, OTHER_SERVER, SECRET_KEY, directly

@@ -9,7 +9,7 @@ import sys
 import threading
 from pathlib import Path
 
-from melmill.storage.location import Location
+from melmill.storage.files.location import Location
 from tests.objects.proxy import Fault, Proxy, Request
 
 ROOT = Path(__file__).parents[2]
@@ -25,7 +25,7 @@ def test_a_writer_killed_in_the_middle_of_an_upload(bucket: str, proxy: Proxy) -
             reached.set()
         return request.method == "PUT"
 
-    code = f"from melmill.storage.location import Location; Location({bucket!r}).put('a/shard', bytes({SIZE}))"
+    code = f"from melmill.storage.files.location import Location; Location({bucket!r}).put('a/shard', bytes({SIZE}))"
     # 245 pieces: the upload would take six seconds.
     with proxy.fault(Fault("trickle", is_upload, seconds=0.025)):
         victim = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)

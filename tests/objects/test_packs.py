@@ -6,13 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from melmill.storage import packs
+from melmill.storage import records as packs
 from melmill.storage.errors import StoreError
-from melmill.storage.location import Location
-from melmill.storage.packs import WORTH
+from melmill.storage.files.location import Location
 from melmill.storage.product import ProductFolder
 from melmill.storage.recorded import record_file
-from melmill.storage.records import Record, StoredFile, record_name
+from melmill.storage.records import WORTH, Record, StoredFile, record_name
 from tests.objects.proxy import Fault, Proxy
 
 N_RECORDS = 50

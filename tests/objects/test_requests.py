@@ -11,15 +11,14 @@ import numpy as np
 import pytest
 import soundfile
 
-from melmill.flows.job import ShardJob
-from melmill.flows.plan import make_plan
-from melmill.flows.products import describe
-from melmill.flows.receipt import Receipt
-from melmill.flows.run import Summary, run
-from melmill.flows.spec import load
-from melmill.storage.packs import Copy, Packs
+from melmill.flows.execution.run import Summary, run
+from melmill.flows.pipeline.spec import load
+from melmill.flows.planning.plan import make_plan
+from melmill.flows.tasks.products import describe
+from melmill.flows.tasks.receipt import Receipt
+from melmill.flows.tasks.shard import ShardJob
 from melmill.storage.recorded import record_file
-from melmill.storage.records import Record, StoredFile, record_name
+from melmill.storage.records import Copy, Packs, Record, StoredFile, record_name
 from melmill.storage.store import Store
 from tests.objects.proxy import Proxy
 from tests.objects.serving import directly

@@ -18,7 +18,7 @@ from click.testing import CliRunner, Result
 
 from benchmarks.faults.comparing import same_always
 from melmill.flows.cli import cli
-from melmill.storage.location import Location
+from melmill.storage.files.location import Location
 from melmill.storage.store import Store
 from tests.flows.conftest import Project, add_chapter, flac, voice
 from tests.objects.proxy import Fault, Proxy, Request

@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from melmill.stages.dsp.mel import mel_spectrogram
-from melmill.stages.dsp.melspec import MelSpec, Pcen
-from melmill.stages.dsp.presets import preset
-from melmill.stages.dsp.resample import resample
+from melmill.stages.contract import UNSET, Item, Mel, Outcome, Report, UtteranceStage, Waveform, as_float
 from melmill.stages.errors import ContractError, ParameterError
 from melmill.stages.extract import Extract
+from melmill.stages.numeric.mel import mel_spectrogram
+from melmill.stages.numeric.melspec import MelSpec, Pcen
+from melmill.stages.numeric.presets import preset
+from melmill.stages.numeric.resample import resample
 from melmill.stages.registry import stage_class
-from melmill.stages.stage import UNSET, Item, Mel, Outcome, Report, UtteranceStage, Waveform, as_float
 from melmill.storage.utterance import Utterance
 
 

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from melmill.stages.dsp.melspec import MelSpec
+from melmill.stages.numeric.melspec import MelSpec
 from melmill.storage.arrays import ArraySpec
 from melmill.storage.catalogue import Catalogue
-from melmill.storage.location import Location
+from melmill.storage.files.location import Location
 from melmill.storage.product import Facts, ProductDescription, ProductFolder, ShardContents
 from melmill.storage.store import Manifest, NodeEntry, Store
 from melmill.storage.utterance import Shard, Utterance

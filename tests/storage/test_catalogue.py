@@ -9,7 +9,7 @@ import pytest
 
 from melmill.storage.catalogue import Catalogue
 from melmill.storage.errors import AlreadyThere, CatalogueError, DamagedData
-from melmill.storage.location import Location
+from melmill.storage.files.location import Location
 from melmill.storage.utterance import Utterance
 
 Maker = Callable[..., Utterance]

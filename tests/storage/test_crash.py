@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from melmill.storage.arrays import ArraySpec
 from melmill.storage.catalogue import Catalogue
 from melmill.storage.errors import StoreFull
-from melmill.storage.location import Location
+from melmill.storage.files.location import Location
 from melmill.storage.product import Facts, ProductDescription, ProductFolder, ShardContents
 from melmill.storage.store import Store
 from melmill.storage.verify import repair, verify

@@ -9,9 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from melmill.storage.arrays import ArraySpec
-from melmill.storage.catalogue import Catalogue
+from melmill.storage.catalogue import MAX_UTTERANCES, Catalogue, length_class, pack
 from melmill.storage.errors import CatalogueError
-from melmill.storage.packing import MAX_UTTERANCES, length_class, pack
 from melmill.storage.utterance import Utterance, resampled_length
 
 SR = 16000

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from melmill.storage.arrays import ArraySpec
 from melmill.storage.catalogue import Catalogue
 from melmill.storage.errors import DamagedData, StoreError
-from melmill.storage.location import Location
+from melmill.storage.files.location import Location
 from melmill.storage.product import Facts, ProductDescription, ProductFolder, Quarantined, ShardContents
 from melmill.storage.utterance import Shard
 

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from melmill.storage.sealed import sealed, unsealed
+from melmill.storage.records import sealed, unsealed
 
 FIELDS = {"node": "mel", "absent": ["84-121123-0000"], "files": {"c/0": {"n_bytes": 12}}, "compute_s": 0.1, "text": "é"}
 

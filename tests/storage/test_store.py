@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from melmill.storage.arrays import ArraySpec
 from melmill.storage.catalogue import Catalogue
 from melmill.storage.errors import AlreadyThere, CatalogueError, DamagedData, StoreError, StoreMismatch
-from melmill.storage.location import Location
+from melmill.storage.files.location import Location
 from melmill.storage.product import Facts, ProductDescription, Quarantined, ShardContents
-from melmill.storage.sealed import sealed, unsealed
+from melmill.storage.records import sealed, unsealed
 from melmill.storage.store import Manifest, NodeEntry, Store
 
 Arrays = Callable[..., dict[str, NDArray[Any]]]

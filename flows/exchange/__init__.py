@@ -1,0 +1,1 @@
+"""Between the store and files of other programs."""

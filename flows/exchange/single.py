@@ -1,0 +1,149 @@
+"""One file at a time, without a store: a mel to a waveform, a recording to its mel."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+from melmill.flows.errors import PipelineError
+from melmill.stages.formats.audio import decode
+from melmill.stages.formats.encode import AUDIO_FORMATS, Bits, encode_audio
+from melmill.stages.formats.npy import decode_npy, encode_npy
+from melmill.stages.ingest.decode import to_pcm
+from melmill.stages.ingest.mel_folder import Layout, checked
+from melmill.stages.invert.inversion import invert
+from melmill.stages.numeric.mel import mel_spectrogram
+from melmill.stages.numeric.melspec import MelSpec
+from melmill.storage.files.location import folder_and_name
+
+
+@dataclass(frozen=True, kw_only=True)
+class Made:
+    """Say what became of one file.
+
+    Parameters
+    ----------
+    out : str
+        Where it is.
+    audio_s, compute_s : float
+        Length of the audio, and time spent computing, s.
+    n_clipped : int
+        Samples clipped at full scale.
+    """
+
+    out: str
+    audio_s: float
+    compute_s: float
+    n_clipped: int = 0
+
+
+def targets(files: Sequence[str], out: str, suffixes: Sequence[str]) -> dict[str, str]:
+    """Return where to write what is made of each file.
+
+    Parameters
+    ----------
+    files : sequence of str
+    out : str
+        A file, for one; or a folder, in which the files get their own names with the first of the suffixes.
+    suffixes : sequence of str
+        That `out` may have where it is a file, without the dot.
+
+    Raises
+    ------
+    PipelineError
+        `out` is no such file and no folder, or two files would be written to one place.
+
+    >>> targets(["mels/a.npy", "mels/b.npy"], "out", ["wav", "flac"])
+    {'mels/a.npy': 'out/a.wav', 'mels/b.npy': 'out/b.wav'}
+    """
+    suffix = "" if out.endswith("/") else PurePosixPath(out).suffix[1:]
+    if suffix in suffixes and len(files) == 1:
+        return {files[0]: out}
+    if suffix:
+        what = f"a file called *.{' or *.'.join(suffixes)}, or a folder" if len(files) == 1 else "a folder"
+        raise PipelineError(f"{len(files)} files can't be written to {out!r}: expected {what}")
+    made = {file: f"{out.rstrip('/')}/{PurePosixPath(file).stem}.{suffixes[0]}" for file in files}
+    owners: dict[str, str] = {}
+    for file, target in made.items():
+        if owners.setdefault(target, file) != file:
+            raise PipelineError(f"{owners[target]!r} and {file!r} would both be written to {target!r}")
+    return made
+
+
+def invert_file(
+    path: str,
+    out: str,
+    spec: MelSpec,
+    *,
+    bits: Bits = 16,
+    layout: Layout | None = None,
+    length: int | None = None,
+    options: Mapping[str, Any],
+) -> Made:
+    """Write the waveform of a mel in a ``.npy`` file as FLAC or WAV, by the suffix of `out`.
+
+    Parameters
+    ----------
+    path, out : str
+    spec : MelSpec
+        How the mel was made.
+    bits : {16, 24}
+    layout : {"bands_first", "frames_first"} or None
+        See `melmill.stages.ingest.mel_folder.MelFolder`.
+    length : int or None
+        Samples; None: the fewest that have the mel's frames.
+    options : mapping
+        Of `melmill.stages.invert.inversion.invert`.
+
+    Raises
+    ------
+    StageError
+        The file is no mel of the spec, or can't be inverted so.
+    StoreError
+        A file can't be read or written.
+    """
+    M = checked(decode_npy(_read(path)), spec, layout)
+    started = time.perf_counter()
+    y = invert(M, spec, length=length, **options)
+    compute_s = time.perf_counter() - started
+    format_ = next(known for known in AUDIO_FORMATS if out.endswith(f".{known}"))
+    data, n_clipped = encode_audio(y, spec.sr, format_, bits)
+    _write(out, data)
+    return Made(out=out, audio_s=y.size / spec.sr, compute_s=compute_s, n_clipped=n_clipped)
+
+
+def mel_file(path: str, out: str, spec: MelSpec) -> Made:
+    """Write the mel of a recording as a ``.npy`` file ``(n_mels, n_frames)``, as a pipeline makes it.
+
+    The recording is mixed, resampled and rounded to 16 bits as by ingestion.
+
+    Raises
+    ------
+    StageError
+        The file is no whole recording.
+    StoreError
+        A file can't be read or written.
+    """
+    y, header = decode(_read(path))
+    started = time.perf_counter()
+    pcm = to_pcm(y, header.sr, spec.sr)
+    M = mel_spectrogram(pcm, spec)
+    compute_s = time.perf_counter() - started
+    _write(out, encode_npy(M))
+    return Made(out=out, audio_s=pcm.size / spec.sr, compute_s=compute_s)
+
+
+def _read(path: str) -> bytes:
+    folder, name = folder_and_name(path)
+    try:
+        return folder.read(name)
+    except FileNotFoundError as error:
+        raise PipelineError("no such file") from error
+
+
+def _write(path: str, data: bytes) -> None:
+    folder, name = folder_and_name(path)
+    folder.replace(name, data)

@@ -1,0 +1,1 @@
+"""Hand tasks out, in one process or on a Dask cluster."""

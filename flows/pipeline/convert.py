@@ -1,0 +1,140 @@
+"""Located YAML values to the types that a dataclass declares, strictly and with the line in every error."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import re
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from enum import Enum
+from typing import Any, Literal, TypeVar
+
+from melmill.cluster.errors import ClusterError
+from melmill.flows.errors import PipelineError
+from melmill.flows.pipeline.located import Located
+from melmill.stages.errors import ParameterError, StageError
+
+T = TypeVar("T")
+
+_EXPONENT_WITHOUT_DOT = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
+_NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "text", type(None): "null"}
+
+
+def build(cls: type[T], fields: Mapping[str, Located], owner: str, where: str) -> T:
+    """Make the dataclass `cls` of located `fields`; `owner` names it in errors.
+
+    Raises
+    ------
+    PipelineError
+        Where a field is unknown, missing, of the wrong type, or refused by the dataclass itself.
+    """
+    hints = field_types(cls)
+    for name, value in fields.items():
+        if name not in hints:
+            raise PipelineError(unknown("field", name, hints, owner), value.where)
+    _check_missing(cls, fields, owner, where)
+    values = {name: convert(value, hints[name], f"{name} of {owner}") for name, value in fields.items()}
+    try:
+        return cls(**values)
+    except (ParameterError, ClusterError) as error:
+        blamed = fields.get(error.field or "")
+        raise PipelineError(str(error), blamed.where if blamed else where) from error
+    except StageError as error:
+        raise PipelineError(f"{owner}: {error}", where) from error
+
+
+def field_types(cls: type) -> dict[str, Any]:
+    """Return the declared type of every field of a dataclass."""
+    hints = typing.get_type_hints(cls)
+    return {field.name: hints[field.name] for field in dataclasses.fields(cls) if field.init}
+
+
+def unknown(what: str, name: str, known: Iterable[str], owner: str) -> str:
+    """Say that `owner` has no such thing, with the nearest name that it has.
+
+    >>> unknown("field", "momentun", ["momentum"], "griffin_lim")
+    "griffin_lim has no field 'momentun'; did you mean 'momentum'?"
+    """
+    known = list(known)
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else f" ({what}s: {', '.join(sorted(known))})"
+    return f"{owner} has no {what} {name!r}{hint}"
+
+
+def convert(value: Located, hint: Any, owner: str) -> Any:  # noqa: ANN401 - the hint says what it is
+    """Convert a located value to the type `hint`; raise PipelineError naming `owner`."""
+    choices = [choice for choice in _choices(hint) if not (isinstance(choice, type) and issubclass(choice, Enum))]
+    for choice in choices:
+        if _fits(value, choice):
+            return _made(value, choice, owner)
+    raise PipelineError(_mismatch(value, choices, owner), value.where)
+
+
+def takes_list(hint: Any) -> bool:  # noqa: ANN401
+    """Tell whether a field of type `hint` takes a list as one value, so that a list does not fan out."""
+    return any(typing.get_origin(choice) in (tuple, list) for choice in _choices(hint))
+
+
+def _check_missing(cls: type, fields: Mapping[str, Located], owner: str, where: str) -> None:
+    for field in dataclasses.fields(cls):
+        required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        if field.init and required and field.name not in fields:
+            raise PipelineError(f"{owner} needs the field {field.name!r}", where)
+
+
+def _choices(hint: Any) -> list[Any]:  # noqa: ANN401
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return [choice for member in typing.get_args(hint) for choice in _choices(member)]
+    return [hint]
+
+
+def _fits(value: Located, hint: Any) -> bool:  # noqa: ANN401
+    origin, raw = typing.get_origin(hint), value.value
+    if origin is Literal:
+        return any(raw == word and type(raw) is type(word) for word in typing.get_args(hint))
+    if origin in (tuple, list):
+        return isinstance(raw, (list, str, int, float))
+    if origin is dict or dataclasses.is_dataclass(hint):
+        return isinstance(raw, dict)
+    if hint is float:
+        return isinstance(raw, (int, float)) and not isinstance(raw, bool)
+    return type(raw) is hint
+
+
+def _made(value: Located, hint: Any, owner: str) -> Any:  # noqa: ANN401
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (tuple, list):
+        return _sequence(value, origin, arguments, owner)
+    if origin is dict:
+        return {key: convert(entry, arguments[1], f"{key} of {owner}") for key, entry in value.items()}
+    if dataclasses.is_dataclass(hint):
+        return build(typing.cast("type[Any]", hint), value.value, owner, value.where)
+    return float(value.value) if hint is float else value.value
+
+
+def _sequence(value: Located, origin: type, arguments: tuple[Any, ...], owner: str) -> Any:  # noqa: ANN401
+    entries = value.value if isinstance(value.value, list) else [value]
+    if origin is tuple and arguments[-1] is not Ellipsis:
+        if len(entries) != len(arguments):
+            raise PipelineError(f"{owner} must have {len(arguments)} values, got {value.plain()!r}", value.where)
+        return tuple(convert(entry, hint, owner) for entry, hint in zip(entries, arguments, strict=True))
+    return origin(convert(entry, arguments[0], owner) for entry in entries)
+
+
+def _mismatch(value: Located, choices: list[Any], owner: str) -> str:
+    message = f"{owner} must be {' or '.join(map(_name, choices))}, got {value.plain()!r}"
+    if isinstance(value.value, str) and float in choices and _EXPONENT_WITHOUT_DOT.fullmatch(value.value):
+        return f"{message}, which YAML reads as text: write {float(value.value):.1e}"
+    return message
+
+
+def _name(hint: Any) -> str:  # noqa: ANN401
+    if typing.get_origin(hint) is Literal:
+        return " or ".join(repr(word) for word in typing.get_args(hint))
+    if typing.get_origin(hint) in (tuple, list):
+        return "a list"
+    if typing.get_origin(hint) is dict or dataclasses.is_dataclass(hint):
+        return "a mapping"
+    return _NAMES.get(hint, str(hint))

@@ -1,0 +1,190 @@
+"""pipeline.yaml: read, overridden, checked for form; what the stages mean is the graph's business."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from melmill.cluster.spec import ClusterSpec
+from melmill.flows.errors import PipelineError
+from melmill.flows.pipeline.convert import build, convert, unknown
+from melmill.flows.pipeline.located import Located, parse
+
+DEFAULT_SHARD_DURATION_S = 300.0
+DEFAULT_MAX_QUARANTINED = 0.01
+DEFAULT_TIME_LIMIT_S = 3600.0
+
+_FIELDS = ("name", "store", "shard_duration_s", "max_quarantined", "time_limit_s", "stages", "cluster")
+_NODE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+_RESERVED = {*_FIELDS, "runs"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Declaration:
+    """A node as written: the stage that it uses and its located fields."""
+
+    name: str
+    uses: Located
+    fields: Mapping[str, Located]
+    where: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pipeline:
+    """A pipeline as written.
+
+    Parameters
+    ----------
+    name : str
+        Project; a store belongs to one.
+    store : str
+        Path or fsspec URL.
+    shard_duration_s : float
+        Audio in a shard, s.
+    max_quarantined : float
+        Share of utterances, in [0, 1], above which a run counts as failed.
+    time_limit_s : float
+        A worker whose task takes longer is taken for hung and ended, s; its utterances then have as long each.
+    declarations : tuple of Declaration
+        Nodes in the order written.
+    cluster : ClusterSpec
+    document : mapping
+        The whole document after overrides, as plain values; kept with every run.
+    """
+
+    name: str
+    store: str
+    shard_duration_s: float
+    max_quarantined: float
+    time_limit_s: float
+    declarations: tuple[Declaration, ...]
+    cluster: ClusterSpec
+    document: Mapping[str, Any]
+
+
+def load(path: Path, overrides: Sequence[str] = (), store: str | None = None) -> Pipeline:
+    """Read a pipeline file.
+
+    Parameters
+    ----------
+    path : Path
+    overrides : sequence of str
+        ``node.field=value`` or ``field=value`` with YAML values, applied in order.
+    store : str or None
+        Replaces the file's own `store`.
+
+    Raises
+    ------
+    PipelineError
+        With ``file:line`` and what to do.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise PipelineError(f"pipeline {str(path)!r} can't be read: {reason}") from error
+    document = parse(text, str(path))
+    for override in overrides:
+        document = _overridden(document, override)
+    if store is not None:
+        document = _with(document, ["store"], Located(store, "--store"), "--store")
+    return _pipeline(document)
+
+
+def _pipeline(document: Located) -> Pipeline:
+    fields = _mapping(document, "a pipeline")
+    for name, value in fields.items():
+        if name not in _FIELDS:
+            raise PipelineError(unknown("field", name, _FIELDS, "a pipeline"), value.where)
+    for name in ("name", "store", "stages"):
+        if name not in fields:
+            raise PipelineError(f"a pipeline needs the field {name!r}", document.where)
+    duration = fields.get("shard_duration_s", Located(DEFAULT_SHARD_DURATION_S, document.where))
+    time_limit = fields.get("time_limit_s", Located(DEFAULT_TIME_LIMIT_S, document.where))
+    return Pipeline(
+        name=convert(fields["name"], str, "name"),
+        store=convert(fields["store"], str, "store"),
+        shard_duration_s=_positive(duration, "shard_duration_s"),
+        max_quarantined=_share(fields.get("max_quarantined", Located(DEFAULT_MAX_QUARANTINED, document.where))),
+        time_limit_s=_positive(time_limit, "time_limit_s"),
+        declarations=tuple(_declaration(name, value) for name, value in _mapping(fields["stages"], "stages").items()),
+        cluster=_cluster(fields.get("cluster")),
+        document=document.plain(),
+    )
+
+
+def _declaration(name: str, value: Located) -> Declaration:
+    if name in _RESERVED or not _NODE_NAME.fullmatch(name):
+        raise PipelineError(
+            f"{name!r} can't name a node: use letters, digits, '_' and '-', and none of {', '.join(sorted(_RESERVED))}",
+            value.where,
+        )
+    fields = dict(_mapping(value, f"node {name!r}"))
+    if "uses" not in fields:
+        raise PipelineError(f"node {name!r} needs the field 'uses' with the name of a stage", value.where)
+    return Declaration(name=name, uses=fields.pop("uses"), fields=fields, where=value.where)
+
+
+def _mapping(value: Located, owner: str) -> dict[str, Located]:
+    if not isinstance(value.value, dict):
+        raise PipelineError(f"{owner} must be a mapping of names to values, got {value.plain()!r}", value.where)
+    return value.value
+
+
+def _positive(value: Located, name: str) -> float:
+    number = convert(value, float, name)
+    if not number > 0:
+        raise PipelineError(f"{name} must be positive, got {number!r}", value.where)
+    return float(number)
+
+
+def _share(value: Located) -> float:
+    text = str(value.value).strip()
+    try:
+        share = float(text[:-1]) / 100 if text.endswith("%") else float(text)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share <= 1:
+        raise PipelineError(f"max_quarantined must be a share such as 1 % or 0.01, got {value.plain()!r}", value.where)
+    return share
+
+
+def _cluster(value: Located | None) -> ClusterSpec:
+    if value is None:
+        return ClusterSpec()
+    return build(ClusterSpec, _mapping(value, "cluster"), "cluster", value.where)
+
+
+def _overridden(document: Located, override: str) -> Located:
+    where = f"--set {override}"
+    name, equals, text = override.partition("=")
+    if not equals or not name:
+        raise PipelineError(f"--set wants NAME=VALUE, such as admm.n_iter=50, got {override!r}")
+    path = name.split(".")
+    if path[0] not in _FIELDS:
+        stages = _mapping(document, "a pipeline").get("stages")
+        names = list(stages.value) if stages is not None and isinstance(stages.value, dict) else []
+        if path[0] not in names or len(path) < 2:
+            raise PipelineError(unknown("node or field", path[0], [*names, *_FIELDS], "the pipeline"), where)
+        path = ["stages", *path]
+    return _with(document, path, _relocated(parse(text, where), where), where)
+
+
+def _relocated(value: Located, where: str) -> Located:
+    if isinstance(value.value, dict):
+        return Located({key: _relocated(entry, where) for key, entry in value.items()}, where)
+    if isinstance(value.value, list):
+        return Located([_relocated(entry, where) for entry in value.value], where)
+    return Located(value.value, where)
+
+
+def _with(document: Located, path: Sequence[str], value: Located, where: str) -> Located:
+    if not path:
+        return value
+    if not isinstance(document.value, dict):
+        raise PipelineError(f"there is nothing to set {path[0]!r} in: {document.plain()!r} is not a mapping", where)
+    inner = document.value.get(path[0], Located({}, where))
+    return Located({**document.value, path[0]: _with(inner, path[1:], value, where)}, document.where)

@@ -1,0 +1,104 @@
+"""What a corpus holds now against what the store knows of it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import cast
+
+from melmill.flows.errors import PipelineError
+from melmill.flows.pipeline.graph import Node
+from melmill.stages.contract import IngestStage, Mel, Waveform
+from melmill.stages.errors import StageError
+from melmill.storage.catalogue import Catalogue
+from melmill.storage.errors import StoreError
+from melmill.storage.files.sources import SourceTree
+from melmill.storage.product import ProductFolder
+from melmill.storage.store import Store
+from melmill.storage.utterance import Utterance
+
+NAMED = 3
+
+
+def survey(node: Node, store: Store, shard_duration_s: float) -> Catalogue:
+    """Return the catalogue of an ingest node: what is stored, extended by what is new in the corpus.
+
+    Parameters
+    ----------
+    node : Node
+        Its stage is an IngestStage.
+    store : Store
+        Its product is asked for content hashes where a file's time of change differs.
+    shard_duration_s : float
+
+    Raises
+    ------
+    PipelineError
+        The corpus can't be read or is empty, or a catalogued file is gone or has changed.
+    StoreError
+        The catalogue can't be read.
+    """
+    folder = store.product(node.folder, node.key)
+    # In this order: another run may be storing shards of the catalogue, and then their records.
+    record_names = folder.record_names()
+    stored = store.catalogue(node.folder, node.key)
+    stage = cast("IngestStage", node.stage)
+    product = cast("Waveform | Mel", node.product)
+    catalogue = Catalogue.empty(sr=product.sr, shard_duration_s=shard_duration_s) if stored is None else stored
+    known = {utterance.path: utterance for utterance in catalogue.utterances()}
+    try:
+        catalogue.check_covers(record_names, f"{folder.location.url}/catalogue")
+        tree = SourceTree(stage.root)
+        found = stage.discover(tree, known)
+        check_unchanged(node, known, found, folder, tree)
+    except (StoreError, StageError) as error:
+        raise PipelineError(f"node {node.name!r}: {error}", node.where) from error
+    new = [utterance for utterance in found if utterance.path not in known]
+    return catalogue.extended(new) if new else catalogue
+
+
+def check_unchanged(
+    node: Node, known: Mapping[str, Utterance], found: Sequence[Utterance], folder: ProductFolder, tree: SourceTree
+) -> None:
+    """Raise PipelineError where a catalogued file is gone or holds other bytes than were ingested."""
+    present = {utterance.path: utterance for utterance in found}
+    gone = [path for path in known if path not in present]
+    touched = {path: present[path] for path in known if path in present and present[path] is not known[path]}
+    changed = _changed(known, touched, folder, tree) if touched else []
+    for paths, what in ((gone, "gone"), (changed, "changed")):
+        if paths:
+            more = f" and {len(paths) - NAMED} more" if len(paths) > NAMED else ""
+            raise PipelineError(
+                f"the corpus of node {node.name!r} at {tree.url!r} is not what the store holds: "
+                f"{what} since it was catalogued: {', '.join(paths[:NAMED])}{more}. "
+                "Restore the files, or run with another store (--store) or under another node name.",
+                node.where,
+            )
+
+
+def _changed(
+    known: Mapping[str, Utterance], touched: Mapping[str, Utterance], folder: ProductFolder, tree: SourceTree
+) -> list[str]:
+    """Return the paths whose bytes differ.
+
+    A file that was refused, and so has no hash, may be mended: of it the length decides, for which there is room.
+    """
+    facts = folder.read_table("table")
+    hashes = dict(zip(facts["utterance_id"], facts["content_sha256"], strict=True)) if len(facts) else {}
+    return [
+        path
+        for path, now in touched.items()
+        if (
+            hashes[now.utterance_id] != _sha256(tree, path)
+            if now.utterance_id in hashes
+            else _length(now) != _length(known[path])
+        )
+    ]
+
+
+def _length(utterance: Utterance) -> tuple[int, int]:
+    return utterance.source_n_samples, utterance.source_sr
+
+
+def _sha256(tree: SourceTree, path: str) -> str:
+    return hashlib.sha256(tree.read(path)).hexdigest()

@@ -1,0 +1,213 @@
+"""What a run will do and why: shards with a whole record are reused, all others are done."""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from melmill.flows.errors import PipelineError
+from melmill.flows.execution.window import ALL_SHARDS
+from melmill.flows.pipeline.graph import Node, build_graph, needed_for
+from melmill.flows.pipeline.spec import Pipeline
+from melmill.flows.planning.corpus import survey
+from melmill.flows.tasks.trained import TRAINED
+from melmill.stages.contract import IngestStage
+from melmill.storage.catalogue import Catalogue
+from melmill.storage.errors import StoreError
+from melmill.storage.product import ProductFolder, Record
+from melmill.storage.store import Store
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodePlan:
+    """What one node has to do.
+
+    Parameters
+    ----------
+    node : Node
+    n_shards : int
+        Of its corpus; 1 for a report or a training.
+    pending : set of int
+        Shards to do; ``{ALL_SHARDS}`` for a report or a training.
+    reasons : mapping of str to int
+        Why, each with the number of shards.
+    damaged : mapping of str to str
+        Record names whose data is not what the record says, and how.
+    quarantined : frozenset of str
+        Names of the records to reuse that tell of utterances quarantined by this node.
+    note : str
+        What a person should know of what is reused; empty where there is nothing.
+    """
+
+    node: Node
+    n_shards: int
+    pending: set[int]
+    reasons: Mapping[str, int]
+    damaged: Mapping[str, str] = field(default_factory=dict)
+    quarantined: frozenset[str] = frozenset()
+    note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Everything that a run needs to know before it starts.
+
+    Parameters
+    ----------
+    pipeline : Pipeline
+    nodes : mapping of str to NodePlan
+        Each after those that it reads.
+    catalogues : mapping of str to Catalogue
+        By ingest node; extended by what is new in the corpus, not yet written.
+    """
+
+    pipeline: Pipeline
+    nodes: Mapping[str, NodePlan]
+    catalogues: Mapping[str, Catalogue]
+
+    @property
+    def n_tasks(self) -> int:
+        """Number of all tasks, reused ones included."""
+        return sum(plan.n_shards for plan in self.nodes.values())
+
+    @property
+    def n_pending(self) -> int:
+        """Number of tasks to run."""
+        return sum(len(plan.pending) for plan in self.nodes.values())
+
+    @property
+    def n_utterances(self) -> int:
+        """Number of utterances in all corpora."""
+        return sum(catalogue.n_utterances for catalogue in self.catalogues.values())
+
+    def record_name(self, node: Node, shard: int) -> str:
+        """Return the name of the record of a task."""
+        if shard != ALL_SHARDS:
+            return f"{shard:06d}"
+        if node.trains:
+            return TRAINED
+        digests = "".join(self.catalogues[corpus].digest for corpus in node.corpora)
+        return f"all-{hashlib.sha256(digests.encode()).hexdigest()[:12]}"
+
+
+def make_plan(pipeline: Pipeline, until: str | None = None) -> Plan:
+    """Compare a pipeline with its store and its corpora; nothing is written.
+
+    Raises
+    ------
+    PipelineError
+        The pipeline, a corpus or the store is not fit for a run.
+    """
+    nodes = build_graph(pipeline)
+    if until is not None:
+        nodes = needed_for(nodes, until)
+    try:
+        with _collector_paused():
+            return _plan(pipeline, nodes, Store.find(pipeline.store, pipeline.name))
+    except StoreError as error:
+        raise PipelineError(str(error)) from error
+
+
+def _plan(pipeline: Pipeline, nodes: Mapping[str, Node], store: Store) -> Plan:
+    catalogues = {
+        node.name: survey(node, store, pipeline.shard_duration_s)
+        for node in nodes.values()
+        if isinstance(node.stage, IngestStage)
+    }
+    plan = Plan(pipeline=pipeline, nodes={}, catalogues=catalogues)
+    before = _keys_before(store)
+    node_plans = {node.name: _node_plan(plan, store, node, before) for node in nodes.values()}
+    return Plan(pipeline=pipeline, nodes=node_plans, catalogues=catalogues)
+
+
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    """Keep the collector of reference cycles from searching, time and again, millions of objects that make none."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _keys_before(store: Store) -> dict[str, str]:
+    manifest = store.latest_manifest()
+    return {} if manifest is None else {name: entry.key for name, entry in manifest.nodes.items()}
+
+
+def _node_plan(plan: Plan, store: Store, node: Node, before: Mapping[str, str]) -> NodePlan:
+    folder = store.product(node.folder, node.key)
+    records = folder.records()
+    damaged = folder.damaged(records)
+    shards = [ALL_SHARDS] if node.is_whole else range(plan.catalogues[node.corpora[0]].n_shards)
+    names = {shard: plan.record_name(node, shard) for shard in shards}
+    whole = {name for name in records if name not in damaged}
+    pending = {shard: name for shard, name in names.items() if name not in whole}
+    why_new = _why_new(store, node, before, bool(records))
+    return NodePlan(
+        node=node,
+        n_shards=len(names),
+        pending=set(pending),
+        reasons=Counter("damaged" if name in damaged else why_new for name in pending.values()),
+        damaged={name: damaged[name] for name in names.values() if name in damaged},
+        quarantined=frozenset(name for name in names.values() if name in whole and records[name].n_quarantined),
+        note=_grown(plan, node, records[TRAINED]) if node.trains and TRAINED in whole else "",
+    )
+
+
+def _grown(plan: Plan, node: Node, record: Record) -> str:
+    """Say so where there are more utterances than when a training read them: it is not done again for them."""
+    n_now = plan.catalogues[node.corpora[0]].n_utterances
+    if n_now <= record.n_utterances:
+        return ""
+    return (
+        f"{node.name} was trained when its corpus had {record.n_utterances} of what are {n_now} utterances now; "
+        "to train anew, give it another seed or another name"
+    )
+
+
+def _why_new(store: Store, node: Node, before: Mapping[str, str], started: bool) -> str:
+    """Say why a shard of `node` has no record."""
+    if started:
+        return "not done yet"
+    old = before.get(node.name)
+    if old is None:
+        return "new node"
+    if old == node.key:
+        return "not done yet"
+    return _difference(node, store.product(node.folder, old))
+
+
+def _difference(node: Node, folder: ProductFolder) -> str:
+    """Say what distinguishes a node from the product that its name meant before."""
+    try:
+        old = folder.description
+    except StoreError:
+        return "its last product is gone"
+    if old.stage != node.stage.uses:
+        return f"stage was {old.stage}"
+    if old.version != node.stage.version:
+        return f"stage {old.stage} has a new version"
+    before, now = _flat(old.parameters), _flat(json.loads(json.dumps(node.stage.identity())))
+    changes = [
+        f"{name} was {json.dumps(before.get(name))}"
+        for name in sorted({*before, *now})
+        if before.get(name) != now.get(name)
+    ]
+    return ", ".join(changes) if changes else "its input changed"
+
+
+def _flat(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return parameters with those of a mapping among them (a mel's spec) beside the others."""
+    flat: dict[str, Any] = {}
+    for name, value in parameters.items():
+        flat |= _flat(value) if isinstance(value, dict) else {name: value}
+    return flat

@@ -1,0 +1,1 @@
+"""Care for runs and their store."""

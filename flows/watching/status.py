@@ -1,0 +1,247 @@
+"""How far the nodes of a store's last run are, from the store alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from melmill.flows.tasks.trained import trained_page
+from melmill.flows.tasks.training import TrainingFolder
+from melmill.stages.contract import WHOLE_KINDS, Kind
+from melmill.storage.errors import StoreError
+from melmill.storage.files.location import Location
+from melmill.storage.product import Address
+from melmill.storage.records import Record
+from melmill.storage.runs import Manifest, RunState
+from melmill.storage.store import NodeEntry, Store
+
+# Throughput is that of the last minutes.
+WINDOW_S = 300.0
+
+# A driver tells of itself every ten seconds; after so long without a word it may be gone.
+SILENT_S = 60.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeState:
+    """How far one node is.
+
+    Parameters
+    ----------
+    node, stage : str
+    shards, done, failed : int
+        Shards of its corpus, those with a record, and those that the last run gave up; of a report or a training there
+        is one.
+    quarantined : int
+        Utterances that this node could not process.
+    audio_s, compute_s, task_s : float
+        Of what is done: audio, time inside the stage and of whole tasks, s.
+    peak_mem_bytes : int
+        Largest resident size of a worker process at one of its tasks; 0 where unknown.
+    recent, recent_task_s : int, float
+        Tasks done in the last `WINDOW_S`, and their time, s.
+    last_at : str or None
+        When its last record was made, ISO 8601, UTC.
+    note : str
+        What a training that is not done said last, and when; empty elsewhere.
+    """
+
+    node: str
+    stage: str
+    shards: int
+    done: int
+    failed: int
+    quarantined: int
+    audio_s: float
+    compute_s: float
+    task_s: float
+    peak_mem_bytes: int
+    recent: int
+    recent_task_s: float
+    last_at: str | None
+    note: str = ""
+
+    @property
+    def left(self) -> int:
+        """Shards without a record."""
+        return max(0, self.shards - self.done)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values, for JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class _Done:
+    """What is kept of a record."""
+
+    finished: float
+    quarantined: int
+    audio_s: float
+    compute_s: float
+    task_s: float
+    peak_mem_bytes: int
+
+    @classmethod
+    def of(cls, record: Record) -> _Done:
+        task_s = record.wall_s or record.compute_s
+        finished = datetime.fromisoformat(record.started_at).timestamp() + task_s
+        return cls(finished, record.n_quarantined, record.duration_s, record.compute_s, task_s, record.peak_mem_bytes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """What a store says at one moment; `run` is None where no run that had something to do told of itself."""
+
+    at: datetime
+    nodes: tuple[NodeState, ...]
+    run: RunState | None
+
+    @property
+    def n_tasks(self) -> int:
+        """Tasks of all nodes."""
+        return sum(node.shards for node in self.nodes)
+
+    @property
+    def n_done(self) -> int:
+        """Tasks with a record."""
+        return sum(node.done for node in self.nodes)
+
+    @property
+    def n_failed(self) -> int:
+        """Tasks that the last run gave up."""
+        return sum(node.failed for node in self.nodes)
+
+    @property
+    def span_s(self) -> float:
+        """Time that the recent tasks were done in: `WINDOW_S`, or less where the run is younger."""
+        age = WINDOW_S if self.run is None else (self.at - datetime.fromisoformat(self.run.started_at)).total_seconds()
+        return min(WINDOW_S, max(1.0, age))
+
+    @property
+    def tasks_per_min(self) -> float:
+        """Tasks that were done per minute, lately."""
+        return 60 * sum(node.recent for node in self.nodes) / self.span_s
+
+    @property
+    def time_left_s(self) -> float | None:
+        """Estimate by each node's mean task time and the work done lately per second; None where none was."""
+        busy = sum(node.recent_task_s for node in self.nodes) / self.span_s
+        if not busy or not self.n_done:
+            return None
+        overall = sum(node.task_s for node in self.nodes) / self.n_done
+        return sum(node.left * (node.task_s / node.done if node.done else overall) for node in self.nodes) / busy
+
+    @property
+    def last(self) -> NodeState | None:
+        """Node whose record is the newest."""
+        return max((node for node in self.nodes if node.last_at), key=lambda node: str(node.last_at), default=None)
+
+    @property
+    def silent_s(self) -> float:
+        """Time since the driver of a run that goes on was last heard of; 0 where none does."""
+        if self.run is None or self.run.state != "running":
+            return 0.0
+        return (self.at - datetime.fromisoformat(self.run.updated_at)).total_seconds()
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing is to be waited for: the last run has ended, or all is done and no driver is at work."""
+        if self.run is not None and self.run.state != "running":
+            return True
+        at_work = self.run is not None and self.silent_s <= SILENT_S
+        return not at_work and all(not node.left for node in self.nodes)
+
+
+class Watcher:
+    """Look at a store again and again; each record is read once.
+
+    Parameters
+    ----------
+    store : Store
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self._runs: list[str] = []
+        self._manifest: Manifest | None = None
+        self._shards: dict[Address, int] = {}
+        self._seen: dict[Address, dict[str, _Done]] = {}
+
+    def look(self) -> Look:
+        """Return what the store says now; raise StoreError where it has seen no run."""
+        manifest = self._latest()
+        now = datetime.now(UTC)
+        run = self.store.latest_state()
+        nodes = tuple(self._state(name, entry, run, now) for name, entry in manifest.nodes.items())
+        return Look(at=now, nodes=nodes, run=run)
+
+    def _latest(self) -> Manifest:
+        # What names mean, and how many shards there are, changes with a new run alone.
+        runs = self.store.run_ids()
+        if runs != self._runs or self._manifest is None:
+            self._runs, self._manifest, self._shards = runs, self.store.latest_manifest(), {}
+        if self._manifest is None:
+            raise StoreError(f"store {self.store.location.url!r} has seen no run yet: run a pipeline on it")
+        return self._manifest
+
+    def _n_shards(self, place: Address) -> int:
+        if place not in self._shards:
+            catalogue = self.store.catalogue(*place)
+            self._shards[place] = 0 if catalogue is None else catalogue.n_shards
+        return self._shards[place]
+
+    def _records(self, place: Address) -> Mapping[str, _Done]:
+        folder = self.store.product(*place)
+        names = set(folder.record_names())
+        kept = {name: done for name, done in self._seen.get(place, {}).items() if name in names}
+        new = folder.records(names - kept.keys())
+        self._seen[place] = kept | {name: _Done.of(record) for name, record in new.items()}
+        return self._seen[place]
+
+    def _state(self, name: str, entry: NodeEntry, run: RunState | None, now: datetime) -> NodeState:
+        is_whole = entry.kind in WHOLE_KINDS
+        records = self._records((entry.folder, entry.key)).values()
+        recent = [done for done in records if now.timestamp() - done.finished <= WINDOW_S]
+        last = max((done.finished for done in records), default=None)
+        return NodeState(
+            node=name,
+            stage=entry.stage,
+            shards=1 if is_whole else sum(self._n_shards(place) for place in entry.catalogues),
+            done=min(len(records), 1) if is_whole else len(records),
+            failed=0 if run is None else int(run.nodes.get(name, {}).get("failed", 0)),
+            quarantined=sum(done.quarantined for done in records),
+            audio_s=sum(done.audio_s for done in records),
+            compute_s=sum(done.compute_s for done in records),
+            task_s=sum(done.task_s for done in records),
+            peak_mem_bytes=max((done.peak_mem_bytes for done in records), default=0),
+            recent=len(recent),
+            recent_task_s=sum(done.task_s for done in recent),
+            last_at=None if last is None else datetime.fromtimestamp(last, UTC).isoformat(timespec="seconds"),
+            note=self._said(name, entry) if entry.kind == Kind.VOCODER and not records else "",
+        )
+
+    def _said(self, name: str, entry: NodeEntry) -> str:
+        log = TrainingFolder(self.store.product(entry.folder, entry.key).location, name).log
+        return log.decode().rstrip().rpartition("\n")[2]
+
+
+def latest_report(store: Store) -> Location | None:
+    """Return the folder of the newest report of the last run; None where there is none."""
+    manifest = store.latest_manifest()
+    found = []
+    for entry in manifest.nodes.values() if manifest else ():
+        if entry.kind == "report":
+            folder = store.product(entry.folder, entry.key)
+            found += [
+                (record.started_at, folder.location / "report" / name) for name, record in folder.records().items()
+            ]
+    return max(found, key=lambda pair: pair[0])[1] if found else None
+
+
+def training_pages(store: Store) -> list[str]:
+    """Return where the pages of the last run's trainings are, of those that are done."""
+    entries = [entry for entry in store.nodes.values() if entry.kind == Kind.VOCODER]
+    return [page for entry in entries for page in trained_page(store.product(entry.folder, entry.key))]

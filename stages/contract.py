@@ -1,0 +1,423 @@
+"""The contract of a stage: what it needs, what it makes, and one pure method over utterances.
+
+- What a stage that trains is given: data to learn from, and a place to resume from.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum, StrEnum
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from melmill.stages.errors import Unusable
+from melmill.stages.numeric.melspec import MelSpec
+from melmill.stages.task_context import take_up
+from melmill.storage.utterance import SourceFile as SourceFile
+from melmill.storage.utterance import Utterance
+
+# Mels (batch, n_mels, segment_frames), and their audio (batch, segment_frames * hop_length) in [-1, 1).
+Batch = tuple[NDArray[np.float32], NDArray[np.float32]]
+
+
+class TrainingData(Protocol):
+    """The aligned mels and recordings that a training reads."""
+
+    @property
+    def utterances(self) -> Sequence[Utterance]:
+        """Those that both inputs hold, in the catalogue's order."""
+        ...
+
+    def whole(self, utterance_id: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return the mel ``(n_mels, n_frames)`` and the recording ``(n_samples,)``, in [-1, 1), of an utterance."""
+        ...
+
+    def batches(
+        self, ids: Collection[str], *, segment_frames: int, batch_size: int, seed: int, first: int = 0
+    ) -> Iterator[Batch]:
+        """Return segments of the utterances `ids` without end.
+
+        Batch number n is a function of `ids`, `segment_frames`, `batch_size`, `seed` and n alone.
+
+        Parameters
+        ----------
+        ids : collection of str
+        segment_frames : int
+            Length of a segment, frames; what a shorter utterance lacks is silence.
+        batch_size : int
+        seed : int
+        first : int
+            Number of the batch to begin with.
+        """
+        ...
+
+
+class TrainingPlace(Protocol):
+    """Where a training keeps what it resumes from, and says how it goes."""
+
+    def load(self) -> bytes | None:
+        """Return the state that was saved last; None for a fresh start."""
+        ...
+
+    def save(self, state: bytes) -> None:
+        """Keep a state in place of the last one, atomically and durably."""
+        ...
+
+    def note(self, line: str) -> None:
+        """Tell people how it goes: a line now and then."""
+        ...
+
+
+Scalar = str | int | float | bool | None
+
+
+class Unset(Enum):
+    """Marks a field that the user left out where None means something else (``fmax: null``)."""
+
+    UNSET = "unset"
+
+
+UNSET = Unset.UNSET
+
+
+class Kind(StrEnum):
+    """What flows through a port."""
+
+    UTTERANCES = "utterances"
+    WAVEFORM = "waveform"
+    MEL = "mel"
+    SCORES = "scores"
+    REPORT = "report"
+    VOCODER = "vocoder"
+
+
+# What is made of a whole corpus by one task, rather than of each shard by one of its own.
+WHOLE_KINDS = frozenset({Kind.REPORT, Kind.VOCODER})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Waveform:
+    """Describe a product of waveforms ``(n_samples,)`` at `sr` Hz.
+
+    `mel` is the spec of the mel that they were made from, None for recordings.
+    `conversions` are the fields in which that mel was not the one needed, and how each was converted.
+    `corpus` marks what an ingest stage makes: utterances with a catalogue.
+    """
+
+    sr: int
+    dtype: Literal["int16", "float32"] = "float32"
+    mel: MelSpec | None = None
+    conversions: tuple[tuple[str, str], ...] = ()
+    corpus: bool = False
+
+    @property
+    def kind(self) -> Kind:
+        """Kind of port that it fits."""
+        return Kind.UTTERANCES if self.corpus else Kind.WAVEFORM
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mel:
+    """Describe a product of mel spectrograms ``(n_mels, n_frames)`` made by `spec`.
+
+    An ingest stage may make it too: of its utterances there are no recordings, then, and their lengths are the shortest
+    that have the mels' frames.
+    """
+
+    spec: MelSpec
+    dtype: Literal["float16", "float32"] = "float32"
+    kind: ClassVar[Kind] = Kind.MEL
+
+    @property
+    def sr(self) -> int:
+        """Rate of the waveforms that the mels are of, Hz."""
+        return self.spec.sr
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """Describe a table of scores, one row per utterance, of the waveforms of node `scored`."""
+
+    metrics: tuple[str, ...]
+    scored: str
+    kind: ClassVar[Kind] = Kind.SCORES
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """Describe a folder of tables and a page over all utterances."""
+
+    kind: ClassVar[Kind] = Kind.REPORT
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedVocoder:
+    """Describe a vocoder that a training makes: its family and the mel that it needs."""
+
+    family: str
+    spec: MelSpec
+    kind: ClassVar[Kind] = Kind.VOCODER
+
+
+Product = Waveform | Mel | Scores | Report | TrainedVocoder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Input:
+    """Describe an input port.
+
+    Parameters
+    ----------
+    kinds : frozenset of Kind
+        What it accepts. ``WAVEFORM`` accepts ``UTTERANCES`` too.
+    many : bool
+        It takes all the named nodes together; otherwise a list of nodes fans the node out.
+    words : tuple of str
+        Plain values that the same field takes instead of a node name (``start: pghi``); the
+        dataclass field of the input's name then holds the word, and ``"node"`` where a node is given.
+    optional : bool
+        The input may be left out.
+    absent_ok : bool
+        An utterance that was quarantined on the way to this port is still given to the stage, without this input.
+    """
+
+    kinds: frozenset[Kind]
+    many: bool = False
+    words: tuple[str, ...] = ()
+    optional: bool = False
+    absent_ok: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Item:
+    """One utterance on its way into a stage.
+
+    `inputs` holds an array by the name of the input port (``from``, ``against``, ``start``): waveforms
+    ``(n_samples,)`` as stored (int16 PCM or float32), mels ``(n_mels, n_frames)``, for ingest stages ``file``, the
+    source file's bytes as uint8. `seed` depends on the utterance id alone.
+    """
+
+    utterance: Utterance
+    inputs: Mapping[str, NDArray[Any]]
+    seed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rejected:
+    """Say why an utterance could not be processed."""
+
+    reason: str
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What a stage made of one utterance.
+
+    `array` is a waveform or a mel; `row` holds table columns; `trace` holds columns of one value per
+    iteration (``iteration``, ``scm_db``, ...); `rejected` excludes the others. `busy_s` is for how long the device was
+    at work on it (its part of a batch's time); None where the stage does not measure that.
+    """
+
+    array: NDArray[Any] | None = None
+    row: Mapping[str, Scalar] | None = None
+    trace: Mapping[str, NDArray[Any]] | None = None
+    rejected: Rejected | None = None
+    busy_s: float | None = None
+
+
+@runtime_checkable
+class Stage(Protocol):
+    """A registered kind of work: a frozen, keyword-only dataclass of its parameters.
+
+    `uses` is its name in YAML, `version` is raised by hand whenever its results change,
+    `inputs` names its input ports (empty for ingest).
+    """
+
+    uses: ClassVar[str]
+    version: ClassVar[int]
+    inputs: ClassVar[Mapping[str, Input]]
+
+    def identity(self) -> Mapping[str, Any]:
+        """Return the parameters that decide the result, as plain values: what a node's key is made of.
+
+        Names of places (a corpus root) and execution knobs are left out, presets are resolved.
+        """
+        ...
+
+    def produces(self, inputs: Mapping[str, Sequence[Product]]) -> Product:
+        """Check the input products (one list a port) and describe what is made of them; raise ContractError."""
+        ...
+
+
+class CorpusTree(Protocol):
+    """The files under a corpus root, wherever it is."""
+
+    def walk(self) -> Iterator[SourceFile]:
+        """Iterate over all files, sorted by path."""
+        ...
+
+    def read(self, path: str) -> bytes:
+        """Return a file's bytes."""
+        ...
+
+    def head(self, path: str, n: int) -> bytes:
+        """Return a file's first `n` bytes, or all where it is shorter."""
+        ...
+
+
+@runtime_checkable
+class IngestStage(Stage, Protocol):
+    """A stage that finds utterances in a corpus and decodes them."""
+
+    @property
+    def root(self) -> str:
+        """Where the corpus lies: a path or fsspec URL; not part of the identity."""
+        ...
+
+    def discover(self, tree: CorpusTree, known: Mapping[str, Utterance]) -> list[Utterance]:
+        """Return the corpus's utterances; one in `known` (by path) whose size and time match is returned as it is."""
+        ...
+
+
+class Processor(Protocol):
+    """Whatever works on the utterances of a shard."""
+
+    def process(self, items: Sequence[Item], inputs: Mapping[str, Product], product: Product) -> Sequence[Outcome]:
+        """Process the utterances of one shard; one outcome an item, in order.
+
+        `inputs` holds the product at each port; `product` is what `produces` answered.
+        The same items give the same bytes, and an item's outcome does not depend on its neighbours but for rounding.
+        """
+        ...
+
+
+@runtime_checkable
+class UtteranceStage(Stage, Processor, Protocol):
+    """A stage that works shard by shard."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageFile:
+    """A file that a stage computes with: its whole URL and its bytes."""
+
+    url: str
+    data: bytes
+
+    @property
+    def name(self) -> str:
+        """Its name, for messages."""
+        return self.url.rpartition("/")[2]
+
+
+StageFiles = Mapping[str, StageFile]
+
+
+@runtime_checkable
+class FileStage(Stage, Protocol):
+    """A stage that works shard by shard with files of its own, such as weights.
+
+    As declared, it only names them. When the graph is built they are read once, for `prepared`; the tasks get what
+    that returns, which holds nothing large, and where they run the files are read again, for `opened`.
+    """
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the files that it was prepared with; empty before."""
+        ...
+
+    def files(self) -> Mapping[str, Sequence[str]]:
+        """Return paths or URLs by role, of which the first that exists is the file; prepared, those it was."""
+        ...
+
+    def prepared(self, files: StageFiles, digest: str) -> Stage:
+        """Return the stage with what its identity and contract need of its files; raise StageError.
+
+        Parameters
+        ----------
+        files : mapping of str to StageFile
+            By role; one that was not found is left out.
+        digest : str
+            Of the bytes of all: it stands for them in the identity.
+        """
+        ...
+
+    def trained(self, product: TrainedVocoder, name: str, digest: str) -> Stage:
+        """Return the stage that computes with what a training makes instead of files of its own; raise StageError.
+
+        Parameters
+        ----------
+        product : TrainedVocoder
+        name : str
+            Of the training's node.
+        digest : str
+            Stands for the files in the identity, and among those that a process keeps open.
+        """
+        ...
+
+    def opened(self, read: Callable[[], StageFiles]) -> Processor:
+        """Return what computes, in this process; `read` gives the very files that it was prepared with."""
+        ...
+
+
+@runtime_checkable
+class TrainingStage(Stage, Protocol):
+    """A stage that learns from a whole corpus, in one task."""
+
+    @property
+    def threads(self) -> int:
+        """Threads that the numerical libraries use for it; not part of the identity."""
+        ...
+
+    def train(self, data: TrainingData, place: TrainingPlace, inputs: Mapping[str, Product]) -> Mapping[str, bytes]:
+        """Learn from `data`, going on from what `place` holds; return files by name.
+
+        Those of a `TrainedVocoder` are ``weights.pt``, ``config.json`` and what goes with them, such as the training's
+        page, ``index.html``. Ended at any moment and begun again, it returns the same bytes as undisturbed.
+        """
+        ...
+
+
+def each(items: Sequence[Item], one: Callable[[Item], Outcome]) -> list[Outcome]:
+    """Apply `one` to every item, turning an exception into a rejection with its traceback."""
+    outcomes = []
+    for item in items:
+        take_up(item.utterance.utterance_id)
+        try:
+            outcomes.append(one(item))
+        except Exception as error:
+            outcomes.append(Outcome(rejected=rejection(error)))
+    take_up("")
+    return outcomes
+
+
+def rejection(error: Exception) -> Rejected:
+    """Turn an exception into the reason that quarantine shows."""
+    reason = str(error) if isinstance(error, Unusable) else f"{type(error).__name__}: {error}"
+    return Rejected(reason=reason, detail="".join(traceback.format_exception(error)))
+
+
+def stored(y: NDArray[np.float32], dtype: Literal["float32", "int16"]) -> NDArray[Any]:
+    """Return a waveform as a store keeps it: int16 is ``32768 y``, rounded to even and clipped.
+
+    >>> stored(np.array([-1.0, 0.5, 1.0], dtype=np.float32), "int16").tolist()
+    [-32768, 16384, 32767]
+    """
+    if dtype == "float32":
+        return y
+    return np.asarray(np.clip(np.rint(y * np.float32(32768)), -32768, 32767), dtype=np.int16)
+
+
+def as_float(y: NDArray[Any]) -> NDArray[np.float32]:
+    """Return a stored waveform as float32 in [-1, 1): int16 PCM is divided by 32768.
+
+    >>> as_float(np.array([-32768, 0, 16384], dtype=np.int16)).tolist()
+    [-1.0, 0.0, 0.5]
+    """
+    if y.dtype == np.int16:
+        return y.astype(np.float32) / np.float32(32768.0)
+    return y.astype(np.float32, copy=False)

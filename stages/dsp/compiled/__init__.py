@@ -1,4 +1,0 @@
-"""The CPU engine: the iterative methods and their starts as compiled passes over `melmill.stages.dsp.lanes`.
-
-Importing its modules imports numba.
-"""

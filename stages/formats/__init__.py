@@ -1,0 +1,1 @@
+"""Bytes of audio and array files, decoded and encoded."""

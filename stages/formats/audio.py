@@ -1,0 +1,246 @@
+"""Headers and samples of audio files, from their bytes.
+
+- The header of a WAV file, from its first bytes: a corpus is planned without reading all of its samples.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import soundfile
+from numpy.typing import NDArray
+
+from melmill.stages.errors import Unusable
+
+_PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
+_SUBTYPES = {
+    (_PCM, 8): "PCM_U8",
+    (_PCM, 16): "PCM_16",
+    (_PCM, 24): "PCM_24",
+    (_PCM, 32): "PCM_32",
+    (_FLOAT, 32): "FLOAT",
+    (_FLOAT, 64): "DOUBLE",
+}
+# What a writer that could not go back leaves as the size of its data.
+_OPEN_ENDED = frozenset({0, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF})
+
+
+class WavHeader(NamedTuple):
+    """Rate (Hz), samples a channel, channels, and the sample format by libsndfile's name."""
+
+    sr: int
+    n_samples: int
+    n_channels: int
+    subtype: str
+
+
+def wav_header(head: bytes) -> WavHeader | None:
+    r"""Return what a RIFF WAVE file of plain samples says of itself.
+
+    None where `head`, the first bytes of a file, does not tell: another format, coded samples, a data chunk that
+    begins later or whose size was never filled in.
+
+    References
+    ----------
+    Microsoft and IBM, Multimedia Programming Interface and Data Specifications 1.0, 1991, chapter 3.
+
+    >>> fmt = b"fmt \x10\0\0\0" + bytes([1, 0, 2, 0, 0x22, 0x56, 0, 0, 0x88, 0x58, 1, 0, 4, 0, 16, 0])
+    >>> wav_header(b"RIFF....WAVE" + fmt + b"data\x28\0\0\0")
+    WavHeader(sr=22050, n_samples=10, n_channels=2, subtype='PCM_16')
+    """
+    if head[:4] != b"RIFF" or head[8:12] != b"WAVE":
+        return None
+    at, described = 12, b""
+    while at + 8 <= len(head):
+        name, size = head[at : at + 4], _number(head[at + 4 : at + 8])
+        if name == b"fmt ":
+            described = head[at + 8 : at + 8 + size]
+        if name == b"data":
+            return None if size in _OPEN_ENDED else _header(described, size)
+        at += 8 + size + size % 2
+    return None
+
+
+def _header(described: bytes, size_bytes: int) -> WavHeader | None:
+    if len(described) < 16:
+        return None
+    coding, bits = _number(described[:2]), _number(described[14:16])
+    if coding == _EXTENSIBLE:
+        coding = _number(described[24:26])
+    subtype, frame_bytes = _SUBTYPES.get((coding, bits)), _number(described[12:14])
+    if subtype is None or frame_bytes == 0:
+        return None
+    return WavHeader(
+        sr=_number(described[4:8]),
+        n_samples=size_bytes // frame_bytes,
+        n_channels=_number(described[2:4]),
+        subtype=subtype,
+    )
+
+
+def _number(field: bytes) -> int:
+    return int.from_bytes(field, "little")
+
+
+FLAC = b"fLaC"
+# Of a file that is to be described by its first bytes: a WAV file may hold a few chunks before its samples.
+HEAD_BYTES = 4096
+# "fLaC", one block header (4 bytes) and STREAMINFO (34 bytes): RFC 9639, section 8.2.
+FLAC_HEAD_BYTES = 42
+# Longest that a byte can plausibly stand for: a frame of silence takes some 14 bytes for 4096 samples.
+MAX_SAMPLES_PER_BYTE = 2000
+_INT16_SUBTYPES = frozenset({"PCM_16", "PCM_S8", "PCM_U8"})
+_COUNTING_BLOCK = 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Header:
+    """Say what a file claims of itself.
+
+    Parameters
+    ----------
+    sr, n_samples, n_channels : int
+        Sampling rate (Hz), samples a channel, channels.
+    subtype : str
+        Sample format by libsndfile's name (``PCM_16``).
+    md5 : bytes
+        Checksum of the PCM that a FLAC file should decode to; empty where it gives none.
+    doubt : str
+        Why the claimed length can't be believed; empty where it can.
+    """
+
+    sr: int
+    n_samples: int
+    n_channels: int
+    subtype: str
+    md5: bytes = b""
+    doubt: str = ""
+
+    @property
+    def believable(self) -> bool:
+        """Whether the claimed length can be true of a file of this size."""
+        return not self.doubt
+
+
+def tells(head: bytes) -> bool:
+    """Tell whether `read_header` needs no more of a file than these first bytes: it is FLAC or plain WAV."""
+    return head.startswith(FLAC) or wav_header(head) is not None
+
+
+def read_header(head: bytes, size_bytes: int) -> Header:
+    """Read the header of an audio file of `size_bytes`.
+
+    Parameters
+    ----------
+    head : bytes
+        First bytes that `tells` says are enough, `FLAC_HEAD_BYTES` of a FLAC file; otherwise the whole file.
+    size_bytes : int
+
+    Raises
+    ------
+    Unusable
+        If it is empty, not audio that libsndfile knows, or ends inside its header.
+    """
+    if size_bytes == 0:
+        raise Unusable("file is empty (0 bytes)")
+    if head.startswith(FLAC):
+        return _flac_header(head, size_bytes)
+    wav = wav_header(head)
+    if wav is not None:
+        return Header(**wav._asdict(), doubt=_doubt(wav.n_samples, size_bytes))
+    if len(head) < size_bytes:
+        raise ValueError(
+            f"only FLAC and plain WAV can be told by their first bytes, got {len(head)} of {size_bytes} bytes of a file"
+        )
+    info = _soundfile_info(head)
+    return Header(
+        sr=info.samplerate,
+        n_samples=info.frames,
+        n_channels=info.channels,
+        subtype=info.subtype,
+        doubt=_doubt(info.frames, size_bytes),
+    )
+
+
+def _flac_header(head: bytes, size_bytes: int) -> Header:
+    if len(head) < FLAC_HEAD_BYTES:
+        raise Unusable(f"file is truncated: it ends inside its FLAC header ({size_bytes:,} bytes)")
+    # 20 bits rate, 3 bits channels - 1, 5 bits bits per sample - 1, 36 bits samples: RFC 9639, section 8.2.
+    packed = int.from_bytes(head[18:26], "big")
+    sr, bits = packed >> 44, (packed >> 36 & 31) + 1
+    n_samples = packed & (1 << 36) - 1
+    if head[4] & 127 != 0 or sr == 0:
+        raise Unusable("not decodable as audio: the FLAC header is damaged")
+    md5 = head[26:42]
+    return Header(
+        sr=sr,
+        n_samples=n_samples,
+        n_channels=(packed >> 41 & 7) + 1,
+        subtype="PCM_S8" if bits == 8 else f"PCM_{bits}",
+        md5=md5 if any(md5) else b"",
+        doubt=_doubt(n_samples, size_bytes),
+    )
+
+
+def _doubt(n_samples: int, size_bytes: int) -> str:
+    if n_samples == 0:
+        return (
+            f"header says 0 samples, so the file is empty or its length unknown ({size_bytes:,} bytes): encode it again"
+        )
+    if n_samples > MAX_SAMPLES_PER_BYTE * size_bytes:
+        return f"header is not believable: it claims {n_samples:,} samples in {size_bytes:,} bytes"
+    return ""
+
+
+def _soundfile_info(data: bytes) -> Any:  # noqa: ANN401 - soundfile has no types
+    try:
+        return soundfile.info(io.BytesIO(data))
+    except soundfile.LibsndfileError as error:
+        raise Unusable(f"not decodable as audio: {error.error_string} It starts with {data[:8]!r}") from error
+
+
+def decode(data: bytes) -> tuple[NDArray[Any], Header]:
+    """Decode a whole audio file and check it against its own header.
+
+    Returns
+    -------
+    y : ndarray (n_samples, n_channels)
+        int16 where the file holds 16 bits or fewer, otherwise float32 in [-1, 1].
+    header : Header
+
+    Raises
+    ------
+    Unusable
+        If it can't be decoded, is shorter than its header says, or differs from its header's checksum.
+    """
+    header = read_header(data, len(data))
+    if not header.believable:
+        raise Unusable(header.doubt)
+    dtype = "int16" if header.subtype in _INT16_SUBTYPES else "float32"
+    try:
+        y, _ = soundfile.read(io.BytesIO(data), dtype=dtype, always_2d=True)
+    except soundfile.LibsndfileError as error:
+        raise Unusable(_broken_off(data, header)) from error
+    if len(y) != header.n_samples:
+        raise Unusable(f"file is truncated: header says {header.n_samples:,} samples, {len(y):,} decoded")
+    # STREAMINFO's checksum is over interleaved little-endian samples of the file's own width.
+    if header.md5 and header.subtype == "PCM_16" and hashlib.md5(y.astype("<i2", copy=False)).digest() != header.md5:
+        raise Unusable(
+            f"the {len(y):,} samples decoded differ from the checksum in the FLAC header: one of them is damaged"
+        )
+    return y, header
+
+
+def _broken_off(data: bytes, header: Header) -> str:
+    """Say how far a file that can't be decoded to its end can be decoded, to `_COUNTING_BLOCK` samples."""
+    n_decoded = 0
+    # Repeated block by block, because libsndfile reports the failure of a long read but not how far it came.
+    with contextlib.suppress(soundfile.LibsndfileError), soundfile.SoundFile(io.BytesIO(data)) as file:
+        while n_decoded < header.n_samples:
+            file.read(min(_COUNTING_BLOCK, header.n_samples - n_decoded), dtype="int16")
+            n_decoded = file.tell()
+    return f"file is truncated or damaged: header says {header.n_samples:,} samples, {n_decoded:,} decoded"

@@ -1,0 +1,118 @@
+"""What all ingest stages share: from the bytes of an audio file to mono int16 PCM at one rate."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from melmill.stages.contract import Item, Outcome, Product, Scalar, Waveform, as_float, each
+from melmill.stages.errors import ParameterError, Unusable
+from melmill.stages.formats.audio import Header, decode
+from melmill.stages.ingest.collection import Collection
+from melmill.stages.numeric.resample import resample
+from melmill.storage.utterance import Utterance
+
+# Some three steps of 16-bit PCM: below it a file holds dither or less, and PESQ, STOI and SC are undefined.
+SILENCE_DB = -80.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Corpus(Collection):
+    """What all ingest stages of audio share; for its other fields see `melmill.stages.ingest.collection.Collection`.
+
+    Parameters
+    ----------
+    sr : int
+        Rate to store, Hz; files of another rate are resampled.
+    """
+
+    sr: int = 16000
+
+    def __post_init__(self) -> None:
+        """Check the fields."""
+        super().__post_init__()
+        if self.sr < 1:
+            raise ParameterError("sr", f"must be a rate in Hz, got {self.sr!r}")
+
+    def identity(self) -> Mapping[str, Any]:
+        """Return what is chosen and the rate; where the corpus lies decides nothing."""
+        return {**super().identity(), "sr": self.sr}
+
+    def produces(self, inputs: Mapping[str, Sequence[Product]]) -> Waveform:
+        """Describe what is stored: int16 PCM at `sr` with a catalogue."""
+        return Waveform(sr=self.sr, dtype="int16", corpus=True)
+
+    def process(self, items: Sequence[Item], inputs: Mapping[str, Product], product: Product) -> Sequence[Outcome]:
+        """Decode, check, mix and resample each file; a bad one is rejected with its reason."""
+        return each(items, ingest)
+
+
+def ingest(item: Item) -> Outcome:
+    """Turn the bytes of one file into mono int16 PCM of the catalogued length, with facts about the file.
+
+    Raises
+    ------
+    Unusable
+        If the file is empty, undecodable, truncated, not as catalogued, not finite or silent.
+    """
+    data = item.inputs["file"].tobytes()
+    decoded, header = decode(data)
+    _check_catalogued(header, item.utterance)
+    y = to_pcm(decoded, header.sr, item.utterance.sr)
+    peak_db, rms_db = _levels_db(y)
+    if peak_db < SILENCE_DB:
+        raise Unusable(f"silent: peak {peak_db:.1f} dBFS, a recording has at least {SILENCE_DB:.0f}")
+    row: dict[str, Scalar] = {
+        "content_sha256": hashlib.sha256(data).hexdigest(),
+        "source_sr": header.sr,
+        "n_channels": header.n_channels,
+        "subtype": header.subtype,
+        "peak_db": peak_db,
+        "rms_db": rms_db,
+    }
+    return Outcome(array=y, row=row)
+
+
+def _check_catalogued(header: Header, utterance: Utterance) -> None:
+    then = (utterance.source_n_samples, utterance.source_sr)
+    if then != (header.n_samples, header.sr):
+        raise Unusable(
+            f"file changed since it was catalogued: {then[0]:,} samples at {then[1]:,} Hz then, "
+            f"{header.n_samples:,} at {header.sr:,} Hz now"
+        )
+
+
+def to_pcm(y: NDArray[Any], sr: int, new_sr: int) -> NDArray[np.int16]:
+    """Mix ``(n_samples, n_channels)`` by the mean and resample, to int16 ``(resampled_length,)``.
+
+    16-bit mono at `new_sr` comes back bit for bit; other samples are rounded, and clipped at full scale.
+
+    Raises
+    ------
+    Unusable
+        If a sample is NaN or infinite.
+    """
+    n_bad = int(y.size - np.count_nonzero(np.isfinite(y)))
+    if n_bad:
+        raise Unusable(f"not finite: {n_bad:,} of {y.size:,} samples are NaN or infinite")
+    if y.dtype == np.int16 and y.shape[1] == 1 and sr == new_sr:
+        return np.ascontiguousarray(y[:, 0])
+    mono = resample(as_float(y).mean(axis=1, dtype=np.float32), sr, new_sr)
+    pcm: NDArray[np.int16] = np.clip(np.rint(mono * np.float32(32768.0)), -32768, 32767).astype(np.int16)
+    return pcm
+
+
+def _levels_db(y: NDArray[np.int16]) -> tuple[float, float]:
+    """Return peak and RMS in dB re full scale (32768), ``-inf`` for digital silence."""
+    wide = y.astype(np.float64) / 32768.0
+    return _db(float(np.max(np.abs(wide)))), _db(float(np.sqrt(np.mean(np.square(wide)))))
+
+
+def _db(amplitude: float) -> float:
+    return 20.0 * math.log10(amplitude) if amplitude > 0 else -math.inf

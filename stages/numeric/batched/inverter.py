@@ -1,0 +1,168 @@
+"""Many mels to as many waveforms, batch by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from melmill.stages.numeric.bank import bank_of
+from melmill.stages.numeric.batched.bands import bands_of, misfit_energies
+from melmill.stages.numeric.batched.batches import batches, in_halves
+from melmill.stages.numeric.batched.iterate import iterate
+from melmill.stages.numeric.batched.magnitude import estimate_magnitude
+from melmill.stages.numeric.batched.methods import Start, iteration
+from melmill.stages.numeric.batched.phase import fill_phase
+from melmill.stages.numeric.batched.placement import Placement, full_precision, placement
+from melmill.stages.numeric.batched.projection import Projection
+from melmill.stages.numeric.batched.turns import turn
+from melmill.stages.numeric.melspec import MelSpec
+from melmill.stages.numeric.recipe import Problem, Recipe
+
+# Half an hour of speech; more makes no iteration faster. A constant, so that the batches, and with them the rounding,
+# depend on the utterances alone on any device that has the room.
+_BATCH_BYTES = 4 * 2**30
+_SHARE_OF_FREE = 0.8
+
+# At most, of single precision: the state, the spectrum and the frames under way, those of a graph beside those of the
+# iteration that was run before it, and the next batch's magnitude.
+_BYTES_A_BIN = 80
+
+# Integrating phase takes a core about as long as the device takes for the iterations; so some cores do.
+_HOST_THREADS = 8
+
+Answer = tuple[NDArray[Any], list[float]]
+
+
+def invert_linears(
+    problems: Sequence[Problem], spec: MelSpec, device: str, memory_bytes: int | None = None
+) -> list[Answer]:
+    """Invert linear mels on one device.
+
+    Every utterance's result is that of `compiled.inverter.invert_linear` but for rounding, whatever
+    else is in its batch. While the device iterates on a batch, the host computes the phases that the next starts from.
+
+    Parameters
+    ----------
+    problems : sequence of Problem
+        Their recipes differ in start and seed alone.
+    spec : MelSpec
+        Of the framing and the bank.
+    device : str
+        ``"cuda"`` or ``"cpu"``, as torch names them.
+    memory_bytes : int, optional
+        What a batch may take of the device's memory. By default 4 GiB, on CUDA at most 80 % of what is free.
+
+    Returns
+    -------
+    list of (y, misfits)
+        As of `invert_linear`.
+
+    Raises
+    ------
+    DeviceMissing
+        There is no such device.
+    """
+    if not problems:
+        return []
+    recipe, *others = {replace(p.recipe, start="zero", seed=0) for p in problems}
+    if others:
+        raise ValueError(f"recipes of one call may differ in start and seed alone, got {recipe!r} and {others[0]!r}")
+    place = placement(device, recipe.dtype)
+    with turn(place.device), full_precision(), ThreadPoolExecutor(_HOST_THREADS) as pool:
+        work = _Work(problems, spec, recipe, place, pool)
+        return work.answers(memory_bytes or _memory_bytes(place.device))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Started:
+    """A batch whose magnitudes are known and whose phases are being computed on the host.
+
+    `M` and `Y` are on the device, `phase` on the host, all ``(B, T, .)``.
+    """
+
+    batch: Sequence[int]
+    M: Tensor
+    Y: Tensor
+    phase: Tensor
+    under_way: list[Future[None]]
+
+
+@dataclass(frozen=True)
+class _Work:
+    problems: Sequence[Problem]
+    spec: MelSpec
+    recipe: Recipe
+    place: Placement
+    pool: ThreadPoolExecutor
+
+    def answers(self, memory_bytes: int) -> list[Answer]:
+        """Return the answer to each problem; a batch is started before the one before it is iterated on."""
+        frame_bytes = _BYTES_A_BIN * self.spec.stft.n_bins * self.place.dtype.itemsize // 4
+        todo = batches([p.linear.shape[1] for p in self.problems], memory_bytes // frame_bytes)
+        found: dict[int, Answer] = {}
+        waiting: list[_Started] = []
+        for batch in [*todo, []]:
+            following = in_halves(self._started, batch) if batch else []
+            for started in waiting:
+                rows = range(len(started.batch))
+                found.update(zip(started.batch, in_halves(partial(self._finished, started), rows), strict=True))
+            waiting = following
+        return [found[i] for i in range(len(self.problems))]
+
+    def _started(self, batch: Sequence[int]) -> list[_Started]:
+        problems, bank = [self.problems[i] for i in batch], bank_of(self.spec)
+        n_frames = [p.linear.shape[1] for p in problems]
+        host = self._on_host(len(batch), max(n_frames), self.spec.n_mels)
+        for row, p, n in zip(host.numpy(), problems, n_frames, strict=True):
+            row[:n] = (p.linear / bank.norm).T
+        M = host.to(self.place.device, non_blocking=True)
+        Y = estimate_magnitude(M, bank, self.recipe.magnitude, self.place)
+        phase = self._on_host(*Y.shape)
+        under_way = [
+            self.pool.submit(fill_phase, p, self.spec, row[:n])
+            for p, n, row in zip(problems, n_frames, phase.numpy(), strict=True)
+        ]
+        return [_Started(batch=batch, M=M, Y=Y, phase=phase, under_way=under_way)]
+
+    def _finished(self, started: _Started, rows: Sequence[int]) -> list[Answer]:
+        for done in started.under_way:
+            done.result()
+        part, bank = slice(rows[0], rows[-1] + 1), bank_of(self.spec)
+        projection = Projection(self.spec.stft, [self.problems[i].length for i in started.batch[part]], self.place)
+        n_frames = projection.framing.own.shape[1]
+        # A copy, as the iterations overwrite it and halves may be begun again.
+        Y, M = started.Y[part, :n_frames].clone(), started.M[part, :n_frames].contiguous()
+        X = torch.polar(Y, started.phase[part, :n_frames].to(self.place.device, non_blocking=True))
+        projection.synthesise(X.clone())
+        misfits: list[Tensor] = []
+
+        def watch() -> None:
+            misfits.append(misfit_energies(projection.analyse(), M, bands_of(bank, self.place), bank.power))
+
+        if self.recipe.trace:
+            watch()
+        if self.recipe.method is not None:
+            start = Start(X, projection.analyse(), Y, M)
+            made = iteration(self.recipe.method, self.recipe.n_iter, start, bank, self.place)
+            del X, Y, start
+            iterate(made, projection, self.place, watch if self.recipe.trace else None)
+        scaled = (torch.stack(misfits, 1) * bank.norm**2).tolist() if misfits else [[] for _ in rows]
+        return list(zip(projection.samples, scaled, strict=True))
+
+    def _on_host(self, *shape: int) -> Tensor:
+        """Return zeros that a CUDA device reads and writes without another copy."""
+        return torch.zeros(*shape, dtype=self.place.dtype, pin_memory=self.place.device.type == "cuda")
+
+
+def _memory_bytes(device: torch.device) -> int:
+    if device.type != "cuda":
+        return _BATCH_BYTES
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return min(_BATCH_BYTES, int(_SHARE_OF_FREE * (torch.cuda.mem_get_info(device)[0] + unused)))

@@ -1,0 +1,87 @@
+"""Joint estimation of magnitude and phase by the alternating direction method of multipliers."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from melmill.stages.numeric.bank import Bank
+from melmill.stages.numeric.compiled.misfit import TINY, MelRuns, mel_runs, misfit, resolvent
+from melmill.stages.numeric.lanes.bands import Factor, apply, solve
+from melmill.stages.numeric.lanes.sweep import Sweep, finish, groups, overlap, spectrum
+from melmill.stages.numeric.lanes.vector import LANES, Flat, inlined, kernel, larger, load, root, store
+from melmill.stages.numeric.solvers.admm import Admm
+
+
+class AdmmState(NamedTuple):
+    """``D = X - V`` and ``Ups = W - U``, the magnitude Y and the mel M."""
+
+    D: NDArray[Any]
+    Ups: NDArray[Any]
+    Y: NDArray[Any]
+    M: NDArray[Any]
+
+
+def start(method: Admm, X: NDArray[Any], Z: NDArray[Any], Y: NDArray[Any], M: NDArray[Any]) -> AdmmState:
+    """Return the state of duals V and U that are 0."""
+    del X
+    return AdmmState(D=Z, Ups=Y.copy(), Y=Y, M=M)
+
+
+def run(method: Admm, iterations: range, n_iter: int, sweep: Sweep, state: AdmmState, bank: Bank) -> None:
+    """Iterate on the signal of the sweep, that of Z, and on the state, both in place.
+
+    V and U are scaled duals: where rho changes they shrink by as much as it grows.
+    """
+    dtype = state.Y.dtype
+    rhos = method.penalties(n_iter)
+    rescales = np.concatenate([[1.0], rhos[:-1] / rhos[1:]])
+    now = slice(iterations.start, iterations.stop)
+    factor = resolvent(bank, method.rho / method.lam, dtype.name)
+    _run(sweep, state, mel_runs(bank, dtype.name), factor, rhos[now].astype(dtype), rescales[now].astype(dtype))
+
+
+@kernel
+def _run(s: Sweep, state: AdmmState, bank: MelRuns, factor: Factor, rhos: NDArray[Any], rescales: NDArray[Any]) -> None:
+    r = np.empty(len(bank.E.first) * LANES, s.Z.dtype)
+    scratch = np.empty(s.Z.size // 2, s.Z.dtype)
+    for i in range(len(rhos)):
+        rho, rescale = rhos[i], rescales[i]
+        for group in groups(s):
+            spectrum(s, group)
+            at = group * scratch.size
+            for row in range(0, scratch.size, LANES):
+                y = load(state.Y, at + row)
+                store(scratch, row, y + (y - load(state.Ups, at + row)) * rescale)
+            misfit(state.Y, at, state.M, group, bank, r, scratch)
+            solve(factor, r)
+            apply(bank.Et, r, scratch, 0, 0)
+            _update(s.Z, state.D, state.Ups, state.Y, scratch, at, rho, rescale)
+            overlap(s, group)
+        finish(s)
+
+
+@inlined
+def _update(Z: Flat, D: Flat, Ups: Flat, Y: Flat, correction: Flat, at: int, rho: float, rescale: float) -> None:
+    """Make D the next ``X - V``, and Z the same, which is projected next (eq. 18)."""
+    share = Z.dtype.type(1) / (Z.dtype.type(1) + rho)
+    for row in range(0, correction.size, LANES):
+        zr, zi = load(Z, 2 * row), load(Z, 2 * row + LANES)
+        d = 2 * (at + row)
+        vr, vi = (zr - load(D, d)) * rescale, (zi - load(D, d + LANES)) * rescale
+        re, im = zr + vr, zi + vi
+        modulus = root(re * re + im * im + TINY)
+        y = load(Y, at + row)
+        X_abs = (y + modulus * rho) * share  # eq. 15
+        factor = X_abs / modulus
+        re, im = re * factor - vr, im * factor - vi
+        store(D, d, re)
+        store(D, d + LANES, im)
+        store(Z, 2 * row, re)
+        store(Z, 2 * row + LANES, im)
+        # W = Y + U - correction (eq. 17), so that Ups = W - U = Y - correction.
+        ups = y - load(correction, row)
+        store(Ups, at + row, ups)
+        store(Y, at + row, larger(X_abs + ups * rho, 0.0) * share)  # eq. 20

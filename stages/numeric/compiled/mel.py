@@ -1,0 +1,50 @@
+"""Mel bands of a signal."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from melmill.stages.numeric.compiled.misfit import raised_to
+from melmill.stages.numeric.filterbank import mel_bank
+from melmill.stages.numeric.lanes.bands import Runs, apply, runs
+from melmill.stages.numeric.lanes.framing import analysis, n_groups, padded, tiled
+from melmill.stages.numeric.lanes.sweep import Sweep, groups, spectrum, sweep
+from melmill.stages.numeric.lanes.vector import LANES, Flat, kernel, load, root, store
+from melmill.stages.numeric.mel import window_norm
+from melmill.stages.numeric.melspec import MelSpec
+from melmill.stages.numeric.stft import hann
+
+
+def mel_bands(y: NDArray[np.float32], spec: MelSpec) -> NDArray[np.float32]:
+    """Return what the bank of a spec makes of a waveform ``(n_samples,)``, shape (n_mels, n_frames).
+
+    Single precision would leave quiet bins of loud frames with 3 digits, which a log shows (2e-4 nats on speech): it is
+    computed in double.
+    """
+    params = spec.stft
+    n_frames = params.n_frames(y.size)
+    s = sweep(analysis(hann(params), params.hop_length, n_frames, "float64"), params.n_fft)
+    s.signal[...] = tiled(padded(y, params, "float64"), params.hop_length)
+    bands = np.empty((spec.n_mels, n_groups(n_frames) * LANES), dtype=np.float32)
+    sweep_bands(
+        s, runs(mel_bank(spec), "float64"), window_norm(spec) ** -2.0, float(spec.eps), float(spec.power), bands
+    )
+    return bands[:, :n_frames]
+
+
+@kernel
+def sweep_bands(s: Sweep, bank: Runs, scale: float, eps: float, power: float, bands: Flat) -> None:
+    """Write the bands ``(n_bands, n_frames)``, rounded up to groups, of ``(scale |Z|^2 + eps)^(power / 2)``."""
+    n_mels = bands.shape[0]
+    S, mel = np.empty(s.Z.size // 2, s.Z.dtype), np.empty(n_mels * LANES, s.Z.dtype)
+    for group in groups(s):
+        spectrum(s, group)
+        for row in range(0, S.size, LANES):
+            re, im = load(s.Z, 2 * row), load(s.Z, 2 * row + LANES)
+            energy = (re * re + im * im) * scale + eps
+            store(S, row, energy if power == 2.0 else raised_to(root(energy), power))
+        apply(bank, S, mel, 0, 0)
+        for b in range(n_mels):
+            for lane in range(LANES):
+                bands[b, group * LANES + lane] = mel[b * LANES + lane]

@@ -1,0 +1,58 @@
+"""Relaxed averaged alternating reflections on a fixed magnitude."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from numpy.typing import NDArray
+
+from melmill.stages.numeric.bank import Bank
+from melmill.stages.numeric.compiled.misfit import phase_factor
+from melmill.stages.numeric.lanes.sweep import Sweep, finish, groups, overlap, spectrum
+from melmill.stages.numeric.lanes.vector import LANES, Flat, inlined, kernel, load, store
+from melmill.stages.numeric.solvers.raar import Raar
+
+
+class RaarState(NamedTuple):
+    """The iterate X and the magnitude Y."""
+
+    X: NDArray[Any]
+    Y: NDArray[Any]
+
+
+def start(method: Raar, X: NDArray[Any], Z: NDArray[Any], Y: NDArray[Any], M: NDArray[Any]) -> RaarState:
+    """Return the state whose first Z is P_C(X), as X has the magnitude Y already."""
+    del Z, M
+    return RaarState(X=X, Y=Y)
+
+
+def run(method: Raar, iterations: range, n_iter: int, sweep: Sweep, state: RaarState, bank: Bank) -> None:
+    """Iterate on the signal of the sweep, that of Z, and on the state, both in place."""
+    del bank, n_iter
+    _run(len(iterations), sweep, state, method.beta)
+
+
+@kernel
+def _run(n_iter: int, s: Sweep, state: RaarState, beta: float) -> None:
+    for _ in range(n_iter):
+        for group in groups(s):
+            spectrum(s, group)
+            _update(s.Z, state.X, state.Y, group, beta)
+            overlap(s, group)
+        finish(s)
+
+
+@inlined
+def _update(Z: Flat, X: Flat, Y: Flat, group: int, beta: float) -> None:
+    at = group * Z.size
+    for row in range(0, Z.size, 2 * LANES):
+        y = load(Y, (at + row) // 2)
+        xr, xi = load(X, at + row), load(X, at + row + LANES)
+        # P_A of the old X is cheaper made again than kept: 8 bytes a bin.
+        old = phase_factor(xr, xi, y) * (1.0 - 2.0 * beta)
+        xr, xi = (xr + load(Z, row)) * beta + xr * old, (xi + load(Z, row + LANES)) * beta + xi * old
+        store(X, at + row, xr)
+        store(X, at + row + LANES, xi)
+        reflect = phase_factor(xr, xi, y) * 2.0
+        store(Z, row, xr * reflect - xr)
+        store(Z, row + LANES, xi * reflect - xi)

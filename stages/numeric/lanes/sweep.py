@@ -1,0 +1,108 @@
+"""One iteration's way through a signal: a group of frames at a time to the spectrum and back, all in cache."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from melmill.stages.numeric.lanes.fourier import Fourier, forward, fourier, inverse
+from melmill.stages.numeric.lanes.framing import Framing, add_frames, flush, n_groups, take_frames
+from melmill.stages.numeric.lanes.vector import LANES, Flat, inlined, kernel
+
+
+class Sweep(NamedTuple):
+    """A signal in tiles, how it is framed and transformed, and the memory that takes.
+
+    `Z` holds the spectrum of one group between `spectrum` and `overlap`, rows ``(n_bins, 2)``.
+    """
+
+    signal: NDArray[Any]
+    framing: Framing
+    fourier: Fourier
+    Z: NDArray[Any]
+    work: NDArray[Any]
+    span: NDArray[Any]
+    sums: NDArray[Any]
+
+
+def sweep(f: Framing, n_fft: int) -> Sweep:
+    """Return what sweeps over a signal of zeros, framed so."""
+    dtype = f.window.dtype
+    transform = fourier(n_fft, dtype.name)
+    width = LANES + -(-f.reach // LANES) * LANES
+    return Sweep(
+        signal=np.zeros((n_groups(f.n_frames) + width // LANES - 1, f.hop, LANES), dtype=dtype),
+        framing=f,
+        fourier=transform,
+        Z=np.zeros(2 * (1 + n_fft // 2) * LANES, dtype=dtype),
+        work=np.zeros(2 * transform.size * LANES, dtype=dtype),
+        span=np.zeros(f.hop * width, dtype=dtype),
+        sums=np.zeros(f.hop * width, dtype=dtype),
+    )
+
+
+@inlined
+def groups(s: Sweep) -> Any:  # noqa: ANN401 - a range
+    """Return the groups of frames, in order."""
+    return range(-(-s.framing.n_frames // LANES))
+
+
+@kernel
+def spectrum(s: Sweep, group: int) -> None:
+    """Write the spectrum of a group to `Z`."""
+    take_frames(s.signal, group, s.span, s.work, s.framing)
+    forward(s.work, s.Z, s.fourier)
+
+
+@kernel
+def overlap(s: Sweep, group: int) -> None:
+    """Add the frames of the spectrum in `Z` to the next signal, group after group."""
+    inverse(s.Z, s.work, s.fourier)
+    add_frames(s.work, group, s.sums, s.signal, s.framing)
+
+
+@kernel
+def finish(s: Sweep) -> None:
+    """Complete the next signal after its last group."""
+    flush(-(-s.framing.n_frames // LANES), s.sums, s.signal, s.framing)
+
+
+@kernel
+def analyse(s: Sweep, Z: Flat) -> None:
+    """Write all spectra ``(n_groups, n_bins, 2, LANES)`` of the signal."""
+    flat = Z.reshape(-1)
+    for group in groups(s):
+        spectrum(s, group)
+        flat[group * s.Z.size : (group + 1) * s.Z.size] = s.Z
+
+
+@kernel
+def synthesise(s: Sweep, X: Flat) -> None:
+    """Make the signal the nearest to all spectra ``(n_groups, n_bins, 2, LANES)``."""
+    flat = X.reshape(-1)
+    for group in groups(s):
+        s.Z[:] = flat[group * s.Z.size : (group + 1) * s.Z.size]
+        overlap(s, group)
+    finish(s)
+
+
+def to_lanes(rows: NDArray[Any]) -> NDArray[Any]:
+    """Return an array ``(n_rows, n_frames)`` of reals in lane layout, with frames of 0 up to whole groups.
+
+    >>> to_lanes(np.ones((80, 17))).shape
+    (2, 80, 16)
+    """
+    n_rows, n_frames = rows.shape
+    out = np.zeros((n_groups(n_frames), n_rows, LANES), dtype=rows.dtype)
+    whole = n_frames // LANES
+    out[:whole] = rows[:, : whole * LANES].reshape(n_rows, whole, LANES).swapaxes(0, 1)
+    if n_frames % LANES:
+        out[whole, :, : n_frames % LANES] = rows[:, whole * LANES :]
+    return out
+
+
+def from_lanes(array: NDArray[Any], n_frames: int) -> NDArray[Any]:
+    """Return what `to_lanes` was given, ``(n_rows, n_frames)``."""
+    return np.ascontiguousarray(array.swapaxes(0, 1)).reshape(array.shape[1], -1)[:, :n_frames]

@@ -1,0 +1,179 @@
+"""Mel spectrograms of waveforms, every variant of `MelSpec`.
+
+- From stored mel values back to what the mel bank gave.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from melmill.stages.contract import as_float
+from melmill.stages.errors import ContractError, StageError, Unusable
+from melmill.stages.numeric.melspec import MelSpec
+from melmill.stages.numeric.pcen import inverse_pcen, pcen
+from melmill.stages.numeric.stft import Stft
+
+
+def mel_spectrogram(y: NDArray[Any], spec: MelSpec) -> NDArray[np.float32]:
+    """Return the mel spectrogram of a waveform.
+
+    A frame's values depend on its own samples alone, not on threads, on the block that it is worked on in or on the
+    signal's length. They are librosa's ``melspectrogram`` and ``power_to_db`` or ``amplitude_to_db`` (``ref=1``,
+    ``top_db=None``) or ``pcen``, to rounding.
+
+    Parameters
+    ----------
+    y : ndarray of float32 or float64 in [-1, 1], or of int16, shape (n_samples,)
+        Waveform at ``spec.sr``.
+    spec : MelSpec
+
+    Returns
+    -------
+    ndarray of float32, shape (n_mels, n_frames)
+        ``spec.n_frames(n_samples)`` frames; the unit is the spec's.
+
+    Raises
+    ------
+    StageError
+        `y` is not one channel of float or int16 samples.
+    Unusable
+        `y` is shorter than one frame, or holds values that are not finite.
+
+    Examples
+    --------
+    >>> mel_spectrogram(np.zeros(16000, dtype=np.int16), MelSpec()).shape
+    (80, 63)
+    """
+    _check(y, spec)
+    from melmill.stages.numeric.compiled.mel import mel_bands  # here, as it imports numba
+
+    bands = mel_bands(as_float(y), spec)
+    if not np.isfinite(bands).all():
+        raise Unusable("the waveform holds samples that are not finite, or far outside [-1, 1]")
+    return from_bands(bands, spec)
+
+
+def from_bands(bands: NDArray[np.float32], spec: MelSpec) -> NDArray[np.float32]:
+    """Apply what comes after the mel bank: PCEN, power law or log, shift, scale and clip.
+
+    Parameters
+    ----------
+    bands : ndarray of float32, shape (n_mels, n_frames)
+        Non-negative, as the bank gave them.
+
+    Returns
+    -------
+    ndarray of float32, shape (n_mels, n_frames)
+    """
+    values = (_compressed(bands.astype(np.float64), spec) + spec.shift) * spec.scale
+    if spec.clip is not None:
+        np.clip(values, *spec.clip, out=values)
+    return values.astype(np.float32)
+
+
+def _compressed(bands: NDArray[np.float64], spec: MelSpec) -> NDArray[np.float64]:
+    if spec.pcen is not None:
+        return pcen(bands, spec.pcen, spec.sr / spec.hop_length)
+    if spec.compression is not None:
+        return np.asarray(bands**spec.compression)
+    if spec.log is None:
+        return bands
+    raised = np.maximum(bands, spec.floor or 0.0)
+    if spec.log == "ln":
+        return np.asarray(np.log(raised))
+    return np.asarray(np.log10(raised)) * (20.0 / spec.power if spec.log == "db" else 1.0)
+
+
+def _check(y: NDArray[Any], spec: MelSpec) -> None:
+    if y.ndim != 1:
+        raise StageError(f"a waveform is (n_samples,), got shape {y.shape!r}: mix its channels first")
+    if y.dtype not in (np.int16, np.float32, np.float64):
+        raise StageError(
+            f"a waveform is float32, float64 or int16, got {y.dtype}: scale other integers to [-1, 1] first"
+        )
+    if y.size == 0 or spec.n_frames(y.size) == 0:
+        raise Unusable(
+            f"{y.size} samples are shorter than one frame (n_fft={spec.n_fft}, hop_length={spec.hop_length}, "
+            f"center={spec.center!r})"
+        )
+
+
+def to_linear(M: NDArray[Any], spec: MelSpec) -> NDArray[np.float32]:
+    """Undo everything that was done to a mel after the bank: clip, shift and scale, log or compression, normalisation.
+
+    Parameters
+    ----------
+    M : ndarray of float, shape (n_mels, n_frames)
+        As made by `spec`; its log and affine map say the unit.
+    spec : MelSpec
+
+    Returns
+    -------
+    ndarray of float32, shape (n_mels, n_frames)
+        ``E |X|**power`` with X the STFT without `normalized`, non-negative: a mel as `magnitude_spec` would make it.
+        What the floor or a clip hid stays at the floor or the clip, not 0, and `eps` stays under the root.
+
+    Raises
+    ------
+    ContractError
+        The shape is not the spec's, or its PCEN can't be undone.
+    Unusable
+        A value is not finite.
+    """
+    M = np.asarray(M)
+    _check_bands(M, spec)
+    values = M.astype(np.float64) / spec.scale - spec.shift
+    linear = np.maximum(uncompressed(values, spec), 0.0) * window_norm(spec) ** spec.power
+    with np.errstate(over="ignore"):
+        result: NDArray[np.float32] = linear.astype(np.float32)
+    if not np.isfinite(result).all():
+        raise Unusable(f"mel value {float(M.max()):g} exceeds what its spec can mean: undone it is past float32")
+    return result
+
+
+def magnitude_spec(spec: MelSpec) -> MelSpec:
+    """Return the spec of what `to_linear` gives: the same bank and power, nothing after it.
+
+    >>> magnitude_spec(MelSpec(log="ln", floor=1e-5)) == MelSpec()
+    True
+    """
+    return replace(
+        spec, log=None, floor=None, compression=None, pcen=None, shift=0.0, scale=1.0, clip=None, normalized=False
+    )
+
+
+def window_norm(spec: MelSpec) -> float:
+    """Return what `normalized` divides the STFT by: the window's Euclidean norm, 1 where it does not."""
+    if not spec.normalized:
+        return 1.0
+    return float(np.sqrt(np.sum(Stft(spec.stft, np.float64).window ** 2)))
+
+
+def uncompressed(values: NDArray[np.float64], spec: MelSpec) -> NDArray[np.float64]:
+    """Undo the log, the power law or the PCEN of a spec; leave values that had none."""
+    if spec.pcen is not None:
+        return inverse_pcen(values, spec.pcen, spec.sr / spec.hop_length)
+    with np.errstate(over="ignore"):
+        if spec.log == "ln":
+            return np.exp(values)
+        if spec.log == "log10":
+            return np.asarray(10.0**values)
+        if spec.log == "db":
+            return np.asarray(10.0 ** (values * spec.power / 20.0))
+    if spec.compression is not None:
+        return np.asarray(np.maximum(values, 0.0) ** (1.0 / spec.compression))
+    return values
+
+
+def _check_bands(M: NDArray[Any], spec: MelSpec) -> None:
+    if M.ndim != 2 or M.shape[0] != spec.n_mels:
+        raise ContractError(
+            f"a mel of this spec is (n_mels={spec.n_mels}, n_frames), got shape {M.shape!r}; "
+            "frame-major mels need a transpose"
+        )
+    if not np.isfinite(M).all():
+        raise Unusable(f"{int((~np.isfinite(M)).sum())} mel values are not finite")

@@ -1,0 +1,65 @@
+"""Short-time Fourier transform, frame-major, one frame a row."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import scipy.fft
+from numpy.typing import NDArray
+
+from melmill.stages.numeric.melspec import StftParams
+
+
+def hann(params: StftParams) -> NDArray[np.float64]:
+    """Return the periodic Hann window ``(n_fft,)``, zero outside its `win_length` centre."""
+    window = np.zeros(params.n_fft)
+    left = (params.n_fft - params.win_length) // 2
+    turn = 2 * np.pi * np.arange(params.win_length) / params.win_length
+    window[left : left + params.win_length] = 0.5 - 0.5 * np.cos(turn)
+    return window
+
+
+class Stft:
+    """Transform signals to frames of spectrum; `Projection` holds the way back.
+
+    Arrays are frame-major, ``(n_frames, n_bins)``: a frame's bins lie together, so that the FFT and every
+    frame-wise update work on contiguous memory. Transpose for librosa's ``(n_bins, n_frames)``.
+
+    Parameters
+    ----------
+    params : StftParams
+    dtype : np.float32 or np.float64
+        Precision of the signal side; the spectra are complex of twice its size.
+    """
+
+    def __init__(self, params: StftParams, dtype: type[np.floating[Any]] = np.float32) -> None:
+        self.params = params
+        self.dtype = np.dtype(dtype)
+
+    @cached_property
+    def window(self) -> NDArray[Any]:
+        """Periodic Hann window ``(n_fft,)``, zero outside its `win_length` centre."""
+        return hann(self.params).astype(self.dtype)
+
+    def padded(self, y: NDArray[Any]) -> NDArray[Any]:
+        """Return the signal ``(n_samples,)`` with the padding that its framing asks for."""
+        pad = self.params.pad
+        if pad == 0:
+            return y
+        if self.params.pad_mode == "reflect" and y.size == 0:
+            raise ValueError("an empty signal can't be reflected at its edges")
+        return np.pad(y, pad, mode=self.params.pad_mode)
+
+    def frames(self, y: NDArray[Any]) -> NDArray[Any]:
+        """Return the unwindowed frames ``(n_frames, n_fft)`` of a signal, a view of its padded copy."""
+        p = self.params
+        padded = self.padded(np.asarray(y, dtype=self.dtype))
+        if padded.size < p.n_fft:
+            return np.empty((0, p.n_fft), dtype=self.dtype)
+        return np.lib.stride_tricks.sliding_window_view(padded, p.n_fft)[:: p.hop_length]
+
+    def forward(self, y: NDArray[Any]) -> NDArray[Any]:
+        """Return the spectrum ``(n_frames, n_bins)``, complex, of a signal ``(n_samples,)``."""
+        return np.asarray(scipy.fft.rfft(self.frames(y) * self.window, axis=-1))

@@ -1,0 +1,139 @@
+"""Nodes compared utterance by utterance: differences to a baseline with tests, and which node leads."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from melmill.stages.errors import ParameterError
+from melmill.stages.report.cube import cube
+from melmill.stages.report.statistics import DRAWS, common_means, generator, intervals
+from melmill.stages.score.registry import metric as described
+
+PAIRED_COLUMNS = (
+    *("metric", "node", "baseline", "n", "mean_difference", "ci_low", "ci_high", "wilcoxon_p", "wilcoxon_p_holm"),
+    *("ttest_p", "n_better", "n_worse", "reason"),
+)
+
+
+def paired(scores: pd.DataFrame, baseline: str, *, draws: int = DRAWS, seed: int = 0) -> pd.DataFrame:
+    """Compare every node with `baseline`, utterance by utterance.
+
+    Parameters
+    ----------
+    scores : DataFrame
+        One row per utterance and node.
+    baseline : str
+        A scored node.
+    draws, seed : int
+        Of the bootstrap over utterances.
+
+    Returns
+    -------
+    DataFrame
+        A row per metric and other node over the ``n`` utterances where both have a value: ``mean_difference`` (node
+        minus baseline, in the metric's unit) with its 95 % interval, the two-sided p of Wilcoxon's signed-rank test and
+        of the paired t test, and at how many utterances the node is better or worse, by the metric's own sense.
+        ``wilcoxon_p_holm`` is corrected for all of the table's tests (Holm 1979). Where something can't be computed
+        it's NaN and ``reason`` says why.
+
+    Raises
+    ------
+    ParameterError
+        `baseline` isn't a node of the scores.
+    """
+    table = cube(scores)
+    if baseline not in table.nodes:
+        names = ", ".join(table.nodes)
+        raise ParameterError("baseline", f"must be a scored node, got {baseline!r} (scored: {names})")
+    base = table.nodes.index(baseline)
+    difference = table.values - table.values[:, base : base + 1]
+    flat = difference.reshape(len(difference), len(table.nodes) * len(table.metrics))
+    ends = intervals(flat, generator(seed, "paired", baseline), draws)
+    low, high = (end.reshape(difference.shape[1:]) for end in ends)
+    asked = np.asarray(table.asked.any(axis=0))
+    rows = [
+        {"metric": metric, "node": node, "baseline": baseline, "ci_low": low[j, k], "ci_high": high[j, k]}
+        | _compared(difference[:, j, k], _sign(metric))
+        for k, metric in enumerate(table.metrics)
+        for j, node in enumerate(table.nodes)
+        if j != base and asked[j, k] and asked[base, k]
+    ]
+    frame = pd.DataFrame(rows, columns=list(PAIRED_COLUMNS))
+    frame["wilcoxon_p_holm"] = holm_adjusted(frame["wilcoxon_p"].to_numpy(dtype=np.float64))
+    return frame
+
+
+def _compared(difference: NDArray[np.float64], sign: int) -> dict[str, Any]:
+    d = difference[~np.isnan(difference)]
+    wilcoxon_p, ttest_p, reason = _p_values(d)
+    return {
+        "n": len(d),
+        "mean_difference": float(d.mean()) if len(d) else np.nan,
+        "wilcoxon_p": wilcoxon_p,
+        "ttest_p": ttest_p,
+        "n_better": int((sign * d > 0).sum()),
+        "n_worse": int((sign * d < 0).sum()),
+        "reason": reason,
+    }
+
+
+def _p_values(d: NDArray[np.float64]) -> tuple[float, float, str]:
+    """Return Wilcoxon's and Student's p and the reason where one is NaN."""
+    from scipy import stats
+
+    if len(d) < 2:
+        return np.nan, np.nan, f"{len(d)} common utterances, a test needs 2"
+    if not d.any():
+        return np.nan, np.nan, "all differences are zero"
+    with warnings.catch_warnings():
+        # Ties among few differences: SciPy says that it falls back to the normal approximation.
+        warnings.simplefilter("ignore")
+        wilcoxon_p = float(stats.wilcoxon(d).pvalue)
+        if np.ptp(d) == 0:
+            return wilcoxon_p, np.nan, "all differences are equal: no t test"
+        return wilcoxon_p, float(stats.ttest_1samp(d, 0.0).pvalue), ""
+
+
+def holm_adjusted(p: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return Holm's step-down adjusted p-values; NaN stays NaN and doesn't count as a test.
+
+    >>> holm_adjusted(np.array([0.01, 0.04, np.nan, 0.03])).round(2).tolist()
+    [0.03, 0.06, nan, 0.06]
+    """
+    adjusted = np.full(len(p), np.nan)
+    order = np.argsort(p, kind="stable")[: int((~np.isnan(p)).sum())]  # NaN sorts last
+    steps = p[order] * np.arange(len(order), 0, -1)
+    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
+    return adjusted
+
+
+def leaders(scores: pd.DataFrame, *, draws: int = DRAWS, seed: int = 0) -> dict[str, tuple[str, ...]]:
+    """Name for each metric the best node, then the nodes that can't be told from it.
+
+    The best has the best mean over the utterances that all nodes have in common; another can't be told from it where
+    the 95 % interval of their paired difference holds 0, or can't be had. A metric that fewer than two nodes have
+    values of is left out: there is nothing to be best among.
+    """
+    table = cube(scores)
+    means = common_means(table.values)[1]
+    found = {}
+    for k, metric in enumerate(table.metrics):
+        ranked = means[:, k] * _sign(metric)
+        if (~np.isnan(ranked)).sum() < 2:
+            continue
+        best = int(np.nanargmax(ranked))
+        difference = table.values[:, :, k] - table.values[:, best : best + 1, k]
+        low, high = intervals(difference, generator(seed, "leaders", metric), draws)
+        apart = (low > 0) | (high < 0) | np.isnan(ranked)
+        tied = [node for j, node in enumerate(table.nodes) if j != best and not apart[j]]
+        found[metric] = (table.nodes[best], *tied)
+    return found
+
+
+def _sign(metric: str) -> int:
+    return 1 if described(metric).better == "higher" else -1

@@ -1,0 +1,115 @@
+"""Stage `aggregate`: scores in; summary tables, paired tests and one self-contained page out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from melmill.stages.contract import Input, Kind, Product, Report, Scores
+from melmill.stages.errors import ContractError, ParameterError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from melmill.stages.report.inputs import Example, Pick, Tables
+
+GROUPINGS = ("subset", "speaker")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Aggregate:
+    """Summarise the scores of several nodes over all utterances and make a report of them.
+
+    Parameters
+    ----------
+    baseline : str or None
+        Scored node that the others are compared with, utterance by utterance.
+    by : tuple of str
+        Groups summarised below the whole, outer first: ``subset``, ``speaker``.
+    examples : int
+        Utterances to play on the page: 1 the median, 2 the median and the worst, more: spread from worst to best.
+    title : str or None
+        Heading of the page; None: the pipeline's name.
+    seed : int
+        Of the bootstrap.
+    """
+
+    uses: ClassVar[str] = "aggregate"
+    version: ClassVar[int] = 2
+    inputs: ClassVar[Mapping[str, Input]] = {"from": Input(kinds=frozenset({Kind.SCORES}), many=True)}
+
+    baseline: str | None = None
+    by: tuple[str, ...] = GROUPINGS
+    examples: int = 2
+    title: str | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        for name in self.by:
+            if name not in GROUPINGS:
+                raise ParameterError("by", f"must hold only {' and '.join(GROUPINGS)}, got {name!r}")
+        if len(set(self.by)) < len(self.by):
+            raise ParameterError("by", f"must name each group once, got {list(self.by)!r}")
+        for name in ("examples", "seed"):
+            if getattr(self, name) < 0:
+                raise ParameterError(name, f"must not be negative, got {getattr(self, name)!r}")
+
+    def identity(self) -> Mapping[str, Any]:
+        """Return every field: each changes the report."""
+        return {**asdict(self), "by": list(self.by)}
+
+    def produces(self, inputs: Mapping[str, Sequence[Product]]) -> Product:
+        """Check that scores come in and that the baseline is among the scored nodes."""
+        scored = []
+        for product in inputs.get("from", ()):
+            if not isinstance(product, Scores):
+                raise ContractError(f"aggregate takes scores, got {product.kind.value}; give it a score node")
+            scored.append(product.scored)
+        if not scored:
+            raise ContractError("aggregate needs at least one score node in 'from', got none")
+        self._check_baseline(scored)
+        return Report()
+
+    def pick(self, scores: pd.DataFrame) -> list[Pick]:
+        """Return the utterances whose audio `render` wants, by the first metric that has values."""
+        from melmill.stages.report.examples import pick
+
+        return pick(scores, self.examples)
+
+    def headline(self, scores: pd.DataFrame) -> pd.DataFrame:
+        """Return the small table of a terminal: a row a node, a column of ``mean ± interval`` a metric."""
+        from melmill.stages.report.statistics import failures, summary
+        from melmill.stages.report.tables import headline
+
+        return headline(summary(scores, by=(), seed=self.seed), failures(scores))
+
+    def render(self, tables: Tables, examples: Sequence[Example] = ()) -> dict[str, bytes]:
+        """Return the report's files by name: ``index.html`` and each table as CSV and Parquet.
+
+        Parameters
+        ----------
+        tables : Tables
+            All scores, and what else the page shows.
+        examples : sequence of Example
+            Audio of the utterances that `pick` named.
+
+        Raises
+        ------
+        ParameterError
+            `baseline` isn't a scored node.
+        """
+        from melmill.stages.report.page import Settings, page
+        from melmill.stages.report.tables import files, results
+
+        self._check_baseline(tables.scores["node"].unique().tolist())
+        found = results(tables, by=self.by, baseline=self.baseline, seed=self.seed)
+        title = self.title or tables.pipeline or "melmill"
+        settings = Settings(title=title, baseline=self.baseline, by=self.by, seed=self.seed)
+        return {"index.html": page(tables, found, examples, settings), **files(tables, found)}
+
+    def _check_baseline(self, scored: Sequence[str]) -> None:
+        if self.baseline is not None and self.baseline not in scored:
+            names = ", ".join(sorted(scored))
+            raise ParameterError("baseline", f"must be a scored node, got {self.baseline!r} (scored: {names})")

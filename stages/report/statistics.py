@@ -1,0 +1,222 @@
+"""Means with intervals, counts of failures and mean traces; nothing that failed is averaged.
+
+- Percentile bootstrap of means over utterances, for many columns in one pass.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from melmill.stages.report.cube import OK, Cube, Group, cube, groups, metric_columns, statuses
+
+DRAWS = 2000
+LEVEL = 0.95
+# Bounds the table of counts (draws x utterances, float64) to 32 MB whatever the corpus.
+_CELLS = 4_000_000
+
+
+def generator(seed: int, *labels: str) -> np.random.Generator:
+    """Return the generator of one group: it depends on the seed and the group's name alone."""
+    return np.random.default_rng([seed, zlib.crc32("\x1f".join(labels).encode())])
+
+
+def intervals(
+    values: NDArray[np.float64], rng: np.random.Generator, draws: int = DRAWS
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the ends of the 95 % percentile interval of each column's mean.
+
+    Each draw takes as many utterances as there are, with replacement, the same ones for every column (Efron and
+    Tibshirani, An Introduction to the Bootstrap, 1993, section 13.3); a column's mean is over those that have a value.
+
+    Parameters
+    ----------
+    values : ndarray of float64, shape (n_utterances, n_columns)
+        NaN where an utterance has no value.
+    rng : Generator
+    draws : int
+
+    Returns
+    -------
+    low, high : ndarray of float64, shape (n_columns,)
+        NaN for a column with fewer than two values.
+    """
+    present = ~np.isnan(values)
+    low, high = np.full((2, values.shape[1]), np.nan)
+    usable = present.sum(axis=0) >= 2
+    if usable.any():
+        means = _resampled_means(values[:, usable], present[:, usable], rng, draws)
+        tail = (1 - LEVEL) / 2
+        quantile = np.nanquantile if np.isnan(means).any() else np.quantile
+        low[usable], high[usable] = quantile(means, [tail, 1 - tail], axis=0)
+    return low, high
+
+
+def _resampled_means(
+    values: NDArray[np.float64], present: NDArray[np.bool_], rng: np.random.Generator, draws: int
+) -> NDArray[np.float64]:
+    n = len(values)
+    # Around the column's mean the sums stay small, and a constant column gives exactly itself.
+    centre = np.nanmean(values, axis=0)
+    offsets = np.where(present, values - centre, 0.0)
+    complete = bool(present.all())
+    means = np.empty((draws, values.shape[1]))
+    block = max(1, _CELLS // n)
+    for start in range(0, draws, block):
+        times = _times_drawn(rng.integers(0, n, size=(min(block, draws - start), n), dtype=np.int32))
+        total = np.full((1, 1), float(n)) if complete else times @ present.astype(np.float64)
+        with np.errstate(invalid="ignore"):  # a draw without any value of a column has no mean
+            means[start : start + len(times)] = centre + times @ offsets / total
+    return means
+
+
+def _times_drawn(drawn: NDArray[np.int32]) -> NDArray[np.float64]:
+    """Count how often each of n rows occurs in every draw: (n_draws, n) to (n_draws, n)."""
+    n_draws, n = drawn.shape
+    first = np.arange(n_draws, dtype=np.int64)[:, None] * n
+    return np.bincount((drawn + first).ravel(), minlength=n_draws * n).reshape(n_draws, n).astype(np.float64)
+
+
+FAILURE_COLUMNS = ("metric", "node", "status", "n")
+
+
+def summary(
+    scores: pd.DataFrame, *, by: Sequence[str] = ("subset", "speaker"), draws: int = DRAWS, seed: int = 0
+) -> pd.DataFrame:
+    """Summarise every metric of every node over all utterances and over each group.
+
+    Parameters
+    ----------
+    scores : DataFrame
+        One row per utterance and node.
+    by : sequence of str
+        ``subset`` and ``speaker``, nested in this order.
+    draws, seed : int
+        Of the bootstrap over utterances.
+
+    Returns
+    -------
+    DataFrame
+        ``metric, node, level, subset, speaker_id`` name a row; ``level`` is ``all``, ``subset`` or ``speaker``, and
+        what a level doesn't distinguish reads ``all``. ``n`` utterances have a value and ``n_failed`` were asked for
+        one in vain; ``mean, ci_low, ci_high`` (95 %, percentile bootstrap), ``median`` and ``std`` (n - 1) are over
+        the ``n``. ``mean_common`` is the mean over the ``n_common`` utterances that have a value for every node with
+        any; ``uneven`` says that the nodes' means are over different utterances, so that only ``mean_common``
+        compares them.
+    """
+    table = cube(scores)
+    parts = [_of_group(table, group, draws, seed) for group in groups(table.utterances, by)]
+    return pd.concat(parts, ignore_index=True)
+
+
+def measured(found: pd.DataFrame) -> list[str]:
+    """Return the metrics of a `summary` that have a value for some node, in the order asked for."""
+    with_values = set(found.loc[found["n"] > 0, "metric"])
+    return [metric for metric in dict.fromkeys(found["metric"]) if metric in with_values]
+
+
+def _of_group(table: Cube, group: Group, draws: int, seed: int) -> pd.DataFrame:
+    values, asked = table.values[group.rows], table.asked[group.rows]
+    flat = values.reshape(len(values), len(table.nodes) * len(table.metrics))
+    n = (~np.isnan(flat)).sum(axis=0)
+    low, high = intervals(flat, generator(seed, group.level, group.subset, group.speaker_id), draws)
+    n_common, mean_common, uneven = _over_common(values)
+    frame = pd.DataFrame(
+        {
+            "metric": np.tile(table.metrics, len(table.nodes)),
+            "node": np.repeat(table.nodes, len(table.metrics)),
+            "level": group.level,
+            "subset": group.subset,
+            "speaker_id": group.speaker_id,
+            "n": n,
+            "n_failed": asked.reshape(flat.shape).sum(axis=0) - n,
+            "mean": _moment(np.nanmean, flat, n >= 1),
+            "ci_low": low,
+            "ci_high": high,
+            "median": _moment(np.nanmedian, flat, n >= 1),
+            "std": _moment(_deviation, flat, n >= 2),
+            "n_common": n_common,
+            "mean_common": mean_common,
+            "uneven": uneven,
+        }
+    )
+    return frame.loc[np.flatnonzero(asked.reshape(flat.shape).any(axis=0))]
+
+
+def _deviation(values: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
+    return np.asarray(np.nanstd(values, axis=axis, ddof=1))
+
+
+def _moment(
+    function: Callable[..., NDArray[np.float64]], flat: NDArray[np.float64], enough: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    out = np.full(flat.shape[1], np.nan)
+    if enough.any():
+        out[enough] = function(flat[:, enough], axis=0)
+    return out
+
+
+def _over_common(
+    values: NDArray[np.float64],
+) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.bool_]]:
+    """Return n_common, mean_common and uneven, each flat over (node, metric)."""
+    common, mean = common_means(values)
+    n_common = np.broadcast_to(common.sum(axis=0), mean.shape)
+    uneven = np.sum(~np.isnan(values), axis=0) > n_common
+    return n_common.ravel(), mean.ravel(), np.broadcast_to(np.any(uneven, axis=0), mean.shape).ravel()
+
+
+def common_means(values: NDArray[np.float64]) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+    """Average over the utterances that have a value for every node; a node without any value doesn't narrow them.
+
+    Parameters
+    ----------
+    values : ndarray of float64, shape (n_utterances, n_nodes, n_metrics)
+
+    Returns
+    -------
+    common : ndarray of bool, shape (n_utterances, n_metrics)
+    means : ndarray of float64, shape (n_nodes, n_metrics)
+        NaN where a node has no value or there is no common utterance.
+    """
+    present = ~np.isnan(values)
+    counted = np.asarray(present.any(axis=0))
+    common = np.asarray((present | ~counted).all(axis=1)) & counted.any(axis=0)
+    n_common = np.asarray(common.sum(axis=0))
+    total = np.where(common[:, None], np.nan_to_num(values), 0.0).sum(axis=0)
+    means = np.divide(total, n_common, out=np.full(total.shape, np.nan), where=counted & (n_common > 0))
+    return common, means
+
+
+def failures(scores: pd.DataFrame) -> pd.DataFrame:
+    """Count what has no value: ``metric, node, status, n``, in the order of the scores' columns and nodes."""
+    parts = []
+    for metric in metric_columns(scores):
+        status = statuses(scores, metric)
+        failed = pd.DataFrame({"metric": metric, "node": scores["node"], "status": status})
+        failed = failed.loc[status.notna() & (status != OK)]
+        parts.append(failed.groupby(["metric", "node", "status"], sort=False).size().rename("n").reset_index())
+    found = [part for part in parts if len(part)]
+    return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=list(FAILURE_COLUMNS))
+
+
+def convergence(traces: pd.DataFrame) -> pd.DataFrame:
+    """Summarise the SCM (dB) over utterances after every iteration of every node.
+
+    Returns
+    -------
+    DataFrame
+        ``node, iteration, n, mean, first_quartile, third_quartile`` of the finite values, nodes in order of appearance.
+    """
+    finite = traces[np.isfinite(traces["scm_db"].to_numpy(dtype=np.float64, na_value=np.nan))]
+    by_iteration = finite.groupby(["node", "iteration"], sort=True)["scm_db"]
+    found: pd.DataFrame = by_iteration.agg(n="size", mean="mean").reset_index()
+    found["first_quartile"] = by_iteration.quantile(0.25).to_numpy()
+    found["third_quartile"] = by_iteration.quantile(0.75).to_numpy()
+    order = {node: at for at, node in enumerate(dict.fromkeys(finite["node"]))}
+    found["place"] = [order[node] for node in found["node"]]
+    return found.sort_values("place", kind="stable", ignore_index=True).drop(columns="place")

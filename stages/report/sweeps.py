@@ -1,0 +1,177 @@
+"""Which nodes of a report are one node at several values of its parameters, and which of many a page shows in full."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from melmill.stages.report.inputs import Made
+
+# More scored nodes than this make boxes, pictures and lists that nobody reads to their end.
+CROWDED = 12
+ITERATIONS = "n_iter"
+# A seed names a draw: nothing lies between two of them.
+_NAMES = frozenset({"seed"})
+# Fewer make no line.
+FEWEST = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """Nodes of one declaration that differ in nothing but one or two numbers.
+
+    Parameters
+    ----------
+    name : str
+        The declared node, with what tells these of its nodes from its others: ``admm``, ``admm[start=pghi]``.
+    axes : tuple of str
+        The one or two parameters that differ.
+    points : mapping of str to tuple of float
+        Values along `axes` by node, in the order of the nodes.
+    """
+
+    name: str
+    axes: tuple[str, ...]
+    points: Mapping[str, tuple[float, ...]]
+
+    @property
+    def is_map(self) -> bool:
+        """Whether two numbers differ."""
+        return len(self.axes) == 2
+
+    def values(self, axis: str) -> list[float]:
+        """Return the values along an axis, ascending."""
+        at = self.axes.index(axis)
+        return sorted({point[at] for point in self.points.values()})
+
+    def iterations(self, node: str) -> float:
+        """Return a node's number of iterations, 0 where that is not what differs."""
+        return self.points[node][self.axes.index(ITERATIONS)] if ITERATIONS in self.axes else 0.0
+
+
+def declared(node: str) -> str:
+    """Return the name that a node was declared by, without what it was fanned out by.
+
+    >>> declared("admm[n_iter=10,rho=0.1]")
+    'admm'
+    """
+    return node.partition("[")[0]
+
+
+def find_sweeps(made: Iterable[Made], nodes: Sequence[str]) -> list[Sweep]:
+    """Return the sweeps among scored nodes, of three nodes or more, in the order of the nodes.
+
+    Where more than two numbers differ, the two with the most values are the axes and the others part it into several.
+    """
+    known = {one.name: one for one in made}
+    families: dict[str, list[Made]] = {}
+    for node in nodes:
+        if node in known:
+            families.setdefault(declared(node), []).append(known[node])
+    return [sweep for name, family in families.items() for sweep in _of_family(name, family)]
+
+
+def _of_family(name: str, family: Sequence[Made]) -> list[Sweep]:
+    differing = _differing(family)
+    numbers = [key for key in differing if key not in _NAMES and all(_is_number(one.parameters[key]) for one in family)]
+    axes = sorted(numbers, key=lambda key: -len(_distinct(family, key)))[:2]
+    rest = [key for key in differing if key not in axes]
+    common = set[str].intersection(*(set(one.inputs) for one in family))
+    parts: dict[tuple[str, ...], list[Made]] = {}
+    for one in family:
+        told = [f"{key}={one.parameters[key]}" for key in rest] + [node for node in one.inputs if node not in common]
+        parts.setdefault(tuple(told), []).append(one)
+    # What a node's own name does not say (a spec that follows from its input) is left unsaid.
+    labels = {told: ",".join(piece for piece in told if piece in part[0].name) for told, part in parts.items()}
+    named = {told: f"{name}[{label}]" if label else name for told, label in labels.items()}
+    return [sweep for told, part in parts.items() if (sweep := _sweep(named[told], part, axes))]
+
+
+def _sweep(name: str, part: Sequence[Made], axes: Sequence[str]) -> Sweep | None:
+    differing = _differing(part)
+    here = tuple(key for key in differing if key in axes)
+    if len(part) < FEWEST or not here:
+        return None
+    return Sweep(
+        name=name, axes=here, points={one.name: tuple(float(one.parameters[key]) for key in here) for one in part}
+    )
+
+
+def _differing(family: Sequence[Made]) -> list[str]:
+    """Return the parameters that all have and that differ, in the order of the parameters."""
+    shared = [key for key in family[0].parameters if all(key in one.parameters for one in family)]
+    return [key for key in shared if len(_distinct(family, key)) > 1]
+
+
+def _distinct(family: Sequence[Made], key: str) -> set[str]:
+    return {repr(one.parameters[key]) for one in family}
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arrangement:
+    """Say which of a report's nodes belong together and which stand for the others.
+
+    Parameters
+    ----------
+    nodes : tuple of str
+        All scored nodes.
+    sweeps : tuple of Sweep
+    shown : tuple of str
+        Nodes with a box, a curve and audio: all; of more than `CROWDED`, one of each sweep.
+    """
+
+    nodes: tuple[str, ...]
+    sweeps: tuple[Sweep, ...]
+    shown: tuple[str, ...]
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether some nodes stand for others."""
+        return len(self.shown) < len(self.nodes)
+
+    def standing_for(self, sweep: Sweep) -> str:
+        """Return the last shown node of a sweep, whose colour its line has."""
+        return [node for node in self.shown if node in sweep.points][-1]
+
+    def curved(self) -> list[str]:
+        """Return the shown nodes without those whose curve is the beginning of another's."""
+        return [node for node in self.shown if not any(_goes_on(sweep, node) for sweep in self.sweeps)]
+
+
+def arrange(made: Iterable[Made], nodes: Sequence[str], goodness: Mapping[str, float]) -> Arrangement:
+    """Arrange scored nodes.
+
+    Parameters
+    ----------
+    made : iterable of Made
+        The pipeline's nodes.
+    nodes : sequence of str
+        The scored ones.
+    goodness : mapping of str to float
+        How good each is by the first metric, larger is better; nodes without a value are left out. Of a sweep, the
+        node with the most iterations is shown, and of several such the best.
+    """
+    sweeps = tuple(find_sweeps(made, nodes))
+    shown = list(nodes)
+    if len(nodes) > CROWDED:
+        for sweep in sweeps:
+            best = max(sweep.points, key=lambda node: (sweep.iterations(node), goodness.get(node, float("-inf"))))
+            shown = [node for node in shown if node == best or node not in sweep.points]
+    return Arrangement(nodes=tuple(nodes), sweeps=sweeps, shown=tuple(shown))
+
+
+def _goes_on(sweep: Sweep, node: str) -> bool:
+    """Tell whether another node of the sweep does the same iterations and more."""
+    if node not in sweep.points or ITERATIONS not in sweep.axes:
+        return False
+    at = sweep.axes.index(ITERATIONS)
+
+    def but_iterations(point: tuple[float, ...]) -> tuple[float, ...]:
+        return point[:at] + point[at + 1 :]
+
+    own = sweep.points[node]
+    return any(other[at] > own[at] and but_iterations(other) == but_iterations(own) for other in sweep.points.values())

@@ -1,0 +1,236 @@
+"""PESQ in a child process: its C code overruns its memory on some inputs, and must take nobody with it.
+
+- How many bursts of speech PESQ may find in a signal.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from types import MappingProxyType
+from typing import IO, Any, Literal, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from melmill.stages.score import pesq_server
+from melmill.stages.score.status import Measured, Status
+
+_FRAME_S = 0.004
+# P.862 drops bursts under 50 frames and joins those less than 50 frames apart; its filters blur both a little.
+_SHORTEST, _GAP = 40, 40
+_STEP_DB, _RANGE_DB = 2.0, 80.0
+
+
+def most_bursts(y: NDArray[Any], sr: int) -> int:
+    """Return the most bursts of speech that a detector of any threshold would find in a signal.
+
+    A burst is a stretch of at least 160 ms that starts and ends above the threshold, without a gap of 160 ms below it.
+    P.862 asks for 200 ms of each, in a filtered signal and with a threshold of its own: its count is hardly higher.
+
+    Parameters
+    ----------
+    y : ndarray of float, shape (n_samples,)
+    sr : int
+        Hz.
+
+    Examples
+    --------
+    >>> burst, pause = np.ones(4000), np.zeros(8000)
+    >>> most_bursts(np.concatenate([burst, pause, burst, pause, burst]), 16000)
+    3
+    """
+    n = round(sr * _FRAME_S)
+    frames = y[: y.size // n * n].reshape(-1, n)
+    level_db = 10.0 * np.log10(np.mean(np.square(frames), axis=1, dtype=np.float64) + 1e-20)
+    top = np.max(level_db, initial=-200.0)
+    return max(_bursts(level_db > top - below) for below in np.arange(_STEP_DB, _RANGE_DB, _STEP_DB))
+
+
+def _bursts(loud: NDArray[np.bool_]) -> int:
+    at = np.flatnonzero(loud)
+    if not at.size:
+        return 0
+    breaks = np.flatnonzero(np.diff(at) > _GAP)
+    first, last = at[np.concatenate([[0], breaks + 1])], at[np.concatenate([breaks, [at.size - 1]])]
+    return int(np.count_nonzero(last - first + 1 >= _SHORTEST))
+
+
+Mode = Literal["wb", "nb"]
+
+RATES: Mapping[Mode, int] = MappingProxyType({"wb": 16000, "nb": 8000})
+"""Rate in Hz at which each mode is computed: P.862.2 at 16 kHz, P.862 at 8 kHz."""
+
+MAX_BURSTS = 50
+"""Bursts of speech that P.862's reference code has room for."""
+
+_START_LIMIT_S = 120.0  # imports over a slow network file system
+
+_ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+
+_STATUSES = {
+    pesq_server.NO_UTTERANCES: Status.NO_UTTERANCES,
+    pesq_server.TOO_SHORT: Status.TOO_SHORT,
+    pesq_server.FAILED: Status.ERROR,
+}
+
+
+def pesq(reference: NDArray[Any], estimate: NDArray[Any], mode: Mode, limit_s: float = 60.0) -> Measured:
+    """Return the PESQ of an estimate as MOS-LQO; never raise for a bad pair.
+
+    Parameters
+    ----------
+    reference, estimate : ndarray of float in [-1, 1], shape (n_samples,)
+        At the mode's rate (`RATES`), neither all zero. The lengths may differ. The library divides both by the larger
+        of their peaks.
+    mode : {"wb", "nb"}
+        Wide band (P.862.2) or narrow band (P.862 mapped by P.862.1).
+    limit_s : float
+        Time to wait for an answer, s.
+
+    Returns
+    -------
+    Measured
+        Without a value: `no_utterances` (no 200 ms of speech in the reference), `too_short` (under 0.25 s), `too_long`
+        (the reference may hold more than 50 bursts of speech, for which the library writes past its arrays and answers
+        wrongly if it lives), `crashed`, `timeout`, `not_installed`, `error`.
+    """
+    if most_bursts(reference, RATES[mode]) > MAX_BURSTS:
+        return Measured.failed(Status.TOO_LONG)
+    return _this_threads_child().score(reference, estimate, mode, limit_s)
+
+
+class Child:
+    """A server process, started when first asked and again after it died; for one thread.
+
+    Parameters
+    ----------
+    environment : mapping of str
+        Variables that its environment has besides this process's own.
+    """
+
+    def __init__(self, environment: Mapping[str, str] = MappingProxyType({})) -> None:
+        self._environment = environment
+        self._process: subprocess.Popen[bytes] | None = None
+        self._end: weakref.finalize[..., Child] | None = None
+        self._installed = True
+        self._owner = os.getpid()
+
+    @property
+    def pid(self) -> int | None:
+        """Process id, None before the first call and after a death."""
+        return None if self._process is None else self._process.pid
+
+    @property
+    def inherited(self) -> bool:
+        """Whether this object came over a fork: its pipes are then another process's."""
+        return self._owner != os.getpid()
+
+    def score(self, reference: NDArray[Any], estimate: NDArray[Any], mode: Mode, limit_s: float) -> Measured:
+        """Return what the process answers within `limit_s` seconds; see `pesq`."""
+        ready = self._ready()
+        if ready is not Status.OK:
+            return Measured.failed(ready)
+        header = pesq_server.REQUEST.pack(mode.encode(), RATES[mode], reference.size, estimate.size, limit_s)
+        request = header + reference.astype("<f4").tobytes() + estimate.astype("<f4").tobytes()
+        answer = self._exchange(request, pesq_server.REPLY.size, limit_s)
+        if isinstance(answer, Status):
+            return Measured.failed(answer)
+        outcome, value = pesq_server.REPLY.unpack(answer)
+        return Measured.of(value) if outcome == pesq_server.DONE else Measured.failed(_STATUSES[outcome])
+
+    def close(self) -> None:
+        """End the process, if there is one."""
+        if self._end is not None:
+            self._end()
+        self._process = self._end = None
+
+    def _ready(self) -> Status:
+        if self._process is not None and self._process.poll() is not None:
+            self.close()  # it died between calls, so this pair is not to blame
+        if self._process is None and self._installed:
+            return self._start()
+        return Status.OK if self._installed else Status.NOT_INSTALLED
+
+    def _start(self) -> Status:
+        process = subprocess.Popen(
+            # -P: else the folder of the script, with this very module called pesq, comes first on the path
+            [sys.executable, "-P", pesq_server.__file__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, **_ONE_THREAD, **self._environment},
+        )
+        self._process, self._end = process, weakref.finalize(self, _end, process, self._owner)
+        greeting = self._exchange(b"", len(pesq_server.READY), _START_LIMIT_S)
+        if isinstance(greeting, Status):
+            return greeting
+        if greeting == pesq_server.READY:
+            return Status.OK
+        self.close()
+        self._installed = False
+        return Status.NOT_INSTALLED
+
+    def _exchange(self, request: bytes, size: int, limit_s: float) -> bytes | Status:
+        """Send a request and return the `size` bytes of its answer, or why there is none; the process is then ended."""
+        process = cast("subprocess.Popen[bytes]", self._process)
+        requests, answers = cast("IO[bytes]", process.stdin), cast("IO[bytes]", process.stdout)
+        with _alarm(limit_s, process.kill) as late:
+            try:
+                requests.write(request)
+                requests.flush()
+                answer = answers.read(size)
+            except BrokenPipeError:
+                answer = b""
+            except BaseException:  # interrupted: the answer still to come must not be taken for the next pair's
+                self.close()
+                raise
+        if late.is_set() or len(answer) < size:
+            self.close()
+            return Status.TIMEOUT if late.is_set() else Status.CRASHED
+        return answer
+
+
+_local = threading.local()
+
+
+def _this_threads_child() -> Child:
+    child: Child | None = getattr(_local, "child", None)
+    if child is None or child.inherited:
+        child = _local.child = Child()
+    return child
+
+
+@contextmanager
+def _alarm(limit_s: float, act: Callable[[], None]) -> Iterator[threading.Event]:
+    """Call `act` after `limit_s` seconds in the block; the event yielded then tells."""
+    late = threading.Event()
+
+    def ring() -> None:
+        late.set()
+        act()
+
+    timer = threading.Timer(limit_s, ring)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield late
+    finally:
+        timer.cancel()
+        timer.join()  # an alarm that rings just now has rung when the caller looks
+
+
+def _end(process: subprocess.Popen[bytes], owner: int) -> None:
+    if os.getpid() != owner:
+        return  # a fork inherited the object, not the process
+    process.kill()
+    process.wait()
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            with suppress(BrokenPipeError):  # what a dead process did not read
+                pipe.close()

@@ -1,0 +1,101 @@
+"""Speakers that a training never hears, and how well a generator does on them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from melmill.stages.contract import Item, TrainingData, Waveform
+from melmill.stages.invert.inversion import invert
+from melmill.stages.numeric.melspec import MelSpec
+from melmill.stages.score.stage import Score
+from melmill.storage.utterance import Utterance
+
+Invert = Callable[[NDArray[np.float32], int], NDArray[np.float32]]
+
+# Speakers held out are at most this share of all.
+_LARGEST_SHARE = 0.2
+# Utterances that are scored in the end.
+SCORED = 40
+_METRICS = ("pesq_wb", "estoi", "scm", "mel_mae", "lsd")
+
+
+def split(utterances: Sequence[Utterance], n_speakers: int, seed: int) -> tuple[list[str], list[Utterance]]:
+    """Return the ids to train with, and the utterances of `n_speakers` that are held out, a fifth of them at most.
+
+    Which speakers these are depends on their names and the seed, not on which others there are. An utterance that
+    names no speaker counts as one of its own.
+    """
+    speakers = {_speaker(utterance) for utterance in utterances}
+    n_held = min(n_speakers, int(_LARGEST_SHARE * len(speakers)))
+    held = set(sorted(speakers, key=lambda name: hashlib.sha256(f"{seed} {name}".encode()).digest())[:n_held])
+    training = [utterance.utterance_id for utterance in utterances if _speaker(utterance) not in held]
+    return training, [utterance for utterance in utterances if _speaker(utterance) in held]
+
+
+def _speaker(utterance: Utterance) -> str:
+    return utterance.speaker_id or utterance.utterance_id
+
+
+def chosen(held: Sequence[Utterance], most: int) -> list[Utterance]:
+    """Return at most `most` of the held-out utterances, evenly spread."""
+    if len(held) <= most:
+        return list(held)
+    return [held[i * len(held) // most] for i in range(most)]
+
+
+def scores(
+    data: TrainingData, utterances: Sequence[Utterance], inverters: Mapping[str, Invert], spec: MelSpec
+) -> tuple[pd.DataFrame, dict[str, dict[str, NDArray[np.float32]]]]:
+    """Score what several inverters make of the mels of some utterances.
+
+    Parameters
+    ----------
+    data : TrainingData
+    utterances : sequence of Utterance
+    inverters : mapping of str to callable
+        A mel and a number of samples in, a waveform out.
+    spec : MelSpec
+        Of the mels.
+
+    Returns
+    -------
+    scores : DataFrame
+        A row per utterance and inverter, as reports take it.
+    waves : dict of str to dict of str to ndarray
+        What was made, by utterance and inverter.
+    """
+    score = Score(metrics=_METRICS)
+    port = Waveform(sr=spec.sr, mel=spec)
+    rows, waves = [], {}
+    for utterance in utterances:
+        M, y = data.whole(utterance.utterance_id)
+        made = {name: inverted(M, y.size) for name, inverted in inverters.items()}
+        waves[utterance.utterance_id] = {"recording": y, **made}
+        items = [Item(utterance=utterance, inputs={"from": wave, "against": y}, seed=0) for wave in made.values()]
+        outcomes = score.process(items, {"from": port, "against": port}, score.produces({}))
+        about = {
+            "utterance_id": utterance.utterance_id,
+            "subset": utterance.subset,
+            "speaker_id": utterance.speaker_id,
+            "duration_s": y.size / spec.sr,
+        }
+        for name, outcome in zip(made, outcomes, strict=True):
+            rows.append({**about, "node": name, **(outcome.row or {})})
+    return pd.DataFrame(rows), waves
+
+
+def references(spec: MelSpec) -> dict[str, Invert]:
+    """Return the inverters without weights that a generator is compared with."""
+
+    def griffin_lim(M: NDArray[np.float32], n_samples: int) -> NDArray[np.float32]:
+        return invert(M, spec, method="griffin_lim", n_iter=100, start="random", length=n_samples)
+
+    def good(M: NDArray[np.float32], n_samples: int) -> NDArray[np.float32]:
+        return invert(M, spec, quality="good", length=n_samples)
+
+    return {"griffin_lim 100": griffin_lim, "invert good": good}

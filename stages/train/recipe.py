@@ -1,0 +1,40 @@
+"""What a training is told.
+
+- Names of what can be trained; without torch, so that a plan needs none.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Generator = Literal["vocos", "hifigan", "unfolded"]
+GENERATORS: tuple[Generator, ...] = ("vocos", "hifigan", "unfolded")
+Size = Literal["small", "base"]
+SIZES: tuple[Size, ...] = ("small", "base")
+
+
+Precision = Literal["float32", "bfloat16", "float16"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Parameters of a training; see `melmill.stages.train.stage.TrainVocoder`, which checks them."""
+
+    generator: Generator
+    size: Size
+    steps: int
+    batch_size: int
+    segment_frames: int
+    learning_rate: float | None
+    adversarial_from: int | None
+    discriminator_width: int
+    phase_aug: bool
+    ema: float
+    seed: int
+    precision: Precision
+    device: str
+
+    def is_adversarial(self, step: int) -> bool:
+        """Tell whether discriminators take part in a step, counted from 0."""
+        return self.adversarial_from is not None and step >= self.adversarial_from

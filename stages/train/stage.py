@@ -1,0 +1,146 @@
+"""Stage `train_vocoder`: aligned mels and recordings in, a vocoder out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Literal
+
+from melmill.stages.contract import Input, Kind, Mel, Product, TrainedVocoder, TrainingData, TrainingPlace, Waveform
+from melmill.stages.errors import ContractError, ParameterError
+from melmill.stages.invert.inversion import DEVICES, Device
+from melmill.stages.train.recipe import GENERATORS, SIZES, Generator, Size
+
+_PRECISIONS = ("float32", "bfloat16", "float16")
+# They say where and how it is computed, and when it is saved.
+_NOT_IDENTITY = ("device", "threads", "save_every")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainVocoder:
+    """Train a generator on segments of a corpus, against spectral losses and discriminators.
+
+    Parameters
+    ----------
+    generator : {"vocos", "hifigan", "unfolded"}
+        ``"vocos"`` and ``"hifigan"`` make the published networks, from log mels; ``"unfolded"`` a few learned steps
+        from a PGHI start, which needs far less training.
+    size : {"small", "base"}
+        ``"base"`` is the published one.
+    steps : int
+    batch_size, segment_frames : int
+        Segments of a step, and frames of each.
+    learning_rate : float or None
+        To start from; None: the generator's usual one.
+    adversarial_from : int or None
+        Step at which discriminators join; None: never.
+    discriminator_width : int
+        Channels of their first layers.
+    phase_aug : bool
+        Turn phases alike in what discriminators compare (PhaseAug).
+    ema : float
+        Decay of the averaged weights, which are what is kept.
+    held_out : int
+        Speakers that are never trained with, but judged on; a fifth of all at most.
+    precision : {"float32", "bfloat16", "float16"}
+        Of convolutions and products of matrices.
+    save_every : int
+        Steps between two saved states, which a later run goes on from.
+    seed : int
+    device : {"cpu", "cuda"}
+    threads : int
+        CPU threads.
+    """
+
+    uses: ClassVar[str] = "train_vocoder"
+    version: ClassVar[int] = 1
+    inputs: ClassVar[Mapping[str, Input]] = {
+        "from": Input(kinds=frozenset({Kind.MEL})),
+        "audio": Input(kinds=frozenset({Kind.WAVEFORM})),
+    }
+
+    generator: Generator = "vocos"
+    size: Size = "base"
+    steps: int = 200_000
+    batch_size: int = 16
+    segment_frames: int = 64
+    learning_rate: float | None = None
+    adversarial_from: int | None = 0
+    discriminator_width: int = 32
+    phase_aug: bool = False
+    ema: float = 0.999
+    held_out: int = 4
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    save_every: int = 1000
+    seed: int = 0
+    device: Device = "cpu"
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        choices = {"generator": GENERATORS, "size": SIZES, "precision": _PRECISIONS, "device": DEVICES}
+        for name, words in choices.items():
+            if getattr(self, name) not in words:
+                raise ParameterError(name, f"must be one of {', '.join(words)}, got {getattr(self, name)!r}")
+        for name in ("steps", "batch_size", "discriminator_width", "save_every", "threads"):
+            if getattr(self, name) < 1:
+                raise ParameterError(name, f"must be at least 1, got {getattr(self, name)!r}")
+        for name in ("adversarial_from", "held_out", "seed"):
+            if (getattr(self, name) or 0) < 0:
+                raise ParameterError(name, f"must not be negative, got {getattr(self, name)!r}")
+        if self.learning_rate is not None and not self.learning_rate > 0:
+            raise ParameterError("learning_rate", f"must be positive, got {self.learning_rate!r}")
+        if not 0 <= self.ema < 1:
+            raise ParameterError("ema", f"must be in [0, 1), got {self.ema!r}")
+
+    def identity(self) -> Mapping[str, Any]:
+        """Return the fields that decide what is learnt."""
+        return {name: value for name, value in asdict(self).items() if name not in _NOT_IDENTITY}
+
+    def produces(self, inputs: Mapping[str, Sequence[Product]]) -> Product:
+        """Check that mel and recordings fit each other and the generator; describe the vocoder."""
+        (made,), (audio,) = inputs["from"], inputs["audio"]
+        if not isinstance(made, Mel) or not isinstance(audio, Waveform):
+            raise ContractError(f"'from' must be a mel and 'audio' recordings, got {made!r} and {audio!r}")
+        if audio.sr != made.sr:
+            raise ContractError(f"'audio' has {audio.sr} Hz, but the mels are of {made.sr} Hz: ingest at sr: {made.sr}")
+        spec = made.spec
+        if self.generator == "unfolded" and spec.center is not True:
+            raise ContractError(
+                f"generator: unfolded learns from centred frames, but the mel has center: {spec.center!r}: extract "
+                "with center: true"
+            )
+        if self.generator != "unfolded" and spec.log is None:
+            raise ContractError(
+                f"generator: {self.generator} learns from log mels, but the mel has log: null: extract with log: ln "
+                "and floor: 1.0e-5"
+            )
+        shortest = -(-2 * spec.n_fft // spec.hop_length)
+        if self.segment_frames < shortest:
+            raise ParameterError(
+                "segment_frames",
+                f"must be at least {shortest}, twice the FFT size of {spec.n_fft}, got {self.segment_frames!r}",
+            )
+        return TrainedVocoder(family=self.generator, spec=spec)
+
+    def train(self, data: TrainingData, place: TrainingPlace, inputs: Mapping[str, Product]) -> Mapping[str, bytes]:
+        """Train, going on from what `place` holds; return the vocoder's files by name.
+
+        Raises
+        ------
+        DeviceMissing
+            This process lacks the device.
+        StageError
+            There is nothing to train with, the training diverged, or what `place` holds is another's.
+        """
+        from melmill.stages.numeric.batched.placement import placement  # here, as they import torch
+        from melmill.stages.train.loop import Session, train
+        from melmill.stages.train.recipe import Recipe
+
+        placement(self.device, "float32")
+        made = inputs["from"]
+        if not isinstance(made, Mel):
+            raise ContractError(f"'from' must be a mel, got {made!r}")
+        recipe = Recipe(**{name: getattr(self, name) for name in Recipe.__dataclass_fields__})
+        session = Session(name=f"{self.generator} {self.size}", held_out=self.held_out, save_every=self.save_every)
+        return train(recipe, session, made.spec, data, place)

@@ -1,0 +1,181 @@
+"""Unfolded inversion: a start by signal processing, then learned steps, each ending in a waveform.
+
+The start is what `invert` makes without iterations: non-negative least squares for the magnitude, PGHI for the phase.
+A step looks at the waveform's spectrum, at how its phase advances from frame to frame, and at how far its mel is from
+the one that is wanted, and answers a factor of the magnitude and a turn of the phase for every bin. So a network
+learns only what an iteration of Griffin-Lim or ADMM does by projection.
+
+References
+----------
+Masuyama et al., "Deep Griffin-Lim iteration", ICASSP 2019: a network after each projection.
+Siuzdak, "Vocos", ICLR 2024: ConvNeXt blocks at the frame rate that predict spectra.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from melmill.stages.invert.inversion import invert
+from melmill.stages.numeric.filterbank import mel_bank
+from melmill.stages.numeric.mel import to_linear
+from melmill.stages.numeric.melspec import MelSpec
+from melmill.stages.numeric.stft import hann
+from melmill.stages.vocode.errors import VocoderError
+from melmill.stages.vocode.family import Checkpoint, Family, Noise, Vocoder, with_weights
+from melmill.stages.vocode.layers.basic import Conv1d, Ends, Linear
+from melmill.stages.vocode.layers.convnext import EPS, Block
+from melmill.stages.vocode.layers.synthesis import synthesised
+from melmill.stages.vocode.mels import silence_of
+
+_FAINTEST = 1e-5
+# A step's factor of a magnitude goes no further than this power of e.
+_BOUND = 6.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnfoldedSizes:
+    """Sizes of the layers.
+
+    Parameters
+    ----------
+    width, hidden : int
+        Channels outside and inside the blocks.
+    n_blocks : int
+        Of a step.
+    n_steps : int
+    """
+
+    width: int
+    hidden: int
+    n_blocks: int
+    n_steps: int
+
+
+class _Step(nn.Module):
+    """Answers a log factor and an angle for every bin of a spectrum."""
+
+    def __init__(self, sizes: UnfoldedSizes, n_mels: int, n_bins: int) -> None:
+        super().__init__()
+        self.embed = Conv1d(2 * n_mels + 3 * n_bins, sizes.width, 3, padding=1)
+        self.norm = nn.LayerNorm(sizes.width, eps=EPS)
+        self.blocks = nn.ModuleList(Block(sizes.width, sizes.hidden, scaled=True) for _ in range(sizes.n_blocks))
+        self.last_norm = nn.LayerNorm(sizes.width, eps=EPS)
+        self.out = Linear(sizes.width, 2 * n_bins)
+
+    def forward(self, features: Tensor, ends: Ends) -> tuple[Tensor, Tensor]:
+        x = self.norm(self.embed(ends.cut(features)).transpose(1, 2)).transpose(1, 2)
+        for block in self.blocks:
+            x = block(x, ends)
+        log_factor, angle = self.out(self.last_norm(x.transpose(1, 2))).float().transpose(1, 2).chunk(2, dim=1)
+        return log_factor.clamp(-_BOUND, _BOUND), angle
+
+
+class Unfolded(Vocoder):
+    """Improves a start step by step; see the module."""
+
+    family: ClassVar[str] = "unfolded"
+
+    def __init__(self, sizes: UnfoldedSizes, spec: MelSpec) -> None:
+        super().__init__()
+        self.spec, self.silence = spec, silence_of(spec)
+        n_bins = spec.stft.n_bins
+        self.steps = nn.ModuleList(_Step(sizes, spec.n_mels, n_bins) for _ in range(sizes.n_steps))
+        # Follow from the spec: not kept with the weights.
+        self.window: Tensor
+        self.bank: Tensor
+        self.advance: Tensor
+        self.register_buffer("window", torch.from_numpy(hann(spec.stft).astype(np.float32)), persistent=False)
+        self.register_buffer("bank", torch.from_numpy(np.array(mel_bank(spec))), persistent=False)
+        expected = -2.0 * np.pi * spec.hop_length * np.arange(n_bins) / spec.n_fft
+        self.register_buffer("advance", torch.from_numpy(np.exp(1j * expected).astype(np.complex64)), persistent=False)
+
+    def n_samples(self, n_frames: int) -> int:
+        """Return the number of samples that come of a mel of `n_frames`."""
+        return (n_frames - 1) * self.spec.hop_length
+
+    def drawn(self, mel: Tensor, generator: torch.Generator) -> Noise:
+        """Return the start, a waveform ``(n_samples,)``, and the linear mel ``(n_mels, n_frames)`` that is wanted."""
+        del generator
+        M = mel.numpy()
+        n_samples = self.n_samples(mel.shape[1])
+        y = invert(M, self.spec, method="pghi", length=n_samples) if n_samples else np.zeros(0, dtype=np.float32)
+        return torch.from_numpy(y), torch.from_numpy(to_linear(M, self.spec))
+
+    def takes(self, n_frames: int, noise: Noise) -> bool:
+        """Tell whether a start and a linear mel have shapes that fit a mel of `n_frames`."""
+        shapes = [(self.n_samples(n_frames),), (self.spec.n_mels, n_frames)]
+        return [tuple(given.shape) for given in noise] == shapes
+
+    def forward(self, mel: Tensor, lengths: Tensor | None = None, noise: Sequence[Tensor] = ()) -> Tensor:
+        """Return the waveforms ``(batch, n_samples)`` of mels ``(batch, n_mels, n_frames)``, given their starts."""
+        y, wanted = noise
+        ends = Ends(lengths, mel.shape[2])
+        samples = Ends(None if lengths is None else (lengths - 1) * self.spec.hop_length, y.shape[1])
+        if y.shape[1] == 0:
+            return y
+        half = self.spec.n_fft // 2
+        for step in self.steps:
+            with torch.autocast(y.device.type, enabled=False):
+                D = self._spectrum(y)
+                features, magnitude, direction = self._seen(D, wanted)
+            log_factor, angle = step(features, ends)
+            D = direction * torch.polar(magnitude * log_factor.exp(), angle)
+            y = samples.cut(synthesised(D, self.window, self.spec.hop_length, half, ends)[:, None])[:, 0]
+        return y
+
+    def _spectrum(self, y: Tensor) -> Tensor:
+        spec = self.spec
+        D: Tensor = torch.stft(
+            y, spec.n_fft, spec.hop_length, window=self.window, pad_mode="constant", return_complex=True
+        )
+        return D
+
+    def _seen(self, D: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return a step's features, and the magnitude and the direction of every bin."""
+        magnitude = D.abs().clamp(min=_FAINTEST)
+        direction = D / magnitude
+        # How far the phase went since the last frame, beyond what a sinusoid in the bin's middle would go.
+        turned = torch.zeros_like(direction)
+        turned[..., 1:] = direction[..., 1:] * direction[..., :-1].conj() * self.advance[:, None]
+        log_wanted = wanted.clamp(min=_FAINTEST).log()
+        log_mel = (self.bank @ magnitude**self.spec.power).clamp(min=_FAINTEST).log()
+        parts = [log_wanted, log_wanted - log_mel, magnitude.log(), turned.real, turned.imag]
+        return torch.cat(parts, dim=1), magnitude, direction
+
+
+def fits(spec: MelSpec) -> str | None:
+    """Return why no such vocoder can be made for a mel; None where it can."""
+    if spec.center is not True:
+        return f"center is {spec.center!r}, but only centred frames (center: true) are inverted by learned steps"
+    return None
+
+
+def build(checkpoint: Checkpoint) -> Unfolded:
+    """Make the model of a checkpoint; sizes follow from the tensors, the mel from the configuration."""
+    spec = checkpoint.mel
+    if spec is None:
+        raise VocoderError(f"{checkpoint.name}: its configuration does not say its mel: put config.json beside it")
+    reason = fits(spec)
+    if reason is not None:
+        raise VocoderError(f"{checkpoint.name}: {reason}")
+    sizes = UnfoldedSizes(
+        width=checkpoint.shape("steps.0.norm.weight")[0],
+        hidden=checkpoint.shape("steps.0.blocks.0.pwconv1.weight")[0],
+        n_blocks=checkpoint.count("steps.0.blocks.{}.norm.weight"),
+        n_steps=checkpoint.count("steps.{}.norm.weight"),
+    )
+    return with_weights(Unfolded(sizes, spec), checkpoint)
+
+
+def recognises(checkpoint: Checkpoint) -> bool:
+    """Tell by the keys whether a checkpoint is of this family."""
+    return "steps.0.blocks.0.dwconv.weight" in checkpoint.state
+
+
+FAMILY = Family(name="unfolded", recognises=recognises, build=build)

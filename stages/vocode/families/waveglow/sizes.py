@@ -1,0 +1,158 @@
+"""Sizes and layouts of WaveGlow checkpoints."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from melmill.stages.numeric.melspec import MelSpec
+from melmill.stages.numeric.presets import preset
+from melmill.stages.vocode.errors import VocoderError
+from melmill.stages.vocode.family import Checkpoint
+from melmill.stages.vocode.sections import conv_shape, number, section, tacotron_mel, whole
+
+# The official upsampling of mels has a kernel of four strides: 1024 and 256.
+_STRIDES_PER_KERNEL = 4
+# Of official inference.
+_SIGMA = 1.0
+# Fields of the section waveglow_config, which converted checkpoints hold without it.
+_FIELDS = ("n_mel_channels", "n_flows", "n_group", "n_early_every", "n_early_size", "WN_config")
+_OLD_LAYER = re.compile(r"(WN\.\d+)\.(cond_layers|res_layers|skip_layers)\.(\d+)\.(weight|bias)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class WaveGlowSizes:
+    """Sizes of the layers.
+
+    Parameters
+    ----------
+    n_mels, n_group : int
+        Bands of the mel; samples side by side in the channels of the flow.
+    widths : tuple of int
+        Channels of each flow, in the order of training.
+    n_layers, width, kernel : int
+        Of the networks in the couplings.
+    up_kernel : int
+        Of the upsampling of mels.
+    """
+
+    n_mels: int
+    n_group: int
+    widths: tuple[int, ...]
+    n_layers: int
+    width: int
+    kernel: int
+    up_kernel: int
+
+    @property
+    def rate(self) -> int:
+        """Samples a frame."""
+        return self.up_kernel // _STRIDES_PER_KERNEL
+
+    @property
+    def joining(self) -> tuple[int, ...]:
+        """Channels that join after each flow when it is run backwards."""
+        return (0, *(before - after for before, after in zip(self.widths[:-1], self.widths[1:], strict=True)))
+
+    @property
+    def draws(self) -> tuple[int, ...]:
+        """Channels of each draw of noise, in the order in which they are needed."""
+        return (self.widths[-1], *(width for width in reversed(self.joining) if width))
+
+
+def recognises(checkpoint: Checkpoint) -> bool:
+    """Tell whether a checkpoint has WaveGlow's couplings and invertible convolutions."""
+    return any(key.startswith("WN.0.") for key in checkpoint.state) and any(
+        key.startswith("convinv.") for key in checkpoint.state
+    )
+
+
+def fused(checkpoint: Checkpoint) -> Checkpoint:
+    """Return the checkpoint with one `cond_layer` and one list of `res_skip_layers`, as the official converter makes.
+
+    Until August 2019 each layer had a conditioning of its own, until November 2018 also residual and skip apart.
+    """
+    state: dict[str, Tensor] = {}
+    parts: dict[str, list[Tensor]] = {}
+    for key in sorted(checkpoint.state, key=_fusing_order):
+        match = _OLD_LAYER.fullmatch(key)
+        if match is None:
+            state[key] = checkpoint.state[key]
+            continue
+        name = "cond_layer" if match[2] == "cond_layers" else f"res_skip_layers.{match[3]}"
+        parts.setdefault(f"{match[1]}.{name}.{match[4]}", []).append(checkpoint.state[key])
+    return replace(checkpoint, state=state | {key: torch.cat(tensors) for key, tensors in parts.items()})
+
+
+def _fusing_order(key: str) -> tuple[str, int]:
+    """Order layers by number, and residual before skip as their names do."""
+    match = _OLD_LAYER.fullmatch(key)
+    return ("", 0) if match is None else (match[2], int(match[3]))
+
+
+def read_sizes(checkpoint: Checkpoint) -> WaveGlowSizes:
+    """Return the sizes that the configuration says, and where it is silent those of the weights.
+
+    Raises
+    ------
+    VocoderError
+        The weights lack a layer, or the configuration is no network's.
+    """
+    settings = _settings(checkpoint)
+    network = settings.get("WN_config", {})
+    if not isinstance(network, Mapping):
+        raise VocoderError(f"{checkpoint.name}: WN_config of its configuration must be a mapping, got {network!r}")
+    _, width, kernel = conv_shape(checkpoint, "WN.0.in_layers.0.weight")
+    n_mels, _, up_kernel = conv_shape(checkpoint, "upsample.weight")
+    widths = _widths(checkpoint, settings)
+    if up_kernel % _STRIDES_PER_KERNEL:
+        raise VocoderError(
+            f"{checkpoint.name}: tensor 'upsample.weight' has a kernel of {up_kernel}, but kernels here are "
+            f"{_STRIDES_PER_KERNEL} times the stride"
+        )
+    return WaveGlowSizes(
+        n_mels=whole(checkpoint, settings, "n_mel_channels", n_mels),
+        n_group=widths[0],
+        widths=widths,
+        n_layers=whole(checkpoint, network, "n_layers", checkpoint.count("WN.0.in_layers.{}.weight")),
+        width=whole(checkpoint, network, "n_channels", width),
+        kernel=whole(checkpoint, network, "kernel_size", kernel),
+        up_kernel=up_kernel,
+    )
+
+
+def _settings(checkpoint: Checkpoint) -> Mapping[str, Any]:
+    said = {field: checkpoint.config[field] for field in _FIELDS if field in checkpoint.config}
+    return {**section(checkpoint, "waveglow_config"), **said}
+
+
+def _widths(checkpoint: Checkpoint, settings: Mapping[str, Any]) -> tuple[int, ...]:
+    pattern = "convinv.{}.conv.weight"
+    found = [conv_shape(checkpoint, pattern.format(flow))[0] for flow in range(checkpoint.count(pattern))]
+    if {"n_early_every", "n_early_size"} <= settings.keys():
+        every, size = (whole(checkpoint, settings, field, 1) for field in ("n_early_every", "n_early_size"))
+        first = whole(checkpoint, settings, "n_group", found[0] if found else 1)
+        n_flows = whole(checkpoint, settings, "n_flows", len(found))
+        found = [first - size * (flow // every) for flow in range(n_flows)]
+    if not found or any(width < 2 or width % 2 for width in found):
+        raise VocoderError(
+            f"{checkpoint.name}: each flow must have an even number of channels, got {found}: "
+            "check n_group, n_flows, n_early_every and n_early_size"
+        )
+    return tuple(found)
+
+
+def read_mel(checkpoint: Checkpoint, sizes: WaveGlowSizes) -> MelSpec:
+    """Return the mel that a checkpoint needs."""
+    settings = section(checkpoint, "data_config")
+    return tacotron_mel(checkpoint, settings, preset("waveglow"), n_mels=sizes.n_mels, hop_length=sizes.rate)
+
+
+def read_sigma(checkpoint: Checkpoint) -> float:
+    """Return the standard deviation of the noise: `sigma` at the top of the configuration, or 1."""
+    return number(checkpoint, checkpoint.config, "sigma", _SIGMA)

@@ -1,0 +1,1 @@
+"""Files of vocoders: checkpoints and what lies beside them."""

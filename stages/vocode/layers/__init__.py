@@ -1,0 +1,1 @@
+"""Layers and loops that several vocoder families share."""

@@ -1,0 +1,132 @@
+"""Noise schedules of diffusion vocoders: what every reverse step multiplies by."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from melmill.stages.vocode.errors import VocoderError
+
+# Schedules are stored rounded, some to float32.
+_SLACK = 1e-7
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One reverse step, ``y <- clip(gain (y - share eps(y, time)) + sigma z, -1, 1)``.
+
+    Parameters
+    ----------
+    gain, share, sigma : float
+        ``1 / sqrt(alpha_n)``, ``beta_n / sqrt(1 - alphabar_n)`` and the standard deviation of the fresh noise z, which
+        is 0 at the last step.
+    time : float
+        What the network is told: ``sqrt(alphabar_n)`` for WaveGrad, a place in the training schedule for DiffWave.
+    """
+
+    gain: float
+    share: float
+    sigma: float
+    time: float
+
+
+def read_schedule(name: str, data: bytes) -> tuple[float, ...]:
+    """Return the noise variances that a ``.npy`` file of shape ``(n_steps,)`` holds, in order of diffusion.
+
+    Raises
+    ------
+    VocoderError
+        It is no such file, is empty, or holds something that is no variance.
+    """
+    try:
+        betas = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
+        if betas.ndim != 1 or betas.dtype.kind not in "fiu":
+            raise ValueError(f"got {betas.dtype} of shape {betas.shape}")
+        return checked_betas(betas.tolist())
+    except (ValueError, VocoderError) as error:
+        raise VocoderError(
+            f"{name}: expected the noise variance of each step (.npy of floats, shape (n_steps,)): {error}. "
+            "Save the schedule again, or move the file away to use what the checkpoint says"
+        ) from error
+
+
+def checked_betas(betas: Sequence[float]) -> tuple[float, ...]:
+    """Return a schedule as plain floats; raise VocoderError unless it holds noise variances in (0, 1)."""
+    values = tuple(float(beta) for beta in betas)
+    wrong = [beta for beta in values if not 0 < beta < 1]
+    if wrong or not values:
+        raise VocoderError(
+            f"a noise schedule holds a variance in (0, 1) for each step, got {wrong[0] if wrong else 'no step'}"
+        )
+    return values
+
+
+def signal_levels(betas: Sequence[float]) -> NDArray[np.float64]:
+    """Return ``sqrt(alphabar)`` of every step, the share of the signal that noise has left.
+
+    >>> signal_levels([0.36, 0.75]).tolist()
+    [0.8, 0.4]
+    """
+    return np.asarray(np.sqrt(np.cumprod(1.0 - np.asarray(betas, dtype=np.float64))))
+
+
+def reverse_steps(betas: Sequence[float], times: Sequence[float]) -> list[Step]:
+    """Return the steps of ancestral sampling, noisiest first.
+
+    Parameters
+    ----------
+    betas, times : sequence of float
+        Noise variances and what the network is told, in order of diffusion (cleanest first).
+
+    References
+    ----------
+    Ho, Jain and Abbeel 2020, algorithm 2 with sigma^2 = betatilde; Chen et al. 2021, algorithm 2; Kong et al. 2021,
+    algorithm 2.
+    """
+    noise = 1.0 - signal_levels(betas) ** 2
+    before = np.concatenate([[0.0], noise[:-1]])
+    sigmas = np.sqrt(before / noise * np.asarray(betas))
+    return [
+        Step(
+            gain=float((1.0 - beta) ** -0.5),
+            share=float(beta / noise[n] ** 0.5),
+            sigma=float(sigmas[n]),
+            time=float(times[n]),
+        )
+        for n, beta in reversed(list(enumerate(betas)))
+    ]
+
+
+def training_times(betas: Sequence[float], training: Sequence[float]) -> list[float]:
+    """Return where in the training schedule each step of another one has the same level of noise.
+
+    Places are fractions of a step, linear in ``sqrt(alphabar)`` between two of them.
+
+    Raises
+    ------
+    VocoderError
+        A step has less or more noise than the network ever saw.
+
+    References
+    ----------
+    Kong et al. 2021, appendix B (fast sampling).
+
+    Examples
+    --------
+    >>> [round(place, 6) for place in training_times([0.36, 0.4375], training=[0.36, 0.75])]
+    [0.0, 0.5]
+    """
+    seen = signal_levels(training)
+    asked = signal_levels(betas)
+    outside = np.flatnonzero((asked > seen[0] + _SLACK) | (asked < seen[-1] - _SLACK))
+    if outside.size:
+        n = int(outside[0])
+        raise VocoderError(
+            f"step {n} of the noise schedule keeps {asked[n]:.6g} of the signal, training saw {seen[-1]:.6g} to "
+            f"{seen[0]:.6g}: give betas whose products stay in that range"
+        )
+    return [float(place) for place in np.interp(-asked, -seen, np.arange(len(seen)))]

@@ -1,0 +1,165 @@
+"""The utterances of a shard through a vocoder, in batches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from melmill.stages.contract import Item, Mel, Outcome, Product, each, stored
+from melmill.stages.errors import ContractError, Unusable
+from melmill.stages.numeric.batched.batches import batches, in_halves
+from melmill.stages.numeric.batched.turns import turn
+from melmill.stages.numeric.contract import convert
+from melmill.stages.numeric.melspec import MelSpec
+from melmill.stages.task_context import take_up
+from melmill.stages.vocode.batches import Launched, Staged, overlapped
+from melmill.stages.vocode.families.wavenet.network import WaveNet
+from melmill.stages.vocode.layers.basic import Precision, at
+from melmill.stages.vocode.loaded import LoadedVocoder
+from melmill.storage.utterance import resampled_length
+
+_BATCH_BYTES = 2 * 2**30
+
+# Memory that a sample of output takes on its way at the published sizes, bytes: measured on the CPU, rounded up.
+_SAMPLE_BYTES = {"univnet": 4000, "waveglow": 3000, "wavegrad": 8000, "diffwave": 6000, "bigvgan": 4000}
+_USUAL_BYTES = 2000
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Batch:
+    """Utterances that are worked on together, `launched` in parts where the device's memory does not hold them all."""
+
+    items: Sequence[Item]
+    rejected: Sequence[tuple[Item, Outcome]]
+    staged: Staged | None
+    launched: Sequence[Launched] = ()
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Vocoding:
+    """Turn mels into waveforms of their recordings' lengths.
+
+    Parameters
+    ----------
+    voc : LoadedVocoder
+    seed : int
+        Combined with each utterance's own.
+    dtype : {"float32", "int16"}
+        What is stored.
+    precision : {"float32", "bfloat16", "float16"}
+        Of convolutions and products of matrices.
+    allow_lossy : bool
+        Convert mels even where something is lost.
+    batched : bool
+        Work as a GPU needs: on utterances of like length together, with threads of the host ahead of it and behind it.
+        On the CPU padding would only cost, and a task computes on one thread.
+    """
+
+    voc: LoadedVocoder
+    seed: int = 0
+    dtype: Literal["float32", "int16"] = "float32"
+    precision: Precision = "float32"
+    allow_lossy: bool = False
+    batched: bool = False
+
+    def process(self, items: Sequence[Item], inputs: Mapping[str, Product], product: Product) -> Sequence[Outcome]:
+        """Make the waveform of every mel: by itself or those of like length together, which the shard alone decides."""
+        del product
+        made = inputs["from"]
+        if not isinstance(made, Mel):
+            raise ContractError(f"'from' must be a mel, got {made!r}")
+        prepare = partial(self._prepared, spec=made.spec)
+        if self.batched:
+            todo = [[items[place] for place in batch] for batch in self._batches(items)]
+            device = torch.device(self.voc.device)
+            found = overlapped(todo, prepare, self._launched, self._finished, turn(device))
+        else:
+            found = [self._finished(self._launched(prepare([item]))) for item in items]
+        outcomes = {id(item): outcome for pairs in found for item, outcome in pairs}
+        return [outcomes[id(item)] for item in items]
+
+    def _batches(self, items: Sequence[Item]) -> list[list[int]]:
+        sample_bytes = _SAMPLE_BYTES.get(self.voc.family, _USUAL_BYTES)
+        most_frames = max(1, _BATCH_BYTES // (sample_bytes * self.voc.spec.hop_length))
+        return batches([item.inputs["from"].shape[1] for item in items], most_frames)
+
+    def _prepared(self, items: Sequence[Item], spec: MelSpec) -> _Batch:
+        mels: list[NDArray[np.float32]] = []
+
+        def needed(item: Item) -> Outcome:
+            mels.append(self._needed(item.inputs["from"], spec, self._length(item)))
+            return Outcome()
+
+        outcomes = list(zip(items, each(items, needed), strict=True))
+        good = [item for item, outcome in outcomes if outcome.rejected is None]
+        staged = self.voc.staged(mels, [self._seed(item) for item in good]) if good else None
+        return _Batch(items=good, rejected=[pair for pair in outcomes if pair[1].rejected], staged=staged)
+
+    def _launched(self, batch: _Batch) -> _Batch:
+        staged = batch.staged
+        if staged is None:
+            return batch
+
+        if not self.batched:
+            take_up(batch.items[0].utterance.utterance_id)
+
+        def launch(rows: Sequence[int]) -> list[Launched]:
+            with at(self.precision, self.voc.device):
+                return [self.voc.launched(staged if len(rows) == len(batch.items) else self.voc.part(staged, rows))]
+
+        return replace(batch, staged=None, launched=in_halves(launch, range(len(batch.items))))
+
+    def _finished(self, batch: _Batch) -> list[tuple[Item, Outcome]]:
+        items, found = iter(batch.items), list(batch.rejected)
+        for launched in batch.launched:
+            waves, busy_s = self.voc.waves(launched)
+            for y, n_frames in zip(waves, launched.n_frames, strict=True):
+                item = next(items)
+                (outcome,) = each([item], partial(self._outcome, y=y))
+                found.append((item, replace(outcome, busy_s=busy_s * n_frames / sum(launched.n_frames))))
+        return found
+
+    def _length(self, item: Item) -> int:
+        return resampled_length(item.utterance.n_samples, item.utterance.sr, self.voc.spec.sr)
+
+    def _needed(self, M: NDArray[Any], spec: MelSpec, length: int) -> NDArray[np.float32]:
+        """Return the mel that the vocoder needs, with the context that it hears beyond its ends."""
+        if M.shape[1] == 0:
+            raise Unusable("the mel has no frames: the recording is shorter than a window")
+        self.voc.model.check_length(M.shape[1])
+        if not np.isfinite(M).all():
+            raise Unusable(f"{int((~np.isfinite(M)).sum())} values of the mel are not finite")
+        M = convert(M, spec, self.voc.spec, allow_lossy=self.allow_lossy)
+        M = np.pad(M, ((0, 0), _lacking(M.shape[1], spec, self.voc.spec, length)), mode="edge")
+        context = self.voc.model.context if isinstance(self.voc.model, WaveNet) else 0
+        return np.pad(M, ((0, 0), (context, context)), mode="edge")
+
+    def _seed(self, item: Item) -> int:
+        return int(np.random.SeedSequence((item.seed, self.seed)).generate_state(1, np.uint64)[0])
+
+    def _outcome(self, item: Item, y: NDArray[np.float32]) -> Outcome:
+        if isinstance(self.voc.model, WaveNet):
+            y = self.voc.model.restored(torch.from_numpy(y)).numpy()
+        if not np.isfinite(y).all():
+            raise Unusable(f"{self.voc.name} gave {int((~np.isfinite(y)).sum())} samples that are not finite")
+        length, spec = self._length(item), self.voc.spec
+        if abs(y.size - length) > spec.hop_length:
+            raise Unusable(
+                f"the vocoder gave {y.size} samples, the recording has {length}: they may differ by a hop "
+                f"({spec.hop_length}) at most"
+            )
+        return Outcome(array=stored(np.pad(y[:length], (0, max(0, length - y.size))), self.dtype))
+
+
+def _lacking(n_frames: int, made: MelSpec, needed: MelSpec, length: int) -> tuple[int, int]:
+    """Return how many frames a mel that was framed with less padding lacks at each end, to the nearest below."""
+    if made.stft.pad >= needed.stft.pad:
+        return 0, 0
+    before = (needed.stft.pad - made.stft.pad) // needed.hop_length
+    return before, max(0, needed.n_frames(length) - n_frames - before)

@@ -1,0 +1,181 @@
+"""The files of a corpus, on a local file system, in an object store or anywhere that fsspec reaches; never written."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+from melmill.storage.errors import SourceError
+from melmill.storage.files.object_client import is_object_store
+from melmill.storage.files.objects import ObjectFiles
+from melmill.storage.utterance import SourceFile
+
+
+class _Reader(Protocol):
+    def exists(self, path: str) -> bool: ...
+    def read(self, path: str, n: int) -> bytes: ...
+    def walk(self, path: str) -> Iterator[SourceFile]: ...
+    def folders(self, path: str) -> list[str]: ...
+
+
+@dataclass(frozen=True)
+class SourceTree:
+    """Read the files under a corpus root by their path relative to it, with ``/``.
+
+    A file that can't be read raises the OSError that says why; a root that can't be reached raises SourceError, so
+    that a disk that is not mounted is not taken for a thousand missing files.
+
+    Parameters
+    ----------
+    url : str
+        A local path, made absolute, a URL of an object store, or any other that fsspec knows.
+    """
+
+    url: str
+
+    def __post_init__(self) -> None:
+        """Make a local path absolute, so that it means the same in every process."""
+        remote = "://" in self.url and not self.url.startswith("file://")
+        url = self.url.rstrip("/") if remote else str(Path(self.url.removeprefix("file://")).absolute())
+        object.__setattr__(self, "url", url)
+
+    def __getstate__(self) -> dict[str, str]:
+        return {"url": self.url}
+
+    @cached_property
+    def _reader(self) -> _Reader:
+        if "://" not in self.url:
+            return _Local()
+        return _Objects(self.url) if is_object_store(self.url) else _Remote(self.url)
+
+    def walk(self) -> Iterator[SourceFile]:
+        """Iterate over all files, sorted by path; raise SourceError where the root or a folder can't be read."""
+        self._check_root()
+        try:
+            yield from self._reader.walk(self.url)
+        except OSError as error:
+            raise SourceError(f"corpus at {self.url}: can't list {error.filename or ''}: {error.strerror}") from error
+
+    def folders(self, path: str = "") -> list[str]:
+        """Return the names of the folders in a folder, sorted."""
+        self._check_root()
+        return sorted(self._reader.folders(self._whole(path)))
+
+    def read(self, path: str) -> bytes:
+        """Return a file's bytes; raise OSError where it can't be read, SourceError where the whole corpus is gone."""
+        return self.head(path, -1)
+
+    def head(self, path: str, n: int) -> bytes:
+        """Return a file's first `n` bytes, or all where it is shorter; raises as `read`."""
+        try:
+            return self._reader.read(self._whole(path), n)
+        except OSError:
+            self._check_root()
+            raise
+
+    def _check_root(self) -> None:
+        try:
+            problem = "" if self._reader.exists(self.url) else "it does not exist"
+        except OSError as error:
+            problem = error.strerror or str(error)
+        if problem:
+            raise SourceError(f"no corpus at {self.url}: {problem}. Check root:, and that the disk is mounted.")
+
+    def _whole(self, path: str) -> str:
+        # Split by hand: this is asked for every file of a corpus, and making a Path takes as long as reading a header.
+        if path.startswith("/") or ".." in path.split("/"):
+            raise SourceError(f"corpus at {self.url}: {path!r} leads out of it; expected a path below its root")
+        return f"{self.url}/{path}" if path else self.url
+
+
+class _Local:
+    def exists(self, path: str) -> bool:
+        # Opening it tells a folder that may not be read from one that is not there.
+        try:
+            os.scandir(path).close()
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return True
+
+    def read(self, path: str, n: int) -> bytes:
+        with open(path, "rb", buffering=0) as file:  # noqa: PTH123 - see SourceTree._whole
+            return file.read(n)
+
+    def folders(self, path: str) -> list[str]:
+        with os.scandir(path) as entries:
+            return [entry.name for entry in entries if entry.is_dir()]
+
+    def walk(self, path: str) -> Iterator[SourceFile]:
+        return _walked(path, "", frozenset())
+
+
+def _walked(folder: str, prefix: str, above: frozenset[Path]) -> Iterator[SourceFile]:
+    with os.scandir(folder) as found:
+        # A folder sorts as its name with "/", so that the whole paths come out sorted.
+        entries = sorted((entry.name + "/" if entry.is_dir() else entry.name, entry) for entry in found)
+    for name, entry in entries:
+        if not name.endswith("/"):
+            # A broken link counts as a file, which reading it then shows to be missing.
+            status = entry.stat(follow_symlinks=entry.is_file())
+            yield SourceFile(path=prefix + name, size_bytes=status.st_size, mtime_ns=status.st_mtime_ns)
+        elif not entry.is_symlink():
+            yield from _walked(entry.path, prefix + name, above)
+        elif (target := Path(entry.path).resolve()) not in above.union(Path(entry.path).absolute().parents):
+            # Corpora are often links; one that leads back up must not be followed for ever.
+            yield from _walked(entry.path, prefix + name, above | {target})
+
+
+class _Objects:
+    def __init__(self, url: str) -> None:
+        self._files = ObjectFiles(url)
+
+    def exists(self, path: str) -> bool:
+        return self._files.exists(path)
+
+    def read(self, path: str, n: int) -> bytes:
+        return self._files.read(path) if n < 0 else self._files.read_head(path, n)
+
+    def folders(self, path: str) -> list[str]:
+        return self._files.folders(path)
+
+    def walk(self, path: str) -> Iterator[SourceFile]:
+        for name, facts in sorted(self._files.walk(path).items()):
+            yield SourceFile(path=name, size_bytes=facts["size"], mtime_ns=_changed_ns(facts))
+
+
+class _Remote:
+    def __init__(self, url: str) -> None:
+        from fsspec.core import url_to_fs
+
+        try:
+            self._fs: Any = url_to_fs(url)[0]
+        except (ImportError, ValueError) as error:
+            raise SourceError(f"no corpus at {url}: {error}") from error
+
+    def exists(self, path: str) -> bool:
+        return bool(self._fs.isdir(path))
+
+    def read(self, path: str, n: int) -> bytes:
+        return bytes(self._fs.cat_file(path, end=None if n < 0 else n))
+
+    def folders(self, path: str) -> list[str]:
+        entries = self._fs.ls(path, detail=True)
+        return [entry["name"].rstrip("/").rpartition("/")[2] for entry in entries if entry["type"] == "directory"]
+
+    def walk(self, path: str) -> Iterator[SourceFile]:
+        root = self._fs._strip_protocol(path).rstrip("/") + "/"
+        for name, facts in sorted(self._fs.find(path, detail=True).items()):
+            yield SourceFile(path=name.removeprefix(root), size_bytes=int(facts["size"]), mtime_ns=_changed_ns(facts))
+
+
+def _changed_ns(facts: Mapping[str, Any]) -> int:
+    # File systems name it differently; one that does not know says 0, and the size alone then tells a change.
+    value = next((facts[name] for name in ("mtime", "LastModified", "last_modified", "updated") if name in facts), 0)
+    if isinstance(value, str):
+        value = datetime.fromisoformat(value)
+    return int((value.timestamp() if isinstance(value, datetime) else float(value)) * 1_000_000_000)

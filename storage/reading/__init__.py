@@ -1,0 +1,1 @@
+"""Read what a store holds: mappings, data frames, aligned segments."""

@@ -1,0 +1,129 @@
+"""Aligned segments of mels and audio for training, as a PyTorch dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from melmill.storage.catalogue import Catalogue
+from melmill.storage.errors import StoreError
+from melmill.storage.files.location import Location
+from melmill.storage.product import ProductFolder
+from melmill.storage.reading.segments import aligned_frames, as_float, check_aligned, filled, silence_of
+from melmill.storage.store import Store
+
+Segment = tuple[torch.Tensor, torch.Tensor]
+
+
+def torch_dataset(
+    store: Store | str,
+    mel: str = "mel",
+    audio: str = "speech",
+    *,
+    segment_frames: int = 64,
+    ids: Sequence[str] | None = None,
+    seed: int = 0,
+) -> SegmentDataset:
+    """Return a dataset of one random segment per utterance that both nodes hold.
+
+    Parameters
+    ----------
+    store : Store or str
+        Or its path or URL.
+    mel, audio : str
+        Nodes of the last run: mels, and waveforms at the same rate.
+    segment_frames : int
+        Length of a segment, frames.
+    ids : sequence of str or None
+        Utterances wanted, None for all.
+    seed : int
+        With the epoch and the index it decides where a segment lies, on any number of workers.
+
+    Raises
+    ------
+    StoreError
+        Where the nodes don't fit together or a wanted utterance is missing.
+    """
+    store = Store.open(store) if isinstance(store, str) else store
+    mels, waveforms = store[mel], store[audio]
+    check_aligned(mels.description, waveforms.description)
+    if segment_frames < 1:
+        raise StoreError(f"segment_frames must be at least 1, got {segment_frames!r}")
+    held = [name for name in mels if name in waveforms]
+    missing = set(ids or ()) - set(held)
+    if missing:
+        raise StoreError(f"{len(missing)} of the ids are not in both {mel!r} and {audio!r}, e.g. {min(missing)!r}")
+    return SegmentDataset(mels.folder, waveforms.folder, store.location, list(ids or held), segment_frames, seed)
+
+
+class SegmentDataset(Dataset[Segment]):
+    """Give a mel segment ``(n_mels, segment_frames)`` and its audio ``(segment_frames * hop_length,)`` per item.
+
+    Both are float32, audio in [-1, 1). An utterance shorter than a segment is filled up with silence. Made by
+    `torch_dataset`; files are opened by each worker process for itself.
+    """
+
+    def __init__(
+        self,
+        mel: ProductFolder,
+        audio: ProductFolder,
+        store: Location,
+        ids: Sequence[str],
+        segment_frames: int,
+        seed: int,
+    ) -> None:
+        self.ids = ids
+        self.segment_frames = segment_frames
+        self.seed = seed
+        self._mel = mel
+        self._audio = audio
+        self._store = store
+        # Shared memory: workers that live through many epochs see the change.
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose other segments than in other epochs."""
+        self._epoch.fill_(epoch)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, index: int) -> Segment:
+        utterance_id = self.ids[index]
+        shard = self._catalogue.shard(self._catalogue.shard_of(utterance_id))
+        utterance = next(u for u in shard.utterances if u.utterance_id == utterance_id)
+        spec = self._mel.array_spec
+        start = self._start(index, aligned_frames(spec, utterance))
+        frames = slice(start, start + self.segment_frames)
+        samples = slice(frames.start * spec.hop_length, frames.stop * spec.hop_length)
+        M = self._mel.read_array(shard, utterance_id, frames)
+        y = self._audio.read_array(shard, utterance_id, samples)
+        return (
+            torch.from_numpy(filled(M, self.segment_frames, self._silence)),
+            torch.from_numpy(filled(as_float(y), self.segment_frames * spec.hop_length, 0.0)),
+        )
+
+    def _start(self, index: int, n_frames: int) -> int:
+        rng = np.random.default_rng([self.seed, int(self._epoch), index])
+        return int(rng.integers(max(0, n_frames - self.segment_frames) + 1))
+
+    @cached_property
+    def _catalogue(self) -> Catalogue:
+        catalogue = self._mel.description.catalogue
+        if catalogue is None:
+            raise StoreError(f"{self._mel.location.url} has no catalogue")
+        node, key = catalogue
+        return Catalogue.read(self._store / node / key / "catalogue")
+
+    @cached_property
+    def _silence(self) -> float:
+        return silence_of(self._mel.description)
+
+    def __getstate__(self) -> dict[str, Any]:
+        opened = ("_catalogue", "_silence")
+        return {name: value for name, value in self.__dict__.items() if name not in opened}

@@ -1,0 +1,161 @@
+"""A product as a mapping from utterance id to array.
+
+- Tables of a whole run as data frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from numpy.typing import NDArray
+
+from melmill.storage.catalogue import Catalogue
+from melmill.storage.files.location import Location
+from melmill.storage.product import Address, ProductDescription, ProductFolder
+from melmill.storage.records import record_name
+
+
+class ProductView(Mapping[str, "NDArray[Any]"]):
+    """Look arrays up by utterance id: waveforms ``(n_samples,)`` or mels ``(n_mels, n_frames)``, as stored.
+
+    Only what is done when the view is made is in it, in storage order; an array is read when it is asked for.
+
+    Parameters
+    ----------
+    store : Location
+    name : str
+        Of the node, for messages.
+    folder : ProductFolder
+    catalogue : Catalogue
+    """
+
+    def __init__(self, store: Location, name: str, folder: ProductFolder, catalogue: Catalogue) -> None:
+        self._store = store
+        self._name = name
+        self.folder = folder
+        self.catalogue = catalogue
+
+    @property
+    def description(self) -> ProductDescription:
+        """What the product is."""
+        return self.folder.description
+
+    def __getitem__(self, utterance_id: str) -> NDArray[Any]:
+        return self.part(utterance_id, slice(None))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._shards)
+
+    def __len__(self) -> int:
+        return len(self._shards)
+
+    def __contains__(self, utterance_id: object) -> bool:
+        return utterance_id in self._shards
+
+    def __repr__(self) -> str:
+        return f"<{self.description.kind} {self._name!r}: {len(self)} of {self.catalogue.n_utterances} utterances>"
+
+    def part(self, utterance_id: str, part: slice) -> NDArray[Any]:
+        """Return `part` of an utterance's samples or frames; reads only the chunks that it lies in."""
+        shard = self.catalogue.shard(self._shard(utterance_id))
+        return self.folder.read_array(shard, utterance_id, part)
+
+    @cached_property
+    def _shards(self) -> dict[str, int]:
+        """Map the ids of all utterances that have data to the index of their shard."""
+        records = self.folder.records()
+        absent = {utterance_id for record in records.values() for utterance_id in record.absent}
+        done = {index for index in range(self.catalogue.n_shards) if record_name(index) in records}
+        table = self.catalogue.table
+        pairs = zip(table["utterance_id"].to_pylist(), table["shard"].to_pylist(), strict=True)
+        return {name: index for name, index in pairs if index in done and name not in absent}
+
+    def _shard(self, utterance_id: str) -> int:
+        index = self._shards.get(utterance_id)
+        if index is None:
+            raise KeyError(self._why_not(utterance_id))
+        return index
+
+    def _why_not(self, utterance_id: str) -> str:
+        if utterance_id not in self.catalogue:
+            return f"no utterance is called {utterance_id!r} among the {self.catalogue.n_utterances} of {self._name!r}"
+        record = record_name(self.catalogue.shard_of(utterance_id))
+        description = self.folder.description
+        found = self._quarantined(utterance_id, record, (description.node, description.key))
+        if found:
+            return f"{utterance_id!r} was quarantined at {found}"
+        return f"{utterance_id!r} is not in {self._name!r} yet: its shard {record} is not done. Run the pipeline."
+
+    def _quarantined(self, utterance_id: str, record: str, address: Address) -> str:
+        """Say at which node, this or one before it, an utterance was quarantined and why; '' where at none."""
+        folder = ProductFolder(self._store / address[0] / address[1])
+        if folder.record(record) is not None:
+            table = folder.read_table("quarantine", [record])
+            for row in table[table["utterance_id"] == utterance_id].to_dict("records"):
+                return f"{row['node']!r}: {row['reason']}"
+        inputs = [pair for pairs in folder.description.inputs.values() for pair in pairs]
+        return next(filter(None, (self._quarantined(utterance_id, record, pair) for pair in inputs)), "")
+
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_UTTERANCE = ["utterance_id", "subset", "speaker_id", "node", "duration_s"]
+
+
+def with_utterances(table: pd.DataFrame, catalogue: Catalogue, *, node: str) -> pd.DataFrame:
+    """Return a table of scores with what the catalogue says of each utterance, and the node that they are about.
+
+    Returns
+    -------
+    DataFrame
+        Columns ``utterance_id, subset, speaker_id, node, duration_s``, one per metric, then one ``status_<metric>``
+        each; rows in the order of `table`.
+    """
+    utterances = catalogue.table.select(["utterance_id", "subset", "speaker_id", "duration_s"]).to_pandas()
+    joined: pd.DataFrame = table.merge(utterances, on="utterance_id", how="left").assign(node=node)
+    return joined[[*_UTTERANCE, *(name for name in table.columns if name != "utterance_id")]]
+
+
+def scores(frames: Iterable[pd.DataFrame]) -> pd.DataFrame:
+    """Put tables of `with_utterances` below one another, one row per utterance and node, metrics before statuses.
+
+    Where several tables score the same node, their columns stand side by side; of a metric that two of them hold, the
+    first is kept.
+    """
+    import pandas as pd
+
+    by_node: dict[str, pd.DataFrame] = {}
+    for frame in frames:
+        node = str(frame["node"].iloc[0]) if len(frame) else ""
+        by_node[node] = _beside(by_node[node], frame) if node in by_node else frame
+    if not by_node:
+        return pd.DataFrame(columns=_UTTERANCE)
+    table = pd.concat(by_node.values(), ignore_index=True)
+    metrics = [name for name in table.columns if name not in _UTTERANCE]
+    return table[[*_UTTERANCE, *sorted(metrics, key=lambda name: name.startswith("status_"))]]
+
+
+def _beside(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
+    new = second[[*_UTTERANCE, *(name for name in second.columns if name not in first.columns)]]
+    joined: pd.DataFrame = first.merge(new, on=_UTTERANCE, how="outer")
+    return joined
+
+
+def by_node(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Put tables below one another, each with the name of its node; empty ones only lend their columns."""
+    import pandas as pd
+
+    named = [frame.assign(node=name) for name, frame in frames.items()]
+    held = [frame for frame in named if len(frame)] or named[:1]
+    return pd.concat(held, ignore_index=True) if held else pd.DataFrame(columns=["utterance_id", "node"])
+
+
+def corpus(catalogue: Catalogue, facts: pd.DataFrame, *, node: str) -> pd.DataFrame:
+    """Return the catalogue as a table, with what ingest found out about the contents of the files."""
+    utterances = catalogue.table.to_pandas().assign(node=node)
+    new = facts[["utterance_id", *(name for name in facts.columns if name not in utterances.columns)]]
+    joined: pd.DataFrame = utterances.merge(new, on="utterance_id", how="left")
+    return joined

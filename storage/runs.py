@@ -1,0 +1,129 @@
+"""What a run's names mean: the product of every node, published once and never changed.
+
+- How a run is doing, as its driver last wrote to the store: what no record can tell.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from melmill.storage.product import Address
+from melmill.storage.records import sealed, unsealed
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeEntry:
+    """Say where the product of a node is and what it holds.
+
+    Parameters
+    ----------
+    folder, key : str
+        It lies in ``<store>/<folder>/<key>``.
+    kind : str
+        ``utterances``, ``waveform``, ``mel``, ``scores`` or ``report``.
+    stage : str
+        What made it.
+    catalogues : tuple of (folder, key)
+        Of the corpora whose utterances it has; a report may have several.
+    scored : str or None
+        Node whose waveforms its scores are about.
+    """
+
+    folder: str
+    key: str
+    kind: str
+    stage: str
+    catalogues: tuple[Address, ...]
+    scored: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """Say which products the names of a pipeline meant in one run.
+
+    Parameters
+    ----------
+    run_id, project : str
+    started_at : str
+        ISO 8601, UTC.
+    nodes : mapping of str to NodeEntry
+        By name of the node, in the pipeline's order.
+    pipeline : mapping
+        The pipeline's document as plain values.
+    """
+
+    run_id: str
+    project: str
+    started_at: str
+    nodes: Mapping[str, NodeEntry]
+    pipeline: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> bytes:
+        """Return the manifest as the bytes of its file."""
+        return sealed(asdict(self))
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Manifest:
+        """Return the manifest of a file's bytes; raise ValueError, TypeError or KeyError where they are none."""
+        fields = unsealed(data)
+        fields["nodes"] = {name: _entry(entry) for name, entry in fields["nodes"].items()}
+        return cls(**fields)
+
+
+def _entry(fields: Mapping[str, Any]) -> NodeEntry:
+    catalogues = tuple((folder, key) for folder, key in fields["catalogues"])
+    return NodeEntry(**{**fields, "catalogues": catalogues})
+
+
+State = Literal["running", "done", "failed", "interrupted"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunState:
+    """Say what a run's driver knows and the records don't. Nothing is resumed from it.
+
+    Parameters
+    ----------
+    run_id, project : str
+    host, pid : str, int
+        Where the driver runs.
+    state : {"running", "done", "failed", "interrupted"}
+        A driver that was killed leaves ``running``, with an old `updated_at`.
+    started_at, updated_at : str
+        ISO 8601, UTC.
+    nodes : mapping of str to mapping
+        By node of the run: ``pending``, ``in_flight``, ``done``, ``failed``, ``retried``, ``deaths``, ``stalled``.
+    failures, stalled : sequence of mapping
+        The last tasks given up (``node, shard, reason``), and the tasks that stall now (``node, shard, utterance,
+        worker, host, running_s``).
+    """
+
+    run_id: str
+    project: str
+    host: str
+    pid: int
+    state: State
+    started_at: str
+    updated_at: str
+    nodes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    failures: Sequence[Mapping[str, Any]] = ()
+    stalled: Sequence[Mapping[str, Any]] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values."""
+        return asdict(self)
+
+    def to_json(self) -> bytes:
+        """Return the state as the bytes of its file."""
+        return (json.dumps(self.as_dict(), indent=1, ensure_ascii=False) + "\n").encode()
+
+    @classmethod
+    def from_json(cls, data: bytes) -> RunState | None:
+        """Return the state of a file's bytes; None where they are none: it is news, not truth."""
+        try:
+            return cls(**json.loads(data))
+        except (ValueError, TypeError):
+            return None

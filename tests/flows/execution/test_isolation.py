@@ -1,0 +1,119 @@
+"""Utterances in a child process: the bad ones are found by name, at the cost of few processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+
+from melmill.flows.execution.isolation import process_apart
+from melmill.stages.contract import Input, Item, Outcome, Product, Waveform
+from melmill.storage.utterance import Utterance
+
+ROOT = Path(__file__).parents[3]
+PRODUCT = Waveform(sr=16000)
+N = 40
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fussy:
+    """Does to its process what each utterance's name says, and answers with the process's id."""
+
+    uses: ClassVar[str] = "fussy"
+    version: ClassVar[int] = 1
+    inputs: ClassVar[Mapping[str, Input]] = {}
+
+    def identity(self) -> Mapping[str, Any]:
+        return {}
+
+    def produces(self, inputs: Mapping[str, Sequence[Product]]) -> Product:
+        return PRODUCT
+
+    def process(self, items: Sequence[Item], inputs: Mapping[str, Product], product: Product) -> Sequence[Outcome]:
+        (item,) = items
+        how, _, _ = item.utterance.utterance_id.partition("-")
+        if how == "prints":
+            os.write(1, b"as C libraries do")
+        if how == "fails":
+            raise ValueError("too loud")
+        if how == "kills":
+            os.kill(os.getpid(), signal.SIGSEGV)
+        if how == "hangs":
+            threading.Lock().acquire() and threading.Event().wait()
+        if how == "second" and _seen:
+            os.abort()
+        _seen.append(how)
+        return [Outcome(row={"pid": os.getpid()})]
+
+
+_seen: list[str] = []
+
+
+@pytest.fixture(autouse=True)
+def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+
+
+def item(name: str) -> Item:
+    utterance = Utterance(
+        utterance_id=name, subset="", speaker_id="", chapter_id="", text="", path=name, size_bytes=1, mtime_ns=1,
+        source_sr=16000, source_n_samples=1, sr=16000, n_samples=1,
+    )  # fmt: skip
+    return Item(utterance=utterance, inputs={"from": np.zeros(1)}, seed=0)
+
+
+def outcomes(names: Sequence[str], limit_s: float = 60.0) -> dict[str, Outcome]:
+    found = process_apart(Fussy(), [item(name) for name in names], {}, PRODUCT, limit_s)
+    return dict(zip(names, found, strict=True))
+
+
+def processes(found: Mapping[str, Outcome]) -> list[Any]:
+    return list(dict.fromkeys(outcome.row["pid"] for outcome in found.values() if outcome.row))
+
+
+def test_a_killer_among_many_costs_three_processes() -> None:
+    names = [f"good-{i}" for i in range(N)]
+    names.insert(17, "kills-1")
+    found = outcomes(names)
+    assert [name for name in names if found[name].rejected] == ["kills-1"]
+    rejected = found["kills-1"].rejected
+    assert rejected is not None
+    assert rejected.reason == "crashed the process that worked on it (SIGSEGV)"
+    assert "Segmentation fault" in rejected.detail
+    assert "in process" in rejected.detail
+    # One before it, one that only it saw, one after it.
+    assert len(processes(found)) == 2
+
+
+def test_who_dies_of_what_others_left_behind_is_not_blamed() -> None:
+    found = outcomes(["good-1", "second-1", "good-2"])
+    assert not any(outcome.rejected for outcome in found.values())
+    assert len(processes(found)) == 2
+
+
+def test_a_hang_ends_with_its_limit_and_says_where() -> None:
+    started = time.monotonic()
+    found = outcomes(["good-1", "hangs-1", "good-2"], limit_s=5.0)
+    assert time.monotonic() - started < 60
+    rejected = found["hangs-1"].rejected
+    assert rejected is not None
+    assert rejected.reason == "took longer than the limit of 5 s"
+    assert "in wait" in rejected.detail
+    assert not found["good-1"].rejected
+    assert not found["good-2"].rejected
+
+
+def test_what_fails_or_prints_harms_nobody() -> None:
+    found = outcomes(["prints-1", "fails-1", "good-1"])
+    rejected = found["fails-1"].rejected
+    assert rejected is not None
+    assert rejected.reason == "ValueError: too loud"
+    assert len(processes(found)) == 1

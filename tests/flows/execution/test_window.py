@@ -1,0 +1,115 @@
+"""The order in which tasks are handed out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from melmill.flows.execution.window import Frontier, Task
+from melmill.flows.pipeline.graph import Node, build_graph
+from melmill.flows.pipeline.spec import load
+
+PIPELINE = """\
+name: x
+store: x
+stages:
+  speech: {uses: librispeech, root: data}
+  mel: {uses: extract, from: speech}
+  a: {uses: griffin_lim, from: mel}
+  b: {uses: admm, from: mel}
+  scores: {uses: score, from: [a, b], against: speech, metrics: [sc]}
+  report: {uses: aggregate, from: scores}
+"""
+FLOW = ["speech", "mel", "a", "b", "scores[a]", "scores[b]"]
+
+
+@pytest.fixture
+def nodes(tmp_path: Path) -> dict[str, Node]:
+    path = tmp_path / "p.yaml"
+    path.write_text(PIPELINE)
+    return build_graph(load(path))
+
+
+def pending(n_shards: int) -> dict[str, set[int]]:
+    return {name: set(range(n_shards)) for name in FLOW} | {"report": {-1}}
+
+
+def drained(frontier: Frontier) -> list[Task]:
+    order = []
+    while not frontier.done:
+        task = frontier.take("cpu")
+        assert task is not None
+        order.append(task)
+        frontier.finish(task)
+    return order
+
+
+def test_a_shard_flows_to_its_end_before_the_next_begins(nodes: dict[str, Node]) -> None:
+    order = drained(Frontier(nodes, pending(3), window=8))
+    assert [(task.node, task.shard) for task in order] == [
+        *((name, shard) for shard in range(3) for name in FLOW),
+        ("report", -1),
+    ]
+
+
+def test_every_report_is_handed_out(tmp_path: Path) -> None:
+    path = tmp_path / "p.yaml"
+    path.write_text(PIPELINE + "  second: {uses: aggregate, from: scores, examples: 0}\n")
+    frontier = Frontier(build_graph(load(path)), pending(2) | {"second": {-1}}, window=8)
+    assert [task.node for task in drained(frontier)][-2:] == ["report", "second"]
+
+
+def test_no_task_is_handed_out_before_its_inputs_are_done(nodes: dict[str, Node]) -> None:
+    frontier = Frontier(nodes, pending(4), window=8)
+    running: list[Task] = []
+    done: set[Task] = set()
+    while not frontier.done:
+        while (task := frontier.take("cpu")) is not None:
+            running.append(task)
+            assert {Task(s, task.corpus, task.shard) for s in nodes[task.node].sources if s != "report"} <= done or (
+                task.node == "report"
+            )
+        last = running.pop()
+        done.add(last)
+        frontier.finish(last)
+    assert len(done) == 4 * len(FLOW) + 1
+
+
+def test_only_a_window_of_shards_is_open(nodes: dict[str, Node]) -> None:
+    frontier = Frontier(nodes, pending(10), window=3)
+    taken = []
+    while (task := frontier.take("cpu")) is not None:
+        taken.append(task)
+    assert [task.shard for task in taken] == [0, 1, 2]
+
+
+def test_done_tasks_are_not_handed_out_and_hold_nobody_up(nodes: dict[str, Node]) -> None:
+    left = pending(2) | {"speech": set(), "mel": {1}, "a": set(), "scores[b]": {0}}
+    order = drained(Frontier(nodes, left, window=8))
+    assert [(task.node, task.shard) for task in order] == [
+        ("b", 0),
+        ("scores[a]", 0),
+        ("scores[b]", 0),
+        ("mel", 1),
+        ("b", 1),
+        ("scores[a]", 1),
+        ("report", -1),
+    ]
+
+
+def test_a_failed_task_blocks_only_what_needs_it(nodes: dict[str, Node]) -> None:
+    frontier = Frontier(nodes, pending(2), window=8)
+    order = []
+    while not frontier.done:
+        task = frontier.take("cpu")
+        if task is None:
+            continue
+        if (task.node, task.shard) == ("a", 0):
+            frontier.fail(task)
+        else:
+            order.append((task.node, task.shard))
+            frontier.finish(task)
+    assert {(task.node, task.shard) for task in frontier.blocked} == {("scores[a]", 0), ("report", -1)}
+    assert ("scores[b]", 0) in order
+    assert ("scores[a]", 1) in order

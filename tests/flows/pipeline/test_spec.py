@@ -1,0 +1,139 @@
+"""pipeline.yaml: what is refused, where, and what the message says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from melmill.flows.errors import PipelineError
+from melmill.flows.pipeline.graph import build_graph
+from melmill.flows.pipeline.spec import load
+
+GOOD = """\
+name: round-trip
+store: runs/x
+stages:
+  speech: {uses: librispeech, root: data}
+  mel: {uses: extract, from: speech, preset: paper}
+  gla: {uses: griffin_lim, from: mel, n_iter: 10}
+  scores: {uses: score, from: gla, against: speech, metrics: [scm]}
+"""
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "pipeline.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_a_good_pipeline_has_its_fields(tmp_path: Path) -> None:
+    pipeline = load(written(tmp_path, GOOD))
+    assert (pipeline.name, pipeline.store, pipeline.shard_duration_s) == ("round-trip", "runs/x", 300.0)
+    assert list(build_graph(pipeline)) == ["speech", "mel", "gla", "scores"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "message"),
+    [
+        # form of the document
+        ("name: round-trip", "nam: round-trip", 1, r"a pipeline has no field 'nam'; did you mean 'name'\?"),
+        ("name: round-trip\n", "", 1, "needs the field 'name'"),
+        ("runs/x", "[1", 3, "not valid YAML"),
+        ("name: round-trip", "name: 3", 1, "name must be text, got 3"),
+        ("name: round-trip", "name: a\nname: b", 2, "'name' is given twice"),
+        ("  mel:", "  speech:", 5, "'speech' is given twice"),
+        ("  mel:", "  store:", 5, "'store' can't name a node"),
+        ("  mel:", "  'a b':", 5, "'a b' can't name a node"),
+        ("store: runs/x", "store: runs/x\nshard_duration_s: 0", 3, "shard_duration_s must be positive, got 0"),
+        ("store: runs/x", "store: runs/x\nmax_quarantined: 2", 3, "must be a share such as 1 % or 0.01, got 2"),
+        ("{uses: griffin_lim, from: mel, n_iter: 10}", "griffin_lim", 6, "node 'gla' must be a mapping"),
+        ("uses: griffin_lim, ", "", 6, "node 'gla' needs the field 'uses'"),
+        # stages and their fields
+        ("griffin_lim", "grifin_lim", 6, r"no stage is called 'grifin_lim'; did you mean 'griffin_lim'\?"),
+        ("n_iter: 10", "momentun: 0.9", 6, "griffin_lim has no field 'momentun'; did you mean 'momentum'"),
+        ("n_iter: 10", "n_iter: many", 6, "n_iter of griffin_lim must be a whole number, got 'many'"),
+        ("n_iter: 10", "n_iter: 10.5", 6, "n_iter of griffin_lim must be a whole number, got 10.5"),
+        ("n_iter: 10", "n_iter: true", 6, "n_iter of griffin_lim must be a whole number, got True"),
+        ("n_iter: 10", "momentum: 1.5", 6, r"momentum must be in \[0, 1\), got 1.5"),
+        ("n_iter: 10", "momentum: 1e-5", 6, "which YAML reads as text: write 1.0e-05"),
+        ("n_iter: 10", "n_iter: []", 6, "n_iter is an empty list"),
+        ("preset: paper", "preset: papre", 5, "papre"),
+        # wiring
+        ("from: mel", "from: mell", 6, r"from of 'gla' has no node 'mell'; did you mean 'mel'\?"),
+        ("from: mel, n_iter", "n_iter", 6, "node 'gla' needs the input 'from'"),
+        ("from: mel", "from: speech", 6, "from of 'gla' takes mel, but 'speech' makes utterances"),
+        ("from: speech, preset", "from: gla, preset", 5, "cycle: mel -> gla -> mel"),
+        ("n_iter: 10", "start: pgih", 6, r"start of 'gla' has no word or node 'pgih'; did you mean 'pghi'\?"),
+        ("n_iter: 10", "pool: gpu", 6, "node 'gla' runs in pool 'gpu', but the cluster has only cpu"),
+        # cluster
+        ("stages:", "cluster: {type: slrum}\nstages:", 3, "type of cluster must be 'local' or 'add.*, got 'slrum'"),
+        ("stages:", "cluster: {type: address}\nstages:", 3, "type 'address' needs the field 'address'"),
+        ("stages:", "cluster: {pools: {cpu: {workers: 0}}}\nstages:", 3, "a pool needs at least one worker"),
+    ],
+)
+def test_bad_pipelines_name_the_line_and_the_fix(tmp_path: Path, old: str, new: str, line: int, message: str) -> None:
+    assert old in GOOD
+    path = written(tmp_path, GOOD.replace(old, new, 1))
+    with pytest.raises(PipelineError, match=message) as caught:
+        build_graph(load(path))
+    assert str(caught.value).startswith(f"{path}:{line}: ")
+
+
+def test_a_missing_file_is_one_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(PipelineError, match=r"none\.yaml' can't be read: No such file"):
+        load(tmp_path / "none.yaml")
+
+
+def test_set_overrides_and_points_at_itself_in_errors(tmp_path: Path) -> None:
+    path = written(tmp_path, GOOD)
+    nodes = build_graph(load(path, ["gla.n_iter=50", "store=elsewhere", "cluster.pools.cpu.workers=3"]))
+    assert nodes["gla"].stage.identity()["n_iter"] == 50
+    with pytest.raises(PipelineError, match=r"^--set gla.n_iter=x: n_iter of griffin_lim must be a whole number"):
+        build_graph(load(path, ["gla.n_iter=x"]))
+    with pytest.raises(PipelineError, match=r"the pipeline has no node or field 'gal'; did you mean 'gla'\?"):
+        load(path, ["gal.n_iter=1"])
+    with pytest.raises(PipelineError, match="--set wants NAME=VALUE"):
+        load(path, ["gla.n_iter"])
+
+
+def test_a_list_fans_out_and_so_does_what_reads_it(tmp_path: Path) -> None:
+    text = GOOD + "  report: {uses: aggregate, from: scores}\n"
+    nodes = build_graph(load(written(tmp_path, text), ["gla.n_iter=[10, 20]", "gla.start=[random, zero]"]))
+    assert [name for name in nodes if name.startswith("gla")] == [
+        "gla[start=random,n_iter=10]",
+        "gla[start=random,n_iter=20]",
+        "gla[start=zero,n_iter=10]",
+        "gla[start=zero,n_iter=20]",
+    ]
+    scored = [name for name in nodes if name.startswith("scores")]
+    assert len(scored) == 4
+    assert nodes["report"].inputs["from"] == tuple(scored)
+    assert len({node.key for node in nodes.values()}) == len(nodes)
+
+
+def test_a_node_can_be_the_starting_phase_of_another(tmp_path: Path) -> None:
+    text = GOOD + "  again: {uses: griffin_lim, from: mel, start: [gla, zero]}\n"
+    nodes = build_graph(load(written(tmp_path, text)))
+    assert nodes["again[start=gla]"].inputs["start"] == ("gla",)
+    assert "start" not in nodes["again[start=zero]"].inputs
+
+
+def test_a_word_wins_over_a_node_of_the_same_name(tmp_path: Path) -> None:
+    text = GOOD + "  pghi: {uses: pghi, from: mel}\n  again: {uses: griffin_lim, from: mel, start: pghi}\n"
+    nodes = build_graph(load(written(tmp_path, text)))
+    assert nodes["again"].inputs == {"from": ("mel",)}
+
+
+def test_keys_follow_what_decides_the_result_and_nothing_else(tmp_path: Path) -> None:
+    def keys(*overrides: str) -> dict[str, str]:
+        return {name: node.key for name, node in build_graph(load(written(tmp_path, GOOD), overrides)).items()}
+
+    base = keys()
+    # where things lie and run is not in the key
+    assert keys("speech.root=elsewhere", "store=b", "cluster.pools.cpu.workers=7", "name=other") == base
+    # a parameter changes its own key and those after it
+    changed = keys("gla.n_iter=11")
+    assert {name for name in base if base[name] != changed[name]} == {"gla", "scores"}
+    # packing changes everything
+    assert not set(keys("shard_duration_s=20").values()) & set(base.values())

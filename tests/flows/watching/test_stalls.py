@@ -1,0 +1,144 @@
+"""What is counted of a run, and what counts as a stall."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import pytest
+
+from melmill.flows.execution.window import Task
+from melmill.flows.tasks.receipt import Receipt
+from melmill.flows.watching.events import (
+    Announcer,
+    Event,
+    Failed,
+    Finished,
+    Place,
+    Ready,
+    Retried,
+    Running,
+    Stalled,
+    Submitted,
+    WorkerDied,
+)
+from melmill.flows.watching.heartbeat import Heartbeat
+from melmill.flows.watching.stalls import StallWatch
+from melmill.flows.watching.tally import NodeTally, Pace, Tally
+from melmill.stages.task_context import enter, glimpses, take_up, working
+
+A, B = Task("mel", "speech", 0), Task("mel", "speech", 1)
+
+
+def receipt(audio_s: float, wall_s: float) -> Receipt:
+    return Receipt(
+        n_utterances=3, n_quarantined=1, audio_s=audio_s, compute_s=wall_s, wall_s=wall_s, peak_mem_bytes=1, host="here"
+    )
+
+
+def test_a_tally_counts_each_landing_once() -> None:
+    tally = Tally({"mel": NodeTally(pending=2)})
+    for event in (
+        Submitted(task=A, attempt=1),
+        Submitted(task=B, attempt=1),
+        Retried(task=A, attempt=1, reason="away"),
+        Submitted(task=A, attempt=2),
+        Finished(task=A, attempt=2, receipt=receipt(10.0, 2.0)),
+    ):
+        tally(event)
+    assert (tally.total("in_flight"), tally.total("pending"), tally.work_left_s) == (1, 1, 2.0)
+    tally(WorkerDied(task=B, attempt=1, deaths=8, again=False))
+    tally(Failed(task=B, attempt=1, error=OSError()))
+    node = tally.nodes["mel"]
+    assert (node.in_flight, node.pending, node.done, node.failed) == (0, 0, 1, 1)
+    assert (node.retried, node.deaths, node.quarantined, node.audio_s) == (1, 1, 1, 10.0)
+
+
+def test_a_pace_is_the_median_of_the_last() -> None:
+    pace = Pace()
+    assert pace.expected_s(10.0) is None
+    for wall_s in (1.0, 2.0, 100.0):
+        pace.add(wall_s, 10.0)
+    assert pace.expected_s(30.0) == pytest.approx(6.0)
+    for _ in range(Pace.LAST):
+        pace.add(5.0, 10.0)
+    assert pace.expected_s(10.0) == pytest.approx(5.0)
+
+
+# One row for each reason why an attempt is or is not a stall: what was done before, how long it has run, is it one.
+@pytest.mark.parametrize(
+    ("walls", "running_s", "stalls"),
+    [
+        pytest.param([1.0], 4.9, False, id="less than five times"),
+        pytest.param([1.0], 5.1, True, id="more than five times"),
+        pytest.param([0.001], 0.005, False, id="more than five times, but hardly any time"),
+        pytest.param([], 0.15, False, id="nothing to compare with"),
+        pytest.param([], 0.4, True, id="nothing to compare with, for long"),
+    ],
+)
+def test_what_takes_much_longer_than_its_node_does_stalls(walls: list[float], running_s: float, stalls: bool) -> None:
+    told: list[Event] = []
+    asked: list[Task] = []
+
+    def look(tasks: Sequence[Task]) -> list[Running]:
+        asked.extend(tasks)
+        place = Place(worker="w", host="h")
+        return [
+            Running(task=A, attempt=1, place=place, running_s=running_s, phase="computing", utterance_id="u", for_s=1.0)
+        ]
+
+    watch = StallWatch(["mel"], lambda task: 10.0, told.append, after_s=0.02)
+    watch(Ready(look=look))
+    for wall_s in walls:
+        watch(Finished(task=B, attempt=1, receipt=receipt(10.0, wall_s)))
+    watch(Submitted(task=A, attempt=1))
+    watch.look()
+    assert not asked, "nobody is asked of what was just handed out"
+    # As if it had been handed out so long ago.
+    watch._flying[A] = type(watch._flying[A])(1, time.monotonic() - max(running_s, 0.0))
+    watch.look()
+    watch.look()
+    assert [type(event) for event in told] == [Stalled] * stalls
+    assert not stalls or len(asked) == 1, "one that was told of is not asked about again"
+
+
+def test_a_thread_says_what_it_is_at() -> None:
+    take_up("nobody's")
+    assert glimpses() == []
+    with working("task"):
+        (reading,) = glimpses()
+        enter("computing")
+        take_up("11-1-0000")
+        (computing,) = glimpses()
+    assert (reading.label, reading.phase, reading.utterance_id) == ("task", "reading", "")
+    assert (computing.phase, computing.utterance_id) == ("computing", "11-1-0000")
+    assert computing.running_s >= computing.for_s
+    assert glimpses() == []
+
+
+def test_a_duty_that_fails_is_told_of_once_and_the_others_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("melmill.flows.watching.heartbeat.INTERVAL_S", 0.01)
+    said: list[str] = []
+    beats: list[int] = []
+
+    def fails() -> None:
+        raise OSError("away")
+
+    with Heartbeat([fails, lambda: beats.append(1)], said.append):
+        while len(beats) < 3:
+            time.sleep(0.01)
+    assert said == ["watching the run goes on without a part of it: OSError: away"]
+
+
+def test_a_listener_may_announce() -> None:
+    heard: list[str] = []
+    announce: Announcer
+
+    def answers(event: Event) -> None:
+        heard.append(type(event).__name__)
+        if isinstance(event, Submitted):
+            announce(Retried(task=event.task, attempt=1, reason=""))
+
+    announce = Announcer([answers])
+    announce(Submitted(task=A, attempt=1))
+    assert heard == ["Submitted", "Retried"]

@@ -1,0 +1,296 @@
+"""Training small generators for real, for a few steps."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+import melmill
+from melmill.stages.contract import Batch, Mel, StageFile, TrainedVocoder, Waveform
+from melmill.stages.errors import ContractError, ParameterError, StageError
+from melmill.stages.numeric.melspec import MelSpec
+from melmill.stages.train import losses
+from melmill.stages.train.discriminators import Discriminators, phase_rotated
+from melmill.stages.train.generators import factors, fresh
+from melmill.stages.train.held_out import split
+from melmill.stages.train.stage import TrainVocoder
+from melmill.stages.vocode.files.configuration import assembled
+from melmill.stages.vocode.loaded import load
+from melmill.storage.utterance import Utterance
+
+SPEC = MelSpec(sr=8000, n_fft=256, win_length=256, hop_length=64, n_mels=20, log="ln", floor=1e-5)
+FRAMES = 16
+
+
+def utterance(index: int, speaker: str, n_samples: int) -> Utterance:
+    return Utterance(
+        utterance_id=f"u{index}",
+        subset="all",
+        speaker_id=speaker,
+        chapter_id="",
+        text="<b>words</b>",
+        path=f"u{index}.wav",
+        size_bytes=1,
+        mtime_ns=0,
+        source_sr=8000,
+        source_n_samples=n_samples,
+        sr=8000,
+        n_samples=n_samples,
+    )
+
+
+class Memory:
+    """A corpus in memory: pieces of one recording at several speeds."""
+
+    def __init__(self, voice: NDArray[np.float32]) -> None:
+        self.waves = {f"u{i}": np.ascontiguousarray(np.tile(voice, 2)[:: 2 + i % 3]) for i in range(10)}
+        self.utterances = [utterance(i, f"s{i // 2}", self.waves[f"u{i}"].size) for i in range(10)]
+
+    def whole(self, utterance_id: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        y = self.waves[utterance_id]
+        return melmill.mel(y, SPEC), y
+
+    def batches(
+        self, ids: Collection[str], *, segment_frames: int, batch_size: int, seed: int, first: int = 0
+    ) -> Iterator[Batch]:
+        number = first
+        while True:
+            rng = np.random.default_rng([seed, number])
+            pairs = [self.whole(str(name)) for name in rng.choice(sorted(ids), batch_size)]
+            starts = [int(rng.integers(M.shape[1] - segment_frames)) for M, _ in pairs]
+            mels = [M[:, s : s + segment_frames] for s, (M, _) in zip(starts, pairs, strict=True)]
+            hop = SPEC.hop_length
+            audio = [y[s * hop : (s + segment_frames) * hop] for s, (_, y) in zip(starts, pairs, strict=True)]
+            yield np.stack(mels), np.stack([np.pad(y, (0, segment_frames * hop - y.size)) for y in audio])
+            number += 1
+
+
+class Place:
+    """Keep a state in memory; stop the training after so many were saved."""
+
+    def __init__(self, state: bytes | None = None, stop_after: int | None = None) -> None:
+        self.state, self.stop_after = state, stop_after
+        self.lines: list[str] = []
+
+    def load(self) -> bytes | None:
+        return self.state
+
+    def save(self, state: bytes) -> None:
+        self.state = state
+        if self.stop_after is not None:
+            self.stop_after -= 1
+            if self.stop_after == 0:
+                raise KeyboardInterrupt
+
+    def note(self, line: str) -> None:
+        self.lines.append(line)
+
+
+@pytest.fixture(scope="module")
+def memory(voice: NDArray[np.float32]) -> Memory:
+    return Memory(voice)
+
+
+def stage(**fields: Any) -> TrainVocoder:
+    usual: dict[str, Any] = {
+        "generator": "unfolded",
+        "size": "small",
+        "steps": 6,
+        "batch_size": 2,
+        "segment_frames": FRAMES,
+        "adversarial_from": 3,
+        "discriminator_width": 2,
+        "held_out": 1,
+        "save_every": 2,
+        "ema": 0.5,
+    }
+    return TrainVocoder(**{**usual, **fields})
+
+
+def trained(memory: Memory, place: Place, **fields: Any) -> dict[str, bytes]:
+    return dict(stage(**fields).train(memory, place, {"from": Mel(spec=SPEC), "audio": Waveform(sr=8000)}))
+
+
+@pytest.fixture(scope="module")
+def whole(memory: Memory) -> dict[str, bytes]:
+    return trained(memory, Place())
+
+
+def loaded(files: dict[str, bytes]) -> Any:
+    weights, config = (StageFile(url=name, data=files[name]) for name in ("weights.pt", "config.json"))
+    return load(assembled(weights, config))
+
+
+@pytest.mark.parametrize("generator", ["vocos", "hifigan", "unfolded"])
+def test_what_is_trained_loads_and_gives_waveforms(memory: Memory, generator: str) -> None:
+    files = trained(memory, Place(), generator=generator, steps=2, adversarial_from=1)
+    voc = loaded(files)
+    assert (voc.family, voc.spec) == (generator, SPEC)
+    M, y = memory.whole("u0")
+    made = voc(M)
+    assert abs(made.size - y.size) <= SPEC.hop_length
+    assert np.isfinite(made).all()
+
+
+def test_weights_and_configuration_load_as_a_vocoder(whole: dict[str, bytes], tmp_path: Path, memory: Memory) -> None:
+    for name in ("weights.pt", "config.json"):
+        (tmp_path / name).write_bytes(whole[name])
+    M, _ = memory.whole("u0")
+    voc = melmill.load_vocoder(str(tmp_path / "weights.pt"))
+    np.testing.assert_array_equal(voc(M), loaded(whole)(M))
+
+
+def test_interrupted_and_resumed_gives_the_same_bytes(memory: Memory, whole: dict[str, bytes]) -> None:
+    place = Place(stop_after=1)
+    with pytest.raises(KeyboardInterrupt):
+        trained(memory, place)
+    again = Place(place.state)
+    assert trained(memory, again) == whole
+    assert again.lines[0] == "going on from step 2"
+
+
+def test_a_foreign_state_is_refused(memory: Memory) -> None:
+    place = Place()
+    trained(memory, place, steps=2)
+    with pytest.raises(StageError, match="can't be resumed"):
+        trained(memory, Place(place.state), generator="vocos")
+    with pytest.raises(StageError, match="can't be resumed"):
+        trained(memory, Place(b"half a fi"))
+
+
+def test_learning_lowers_the_loss(memory: Memory) -> None:
+    files = trained(memory, Place(), steps=60, adversarial_from=None, save_every=30)
+    rows = [line.split(",") for line in files["curves.csv"].decode().splitlines()[1:]]
+    spectral = [float(row[3]) for row in rows if row[:2] == ["training", "spectral"]]
+    assert np.mean(spectral[-10:]) < 0.9 * np.mean(spectral[:10])
+
+
+def test_the_page_shows_curves_scores_and_audio_with_text_escaped(whole: dict[str, bytes]) -> None:
+    page = whole["index.html"].decode()
+    assert "held out" in page
+    assert "griffin_lim 100" in page
+    assert page.count("<audio") == 2 * 4
+    assert "&lt;b&gt;words" in page
+    assert "<b>words" not in page
+
+
+def test_the_card_says_what_it_is(whole: dict[str, bytes]) -> None:
+    card = whole["README.md"].decode()
+    assert "`unfolded`" in card
+    assert "8 utterances" in card
+    assert "2 utterances of 1 other speakers" in card
+    assert "| griffin_lim 100 |" in card
+    assert "device" not in card
+
+
+def test_held_out_speakers_are_never_trained_with(memory: Memory) -> None:
+    ids, held = split(memory.utterances, 1, seed=0)
+    assert len(held) == 2
+    assert len({utterance.speaker_id for utterance in held}) == 1
+    assert not {utterance.utterance_id for utterance in held} & set(ids)
+    assert len(split(memory.utterances, 100, seed=0)[1]) == 2
+
+
+def test_without_held_out_speakers_there_are_weights_and_a_card(memory: Memory) -> None:
+    files = trained(memory, Place(), held_out=0, steps=1)
+    assert {"weights.pt", "config.json", "README.md", "curves.csv"} <= files.keys()
+
+
+def test_half_precision_trains(memory: Memory) -> None:
+    files = trained(memory, Place(), precision="bfloat16", steps=2, adversarial_from=1)
+    assert np.isfinite(loaded(files)(memory.whole("u1")[0])).all()
+
+
+def test_phase_augmentation_turns_both_alike(voice: NDArray[np.float32]) -> None:
+    y = torch.from_numpy(np.stack([voice[:8192], voice[4000:12192]]))
+    a, b = phase_rotated((y, 0.5 * y), torch.Generator().manual_seed(0))
+    torch.testing.assert_close(a, 2 * b, rtol=0, atol=1e-5)
+    assert float((a - y).norm() / y.norm()) > 0.1
+    torch.testing.assert_close(a.norm(dim=1), y.norm(dim=1), rtol=0.2, atol=0)
+
+
+def test_discriminators_learn_to_tell_noise_from_a_voice(voice: NDArray[np.float32]) -> None:
+    torch.manual_seed(0)
+    judges = Discriminators(2)
+    real = torch.from_numpy(voice[None, 2000:6000])
+    fake = 0.1 * torch.randn(1, 4000)
+    optimiser = torch.optim.AdamW(judges.parameters(), 1e-2)
+    found = []
+    for _ in range(30):
+        loss = losses.discriminator_loss(judges(real)[0], judges(fake)[0])
+        optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        found.append(float(loss.detach()))
+    assert found[-1] < 0.8 * found[0]
+
+
+def test_spectral_loss_is_zero_for_the_same_and_grows_with_noise(voice: NDArray[np.float32]) -> None:
+    y = torch.from_numpy(voice[None])
+    noise = torch.randn(y.shape, generator=torch.Generator().manual_seed(0))
+    found = [float(losses.spectral_loss(y + level * noise, y)) for level in (0.0, 0.001, 0.01)]
+    assert found[0] == 0
+    assert found[1] < found[2]
+
+
+def test_the_state_holds_tensors_and_plain_values_only(memory: Memory) -> None:
+    place = Place()
+    trained(memory, place, steps=2)
+    assert place.state is not None
+    assert torch.load(io.BytesIO(place.state), weights_only=True)["step"] == 2
+
+
+def test_a_published_configuration_is_among_the_files(memory: Memory) -> None:
+    made = fresh("hifigan", "base", SPEC, seed=0)
+    assert made.config["upsample_rates"] == [8, 8]
+    assert json.loads(json.dumps(made.config)) == made.config
+
+
+@pytest.mark.parametrize("hop_length", [64, 200, 240, 256, 275, 300, 441, 11])
+def test_rates_multiply_to_the_hop(hop_length: int) -> None:
+    assert int(np.prod(factors(hop_length))) == hop_length
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"generator": "wavenet"}, "generator must be one of vocos, hifigan, unfolded, got 'wavenet'"),
+        ({"steps": 0}, "steps must be at least 1"),
+        ({"ema": 1.0}, r"ema must be in \[0, 1\)"),
+        ({"learning_rate": 0.0}, "learning_rate must be positive"),
+        ({"held_out": -1}, "held_out must not be negative"),
+    ],
+)
+def test_wrong_fields(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ParameterError, match=message):
+        stage(**change)
+
+
+def test_what_it_makes_and_what_it_refuses() -> None:
+    audio = Waveform(sr=8000)
+    produced: Callable[..., Any] = lambda spec, **fields: stage(**fields).produces(  # noqa: E731
+        {"from": [Mel(spec=spec)], "audio": [audio]}
+    )
+    assert produced(SPEC) == TrainedVocoder(family="unfolded", spec=SPEC)
+    from dataclasses import replace
+
+    with pytest.raises(ContractError, match="vocos learns from log mels"):
+        produced(replace(SPEC, log=None, floor=None), generator="vocos")
+    with pytest.raises(ContractError, match="center: 'same'"):
+        produced(replace(SPEC, center="same"))
+    with pytest.raises(ContractError, match="'audio' has 8000 Hz"):
+        produced(replace(SPEC, sr=16000))
+    with pytest.raises(ParameterError, match="segment_frames must be at least 8"):
+        produced(SPEC, segment_frames=7)
+
+
+def test_the_device_is_not_part_of_what_is_learnt() -> None:
+    assert stage(device="cuda", threads=8, save_every=3).identity() == stage().identity()

@@ -1,0 +1,146 @@
+"""What a loaded vocoder takes and gives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from melmill.stages.numeric.melspec import MelSpec
+from melmill.stages.vocode.errors import VocoderError
+from melmill.stages.vocode.family import Noise, Vocoder
+from melmill.stages.vocode.layers.basic import Ends, inside, silenced
+from melmill.stages.vocode.loaded import LoadedVocoder, load
+from melmill.stages.vocode.registry import FAMILIES, family
+from tests.stages.vocode.families.test_hifigan import CONFIG, STATE
+from tests.stages.vocode.tiny import checkpoint, mel
+
+HIFIGAN = checkpoint({"generator": STATE}, config=CONFIG)
+
+
+class Noisy(Vocoder):
+    """Gives the first band of the mel plus the noise, a sample a frame."""
+
+    family: ClassVar[str] = "noisy"
+    spec = MelSpec(n_mels=2, hop_length=1, win_length=4, n_fft=4)
+    silence = 0.0
+
+    def n_samples(self, n_frames: int) -> int:
+        return n_frames
+
+    def noise(self, n_frames: int, generator: torch.Generator) -> Noise:
+        return (torch.randn(1, n_frames, generator=generator), torch.randn(n_frames, generator=generator))
+
+    def forward(self, mel: Tensor, lengths: Tensor | None = None, noise: Sequence[Tensor] = ()) -> Tensor:
+        first, second = noise
+        return mel[:, 0] + first[:, 0] + 10 * second
+
+
+NOISY = LoadedVocoder(model=Noisy(), name="noisy", device="cpu")
+
+
+def test_gives_one_row_of_float32() -> None:
+    y = load(HIFIGAN)(mel(6, 5).astype(np.float64))
+    assert y.dtype == np.float32
+    assert y.shape == (40,)
+
+
+def test_leaves_the_global_random_state_alone() -> None:
+    before = torch.get_rng_state()
+    load(HIFIGAN)(mel(6, 5))
+    NOISY(mel(2, 4))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_the_same_seed_gives_the_same_bytes() -> None:
+    M = mel(2, 6)
+    np.testing.assert_array_equal(NOISY(M, seed=3), NOISY(M, seed=3))
+    assert not np.array_equal(NOISY(M, seed=3), NOISY(M, seed=4))
+
+
+def test_a_batch_draws_for_each_what_it_draws_alone() -> None:
+    mels = [mel(2, n, seed=n) for n in (5, 2, 3)]
+    for M, y in zip(mels, NOISY.batch(mels, seed=7), strict=True):
+        np.testing.assert_array_equal(y, NOISY(M, seed=7))
+    for both in (NOISY.batch(mels, seed=[1, 2, 3]), NOISY.together(mels, [1, 2, 3])):
+        for seed, y in zip((1, 2, 3), both, strict=True):
+            np.testing.assert_array_equal(y, NOISY(mels[seed - 1], seed=seed))
+    assert NOISY.batch([]) == []
+
+
+@pytest.mark.parametrize("with_batch_axis", [False, True])
+def test_given_noise_is_what_is_used(with_batch_axis: bool) -> None:
+    M = mel(2, 3)
+    noise = [np.array([[1.0, 2.0, 3.0]]), np.array([4.0, 5.0, 6.0])]
+    given = [draw[None] for draw in noise] if with_batch_axis else noise
+    np.testing.assert_allclose(NOISY(M, noise=given), M[0] + [41.0, 52.0, 63.0], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "noise", [[], [np.zeros((1, 3))], [np.zeros((1, 4)), np.zeros(4)], [np.zeros((2, 3)), np.zeros(3)]]
+)
+def test_noise_of_other_shapes_is_refused(noise: list[np.ndarray]) -> None:
+    with pytest.raises(VocoderError, match=r"noisy: noise must have the shapes \[\(1, 3\), \(3,\)\], got \["):
+        NOISY(mel(2, 3), noise=noise)
+
+
+@pytest.mark.parametrize(
+    ("M", "message"),
+    [
+        (np.zeros((7, 4)), r"g_0: M must have shape \(6, n_frames\), got \(7, 4\)"),
+        (np.zeros((6, 0)), r"M must have shape \(6, n_frames\), got \(6, 0\)"),
+        (np.zeros(6), r"M must have shape \(6, n_frames\), got \(6,\)"),
+        (np.full((6, 2), np.nan), r"M holds values that are not finite"),
+    ],
+)
+def test_other_mels_are_refused(M: np.ndarray, message: str) -> None:
+    voc = load(HIFIGAN)
+    with pytest.raises(VocoderError, match=message):
+        voc(M)
+    with pytest.raises(VocoderError, match=message):
+        voc.batch([mel(6, 3), M])
+
+
+def test_seeds_must_be_one_for_each() -> None:
+    with pytest.raises(VocoderError, match=r"seed must be one or one for each of 2 mels, got 3"):
+        NOISY.batch([mel(2, 3), mel(2, 3)], seed=[1, 2, 3])
+
+
+def test_another_family_than_named_is_refused() -> None:
+    with pytest.raises(VocoderError, match=r"g_0: is no bigvgan checkpoint: its tensors are called 'conv_pre.weight'"):
+        load(HIFIGAN, "bigvgan")
+
+
+def test_unknown_families_are_refused() -> None:
+    with pytest.raises(VocoderError, match=r"no vocoder family is called 'hifi-gan'; did you mean 'hifigan'\?"):
+        load(HIFIGAN, "hifi-gan")
+    with pytest.raises(VocoderError, match=r"g_0: its 1 tensors \(encoder.weight, ...\) are of no family known here"):
+        load(checkpoint({"encoder.weight": torch.ones(2)}))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_family_goes_by_its_name(name: str) -> None:
+    assert family(name).name == name
+
+
+@pytest.mark.parametrize("name", [name for name in FAMILIES if name != "hifigan"])
+def test_no_family_takes_another_ones_checkpoint(name: str) -> None:
+    assert not family(name).recognises(HIFIGAN)
+
+
+def test_ends_cut_and_hold() -> None:
+    x = torch.tensor([[[1.0, 2.0, 3.0]], [[4.0, 5.0, 6.0]]])
+    ends = Ends(torch.tensor([2, 3]), 3)
+    assert ends.cut(x).tolist() == [[[1.0, 2.0, 0.0]], [[4.0, 5.0, 6.0]]]
+    assert ends.held(x).tolist() == [[[1.0, 2.0, 2.0]], [[4.0, 5.0, 6.0]]]
+    assert ends.stretched(2).lengths is not None
+    np.testing.assert_array_equal(ends.stretched(2).cut(torch.ones(2, 1, 6))[:, 0].sum(dim=1), [4.0, 6.0])
+    whole = Ends(None, 3)
+    assert whole.cut(x) is x
+    assert whole.held(x) is x
+    assert inside(None, 3) is None
+    assert silenced(x, None) is x
