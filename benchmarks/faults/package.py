@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from melmill.stages.stage import Input, Kind, Outcome, Waveform, as_float
+from melmill.stages.contract import Input, Kind, Outcome, Waveform, as_float
 
 
 @dataclass(frozen=True, kw_only=True)

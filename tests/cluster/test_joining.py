@@ -117,7 +117,7 @@ def test_a_worker_is_no_scheduler(tmp_path: Path) -> None:
 LEFT = """\
 import gc
 from distributed import Client
-from melmill.cluster.joining import join
+from melmill.cluster.running import join
 for address in ("tls://127.0.0.1:1", "http://127.0.0.1:1", "tcp://127.0.0.1:1"):
     try:
         join(address, None, 0.5)

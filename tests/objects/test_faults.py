@@ -216,7 +216,7 @@ def test_a_forked_process_is_told(bucket: str) -> None:
     # In a child: a fork of this process would have its threads' locks.
     code = f"""
 import os
-from melmill.storage.location import Location
+from melmill.storage.files.location import Location
 place = Location({bucket!r})
 place.put("a", b"x")
 if os.fork() == 0:

@@ -26,7 +26,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from melmill.stages.stage import Input, Kind, Outcome, Waveform, as_float, each
+from melmill.stages.contract import Input, Kind, Outcome, Waveform, as_float, each
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -34,7 +34,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from melmill.stages.stage import Input, Kind, Outcome, Waveform, as_float, each
+from melmill.stages.contract import Input, Kind, Outcome, Waveform, as_float, each
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,11 +21,11 @@ KERNELS = ("Prescott", "Haswell")
 
 # All that an inverter makes once of a bank, in float64: rounded to float32, most differences would be hidden.
 MADE_ONCE = """
-from melmill.stages.dsp.bank import bank_of
-from melmill.stages.dsp.compiled.magnitude import balance
-from melmill.stages.dsp.compiled.misfit import resolvent
-from melmill.stages.dsp.gram import pseudo_inverse
-from melmill.stages.dsp.presets import preset, preset_names
+from melmill.stages.numeric.bank import bank_of
+from melmill.stages.numeric.compiled.magnitude import balance
+from melmill.stages.numeric.compiled.misfit import resolvent
+from melmill.stages.numeric.gram import pseudo_inverse
+from melmill.stages.numeric.presets import preset, preset_names
 
 for name in preset_names():
     bank = bank_of(preset(name))

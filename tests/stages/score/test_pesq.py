@@ -227,7 +227,7 @@ def test_the_child_of_a_dropped_owner_ends() -> None:
 _OWNER = """
 import os, sys, time
 import numpy as np
-from melmill.stages.metrics.pesq import Child
+from melmill.stages.score.pesq import Child
 child = Child()
 child.score(np.ones(100, np.float32), np.ones(100, np.float32), "wb", 30.0)
 print(child.pid, flush=True)

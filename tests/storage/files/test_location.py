@@ -130,7 +130,7 @@ def test_a_file_size_limit_counts_as_full(tmp_path: Path) -> None:
     code = f"""
 import resource, signal
 from melmill.storage.errors import StoreFull
-from melmill.storage.location import Location
+from melmill.storage.files.location import Location
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, {resource.getrlimit(resource.RLIMIT_FSIZE)[1]}))
 try:
@@ -177,7 +177,7 @@ def test_a_folder_without_permission_is_told(tmp_path: Path) -> None:
     tmp_path.chmod(0o555)
     code = f"""
 import os
-from melmill.storage.location import Location
+from melmill.storage.files.location import Location
 from melmill.storage import local_files
 if os.getuid() == 0:
     os.setuid(65534)
