@@ -16,6 +16,6 @@ KEYS: dict[str, dict[str, str]] = json.loads((ROOT / "tests" / "data" / "keys" /
 
 @pytest.mark.parametrize("path", KEYS)
 def test_products_have_the_places_that_they_have_had(path: str) -> None:
-    """Compare with what edition 0.1 answered; a change that is meant raises a stage's version and is in the changelog."""
+    """Compare with what edition 0.1 answered; a deliberate change raises a stage's version and is in the changelog."""
     nodes = build_graph(load(ROOT / path)).values()
     assert {node.name: f"{node.folder}/{node.key}" for node in nodes} == KEYS[path]
