@@ -28,8 +28,8 @@ from melmill.stages.contract import (
     TrainedVocoder,
     TrainingStage,
 )
-from melmill.stages.errors import StageError
-from melmill.stages.registry import UnknownStage, stage_class
+from melmill.stages.errors import StageError, UnknownStage
+from melmill.stages.registry import stage_class
 from melmill.storage.errors import StoreError
 
 _RECORDINGS = Input(kinds=frozenset({Kind.WAVEFORM}))
