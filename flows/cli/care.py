@@ -57,7 +57,7 @@ def repair(store: str, pipeline: Path | None, json_: bool) -> int:
     Example:
       melmill repair runs/demo && melmill run pipeline.yaml
     """
-    Store(Location(store)).remark()
+    Store(Location(store)).rewrite_marker()
     opened = Store.open(store)
     damages = verify_store(opened)
     catalogues = [damage for damage in damages if damage.file == CATALOGUE and pipeline is not None]

@@ -67,8 +67,13 @@ def test_a_good_pipeline_has_its_fields(tmp_path: Path) -> None:
         ("n_iter: 10", "start: pgih", 6, r"start of 'gla' has no word or node 'pgih'; did you mean 'pghi'\?"),
         ("n_iter: 10", "pool: gpu", 6, "node 'gla' runs in pool 'gpu', but the cluster has only cpu"),
         # cluster
-        ("stages:", "cluster: {type: slrum}\nstages:", 3, "type of cluster must be 'local' or 'add.*, got 'slrum'"),
-        ("stages:", "cluster: {type: address}\nstages:", 3, "type 'address' needs the field 'address'"),
+        ("stages:", "cluster: {type: slrum}\nstages:", 3, "no type is called 'slrum'; did you mean 'slurm'"),
+        (
+            "stages:",
+            "cluster: {type: address}\nstages:",
+            3,
+            "cluster needs the field 'address', such as address: tcp://",
+        ),
         ("stages:", "cluster: {pools: {cpu: {workers: 0}}}\nstages:", 3, "a pool needs at least one worker"),
     ],
 )
