@@ -9,7 +9,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from melmill.stages.contract import Stage
-from melmill.stages.errors import StageError
+from melmill.stages.numeric.errors import StageError
 
 GROUP = "melmill.stages"
 

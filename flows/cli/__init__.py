@@ -8,7 +8,7 @@ import click
 
 from melmill.cluster.errors import ClusterError
 from melmill.flows.errors import PipelineError, RunFailed
-from melmill.stages.errors import StageError
+from melmill.stages.numeric.errors import StageError
 from melmill.storage.errors import StoreError
 
 DONE, FAILED, BAD_USAGE, INTERRUPTED = 0, 1, 2, 130

@@ -28,7 +28,7 @@ from melmill.stages.contract import (
     TrainedVocoder,
     TrainingStage,
 )
-from melmill.stages.errors import StageError
+from melmill.stages.numeric.errors import StageError
 from melmill.stages.registry import UnknownStage, stage_class
 from melmill.storage.errors import StoreError
 
