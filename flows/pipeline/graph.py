@@ -28,7 +28,8 @@ from melmill.stages.contract import (
     TrainedVocoder,
     TrainingStage,
 )
-from melmill.stages.errors import StageError, UnknownStage
+from melmill.stages.errors import UnknownStage
+from melmill.stages.numeric.errors import StageError
 from melmill.stages.registry import stage_class
 from melmill.storage.errors import StoreError
 

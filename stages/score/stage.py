@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, cast
 
 from melmill.stages.contract import Input, Item, Kind, Outcome, Product, Scalar, Scores, Waveform, as_float, each
-from melmill.stages.errors import ParameterError
+from melmill.stages.numeric.errors import ParameterError
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.numeric.presets import preset
 from melmill.stages.score.measure import measure
