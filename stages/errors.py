@@ -1,35 +1,52 @@
-"""Errors that a stage raises: each names where, what, got and expected, and how to fix it."""
+"""Errors that stages raise."""
 
 from __future__ import annotations
 
+from melmill.errors import Error
 
-class StageError(ValueError):
-    """A stage got parameters or inputs that it can't work with."""
+
+class StageError(Error, ValueError):
+    """A stage can't work with its parameters or inputs."""
 
 
 class ParameterError(StageError):
-    """One parameter is wrong; `field` names it so that a pipeline error can point at its line."""
+    """One parameter is wrong.
+
+    Parameters
+    ----------
+    field : str
+        The parameter's name. An error of a pipeline points at its line.
+    message : str
+        Continues a sentence that starts with the name: ``"must be at least 1, got 0"``.
+    """
 
     def __init__(self, field: str, message: str) -> None:
-        super().__init__(f"{field} {message}")
+        super().__init__(field, message)  # both, so that the error can be pickled
         self.field = field
+
+    def __str__(self) -> str:
+        return " ".join(self.args)
 
 
 class ContractError(StageError):
-    """What one node makes is not what the next one needs."""
+    """One node makes something else than the next one needs."""
 
 
 class Unusable(StageError):
-    """One utterance can't be processed; its message is the reason shown in quarantine."""
+    """One utterance can't be processed. Its quarantine row shows the message as the reason."""
 
 
 class FileChanged(StageError):
-    """A file that a stage computes with is not the one that the run was planned with; no utterance is to blame."""
+    """A file that a stage computes with has changed since the plan. No utterance is to blame."""
 
 
 class DeviceMissing(StageError):
-    """The device that a stage asks for is not in this process; no utterance is to blame."""
+    """The process lacks the device that a stage asks for. No utterance is to blame."""
 
 
 class CompilerFailed(StageError):
-    """Torch's compiler can't make what a stage asks it for in this process; no utterance is to blame."""
+    """Torch's compiler fails in this process. No utterance is to blame."""
+
+
+class UnknownStage(StageError):
+    """No stage is registered under a name."""

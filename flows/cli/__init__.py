@@ -6,10 +6,8 @@ import sys
 
 import click
 
-from melmill.cluster.errors import ClusterError
-from melmill.flows.errors import PipelineError, RunFailed
-from melmill.stages.errors import StageError
-from melmill.storage.errors import StoreError
+from melmill.errors import Error
+from melmill.flows.errors import RunFailed
 
 DONE, FAILED, BAD_USAGE, INTERRUPTED = 0, 1, 2, 130
 
@@ -40,7 +38,7 @@ def main() -> None:
     except RunFailed as error:
         _say(error)
         sys.exit(FAILED)
-    except (PipelineError, StoreError, StageError, ClusterError) as error:
+    except Error as error:
         _say(error)
         sys.exit(BAD_USAGE)
     except BrokenPipeError:
@@ -49,7 +47,7 @@ def main() -> None:
     sys.exit(result if isinstance(result, int) else DONE)
 
 
-def _say(error: Exception) -> None:
+def _say(error: Error) -> None:
     click.echo(f"error: {error}", err=True)
 
 

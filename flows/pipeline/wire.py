@@ -11,7 +11,8 @@ from melmill.flows.pipeline.located import Located
 from melmill.flows.pipeline.pools import Route, route, with_device
 from melmill.flows.pipeline.spec import Declaration
 from melmill.stages.contract import Stage
-from melmill.stages.registry import UnknownStage, stage_class
+from melmill.stages.errors import UnknownStage
+from melmill.stages.registry import stage_class
 
 
 @dataclass(frozen=True, kw_only=True)
