@@ -7,24 +7,13 @@ import sys
 import click
 
 from melmill.cluster.errors import ClusterError
+
+# Each of these modules adds its commands to `cli`.
+from melmill.flows.cli import care, cluster, corpora, exporting, files, inspect, mels, running, status, vocoders  # noqa: F401
+from melmill.flows.cli.group import BAD_USAGE, DONE, FAILED, INTERRUPTED, cli
 from melmill.flows.errors import PipelineError, RunFailed
 from melmill.stages.errors import StageError
 from melmill.storage.errors import StoreError
-
-DONE, FAILED, BAD_USAGE, INTERRUPTED = 0, 1, 2, 130
-
-
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@click.version_option(package_name="melmill")
-def cli() -> None:
-    """Take a speech corpus to mel spectrograms and back, and say how good the way back was.
-
-    \b
-    melmill run pipeline.yaml          run a pipeline, or go on where it stopped
-    melmill plan pipeline.yaml         say what a run would do, and why
-    melmill scores runs/demo           one row per utterance and method
-    melmill export runs/demo admm out  what a node made, as files
-    """
 
 
 def main() -> None:
@@ -51,7 +40,3 @@ def main() -> None:
 
 def _say(error: Exception) -> None:
     click.echo(f"error: {error}", err=True)
-
-
-# Imported last: each module adds its commands to `cli`.
-from melmill.flows.cli import care, cluster, corpora, exporting, files, inspect, mels, running, status, vocoders  # noqa: E402, F401
