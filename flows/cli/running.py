@@ -7,7 +7,7 @@ from typing import Literal
 
 import click
 
-from melmill.flows.cli import DONE, FAILED, cli
+from melmill.flows.cli.group import DONE, FAILED, cli
 from melmill.flows.cli.show import as_json, csv_table, table
 from melmill.flows.execution.run import Summary
 from melmill.flows.execution.run import run as run_plan
