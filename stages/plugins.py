@@ -10,7 +10,7 @@ from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
 from typing import TypeGuard, TypeVar
 
-from melmill.stages.errors import StageError
+from melmill.stages.numeric.errors import StageError
 
 T = TypeVar("T")
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from melmill.stages.errors import ParameterError
+from melmill.stages.numeric.errors import ParameterError
 from melmill.stages.report.statistics import DRAWS, common_means, cube, generator, intervals
 from melmill.stages.score.registry import metric as metric_of
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TypeGuard
 
-from melmill.stages.errors import ParameterError
+from melmill.stages.numeric.errors import ParameterError
 from melmill.stages.plugins import Registry
 from melmill.stages.score.metric import Metric
 

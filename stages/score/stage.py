@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, cast
 
 from melmill.stages.contract import Input, Item, Kind, Outcome, Product, Scalar, Scores, Waveform, as_float, each
-from melmill.stages.errors import ParameterError
+from melmill.stages.numeric.errors import ParameterError
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.numeric.presets import preset
 from melmill.stages.score.measure import USUAL, usual_spec
@@ -76,8 +76,8 @@ class Score:
         return {**identity, "versions": versions} if versions else identity
 
     def produces(self, inputs: Mapping[str, Sequence[Product]]) -> Scores:
-        """Describe the table; the flow fills in the name of the node that is scored."""
-        return Scores(metrics=tuple(chosen.column for chosen in self._chosen), scored="")
+        """Describe the table of the node at the port `from`."""
+        return Scores(metrics=tuple(chosen.column for chosen in self._chosen), scored=inputs["from"][0].node)
 
     def process(self, items: Sequence[Item], inputs: Mapping[str, Product], product: Product) -> Sequence[Outcome]:
         """Return one row per utterance, with a value and a status for each metric.
