@@ -1,14 +1,15 @@
-"""From samples to the bytes of an audio file, in whole numbers, so that nothing wraps round at full scale."""
+"""Waveforms as files of linear PCM, rounded here so that nothing wraps round at full scale."""
 
 from __future__ import annotations
 
 import io
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
+from melmill.stages.formats.format import Encoded
 from melmill.stages.numeric.errors import Unusable
 
 AudioFormat = Literal["flac", "wav"]
@@ -17,25 +18,18 @@ AUDIO_FORMATS: tuple[AudioFormat, ...] = ("flac", "wav")
 BITS: tuple[Bits, ...] = (16, 24)
 
 
-class Encoded(NamedTuple):
-    """The bytes of a file, and how many of its samples lay past full scale and were clipped to it."""
-
-    data: bytes
-    n_clipped: int
-
-
 def encode_audio(y: NDArray[Any], sr: int, format_: AudioFormat, bits: Bits) -> Encoded:
-    """Return a waveform as a mono file of linear PCM.
+    """Return a waveform as a mono file of linear PCM, with the number of its clipped samples.
 
     Parameters
     ----------
     y : ndarray of float32 or int16, shape (n_samples,)
-        Full scale is 1, or 32768 of int16.
+        Full scale is 1, or 32768 for int16.
     sr : int
         Hz.
     format_ : {"flac", "wav"}
     bits : {16, 24}
-        A sample.
+        Bits per sample.
 
     Raises
     ------
@@ -49,9 +43,9 @@ def encode_audio(y: NDArray[Any], sr: int, format_: AudioFormat, bits: Bits) -> 
 
 
 def to_pcm(y: NDArray[Any], bits: Bits) -> tuple[NDArray[Any], int]:
-    """Return samples as whole numbers in the high bits of their type, and how many of them were clipped.
+    """Return samples as integers in the high bits of their type, and how many of them were clipped.
 
-    The loudness is kept: ``2**(bits - 1) y`` is rounded to even and what lies past the largest number is clipped to it.
+    ``2**(bits - 1) y`` is rounded to even and clipped to the largest integer, so the loudness stays.
 
     Returns
     -------
