@@ -1,6 +1,7 @@
 # make run       run the whole pipeline on the demo corpus, print the score table and where the report is
 # make test      run the tests that matter for a change: all but the slow ones
 # make test-all  run the slow tests too: `make test` and then `make test-slow`
+# make dist      build a wheel and an sdist into dist/
 # Each makes .venv and installs pinned dependencies first, and again whenever those change.
 
 PYTHON ?= python3
@@ -8,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: run test test-slow test-all lint types check setup clean
+.PHONY: run test test-slow test-all lint types check dist setup clean
 
 run: setup
 	$(BIN)/melmill fetch demo data/demo
@@ -35,6 +36,11 @@ types: setup
 
 check: lint types test
 
+# Built by the pinned setuptools of .venv. The wheel is built from the sdist, so that both hold the same.
+dist: setup
+	rm -rf build dist
+	$(BIN)/python -m build --no-isolation
+
 # An environment is remade when it is incomplete, moved, of another Python, or older than what it should hold.
 setup:
 	@set -e; \
@@ -51,4 +57,4 @@ setup:
 	fi
 
 clean:
-	rm -rf $(VENV) data/demo runs build *.egg-info
+	rm -rf $(VENV) data/demo runs build dist *.egg-info
