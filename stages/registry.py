@@ -9,7 +9,8 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from melmill.stages.contract import Stage
-from melmill.stages.errors import StageError
+from melmill.stages.errors import UnknownStage
+from melmill.stages.numeric.errors import StageError
 
 GROUP = "melmill.stages"
 
@@ -42,10 +43,6 @@ _BUILT_IN = {
     "wavegrad": "melmill.stages.vocode.stage:WaveGrad",
     "wavenet": "melmill.stages.vocode.stage:WaveNet",
 }
-
-
-class UnknownStage(StageError):
-    """No stage is registered under a name."""
 
 
 @cache
