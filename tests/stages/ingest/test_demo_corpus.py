@@ -184,6 +184,14 @@ def test_missing_espeak_says_what_to_install(tmp_path: Path, monkeypatch: pytest
 
 
 @needs_espeak
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_lines_come_whole_through_a_pipe(unbuffered: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
+    line = Line(text="Hello.", voice="en-us", rate_wpm=150, pitch=50)
+    assert [wave.size > 2000 for wave in speak([line, line])] == [True, True]
+
+
+@needs_espeak
 def test_voice_that_is_not_there_is_named() -> None:
     line = Line(text="Hello.", voice="xx-nowhere", rate_wpm=150, pitch=50)
     with pytest.raises(SynthesisError, match=r"voice 'xx-nowhere' did not speak 'Hello\.'"):
