@@ -7,7 +7,7 @@ import hashlib
 import os
 import re
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -130,7 +130,10 @@ class _Exporter:
         utterances: Sequence[str],
         progress: Progress,
     ) -> None:
-        self.view = _view(store, node)
+        try:
+            self.view = store[node]
+        except KeyError as error:
+            raise PipelineError(f"store {store.location.url!r}: {error.args[0]}") from error
         self.format, self.bits = _format(self.view, node, format_, bits)
         check_outside(location, store)
         self.folder = ExportFolder(location)
@@ -217,13 +220,6 @@ class _Exporter:
         self.progress(self.summary.written + self.summary.kept, self.n_files)
 
 
-def _view(store: Store, node: str) -> ProductView:
-    try:
-        return store[node]
-    except KeyError as error:
-        raise PipelineError(f"store {store.location.url!r}: {error.args[0]}") from error
-
-
 def _format(view: ProductView, node: str, name: str | None, bits: int | None) -> tuple[ExchangeFormat, int | None]:
     """Return the format and the bits per sample by which a node's arrays are written."""
     spec = view.folder.array_spec
@@ -261,7 +257,11 @@ def _names(view: ProductView, suffix: str, patterns: Sequence[str]) -> dict[str,
     """Return the file of each wanted utterance by id: the path of its source, else its id, with the suffix."""
     table = view.catalogue.table
     pairs = zip(table["utterance_id"].to_pylist(), table["path"].to_pylist(), strict=True)
-    names = {name: f"{_stem(path or name)}.{suffix}" for name, path in pairs if _is_wanted(name, patterns)}
+    names = {
+        name: re.sub(r"(?<=[^/])\.[^./]+$", "", path or name) + f".{suffix}"
+        for name, path in pairs
+        if not patterns or any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+    }
     if not names:
         raise PipelineError(
             f"--utterances must match ids, got {', '.join(map(repr, patterns))}, which match none of "
@@ -272,14 +272,6 @@ def _names(view: ProductView, suffix: str, patterns: Sequence[str]) -> dict[str,
         if owners.setdefault(file, name) != name:
             raise PipelineError(f"utterances {owners[file]!r} and {name!r} would both be written to {file!r}")
     return names
-
-
-def _is_wanted(name: str, patterns: Collection[str]) -> bool:
-    return not patterns or any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
-
-
-def _stem(path: str) -> str:
-    return re.sub(r"(?<=[^/])\.[^./]+$", "", path)
 
 
 def _fingerprint(record: Record) -> str:

@@ -12,6 +12,7 @@ import io
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
@@ -204,7 +205,7 @@ def _soundfile_info(data: bytes) -> Any:  # noqa: ANN401 - soundfile has no type
         raise Unusable(f"not decodable as audio: {error.error_string} It starts with {data[:8]!r}") from error
 
 
-def decode(data: bytes) -> tuple[NDArray[Any], Header]:
+def decode(data: bytes) -> tuple[NDArray[np.int16 | np.float32], Header]:
     """Decode a whole audio file and check it against its own header.
 
     Returns

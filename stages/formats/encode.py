@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from typing import Any, Literal
+from typing import Literal, cast
 
 import numpy as np
 import soundfile
@@ -18,7 +18,7 @@ AUDIO_FORMATS: tuple[AudioFormat, ...] = ("flac", "wav")
 BITS: tuple[Bits, ...] = (16, 24)
 
 
-def encode_audio(y: NDArray[Any], sr: int, format_: AudioFormat, bits: Bits) -> Encoded:
+def encode_audio(y: NDArray[np.float32 | np.int16], sr: int, format_: AudioFormat, bits: Bits) -> Encoded:
     """Return a waveform as a mono file of linear PCM, with the number of its clipped samples.
 
     Parameters
@@ -42,7 +42,7 @@ def encode_audio(y: NDArray[Any], sr: int, format_: AudioFormat, bits: Bits) -> 
     return Encoded(file.getvalue(), n_clipped)
 
 
-def to_pcm(y: NDArray[Any], bits: Bits) -> tuple[NDArray[Any], int]:
+def to_pcm(y: NDArray[np.float32 | np.int16], bits: Bits) -> tuple[NDArray[np.int16 | np.int32], int]:
     """Return samples as integers in the high bits of their type, and how many of them were clipped.
 
     ``2**(bits - 1) y`` is rounded to even and clipped to the largest integer, so the loudness stays.
@@ -57,7 +57,8 @@ def to_pcm(y: NDArray[Any], bits: Bits) -> tuple[NDArray[Any], int]:
     (array([-32768,  16384,  32767,  32767], dtype=int16), 2)
     """
     if y.dtype == np.int16:
-        return (y if bits == 16 else y.astype(np.int32) << 16), 0
+        pcm = cast("NDArray[np.int16]", y)
+        return (pcm if bits == 16 else pcm.astype(np.int32) << 16), 0
     if not np.isfinite(y).all():
         raise Unusable(f"not finite: {y.size - np.count_nonzero(np.isfinite(y)):,} of {y.size:,} samples")
     full = 1 << (bits - 1)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from melmill.stages.contract import as_float
@@ -20,8 +20,8 @@ USUAL = ("pesq_wb", "estoi", "scm", "sc")
 
 
 def score(
-    y: NDArray[Any],
-    y_hat: NDArray[Any],
+    y: NDArray[np.float32 | np.float64 | np.int16],
+    y_hat: NDArray[np.float32 | np.float64 | np.int16],
     sr: int,
     metrics: Sequence[str] = USUAL,
     *,
