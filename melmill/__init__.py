@@ -264,11 +264,11 @@ def score(
     ParameterError
         There is no such metric.
     """
-    from melmill.stages.score.measure import USUAL
+    from melmill.stages.score.measure import DEFAULT_METRICS
     from melmill.stages.score.measure import score as measure
 
     chosen = None if spec is None and preset is None else _spec(spec, preset)
-    return measure(y, y_hat, sr, USUAL if metrics is None else metrics, spec=chosen, timeout_s=timeout_s)
+    return measure(y, y_hat, sr, DEFAULT_METRICS if metrics is None else metrics, spec=chosen, timeout_s=timeout_s)
 
 
 def open(url: str) -> Store:  # reads as melmill.open

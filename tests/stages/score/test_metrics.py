@@ -140,3 +140,9 @@ def test_a_metric_whose_package_is_missing_says_so() -> None:
     missing = replace(METRICS["sc"], name="other", package="no_such_package")
     assert missing.measure(pair(SECOND, SECOND)).status is Status.NOT_INSTALLED
     assert METRICS["sc"].measure(pair(SECOND, SECOND)).status is Status.OK
+
+
+def test_every_status_is_explained() -> None:
+    for status in Status:
+        assert Status(status.value) is status
+        assert status.says.endswith(".")
