@@ -21,7 +21,7 @@ from melmill.stages.contract import Item, Outcome
 from melmill.stages.ingest.demo.corpus import SR, make_demo_corpus, record, with_claimed_length
 from melmill.stages.ingest.demo.espeak import Line, SynthesisError, speak
 from melmill.stages.ingest.demo.script import SPEAKERS
-from melmill.stages.ingest.librispeech import LibriSpeech
+from melmill.stages.ingest.readers.librispeech import LibriSpeech
 from melmill.storage.files.sources import SourceTree
 from melmill.storage.utterance import Utterance
 
