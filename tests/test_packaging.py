@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from importlib.metadata import packages_distributions
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -64,6 +66,13 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     command = [sys.executable, "-m", "pip", "--python", folder / "bin" / "python", *install, wheel]
     subprocess.run(command, check=True, timeout=120)
     return folder
+
+
+def optional_modules() -> set[str]:
+    """Return the top-level modules of what only an extra installs."""
+    extras = {name: words for name, words in SETTINGS["project"]["optional-dependencies"].items() if name != "dev"}
+    names = {re.split("[^A-Za-z0-9_-]", word)[0].lower() for words in extras.values() for word in words}
+    return {module for module, packages in packages_distributions().items() if names & {p.lower() for p in packages}}
 
 
 @pytest.fixture
@@ -149,6 +158,22 @@ def test_the_demo_is_ingested(installed: Path, demo: Path) -> None:
     said = call(installed, "melmill", "run", "--executor", "serial", "--until", "speech", cwd=demo)
     assert "0 failed" in said
     assert "0 quarantined" in said
+
+
+WITHOUT = """
+import sys
+sys.modules.update(dict.fromkeys(sys.argv.pop(1).split(",")))
+from melmill.flows.cli import main
+main()
+"""
+
+
+def test_no_extra_is_needed(installed: Path, demo: Path) -> None:
+    """A run without what only extras install; None in sys.modules is a module that is missing."""
+    missing = optional_modules()
+    assert {"cryptography", "asyncssh", "bokeh", "espeakng_loader"} <= missing
+    options = ["--executor", "serial", "--until", "speech"]
+    assert "0 failed" in call(installed, "python", "-c", WITHOUT, ",".join(missing), "run", *options, cwd=demo)
 
 
 @pytest.mark.slow  # An installation compiles its numerical code anew.
