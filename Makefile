@@ -1,5 +1,6 @@
 # make run   run the whole pipeline on the demo corpus, print the score table and where the report is
 # make test  run all tests
+# make docs  build the documentation site into site/; a broken link or anchor fails it
 # Both make .venv and install pinned dependencies first, and again whenever those change.
 
 PYTHON ?= python3
@@ -7,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: run test lint types check setup clean
+.PHONY: run test lint types check docs setup clean
 
 run: setup
 	$(BIN)/melmill fetch demo data/demo
@@ -26,6 +27,11 @@ types: setup
 
 check: lint types test
 
+# The gallery plays the run of `make run`, which has nothing to do the second time.
+docs: run
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs --quiet build --strict
+	@echo "documentation: $$(pwd)/site/index.html"
+
 # An environment is remade when it is incomplete, moved, of another Python, or older than what it should hold.
 setup:
 	@set -e; \
@@ -42,4 +48,4 @@ setup:
 	fi
 
 clean:
-	rm -rf $(VENV) data/demo runs build *.egg-info
+	rm -rf $(VENV) data/demo runs build site *.egg-info
