@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from melmill.flows.cli import cli
+from melmill.flows.cli.group import cli
 from melmill.flows.pipeline.graph import build_graph
 from melmill.flows.pipeline.spec import load
 from melmill.stages.numeric.presets import preset_names
