@@ -20,10 +20,10 @@ import click
 
 from docs.generate.docstrings import fields_of, markdown, read
 from melmill.cluster import blocks, spec
-from melmill.flows.cli import cli
+from melmill.flows.cli.group import cli
 from melmill.flows.pipeline.spec import Pipeline
 from melmill.stages.contract import UNSET, Input, Stage, Unset
-from melmill.stages.numeric.melspec import MelSpec
+from melmill.stages.numeric.melspec import MelSpec, StftParams
 from melmill.stages.numeric.presets import preset, preset_names, preset_note
 from melmill.stages.registry import stage_class, stage_names
 from melmill.stages.score.registry import METRICS, Metric
@@ -33,6 +33,7 @@ ROOT = Path(__file__).parents[2]
 Row = tuple[str, ...]
 
 FIELD_HEADER = ("field", "type", "default", "")
+_OVERRIDES: Row = ("any [field of a mel](mels.md#fields)", "", "the preset's", "Overrides the preset's.")
 # Stages of a group from which on what they share stands before them.
 _MANY = 4
 MARKER = re.compile(r"^<!-- generated: (?P<table>\w+)(?P<arguments>[^>]*?) -->$", flags=re.MULTILINE)
@@ -98,7 +99,9 @@ def cluster_fields() -> str:
 
 def mel_fields() -> str:
     """List the fields of a mel spec with their defaults."""
-    return table(FIELD_HEADER, _rows(MelSpec))
+    shared = fields_of(StftParams)
+    rows = [(name, kind, default, shared.get(name.strip("`"), text)) for name, kind, default, text in _rows(MelSpec)]
+    return table(FIELD_HEADER, rows)
 
 
 def presets() -> str:
@@ -117,18 +120,9 @@ def metrics() -> str:
     return table(("metric", "in a pipeline", "unit", "better"), rows)
 
 
-def metric(name: str) -> str:
-    """Describe a metric."""
-    m: Metric = METRICS[name]
-    unit = f", in {m.unit}" if m.unit else ""
-    return "\n\n".join(
-        (
-            f"`{m.name}` in a pipeline, column `{m.column}`{unit}; {m.better} is better.",
-            m.says,
-            f"*Limits*: {m.limits}",
-            f"*Reference*: {m.reference}",
-        )
-    )
+def metric_texts() -> str:
+    """Describe every metric below a heading of its own."""
+    return "\n\n".join(_metric(m) for m in METRICS.values())
 
 
 def statuses() -> str:
@@ -153,7 +147,7 @@ def packages() -> str:
     """List the folders of code with what each holds."""
     rows = []
     for layer in ("storage", "stages", "cluster", "flows"):
-        for init in sorted((ROOT / layer).rglob("__init__.py")):
+        for init in sorted([ROOT / layer / "__init__.py", *(ROOT / layer).glob("*/__init__.py")]):
             module = ast.parse(init.read_text(encoding="utf-8"))
             first, _, _ = (ast.get_docstring(module) or "").partition("\n")
             rows.append((f"`{init.parent.relative_to(ROOT)}/`", _cell(markdown(first))))
@@ -175,10 +169,24 @@ def table(header: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
 TABLES: dict[str, Callable[..., str]] = {
     function.__name__: function
     for function in (
-        stages, node_fields, pipeline_fields, cluster_fields, mel_fields, presets, metrics, metric, statuses, commands,
-        packages, file,
+        stages, node_fields, pipeline_fields, cluster_fields, mel_fields, presets, metrics, metric_texts, statuses,
+        commands, packages, file,
     )
 }  # fmt: skip
+
+
+def _metric(m: Metric) -> str:
+    unit = f", in {m.unit}" if m.unit else ""
+    return "\n\n".join(
+        (
+            f"## {m.title}",
+            f"`{m.name}` in a pipeline, column `{m.column}`{unit}; {m.better} is better.",
+            m.says,
+            f"*How*: {m.formula}",
+            f"*Limits*: {m.limits}",
+            f"*Reference*: {m.reference}",
+        )
+    )
 
 
 def _stage(name: str, cls: type[Stage], shared: set[Row]) -> str:
@@ -208,22 +216,20 @@ def _parameters(cls: type[Any]) -> list[Field[Any]]:
 
 
 def _rows(cls: type[Any], wanted: Iterable[str] | None = None) -> list[Row]:
-    """Return a row for each parameter of a dataclass, or for those wanted: name, type, default and meaning."""
+    """Return a row for each parameter of a dataclass, or for those wanted: name, type, default and meaning.
+
+    The fields that override a preset's have one row together.
+    """
     said, hints = fields_of(cls), get_type_hints(cls)
     rows = []
     for field in _parameters(cls):
-        if wanted is None or field.name in wanted:
-            default = _default(field)
-            text = fields_of(MelSpec)[field.name] if default is UNSET else said.get(field.name, "")
-            rows.append(
-                (
-                    f"`{field.name}`",
-                    _cell(f"`{_type(hints[field.name])}`"),
-                    _shown(default),
-                    _cell(re.sub(r"\bNone\b", "null", text)),
-                )
-            )
-    return rows
+        default = _default(field)
+        if default is UNSET:
+            rows.append(_OVERRIDES)
+        elif wanted is None or field.name in wanted:
+            text = re.sub(r"\bNone\b", "null", said.get(field.name, ""))
+            rows.append((f"`{field.name}`", _cell(f"`{_type(hints[field.name])}`"), _shown(default), _cell(text)))
+    return list(dict.fromkeys(rows))
 
 
 def _type(hint: Any) -> str:  # noqa: ANN401 - an annotation may be anything
@@ -256,8 +262,6 @@ def _default(field: Field[Any]) -> object:
 def _shown(default: object) -> str:
     if default is MISSING:
         return "required"
-    if default is UNSET:
-        return "the preset's"
     plain = list(default) if isinstance(default, tuple) else default
     if isinstance(plain, dict):
         return ""

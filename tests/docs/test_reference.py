@@ -11,7 +11,8 @@ import pytest
 from docs.generate import reference
 from docs.generate.docstrings import fields_of, read
 from melmill.cluster.spec import ClusterSpec, Pool
-from melmill.flows.cli import cli
+from melmill.flows.cli.group import cli
+from melmill.stages.contract import UNSET
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.numeric.presets import preset_names, preset_note
 from melmill.stages.registry import stage_class, stage_names
@@ -45,9 +46,11 @@ def test_every_stage_is_on_one_page_with_its_fields_and_inputs(filled: dict[str,
         cls = stage_class(stage)
         before, _, own = filled[page].partition(f"\n### `{stage}`")
         text = before + own.partition("\n### ")[0]
-        named = [field.name for field in fields(cls) if field.init]
+        named = {field.name: text for field in fields(cls) if field.init}
+        # These override a preset's, and are listed once.
+        named |= {field.name: filled["mels.md"] for field in fields(cls) if field.default is UNSET}
         for name in [*named, *cls.inputs]:
-            assert f"\n| `{name}` | " in text, (stage, name)
+            assert f"\n| `{name}` | " in named.get(name, text), (stage, name)
 
 
 def test_a_field_has_its_type_default_and_meaning() -> None:
@@ -67,7 +70,14 @@ def test_every_metric_is_explained_under_its_heading(filled: dict[str, str]) -> 
     page = filled["metrics.md"]
     for metric in METRICS.values():
         text = sections(page, "##")[metric.title]
-        for part in (f"`{metric.name}`", f"`{metric.column}`", metric.says, metric.limits, metric.reference, "*How*"):
+        for part in (
+            f"`{metric.name}`",
+            f"`{metric.column}`",
+            metric.says,
+            metric.formula,
+            metric.limits,
+            metric.reference,
+        ):
             assert part in text, (metric.name, part)
         assert f"| `{metric.name}` | {metric.unit} | {metric.better} |" in page
 
