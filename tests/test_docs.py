@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,13 @@ def test_the_pipeline_of_the_documents_fans_out(document: str, tmp_path: Path) -
     nodes = build_graph(load(path))
     assert "best[quality=good]" in nodes
     assert len(nodes["report"].inputs["from"]) == 5
+
+
+def test_every_extra_is_on_the_page_of_installing() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    page = (ROOT / "docs" / "start.md").read_text()
+    for extra in project["optional-dependencies"].keys() - {"dev"}:
+        assert f"`{extra}`" in page, extra
 
 
 def test_the_readme_is_short() -> None:
