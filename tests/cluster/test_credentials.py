@@ -18,7 +18,7 @@ from melmill.cluster.credentials import Tls, load_credentials
 from melmill.cluster.errors import ClusterError
 from melmill.cluster.types.address import Address
 from melmill.cluster.types.local import Local
-from melmill.flows.cli import cli
+from melmill.flows.cli.group import cli
 from tests.cluster.processes import environment, free_port, python, server, wait_until
 
 
@@ -154,7 +154,7 @@ def test_a_client_without_the_certificate_is_refused(
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("intruder", ["another's certificate", "no certificate"])
+@pytest.mark.parametrize("intruder", [pytest.param("another's certificate", marks=pytest.mark.slow), "no certificate"])
 def test_a_worker_without_the_certificate_is_refused(
     scheduler: str, ours: Path, theirs: Path, tmp_path: Path, intruder: str
 ) -> None:

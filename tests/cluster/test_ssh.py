@@ -102,6 +102,7 @@ def test_workers_are_as_declared_and_come_back(ssh: SshOptions, monkeypatch: pyt
     assert not supervisors()
 
 
+@pytest.mark.slow
 @pytest.mark.cluster
 def test_nothing_stays_on_a_host_when_the_client_is_killed(ssh: SshOptions, tmp_path: Path) -> None:
     program = tmp_path / "client.py"

@@ -72,7 +72,11 @@ def test_what_passes_is_passed_over(place: Location, proxy: Proxy, fault: Fault)
 @pytest.mark.parametrize(
     ("fault", "error", "message"),
     [
-        (Fault("status", status=503), StoreUnwritable, r"the store answered 503, 13 times\. Run again when it has recovered"),
+        (
+            Fault("status", status=503),
+            StoreUnwritable,
+            r"the store answered 503, 13 times\. Run again when it has recovered",
+        ),
         (
             Fault("status", status=403),
             StoreUnwritable,
