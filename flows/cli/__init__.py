@@ -9,7 +9,7 @@ import click
 from melmill.errors import Error
 
 # Each of these modules adds its commands to `cli`.
-from melmill.flows.cli import care, cluster, corpora, exporting, files, inspect, mels, running, status, vocoders  # noqa: F401
+from melmill.flows.cli import care, cluster, corpora, exporting, files, inspect, mels, running, schema, status, vocoders  # noqa: F401
 from melmill.flows.cli.group import BAD_USAGE, DONE, FAILED, INTERRUPTED, cli
 from melmill.flows.errors import RunFailed
 

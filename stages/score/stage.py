@@ -5,16 +5,18 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, cast
+from typing import Annotated, Any, ClassVar, cast
 
-from melmill.stages.contract import Input, Item, Kind, Outcome, Product, Scalar, Scores, Waveform, as_float, each
+from melmill.stages.contract import Input, Item, Kind, OneOf, Outcome, Product, Scalar, Scores, Waveform, as_float, each
 from melmill.stages.errors import ParameterError
 from melmill.stages.numeric.melspec import MelSpec
-from melmill.stages.numeric.presets import preset
+from melmill.stages.numeric.presets import preset, preset_names
 from melmill.stages.score.measure import measure
 from melmill.stages.score.pair import Pair
-from melmill.stages.score.registry import Metric, metric, status_column
+from melmill.stages.score.registry import BY_COLUMN, METRICS, Metric, metric, status_column
 from melmill.stages.score.status import Measured, Status
+
+MetricName = Annotated[str, OneOf(lambda: list(dict.fromkeys([*METRICS, *BY_COLUMN])))]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,8 +42,8 @@ class Score:
         "against": Input(kinds=frozenset({Kind.WAVEFORM})),
     }
 
-    metrics: tuple[str, ...] = ("pesq_wb", "estoi", "scm", "sc")
-    preset: str | None = None
+    metrics: tuple[MetricName, ...] = ("pesq_wb", "estoi", "scm", "sc")
+    preset: Annotated[str, OneOf(preset_names)] | None = None
     pesq_timeout_s: float = 60.0
 
     def __post_init__(self) -> None:
