@@ -28,8 +28,8 @@ from benchmarks.corpora import speech
 from melmill.flows.pipeline.keys import utterance_seed
 from melmill.flows.pipeline.stage_files import prepared, ready
 from melmill.stages.contract import Item, Mel
-from melmill.stages.errors import StageError
 from melmill.stages.invert.inversion import Device
+from melmill.stages.numeric.errors import StageError
 from melmill.stages.numeric.resample import resample
 from melmill.stages.score.measure import measure
 from melmill.stages.score.pair import Pair

@@ -13,16 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from melmill.cluster.errors import ClusterError
 from melmill.errors import Error
 from melmill.flows.errors import PipelineError, RunFailed
-from melmill.stages.errors import (
-    CompilerFailed,
-    ContractError,
-    DeviceMissing,
-    FileChanged,
-    ParameterError,
-    StageError,
-    UnknownStage,
-    Unusable,
-)
+from melmill.stages.errors import CompilerFailed, FileChanged, UnknownStage
+from melmill.stages.numeric.errors import ContractError, DeviceMissing, ParameterError, StageError, Unusable
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.numeric.presets import preset as preset
 from melmill.stages.vocode.errors import VocoderError

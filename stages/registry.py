@@ -9,7 +9,8 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from melmill.stages.contract import Stage
-from melmill.stages.errors import StageError, UnknownStage
+from melmill.stages.errors import UnknownStage
+from melmill.stages.numeric.errors import StageError
 
 GROUP = "melmill.stages"
 

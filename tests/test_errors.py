@@ -12,6 +12,7 @@ import pytest
 
 import melmill
 from melmill.flows import cli
+from melmill.flows.cli import group
 
 ROOT = Path(__file__).parents[1]
 PUBLIC = sorted(name for name in melmill.__all__ if isinstance(getattr(melmill, name), type))
@@ -62,9 +63,9 @@ def test_no_public_error_has_another_root() -> None:
 @pytest.mark.parametrize(
     ("error", "status"),
     [
-        (melmill.Error("no such thing"), cli.BAD_USAGE),
-        (melmill.StoreFull("no room"), cli.BAD_USAGE),
-        (melmill.RunFailed("a shard failed"), cli.FAILED),
+        (melmill.Error("no such thing"), group.BAD_USAGE),
+        (melmill.StoreFull("no room"), group.BAD_USAGE),
+        (melmill.RunFailed("a shard failed"), group.FAILED),
     ],
 )
 def test_the_command_line_prints_any_error_in_one_line(
@@ -74,7 +75,7 @@ def test_the_command_line_prints_any_error_in_one_line(
         raise error
 
     monkeypatch.setattr(sys, "argv", ["melmill"])
-    monkeypatch.setattr(cli.cli, "main", fail)
+    monkeypatch.setattr(group.cli, "main", fail)
     with pytest.raises(SystemExit) as ended:
         cli.main()
     assert ended.value.code == status

@@ -12,7 +12,8 @@ from melmill.flows.execution.probe import Flight, look_here
 from melmill.flows.execution.window import Frontier, Task
 from melmill.flows.tasks.receipt import Receipt
 from melmill.flows.watching.events import Failed, Finished, Listener, Note, Place, Ready, Running, Submitted
-from melmill.stages.errors import CompilerFailed, DeviceMissing, FileChanged
+from melmill.stages.errors import CompilerFailed, FileChanged
+from melmill.stages.numeric.errors import DeviceMissing
 from melmill.stages.task_context import Employer, working, working_for
 from melmill.storage.errors import StoreFull, StoreUnwritable
 

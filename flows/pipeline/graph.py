@@ -31,7 +31,7 @@ from melmill.stages.contract import (
     TrainedVocoder,
     TrainingStage,
 )
-from melmill.stages.errors import StageError
+from melmill.stages.numeric.errors import StageError
 from melmill.storage.errors import StoreError
 
 

@@ -23,7 +23,7 @@ from melmill.flows.pipeline.stage_files import ready
 from melmill.flows.tasks.receipt import Receipt
 from melmill.flows.tasks.trained import Trained
 from melmill.stages.contract import IngestStage, Item, Outcome, Product, Stage, TrainedVocoder, rejection
-from melmill.stages.errors import DeviceMissing
+from melmill.stages.numeric.errors import DeviceMissing
 from melmill.stages.task_context import enter
 from melmill.storage.files.sources import SourceTree
 from melmill.storage.product import Facts, Quarantined, ShardContents

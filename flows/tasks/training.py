@@ -17,7 +17,7 @@ from melmill.flows.tasks.receipt import Receipt
 from melmill.flows.tasks.shard import Source, facts_of
 from melmill.flows.tasks.trained import ROLES, TRAINED
 from melmill.stages.contract import Mel, TrainingStage, Waveform
-from melmill.stages.errors import StageError
+from melmill.stages.numeric.errors import StageError
 from melmill.stages.task_context import check_wanted, enter, say
 from melmill.storage.catalogue import Catalogue
 from melmill.storage.files.location import Location

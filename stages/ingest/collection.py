@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 from melmill.stages.contract import CorpusTree, Input
-from melmill.stages.errors import ParameterError, Unusable
 from melmill.stages.formats.audio import HEAD_BYTES, read_header, tells
+from melmill.stages.numeric.errors import ParameterError, Unusable
 from melmill.storage.utterance import SourceFile, Utterance, resampled_length
 
 

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melmill.stages.contract import Item, Outcome, Product, Scalar, Waveform, as_float, each
-from melmill.stages.errors import ParameterError, Unusable
 from melmill.stages.formats.audio import Header, decode
 from melmill.stages.ingest.collection import Collection
+from melmill.stages.numeric.errors import ParameterError, Unusable
 from melmill.stages.numeric.resample import resample
 from melmill.storage.utterance import Utterance
 

@@ -8,7 +8,6 @@ from functools import cache
 from typing import NamedTuple
 
 from melmill.stages.contract import CorpusTree
-from melmill.stages.errors import ParameterError
 from melmill.stages.ingest.collection import (
     About,
     Claimed,
@@ -20,6 +19,7 @@ from melmill.stages.ingest.collection import (
     transcript,
 )
 from melmill.stages.ingest.manifest import listed, parse_manifest
+from melmill.stages.numeric.errors import ParameterError
 from melmill.storage.utterance import SourceFile, Utterance
 
 # What libsndfile decodes and people keep speech and sounds in.

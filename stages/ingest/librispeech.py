@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 from melmill.stages.contract import CorpusTree
-from melmill.stages.errors import ParameterError
 from melmill.stages.ingest.collection import About, Found, choose, described, refuse_duplicates, transcript
 from melmill.stages.ingest.decode import Corpus
+from melmill.stages.numeric.errors import ParameterError
 from melmill.storage.utterance import SourceFile, Utterance
 
 SPEAKERS = "SPEAKERS.TXT"

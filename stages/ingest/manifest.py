@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from melmill.stages.errors import ParameterError
 from melmill.stages.ingest.collection import Found
+from melmill.stages.numeric.errors import ParameterError
 
 NAMED = 3
 

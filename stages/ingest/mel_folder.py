@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melmill.stages.contract import CorpusTree, Item, Mel, Outcome, Product, each
-from melmill.stages.errors import ParameterError, Unusable
 from melmill.stages.extract import MelFields
 from melmill.stages.formats.npy import HEAD_BYTES, decode_npy, npy_header
 from melmill.stages.ingest.collection import Folder
 from melmill.stages.ingest.folder import MEL_SUFFIXES, Medium, discover
 from melmill.stages.invert.inversion import shortest_length
+from melmill.stages.numeric.errors import ParameterError, Unusable
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.storage.utterance import SourceFile, Utterance
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from melmill.stages.errors import ParameterError
+from melmill.stages.numeric.errors import ParameterError
 from melmill.stages.report.cube import cube
 from melmill.stages.report.statistics import DRAWS, common_means, generator, intervals
 from melmill.stages.score.registry import metric as described

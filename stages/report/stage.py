@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from melmill.stages.contract import Input, Kind, Product, Report, Scores
-from melmill.stages.errors import ContractError, ParameterError
+from melmill.stages.numeric.errors import ContractError, ParameterError
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
-from melmill.stages.errors import ParameterError
+from melmill.stages.numeric.errors import ParameterError
 
 
 @dataclass(frozen=True, kw_only=True)

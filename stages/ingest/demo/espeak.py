@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from melmill.stages.errors import StageError
+from melmill.stages.numeric.errors import StageError
 
 SR = 22050
 _TIMEOUT_S = 120.0

@@ -15,7 +15,7 @@ from melmill.flows.pipeline.located import Located, parse
 from melmill.flows.pipeline.pools import Route
 from melmill.flows.pipeline.spec import Declaration, load
 from melmill.flows.pipeline.wire import Wired, wire
-from melmill.stages.contract import Mel, Scores, Stage, Waveform
+from melmill.stages.contract import Mel, Product, Scores, Stage, Waveform
 from melmill.stages.invert.stages import GriffinLim
 from melmill.stages.numeric.presets import preset
 from melmill.stages.registry import stage_class
@@ -46,7 +46,7 @@ def variant(uses: str, inputs: Mapping[str, tuple[str, ...]], **fields: object) 
     return Variant(name="x", wired=wired, fields=located, inputs=inputs)
 
 
-def node(name: str, product: Waveform | Mel, corpus: str = "speech") -> Node:
+def node(name: str, product: Product, corpus: str = "speech") -> Node:
     """Return a node that makes `product`; what its stage is matters to no step."""
     stage: Stage = GriffinLim()
     return Node(

@@ -11,8 +11,8 @@ import pytest
 import soundfile
 
 from melmill.stages.contract import IngestStage, Item
-from melmill.stages.errors import ParameterError
 from melmill.stages.ingest.audio_folder import AudioFolder
+from melmill.stages.numeric.errors import ParameterError
 from melmill.stages.numeric.resample import resample
 from melmill.storage.files.sources import SourceTree
 from tests.stages.ingest.test_librispeech import Tree, flac, ids, tone

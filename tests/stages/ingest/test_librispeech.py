@@ -16,9 +16,9 @@ import soundfile
 from numpy.typing import NDArray
 
 from melmill.stages.contract import Item, Kind, Outcome, Rejected
-from melmill.stages.errors import ParameterError
 from melmill.stages.ingest.decode import to_pcm
 from melmill.stages.ingest.librispeech import LibriSpeech
+from melmill.stages.numeric.errors import ParameterError
 from melmill.stages.numeric.resample import resample
 from melmill.storage.files.sources import SourceTree
 from melmill.storage.utterance import SourceFile, Utterance

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from melmill.stages.errors import ContractError, ParameterError, Unusable
 from melmill.stages.invert.inversion import invert, shortest_length, solve
 from melmill.stages.numeric import solvers
+from melmill.stages.numeric.errors import ContractError, ParameterError, Unusable
 from melmill.stages.numeric.filterbank import mel_bank
 from melmill.stages.numeric.mel import magnitude_spec, mel_spectrogram
 from melmill.stages.numeric.melspec import MelSpec

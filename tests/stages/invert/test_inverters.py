@@ -12,9 +12,9 @@ import pytest
 from numpy.typing import NDArray
 
 from melmill.stages.contract import Item, Mel, Outcome, Scores, Stage, UtteranceStage, Waveform
-from melmill.stages.errors import ContractError, DeviceMissing, ParameterError
 from melmill.stages.invert.inversion import invert
 from melmill.stages.invert.stages import Admm, AdmmGla, GriffinLim, Invert, Ipalm, Pghi, Raar
+from melmill.stages.numeric.errors import ContractError, DeviceMissing, ParameterError
 from melmill.stages.numeric.mel import mel_spectrogram
 from melmill.stages.numeric.melspec import MelSpec, Pcen
 from melmill.stages.registry import stage_class

@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
-from melmill.stages.errors import ParameterError, StageError
+from melmill.stages.numeric.errors import ParameterError, StageError
 from melmill.stages.report.comparison import holm_adjusted, leaders, paired
 from melmill.stages.report.cube import cube, groups, statuses
 from melmill.stages.report.statistics import convergence, failures, generator, intervals, summary

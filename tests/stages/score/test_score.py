@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from melmill.stages.contract import Item, Scalar, Scores, Stage, UtteranceStage, Waveform
-from melmill.stages.errors import ParameterError
+from melmill.stages.numeric.errors import ParameterError
 from melmill.stages.numeric.presets import preset
 from melmill.stages.registry import stage_class
 from melmill.stages.score.registry import METRICS

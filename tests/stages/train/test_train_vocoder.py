@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 import melmill
 from melmill.stages.contract import Batch, Mel, StageFile, TrainedVocoder, Waveform
-from melmill.stages.errors import ContractError, ParameterError, StageError
+from melmill.stages.numeric.errors import ContractError, ParameterError, StageError
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.train import losses
 from melmill.stages.train.discriminators import Discriminators, phase_rotated

@@ -19,7 +19,7 @@ from torch._dynamo.utils import counters
 import melmill
 from melmill.flows.pipeline.stage_files import prepared
 from melmill.stages.contract import FileStage, Item, Mel, Outcome, Stage, StageFile, StageFiles, Waveform
-from melmill.stages.errors import ContractError, ParameterError
+from melmill.stages.numeric.errors import ContractError, ParameterError
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.registry import stage_class
 from melmill.stages.vocode.errors import VocoderError
