@@ -86,7 +86,12 @@ def load(path: Path, overrides: Sequence[str] = (), store: str | None = None) ->
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise PipelineError(f"pipeline {str(path)!r} can't be read: {reason}") from error
-    document = parse(text, str(path))
+    return read(text, str(path), overrides, store)
+
+
+def read(text: str, name: str, overrides: Sequence[str] = (), store: str | None = None) -> Pipeline:
+    """Read a pipeline from its text; `name` stands before line numbers, and the rest is as for `load`."""
+    document = parse(text, name)
     for override in overrides:
         document = _overridden(document, override)
     if store is not None:

@@ -18,7 +18,7 @@ from melmill.storage.utterance import SourceFile, Utterance
 
 SPEAKERS = "SPEAKERS.TXT"
 LAYOUT = "<subset>/<speaker>/<chapter>/<speaker>-<chapter>-<nnnn>.flac"
-_UTTERANCE = re.compile(
+UTTERANCE = re.compile(
     r"(?P<above>(?:.*/)?)(?P<speaker>\w+)/(?P<chapter>\w+)/(?P<id>(?P=speaker)-(?P=chapter)-\w+)\.flac"
 )
 
@@ -131,7 +131,7 @@ def parse_transcript(lines: str) -> dict[str, str]:
 
 def _matches(files: Iterable[SourceFile]) -> Iterator[Found]:
     for file in files:
-        match = _UTTERANCE.fullmatch(file.path)
+        match = UTTERANCE.fullmatch(file.path)
         if match:
             subset = match["above"].rstrip("/").rpartition("/")[2]
             yield Found(file, match["id"], subset, match["speaker"], match["chapter"])

@@ -7,14 +7,14 @@ import json
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, cast
 
 import pytest
 import yaml
 from click.testing import CliRunner
 from jsonschema import Draft202012Validator
 
-from melmill.flows.cli import cli
+from melmill.flows.cli.group import cli
 from melmill.flows.errors import PipelineError
 from melmill.flows.pipeline.convert import convert, field_types, takes_list
 from melmill.flows.pipeline.located import parse
@@ -131,7 +131,9 @@ def test_defaults_are_valid_and_fields_are_described(uses: str) -> None:
         if "default" in schema:
             assert Draft202012Validator({**schema, "$defs": SCHEMA["$defs"]}).is_valid(schema["default"])
     assert {name for name, schema in properties.items() if "default" in schema} >= {
-        one.name for one in dataclasses.fields(cls) if one.init and one.default in (0, "cpu", "float32", None)
+        one.name
+        for one in dataclasses.fields(cast("Any", cls))
+        if one.init and one.default in (0, "cpu", "float32", None)
     }
     assert SCHEMA["$defs"][f"stage-{uses}"]["description"]
 
