@@ -10,6 +10,7 @@ from typing import Any
 
 from melmill.stages.contract import Stage
 from melmill.stages.errors import UnknownStage
+from melmill.stages.ingest.registry import READERS
 from melmill.stages.numeric.errors import StageError
 
 GROUP = "melmill.stages"
@@ -19,7 +20,6 @@ _BUILT_IN = {
     "admm": "melmill.stages.invert.stages:Admm",
     "admm_gla": "melmill.stages.invert.stages:AdmmGla",
     "aggregate": "melmill.stages.report.stage:Aggregate",
-    "audio_folder": "melmill.stages.ingest.audio_folder:AudioFolder",
     "bigvgan": "melmill.stages.vocode.stage:BigVgan",
     "diffwave": "melmill.stages.vocode.stage:DiffWave",
     "exported": "melmill.stages.vocode.stage:Exported",
@@ -28,8 +28,6 @@ _BUILT_IN = {
     "hifigan": "melmill.stages.vocode.stage:HifiGan",
     "invert": "melmill.stages.invert.stages:Invert",
     "ipalm": "melmill.stages.invert.stages:Ipalm",
-    "librispeech": "melmill.stages.ingest.librispeech:LibriSpeech",
-    "mel_folder": "melmill.stages.ingest.mel_folder:MelFolder",
     "melgan": "melmill.stages.vocode.stage:MelGan",
     "pghi": "melmill.stages.invert.stages:Pghi",
     "raar": "melmill.stages.invert.stages:Raar",
@@ -52,7 +50,7 @@ def _installed() -> dict[str, EntryPoint]:
 
 def stage_names() -> list[str]:
     """Return the names of all stages, built in and installed under the entry-point group `melmill.stages`."""
-    return sorted({*_BUILT_IN, *_installed()})
+    return sorted({*_BUILT_IN, *READERS, *_installed()})
 
 
 def stage_class(name: str) -> type[Stage]:
@@ -60,6 +58,8 @@ def stage_class(name: str) -> type[Stage]:
     if name in _BUILT_IN:
         module, attribute = _BUILT_IN[name].split(":")
         return _checked(getattr(importlib.import_module(module), attribute))
+    if name in READERS:
+        return _checked(READERS[name])
     if name in _installed():
         return _checked(_installed()[name].load())
     near = difflib.get_close_matches(name, stage_names(), n=1)

@@ -5,15 +5,14 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 from melmill.flows.errors import PipelineError
 from melmill.stages.contract import IngestStage
 from melmill.stages.formats.npy import HEAD_BYTES, npy_header
-from melmill.stages.ingest.collection import SKIPPED
-from melmill.stages.ingest.folder import MEL_SUFFIXES, SUFFIXES
-from melmill.stages.ingest.librispeech import UTTERANCE
+from melmill.stages.ingest.folder import AUDIO_SUFFIXES, MEL_SUFFIXES, SKIPPED
+from melmill.stages.ingest.registry import READERS
 from melmill.stages.numeric.errors import StageError, Unusable
 from melmill.stages.numeric.presets import preset, preset_names
 from melmill.stages.registry import stage_class
@@ -39,12 +38,12 @@ class Layout:
     uses : str
         Ingest stage that reads it.
     fields : mapping
-        Further fields of that stage.
+        Fields of that stage, ``root`` among them.
     """
 
     name: str
     uses: str
-    fields: Mapping[str, Any] = field(default_factory=dict)
+    fields: Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,8 +52,6 @@ class Contents:
 
     Parameters
     ----------
-    root : str
-        The folder that the ingest stage reads.
     layout : Layout
     n_files, n_unreadable : int
         All files, and those whose headers tell no length.
@@ -70,7 +67,6 @@ class Contents:
         Bands of the mels. None for audio.
     """
 
-    root: str
     layout: Layout
     n_files: int
     n_unreadable: int = 0
@@ -99,32 +95,38 @@ def look(root: str) -> Contents:
     """
     tree = SourceTree(root)
     files = list(tree.walk())
-    audio = _with_suffix(files, SUFFIXES)
+    audio = _with_suffix(files, AUDIO_SUFFIXES)
     if audio:
-        return _audio_contents(root, [file.path for file in audio])
+        return _audio_contents(recognised(root, [file.path for file in audio]))
     mels = _with_suffix(files, MEL_SUFFIXES)
     if mels:
         return _mel_contents(root, tree, mels)
     raise PipelineError(
-        f"{root!r} holds neither audio ({', '.join(SUFFIXES)}) nor mels ({', '.join(MEL_SUFFIXES)}) among "
+        f"{root!r} holds neither audio ({', '.join(AUDIO_SUFFIXES)}) nor mels ({', '.join(MEL_SUFFIXES)}) among "
         f"{len(files):,} files: name the folder of a corpus"
     )
 
 
-def recognised(paths: Sequence[str]) -> Layout:
+def recognised(root: str, paths: Sequence[str]) -> Layout:
     """Return the layout that most audio files of a folder have, by their paths below it.
 
-    >>> recognised(["LJSpeech-1.1/wavs/LJ001-0001.wav", "LJSpeech-1.1/wavs/LJ001-0002.wav"]).name
+    A reader says itself what its corpus looks like. Other known corpora are told by their file names.
+
+    >>> recognised("x", ["LJSpeech-1.1/wavs/LJ001-0001.wav", "LJSpeech-1.1/wavs/LJ001-0002.wav"]).name
     'LJSpeech'
-    >>> recognised(["rain/1.ogg", "rain/2.ogg", "dogs/1.ogg"]).fields
-    {'folders': ('subset',)}
+    >>> recognised("x", ["rain/1.ogg", "rain/2.ogg", "dogs/1.ogg"]).fields
+    {'root': 'x', 'folders': ('subset',)}
     """
-    for recognise in (_librispeech, _libritts, _vctk, _ljspeech):
-        layout = recognise(paths)
-        if layout is not None:
-            return layout
+    for name, reader in READERS.items():
+        fields = reader.recognise(root, paths)
+        if fields is not None:
+            return Layout(name=reader.__name__, uses=name, fields=fields)
+    for name, recognise in _BY_NAMES.items():
+        fields = recognise(paths)
+        if fields is not None:
+            return Layout(name=name, uses="audio_folder", fields={"root": root, **fields})
     levels = ("subset", "speaker", "chapter")[: _depth(paths)]
-    return Layout(name="a folder of audio", uses="audio_folder", fields={"folders": levels})
+    return Layout(name="a folder of audio", uses="audio_folder", fields={"root": root, "folders": levels})
 
 
 def bands(shapes: Sequence[tuple[int, ...]]) -> tuple[int, str]:
@@ -186,35 +188,31 @@ def _stem(path: str) -> str:
     return path.rpartition("/")[2].rpartition(".")[0]
 
 
-def _librispeech(paths: Sequence[str]) -> Layout | None:
-    if not _most(paths, UTTERANCE.fullmatch):
-        return None
-    return Layout(name="LibriSpeech", uses="librispeech")
-
-
-def _libritts(paths: Sequence[str]) -> Layout | None:
+def _libritts(paths: Sequence[str]) -> dict[str, tuple[str, ...]] | None:
     if not _most(paths, lambda path: _LIBRITTS.fullmatch(_stem(path))):
         return None
     # Extracts of the corpus may leave the folders of chapters out.
     in_chapters = _most(paths, lambda path: path.split("/")[-2:-1] == _stem(path).split("_")[1:2])
-    inner = ("subset", "speaker", "chapter") if in_chapters else ("subset", "speaker")
-    return Layout(name="LibriTTS", uses="audio_folder", fields={"folders": _roles(_depth(paths), inner)})
+    return {
+        "folders": _roles(_depth(paths), ("subset", "speaker", "chapter") if in_chapters else ("subset", "speaker"))
+    }
 
 
-def _vctk(paths: Sequence[str]) -> Layout | None:
+def _vctk(paths: Sequence[str]) -> dict[str, tuple[str, ...]] | None:
     if not _most(paths, lambda path: _VCTK.fullmatch(_stem(path))):
         return None
     fields = {"folders": _roles(_depth(paths), ("speaker",))}
     microphones = {match["microphone"] for path in paths if (match := _VCTK.fullmatch(_stem(path)))}
-    if {"_mic1", "_mic2"} <= microphones:
-        fields["files"] = ("*_mic1.*",)
-    return Layout(name="VCTK", uses="audio_folder", fields=fields)
+    return {**fields, "files": ("*_mic1.*",)} if {"_mic1", "_mic2"} <= microphones else fields
 
 
-def _ljspeech(paths: Sequence[str]) -> Layout | None:
+def _ljspeech(paths: Sequence[str]) -> dict[str, tuple[str, ...]] | None:
     if not _most(paths, lambda path: _LJSPEECH.fullmatch(_stem(path))):
         return None
-    return Layout(name="LJSpeech", uses="audio_folder", fields={"folders": _roles(_depth(paths), ())})
+    return {"folders": _roles(_depth(paths), ())}
+
+
+_BY_NAMES = {"LibriTTS": _libritts, "VCTK": _vctk, "LJSpeech": _ljspeech}
 
 
 def _roles(depth: int, inner: tuple[str, ...]) -> tuple[str, ...]:
@@ -223,21 +221,14 @@ def _roles(depth: int, inner: tuple[str, ...]) -> tuple[str, ...]:
     return (SKIPPED,) * (depth - len(inner)) + inner
 
 
-def _audio_contents(root: str, paths: Sequence[str]) -> Contents:
-    layout = recognised(paths)
-    above = {match["above"] for path in paths if (match := UTTERANCE.fullmatch(path))}
-    if layout.uses == "librispeech" and above == {""}:
-        # The folder is one subset of the corpus above it.
-        root, _, subset = SourceTree(root).url.rpartition("/")
-        layout = replace(layout, fields={"subsets": (subset,)})
-    stage = cast("IngestStage", cast("Any", stage_class(layout.uses))(root=root, **layout.fields))
+def _audio_contents(layout: Layout) -> Contents:
+    stage = cast("IngestStage", cast("Any", stage_class(layout.uses))(**layout.fields))
     try:
-        utterances = stage.discover(SourceTree(root), {})
+        utterances = stage.discover(SourceTree(stage.root), {})
     except StageError as error:
         raise PipelineError(str(error)) from error
     readable = [utterance for utterance in utterances if utterance.source_sr]
     return Contents(
-        root=root,
         layout=layout,
         n_files=len(utterances),
         n_unreadable=len(utterances) - len(readable),
@@ -257,7 +248,7 @@ def _mel_contents(root: str, tree: SourceTree, files: Sequence[SourceFile]) -> C
         except (OSError, Unusable):
             continue
     n_mels, axes = bands(shapes)
-    layout = Layout(name="a folder of mels", uses="mel_folder", fields={"layout": axes})
+    layout = Layout(name="a folder of mels", uses="mel_folder", fields={"root": root, "layout": axes})
     return Contents(
-        root=root, layout=layout, n_files=len(files), n_unreadable=min(len(files), _PROBED) - len(shapes), n_mels=n_mels
+        layout=layout, n_files=len(files), n_unreadable=min(len(files), _PROBED) - len(shapes), n_mels=n_mels
     )

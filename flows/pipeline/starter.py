@@ -96,7 +96,9 @@ def starter(contents: Contents, answers: Answers, path: str) -> str:
         The purpose or the preset does not fit the folder.
     """
     if answers.purpose not in purposes(contents):
-        raise PipelineError(f"--for {answers.purpose} needs recordings, but {contents.root!r} holds mels alone")
+        raise PipelineError(
+            f"--for {answers.purpose} needs recordings, but {contents.layout.fields['root']!r} holds mels alone"
+        )
     title = {
         "training": f"{contents.layout.name}: mels to train a vocoder or an acoustic model with.",
         "resynthesis": f"{contents.layout.name}: every utterance from its mel back to audio.",
@@ -181,9 +183,10 @@ def _evaluation(contents: Contents, answers: Answers) -> list[list[str]]:
 
 
 def _recordings(contents: Contents, answers: Answers) -> list[str]:
-    fields = [(f"uses: {contents.layout.uses}", ""), (f"root: {_text(contents.root)}", "")]
-    for name, values in contents.layout.fields.items():
-        fields.append((f"{name}: [{', '.join(map(_text, values))}]", _EXPLAINED.get(name, "")))
+    fields = [(f"uses: {contents.layout.uses}", "")]
+    for name, value in contents.layout.fields.items():
+        text = _text(value) if isinstance(value, str) else f"[{', '.join(map(_text, value))}]"
+        fields.append((f"{name}: {text}", _EXPLAINED.get(name, "")))
     fields.append((f"sr: {answers.sr}", "rate to store, Hz; other files are resampled"))
     return _node("speech", fields)
 
@@ -196,7 +199,7 @@ def _mel(answers: Answers, more: Sequence[tuple[str, str]] = ()) -> list[str]:
 def _mels(contents: Contents, answers: Answers) -> list[str]:
     fields = [
         ("uses: mel_folder", ""),
-        (f"root: {_text(contents.root)}", ""),
+        (f"root: {_text(contents.layout.fields['root'])}", ""),
         (f"preset: {answers.preset}", "how the mels were made: it must be what made them"),
     ]
     n_mels = contents.n_mels or 0
@@ -205,7 +208,7 @@ def _mels(contents: Contents, answers: Answers) -> list[str]:
         if fits:
             raise PipelineError(
                 f"--preset {answers.preset} has {preset(answers.preset).n_mels} bands, but the mels in "
-                f"{contents.root!r} have {n_mels}: choose among {', '.join(fits)}"
+                f"{contents.layout.fields['root']!r} have {n_mels}: choose among {', '.join(fits)}"
             )
         fields.append((f"n_mels: {n_mels}", "no preset has so many: set the other fields too"))
     fields.append((f"layout: {contents.layout.fields['layout']}", "order of the axes"))

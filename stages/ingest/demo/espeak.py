@@ -105,5 +105,7 @@ def _synthesize(orders: Sequence[dict[str, Any]]) -> Iterator[NDArray[np.int16]]
 
 
 if __name__ == "__main__":
+    answers = io.BytesIO()  # NumPy asks a file for its position, which a buffered pipe has not.
     for wave in _synthesize(json.load(sys.stdin)):
-        np.save(sys.stdout.buffer, wave, allow_pickle=False)
+        np.save(answers, wave, allow_pickle=False)
+    sys.stdout.buffer.write(answers.getvalue())

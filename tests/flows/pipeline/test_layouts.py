@@ -22,15 +22,14 @@ from melmill.stages.numeric.presets import preset
 from melmill.storage.errors import SourceError
 
 AUDIO = Contents(
-    root="data/speech",
-    layout=Layout(name="a folder of audio", uses="audio_folder", fields={"folders": ("speaker",)}),
+    layout=Layout(name="a folder", uses="audio_folder", fields={"root": "data/speech", "folders": ("speaker",)}),
     n_files=10,
     duration_s=100.0,
     rates={22050: 10},
     n_speakers=2,
 )
 MELS = Contents(
-    root="mels", layout=Layout(name="a folder of mels", uses="mel_folder", fields={"layout": "bands_first"}),
+    layout=Layout(name="mels", uses="mel_folder", fields={"root": "mels", "layout": "bands_first"}),
     n_files=3, n_mels=80,
 )  # fmt: skip
 
@@ -63,8 +62,8 @@ MELS = Contents(
     ],
 )
 def test_layouts_are_told_by_names(paths: Sequence[str], name: str, fields: dict[str, Any]) -> None:
-    layout = recognised(paths)
-    assert (layout.name, dict(layout.fields)) == (name, fields)
+    layout = recognised("x", paths)
+    assert (layout.name, layout.fields) == (name, {"root": "x", **fields})
     assert layout.uses == ("librispeech" if name == "LibriSpeech" else "audio_folder")
 
 
@@ -115,8 +114,7 @@ def test_one_subset_of_librispeech_is_read_from_the_folder_above(tmp_path: Path)
     recorded(tmp_path / "LibriSpeech/dev-clean/84/1/84-1-0000.flac", sr=16000)
     recorded(tmp_path / "LibriSpeech/test-clean/85/1/85-1-0000.flac", sr=16000)
     contents = look(str(tmp_path / "LibriSpeech" / "dev-clean"))
-    assert contents.root == str(tmp_path / "LibriSpeech")
-    assert contents.layout.fields == {"subsets": ("dev-clean",)}
+    assert contents.layout.fields == {"root": str(tmp_path / "LibriSpeech"), "subsets": ("dev-clean",)}
     assert contents.n_files == 1
 
 
@@ -137,7 +135,7 @@ def test_mels_are_told_by_their_shapes(tmp_path: Path) -> None:
     (tmp_path / "c.npy").write_bytes(b"no array")
     contents = look(str(tmp_path))
     assert (contents.n_files, contents.n_unreadable, contents.n_mels) == (3, 1, 100)
-    assert contents.layout.fields == {"layout": "frames_first"}
+    assert contents.layout.fields == {"root": str(tmp_path), "layout": "frames_first"}
 
 
 def answers(purpose: Purpose, **changed: Any) -> Answers:
@@ -169,7 +167,8 @@ def test_the_usual_preset_of_mels_has_their_bands(n_mels: int, name: str) -> Non
 @pytest.mark.parametrize("purpose", PURPOSES)
 @pytest.mark.parametrize("root", ["data/speech", "a b, c", "s3://bucket/speech", "x: 'y' #z"])
 def test_what_is_written_is_a_sound_pipeline(purpose: Purpose, root: str) -> None:
-    text = starter(replace(AUDIO, root=root), answers(purpose, store=root, name="1.5"), "pipeline.yaml")
+    layout = replace(AUDIO.layout, fields={**AUDIO.layout.fields, "root": root})
+    text = starter(replace(AUDIO, layout=layout), answers(purpose, store=root, name="1.5"), "pipeline.yaml")
     plain = yaml.safe_load(text)
     assert (plain["name"], plain["store"], plain["stages"]["speech"]["root"]) == ("1.5", root, root)
     nodes = build_graph(read(text, "pipeline.yaml"))

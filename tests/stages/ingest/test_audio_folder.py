@@ -11,7 +11,7 @@ import pytest
 import soundfile
 
 from melmill.stages.contract import IngestStage, Item
-from melmill.stages.ingest.audio_folder import AudioFolder
+from melmill.stages.ingest.readers.audio_folder import AudioFolder
 from melmill.stages.numeric.errors import ParameterError
 from melmill.stages.numeric.resample import resample
 from melmill.storage.files.sources import SourceTree
@@ -113,7 +113,7 @@ def test_other_files_are_passed_over(path: str) -> None:
         (
             {"a.wav": b"", "a.flac": b""},
             {},
-            r"got 'a' twice in 'x': a.flac and a.wav; rename one, or choose with files",
+            r"twice in 'x': a.flac and a.wav; rename one, or choose with subsets or files, say files: '\*.flac'",
         ),
         ({"a b.wav": b"", "a  b.wav": b""}, {}, r"got 'a_b' twice"),
         (

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from melmill.stages.ingest.audio_folder import AudioFolder
+from melmill.stages.ingest.readers.audio_folder import AudioFolder
 from melmill.stages.numeric.errors import ParameterError
 from tests.stages.ingest.test_librispeech import Tree
 

@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from melmill.stages.contract import IngestStage, Item, Kind, Outcome
-from melmill.stages.ingest.mel_folder import MelFolder
+from melmill.stages.ingest.readers.mel_folder import MelFolder
 from melmill.stages.numeric.errors import ParameterError
 from melmill.stages.numeric.mel import mel_spectrogram
 from melmill.storage.arrays import ArraySpec
