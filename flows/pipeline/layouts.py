@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 from melmill.flows.errors import PipelineError
@@ -97,7 +97,11 @@ def look(root: str) -> Contents:
     files = list(tree.walk())
     audio = _with_suffix(files, AUDIO_SUFFIXES)
     if audio:
-        return _audio_contents(recognised(root, [file.path for file in audio]))
+        layout = recognised(tree.url, [file.path for file in audio])
+        if layout.fields["root"] == tree.url:
+            # A path that is relative stays so in the pipeline.
+            layout = replace(layout, fields={**layout.fields, "root": root})
+        return _audio_contents(layout)
     mels = _with_suffix(files, MEL_SUFFIXES)
     if mels:
         return _mel_contents(root, tree, mels)
@@ -193,9 +197,8 @@ def _libritts(paths: Sequence[str]) -> dict[str, tuple[str, ...]] | None:
         return None
     # Extracts of the corpus may leave the folders of chapters out.
     in_chapters = _most(paths, lambda path: path.split("/")[-2:-1] == _stem(path).split("_")[1:2])
-    return {
-        "folders": _roles(_depth(paths), ("subset", "speaker", "chapter") if in_chapters else ("subset", "speaker"))
-    }
+    inner = ("subset", "speaker", "chapter") if in_chapters else ("subset", "speaker")
+    return {"folders": _roles(_depth(paths), inner)}
 
 
 def _vctk(paths: Sequence[str]) -> dict[str, tuple[str, ...]] | None:

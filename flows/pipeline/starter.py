@@ -96,9 +96,8 @@ def starter(contents: Contents, answers: Answers, path: str) -> str:
         The purpose or the preset does not fit the folder.
     """
     if answers.purpose not in purposes(contents):
-        raise PipelineError(
-            f"--for {answers.purpose} needs recordings, but {contents.layout.fields['root']!r} holds mels alone"
-        )
+        root = contents.layout.fields["root"]
+        raise PipelineError(f"--for {answers.purpose} needs recordings, but {root!r} holds mels alone")
     title = {
         "training": f"{contents.layout.name}: mels to train a vocoder or an acoustic model with.",
         "resynthesis": f"{contents.layout.name}: every utterance from its mel back to audio.",

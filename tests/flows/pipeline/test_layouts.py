@@ -110,9 +110,14 @@ def test_a_folder_is_counted_by_its_headers(tmp_path: Path) -> None:
     assert contents.duration_s == pytest.approx(1.5, abs=1e-3)
 
 
-def test_one_subset_of_librispeech_is_read_from_the_folder_above(tmp_path: Path) -> None:
+def test_one_subset_of_librispeech_is_read_from_the_folder_above(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     recorded(tmp_path / "LibriSpeech/dev-clean/84/1/84-1-0000.flac", sr=16000)
     recorded(tmp_path / "LibriSpeech/test-clean/85/1/85-1-0000.flac", sr=16000)
+    monkeypatch.chdir(tmp_path / "LibriSpeech")
+    assert look(".").layout.fields == {"root": "."}
+    assert look("dev-clean").layout.fields["root"] == str(tmp_path / "LibriSpeech")
     contents = look(str(tmp_path / "LibriSpeech" / "dev-clean"))
     assert contents.layout.fields == {"root": str(tmp_path / "LibriSpeech"), "subsets": ("dev-clean",)}
     assert contents.n_files == 1
