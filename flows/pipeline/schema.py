@@ -7,11 +7,11 @@ import inspect
 import re
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from enum import Enum
 from typing import Annotated, Any, Literal
 
-from melmill.cluster.spec import ClusterSpec
+from melmill.cluster.registry import DEFAULT_TYPE, cluster_type, cluster_types
 from melmill.flows.pipeline.convert import takes_list
 from melmill.flows.pipeline.pools import ANY, CPU
 from melmill.flows.pipeline.spec import (
@@ -64,7 +64,7 @@ def pipeline_schema() -> Schema:
             "propertyNames": {"pattern": f"^(?:{NODE_NAME.pattern})$", "not": {"enum": sorted(RESERVED_NAMES)}},
             "additionalProperties": {"$ref": "#/$defs/node"},
         },
-        "cluster": {"description": summary(ClusterSpec), **_dataclass(ClusterSpec, defs)},
+        "cluster": _cluster(defs),
     }
     for name, text in descriptions.items():
         if name in properties:
@@ -100,6 +100,37 @@ def summary(cls: type) -> str:
 
 def _line(text: str) -> str:
     return " ".join(text.split()).replace("``", "`")
+
+
+def _cluster(defs: dict[str, Schema]) -> Schema:
+    """Return the schema of the block `cluster`, whose fields follow from its type."""
+    kinds = {name: cluster_type(name) for name in cluster_types()}
+    for name, cls in kinds.items():
+        block = _dataclass(cls, defs)
+        properties = {"type": {"const": name}, **block["properties"]}
+        defs[f"cluster-{name}"] = {"description": summary(cls), **block, "properties": properties}
+    return {
+        "description": "Where the tasks of the pipeline run.",
+        "type": "object",
+        "properties": {
+            "type": {
+                "description": "Kind of cluster.",
+                "enum": list(kinds),
+                "enumDescriptions": [summary(cls) for cls in kinds.values()],
+                "default": DEFAULT_TYPE,
+            }
+        },
+        "allOf": [
+            {
+                "if": {
+                    "properties": {"type": {"const": name}},
+                    **({} if name == DEFAULT_TYPE else {"required": ["type"]}),
+                },
+                "then": {"$ref": f"#/$defs/cluster-{name}"},
+            }
+            for name in kinds
+        ],
+    }
 
 
 def _node(stages: dict[str, type[Stage]]) -> Schema:
@@ -224,7 +255,7 @@ def _choice(hint: Any, defs: dict[str, Schema]) -> Schema:  # noqa: ANN401 - a t
         return {"enum": list(names[0])} if names else _value(arguments[0], defs)
     if origin is Literal:
         return {"enum": list(arguments)}
-    if origin is dict:
+    if origin in (dict, Mapping):
         return {"type": "object", "additionalProperties": _value(arguments[1], defs)}
     if origin is tuple and arguments[-1] is not Ellipsis:
         items = [_value(argument, defs) for argument in arguments]
@@ -234,9 +265,10 @@ def _choice(hint: Any, defs: dict[str, Schema]) -> Schema:  # noqa: ANN401 - a t
         return {"anyOf": [item, {"type": "array", "items": item}]}
     if dataclasses.is_dataclass(hint):
         cls = typing.cast("type", hint)
-        if cls.__name__ not in defs:
-            defs[cls.__name__] = {"description": summary(cls), **_dataclass(cls, defs)}
-        return {"$ref": f"#/$defs/{cls.__name__}"}
+        name = f"{cls.__module__}.{cls.__qualname__}"
+        if name not in defs:
+            defs[name] = {"description": summary(cls), **_dataclass(cls, defs)}
+        return {"$ref": f"#/$defs/{name}"}
     raise TypeError(
         f"a field of type {hint!r} has no form in YAML: use plain types, Literal, tuple, dict or dataclasses"
     )

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from melmill.cluster.spec import ClusterSpec
+from melmill.cluster.contract import ClusterSpec
+from melmill.cluster.errors import ClusterError
+from melmill.cluster.registry import DEFAULT_TYPE, cluster_type, field_names, types_with
 from melmill.flows.errors import PipelineError
 from melmill.flows.pipeline.convert import build, convert, unknown
 from melmill.flows.pipeline.located import Located, parse
@@ -160,8 +162,23 @@ def _share(value: Located) -> float:
 
 def _cluster(value: Located | None) -> ClusterSpec:
     if value is None:
-        return ClusterSpec()
-    return build(ClusterSpec, _mapping(value, "cluster"), "cluster", value.where)
+        return cluster_type(DEFAULT_TYPE)()
+    fields = dict(_mapping(value, "cluster"))
+    name = fields.pop("type", Located(DEFAULT_TYPE, value.where))
+    try:
+        cls = cluster_type(convert(name, str, "type of cluster"))
+    except ClusterError as error:
+        raise PipelineError(str(error), name.where) from error
+    pools = fields["pools"].value if "pools" in fields else {}
+    blocks = [fields, *(pool.value for pool in pools.values())] if isinstance(pools, dict) else [fields]
+    for field, given in [pair for block in blocks if isinstance(block, dict) for pair in block.items()]:
+        others = types_with(field) if field not in field_names(cls) else []
+        if others:
+            raise PipelineError(
+                f"cluster: the field {field!r} is for type {' or '.join(map(repr, others))}, got type {cls.type!r}",
+                given.where,
+            )
+    return build(cls, fields, "cluster", value.where)
 
 
 def _overridden(document: Located, override: str) -> Located:

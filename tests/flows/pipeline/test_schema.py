@@ -202,7 +202,10 @@ def test_a_stage_of_another_package_is_in_the_schema(monkeypatch: pytest.MonkeyP
     }  # fmt: skip
     assert plugin["properties"]["b"]["description"] == "Of `both`."
     assert plugin["properties"]["from"]["description"].startswith("Node that makes mel.")
-    assert defs["Block"]["properties"]["width"] == {"description": "How wide it is, in two lines.", "type": "integer"}
+    assert defs[f"{__name__}.Block"]["properties"]["width"] == {
+        "description": "How wide it is, in two lines.",
+        "type": "integer",
+    }
     validator = Draft202012Validator(schema)
 
     def valid(fields: str) -> bool:

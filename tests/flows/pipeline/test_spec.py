@@ -67,7 +67,9 @@ BAD_FORM: list[Case] = [
     ("from: mel, n_iter", "from: [], n_iter", 6, "from of 'gla' is an empty list"),
     ("from: mel, n_iter", "from: 3, n_iter", 6, "from of 'gla' must be text, got 3"),
     # cluster
-    ("stages:", "cluster: {type: slrum}\nstages:", 3, "type of cluster must be 'local' or 'add.*, got 'slrum'"),
+    ("stages:", "cluster: {type: slrum}\nstages:", 3, r"no type is called 'slrum'; did you mean 'slurm'\?"),
+    ("stages:", "cluster: {type: address}\nstages:", 3, "cluster needs the field 'address', such as address: tcp"),
+    ("stages:", "cluster: {address: 'tcp://x:1'}\nstages:", 3, "'address' is for type 'address', got type 'local'"),
     ("stages:", "cluster: {pools: {cpu: {worker: 1}}}\nstages:", 3, "has no field 'worker'"),
 ]
 
@@ -81,7 +83,6 @@ BAD_MEANING: list[Case] = [
     ("n_iter: 10", "start: pgih", 6, r"start of 'gla' has no word or node 'pgih'; did you mean 'pghi'\?"),
     ("n_iter: 10", "pool: gpu", 6, "node 'gla' runs in pool 'gpu', but the cluster has only cpu"),
     # cluster
-    ("stages:", "cluster: {type: address}\nstages:", 3, "type 'address' needs the field 'address'"),
     ("stages:", "cluster: {pools: {cpu: {workers: 0}}}\nstages:", 3, "a pool needs at least one worker"),
 ]
 
