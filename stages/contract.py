@@ -1,24 +1,33 @@
-"""The contract of a stage: what it needs, what it makes, and one pure method over utterances.
+"""The contract of a stage: what it needs, what it makes, and the one method that does its work.
 
-- What a stage that trains is given: data to learn from, and a place to resume from.
+The method depends on the kind of stage:
+
+- `IngestStage.ingest` turns the bytes of a file into an utterance.
+- `UtteranceStage.process` works on the utterances of a shard.
+- `FileStage.opened` returns what processes them, with files such as weights.
+- `TrainingStage.train` learns from a whole corpus.
+- `ReportStage.report` makes tables and pages about whole corpora.
 """
 
 from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, StrEnum
-from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from melmill.stages.errors import Unusable
 from melmill.stages.numeric.melspec import MelSpec
-from melmill.stages.task_context import take_up
+from melmill.stages.task_context import enter_utterance
 from melmill.storage.utterance import SourceFile as SourceFile
 from melmill.storage.utterance import Utterance
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # Mels (batch, n_mels, segment_frames), and their audio (batch, segment_frames * hop_length) in [-1, 1).
 Batch = tuple[NDArray[np.float32], NDArray[np.float32]]
@@ -197,8 +206,8 @@ class Item:
     """One utterance on its way into a stage.
 
     `inputs` holds an array by the name of the input port (``from``, ``against``, ``start``): waveforms
-    ``(n_samples,)`` as stored (int16 PCM or float32), mels ``(n_mels, n_frames)``, for ingest stages ``file``, the
-    source file's bytes as uint8. `seed` depends on the utterance id alone.
+    ``(n_samples,)`` as stored (int16 PCM or float32), mels ``(n_mels, n_frames)``. `seed` depends on the utterance id
+    alone.
     """
 
     utterance: Utterance
@@ -272,7 +281,7 @@ class CorpusTree(Protocol):
 
 @runtime_checkable
 class IngestStage(Stage, Protocol):
-    """A stage that finds utterances in a corpus and decodes them."""
+    """A stage that finds the utterances of a corpus and decodes their files."""
 
     @property
     def root(self) -> str:
@@ -281,6 +290,20 @@ class IngestStage(Stage, Protocol):
 
     def discover(self, tree: CorpusTree, known: Mapping[str, Utterance]) -> list[Utterance]:
         """Return the corpus's utterances; one in `known` (by path) whose size and time match is returned as it is."""
+        ...
+
+    def ingest(self, utterance: Utterance, data: bytes) -> Outcome:
+        """Return the waveform or the mel that the file of one utterance holds.
+
+        An exception puts the utterance in quarantine.
+
+        Parameters
+        ----------
+        utterance : Utterance
+            As `discover` returned it.
+        data : bytes
+            The whole file at ``utterance.path``.
+        """
         ...
 
 
@@ -382,16 +405,158 @@ class TrainingStage(Stage, Protocol):
         ...
 
 
-def each(items: Sequence[Item], one: Callable[[Item], Outcome]) -> list[Outcome]:
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """Say how the product of one node was made.
+
+    Parameters
+    ----------
+    name, uses : str
+        Node and stage.
+    version : int
+        Of the stage.
+    key : str
+        Fingerprint that the product is stored under.
+    inputs : sequence of str
+        Names of the nodes that it reads.
+    parameters : mapping
+        Resolved parameters, plain values.
+    """
+
+    name: str
+    uses: str
+    version: int
+    key: str
+    inputs: Sequence[str] = ()
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """Hold the audio of one utterance: the recording, and what each scored node made of it.
+
+    Parameters
+    ----------
+    utterance_id, text : str
+        Its id and its transcript, which may be empty.
+    why : str
+        Why a report shows it. Only the report sets this.
+    sr : int
+        Rate of `reference`, Hz.
+    reference : ndarray of float32, shape (n_samples,)
+        The recording, full scale 1.
+    reconstructions : mapping of str to ndarray of float32, shape (n_samples,)
+        By node. Nodes that lack the utterance are left out.
+    rates : mapping of str to int
+        Rate of each reconstruction, Hz. `sr` applies to nodes that are not named.
+    """
+
+    utterance_id: str
+    text: str
+    why: str = ""
+    sr: int
+    reference: NDArray[np.float32]
+    reconstructions: Mapping[str, NDArray[np.float32]]
+    rates: Mapping[str, int] = field(default_factory=dict)
+
+
+class ReportData(Protocol):
+    """What a report can read: everything that led to its inputs. Each table is read when it is asked for."""
+
+    @property
+    def pipeline(self) -> str:
+        """Name of the pipeline."""
+        ...
+
+    @property
+    def versions(self) -> Mapping[str, str]:
+        """Versions of the interpreter and of the packages that results may depend on."""
+        ...
+
+    @property
+    def provenance(self) -> Sequence[Provenance]:
+        """All nodes before the report, each after those that it reads."""
+        ...
+
+    @property
+    def scores(self) -> pd.DataFrame:
+        """One row per utterance and scored node.
+
+        Columns: ``utterance_id, subset, speaker_id, node, duration_s``, a float column per metric, and
+        ``status_<metric>`` beside it. A value counts only where its status is ``ok``.
+        """
+        ...
+
+    @property
+    def traces(self) -> pd.DataFrame:
+        """One row per utterance, scored node and iteration: ``utterance_id, node, iteration, scm_db``."""
+        ...
+
+    @property
+    def quarantine(self) -> pd.DataFrame:
+        """One row per utterance that a node could not process: ``utterance_id, node, stage, reason, detail``."""
+        ...
+
+    @property
+    def throughput(self) -> pd.DataFrame:
+        """One row per node: what it worked through, where, and for how long.
+
+        Columns: ``node, shards, utterances, audio_s, compute_s, wall_s, peak_mem_bytes, busy_s, pool, device``.
+        """
+        ...
+
+    def example(self, utterance_id: str) -> Example:
+        """Return the audio of a scored utterance; raise ValueError where there is no recording of it."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportFiles:
+    """Hold what a report stage made.
+
+    Parameters
+    ----------
+    files : mapping of str to bytes
+        By name. ``index.html`` is the page that `melmill run` and `melmill report` point to.
+    headline : str
+        A small table that they print: CSV whose first line names the columns.
+    """
+
+    files: Mapping[str, bytes]
+    headline: str
+
+
+@runtime_checkable
+class ReportStage(Stage, Protocol):
+    """A stage that reports on whole corpora, in one task; `produces` returns `Report()`."""
+
+    def report(self, data: ReportData) -> ReportFiles:
+        """Return the files of the report. The same data gives the same bytes."""
+        ...
+
+
+class OfUtterance(Protocol):
+    """Whatever a stage does work on, which is of one utterance."""
+
+    @property
+    def utterance(self) -> Utterance:
+        """The utterance."""
+        ...
+
+
+ItemT = TypeVar("ItemT", bound=OfUtterance)
+
+
+def each(items: Sequence[ItemT], one: Callable[[ItemT], Outcome]) -> list[Outcome]:
     """Apply `one` to every item, turning an exception into a rejection with its traceback."""
     outcomes = []
     for item in items:
-        take_up(item.utterance.utterance_id)
+        enter_utterance(item.utterance.utterance_id)
         try:
             outcomes.append(one(item))
         except Exception as error:
             outcomes.append(Outcome(rejected=rejection(error)))
-    take_up("")
+    enter_utterance("")
     return outcomes
 
 

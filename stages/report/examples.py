@@ -9,10 +9,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from melmill.stages.contract import Example
 from melmill.stages.numeric.resample import resample
 from melmill.stages.report.cube import OK, Cube, cube, metric_columns, statuses
 from melmill.stages.report.figures import PictureAxes, axes, difference_picture, mel_db, mel_picture, picture_spec
-from melmill.stages.report.inputs import Example, Pick
+from melmill.stages.report.inputs import Pick
 from melmill.stages.report.sound import Clip, clip, excerpt_s
 from melmill.stages.report.wording import decimals, number, status
 from melmill.stages.score.registry import metric as described

@@ -1,13 +1,12 @@
-"""What a report is made of: tables, pieces of audio to show, and how they came about."""
+"""The tables that a report is made of, and the utterances that it plays."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
+from melmill.stages.contract import Provenance
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,32 +18,6 @@ THROUGHPUT_COLUMNS = (
     "node", "shards", "utterances", "audio_s", "compute_s", "wall_s", "busy_s", "pool", "device",
     "peak_mem_bytes",
 )  # fmt: skip
-
-
-@dataclass(frozen=True, kw_only=True)
-class Made:
-    """Say how one node's product was made, for the page's last section.
-
-    Parameters
-    ----------
-    name, uses : str
-        Node and stage.
-    version : int
-        Of the stage.
-    key : str
-        Fingerprint that the product is stored under.
-    inputs : sequence of str
-        Names of the nodes that it reads.
-    parameters : mapping
-        Resolved parameters, plain values.
-    """
-
-    name: str
-    uses: str
-    version: int
-    key: str
-    inputs: Sequence[str] = ()
-    parameters: Mapping[str, Any] = field(default_factory=dict)
 
 
 def _empty(columns: Sequence[str]) -> pd.DataFrame:
@@ -90,7 +63,7 @@ class Tables:
         not measure it; `peak_mem_bytes` the largest size of a process at one of its tasks, 0 where it was not taken.
     training : DataFrame
         ``series, loss, step, value`` of a training: a curve per loss and series; may be empty.
-    made : sequence of Made
+    made : sequence of Provenance
         The pipeline's nodes in order.
     versions : mapping of str to str
         Of the packages and the interpreter that did the work.
@@ -103,7 +76,7 @@ class Tables:
     quarantine: pd.DataFrame = field(default_factory=_no_quarantine)
     throughput: pd.DataFrame = field(default_factory=_no_throughput)
     training: pd.DataFrame = field(default_factory=_no_training)
-    made: Sequence[Made] = ()
+    made: Sequence[Provenance] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
     pipeline: str = ""
 
@@ -114,30 +87,3 @@ class Pick:
 
     utterance_id: str
     why: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Example:
-    """Hold the audio of one utterance that the report plays.
-
-    Parameters
-    ----------
-    utterance_id, text, why : str
-        Its name, its transcript (may be empty) and why it was picked.
-    sr : int
-        Rate of `reference`, Hz.
-    reference : ndarray of float32, shape (n_samples,)
-        The recording, full scale 1.
-    reconstructions : mapping of str to ndarray of float32, shape (n_samples,)
-        By node; nodes that lack the utterance are left out.
-    rates : mapping of str to int
-        Rate of each reconstruction, Hz; `sr` where a node isn't named.
-    """
-
-    utterance_id: str
-    text: str
-    why: str
-    sr: int
-    reference: NDArray[np.float32]
-    reconstructions: Mapping[str, NDArray[np.float32]]
-    rates: Mapping[str, int] = field(default_factory=dict)

@@ -15,11 +15,12 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup, escape
 
+from melmill.stages.contract import Example, Provenance
 from melmill.stages.report import figures, sweep_views, views
 from melmill.stages.report.cube import cube
 from melmill.stages.report.examples import shown
 from melmill.stages.report.figures import DIFFERENCE_DB, RANGE_DB
-from melmill.stages.report.inputs import Example, Made, Tables
+from melmill.stages.report.inputs import Tables
 from melmill.stages.report.statistics import measured
 from melmill.stages.report.sweeps import Arrangement, arrange
 from melmill.stages.report.tables import Results
@@ -121,7 +122,7 @@ def _quarantine(ledger: pd.DataFrame) -> dict[str, Any] | None:
     return {"n": len(ledger), "reasons": views.quarantine_reasons(ledger), "rows": views.quarantine(ledger)}
 
 
-def _parameters(node: Made) -> str:
+def _parameters(node: Provenance) -> str:
     return ", ".join(f"{name}: {value}" for name, value in node.parameters.items())
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from melmill.stages.report.inputs import Made
+from melmill.stages.contract import Provenance
 
 # More scored nodes than this make boxes, pictures and lists that nobody reads to their end.
 CROWDED = 12
@@ -58,26 +58,26 @@ def declared(node: str) -> str:
     return node.partition("[")[0]
 
 
-def find_sweeps(made: Iterable[Made], nodes: Sequence[str]) -> list[Sweep]:
+def find_sweeps(made: Iterable[Provenance], nodes: Sequence[str]) -> list[Sweep]:
     """Return the sweeps among scored nodes, of three nodes or more, in the order of the nodes.
 
     Where more than two numbers differ, the two with the most values are the axes and the others part it into several.
     """
     known = {one.name: one for one in made}
-    families: dict[str, list[Made]] = {}
+    families: dict[str, list[Provenance]] = {}
     for node in nodes:
         if node in known:
             families.setdefault(declared(node), []).append(known[node])
     return [sweep for name, family in families.items() for sweep in _of_family(name, family)]
 
 
-def _of_family(name: str, family: Sequence[Made]) -> list[Sweep]:
+def _of_family(name: str, family: Sequence[Provenance]) -> list[Sweep]:
     differing = _differing(family)
     numbers = [key for key in differing if key not in _NAMES and all(_is_number(one.parameters[key]) for one in family)]
     axes = sorted(numbers, key=lambda key: -len(_distinct(family, key)))[:2]
     rest = [key for key in differing if key not in axes]
     common = set[str].intersection(*(set(one.inputs) for one in family))
-    parts: dict[tuple[str, ...], list[Made]] = {}
+    parts: dict[tuple[str, ...], list[Provenance]] = {}
     for one in family:
         told = [f"{key}={one.parameters[key]}" for key in rest] + [node for node in one.inputs if node not in common]
         parts.setdefault(tuple(told), []).append(one)
@@ -87,7 +87,7 @@ def _of_family(name: str, family: Sequence[Made]) -> list[Sweep]:
     return [sweep for told, part in parts.items() if (sweep := _sweep(named[told], part, axes))]
 
 
-def _sweep(name: str, part: Sequence[Made], axes: Sequence[str]) -> Sweep | None:
+def _sweep(name: str, part: Sequence[Provenance], axes: Sequence[str]) -> Sweep | None:
     differing = _differing(part)
     here = tuple(key for key in differing if key in axes)
     if len(part) < FEWEST or not here:
@@ -97,13 +97,13 @@ def _sweep(name: str, part: Sequence[Made], axes: Sequence[str]) -> Sweep | None
     )
 
 
-def _differing(family: Sequence[Made]) -> list[str]:
+def _differing(family: Sequence[Provenance]) -> list[str]:
     """Return the parameters that all have and that differ, in the order of the parameters."""
     shared = [key for key in family[0].parameters if all(key in one.parameters for one in family)]
     return [key for key in shared if len(_distinct(family, key)) > 1]
 
 
-def _distinct(family: Sequence[Made], key: str) -> set[str]:
+def _distinct(family: Sequence[Provenance], key: str) -> set[str]:
     return {repr(one.parameters[key]) for one in family}
 
 
@@ -142,12 +142,12 @@ class Arrangement:
         return [node for node in self.shown if not any(_goes_on(sweep, node) for sweep in self.sweeps)]
 
 
-def arrange(made: Iterable[Made], nodes: Sequence[str], goodness: Mapping[str, float]) -> Arrangement:
+def arrange(made: Iterable[Provenance], nodes: Sequence[str], goodness: Mapping[str, float]) -> Arrangement:
     """Arrange scored nodes.
 
     Parameters
     ----------
-    made : iterable of Made
+    made : iterable of Provenance
         The pipeline's nodes.
     nodes : sequence of str
         The scored ones.

@@ -18,6 +18,7 @@ from melmill.flows.execution.isolation import process_apart
 from melmill.flows.execution.run import run
 from melmill.flows.pipeline.spec import load
 from melmill.flows.planning.plan import Plan, make_plan
+from melmill.flows.tasks.work import Processing
 from melmill.stages.contract import Item
 from tests.flows.conftest import Project, make_project
 from tests.stages.vocode.families.test_hifigan import CONFIG, LEAST, shapes
@@ -211,7 +212,9 @@ def test_an_utterance_in_a_process_of_its_own_opens_the_files_there(vocoded: Pro
     store, node = melmill.open(str(vocoded.store)), made.nodes["voc"].node
     utterance = made.catalogues["speech"].shard(0).utterances[0]
     item = Item(utterance=utterance, inputs={"from": store["mel"][utterance.utterance_id]}, seed=0)
-    (outcome,) = process_apart(node.stage, [item], {"from": made.nodes["mel"].node.product}, node.product, 120.0)
+    inputs = {"from": made.nodes["mel"].node.product}
+    work = Processing(stage=node.stage, inputs=inputs, product=node.product)
+    (outcome,) = process_apart(work, [item], 120.0)
     assert outcome.array is not None, outcome.rejected
     np.testing.assert_array_equal(outcome.array, store["voc"][utterance.utterance_id])
 

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 from melmill.flows.execution.isolation import process_apart
-from melmill.stages.contract import Input, Item, Outcome, Product, Waveform
+from melmill.flows.tasks.work import Ingesting, Processing, SourceItem
+from melmill.stages.contract import CorpusTree, Input, Item, Outcome, Product, Waveform
 from melmill.storage.utterance import Utterance
 
 ROOT = Path(__file__).parents[3]
@@ -71,7 +72,8 @@ def item(name: str) -> Item:
 
 
 def outcomes(names: Sequence[str], limit_s: float = 60.0) -> dict[str, Outcome]:
-    found = process_apart(Fussy(), [item(name) for name in names], {}, PRODUCT, limit_s)
+    work = Processing(stage=Fussy(), inputs={}, product=PRODUCT)
+    found = process_apart(work, [item(name) for name in names], limit_s)
     return dict(zip(names, found, strict=True))
 
 
@@ -117,3 +119,41 @@ def test_what_fails_or_prints_harms_nobody() -> None:
     assert rejected is not None
     assert rejected.reason == "ValueError: too loud"
     assert len(processes(found)) == 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class FussyCorpus:
+    """Does to its process what each file says."""
+
+    uses: ClassVar[str] = "fussy_corpus"
+    version: ClassVar[int] = 1
+    inputs: ClassVar[Mapping[str, Input]] = {}
+
+    root: str = "."
+
+    def identity(self) -> Mapping[str, Any]:
+        return {}
+
+    def produces(self, inputs: Mapping[str, Sequence[Product]]) -> Product:
+        return PRODUCT
+
+    def discover(self, tree: CorpusTree, known: Mapping[str, Utterance]) -> list[Utterance]:
+        return []
+
+    def ingest(self, utterance: Utterance, data: bytes) -> Outcome:
+        if data == b"kills":
+            os.kill(os.getpid(), signal.SIGSEGV)
+        if data == b"fails":
+            raise ValueError("too loud")
+        return Outcome(row={"path": utterance.path})
+
+
+def test_a_file_that_kills_its_reader_is_found_too() -> None:
+    files = {"a": b"good", "b": b"kills", "c": b"fails"}
+    items = [SourceItem(utterance=item(name).utterance, data=data) for name, data in files.items()]
+    good, kills, fails = process_apart(Ingesting(stage=FussyCorpus()), items, 60.0)
+    assert good.row == {"path": "a"}
+    assert kills.rejected is not None
+    assert kills.rejected.reason == "crashed the process that worked on it (SIGSEGV)"
+    assert fails.rejected is not None
+    assert fails.rejected.reason == "ValueError: too loud"

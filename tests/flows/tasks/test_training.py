@@ -20,10 +20,11 @@ import melmill
 from benchmarks.faults.processes import wait_for
 from melmill.flows.errors import PipelineError
 from melmill.flows.exchange.vocoder import export_vocoder
-from melmill.flows.execution.run import Summary, run
+from melmill.flows.execution.run import run
+from melmill.flows.execution.summary import Summary
 from melmill.flows.pipeline.spec import load
 from melmill.flows.planning.plan import Plan, make_plan
-from melmill.flows.watching.status import Watcher, training_pages
+from melmill.flows.watching.status import StatusReader, training_pages
 from melmill.stages import registry
 from melmill.stages.vocode.errors import VocoderError
 from melmill.storage.errors import StoreError
@@ -232,7 +233,7 @@ def test_an_ended_run_is_gone_on_with(
         assert client.exit_code(timeout_s=30) == exit_code, client.said
     assert words in client.said
     assert not list(project.store.glob("tuned/*/records/*"))
-    states = {state.node: state for state in Watcher(Store.open(str(project.store))).look().nodes}
+    states = {state.node: state for state in StatusReader(Store.open(str(project.store))).read().nodes}
     assert (states["tuned"].shards, states["tuned"].done) == (1, 0)
     assert " step " in states["tuned"].note
     done(project)
@@ -388,7 +389,7 @@ def test_a_trained_vocoder_is_passed_on_as_a_folder(finished: Project) -> None:
 
 def test_status_and_report_show_a_training(finished: Project) -> None:
     store = Store.open(str(finished.store))
-    state = next(state for state in Watcher(store).look().nodes if state.node == "tuned")
+    state = next(state for state in StatusReader(store).read().nodes if state.node == "tuned")
     assert (state.shards, state.done, state.note) == (1, 1, "")
     shown = finished.melmill("report", str(finished.store))
     assert f"training: {training_pages(store)[0]}" in shown.stdout

@@ -19,7 +19,7 @@ from melmill.flows.errors import PipelineError
 from melmill.flows.pipeline.spec import load
 from melmill.flows.watching.events import Note
 from melmill.flows.watching.log import EventLog
-from melmill.flows.watching.status import Watcher
+from melmill.flows.watching.status import StatusReader
 from melmill.storage.store import Store
 from tests.flows.conftest import NODES, Project
 from tests.flows.processes import running
@@ -228,13 +228,13 @@ def test_status_tells_of_failures_and_watch_ends_with_them(project: Project) -> 
     assert watched.returncode == 1
     assert "2 failed" in watched.stdout
     assert "failed: gla, shard 2: DamagedData" in watched.stdout
-    look = Watcher(Store.open(str(project.store))).look()
-    n_shards = look.nodes[0].shards
-    assert look.n_tasks == len(NODES) * n_shards + 1
-    assert (look.n_done, look.n_failed, look.over) == (len(NODES) * (n_shards - 1) + 2, 2, True)
-    assert {node.node: node.failed for node in look.nodes}["admm"] == 1
-    assert look.run is not None
-    assert look.run.state == "failed"
+    status = StatusReader(Store.open(str(project.store))).read()
+    n_shards = status.nodes[0].shards
+    assert status.n_tasks == len(NODES) * n_shards + 1
+    assert (status.n_done, status.n_failed, status.over) == (len(NODES) * (n_shards - 1) + 2, 2, True)
+    assert {node.node: node.failed for node in status.nodes}["admm"] == 1
+    assert status.run is not None
+    assert status.run.state == "failed"
 
 
 def test_a_report_that_failed_is_told_without_a_shard(project: Project) -> None:
@@ -278,9 +278,9 @@ def test_the_report_and_the_records_tell_memory_and_time(finished: Project) -> N
     for whole, inside, memory in zip(columns["wall_s"], columns["compute_s"], columns["peak_mem_bytes"], strict=True):
         assert float(whole) > float(inside) > 0
         assert 2**20 < int(memory) < 2**34
-    look = Watcher(Store.open(str(finished.store))).look()
-    assert {str(node.peak_mem_bytes) for node in look.nodes} >= set(columns["peak_mem_bytes"])
-    assert all(not node.left for node in look.nodes)
+    status = StatusReader(Store.open(str(finished.store))).read()
+    assert {str(node.peak_mem_bytes) for node in status.nodes} >= set(columns["peak_mem_bytes"])
+    assert all(not node.left for node in status.nodes)
 
 
 def test_a_log_that_can_not_be_written_is_refused_or_given_up(project: Project, tmp_path: Path) -> None:

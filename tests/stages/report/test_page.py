@@ -13,8 +13,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from melmill.stages.contract import Example, Provenance
 from melmill.stages.report.examples import pick, shown
-from melmill.stages.report.inputs import Example, Made, Tables
+from melmill.stages.report.inputs import Tables
 from melmill.stages.report.stage import Aggregate
 from melmill.stages.report.sweeps import arrange
 from melmill.stages.report.tables import results
@@ -133,7 +134,7 @@ def full_tables(name: str = "gla") -> Tables:
             }
         ),
         made=[
-            Made(
+            Provenance(
                 name=name, uses="griffin_lim", version=1, key="abc123" * 8, inputs=("mel",), parameters={"n_iter": name}
             )
         ],
