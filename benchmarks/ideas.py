@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 import melmill
 from benchmarks.corpora import librispeech
 from benchmarks.inverting import SPEC
-from benchmarks.judging import PESQ_TIMEOUT_S, pair
+from benchmarks.judging import pair
 from melmill.stages.numeric.bank import bank_of
 from melmill.stages.numeric.compiled.magnitude import estimate_magnitude
 from melmill.stages.numeric.compiled.misfit import misfit_energy
@@ -31,7 +31,7 @@ from melmill.stages.numeric.compiled.projection import Projection
 from melmill.stages.numeric.lanes.sweep import to_lanes
 from melmill.stages.numeric.recipe import MagnitudeStart
 from melmill.stages.numeric.solvers import Admm
-from melmill.stages.score.measure import measure
+from melmill.stages.score.registry import metric
 
 Array = NDArray[np.float32]
 METRICS = ("scm", "sc", "pesq_wb", "estoi")
@@ -191,7 +191,7 @@ def main(subset: str, n_iter: int, only: str) -> None:
 def _scores(file: Path, inverted: Callable[[Array, int], Array]) -> list[float]:
     y = soundfile.read(file, dtype="float32")[0]
     both = pair(y, inverted(melmill.mel(y, SPEC), y.size))
-    return [measure(name, both, PESQ_TIMEOUT_S).value for name in METRICS]
+    return [metric(name).measure(both).value for name in METRICS]
 
 
 if __name__ == "__main__":

@@ -28,16 +28,15 @@ from benchmarks.corpora import speech
 from melmill.flows.pipeline.keys import utterance_seed
 from melmill.flows.pipeline.stage_files import prepared, ready
 from melmill.stages.contract import Item, Mel
-from melmill.stages.errors import StageError
 from melmill.stages.invert.inversion import Device
+from melmill.stages.numeric.errors import StageError
 from melmill.stages.numeric.resample import resample
-from melmill.stages.score.measure import measure
 from melmill.stages.score.pair import Pair
+from melmill.stages.score.registry import metric
 from melmill.stages.vocode.stage import Precision, Vocoder
 from melmill.storage.utterance import Utterance
 
 METRICS = {"pesq_wb": "PESQ-wb", "estoi": "ESTOI", "mel_mae": "mel error [Np]"}
-PESQ_TIMEOUT_S = 60.0
 
 WAYS: Mapping[str, tuple[Precision, bool]] = {
     "float32": ("float32", False),
@@ -162,7 +161,7 @@ def item(place: int, M: NDArray[np.float32], n_samples: int, sr: int) -> Item:
 
 def score(name: str, pair: Pair) -> float:
     """Return a score; NaN where there is none, as of rates that are too low or without the package of PESQ."""
-    value = measure(name, pair, PESQ_TIMEOUT_S).value
+    value = metric(name).measure(pair).value
     return float("nan") if value is None else value
 
 

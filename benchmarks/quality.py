@@ -12,7 +12,7 @@ import click
 
 import melmill
 from melmill.stages.report.statistics import summary
-from melmill.stages.report.wording import plus_minus
+from melmill.stages.report.tables import plus_minus
 
 CHOSEN = r"-000[34]$"
 COLUMNS = {"scm_db": "SCM dB", "sc_db": "SC dB", "pesq_wb": "PESQ-wb", "estoi": "ESTOI"}

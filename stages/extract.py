@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melmill.stages.contract import UNSET, Input, Item, Kind, Mel, Outcome, Product, Unset, Waveform, each
-from melmill.stages.errors import ContractError, ParameterError, Unusable
+from melmill.stages.numeric.errors import ContractError, ParameterError, Unusable
 from melmill.stages.numeric.mel import mel_spectrogram
 from melmill.stages.numeric.melspec import Centering, MelSpec, Pcen
 from melmill.stages.numeric.presets import preset

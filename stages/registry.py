@@ -9,7 +9,9 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from melmill.stages.contract import Stage
-from melmill.stages.errors import StageError
+from melmill.stages.errors import UnknownStage
+from melmill.stages.ingest.registry import READERS
+from melmill.stages.numeric.errors import StageError
 
 GROUP = "melmill.stages"
 
@@ -18,7 +20,6 @@ _BUILT_IN = {
     "admm": "melmill.stages.invert.stages:Admm",
     "admm_gla": "melmill.stages.invert.stages:AdmmGla",
     "aggregate": "melmill.stages.report.stage:Aggregate",
-    "audio_folder": "melmill.stages.ingest.audio_folder:AudioFolder",
     "bigvgan": "melmill.stages.vocode.stage:BigVgan",
     "diffwave": "melmill.stages.vocode.stage:DiffWave",
     "exported": "melmill.stages.vocode.stage:Exported",
@@ -27,8 +28,6 @@ _BUILT_IN = {
     "hifigan": "melmill.stages.vocode.stage:HifiGan",
     "invert": "melmill.stages.invert.stages:Invert",
     "ipalm": "melmill.stages.invert.stages:Ipalm",
-    "librispeech": "melmill.stages.ingest.librispeech:LibriSpeech",
-    "mel_folder": "melmill.stages.ingest.mel_folder:MelFolder",
     "melgan": "melmill.stages.vocode.stage:MelGan",
     "pghi": "melmill.stages.invert.stages:Pghi",
     "raar": "melmill.stages.invert.stages:Raar",
@@ -44,10 +43,6 @@ _BUILT_IN = {
 }
 
 
-class UnknownStage(StageError):
-    """No stage is registered under a name."""
-
-
 @cache
 def _installed() -> dict[str, EntryPoint]:
     return {entry.name: entry for entry in entry_points(group=GROUP)}
@@ -55,7 +50,7 @@ def _installed() -> dict[str, EntryPoint]:
 
 def stage_names() -> list[str]:
     """Return the names of all stages, built in and installed under the entry-point group `melmill.stages`."""
-    return sorted({*_BUILT_IN, *_installed()})
+    return sorted({*_BUILT_IN, *READERS, *_installed()})
 
 
 def stage_class(name: str) -> type[Stage]:
@@ -63,6 +58,8 @@ def stage_class(name: str) -> type[Stage]:
     if name in _BUILT_IN:
         module, attribute = _BUILT_IN[name].split(":")
         return _checked(getattr(importlib.import_module(module), attribute))
+    if name in READERS:
+        return _checked(READERS[name])
     if name in _installed():
         return _checked(_installed()[name].load())
     near = difflib.get_close_matches(name, stage_names(), n=1)

@@ -81,7 +81,7 @@ class JobMaker:
             source=Source.of(node),
             uses=node.stage.uses,
             version=node.stage.version,
-            parameters=node.stage.identity(),
+            parameters=node.parameters,
             inputs=node.inputs,
             catalogue=self._catalogue(node),
         )

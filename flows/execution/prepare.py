@@ -86,7 +86,7 @@ def describe(node: Node, nodes: Mapping[str, Node], shard_duration_s: float) -> 
         kind=node.product.kind.value,
         stage=node.stage.uses,
         version=node.stage.version,
-        parameters=dict(node.stage.identity()),
+        parameters=dict(node.parameters),
         inputs={port: [_address(nodes[name]) for name in names] for port, names in node.inputs.items()},
         catalogue=None if node.is_whole else _address(nodes[node.corpora[0]]),
         array=array,

@@ -16,7 +16,7 @@ from melmill.flows.execution.prepare import prepare_store, publish_manifest
 from melmill.flows.execution.serial import run_serial
 from melmill.flows.execution.summary import Summary, sum_up
 from melmill.flows.execution.window import ShardWindow
-from melmill.flows.pipeline.pools import fallen
+from melmill.flows.pipeline.pools import cpu_fallbacks
 from melmill.flows.planning.plan import Plan
 from melmill.flows.watching.events import Note
 from melmill.flows.watching.observers import Watching, observed
@@ -74,7 +74,7 @@ def _execute(plan: Plan, store: Store, run_id: str, executor: Executor, watching
     window = ShardWindow(nodes, pending, max_open=OPEN_PER_SLOT * slots)
     make_job = JobMaker(plan)
     with observed(plan, store, run_id, executor, slots, watching) as announce, _terminated_as_interrupted():
-        fallbacks = fallen(nodes[name] for name, shards in pending.items() if shards)
+        fallbacks = cpu_fallbacks({name: nodes[name].route for name, shards in pending.items() if shards})
         if fallbacks:
             announce(Note(text=fallbacks))
         if executor == "serial":

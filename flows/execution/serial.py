@@ -12,7 +12,8 @@ from melmill.flows.execution.window import ShardWindow
 from melmill.flows.tasks.job import Job
 from melmill.flows.tasks.task import Task
 from melmill.flows.watching.events import Failed, Finished, Listener, Note, Place, Ready, Submitted, TaskStatus
-from melmill.stages.errors import CompilerFailed, DeviceMissing, FileChanged
+from melmill.stages.errors import CompilerFailed, FileChanged
+from melmill.stages.numeric.errors import DeviceMissing
 from melmill.stages.task_context import current_task
 from melmill.storage.errors import StoreFull, StoreUnwritable
 

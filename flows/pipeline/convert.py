@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar
 from melmill.cluster.errors import ClusterError
 from melmill.flows.errors import PipelineError
 from melmill.flows.pipeline.located import Located
-from melmill.stages.errors import ParameterError, StageError
+from melmill.stages.numeric.errors import ParameterError, StageError
 
 T = TypeVar("T")
 

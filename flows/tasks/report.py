@@ -14,7 +14,7 @@ from melmill.flows.tasks.job import NodeJob, Source, Stopwatch, versions
 from melmill.flows.tasks.task import Receipt
 from melmill.flows.tasks.throughput import throughput
 from melmill.stages.contract import Example, Provenance, ReportFiles, ReportStage, Scores, Waveform, as_float
-from melmill.stages.errors import StageError
+from melmill.stages.numeric.errors import StageError
 from melmill.storage.product import Address, Part, ProductFolder
 from melmill.storage.store import Store
 

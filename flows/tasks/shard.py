@@ -16,7 +16,7 @@ from melmill.flows.tasks.task import Receipt
 from melmill.flows.tasks.trained import TrainedFiles
 from melmill.flows.tasks.work import Ingesting, ItemT, Process, Processing, SourceItem, Work
 from melmill.stages.contract import IngestStage, Item, Outcome, Rejected, TrainedVocoder, rejection
-from melmill.stages.errors import DeviceMissing
+from melmill.stages.numeric.errors import DeviceMissing
 from melmill.storage.files.sources import SourceTree
 from melmill.storage.product import Quarantined, ShardContents
 from melmill.storage.store import Store

@@ -12,7 +12,7 @@ from melmill.flows.tasks.job import NodeJob, Source, Stopwatch
 from melmill.flows.tasks.task import Receipt
 from melmill.flows.tasks.trained import ROLES, TRAINED
 from melmill.stages.contract import Mel, TrainingStage, Waveform
-from melmill.stages.errors import StageError
+from melmill.stages.numeric.errors import StageError
 from melmill.stages.task_context import check_still_wanted, report_line
 from melmill.storage.catalogue import Catalogue
 from melmill.storage.files.location import Location

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import soundfile
 from numpy.typing import NDArray
 
-from melmill.stages.errors import Unusable
+from melmill.stages.numeric.errors import Unusable
 
 _PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
 _SUBTYPES = {

@@ -9,7 +9,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from melmill.stages.errors import Unusable
+from melmill.stages.numeric.errors import Unusable
 
 AudioFormat = Literal["flac", "wav"]
 Bits = Literal[16, 24]

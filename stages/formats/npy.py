@@ -10,7 +10,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from melmill.stages.errors import Unusable
+from melmill.stages.numeric.errors import Unusable
 
 # What describes an array of numbers takes 128 bytes as a rule.
 HEAD_BYTES = 4096

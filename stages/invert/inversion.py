@@ -10,8 +10,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from melmill.stages.errors import ParameterError, Unusable
 from melmill.stages.numeric import solvers
+from melmill.stages.numeric.errors import ParameterError, Unusable
 from melmill.stages.numeric.mel import to_linear
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.numeric.recipe import MagnitudeStart, Problem, Recipe

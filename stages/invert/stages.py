@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melmill.stages.contract import Input, Item, Kind, Mel, Outcome, Product, Waveform, as_float, each, stored
-from melmill.stages.errors import ContractError, ParameterError
 from melmill.stages.invert.inversion import DEVICES, Device, Inversion, pose, solve_all
 from melmill.stages.numeric import solvers
+from melmill.stages.numeric.errors import ContractError, ParameterError
 from melmill.stages.numeric.mel import to_linear
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.numeric.recipe import START_WORDS, MagnitudeStart, Problem, Recipe
@@ -21,7 +21,6 @@ from melmill.storage.utterance import resampled_length
 
 _MEL = Input(kinds=frozenset({Kind.MEL}))
 _START = Input(kinds=frozenset({Kind.WAVEFORM}), words=START_WORDS, optional=True)
-_NODE = "node"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,8 +125,8 @@ class _Iterative(_Inverter):
     ----------
     n_iter : int
         Number of iterations, at least 1.
-    start : {"random", "zero", "pghi", "node"}
-        Starting phase; "node" takes that of the waveforms at the port `start`.
+    start : {"random", "zero", "pghi"}
+        Starting phase, unless waveforms at the port `start` give it.
     """
 
     n_iter: int = 100
@@ -137,7 +136,7 @@ class _Iterative(_Inverter):
         """Check the parameters."""
         if self.n_iter < 1:
             raise ParameterError("n_iter", f"must be at least 1, got {self.n_iter!r}")
-        if self.start not in (*START_WORDS, _NODE):
+        if self.start not in START_WORDS:
             raise ParameterError("start", f"must be one of {', '.join(START_WORDS)} or a node, got {self.start!r}")
         _ = self.method
         super().__post_init__()
@@ -169,8 +168,8 @@ class Invert(_Inverter):
         What to spend: 20, 50 or 200 iterations.
     n_iter : int or None
         Iterations in place of the quality's.
-    start : {"pghi", "node"}
-        Starting phase; "node" takes that of the waveforms at the port `start`, such as a vocoder's.
+    start : {"pghi"}
+        Starting phase, unless waveforms at the port `start` give it, such as a vocoder's.
     """
 
     uses: ClassVar[str] = "invert"
@@ -184,7 +183,7 @@ class Invert(_Inverter):
         solvers.auto(self.quality)
         if self.n_iter is not None and self.n_iter < 1:
             raise ParameterError("n_iter", f"must be at least 1, got {self.n_iter!r}")
-        if self.start not in ("pghi", _NODE):
+        if self.start != "pghi":
             raise ParameterError("start", f"must be 'pghi' or a node, got {self.start!r}")
         super().__post_init__()
 

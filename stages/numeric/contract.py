@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from melmill.stages.errors import ContractError
+from melmill.stages.numeric.errors import ContractError
 from melmill.stages.numeric.filterbank import band_scale
 from melmill.stages.numeric.mel import from_bands, to_linear, uncompressed, window_norm
 from melmill.stages.numeric.melspec import MelSpec, Pcen

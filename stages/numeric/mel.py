@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melmill.stages.contract import as_float
-from melmill.stages.errors import ContractError, StageError, Unusable
+from melmill.stages.numeric.errors import ContractError, StageError, Unusable
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.numeric.pcen import inverse_pcen, pcen
 from melmill.stages.numeric.stft import Stft

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from melmill.stages.errors import ParameterError
+from melmill.stages.numeric.errors import ParameterError
 
 # Of computations that are offered in both; numpy's names.
 Precision = Literal["float32", "float64"]

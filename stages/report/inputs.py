@@ -1,4 +1,4 @@
-"""The tables that a report is made of, and the utterances that it plays."""
+"""What a report is made of: tables, and the utterances to play."""
 
 from __future__ import annotations
 
@@ -45,28 +45,30 @@ def _no_throughput() -> pd.DataFrame:
 
 @dataclass(frozen=True, kw_only=True)
 class Tables:
-    """Hold everything but audio that a report shows.
+    """Hold everything that a report shows, except audio.
 
     Parameters
     ----------
     scores : DataFrame
-        One row per utterance and scored node: ``utterance_id, subset, speaker_id, node, duration_s``, a float
-        column per metric and ``status_<column>`` beside it; a value counts only where its status is ``ok``.
+        One row per utterance and scored node: ``utterance_id, subset, speaker_id, node, duration_s``,
+        a float column per metric, and ``status_<column>`` beside it. A value counts only where its
+        status is ``ok``.
     traces : DataFrame
         ``utterance_id, node, iteration, scm_db``; may be empty.
     quarantine : DataFrame
         ``utterance_id, node, stage, reason, detail``; may be empty.
     throughput : DataFrame
         ``node, shards, utterances, audio_s, compute_s, wall_s, busy_s, pool, device, peak_mem_bytes``; may be empty.
-        `compute_s` is the time inside the stage, added over tasks; `wall_s` that of workers with a task under way,
-        reading and writing included, added over workers; `busy_s` that of the device at work, NaN where the stage does
-        not measure it; `peak_mem_bytes` the largest size of a process at one of its tasks, 0 where it was not taken.
+        `compute_s` is time inside the stage, summed over tasks. `wall_s` is time with a task under
+        way, with reading and writing, summed over workers. `busy_s` is the device's time at work,
+        NaN where the stage does not measure it. `peak_mem_bytes` is the largest size of a process
+        during a task, 0 where it was not measured.
     training : DataFrame
-        ``series, loss, step, value`` of a training: a curve per loss and series; may be empty.
+        ``series, loss, step, value`` of a training, with a curve for each loss and series; may be empty.
     made : sequence of Provenance
         The pipeline's nodes in order.
     versions : mapping of str to str
-        Of the packages and the interpreter that did the work.
+        Versions of the packages and of the interpreter that did the work.
     pipeline : str
         Its name.
     """
@@ -83,7 +85,7 @@ class Tables:
 
 @dataclass(frozen=True, kw_only=True)
 class Pick:
-    """Name an utterance whose audio the report wants, and why."""
+    """Name an utterance to play, and why it was chosen."""
 
     utterance_id: str
     why: str

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from melmill.stages.contract import Example, Input, Kind, Product, Report, ReportData, ReportFiles, Scores
-from melmill.stages.errors import ContractError, ParameterError
+from melmill.stages.numeric.errors import ContractError, ParameterError
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -1,4 +1,4 @@
-"""The report's tables as the page shows them: rows of text, nothing left to compute."""
+"""The tables of the report's page, as rows of text."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from typing import Any, Literal
 import pandas as pd
 
 from melmill.stages.report.sweeps import FEWEST, Arrangement, Sweep, declared
-from melmill.stages.report.tables import Results
-from melmill.stages.report.wording import decimals, number, p_value, plus_minus, status, why_none
-from melmill.stages.score.registry import metric as described
+from melmill.stages.report.tables import Results, number, p_value, plus_minus, status, why_none
+from melmill.stages.score.registry import metric as metric_of
 
 SHOWN_QUARANTINE = 200
 _REASON_LENGTH = 300
@@ -21,9 +20,10 @@ _REASON_LENGTH = 300
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """Hold a cell: its text, a smaller line under it, what pointing at it says, and how it is marked and set.
+    """Hold a cell: its text, a smaller line under it, its tooltip, and its mark.
 
-    `kind` is ``number`` (to the right), ``label`` (to the left, in one line) or ``text`` (to the left, wrapped).
+    `kind` is ``number`` (right-aligned), ``label`` (left-aligned, one line) or ``text``
+    (left-aligned, wrapped).
     """
 
     text: str
@@ -35,7 +35,10 @@ class Cell:
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """Hold a table of the page: `rows` begin with their head; `sections` are titles, each with its number of rows."""
+    """Hold a table of the page.
+
+    The first cell of each row is its head. `sections` are titles with their numbers of rows.
+    """
 
     caption: str
     columns: Sequence[str]
@@ -45,40 +48,41 @@ class Grid:
 
     @property
     def parts(self) -> list[tuple[str, Sequence[Sequence[Cell]]]]:
-        """The sections with their rows; all rows under an empty title where there are none."""
-        found, start = [], 0
+        """The sections with their rows; without sections, all rows under an empty title."""
+        parts, start = [], 0
         for title, count in self.sections or [("", len(self.rows))]:
-            found.append((title, self.rows[start : start + count]))
+            parts.append((title, self.rows[start : start + count]))
             start += count
-        return found
+        return parts
 
 
 Record = Mapping[Hashable, Any]
 
 
-def headline(found: Results, arrangement: Arrangement) -> Grid:
-    """Show mean and interval of every node and metric over all utterances, without the maps of a crowded report."""
+def headline(results: Results, arrangement: Arrangement) -> Grid:
+    """Return means and intervals over all utterances, without the nodes of maps that have their own table."""
     folded = {node for sweep in folded_maps(arrangement) for node in sweep.points}
-    return _means(found, [node for node in arrangement.nodes if node not in folded])
+    return _means(results, [node for node in arrangement.nodes if node not in folded])
 
 
 def folded_maps(arrangement: Arrangement) -> list[Sweep]:
-    """Return the sweeps whose nodes have a table of their own, because their figure shows their means."""
+    """Return the maps of a crowded report; their figures show the means, so their tables stand apart."""
     return [sweep for sweep in arrangement.sweeps if sweep.is_map and arrangement.is_crowded]
 
 
-def of_map(found: Results, sweep: Sweep) -> Grid:
-    """Show mean and interval of every node of a map."""
-    return _means(found, list(sweep.points))
+def of_map(results: Results, sweep: Sweep) -> Grid:
+    """Return means and intervals of the nodes of a map."""
+    return _means(results, list(sweep.points))
 
 
-def _means(found: Results, nodes: Sequence[str]) -> Grid:
-    whole = found.summary[(found.summary["level"] == "all") & found.summary["node"].isin(nodes)]
+def _means(results: Results, nodes: Sequence[str]) -> Grid:
+    summary = results.summary
+    whole = summary[(summary["level"] == "all") & summary["node"].isin(nodes)]
     metrics, rated = list(dict.fromkeys(whole["metric"])), set(whole["node"])
     nodes = [node for node in nodes if node in rated]
     counts = set(whole["n"]) if not (whole["n_failed"].any() or whole["uneven"].any()) else set()
     alike = len(counts) == 1
-    cells = {(row["node"], row["metric"]): _mean(row, found, counted=not alike) for row in whole.to_dict("records")}
+    cells = {(row["node"], row["metric"]): _mean(row, results, counted=not alike) for row in whole.to_dict("records")}
     sections = _sections(nodes)
     rows = [
         [
@@ -98,7 +102,7 @@ def _means(found: Results, nodes: Sequence[str]) -> Grid:
 
 
 def _sections(nodes: Sequence[str]) -> list[tuple[str, int]]:
-    """Return a section a declared node, where one of them was fanned out into three or more."""
+    """Return a section for each declared node where one was fanned out into three or more nodes."""
     counts = [(name, len(list(group))) for name, group in itertools.groupby(nodes, declared)]
     if max((count for _, count in counts), default=0) < FEWEST:
         return []
@@ -106,24 +110,24 @@ def _sections(nodes: Sequence[str]) -> list[tuple[str, int]]:
     return [(name if name in fanned else "", count) for name, count in counts]
 
 
-def best(found: Results) -> list[tuple[str, str, str, int]]:
-    """Return of each metric its name, the best node, its mean, and how many nodes can't be told from it."""
-    whole = found.summary[found.summary["level"] == "all"]
+def best(results: Results) -> list[tuple[str, str, str, int]]:
+    """Return for each metric its name, the best node, its mean, and how many nodes can't be told from it."""
+    whole = results.summary[results.summary["level"] == "all"]
     means = {(row["metric"], row["node"]): row for row in whole.to_dict("records")}
     rows = []
-    for metric, (node, *tied) in found.leaders.items():
+    for metric, (node, *tied) in results.leaders.items():
         row = means[metric, node]
-        mean = plus_minus(row["mean"], row["ci_low"], row["ci_high"], decimals(metric))
+        mean = plus_minus(row["mean"], row["ci_low"], row["ci_high"], metric_of(metric).decimals)
         rows.append((_titled(metric), node, mean, len(tied)))
     return rows
 
 
-def _mean(row: Record, found: Results, *, counted: bool) -> Cell:
+def _mean(row: Record, results: Results, *, counted: bool) -> Cell:
     metric, node = row["metric"], row["node"]
     if row["n"] == 0:
-        return _none(why_none(found.failures, metric, node))
-    best, *tied = found.leaders.get(metric, [""])
-    digits = decimals(metric)
+        return _none(why_none(results.failures, metric, node))
+    best, *tied = results.leaders.get(metric, [""])
+    digits = metric_of(metric).decimals
     small = f"n\u00a0{row['n']}" if counted else ""
     small += f", {row['n_failed']}\u00a0failed" if row["n_failed"] else ""
     if row["uneven"]:
@@ -150,14 +154,14 @@ def _is_uneven(whole: pd.DataFrame, metric: str) -> bool:
 def _uneven(rows: pd.DataFrame, metric: str) -> str:
     n_common = int(rows["n_common"].iloc[0])
     shared = f"the {n_common} that all of them have" if n_common else "none: they have no utterance in common"
-    return f"{described(metric).title}: the nodes failed on different utterances. “Common” is the mean over {shared}."
+    return f"{metric_of(metric).title}: the nodes failed on different utterances. “Common” is the mean over {shared}."
 
 
-def paired(found: pd.DataFrame) -> Grid:
-    """Show the differences to the baseline, best and worst counts and tests: a section a metric."""
+def paired(table: pd.DataFrame) -> Grid:
+    """Return the differences from the baseline with their tests, in a section for each metric."""
     rows = []
-    for row in found.to_dict("records"):
-        digits, verdict = decimals(row["metric"]), _verdict(row)
+    for row in table.to_dict("records"):
+        digits, verdict = metric_of(row["metric"]).decimals, _verdict(row)
         rows.append(
             [
                 _head(row["node"]),
@@ -182,12 +186,12 @@ def paired(found: pd.DataFrame) -> Grid:
         "Holm p",
         "t test p",
     ]
-    counts = found["metric"].value_counts(sort=False)
+    counts = table["metric"].value_counts(sort=False)
     return Grid(
         caption="Node minus baseline, utterance by utterance",
         columns=columns,
         rows=rows,
-        sections=[(_titled(metric), int(counts[metric])) for metric in dict.fromkeys(found["metric"])],
+        sections=[(_titled(metric), int(counts[metric])) for metric in dict.fromkeys(table["metric"])],
     )
 
 
@@ -195,7 +199,7 @@ def _verdict(row: Record) -> str:
     low, high = row["ci_low"], row["ci_high"]
     if math.isnan(low) or low <= 0 <= high:
         return "open"
-    return "better" if (low > 0) == (described(row["metric"]).better == "higher") else "worse"
+    return "better" if low * metric_of(row["metric"]).sign > 0 else "worse"
 
 
 def _range(row: Record, digits: int) -> str:
@@ -208,15 +212,16 @@ def _signed(value: float, digits: int) -> str:
     return number(value, digits) if math.isnan(value) or value <= 0 else f"+{number(value, digits)}"
 
 
-def by_group(found: Results, by: Sequence[str], nodes: Sequence[str]) -> list[Grid]:
-    """Show one table a metric: a row a group, a column for each of `nodes`."""
-    parts = found.summary[(found.summary["level"] != "all") & found.summary["node"].isin(nodes)]
-    return [_groups(parts[parts["metric"] == metric], metric, by, found) for metric in dict.fromkeys(parts["metric"])]
+def by_group(results: Results, by: Sequence[str], nodes: Sequence[str]) -> list[Grid]:
+    """Return a table for each metric, with a row per group and a column for each of `nodes`."""
+    summary = results.summary
+    parts = summary[(summary["level"] != "all") & summary["node"].isin(nodes)]
+    return [_groups(parts[parts["metric"] == metric], metric, by) for metric in dict.fromkeys(parts["metric"])]
 
 
-def _groups(part: pd.DataFrame, metric: str, by: Sequence[str], found: Results) -> Grid:
+def _groups(part: pd.DataFrame, metric: str, by: Sequence[str]) -> Grid:
     columns = [{"subset": "subset", "speaker": "speaker_id"}[name] for name in by]
-    nodes, digits = list(dict.fromkeys(part["node"])), decimals(metric)
+    nodes, digits = list(dict.fromkeys(part["node"])), metric_of(metric).decimals
     cells: dict[tuple[str, ...], dict[str, Cell]] = {}
     for row in part.to_dict("records"):
         small = f"{row['n_failed']} failed" if row["n_failed"] else ""
@@ -231,20 +236,20 @@ def _groups(part: pd.DataFrame, metric: str, by: Sequence[str], found: Results) 
 
 
 def _all_first(key: tuple[str, ...]) -> list[tuple[bool, int, str]]:
-    """Order groups by name, numbers by size, a group's own total before its parts."""
+    """Return a sort key: a group's total before its parts, names by letter, numbers by size."""
     return [(name != "all", int(name) if name.isdecimal() else 0, name) for name in key]
 
 
-def failures(found: pd.DataFrame) -> Grid:
-    """Count failed measurements: a row a node and metric, a column a status."""
-    kinds = list(dict.fromkeys(found["status"]))
+def failures(counted: pd.DataFrame) -> Grid:
+    """Return counts of failed measurements: a row per node and metric, a column per status."""
+    kinds = list(dict.fromkeys(counted["status"]))
     counts: dict[tuple[str, str], dict[str, int]] = {}
-    for row in found.to_dict("records"):
+    for row in counted.to_dict("records"):
         counts.setdefault((row["node"], row["metric"]), {})[row["status"]] = row["n"]
     rows = [
         [
             _head(node),
-            Cell(text=described(name).title, kind="label"),
+            Cell(text=metric_of(name).title, kind="label"),
             *(Cell(text=str(of.get(kind, 0))) for kind in kinds),
         ]
         for (node, name), of in counts.items()
@@ -252,19 +257,19 @@ def failures(found: pd.DataFrame) -> Grid:
     return Grid(caption="Measurements without a value", columns=["node", "metric", *map(status, kinds)], rows=rows)
 
 
-def quarantine_reasons(ledger: pd.DataFrame) -> Grid:
-    """Count quarantined utterances: a row a node and reason."""
-    counts = ledger.groupby(["node", "stage", "reason"], sort=False, dropna=False).size().rename("n").reset_index()
+def quarantine_reasons(rejected: pd.DataFrame) -> Grid:
+    """Return counts of quarantined utterances: a row per node and reason."""
+    counts = rejected.groupby(["node", "stage", "reason"], sort=False, dropna=False).size().rename("n").reset_index()
     ordered = counts.sort_values("n", ascending=False, kind="stable").head(SHOWN_QUARANTINE)
     rows = [[*_texts(row, ("node", "stage", "reason")), Cell(text=str(row["n"]))] for row in ordered.to_dict("records")]
     return Grid(caption="Why", columns=["node", "stage", "reason", "utterances"], rows=rows)
 
 
-def quarantine(ledger: pd.DataFrame) -> Grid:
-    """List quarantined utterances, the first 200."""
+def quarantine(rejected: pd.DataFrame) -> Grid:
+    """Return the first 200 quarantined utterances."""
     columns = ("utterance_id", "node", "stage", "reason")
-    rows = [_texts(row, columns) for row in ledger.head(SHOWN_QUARANTINE).to_dict("records")]
-    rest = len(ledger) - len(rows)
+    rows = [_texts(row, columns) for row in rejected.head(SHOWN_QUARANTINE).to_dict("records")]
+    rest = len(rejected) - len(rows)
     notes = [f"{rest} more, and all tracebacks, are in quarantine.csv."] if rest else []
     return Grid(caption="Which", columns=["utterance", *columns[1:]], rows=rows, notes=notes)
 
@@ -276,7 +281,7 @@ def _texts(row: Record, columns: Iterable[str]) -> list[Cell]:
 
 
 def throughput(timing: pd.DataFrame) -> Grid:
-    """Show how much audio every node took how long, and how much of that its device was at work."""
+    """Return how long each node took for how much audio, and how busy its device was."""
     rows = []
     for row in timing.to_dict("records"):
         sizes = [str(row["shards"]), str(row["utterances"]), f"{row['audio_s'] / 3600:.2f}", f"{row['compute_s']:.1f}"]
@@ -287,8 +292,9 @@ def throughput(timing: pd.DataFrame) -> Grid:
         rows.append([_head(row["node"]), *_texts(row, ["pool", "device"]), *(Cell(text=text) for text in cells)])
     columns = ["node", "pool", "device", "shards", "utterances", "audio [h]", "compute [s]", "worker [s]"]
     note = (
-        "Compute is time inside the stage; worker is time with a task under way, reading and writing included, of "
-        "which utilisation is the share that the device was at work. Memory is the most that a process held at a task."
+        "Compute is time inside the stage. Worker is time with a task under way, including reading and writing. "
+        "Utilisation is the share of worker time in which the device was at work. Memory is the largest size of a "
+        "process during a task."
     )
     return Grid(
         caption="Work done, summed over workers",
@@ -299,7 +305,7 @@ def throughput(timing: pd.DataFrame) -> Grid:
 
 
 def _titled(metric: str) -> str:
-    return f"{described(metric).label}\u00a0{'↑' if described(metric).better == 'higher' else '↓'}"
+    return f"{metric_of(metric).label}\u00a0{metric_of(metric).arrow}"
 
 
 def _head(text: str) -> Cell:

@@ -1,4 +1,4 @@
-"""What came of a measurement: a status always, a value only where the status is ok."""
+"""The outcome of a measurement: always a status, and a value where the status is ok."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from enum import StrEnum
 
 
 class Status(StrEnum):
-    """Say whether a metric has a value, and why not."""
+    """Say whether a metric has a value, or why it has none."""
 
     OK = "ok"
     SILENT_REFERENCE = "silent_reference"
@@ -27,14 +27,14 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Hold a value, NaN unless `status` is ok."""
+    """Hold a value and its status; the value is NaN unless the status is ok."""
 
     value: float
     status: Status
 
     @classmethod
     def of(cls, value: float) -> Measured:
-        """Hold a value that is to enter means; one that is not finite is no value.
+        """Return a value that counts in means; a value that is not finite has the status `non_finite`.
 
         >>> Measured.of(3.5)
         Measured(value=3.5, status=<Status.OK: 'ok'>)
@@ -45,5 +45,5 @@ class Measured:
 
     @classmethod
     def failed(cls, status: Status) -> Measured:
-        """Say why there is no value."""
+        """Return a status without a value."""
         return cls(math.nan, status)

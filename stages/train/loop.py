@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from melmill.stages.contract import Example, Provenance, StageFile, TrainingData, TrainingPlace
-from melmill.stages.errors import StageError
+from melmill.stages.numeric.errors import StageError
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.report.inputs import TRAINING_COLUMNS, Tables
 from melmill.stages.report.stage import Aggregate

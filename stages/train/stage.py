@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal
 
 from melmill.stages.contract import Input, Kind, Mel, Product, TrainedVocoder, TrainingData, TrainingPlace, Waveform
-from melmill.stages.errors import ContractError, ParameterError
 from melmill.stages.invert.inversion import DEVICES, Device
+from melmill.stages.numeric.errors import ContractError, ParameterError
 from melmill.stages.train.recipe import GENERATORS, SIZES, Generator, Size
 
 _PRECISIONS = ("float32", "bfloat16", "float16")

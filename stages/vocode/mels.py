@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from melmill.stages.errors import ParameterError
+from melmill.stages.numeric.errors import ParameterError
 from melmill.stages.numeric.mel import from_bands
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.numeric.presets import preset

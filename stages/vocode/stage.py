@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from melmill.stages.contract import Input, Kind, Mel, Processor, Product, StageFiles, TrainedVocoder, Waveform
-from melmill.stages.errors import ContractError, ParameterError
 from melmill.stages.invert.inversion import DEVICES, Device
 from melmill.stages.numeric.contract import Difference, differences
+from melmill.stages.numeric.errors import ContractError, ParameterError
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.numeric.presets import preset, preset_names
 from melmill.stages.vocode.errors import VocoderError

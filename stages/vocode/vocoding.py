@@ -12,10 +12,10 @@ import torch
 from numpy.typing import NDArray
 
 from melmill.stages.contract import Item, Mel, Outcome, Product, each, stored
-from melmill.stages.errors import ContractError, Unusable
 from melmill.stages.numeric.batched.batches import batches, in_halves
 from melmill.stages.numeric.batched.turns import turn
 from melmill.stages.numeric.contract import convert
+from melmill.stages.numeric.errors import ContractError, Unusable
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.task_context import enter_utterance
 from melmill.stages.vocode.batches import Launched, Staged, overlapped

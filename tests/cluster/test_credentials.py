@@ -153,7 +153,7 @@ def test_a_client_without_the_certificate_is_refused(
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("intruder", ["another's certificate", "no certificate"])
+@pytest.mark.parametrize("intruder", [pytest.param("another's certificate", marks=pytest.mark.slow), "no certificate"])
 def test_a_worker_without_the_certificate_is_refused(
     scheduler: str, ours: Path, theirs: Path, tmp_path: Path, intruder: str
 ) -> None:

@@ -171,6 +171,7 @@ def test_the_job_script_is_bash() -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.cluster
 def test_slurm_runs_the_job_script(
     project: Project, undisturbed: dict[str, str], tmp_path_factory: pytest.TempPathFactory

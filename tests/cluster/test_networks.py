@@ -45,6 +45,7 @@ def by_host(client: Client) -> dict[str, str]:
     return {worker["name"]: address.removeprefix("tls://").rpartition(":")[0] for address, worker in workers}
 
 
+@pytest.mark.slow
 def test_a_pipeline_on_two_hosts_makes_the_bytes_of_a_serial_run(
     project: Project, undisturbed: dict[str, str], network: tuple[Ssh, Sequence[Host]]
 ) -> None:
@@ -59,6 +60,7 @@ def test_a_pipeline_on_two_hosts_makes_the_bytes_of_a_serial_run(
     assert project.bytes() == undisturbed
 
 
+@pytest.mark.slow
 def test_a_host_that_is_cut_off_costs_no_task_and_comes_back(
     network: tuple[Ssh, Sequence[Host]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

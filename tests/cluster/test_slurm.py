@@ -102,6 +102,7 @@ def test_importing_the_launcher_leaves_ctrl_c_alone() -> None:
     assert subprocess.run(python("-c", program), env=environment(), check=False).returncode == 0
 
 
+@pytest.mark.slow
 @pytest.mark.cluster
 @pytest.mark.usefixtures("one_node")
 def test_a_pipeline_on_slurm_makes_the_bytes_of_a_serial_run(project: Project, undisturbed: dict[str, str]) -> None:
@@ -119,6 +120,7 @@ def test_a_pipeline_on_slurm_makes_the_bytes_of_a_serial_run(project: Project, u
     assert not list((project.folder / "logs").glob(".tls-*"))
 
 
+@pytest.mark.slow
 @pytest.mark.cluster
 @pytest.mark.usefixtures("one_node")
 def test_pools_grow_shrink_and_survive_a_cancelled_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,6 +155,7 @@ def test_pools_grow_shrink_and_survive_a_cancelled_job(tmp_path: Path, monkeypat
     wait_until(lambda: not jobs(), "all jobs are cancelled", 10)
 
 
+@pytest.mark.slow
 @pytest.mark.cluster
 @pytest.mark.usefixtures("one_node")
 def test_jobs_that_can_not_work_end_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -103,6 +103,7 @@ def test_workers_are_as_declared_and_come_back(ssh: Ssh, monkeypatch: pytest.Mon
     assert not supervisors()
 
 
+@pytest.mark.slow
 @pytest.mark.cluster
 def test_nothing_stays_on_a_host_when_the_client_is_killed(ssh: Ssh, tmp_path: Path) -> None:
     program = tmp_path / "client.py"

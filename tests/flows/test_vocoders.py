@@ -90,6 +90,7 @@ def failure(project: Project, *overrides: str) -> str:
     return str(caught.value)
 
 
+@pytest.mark.slow
 def test_executors_agree_and_the_model_is_loaded_once_a_process(vocoded: Project, tmp_path: Path) -> None:
     log, extra = tmp_path / "log", tmp_path / "extra"
     extra.mkdir()

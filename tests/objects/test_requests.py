@@ -107,6 +107,7 @@ def resumed(path: Path) -> Summary:
     return summary
 
 
+@pytest.mark.slow
 def test_resuming_takes_a_request_a_thousand_records(
     bucket: str, proxy: Proxy, object_server: int, tmp_path: Path
 ) -> None:

@@ -19,13 +19,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from melmill.stages.numeric.errors import StageError
+
 SR = 22050
 _TIMEOUT_S = 120.0
 # Of espeak-ng/speak_lib.h: AUDIO_OUTPUT_SYNCHRONOUS, espeakRATE, espeakPITCH, POS_CHARACTER, espeakCHARS_UTF8.
 _SYNCHRONOUS, _RATE, _PITCH, _BY_CHARACTER, _UTF8 = 2, 1, 3, 1, 1
 
 
-class SynthesisError(RuntimeError):
+class SynthesisError(StageError):
     """eSpeak NG is missing or failed."""
 
 
@@ -103,5 +105,7 @@ def _synthesize(orders: Sequence[dict[str, Any]]) -> Iterator[NDArray[np.int16]]
 
 
 if __name__ == "__main__":
+    answers = io.BytesIO()  # NumPy asks a file for its position, which a buffered pipe has not.
     for wave in _synthesize(json.load(sys.stdin)):
-        np.save(sys.stdout.buffer, wave, allow_pickle=False)
+        np.save(answers, wave, allow_pickle=False)
+    sys.stdout.buffer.write(answers.getvalue())

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from melmill.stages.errors import DeviceMissing
+from melmill.stages.numeric.errors import DeviceMissing
 from melmill.stages.numeric.melspec import Precision
 
 # A kernel that reads and writes all that a step touches, once: the compiler would split a long one, and pass on what

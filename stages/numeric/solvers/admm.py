@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from melmill.stages.errors import ParameterError
+from melmill.stages.numeric.errors import ParameterError
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from melmill.stages.errors import ParameterError
+from melmill.stages.numeric.errors import ParameterError
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -153,7 +153,7 @@ def assembled(
 
 def own_mel(name: str, settings: Mapping[str, Any]) -> MelSpec | None:
     """Return the whole mel that a training of ours wrote into the configuration; None where there is none."""
-    from melmill.stages.errors import ParameterError
+    from melmill.stages.numeric.errors import ParameterError
     from melmill.stages.numeric.melspec import MelSpec
 
     if OWN not in settings:

@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from melmill.stages.errors import ParameterError
 from melmill.stages.invert.inversion import shortest_length, solve
+from melmill.stages.numeric.errors import ParameterError
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.numeric.presets import preset
 from melmill.stages.numeric.recipe import Recipe

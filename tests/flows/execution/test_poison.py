@@ -96,7 +96,7 @@ def project(project: Project) -> Project:
 
 
 def quarantined(project: Project) -> dict[str, dict[str, Any]]:
-    shown = project.melmill("quarantine", str(project.store), "--json")
+    shown = project.called("quarantine", str(project.store), "--json")
     return {row["utterance_id"]: row for row in json.loads(shown.stdout)["quarantined"]}
 
 
@@ -125,6 +125,7 @@ def test_utterances_that_kill_their_process_are_found_and_set_aside(project: Pro
     assert (again["tasks"]["run"], again["quarantined"]) == (0, len(killers))
 
 
+@pytest.mark.slow
 def test_an_utterance_that_hangs_is_found_and_set_aside(project: Project, package: Path) -> None:
     hung = ["22-1-0006"]
     answer = project.run("--set", f"loud.hangs={hung}", "--set", "time_limit_s=5", extra=package)
@@ -157,6 +158,7 @@ cluster:""",
 )
 
 
+@pytest.mark.slow
 def test_a_retry_makes_anew_all_that_knew_of_the_failure(project: Project, package: Path) -> None:
     project.write(SCORED)
     project.run("--executor", "serial", extra=package)
@@ -167,7 +169,7 @@ def test_a_retry_makes_anew_all_that_knew_of_the_failure(project: Project, packa
     # its score was of an estimate that was missing, which no record calls absent
     (statuses,) = melmill.open(str(project.store)).scores().filter(like="status_").T.to_numpy().tolist()
     assert statuses.count("missing_estimate") == 1
-    retried = project.melmill("quarantine", str(project.store), "--retry", "--json")
+    retried = project.called("quarantine", str(project.store), "--retry", "--json")
     assert json.loads(retried.stdout)["dropped"] == 5
     again = project.run("--executor", "serial", extra=package)
     assert (again["tasks"]["run"], again["quarantined"]) == (5, 0)

@@ -71,6 +71,10 @@ class LearnerProject(Project):
     def environment(self, extra: Path | None = None) -> dict[str, str]:
         return super().environment(extra or self.site)
 
+    def called(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Start a process after all: it finds the package, and a training may end it."""
+        return self.melmill(*arguments)
+
 
 def made(folder: Path, corpus_files: dict[str, list[bytes]]) -> LearnerProject:
     project = LearnerProject(folder)
@@ -180,6 +184,7 @@ def test_the_key_of_a_training_stands_for_its_files(project: Project) -> None:
     assert more == keys
 
 
+@pytest.mark.slow
 def test_a_killed_worker_costs_what_was_not_saved(project: Project, undisturbed: dict[str, str], marks: Path) -> None:
     """As many deaths as a training may have in a row; but it comes further between each two."""
     deaths = [7, 12, 18]
@@ -197,6 +202,7 @@ def test_a_killed_worker_costs_what_was_not_saved(project: Project, undisturbed:
     assert json.loads(record.read_text())["attempt"] == 1 + len(deaths)
 
 
+@pytest.mark.slow
 def test_a_training_that_only_dies_fails_and_blocks_what_needs_it(
     project: Project, undisturbed: dict[str, str]
 ) -> None:
@@ -219,9 +225,11 @@ def test_a_training_that_only_dies_fails_and_blocks_what_needs_it(
 @pytest.mark.parametrize(
     ("executor", "number", "exit_code", "words"),
     [
-        ("dask", signal.SIGINT, 130, "stopping: tuned will go on from what it saved last"),
+        pytest.param(
+            "dask", signal.SIGINT, 130, "stopping: tuned will go on from what it saved last", marks=pytest.mark.slow
+        ),
         ("serial", signal.SIGTERM, 130, "interrupted: what is stored stays; run again to go on"),
-        ("dask", signal.SIGKILL, -signal.SIGKILL, ""),
+        pytest.param("dask", signal.SIGKILL, -signal.SIGKILL, "", marks=pytest.mark.slow),
     ],
 )
 def test_an_ended_run_is_gone_on_with(
@@ -242,6 +250,7 @@ def test_an_ended_run_is_gone_on_with(
     assert found == [step for step in STEPS if step in found], "nothing was done twice but what was not saved"
 
 
+@pytest.mark.slow
 def test_a_training_ends_on_the_workers_of_others_when_its_client_is_lost(
     project: Project, undisturbed: dict[str, str], cluster: Cluster
 ) -> None:

@@ -119,6 +119,7 @@ def scraped(url: str) -> dict[str, float]:
     return {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in lines if not line.startswith("#")}
 
 
+@pytest.mark.slow
 def test_a_run_that_hangs_says_where_to_whoever_asks(project: Project, package: Path, tmp_path: Path) -> None:
     project.write(SLOW)
     log, gate = tmp_path / "run.jsonl", tmp_path / "gate"
@@ -194,6 +195,7 @@ def check_log(log: Path, shards: int) -> None:
     assert (quarantined["node"], quarantined["count"], quarantined["utterances"]) == ("slow", 1, [FAILS])
 
 
+@pytest.mark.slow
 def test_a_dead_worker_is_logged_and_the_log_goes_on_with_the_next_run(
     project: Project, package: Path, tmp_path: Path
 ) -> None:
@@ -224,7 +226,7 @@ def test_status_tells_of_failures_and_watch_ends_with_them(project: Project) -> 
     data[len(data) // 2] ^= 1
     victim.write_bytes(data)
     project.run("--executor", "serial", expect=1)
-    watched = project.melmill("status", str(project.store), "--watch", "--interval", "0.1")
+    watched = project.called("status", str(project.store), "--watch", "--interval", "0.1")
     assert watched.returncode == 1
     assert "2 failed" in watched.stdout
     assert "failed: gla, shard 2: DamagedData" in watched.stdout
@@ -245,7 +247,7 @@ def test_a_report_that_failed_is_told_without_a_shard(project: Project) -> None:
     store.write_state(
         replace(state, state="failed", failures=[{"node": "report", "shard": None, "reason": "ValueError: no"}])
     )
-    watched = project.melmill("status", str(project.store), "--watch")
+    watched = project.called("status", str(project.store), "--watch")
     assert "failed: report, all shards: ValueError: no" in watched.stdout
 
 
@@ -284,7 +286,7 @@ def test_the_report_and_the_records_tell_memory_and_time(finished: Project) -> N
 
 
 def test_a_log_that_can_not_be_written_is_refused_or_given_up(project: Project, tmp_path: Path) -> None:
-    refused = project.melmill("run", str(project.pipeline), "--log", str(tmp_path / "nowhere" / "run.jsonl"))
+    refused = project.called("run", str(project.pipeline), "--log", str(tmp_path / "nowhere" / "run.jsonl"))
     assert refused.returncode == 2
     assert "run.jsonl' can't be written: No such file or directory" in refused.stderr
     complaints: list[str] = []

@@ -11,8 +11,8 @@ import pytest
 import soundfile
 from numpy.typing import NDArray
 
-from melmill.stages.errors import Unusable
 from melmill.stages.formats.audio import FLAC_HEAD_BYTES, decode, read_header, tells
+from melmill.stages.numeric.errors import Unusable
 
 
 def encode(y: NDArray[Any], sr: int = 16000, kind: str = "FLAC", subtype: str = "PCM_16") -> bytes:

@@ -11,8 +11,8 @@ import pytest
 import soundfile
 
 from melmill.stages.contract import IngestStage
-from melmill.stages.errors import ParameterError
-from melmill.stages.ingest.audio_folder import AudioFolder
+from melmill.stages.ingest.readers.audio_folder import AudioFolder
+from melmill.stages.numeric.errors import ParameterError
 from melmill.stages.numeric.resample import resample
 from melmill.storage.files.sources import SourceTree
 from tests.stages.ingest.test_librispeech import Tree, flac, ids, tone
@@ -113,7 +113,7 @@ def test_other_files_are_passed_over(path: str) -> None:
         (
             {"a.wav": b"", "a.flac": b""},
             {},
-            r"got 'a' twice in 'x': a.flac and a.wav; rename one, or choose with files",
+            r"twice in 'x': a.flac and a.wav; rename one, or choose with subsets or files, say files: '\*.flac'",
         ),
         ({"a b.wav": b"", "a  b.wav": b""}, {}, r"got 'a_b' twice"),
         (

@@ -21,7 +21,7 @@ from melmill.stages.contract import Outcome
 from melmill.stages.ingest.demo.corpus import SR, make_demo_corpus, record, with_claimed_length
 from melmill.stages.ingest.demo.espeak import Line, SynthesisError, speak
 from melmill.stages.ingest.demo.script import SPEAKERS
-from melmill.stages.ingest.librispeech import LibriSpeech
+from melmill.stages.ingest.readers.librispeech import LibriSpeech
 from melmill.storage.files.sources import SourceTree
 from melmill.storage.utterance import Utterance
 from tests.stages.ingest.test_librispeech import outcome_of
@@ -178,6 +178,14 @@ def test_missing_espeak_says_what_to_install(tmp_path: Path, monkeypatch: pytest
     result = CliRunner().invoke(cli, ["fetch", "demo", str(tmp_path)])
     assert result.exit_code == 1
     assert 'pip install "melmill[demo]"' in result.output
+
+
+@needs_espeak
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_lines_come_whole_through_a_pipe(unbuffered: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
+    line = Line(text="Hello.", voice="en-us", rate_wpm=150, pitch=50)
+    assert [wave.size > 2000 for wave in speak([line, line])] == [True, True]
 
 
 @needs_espeak

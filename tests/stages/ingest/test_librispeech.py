@@ -16,9 +16,9 @@ import soundfile
 from numpy.typing import NDArray
 
 from melmill.stages.contract import IngestStage, Kind, Outcome, Rejected, rejection
-from melmill.stages.errors import ParameterError
 from melmill.stages.ingest.decode import to_pcm
-from melmill.stages.ingest.librispeech import LibriSpeech
+from melmill.stages.ingest.readers.librispeech import LibriSpeech
+from melmill.stages.numeric.errors import ParameterError
 from melmill.stages.numeric.resample import resample
 from melmill.storage.files.sources import SourceTree
 from melmill.storage.utterance import SourceFile, Utterance
@@ -179,8 +179,8 @@ def test_files_of_other_names_are_passed_over(path: str) -> None:
             r"subsets must be in 'x', got 'dev-claen'; did you mean 'dev-clean'\? \(there: dev-",
         ),
         # Nothing at all, and nothing of the right names.
-        (None, {}, r"root must hold a corpus: looked for <subset>/<speaker>/.* in 'x', 0 other files there"),
-        (None, {"a/b.wav": b""}, r"looked for <subset>/<speaker>/<chapter>/.*, 1 other files there"),
+        (None, {}, r"root must hold a corpus of <subset>/<speaker>/.*, got 'x' with none among 0 files"),
+        (None, {"a/b.wav": b""}, r"of <subset>/<speaker>/<chapter>/.* with none among 1 files"),
         # The root is one subset.
         (
             None,

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from melmill.stages.errors import ParameterError
-from melmill.stages.ingest.audio_folder import AudioFolder
+from melmill.stages.ingest.readers.audio_folder import AudioFolder
+from melmill.stages.numeric.errors import ParameterError
 from tests.stages.ingest.test_librispeech import Tree
 
 FILES = {"wavs/a.wav": b"", "wavs/b.wav": b"", "wavs/c.flac": b"", "wavs/b.txt": b"Beside."}

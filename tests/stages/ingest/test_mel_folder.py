@@ -11,8 +11,8 @@ import pytest
 from numpy.typing import NDArray
 
 from melmill.stages.contract import IngestStage, Kind, Outcome
-from melmill.stages.errors import ParameterError
-from melmill.stages.ingest.mel_folder import MelFolder
+from melmill.stages.ingest.readers.mel_folder import MelFolder
+from melmill.stages.numeric.errors import ParameterError
 from melmill.stages.numeric.mel import mel_spectrogram
 from melmill.storage.arrays import ArraySpec
 from tests.stages.ingest.test_librispeech import Tree, ids, outcome_of, rejected

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from melmill.stages.errors import ContractError, ParameterError, Unusable
 from melmill.stages.invert.inversion import invert, shortest_length, solve
 from melmill.stages.numeric import solvers
+from melmill.stages.numeric.errors import ContractError, ParameterError, Unusable
 from melmill.stages.numeric.filterbank import mel_bank
 from melmill.stages.numeric.mel import magnitude_spec, mel_spectrogram
 from melmill.stages.numeric.melspec import MelSpec
@@ -186,6 +186,7 @@ def test_bytes_do_not_depend_on_threads(method: str, voice: Float32) -> None:
         assert list(pool.map(inverted, mels)) == alone
 
 
+@pytest.mark.slow
 def test_bytes_do_not_depend_on_registers_and_kernels_of_the_cpu(tmp_path: Path) -> None:
     code = """
 import numpy as np, melmill
@@ -208,6 +209,7 @@ print(M.tobytes().hex(), melmill.invert(M, method="admm", n_iter=5).tobytes().he
     assert answers[0] == answers[1]
 
 
+@pytest.mark.slow
 def test_an_hour_is_inverted_whole(voice: Float32) -> None:
     y = np.tile(voice, 3600)
     M = mel_spectrogram(y, PAPER)

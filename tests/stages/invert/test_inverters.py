@@ -12,9 +12,9 @@ import pytest
 from numpy.typing import NDArray
 
 from melmill.stages.contract import Item, Mel, Outcome, Scores, Stage, UtteranceStage, Waveform
-from melmill.stages.errors import ContractError, DeviceMissing, ParameterError
 from melmill.stages.invert.inversion import invert
 from melmill.stages.invert.stages import Admm, AdmmGla, GriffinLim, Invert, Ipalm, Pghi, Raar
+from melmill.stages.numeric.errors import ContractError, DeviceMissing, ParameterError
 from melmill.stages.numeric.mel import mel_spectrogram
 from melmill.stages.numeric.melspec import MelSpec, Pcen
 from melmill.stages.registry import stage_class
@@ -98,8 +98,8 @@ def test_invert_is_the_automatic_method(voice: NDArray[np.float32]) -> None:
 
 
 def test_invert_starts_from_a_nodes_waveforms(voice: NDArray[np.float32]) -> None:
-    mine = array(run(Invert(start="node", n_iter=7), [item(voice, start=voice)])[0])
-    named = Admm(lam=85.8, schedule="swing", n_iter=7, start="node")
+    mine = array(run(Invert(n_iter=7), [item(voice, start=voice)])[0])
+    named = Admm(lam=85.8, schedule="swing", n_iter=7)
     assert mine.tobytes() == array(run(named, [item(voice, start=voice)])[0]).tobytes()
     assert mine.tobytes() != array(run(Invert(n_iter=7), [item(voice)])[0]).tobytes()
 
@@ -169,7 +169,7 @@ def test_silence_and_one_frame_are_no_special_case() -> None:
 
 def test_a_nodes_waveforms_start_the_iteration(voice: NDArray[np.float32]) -> None:
     pcm = np.rint(voice * 32767).astype(np.int16)
-    stage = Admm(n_iter=5, start="node")
+    stage = Admm(n_iter=5)
     mel, wave = Mel(spec=PAPER), Waveform(sr=16000, dtype="int16")
     product = stage.produces({"from": [mel], "start": [wave]})
     outcome = stage.process([item(voice, start=pcm)], {"from": mel, "start": wave}, product)[0]

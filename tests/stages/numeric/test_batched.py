@@ -12,7 +12,6 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from melmill.stages.errors import DeviceMissing, ParameterError
 from melmill.stages.invert.inversion import invert, invert_batch, pose
 from melmill.stages.numeric import solvers
 from melmill.stages.numeric.bank import bank_of
@@ -26,6 +25,7 @@ from melmill.stages.numeric.batched.placement import placement
 from melmill.stages.numeric.batched.projection import Projection
 from melmill.stages.numeric.compiled.inverter import invert_linear
 from melmill.stages.numeric.compiled.projection import Projection as CompiledProjection
+from melmill.stages.numeric.errors import DeviceMissing, ParameterError
 from melmill.stages.numeric.mel import mel_spectrogram
 from melmill.stages.numeric.melspec import MelSpec, StftParams
 from melmill.stages.numeric.recipe import Problem, Recipe

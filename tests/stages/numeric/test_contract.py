@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from melmill.stages.errors import ContractError
 from melmill.stages.numeric.contract import conversion, convert, differences, explain
+from melmill.stages.numeric.errors import ContractError
 from melmill.stages.numeric.mel import mel_spectrogram
 from melmill.stages.numeric.melspec import MelSpec, Pcen
 from melmill.stages.numeric.presets import preset

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from melmill.stages.errors import ParameterError
 from melmill.stages.numeric import solvers
 from melmill.stages.numeric.bank import Bank, bank_of
 from melmill.stages.numeric.compiled.inverter import iterate
 from melmill.stages.numeric.compiled.misfit import mel_runs, misfit
 from melmill.stages.numeric.compiled.projection import Projection
+from melmill.stages.numeric.errors import ParameterError
 from melmill.stages.numeric.lanes.sweep import to_lanes
 from melmill.stages.numeric.lanes.vector import LANES
 from melmill.stages.numeric.melspec import MelSpec, StftParams

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from melmill.stages.contract import Mel, Report, Scores, Stage
-from melmill.stages.errors import ContractError, ParameterError
+from melmill.stages.numeric.errors import ContractError, ParameterError
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.registry import stage_class
 from melmill.stages.report.inputs import Tables

@@ -16,7 +16,7 @@ from melmill.stages.report.figures import COLOURS
 from melmill.stages.report.inputs import Tables
 from melmill.stages.report.stage import Aggregate
 from melmill.stages.report.statistics import summary
-from melmill.stages.report.sweep_views import Line, Map, against, heat_map, lines, maps
+from melmill.stages.report.sweep_figures import Line, Map, against, heat_map, lines, maps
 from melmill.stages.report.sweeps import CROWDED, arrange, find_sweeps
 from melmill.stages.report.tables import results
 from melmill.stages.report.views import folded_maps, headline, of_map
@@ -142,7 +142,7 @@ def test_only_curves_that_another_goes_on_are_left_out() -> None:
 
 def line(name: str, x: Sequence[float], at: int = 0) -> Line:
     values = np.array(x, dtype=np.float64)
-    return Line(name=name, look=(COLOURS[at], "-"), x=values, mean=values, low=values - 1, high=values + 1)
+    return Line(name=name, style=(COLOURS[at], "-"), x=values, mean=values, low=values - 1, high=values + 1)
 
 
 @pytest.mark.parametrize(
@@ -239,7 +239,7 @@ def test_a_page_of_many_nodes_says_the_best_and_folds_its_maps() -> None:
     assert "9 nodes over lam and rho" in text
     assert "5 of 28 nodes" in text
     assert sum(tag == "audio" for tag, _ in reader.tags) == 6  # the recording and the five
-    assert text.index("Against n_iter") < text.index("Means over utterances")
+    assert text.index("Against n_iter") < text.index("Means over utterances,")
 
 
 def test_a_page_of_a_map_alone_has_no_empty_table() -> None:
@@ -255,7 +255,7 @@ def test_a_page_of_few_nodes_begins_with_its_table() -> None:
     tables = Tables(scores=scores_of({node: i / 10 for i, node in enumerate(names(made))}), made=made)
     text = words(read(Aggregate().render(tables)["index.html"]))
     assert "Best PESQ" not in text
-    assert text.index("Means over utterances") < text.index("Nodes that differ in numbers alone")
+    assert text.index("Means over utterances,") < text.index("Means over utterances of nodes")
 
 
 def test_sweeps_of_a_metric_without_values_are_not_drawn() -> None:

@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from melmill.stages.errors import ParameterError
+from melmill.stages.numeric.errors import ParameterError
 from melmill.stages.numeric.melspec import MelSpec
-from melmill.stages.score.measure import measure
+from melmill.stages.score.metrics.pesq import most_bursts
 from melmill.stages.score.pair import Pair
-from melmill.stages.score.pesq import most_bursts
-from melmill.stages.score.registry import BY_COLUMN, METRICS, metric
+from melmill.stages.score.registry import METRICS, metric
 from melmill.stages.score.status import Measured, Status
 
 SPEC = MelSpec()
@@ -27,7 +26,7 @@ def pair(
 
 
 def test_columns_are_the_contract() -> None:
-    assert list(BY_COLUMN) == [
+    assert [metric.column for metric in METRICS.values()] == [
         *("pesq_wb", "pesq_nb", "stoi", "estoi", "scm_db", "sc_db", "lsd_db", "mel_mae", "mcd_db", "si_sdr_db")
     ]
 
@@ -35,7 +34,7 @@ def test_columns_are_the_contract() -> None:
 def test_every_metric_says_what_it_is() -> None:
     for described in METRICS.values():
         assert described.better in ("higher", "lower")
-        assert all(text.endswith(".") for text in (described.says, described.limits)), described.name
+        assert all(text.endswith(".") for text in (described.says, described.limits, described.formula)), described.name
         assert described.reference
 
 
@@ -77,13 +76,13 @@ def test_a_value_that_is_not_finite_is_none(value: float) -> None:
 def test_a_pair_without_a_value_says_why(
     name: str, reference: NDArray[np.float32], estimate: NDArray[np.float32], status: Status
 ) -> None:
-    measured = measure(name, pair(reference.astype(np.float32), estimate.astype(np.float32)), 10.0)
+    measured = metric(name).measure(pair(reference.astype(np.float32), estimate.astype(np.float32)))
     assert measured.status is status
     assert math.isnan(measured.value)
 
 
 def test_one_hop_less_is_compared_over_what_both_have() -> None:
-    measured = measure("sc", pair(SECOND, SECOND[: -SPEC.hop_length]), 10.0)
+    measured = metric("sc").measure(pair(SECOND, SECOND[: -SPEC.hop_length]))
     assert measured == Measured(-200.0, Status.OK)
 
 
@@ -100,7 +99,7 @@ def test_one_hop_less_is_compared_over_what_both_have() -> None:
 def test_a_band_that_is_missing_is_not_scored(name: str, reference_sr: int, estimate_sr: int) -> None:
     rng = np.random.default_rng(0)
     signals = [0.1 * rng.standard_normal(sr).astype(np.float32) for sr in (reference_sr, estimate_sr)]
-    measured = measure(name, pair(signals[0], signals[1], reference_sr, estimate_sr), 10.0)
+    measured = metric(name).measure(pair(signals[0], signals[1], reference_sr, estimate_sr))
     assert measured.status is Status.UNSUPPORTED_RATE
 
 

@@ -17,7 +17,7 @@ import pytest
 from numpy.typing import NDArray
 
 from melmill.stages.score import pesq_server
-from melmill.stages.score.pesq import RATES, Child, Mode, pesq
+from melmill.stages.score.metrics.pesq import RATES, Child, Mode, pesq
 from melmill.stages.score.status import Measured, Status
 
 LIMIT_S = 30.0
@@ -227,7 +227,7 @@ def test_the_child_of_a_dropped_owner_ends() -> None:
 _OWNER = """
 import os, sys, time
 import numpy as np
-from melmill.stages.score.pesq import Child
+from melmill.stages.score.metrics.pesq import Child
 child = Child()
 child.score(np.ones(100, np.float32), np.ones(100, np.float32), "wb", 30.0)
 print(child.pid, flush=True)

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from melmill.stages.numeric.filterbank import mel_bank
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.numeric.presets import preset
-from melmill.stages.score import spectral
-from melmill.stages.score.measure import measure
+from melmill.stages.score.metrics import spectral
 from melmill.stages.score.pair import Pair
+from melmill.stages.score.registry import metric
 from melmill.stages.score.status import Status
 
 SPECTRAL = ("scm", "sc", "lsd", "mel_mae", "mcd", "si_sdr")
@@ -33,7 +33,7 @@ def value(name: str, reference: NDArray[Any], estimate: NDArray[Any], spec: MelS
         estimate_sr=spec.sr,
         spec=spec,
     )
-    measured = measure(name, pair, 1.0)
+    measured = metric(name).measure(pair)
     assert measured.status is Status.OK
     return measured.value
 
@@ -152,4 +152,4 @@ def test_a_tenth_of_a_second_has_spectra(name: str, preset_name: str) -> None:
 def test_without_a_single_frame_it_is_too_short(name: str) -> None:
     spec = MelSpec(center=False)
     pair = Pair(reference=noise(1023), reference_sr=spec.sr, estimate=noise(1023, 1), estimate_sr=spec.sr, spec=spec)
-    assert measure(name, pair, 1.0).status is Status.TOO_SHORT
+    assert metric(name).measure(pair).status is Status.TOO_SHORT

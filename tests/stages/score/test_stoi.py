@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from melmill.stages.score.metrics.stoi import envelopes, estoi, stoi
 from melmill.stages.score.status import Status
-from melmill.stages.score.stoi import envelopes, estoi, stoi
 
 
 def voice(n: int, sr: int, seed: int = 0) -> NDArray[np.float64]:

@@ -1,7 +1,4 @@
-"""Figures of scores over parameters: lines along one, a map over two.
-
-- The figures of a report's sweeps, drawn: scores against one parameter, and maps over two.
-"""
+"""Figures of a report's sweeps: scores against one parameter, and maps over two."""
 
 from __future__ import annotations
 
@@ -15,36 +12,36 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from melmill.stages.report.comparison import leaders
-from melmill.stages.report.figures import INK, as_svg, canvas, label, look
+from melmill.stages.report.figures import INK, as_svg, canvas, label, line_style
 from melmill.stages.report.statistics import measured
 from melmill.stages.report.sweeps import Arrangement, Sweep
-from melmill.stages.report.wording import decimals, number
-from melmill.stages.score.registry import Metric
-from melmill.stages.score.registry import metric as described
+from melmill.stages.report.tables import number
+from melmill.stages.score.metric import Metric
+from melmill.stages.score.registry import metric as metric_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Axes that span more than this are logarithmic.
+# Axes whose ends differ by more than this factor are logarithmic.
 _WIDE = 8.0
 _MOST_TICKS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """Hold one line: mean scores and their 95 % intervals at ascending values of a parameter.
+    """Hold one line: mean scores with 95 % intervals at ascending values of a parameter.
 
     Parameters
     ----------
     name : str
-    look : tuple
+    style : tuple
         Colour and dash pattern.
     x, mean, low, high : ndarray of float64, shape (n_points,)
         NaN where there is no mean or no interval.
     """
 
     name: str
-    look: tuple[str, Any]
+    style: tuple[str, Any]
     x: NDArray[np.float64]
     mean: NDArray[np.float64]
     low: NDArray[np.float64]
@@ -52,11 +49,11 @@ class Line:
 
 
 def against(lines: Sequence[Line], metric: str, parameter: str) -> str:
-    """Return a metric against a parameter, a line each in the band of its intervals."""
+    """Return a figure of a metric against a parameter: a line per sweep, in the band of its intervals."""
     n_rows = sum(1.4 + label(line.name).count("\n") for line in lines) / 2
     with canvas(5.0, 3.0 + 0.15 * n_rows) as (figure, axis):
         for line in lines:
-            colour, dash = line.look
+            colour, dash = line.style
             axis.fill_between(line.x, line.low, line.high, color=colour, alpha=0.15, linewidth=0)
             axis.plot(
                 line.x,
@@ -108,16 +105,16 @@ class Map:
 
 
 def heat_map(table: Map, metric: str) -> str:
-    """Return a cell per pair of values with its mean, brighter the better; the best is framed, its equals thinly."""
+    """Return a map with a cell per pair of values: brighter is better, the best framed, its equals thinly."""
     import matplotlib as mpl
 
     n_down, n_across = table.means.shape
-    colours = mpl.colormaps["cividis" if described(metric).better == "higher" else "cividis_r"]
+    colours = mpl.colormaps["cividis" if metric_of(metric).better == "higher" else "cividis_r"]
     with canvas(0.9 + 0.72 * n_across, 0.8 + 0.4 * n_down) as (figure, axis):
         norm = mpl.colors.Normalize(float(np.nanmin(table.means)), float(np.nanmax(table.means)))
         for (i, j), mean in np.ndenumerate(table.means):
             if not np.isnan(mean):
-                _cell(axis, i, j, colours(norm(mean)), number(float(mean), decimals(metric)))
+                _cell(axis, i, j, colours(norm(mean)), number(float(mean), metric_of(metric).decimals))
             else:
                 axis.text(j, i, "–", ha="center", va="center")
         for (i, j), mark in table.marks.items():
@@ -135,14 +132,14 @@ def heat_map(table: Map, metric: str) -> str:
 
 
 def _title(axis: Axes, metric: str) -> None:
-    axis.set_title(f"{described(metric).label}, {described(metric).better} is better", loc="left", fontsize=9.0)
+    axis.set_title(f"{metric_of(metric).label}, {metric_of(metric).better} is better", loc="left", fontsize=9.0)
 
 
 def _cell(axis: Axes, i: int, j: int, colour: tuple[float, ...], text: str) -> None:
     from matplotlib.patches import Rectangle
 
     axis.add_patch(Rectangle((j - 0.46, i - 0.46), 0.92, 0.92, facecolor=colour, linewidth=0))
-    # Relative luminance by ITU-R BT.709, near enough to choose between black and white.
+    # Relative luminance by ITU-R BT.709 decides between black and white text.
     luminance = float(np.dot(colour[:3], (0.2126, 0.7152, 0.0722)))
     axis.text(j, i, text, ha="center", va="center", color="#000000" if luminance > 0.45 else "#ffffff")
 
@@ -155,14 +152,16 @@ def _frame(axis: Axes, i: int, j: int, width: float) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Panel:
-    """Hold figures that belong together, one a metric."""
+    """Hold figures that belong together, one per metric."""
 
     title: str
     drawn: Sequence[tuple[Metric, Markup]]
 
 
 def lines(summary: pd.DataFrame, arrangement: Arrangement) -> list[Panel]:
-    """Draw every metric against every parameter that makes a sweep of its own, all such sweeps in one figure.
+    """Draw every metric against every parameter of a sweep over one parameter.
+
+    All sweeps over one parameter share a figure.
 
     Parameters
     ----------
@@ -178,7 +177,7 @@ def lines(summary: pd.DataFrame, arrangement: Arrangement) -> list[Panel]:
         Panel(
             title=f"Against {parameter}",
             drawn=[
-                (described(metric), Markup(against(drawn, metric, parameter)))
+                (metric_of(metric), Markup(against(drawn, metric, parameter)))
                 for metric in measured(summary)
                 if (drawn := [line for sweep in some if (line := _line(summary, metric, sweep, arrangement))])
             ],
@@ -195,11 +194,11 @@ def _line(summary: pd.DataFrame, metric: str, sweep: Sweep, arrangement: Arrange
     order = np.argsort(x)
     mean, low, high = (rows[name].to_numpy(dtype=np.float64)[order] for name in ("mean", "ci_low", "ci_high"))
     stands = arrangement.standing_for(sweep)
-    return Line(name=sweep.name, look=look(arrangement.shown, stands), x=x[order], mean=mean, low=low, high=high)
+    return Line(name=sweep.name, style=line_style(arrangement.shown, stands), x=x[order], mean=mean, low=low, high=high)
 
 
 def maps(scores: pd.DataFrame, summary: pd.DataFrame, arrangement: Arrangement, seed: int) -> list[Panel]:
-    """Draw a map of every metric for every sweep over two parameters.
+    """Draw a map of every metric for each sweep over two parameters.
 
     Parameters
     ----------
@@ -209,14 +208,14 @@ def maps(scores: pd.DataFrame, summary: pd.DataFrame, arrangement: Arrangement, 
         What `statistics.summary` returned of them.
     arrangement : Arrangement
     seed : int
-        Of the bootstrap that tells a map's best from the others.
+        Of the bootstrap that compares a map's best node with the others.
     """
     panels = []
     for sweep in arrangement.sweeps:
         if sweep.is_map:
-            found = leaders(scores[scores["node"].isin(list(sweep.points))], seed=seed)
+            ranked = leaders(scores[scores["node"].isin(list(sweep.points))], seed=seed)
             drawn = [
-                (described(metric), Markup(heat_map(_map(summary, metric, sweep, found.get(metric, ())), metric)))
+                (metric_of(metric), Markup(heat_map(_map(summary, metric, sweep, ranked.get(metric, ())), metric)))
                 for metric in measured(summary)
                 if _rows(summary, metric, sweep)["mean"].notna().any()
             ]

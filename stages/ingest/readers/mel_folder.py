@@ -1,4 +1,4 @@
-"""Stage `mel_folder`: any folder of mel spectrograms that something else has made."""
+"""Stage `mel_folder`: any folder of mel spectrograms that other software made."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melmill.stages.contract import CorpusTree, Mel, Outcome, Product
-from melmill.stages.errors import ParameterError, Unusable
 from melmill.stages.extract import MelFields
 from melmill.stages.formats.npy import HEAD_BYTES, decode_npy, npy_header
-from melmill.stages.ingest.collection import Folder
-from melmill.stages.ingest.folder import MEL_SUFFIXES, Medium, discover
+from melmill.stages.ingest.folder import MEL_SUFFIXES, FolderReader
 from melmill.stages.invert.inversion import shortest_length
+from melmill.stages.numeric.errors import ParameterError, Unusable
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.storage.utterance import SourceFile, Utterance
 
@@ -25,56 +24,61 @@ LAYOUTS: tuple[Layout, ...] = ("bands_first", "frames_first")
 
 
 @dataclass(frozen=True, kw_only=True)
-class MelFolder(Folder, MelFields):
-    """Ingest all mel spectrograms below `root`: ``.npy`` files of one float array each, as acoustic models write them.
+class MelFolder(FolderReader, MelFields):
+    """Ingest all mel spectrograms below `root`: ``.npy`` files of one float array each.
 
-    Nothing in a file says how its mel was made, so `preset` (with overrides) must. The utterances have no recordings:
-    an inverter gives them the shortest waveforms that have their frames, and there is nothing to score those against.
-    For the other fields see `melmill.stages.ingest.collection.Folder` and `melmill.stages.extract.MelFields`.
+    No file says how its mel was made, so `preset` (with overrides) must. The utterances have no
+    recordings. An inverter makes the shortest waveforms that have their frames, and there is nothing
+    to score these against. For the other fields see `melmill.stages.ingest.folder.FolderReader` and
+    `melmill.stages.extract.MelFields`.
 
     Parameters
     ----------
     layout : {"bands_first", "frames_first"} or None
-        Order of the axes, ``(n_mels, n_frames)`` or ``(n_frames, n_mels)``, maybe below one axis of length 1. None:
-        told by which of them has the spec's number of bands, for each file; one that could be either is refused.
+        Order of the axes, ``(n_mels, n_frames)`` or ``(n_frames, n_mels)``, perhaps below one axis of
+        length 1. None: the axis of each file that has the spec's number of bands; a file where both
+        have it is rejected.
     """
 
     layout: Layout | None = None
 
     uses: ClassVar[str] = "mel_folder"
     version: ClassVar[int] = 1
+    expects: ClassVar[str] = f"mel files ({', '.join(MEL_SUFFIXES)})"
+    suffixes: ClassVar[tuple[str, ...]] = MEL_SUFFIXES
 
     def __post_init__(self) -> None:
         """Check the fields."""
-        Folder.__post_init__(self)
+        FolderReader.__post_init__(self)
         MelFields.__post_init__(self)
         if self.layout not in (*LAYOUTS, None):
             raise ParameterError("layout", f"must be {' or '.join(map(repr, LAYOUTS))}, got {self.layout!r}")
 
     def identity(self) -> Mapping[str, Any]:
-        """Return what is chosen, the spec and the layout; what a preset was called does not matter."""
+        """Return what is chosen, the spec and the layout; the name of a preset does not matter."""
         return {**super().identity(), "spec": self.spec.as_dict(), "layout": self.layout}
 
     def produces(self, inputs: Mapping[str, Sequence[Product]]) -> Mel:
         """Describe what is stored: float32 mels with a catalogue."""
         return Mel(spec=self.spec)
 
-    def discover(self, tree: CorpusTree, known: Mapping[str, Utterance]) -> list[Utterance]:
-        """List the mels under `tree`; see `melmill.stages.ingest.folder.discover`."""
-        return discover(
-            tree,
-            Medium("mel", MEL_SUFFIXES, self._claimed),
-            root=self.root,
-            folders=self.folders,
-            manifest=self.manifest,
-            subsets=self.subsets,
-            files=self.files,
-            sr=self.spec.sr,
-            known=known,
-        )
+    def claims(self, tree: CorpusTree, file: SourceFile) -> tuple[int, int]:
+        """Return the rate of the spec (Hz) and the fewest samples that give the frames of a file."""
+        try:
+            header = npy_header(tree.head(file.path, HEAD_BYTES), file.size_bytes)
+            n_frames = frames_of(header.shape, self.spec.n_mels, self.layout)[0]
+        except (OSError, Unusable):
+            return 0, 0
+        return self.spec.sr, shortest_length(self.spec, n_frames)
 
     def ingest(self, utterance: Utterance, data: bytes) -> Outcome:
-        """Return the mel of one file, with facts about the file; raise Unusable where it is not as catalogued."""
+        """Return the mel of one file, with facts about the file.
+
+        Raises
+        ------
+        Unusable
+            The file holds no mel of the spec, or not the one that was catalogued.
+        """
         values = decode_npy(data)
         M = checked(values, self.spec, self.layout)
         if shortest_length(self.spec, M.shape[1]) != utterance.n_samples:
@@ -103,10 +107,10 @@ def checked(values: NDArray[Any], spec: MelSpec, layout: Layout | None = None) -
     Parameters
     ----------
     values : ndarray of float
-        ``(n_mels, n_frames)`` or ``(n_frames, n_mels)``, maybe below one axis of length 1.
+        ``(n_mels, n_frames)`` or ``(n_frames, n_mels)``, perhaps below one axis of length 1.
     spec : MelSpec
     layout : {"bands_first", "frames_first"} or None
-        None: told by the shape.
+        None: the shape decides.
 
     Returns
     -------
@@ -115,7 +119,7 @@ def checked(values: NDArray[Any], spec: MelSpec, layout: Layout | None = None) -
     Raises
     ------
     Unusable
-        It holds no floats, has another shape, no frames, values that are not finite, or that no mel of the spec has.
+        It has no floats, another shape, no frames, or values that no mel of the spec has.
     """
     if values.dtype.kind != "f":
         raise Unusable(f"holds {values.dtype.name}, expected a mel of float16, float32 or float64")

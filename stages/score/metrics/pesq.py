@@ -1,6 +1,7 @@
-"""PESQ in a child process: its C code overruns its memory on some inputs, and must take nobody with it.
+"""PESQ, computed in a child process.
 
-- How many bursts of speech PESQ may find in a signal.
+The C code of the `pesq` package writes past its arrays on some inputs. A crash must not end the
+worker, so a child process computes it, and a pair that kills the child gets a status.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melmill.stages.score import pesq_server
+from melmill.stages.score.metric import Metric
+from melmill.stages.score.pair import Pair
 from melmill.stages.score.status import Measured, Status
 
 _FRAME_S = 0.004
@@ -28,10 +31,11 @@ _STEP_DB, _RANGE_DB = 2.0, 80.0
 
 
 def most_bursts(y: NDArray[Any], sr: int) -> int:
-    """Return the most bursts of speech that a detector of any threshold would find in a signal.
+    """Return an upper estimate of how many bursts of speech PESQ finds in a signal.
 
-    A burst is a stretch of at least 160 ms that starts and ends above the threshold, without a gap of 160 ms below it.
-    P.862 asks for 200 ms of each, in a filtered signal and with a threshold of its own: its count is hardly higher.
+    It is the most that a detector of any threshold finds. A burst lasts at least 160 ms, starts and
+    ends above the threshold, and has no gap of 160 ms below it. P.862 asks for 200 ms of each, in a
+    filtered signal and with its own threshold, so its count is hardly ever higher.
 
     Parameters
     ----------
@@ -69,7 +73,7 @@ RATES: Mapping[Mode, int] = MappingProxyType({"wb": 16000, "nb": 8000})
 MAX_BURSTS = 50
 """Bursts of speech that P.862's reference code has room for."""
 
-_START_LIMIT_S = 120.0  # imports over a slow network file system
+_START_LIMIT_S = 120.0  # a slow network file system delays the child's imports
 
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
@@ -80,38 +84,47 @@ _STATUSES = {
 }
 
 
+_local = threading.local()  # a thread's child
+
+
 def pesq(reference: NDArray[Any], estimate: NDArray[Any], mode: Mode, limit_s: float = 60.0) -> Measured:
-    """Return the PESQ of an estimate as MOS-LQO; never raise for a bad pair.
+    """Return the PESQ of an estimate as MOS-LQO, or the status that says why it has none.
 
     Parameters
     ----------
     reference, estimate : ndarray of float in [-1, 1], shape (n_samples,)
-        At the mode's rate (`RATES`), neither all zero. The lengths may differ. The library divides both by the larger
-        of their peaks.
+        At the mode's rate (`RATES`), neither all zero. The lengths may differ. The library divides
+        both by the larger of their peaks.
     mode : {"wb", "nb"}
         Wide band (P.862.2) or narrow band (P.862 mapped by P.862.1).
     limit_s : float
-        Time to wait for an answer, s.
+        Longest time to wait for an answer, s.
 
     Returns
     -------
     Measured
-        Without a value: `no_utterances` (no 200 ms of speech in the reference), `too_short` (under 0.25 s), `too_long`
-        (the reference may hold more than 50 bursts of speech, for which the library writes past its arrays and answers
-        wrongly if it lives), `crashed`, `timeout`, `not_installed`, `error`.
+        Statuses without a value: `no_utterances` (the reference has no 200 ms of speech),
+        `too_short` (under 0.25 s), `too_long`, `crashed`, `timeout`, `not_installed`, `error`.
+        `too_long` means that the reference may hold more than 50 bursts of speech. For those the
+        library writes past its arrays, and answers wrongly where it survives.
     """
     if most_bursts(reference, RATES[mode]) > MAX_BURSTS:
         return Measured.failed(Status.TOO_LONG)
-    return _this_threads_child().score(reference, estimate, mode, limit_s)
+    child: Child | None = getattr(_local, "child", None)
+    if child is None or child.inherited:
+        child = _local.child = Child()
+    return child.score(reference, estimate, mode, limit_s)
 
 
 class Child:
-    """A server process, started when first asked and again after it died; for one thread.
+    """Hold the server process of one thread.
+
+    The process starts with the first question, and starts again after it died.
 
     Parameters
     ----------
     environment : mapping of str
-        Variables that its environment has besides this process's own.
+        Variables added to this process's environment.
     """
 
     def __init__(self, environment: Mapping[str, str] = MappingProxyType({})) -> None:
@@ -123,16 +136,16 @@ class Child:
 
     @property
     def pid(self) -> int | None:
-        """Process id, None before the first call and after a death."""
+        """Process id; None while no process runs."""
         return None if self._process is None else self._process.pid
 
     @property
     def inherited(self) -> bool:
-        """Whether this object came over a fork: its pipes are then another process's."""
+        """Whether a fork copied this object, so that its pipes belong to another process."""
         return self._owner != os.getpid()
 
     def score(self, reference: NDArray[Any], estimate: NDArray[Any], mode: Mode, limit_s: float) -> Measured:
-        """Return what the process answers within `limit_s` seconds; see `pesq`."""
+        """Return what the process answers within `limit_s` seconds; for the arguments see `pesq`."""
         ready = self._ready()
         if ready is not Status.OK:
             return Measured.failed(ready)
@@ -145,7 +158,7 @@ class Child:
         return Measured.of(value) if outcome == pesq_server.DONE else Measured.failed(_STATUSES[outcome])
 
     def close(self) -> None:
-        """End the process, if there is one."""
+        """End the process if it runs."""
         if self._end is not None:
             self._end()
         self._process = self._end = None
@@ -159,7 +172,7 @@ class Child:
 
     def _start(self) -> Status:
         process = subprocess.Popen(
-            # -P: else the folder of the script, with this very module called pesq, comes first on the path
+            # -P keeps the script's folder off the path, where a module could hide the library.
             [sys.executable, "-P", pesq_server.__file__],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -177,7 +190,10 @@ class Child:
         return Status.NOT_INSTALLED
 
     def _exchange(self, request: bytes, size: int, limit_s: float) -> bytes | Status:
-        """Send a request and return the `size` bytes of its answer, or why there is none; the process is then ended."""
+        """Send a request and return its answer of `size` bytes.
+
+        Without an answer, end the process and return why.
+        """
         process = cast("subprocess.Popen[bytes]", self._process)
         requests, answers = cast("IO[bytes]", process.stdin), cast("IO[bytes]", process.stdout)
         with _alarm(limit_s, process.kill) as late:
@@ -187,7 +203,8 @@ class Child:
                 answer = answers.read(size)
             except BrokenPipeError:
                 answer = b""
-            except BaseException:  # interrupted: the answer still to come must not be taken for the next pair's
+            except BaseException:
+                # Interrupted: the answer that is still to come must not reach the next pair.
                 self.close()
                 raise
         if late.is_set() or len(answer) < size:
@@ -196,19 +213,9 @@ class Child:
         return answer
 
 
-_local = threading.local()
-
-
-def _this_threads_child() -> Child:
-    child: Child | None = getattr(_local, "child", None)
-    if child is None or child.inherited:
-        child = _local.child = Child()
-    return child
-
-
 @contextmanager
 def _alarm(limit_s: float, act: Callable[[], None]) -> Iterator[threading.Event]:
-    """Call `act` after `limit_s` seconds in the block; the event yielded then tells."""
+    """Call `act` after `limit_s` seconds in the block, and then set the event that is yielded."""
     late = threading.Event()
 
     def ring() -> None:
@@ -222,15 +229,58 @@ def _alarm(limit_s: float, act: Callable[[], None]) -> Iterator[threading.Event]
         yield late
     finally:
         timer.cancel()
-        timer.join()  # an alarm that rings just now has rung when the caller looks
+        timer.join()  # so that the caller sees an alarm that rings at this moment
 
 
 def _end(process: subprocess.Popen[bytes], owner: int) -> None:
     if os.getpid() != owner:
-        return  # a fork inherited the object, not the process
+        return  # a fork copied the object, but the process is its parent's
     process.kill()
     process.wait()
     for pipe in (process.stdin, process.stdout):
         if pipe is not None:
-            with suppress(BrokenPipeError):  # what a dead process did not read
+            with suppress(BrokenPipeError):  # the dead process left some bytes unread
                 pipe.close()
+
+
+def _wide_band(pair: Pair) -> Measured:
+    return pesq(*pair.at(RATES["wb"]), "wb", pair.time_limit_s)
+
+
+def _narrow_band(pair: Pair) -> Measured:
+    return pesq(*pair.at(RATES["nb"]), "nb", pair.time_limit_s)
+
+
+PESQ_WB = Metric(
+    name="pesq_wb",
+    title="PESQ wide band",
+    unit="MOS-LQO",
+    better="higher",
+    needs="signals",
+    lowest_sr=RATES["wb"],
+    package="pesq",
+    compute=_wide_band,
+    order=10,
+    says="Perceived quality of 16 kHz speech by a model of listeners, from about 1 (bad) to 4.64 (identical).",
+    formula="P.862.2 as the `pesq` package implements it (the ITU's reference code), at 16 kHz.",
+    limits="Made for telephone codecs: it punishes shifts in time that a listener does not hear, and it was never "
+    "validated on generated speech. Both signals are scaled together. No value for clips under 0.25 s, for "
+    "references without 200 ms of speech, or with more than 50 bursts of speech.",
+    reference="ITU-T P.862.2 (2007)",
+)
+
+PESQ_NB = Metric(
+    name="pesq_nb",
+    title="PESQ narrow band",
+    unit="MOS-LQO",
+    better="higher",
+    needs="signals",
+    lowest_sr=RATES["nb"],
+    package="pesq",
+    compute=_narrow_band,
+    order=20,
+    says="Perceived quality of the telephone band at 8 kHz, from about 1 (bad) to 4.55 (identical).",
+    formula="P.862 with the mapping of P.862.1, by the same code, at 8 kHz.",
+    limits="As wide-band PESQ, and deaf above 4 kHz.",
+    reference="ITU-T P.862 (2001), mapped by P.862.1 (2003)",
+)
