@@ -6,16 +6,16 @@ The method depends on the kind of stage:
 - `UtteranceStage.process` works on the utterances of a shard.
 - `FileStage.opened` returns what processes them, with files such as weights.
 - `TrainingStage.train` learns from a whole corpus.
-- `ReportStage.report` makes tables and pages about whole corpora.
+- `melmill.stages.report.contract.ReportStage.report` makes tables and a page about whole corpora.
 """
 
 from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum, StrEnum
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,9 +25,6 @@ from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.task_context import enter_utterance
 from melmill.storage.utterance import SourceFile as SourceFile
 from melmill.storage.utterance import Utterance
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 # Mels (batch, n_mels, segment_frames), and their audio (batch, segment_frames * hop_length) in [-1, 1).
 Batch = tuple[NDArray[np.float32], NDArray[np.float32]]
@@ -439,136 +436,6 @@ class TrainingStage(Stage, Protocol):
         Those of a `TrainedVocoder` are ``weights.pt``, ``config.json`` and what goes with them, such as the training's
         page, ``index.html``. Ended at any moment and begun again, it returns the same bytes as undisturbed.
         """
-        ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class Provenance:
-    """Say how the product of one node was made.
-
-    Parameters
-    ----------
-    name, uses : str
-        Node and stage.
-    version : int
-        Of the stage.
-    key : str
-        Fingerprint that the product is stored under.
-    inputs : sequence of str
-        Names of the nodes that it reads.
-    parameters : mapping
-        Resolved parameters, plain values.
-    """
-
-    name: str
-    uses: str
-    version: int
-    key: str
-    inputs: Sequence[str] = ()
-    parameters: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Example:
-    """Hold the audio of one utterance: the recording, and what each scored node made of it.
-
-    Parameters
-    ----------
-    utterance_id, text : str
-        Its id and its transcript, which may be empty.
-    why : str
-        Why a report shows it. Only the report sets this.
-    sr : int
-        Rate of `reference`, Hz.
-    reference : ndarray of float32, shape (n_samples,)
-        The recording, full scale 1.
-    reconstructions : mapping of str to ndarray of float32, shape (n_samples,)
-        By node. Nodes that lack the utterance are left out.
-    rates : mapping of str to int
-        Rate of each reconstruction, Hz. `sr` applies to nodes that are not named.
-    """
-
-    utterance_id: str
-    text: str
-    why: str = ""
-    sr: int
-    reference: NDArray[np.float32]
-    reconstructions: Mapping[str, NDArray[np.float32]]
-    rates: Mapping[str, int] = field(default_factory=dict)
-
-
-class ReportData(Protocol):
-    """What a report can read: everything that led to its inputs. Each table is read when it is asked for."""
-
-    @property
-    def pipeline(self) -> str:
-        """Name of the pipeline."""
-        ...
-
-    @property
-    def versions(self) -> Mapping[str, str]:
-        """Versions of the interpreter and of the packages that results may depend on."""
-        ...
-
-    @property
-    def provenance(self) -> Sequence[Provenance]:
-        """All nodes before the report, each after those that it reads."""
-        ...
-
-    @property
-    def scores(self) -> pd.DataFrame:
-        """One row per utterance and scored node.
-
-        Columns: ``utterance_id, subset, speaker_id, node, duration_s``, a float column per metric, and
-        ``status_<metric>`` beside it. A value counts only where its status is ``ok``.
-        """
-        ...
-
-    @property
-    def traces(self) -> pd.DataFrame:
-        """One row per utterance, scored node and iteration: ``utterance_id, node, iteration, scm_db``."""
-        ...
-
-    @property
-    def quarantine(self) -> pd.DataFrame:
-        """One row per utterance that a node could not process: ``utterance_id, node, stage, reason, detail``."""
-        ...
-
-    @property
-    def throughput(self) -> pd.DataFrame:
-        """One row per node: what it worked through, where, and for how long.
-
-        Columns: ``node, shards, utterances, audio_s, compute_s, wall_s, peak_mem_bytes, busy_s, pool, device``.
-        """
-        ...
-
-    def example(self, utterance_id: str) -> Example:
-        """Return the audio of a scored utterance; raise ValueError where there is no recording of it."""
-        ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReportFiles:
-    """Hold what a report stage made.
-
-    Parameters
-    ----------
-    files : mapping of str to bytes
-        By name. ``index.html`` is the page that `melmill run` and `melmill report` point to.
-    headline : str
-        A small table that they print: CSV whose first line names the columns.
-    """
-
-    files: Mapping[str, bytes]
-    headline: str
-
-
-@runtime_checkable
-class ReportStage(Stage, Protocol):
-    """A stage that reports on whole corpora, in one task; `produces` returns `Report()`."""
-
-    def report(self, data: ReportData) -> ReportFiles:
-        """Return the files of the report. The same data gives the same bytes."""
         ...
 
 

@@ -10,7 +10,8 @@ from melmill.flows.tasks.report import Ancestor, ReportJob
 from melmill.flows.tasks.shard import ShardJob
 from melmill.flows.tasks.task import ALL_SHARDS, Task
 from melmill.flows.tasks.training import TrainingJob
-from melmill.stages.contract import ReportStage, TrainingStage
+from melmill.stages.contract import TrainingStage
+from melmill.stages.report.contract import ReportStage
 
 
 class JobMaker:

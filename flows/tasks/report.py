@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from melmill.flows.tasks.job import NodeJob, Source, Stopwatch, versions
 from melmill.flows.tasks.task import Receipt
 from melmill.flows.tasks.throughput import throughput
-from melmill.stages.contract import Example, Provenance, ReportFiles, ReportStage, Scores, Waveform, as_float
+from melmill.stages.contract import Scores, Waveform, as_float
 from melmill.stages.numeric.errors import StageError
+from melmill.stages.report.contract import Example, Provenance, ReportFiles, ReportStage
 from melmill.storage.product import Address, Part, ProductFolder
 from melmill.storage.store import Store
 
@@ -107,7 +108,7 @@ class ReportJob(NodeJob):
 
 
 class StoredResults:
-    """Read from a store what a report needs; see `melmill.stages.contract.ReportData`.
+    """Read from a store what a report needs; see `melmill.stages.report.contract.ReportData`.
 
     Parameters
     ----------

@@ -23,7 +23,7 @@ def throughput(records: Mapping[str, Sequence[Record]]) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        Columns as in `melmill.stages.contract.ReportData.throughput`.
+        Columns as in `melmill.stages.report.contract.ReportData.throughput`.
     """
     import pandas as pd
 

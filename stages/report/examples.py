@@ -12,10 +12,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from melmill.stages.contract import Example
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.numeric.resample import resample
-from melmill.stages.report.inputs import Pick
+from melmill.stages.report.contract import Example, Pick
 from melmill.stages.report.statistics import OK, Cube, cube, metric_columns, statuses
 from melmill.stages.report.tables import number, status
 from melmill.stages.score.registry import metric as metric_of

@@ -15,10 +15,9 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup, escape
 
-from melmill.stages.contract import Example
 from melmill.stages.report import figures, sweep_figures, views
+from melmill.stages.report.contract import Example, Tables
 from melmill.stages.report.examples import DIFFERENCE_DB, RANGE_DB, shown
-from melmill.stages.report.inputs import Tables
 from melmill.stages.report.statistics import cube, measured
 from melmill.stages.report.sweeps import Arrangement, arrange
 from melmill.stages.report.tables import Results

@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from melmill.stages.contract import Example, Input, Kind, Product, Report, ReportData, ReportFiles, Scores
+from melmill.stages.contract import Input, Kind, Product, Report, Scores
 from melmill.stages.numeric.errors import ContractError, ParameterError
+from melmill.stages.report.contract import Example, ReportData, ReportFiles
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from melmill.stages.report.inputs import Pick, Tables
+    from melmill.stages.report.contract import Pick, Tables
 
 GROUPINGS = ("subset", "speaker")
 
@@ -81,7 +82,7 @@ class Aggregate:
         ParameterError
             `baseline` isn't a scored node.
         """
-        from melmill.stages.report.inputs import Tables
+        from melmill.stages.report.contract import Tables
 
         scores, traces, quarantine = data.scores, data.traces, data.quarantine
         tables = Tables(

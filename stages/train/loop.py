@@ -12,10 +12,10 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from melmill.stages.contract import Example, Provenance, StageFile, TrainingData, TrainingPlace
+from melmill.stages.contract import StageFile, TrainingData, TrainingPlace
 from melmill.stages.numeric.errors import StageError
 from melmill.stages.numeric.melspec import MelSpec
-from melmill.stages.report.inputs import TRAINING_COLUMNS, Tables
+from melmill.stages.report.contract import TRAINING_COLUMNS, Example, Provenance, Tables
 from melmill.stages.report.stage import Aggregate
 from melmill.stages.train import losses
 from melmill.stages.train.card import card

@@ -13,9 +13,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from melmill.stages.contract import Example, Provenance
+from melmill.stages.report.contract import Example, Provenance, Tables
 from melmill.stages.report.examples import pick, shown
-from melmill.stages.report.inputs import Tables
 from melmill.stages.report.stage import Aggregate
 from melmill.stages.report.sweeps import arrange
 from melmill.stages.report.tables import results

@@ -11,9 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from melmill.stages.contract import Provenance
+from melmill.stages.report.contract import Provenance, Tables
 from melmill.stages.report.figures import COLOURS
-from melmill.stages.report.inputs import Tables
 from melmill.stages.report.stage import Aggregate
 from melmill.stages.report.statistics import summary
 from melmill.stages.report.sweep_figures import Line, Map, against, heat_map, lines, maps
