@@ -10,7 +10,8 @@ from melmill.flows.tasks.report import Ancestor, ReportJob
 from melmill.flows.tasks.shard import ShardJob
 from melmill.flows.tasks.task import ALL_SHARDS, Task
 from melmill.flows.tasks.training import TrainingJob
-from melmill.stages.contract import TrainingStage
+from melmill.stages.contract import Kind, TrainingStage
+from melmill.stages.numeric.errors import StageError
 from melmill.stages.report.contract import ReportStage
 
 
@@ -32,6 +33,11 @@ class JobMaker:
             Number of the attempt, from 1.
         isolated : bool
             Process each utterance in a child process. Tasks over whole corpora ignore this.
+
+        Raises
+        ------
+        StageError
+            The stage lacks the method that makes its product.
         """
         node = self._nodes[task.node]
         stage = node.stage
@@ -56,6 +62,11 @@ class JobMaker:
                 ancestors={name: self._ancestor(other) for name, other in self._nodes.items() if name in before},
                 record_name=self._plan.record_name(node, ALL_SHARDS),
                 pipeline=self._plan.pipeline.name,
+            )
+        if node.is_whole:
+            methods = "report()" if node.product.kind is Kind.REPORT else "train()"
+            raise StageError(
+                f"node {node.name!r}: stage {stage.uses!r} makes a {node.product.kind}, so it needs a method {methods}"
             )
         return ShardJob(
             store=self._store,
