@@ -80,7 +80,7 @@ def _checked(loaded: Any) -> type[Stage]:  # noqa: ANN401 - an entry point may l
         )
     if not any(hasattr(loaded, name) for name in _METHODS):
         raise StageError(
-            f"stage {loaded.uses!r} ({loaded!r}) has no method that does its work: it needs {', '.join(_METHODS[:-1])} "
-            f"or {_METHODS[-1]}, see melmill.stages.contract"
+            f"{loaded!r} is registered as a stage but has no method that does its work: it needs "
+            f"{', '.join(_METHODS[:-1])} or {_METHODS[-1]}, see melmill.stages.contract"
         )
     return loaded

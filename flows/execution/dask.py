@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from melmill.cluster.client import connected
 from melmill.cluster.running import RunningCluster
@@ -127,7 +127,7 @@ def run_dask(
             stream.run()
 
 
-def _install_plugins(client: Client, announce: Listener) -> Callable[[Mapping[str, Any]], None] | None:
+def _install_plugins(client: Client, announce: Listener) -> Callable[[Mapping[str, object]], None] | None:
     """Install melmill's plugins on the scheduler; return what publishes metrics.
 
     If the scheduler can't import melmill, return None.

@@ -78,7 +78,7 @@ class ShardJob(NodeJob):
             return self._finish(watch, store, shard, self._files(self.stage, shard))
         return self._finish(watch, store, shard, self._arrays(store, shard))
 
-    def _finish(self, watch: Stopwatch, store: Store, shard: Shard, todo: _ShardWork[Any]) -> Receipt:
+    def _finish(self, watch: Stopwatch, store: Store, shard: Shard, todo: _ShardWork[ItemT]) -> Receipt:
         with watch.computing():
             outcomes = self._outcomes(todo)
         ids = [item.utterance.utterance_id for item in todo.items]
@@ -143,7 +143,7 @@ class ShardJob(NodeJob):
         except Exception:
             return [_outcome(process, item) for item in todo.items]
 
-    def _contents(self, outcomes: Mapping[str, Outcome], todo: _ShardWork[Any]) -> ShardContents:
+    def _contents(self, outcomes: Mapping[str, Outcome], todo: _ShardWork[ItemT]) -> ShardContents:
         arrays, rows, traces = {}, [], {}
         rejected = dict(todo.unreadable or {})
         for utterance_id, outcome in outcomes.items():

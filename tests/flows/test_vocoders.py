@@ -131,13 +131,13 @@ def test_waveforms_are_the_vocoders_own_at_the_recordings_length(vocoded: Projec
     store = melmill.open(str(vocoded.store))
     voc = melmill.load_vocoder(vocoded.folder / "g_0")
     for name, y in store["speech"].items():
-        found, M = store["voc"][name], store["mel"][name]
-        assert found.shape == y.shape
-        assert found.dtype == np.int16
+        y_hat, M = store["voc"][name], store["mel"][name]
+        assert y_hat.shape == y.shape
+        assert y_hat.dtype == np.int16
         expected = voc(M)[: y.size]
         assert 0 <= y.size - expected.size < 64
-        np.testing.assert_allclose(found[: expected.size] / 32768, expected, atol=1e-4)
-        assert not found[expected.size :].any()
+        np.testing.assert_allclose(y_hat[: expected.size] / 32768, expected, atol=1e-4)
+        assert not y_hat[expected.size :].any()
     scores = store.scores()
     assert set(scores["node"]) == {"voc", "hybrid"}
     assert (scores["status_sc_db"] == "ok").all()

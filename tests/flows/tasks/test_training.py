@@ -141,7 +141,7 @@ def trained(project: Project, file: str) -> bytes:
 
 
 def noted(project: Project) -> list[str]:
-    """Return the steps that a training told of."""
+    """Return the steps that a training noted."""
     (path,) = project.store.glob("tuned/*/training/log.txt")
     return [line.partition(" ")[2].partition(":")[0] for line in path.read_text().splitlines()]
 
@@ -195,9 +195,9 @@ def test_a_killed_worker_costs_what_was_not_saved(project: Project, undisturbed:
     assert "tuned: step 25: " in client.said
     assert sorted(path.name for path in marks.glob("died-*")) == sorted(f"died-{step}" for step in deaths)
     assert noted(project) == STEPS
-    found = results(project)
-    assert any(name.startswith("voc/") for name in found)
-    assert found == {name: digest for name, digest in undisturbed.items() if name in found}
+    present = results(project)
+    assert any(name.startswith("voc/") for name in present)
+    assert present == {name: digest for name, digest in undisturbed.items() if name in present}
     (record,) = project.store.glob("tuned/*/records/trained.json")
     assert json.loads(record.read_text())["attempt"] == 1 + len(deaths)
 
@@ -246,8 +246,8 @@ def test_an_ended_run_is_gone_on_with(
     assert " step " in states["tuned"].note
     done(project)
     assert results(project) == undisturbed
-    found = noted(project)
-    assert found == [step for step in STEPS if step in found], "nothing was done twice but what was not saved"
+    steps = noted(project)
+    assert steps == [step for step in STEPS if step in steps], "nothing was done twice but what was not saved"
 
 
 @pytest.mark.slow

@@ -95,9 +95,9 @@ def package(tmp_path: Path) -> Path:
 
 
 def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def logged(path: Path) -> list[dict[str, Any]]:
@@ -176,11 +176,11 @@ def test_a_run_that_hangs_says_where_to_whoever_asks(project: Project, package: 
 
 
 def check_log(log: Path, shards: int) -> None:
-    told = logged(log)
-    assert [told[0]["event"], told[-1]["event"]] == ["run_started", "run_finished"]
-    assert len({event["run"] for event in told}) == 1
-    assert told[0]["tasks_pending"] == 2 * shards
-    assert (told[-1]["outcome"], told[-1]["tasks_run"], told[-1]["tasks_pending"]) == ("done", 2 * shards, 0)
+    lines = logged(log)
+    assert [lines[0]["event"], lines[-1]["event"]] == ["run_started", "run_finished"]
+    assert len({event["run"] for event in lines}) == 1
+    assert lines[0]["tasks_pending"] == 2 * shards
+    assert (lines[-1]["outcome"], lines[-1]["tasks_run"], lines[-1]["tasks_pending"]) == ("done", 2 * shards, 0)
     finished = events(log, "task_finished")
     assert {(event["node"], event["shard"]) for event in finished} == {
         (node, shard) for node in ("speech", "slow") for shard in range(shards)
@@ -214,9 +214,9 @@ def test_a_dead_worker_is_logged_and_the_log_goes_on_with_the_next_run(
     broken = next(project.store.glob("slow/*/records/000001.json"))
     broken.unlink()
     project.run("--log", str(log), "--executor", "serial", extra=package)
-    told = logged(log)[n_events:]
-    assert [event["event"] for event in told] == ["run_started", "cluster_ready", "task_finished", "run_finished"]
-    assert told[-1]["tasks_run"] == 1
+    lines = logged(log)[n_events:]
+    assert [event["event"] for event in lines] == ["run_started", "cluster_ready", "task_finished", "run_finished"]
+    assert lines[-1]["tasks_run"] == 1
 
 
 def test_status_tells_of_failures_and_watch_ends_with_them(project: Project) -> None:

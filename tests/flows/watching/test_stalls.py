@@ -129,14 +129,14 @@ def test_a_call_that_fails_is_reported_once_and_the_others_go_on(monkeypatch: py
 
 
 def test_a_listener_may_announce() -> None:
-    heard: list[str] = []
+    received: list[str] = []
     announce: Announcer
 
     def answers(event: Event) -> None:
-        heard.append(type(event).__name__)
+        received.append(type(event).__name__)
         if isinstance(event, Submitted):
             announce(Retried(task=event.task, attempt=1, reason=""))
 
     announce = Announcer([answers])
     announce(Submitted(task=A, attempt=1))
-    assert heard == ["Submitted", "Retried"]
+    assert received == ["Submitted", "Retried"]
