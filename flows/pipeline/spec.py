@@ -20,8 +20,8 @@ DEFAULT_MAX_QUARANTINED = 0.01
 DEFAULT_TIME_LIMIT_S = 3600.0
 
 _FIELDS = ("name", "store", "shard_duration_s", "max_quarantined", "time_limit_s", "stages", "cluster")
-_NODE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
-_RESERVED = {*_FIELDS, "runs"}
+NODE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+RESERVED_NAMES = {*_FIELDS, "runs"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +88,12 @@ def load(path: Path, overrides: Sequence[str] = (), store: str | None = None) ->
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise PipelineError(f"pipeline {str(path)!r} can't be read: {reason}") from error
-    document = parse(text, str(path))
+    return read(text, str(path), overrides, store)
+
+
+def read(text: str, name: str, overrides: Sequence[str] = (), store: str | None = None) -> Pipeline:
+    """Read a pipeline from its text; `name` stands before line numbers, and the rest is as for `load`."""
+    document = parse(text, name)
     for override in overrides:
         document = _overridden(document, override)
     if store is not None:
@@ -119,9 +124,10 @@ def _pipeline(document: Located) -> Pipeline:
 
 
 def _declaration(name: str, value: Located) -> Declaration:
-    if name in _RESERVED or not _NODE_NAME.fullmatch(name):
+    if name in RESERVED_NAMES or not NODE_NAME.fullmatch(name):
+        reserved = ", ".join(sorted(RESERVED_NAMES))
         raise PipelineError(
-            f"{name!r} can't name a node: use letters, digits, '_' and '-', and none of {', '.join(sorted(_RESERVED))}",
+            f"{name!r} can't name a node: use letters, digits, '_' and '-', and none of {reserved}",
             value.where,
         )
     fields = dict(_mapping(value, f"node {name!r}"))
