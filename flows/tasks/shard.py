@@ -254,7 +254,7 @@ def facts_of(
 def _called(device: str) -> str:
     if device == CPU:
         return device
-    from melmill.stages.numeric.batched.placement import device_name  # here, as it imports torch
+    from melmill.stages.numeric.batched.device import device_name  # here, as it imports torch
 
     return device_name(device)
 

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from melmill.stages.numeric.errors import ContractError
 from melmill.stages.numeric.filterbank import band_scale
-from melmill.stages.numeric.mel import from_bands, to_linear, uncompressed, window_norm
+from melmill.stages.numeric.mel import from_bands, to_linear, uncompressed
 from melmill.stages.numeric.melspec import MelSpec, Pcen
 from melmill.stages.numeric.pcen import MAX_GAIN
+from melmill.stages.numeric.stft import window_norm
 
 Conversion = Literal["lossless", "lossy", "impossible"]
 

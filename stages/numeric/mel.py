@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from melmill.stages.contract import as_float
 from melmill.stages.numeric.errors import ContractError, StageError, Unusable
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.numeric.pcen import inverse_pcen, pcen
-from melmill.stages.numeric.stft import Stft
+from melmill.stages.numeric.resample import as_float
+from melmill.stages.numeric.stft import window_norm
 
 
 def mel_spectrogram(y: NDArray[Any], spec: MelSpec) -> NDArray[np.float32]:
@@ -144,13 +144,6 @@ def magnitude_spec(spec: MelSpec) -> MelSpec:
     return replace(
         spec, log=None, floor=None, compression=None, pcen=None, shift=0.0, scale=1.0, clip=None, normalized=False
     )
-
-
-def window_norm(spec: MelSpec) -> float:
-    """Return what `normalized` divides the STFT by: the window's Euclidean norm, 1 where it does not."""
-    if not spec.normalized:
-        return 1.0
-    return float(np.sqrt(np.sum(Stft(spec.stft, np.float64).window ** 2)))
 
 
 def uncompressed(values: NDArray[np.float64], spec: MelSpec) -> NDArray[np.float64]:

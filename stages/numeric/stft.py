@@ -9,7 +9,7 @@ import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
-from melmill.stages.numeric.melspec import StftParams
+from melmill.stages.numeric.melspec import MelSpec, StftParams
 
 
 def hann(params: StftParams) -> NDArray[np.float64]:
@@ -19,6 +19,13 @@ def hann(params: StftParams) -> NDArray[np.float64]:
     turn = 2 * np.pi * np.arange(params.win_length) / params.win_length
     window[left : left + params.win_length] = 0.5 - 0.5 * np.cos(turn)
     return window
+
+
+def window_norm(spec: MelSpec) -> float:
+    """Return what `normalized` divides the STFT by: the window's Euclidean norm, 1 where it does not."""
+    if not spec.normalized:
+        return 1.0
+    return float(np.sqrt(np.sum(hann(spec.stft) ** 2)))
 
 
 class Stft:

@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from melmill.stages.numeric.bank import Bank
-from melmill.stages.numeric.batched.placement import Placement
+from melmill.stages.numeric.batched.device import Placement
 from melmill.stages.numeric.compiled.misfit import MAX_SCALE, TINY
+from melmill.stages.numeric.filterbank import Bank
 from melmill.stages.numeric.gram import inverse, product
 
 

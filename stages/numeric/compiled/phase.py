@@ -1,11 +1,8 @@
-"""Compiled core of phase-gradient heap integration.
-
-- Where an iteration starts from: random phase, zero phase, integrated phase, or a signal's own.
-"""
+"""The phases that an inversion starts from: random, zero, integrated from the magnitude, or a signal's own."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +13,7 @@ from melmill.stages.numeric.lanes.framing import n_groups
 from melmill.stages.numeric.lanes.sweep import to_lanes
 from melmill.stages.numeric.lanes.vector import LANES, inlined, kernel
 from melmill.stages.numeric.melspec import StftParams
-from melmill.stages.numeric.recipe import Seed
+from melmill.stages.numeric.solver import Recipe, Seed
 
 _TWO_PI = 2 * np.pi
 _TURNS = 1 / _TWO_PI
@@ -183,6 +180,32 @@ _MARGIN = 1e-4
 _SILENT = 1e-30
 
 
+def start_phase(recipe: Recipe, params: StftParams, length: int, magnitude: Callable[[], NDArray[Any]]) -> NDArray[Any]:
+    """Return the phase that a recipe starts from, rad, in lane layout.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        A waveform to start from has `length` samples.
+    params : StftParams
+    length : int
+        Samples of the result.
+    magnitude : callable
+        Returns the magnitude in lane layout; called where the phase follows from it.
+    """
+    n_frames = params.n_frames(length)
+    if not isinstance(recipe.start, str):
+        projection = Projection(params, length, recipe.dtype)
+        projection.samples = recipe.start
+        Z = projection.analyse()
+        return np.asarray(np.arctan2(Z[:, :, 1], Z[:, :, 0]))
+    if recipe.start == "random":
+        return random_phase(n_frames, params.n_bins, recipe.seed)
+    if recipe.start == "zero":
+        return zero_phase(n_frames, params)
+    return pghi(magnitude(), n_frames, params, recipe.seed)
+
+
 def random_phase(n_frames: int, n_bins: int, seed: Seed) -> NDArray[np.float32]:
     """Return phases uniform in [-pi, pi), rad, in lane layout, a function of the sizes and `seed` alone."""
     phase = np.random.default_rng(seed).random((n_bins, n_frames), dtype=np.float32)
@@ -282,12 +305,6 @@ def spread(segment: Segment, params: StftParams, phase: NDArray[np.float32]) -> 
         segment.s, segment.n_frames, segment.least, hop * n_fft / gamma, -gamma / (hop * n_fft), advance,
         _centre_step(params), phase[segment.groups],
     )  # fmt: skip
-
-
-def signal_phase(projection: Projection) -> NDArray[Any]:
-    """Return the phase of the STFT of the projection's current signal, rad, in lane layout."""
-    Z = projection.analyse()
-    return np.asarray(np.arctan2(Z[:, :, 1], Z[:, :, 0]))
 
 
 def _centre_step(params: StftParams) -> float:
