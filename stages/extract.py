@@ -42,7 +42,7 @@ class MelFields:
     preset: str
     sr: int | Unset = UNSET
     n_fft: int | Unset = UNSET
-    win_length: int | Unset = UNSET
+    win_length: int | Unset | None = UNSET
     hop_length: int | Unset = UNSET
     n_mels: int | Unset = UNSET
     fmin: float | Unset = UNSET
