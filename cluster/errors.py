@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
+from melmill.errors import Error
 
-class ClusterError(ValueError):
+
+class ClusterError(Error, ValueError):
     """A cluster can't be had as declared.
 
     Parameters

@@ -10,9 +10,25 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
-from melmill.stages.numeric.errors import ParameterError
+from melmill.cluster.errors import ClusterError
+from melmill.errors import Error
+from melmill.flows.errors import PipelineError, RunFailed
+from melmill.stages.errors import CompilerFailed, FileChanged, UnknownStage
+from melmill.stages.numeric.errors import ContractError, DeviceMissing, ParameterError, StageError, Unusable
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.numeric.presets import preset as preset
+from melmill.stages.vocode.errors import VocoderError
+from melmill.storage.errors import (
+    AlreadyThere,
+    CatalogueError,
+    DamagedData,
+    DamagedMark,
+    SourceError,
+    StoreError,
+    StoreFull,
+    StoreMismatch,
+    StoreUnwritable,
+)
 
 if TYPE_CHECKING:
     import os
@@ -24,7 +40,38 @@ if TYPE_CHECKING:
     from melmill.stages.vocode.loaded import LoadedVocoder
     from melmill.storage.store import Store
 
-__all__ = ["MelSpec", "invert", "invert_batch", "load_vocoder", "mel", "open", "preset", "torch_dataset"]
+__all__ = [
+    "AlreadyThere",
+    "CatalogueError",
+    "ClusterError",
+    "CompilerFailed",
+    "ContractError",
+    "DamagedData",
+    "DamagedMark",
+    "DeviceMissing",
+    "Error",
+    "FileChanged",
+    "MelSpec",
+    "ParameterError",
+    "PipelineError",
+    "RunFailed",
+    "SourceError",
+    "StageError",
+    "StoreError",
+    "StoreFull",
+    "StoreMismatch",
+    "StoreUnwritable",
+    "UnknownStage",
+    "Unusable",
+    "VocoderError",
+    "invert",
+    "invert_batch",
+    "load_vocoder",
+    "mel",
+    "open",
+    "preset",
+    "torch_dataset",
+]
 
 
 def mel(y: NDArray[Any], spec: MelSpec | None = None, *, preset: str | None = None) -> NDArray[np.float32]:

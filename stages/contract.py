@@ -101,12 +101,34 @@ WHOLE_KINDS = frozenset({Kind.REPORT, Kind.VOCODER})
 
 
 @dataclass(frozen=True, kw_only=True)
-class Waveform:
-    """Describe a product of waveforms ``(n_samples,)`` at `sr` Hz.
+class _Product:
+    """Describe what a node makes.
 
-    `mel` is the spec of the mel that they were made from, None for recordings.
-    `conversions` are the fields in which that mel was not the one needed, and how each was converted.
-    `corpus` marks what an ingest stage makes: utterances with a catalogue.
+    Parameters
+    ----------
+    node : str
+        Name of the node. Stages leave it empty, and the graph fills it in.
+    """
+
+    node: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Waveform(_Product):
+    """Describe waveforms ``(n_samples,)``.
+
+    Parameters
+    ----------
+    sr : int
+        Sampling rate, Hz.
+    dtype : {"float32", "int16"}
+        What is stored.
+    mel : MelSpec or None
+        Spec of the mel that they were made from. None for recordings.
+    conversions : tuple of (str, str)
+        Fields in which that mel was not the one needed, and how each was converted.
+    corpus : bool
+        An ingest stage makes them: they are utterances with a catalogue.
     """
 
     sr: int
@@ -122,11 +144,17 @@ class Waveform:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Mel:
-    """Describe a product of mel spectrograms ``(n_mels, n_frames)`` made by `spec`.
+class Mel(_Product):
+    """Describe mel spectrograms ``(n_mels, n_frames)``.
 
-    An ingest stage may make it too: of its utterances there are no recordings, then, and their lengths are the shortest
-    that have the mels' frames.
+    An ingest stage may make them too. Its utterances have no recordings then, and the shortest lengths
+    that give as many frames.
+
+    Parameters
+    ----------
+    spec : MelSpec
+    dtype : {"float16", "float32"}
+        What is stored.
     """
 
     spec: MelSpec
@@ -140,8 +168,16 @@ class Mel:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scores:
-    """Describe a table of scores, one row per utterance, of the waveforms of node `scored`."""
+class Scores(_Product):
+    """Describe a table of scores, one row per utterance.
+
+    Parameters
+    ----------
+    metrics : tuple of str
+        Columns of the table.
+    scored : str
+        Name of the node whose waveforms are scored.
+    """
 
     metrics: tuple[str, ...]
     scored: str
@@ -149,14 +185,14 @@ class Scores:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Report:
+class Report(_Product):
     """Describe a folder of tables and a page over all utterances."""
 
     kind: ClassVar[Kind] = Kind.REPORT
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainedVocoder:
+class TrainedVocoder(_Product):
     """Describe a vocoder that a training makes: its family and the mel that it needs."""
 
     family: str
@@ -176,14 +212,15 @@ class Input:
     kinds : frozenset of Kind
         What it accepts. ``WAVEFORM`` accepts ``UTTERANCES`` too.
     many : bool
-        It takes all the named nodes together; otherwise a list of nodes fans the node out.
+        It takes all the named nodes together. Otherwise a list of nodes fans the node out.
     words : tuple of str
-        Plain values that the same field takes instead of a node name (``start: pghi``); the
-        dataclass field of the input's name then holds the word, and ``"node"`` where a node is given.
+        Values that the port takes instead of the name of a node (``start: pghi``). The stage has a
+        field of the port's name, which holds the word. With a node it keeps its default, and keys
+        say that a node is connected.
     optional : bool
         The input may be left out.
     absent_ok : bool
-        An utterance that was quarantined on the way to this port is still given to the stage, without this input.
+        The stage also gets utterances that were quarantined on the way to this port, without this input.
     """
 
     kinds: frozenset[Kind]

@@ -11,3 +11,7 @@ class FileChanged(StageError):
 
 class CompilerFailed(StageError):
     """Torch's compiler fails in this process. No utterance is to blame."""
+
+
+class UnknownStage(StageError):
+    """No stage is registered under a name."""

@@ -9,6 +9,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from melmill.stages.contract import Stage
+from melmill.stages.errors import UnknownStage
 from melmill.stages.numeric.errors import StageError
 from melmill.stages.numeric.solver import solver_stages
 
@@ -36,10 +37,6 @@ _BUILT_IN = {
     "wavegrad": "melmill.stages.vocode.stage:WaveGrad",
     "wavenet": "melmill.stages.vocode.stage:WaveNet",
 }
-
-
-class UnknownStage(StageError):
-    """No stage is registered under a name."""
 
 
 @cache

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import yaml
 
-from melmill.flows.cli import cli
+from melmill.flows.cli.group import cli
 from melmill.flows.pipeline.graph import build_graph
 from melmill.flows.pipeline.spec import load
 from melmill.stages.contract import Item, UtteranceStage, Waveform

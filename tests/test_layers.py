@@ -127,3 +127,7 @@ def test_modules_and_functions_stay_small() -> None:
                     body = node.body[1:] if ast.get_docstring(node) and len(node.body) > 1 else node.body
                     size = (body[-1].end_lineno or 0) - body[0].lineno + 1
                     assert size <= 60, f"{path}:{node.lineno} {node.name} has {size} lines"
+
+
+def test_the_root_of_the_errors_imports_nothing() -> None:
+    assert list(imports(ROOT / "melmill" / "errors.py")) == ["__future__.annotations"]

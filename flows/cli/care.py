@@ -7,7 +7,7 @@ from typing import cast
 
 import click
 
-from melmill.flows.cli import DONE, FAILED, cli
+from melmill.flows.cli.group import DONE, FAILED, cli
 from melmill.flows.cli.show import as_json, table
 from melmill.flows.pipeline.spec import load
 from melmill.flows.runs.repair import drop_incomplete, remake_catalogue

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from melmill.flows.cli import DONE, cli
+from melmill.flows.cli.group import DONE, cli
 
 
 @cli.group()

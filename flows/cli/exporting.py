@@ -7,7 +7,7 @@ import time
 
 import click
 
-from melmill.flows.cli import DONE, FAILED, cli
+from melmill.flows.cli.group import DONE, FAILED, cli
 from melmill.flows.cli.show import as_json
 from melmill.flows.errors import PipelineError
 from melmill.flows.watching.progress import PLAIN_INTERVAL_S, duration

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from melmill.flows.cli import DONE, FAILED, cli
+from melmill.flows.cli.group import DONE, FAILED, cli
 from melmill.flows.cli.mels import mel, spec_from
 from melmill.flows.errors import PipelineError
 from melmill.stages.formats.encode import AUDIO_FORMATS, BITS

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from melmill.flows.cli import DONE, cli
+from melmill.flows.cli.group import DONE, cli
 from melmill.flows.cli.show import as_json, csv_table, table
 from melmill.flows.watching.status import latest_report, training_pages
 from melmill.storage.store import Store

@@ -9,7 +9,7 @@ from datetime import datetime
 
 import click
 
-from melmill.flows.cli import DONE, FAILED, INTERRUPTED, cli
+from melmill.flows.cli.group import DONE, FAILED, INTERRUPTED, cli
 from melmill.flows.cli.show import as_json, made_table, table
 from melmill.flows.watching.progress import duration
 from melmill.flows.watching.status import SILENT_S, Look, NodeState, Watcher

@@ -16,7 +16,7 @@ from melmill.flows.execution.dask import run_dask
 from melmill.flows.execution.serial import Job, MakeJob, run_serial
 from melmill.flows.execution.window import ALL_SHARDS, Frontier, Task
 from melmill.flows.pipeline.graph import Node
-from melmill.flows.pipeline.pools import fallen
+from melmill.flows.pipeline.pools import cpu_fallbacks
 from melmill.flows.planning.phases import ancestors
 from melmill.flows.planning.plan import Plan
 from melmill.flows.tasks.products import describe, source
@@ -203,9 +203,9 @@ def _execute(plan: Plan, store: Store, run_id: str, executor: str, watching: Wat
     frontier = Frontier(nodes, pending, window=WINDOW * slots)
     make_job = _job_maker(plan, nodes)
     with observed(plan, store, run_id, executor, slots, watching) as announce, _terminated_as_interrupted():
-        told = fallen(nodes[name] for name, shards in pending.items() if shards)
-        if told:
-            announce(Note(text=told))
+        fallbacks = cpu_fallbacks({name: nodes[name].route for name, shards in pending.items() if shards})
+        if fallbacks:
+            announce(Note(text=fallbacks))
         if executor == "serial":
             run_serial(frontier, make_job, announce)
         else:
@@ -270,7 +270,7 @@ def _ancestor(nodes: Mapping[str, Node], node: Node) -> Ancestor:
         source=source(node),
         uses=node.stage.uses,
         version=node.stage.version,
-        parameters=node.stage.identity(),
+        parameters=node.parameters,
         inputs=node.inputs,
         catalogue=(corpus.folder, corpus.key),
     )

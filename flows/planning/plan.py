@@ -196,7 +196,7 @@ def _difference(node: Node, folder: ProductFolder) -> str:
         return f"stage was {old.stage}"
     if old.version != node.stage.version:
         return f"stage {old.stage} has a new version"
-    before, now = _flat(old.parameters), _flat(json.loads(json.dumps(node.stage.identity())))
+    before, now = _flat(old.parameters), _flat(json.loads(json.dumps(node.parameters)))
     changes = [
         f"{name} was {json.dumps(before.get(name))}"
         for name in sorted({*before, *now})

@@ -21,7 +21,7 @@ def describe(node: Node, nodes: Mapping[str, Node], shard_duration_s: float) -> 
         kind=node.product.kind.value,
         stage=node.stage.uses,
         version=node.stage.version,
-        parameters=dict(node.stage.identity()),
+        parameters=dict(node.parameters),
         inputs={port: [_address(nodes[name]) for name in names] for port, names in node.inputs.items()},
         catalogue=_catalogue(node, nodes),
         array=array_spec(node),

@@ -23,7 +23,6 @@ from melmill.storage.utterance import resampled_length
 _SHARED_VERSION = 3
 
 _MEL = Input(kinds=frozenset({Kind.MEL}))
-_NODE = "node"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,8 +152,8 @@ class IterativeInverter(Inverter):
     n_iter : int
         Number of iterations, at least 1. None, where a stage takes it: as its other fields say.
     start : str
-        Starting phase: ``"random"``, ``"zero"`` or ``"pghi"``, of which a stage may offer fewer;
-        or ``"node"`` for that of the waveforms at the port `start`.
+        Starting phase: ``"random"``, ``"zero"`` or ``"pghi"``, of which a stage may offer fewer.
+        Waveforms at the port `start` give theirs instead.
     """
 
     n_iter: int | None = 100
@@ -164,7 +163,7 @@ class IterativeInverter(Inverter):
         """Check the parameters; the solver checks its own."""
         if self.n_iter is not None or self.solver.default_n_iter is not None:
             check_int("n_iter", self.n_iter, at_least=1)
-        if self.start not in (*self.solver.starts, _NODE):
+        if self.start not in self.solver.starts:
             raise ParameterError(
                 "start", f"must be one of {', '.join(self.solver.starts)} or a node, got {self.start!r}"
             )

@@ -71,8 +71,8 @@ class Score:
         }
 
     def produces(self, inputs: Mapping[str, Sequence[Product]]) -> Scores:
-        """Describe the table; the flow fills in the name of the node that is scored."""
-        return Scores(metrics=tuple(chosen.column for chosen in self._chosen), scored="")
+        """Describe the table of the node at the port `from`."""
+        return Scores(metrics=tuple(chosen.column for chosen in self._chosen), scored=inputs["from"][0].node)
 
     def process(self, items: Sequence[Item], inputs: Mapping[str, Product], product: Product) -> Sequence[Outcome]:
         """Return one row an utterance: a column a metric (NaN without a value) and ``status_<column>`` beside it.

@@ -16,7 +16,7 @@ from melmill.cluster.client import connected
 from melmill.cluster.credentials import load_credentials, make_folder, temporary
 from melmill.cluster.errors import ClusterError
 from melmill.cluster.spec import ClusterSpec, Pool
-from melmill.flows.cli import cli
+from melmill.flows.cli.group import cli
 from tests.cluster.processes import environment, free_port, python, server, wait_until
 
 

@@ -17,7 +17,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from benchmarks.faults.comparing import same_always
-from melmill.flows.cli import cli
+from melmill.flows.cli.group import cli
 from melmill.storage.files.location import Location
 from melmill.storage.store import Store
 from tests.flows.conftest import Project, add_chapter, flac, voice

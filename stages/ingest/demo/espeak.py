@@ -19,13 +19,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from melmill.stages.numeric.errors import StageError
+
 SR = 22050
 _TIMEOUT_S = 120.0
 # Of espeak-ng/speak_lib.h: AUDIO_OUTPUT_SYNCHRONOUS, espeakRATE, espeakPITCH, POS_CHARACTER, espeakCHARS_UTF8.
 _SYNCHRONOUS, _RATE, _PITCH, _BY_CHARACTER, _UTF8 = 2, 1, 3, 1, 1
 
 
-class SynthesisError(RuntimeError):
+class SynthesisError(StageError):
     """eSpeak NG is missing or failed."""
 
 

@@ -16,7 +16,7 @@ import soundfile
 from click.testing import CliRunner
 from numpy.typing import NDArray
 
-from melmill.flows.cli import cli
+from melmill.flows.cli.group import cli
 from melmill.stages.contract import Item, Outcome
 from melmill.stages.ingest.demo.corpus import SR, make_demo_corpus, record, with_claimed_length
 from melmill.stages.ingest.demo.espeak import Line, SynthesisError, speak

@@ -105,8 +105,8 @@ def test_invert_is_the_automatic_method(voice: NDArray[np.float32]) -> None:
 
 
 def test_invert_starts_from_a_nodes_waveforms(voice: NDArray[np.float32]) -> None:
-    mine = array(run(Invert(start="node", n_iter=7), [item(voice, start=voice)])[0])
-    named = Admm(lam=85.8, schedule="swing", n_iter=7, start="node")
+    mine = array(run(Invert(n_iter=7), [item(voice, start=voice)])[0])
+    named = Admm(lam=85.8, schedule="swing", n_iter=7)
     assert mine.tobytes() == array(run(named, [item(voice, start=voice)])[0]).tobytes()
     assert mine.tobytes() != array(run(Invert(n_iter=7), [item(voice)])[0]).tobytes()
 
@@ -176,7 +176,7 @@ def test_silence_and_one_frame_are_no_special_case() -> None:
 
 def test_a_nodes_waveforms_start_the_iteration(voice: NDArray[np.float32]) -> None:
     pcm = np.rint(voice * 32767).astype(np.int16)
-    stage = Admm(n_iter=5, start="node")
+    stage = Admm(n_iter=5)
     mel, wave = Mel(spec=PAPER), Waveform(sr=16000, dtype="int16")
     product = stage.produces({"from": [mel], "start": [wave]})
     outcome = stage.process([item(voice, start=pcm)], {"from": mel, "start": wave}, product)[0]
@@ -253,7 +253,7 @@ def test_identity_holds_every_parameter() -> None:
 
 
 def test_a_stage_is_pickled_by_name_and_fields() -> None:
-    stage = Admm(n_iter=3, start="node", lam=85.8)
+    stage = Admm(n_iter=3, start="zero", lam=85.8)
     assert pickle.loads(pickle.dumps(stage)) == stage
 
 
