@@ -48,7 +48,12 @@ def mel_spectrogram(y: NDArray[Any], spec: MelSpec) -> NDArray[np.float32]:
     >>> mel_spectrogram(np.zeros(16000, dtype=np.int16), MelSpec()).shape
     (80, 63)
     """
-    _check(y, spec)
+    check_waveform(y)
+    if y.size == 0 or spec.n_frames(y.size) == 0:
+        raise Unusable(
+            f"{y.size} samples are shorter than one frame (n_fft={spec.n_fft}, hop_length={spec.hop_length}, "
+            f"center={spec.center!r})"
+        )
     from melmill.stages.numeric.compiled.mel import mel_bands  # here, as it imports numba
 
     bands = mel_bands(as_float(y), spec)
@@ -88,17 +93,13 @@ def _compressed(bands: NDArray[np.float64], spec: MelSpec) -> NDArray[np.float64
     return np.asarray(np.log10(raised)) * (20.0 / spec.power if spec.log == "db" else 1.0)
 
 
-def _check(y: NDArray[Any], spec: MelSpec) -> None:
+def check_waveform(y: NDArray[Any]) -> None:
+    """Raise StageError unless an array is one channel of float or int16 samples."""
     if y.ndim != 1:
         raise StageError(f"a waveform is (n_samples,), got shape {y.shape!r}: mix its channels first")
     if y.dtype not in (np.int16, np.float32, np.float64):
         raise StageError(
             f"a waveform is float32, float64 or int16, got {y.dtype}: scale other integers to [-1, 1] first"
-        )
-    if y.size == 0 or spec.n_frames(y.size) == 0:
-        raise Unusable(
-            f"{y.size} samples are shorter than one frame (n_fft={spec.n_fft}, hop_length={spec.hop_length}, "
-            f"center={spec.center!r})"
         )
 
 

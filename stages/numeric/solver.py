@@ -174,6 +174,8 @@ def solver_class(name: str) -> type[Solver]:
     >>> solver_class("raar").default_n_iter
     100
     """
+    if not isinstance(name, str):
+        raise ParameterError("method", f"must be the name of a solver, got {name!r}")
     if name in _built_in():
         return _built_in()[name]
     if name in _installed():

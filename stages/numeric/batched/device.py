@@ -14,7 +14,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from melmill.stages.numeric.errors import DeviceMissing
+from melmill.stages.numeric.errors import DeviceMissing, ParameterError
 from melmill.stages.numeric.melspec import Precision
 
 Result = TypeVar("Result")
@@ -53,21 +53,27 @@ class Placement:
 
 
 def placement(device: str, dtype: Precision) -> Placement:
-    """Return how to compute on a device.
+    """Return how to compute on a device, as torch names it.
 
     Raises
     ------
+    ParameterError
+        Torch knows no device of that name.
     DeviceMissing
         It is a CUDA device and there is none.
     """
-    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
+    try:
+        known = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise ParameterError("device", f"must be 'cpu' or 'cuda', got {device!r}") from error
+    if known.type == "cuda" and not torch.cuda.is_available():
         raise DeviceMissing(
             f"device {device!r} needs a CUDA device, and torch {torch.__version__} finds none in this process: use "
             "'cpu', or run where there is one (a pool of GPU workers, a torch built for CUDA)"
         )
-    cuda = torch.device(device).type == "cuda"
     # Twice the precision is for tests, which need no speed.
-    return Placement(device=torch.device(device), dtype=getattr(torch, dtype), fused=cuda and dtype == "float32")
+    fused = known.type == "cuda" and dtype == "float32"
+    return Placement(device=known, dtype=getattr(torch, dtype), fused=fused)
 
 
 def device_name(device: str) -> str:
