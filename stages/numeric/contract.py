@@ -65,7 +65,7 @@ def conversion(a: MelSpec, b: MelSpec) -> Literal["same", "lossless", "lossy", "
     return found[0].conversion if found else "same"
 
 
-def convert(M: NDArray[Any], a: MelSpec, b: MelSpec, *, allow_lossy: bool = False) -> NDArray[np.float32]:
+def convert(M: NDArray[np.floating], a: MelSpec, b: MelSpec, *, allow_lossy: bool = False) -> NDArray[np.float32]:
     """Turn a mel made by `a` into the one that `b` would have made, exactly to rounding.
 
     Parameters

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +17,7 @@ from melmill.stages.numeric.resample import as_float
 from melmill.stages.numeric.stft import window_norm
 
 
-def mel_spectrogram(y: NDArray[Any], spec: MelSpec) -> NDArray[np.float32]:
+def mel_spectrogram(y: NDArray[np.floating | np.int16], spec: MelSpec) -> NDArray[np.float32]:
     """Return the mel spectrogram of a waveform.
 
     A frame's values depend on its own samples alone, not on threads, on the block that it is worked on in or on the
@@ -93,7 +92,7 @@ def _compressed(bands: NDArray[np.float64], spec: MelSpec) -> NDArray[np.float64
     return np.asarray(np.log10(raised)) * (20.0 / spec.power if spec.log == "db" else 1.0)
 
 
-def check_waveform(y: NDArray[Any]) -> None:
+def check_waveform(y: NDArray[np.floating | np.int16]) -> None:
     """Raise StageError unless an array is one channel of float or int16 samples."""
     if y.ndim != 1:
         raise StageError(f"a waveform is (n_samples,), got shape {y.shape!r}: mix its channels first")
@@ -103,7 +102,7 @@ def check_waveform(y: NDArray[Any]) -> None:
         )
 
 
-def to_linear(M: NDArray[Any], spec: MelSpec) -> NDArray[np.float32]:
+def to_linear(M: NDArray[np.floating], spec: MelSpec) -> NDArray[np.float32]:
     """Undo everything that was done to a mel after the bank: clip, shift and scale, log or compression, normalisation.
 
     Parameters
@@ -163,7 +162,7 @@ def uncompressed(values: NDArray[np.float64], spec: MelSpec) -> NDArray[np.float
     return values
 
 
-def _check_bands(M: NDArray[Any], spec: MelSpec) -> None:
+def _check_bands(M: NDArray[np.floating], spec: MelSpec) -> None:
     if M.ndim != 2 or M.shape[0] != spec.n_mels:
         raise ContractError(
             f"a mel of this spec is (n_mels={spec.n_mels}, n_frames), got shape {M.shape!r}; "

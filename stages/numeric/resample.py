@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
 
-def as_float(y: NDArray[Any]) -> NDArray[np.float32]:
+def as_float(y: NDArray[np.floating | np.int16]) -> NDArray[np.float32]:
     """Return a waveform as float32 in [-1, 1): int16 PCM is divided by 32768.
 
     >>> as_float(np.array([-32768, 0, 16384], dtype=np.int16)).tolist()
@@ -19,7 +17,7 @@ def as_float(y: NDArray[Any]) -> NDArray[np.float32]:
     return y.astype(np.float32, copy=False)
 
 
-def resample(y: NDArray[Any], sr: int, new_sr: int) -> NDArray[np.float32]:
+def resample(y: NDArray[np.floating | np.int16], sr: int, new_sr: int) -> NDArray[np.float32]:
     """Return a waveform at another rate, by the SoX resampler at high quality.
 
     The passband reaches 0.913 of the lower Nyquist frequency.

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
@@ -37,7 +36,7 @@ _BYTES_A_BIN = 80
 # Integrating phase takes a core about as long as the device takes for the iterations; so some cores do.
 _HOST_THREADS = 8
 
-Answer = tuple[NDArray[Any], list[float]]
+Answer = tuple[NDArray[np.floating], list[float]]
 
 
 def invert_linears(
@@ -169,7 +168,7 @@ def _memory_bytes(device: torch.device) -> int:
     return min(_BATCH_BYTES, int(_SHARE_OF_FREE * (torch.cuda.mem_get_info(device)[0] + unused)))
 
 
-def _fill_phase(problem: Problem, spec: MelSpec, phase: NDArray[Any]) -> None:
+def _fill_phase(problem: Problem, spec: MelSpec, phase: NDArray[np.floating]) -> None:
     """Write the starting phase of one utterance, rad, to the rows ``(T, F)`` of its own frames.
 
     PGHI follows the compiled engine's magnitude, not the device's. A rounding that makes another
@@ -177,7 +176,7 @@ def _fill_phase(problem: Problem, spec: MelSpec, phase: NDArray[Any]) -> None:
     """
     recipe, bank = problem.recipe, bank_of(spec)
 
-    def magnitude() -> NDArray[Any]:
+    def magnitude() -> NDArray[np.floating]:
         M = to_lanes(np.asarray(problem.linear / bank.norm, dtype=recipe.dtype))
         return compiled_magnitude(M, bank, recipe.magnitude)
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -42,7 +43,7 @@ class Projection:
         self._take, self._add = place.kernel(take_frames), place.kernel(add_frames)
 
     @property
-    def samples(self) -> list[NDArray[Any]]:
+    def samples(self) -> list[NDArray[np.floating]]:
         """The current signals, each ``(n_samples,)``."""
         signal, first = self.signal.flatten(1).cpu().numpy(), self.params.pad
         return [y[first : first + n].copy() for y, n in zip(signal, self.lengths, strict=True)]

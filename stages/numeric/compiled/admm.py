@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,13 +18,15 @@ from melmill.stages.numeric.solvers.admm import Admm
 class AdmmState(NamedTuple):
     """``D = X - V`` and ``Ups = W - U``, the magnitude Y and the mel M."""
 
-    D: NDArray[Any]
-    Ups: NDArray[Any]
-    Y: NDArray[Any]
-    M: NDArray[Any]
+    D: NDArray[np.floating]
+    Ups: NDArray[np.floating]
+    Y: NDArray[np.floating]
+    M: NDArray[np.floating]
 
 
-def begin(solver: Admm, X: NDArray[Any], Z: NDArray[Any], Y: NDArray[Any], M: NDArray[Any]) -> AdmmState:
+def begin(
+    solver: Admm, X: NDArray[np.floating], Z: NDArray[np.floating], Y: NDArray[np.floating], M: NDArray[np.floating]
+) -> AdmmState:
     """Return the state in which the duals V and U are 0."""
     del X
     return AdmmState(D=Z, Ups=Y.copy(), Y=Y, M=M)
@@ -44,7 +46,14 @@ def run(solver: Admm, iterations: range, n_iter: int, sweep: Sweep, state: AdmmS
 
 
 @kernel
-def _run(s: Sweep, state: AdmmState, bank: MelRuns, factor: Factor, rhos: NDArray[Any], rescales: NDArray[Any]) -> None:
+def _run(
+    s: Sweep,
+    state: AdmmState,
+    bank: MelRuns,
+    factor: Factor,
+    rhos: NDArray[np.floating],
+    rescales: NDArray[np.floating],
+) -> None:
     r = np.empty(len(bank.E.first) * LANES, s.Z.dtype)
     scratch = np.empty(s.Z.size // 2, s.Z.dtype)
     for i in range(len(rhos)):

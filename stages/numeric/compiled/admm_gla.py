@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+import numpy as np
 from numpy.typing import NDArray
 
 from melmill.stages.numeric.compiled.misfit import TINY
@@ -16,11 +17,13 @@ from melmill.stages.numeric.solvers.admm_gla import AdmmGla
 class AdmmGlaState(NamedTuple):
     """``D = X - V``, whose projection is Z, and the magnitude Y."""
 
-    D: NDArray[Any]
-    Y: NDArray[Any]
+    D: NDArray[np.floating]
+    Y: NDArray[np.floating]
 
 
-def begin(solver: AdmmGla, X: NDArray[Any], Z: NDArray[Any], Y: NDArray[Any], M: NDArray[Any]) -> AdmmGlaState:
+def begin(
+    solver: AdmmGla, X: NDArray[np.floating], Z: NDArray[np.floating], Y: NDArray[np.floating], M: NDArray[np.floating]
+) -> AdmmGlaState:
     """Return the state in which the dual V is 0."""
     del X, M
     return AdmmGlaState(D=Z, Y=Y)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,11 +17,17 @@ from melmill.stages.numeric.solvers.griffin_lim import GriffinLim
 class GriffinLimState(NamedTuple):
     """The magnitude Y, and with momentum the last Z."""
 
-    Y: NDArray[Any]
-    Z_old: NDArray[Any]
+    Y: NDArray[np.floating]
+    Z_old: NDArray[np.floating]
 
 
-def begin(solver: GriffinLim, X: NDArray[Any], Z: NDArray[Any], Y: NDArray[Any], M: NDArray[Any]) -> GriffinLimState:
+def begin(
+    solver: GriffinLim,
+    X: NDArray[np.floating],
+    Z: NDArray[np.floating],
+    Y: NDArray[np.floating],
+    M: NDArray[np.floating],
+) -> GriffinLimState:
     """Return the state before any momentum."""
     del X, M
     return GriffinLimState(Y=Y, Z_old=Z if solver.momentum else np.empty((0, 0, 2, LANES), dtype=Z.dtype))

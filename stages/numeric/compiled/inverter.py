@@ -25,7 +25,14 @@ _UNINTERRUPTED = 10
 class CompiledForm(Protocol):
     """What a module has that computes a solver on the CPU."""
 
-    def begin(self, solver: Any, X: NDArray[Any], Z: NDArray[Any], Y: NDArray[Any], M: NDArray[Any]) -> Any:  # noqa: ANN401 - each solver has its own type and state
+    def begin(
+        self,
+        solver: Any,  # noqa: ANN401 - each solver has its own type and state
+        X: NDArray[np.floating],
+        Z: NDArray[np.floating],
+        Y: NDArray[np.floating],
+        M: NDArray[np.floating],
+    ) -> Any:  # noqa: ANN401
         """Return the state before the first iteration.
 
         Parameters
@@ -51,7 +58,7 @@ class CompiledForm(Protocol):
 
 def invert_linear(
     linear: NDArray[np.float32], spec: MelSpec, recipe: Recipe, length: int
-) -> tuple[NDArray[Any], list[float]]:
+) -> tuple[NDArray[np.floating], list[float]]:
     """Invert one linear mel.
 
     Parameters
@@ -95,9 +102,9 @@ def invert_linear(
 
 def iterate(
     solver: Solver,
-    X: NDArray[Any],
-    Y: NDArray[Any],
-    M: NDArray[Any],
+    X: NDArray[np.floating],
+    Y: NDArray[np.floating],
+    M: NDArray[np.floating],
     bank: Bank,
     projection: Projection,
     n_iter: int,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,12 +18,14 @@ from melmill.stages.numeric.solvers.ipalm import Ipalm
 class IpalmState(NamedTuple):
     """The last Z, the magnitude Y and the mel M."""
 
-    Z_old: NDArray[Any]
-    Y: NDArray[Any]
-    M: NDArray[Any]
+    Z_old: NDArray[np.floating]
+    Y: NDArray[np.floating]
+    M: NDArray[np.floating]
 
 
-def begin(solver: Ipalm, X: NDArray[Any], Z: NDArray[Any], Y: NDArray[Any], M: NDArray[Any]) -> IpalmState:
+def begin(
+    solver: Ipalm, X: NDArray[np.floating], Z: NDArray[np.floating], Y: NDArray[np.floating], M: NDArray[np.floating]
+) -> IpalmState:
     """Return the state whose first Z is P_C(X)."""
     del Z
     return IpalmState(Z_old=X, Y=Y, M=M)

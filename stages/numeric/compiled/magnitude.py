@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ from melmill.stages.numeric.solver import MagnitudeStart
 N_ITER = 30
 
 
-def estimate_magnitude(M: NDArray[Any], bank: Bank, how: MagnitudeStart) -> NDArray[Any]:
+def estimate_magnitude(M: NDArray[np.floating], bank: Bank, how: MagnitudeStart) -> NDArray[np.floating]:
     """Return a magnitude whose mel is near M.
 
     Parameters
@@ -55,7 +55,7 @@ class _Conditioned(NamedTuple):
 
     E: Runs
     Et: Runs
-    weight: NDArray[Any]
+    weight: NDArray[np.floating]
     pinv: Runs
 
 
@@ -84,7 +84,7 @@ def inertia(n_iter: int) -> NDArray[np.float64]:
 
 
 @kernel
-def _estimate(M: Flat, Y: Flat, bank: _Conditioned, inertia: NDArray[Any], exponent: float) -> None:
+def _estimate(M: Flat, Y: Flat, bank: _Conditioned, inertia: NDArray[np.floating], exponent: float) -> None:
     n_groups, n_mels = M.shape[0], M.shape[1]
     mel, misfit = np.empty(n_mels * LANES, M.dtype), np.empty(n_mels * LANES, M.dtype)
     size = Y.shape[1] * LANES

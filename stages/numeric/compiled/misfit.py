@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -98,7 +98,7 @@ def raised_to(x: Lanes, exponent: float) -> Lanes:
     return power(x, exponent)
 
 
-def misfit_energy(sweep: Sweep, M: NDArray[Any], bank: Bank) -> float:
+def misfit_energy(sweep: Sweep, M: NDArray[np.floating], bank: Bank) -> float:
     """Return ``||E |Z|**p - M||^2`` of the sweep's signal, SCM's numerator (eq. 21)."""
     return float(_misfit_energy(sweep, M, mel_runs(bank, M.dtype.name)))
 

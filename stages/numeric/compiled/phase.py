@@ -31,8 +31,8 @@ _END, _UNSEEN = -1, -2
 
 
 def integrate(
-    s: NDArray[Any], n_frames: int, least: float, per_frame: float, per_bin: float, advance: NDArray[Any],
-    centre: float, phase: NDArray[Any],
+    s: NDArray[np.float32], n_frames: int, least: float, per_frame: float, per_bin: float, advance: NDArray[np.float64],
+    centre: float, phase: NDArray[np.float32],
 ) -> None:  # fmt: skip
     """Spread phase from the loudest bins over all others that are audible, louder neighbours first.
 
@@ -65,8 +65,8 @@ def integrate(
 
 @kernel
 def _fill(
-    s: NDArray[Any], n_frames: int, least: float, lowest: int,
-    fields: NDArray[Any], values: NDArray[Any], seeds: NDArray[Any],
+    s: NDArray[np.float32], n_frames: int, least: float, lowest: int,
+    fields: NDArray[np.int32], values: NDArray[np.float32], seeds: NDArray[np.int32],
 ) -> None:  # fmt: skip
     """Fill the bins' fields, with a border that continues the slopes at the edges and counts as done."""
     n_bins = s.shape[1]
@@ -90,8 +90,8 @@ def _fill(
 
 @kernel
 def _integrate(
-    fields: NDArray[Any], values: NDArray[Any], heads: NDArray[Any], seeds: NDArray[Any], lowest: int,
-    per_frame: float, per_bin: float, advance: NDArray[Any], centre: float,
+    fields: NDArray[np.int32], values: NDArray[np.float32], heads: NDArray[np.int32], seeds: NDArray[np.int32],
+    lowest: int, per_frame: float, per_bin: float, advance: NDArray[np.float64], centre: float,
 ) -> None:  # fmt: skip
     width = len(advance) + 2
     for start in range(len(heads) - 1, -1, -1):
@@ -125,7 +125,12 @@ def _integrate(
 
 @inlined
 def _queue(
-    fields: NDArray[Any], values: NDArray[Any], heads: NDArray[Any], here: int, angle: float, lowest: int
+    fields: NDArray[np.int32],
+    values: NDArray[np.float32],
+    heads: NDArray[np.int32],
+    here: int,
+    angle: float,
+    lowest: int,
 ) -> int:
     """Give a bin its phase and queue it; return its level."""
     values[here * _FIELDS + _PHASE] = angle - _TWO_PI * np.round(angle * _TURNS)
@@ -135,7 +140,7 @@ def _queue(
 
 
 @inlined
-def _slope(values: NDArray[Any], here: int, step: int) -> float:
+def _slope(values: NDArray[np.float32], here: int, step: int) -> float:
     return float(0.5 * (values[(here + step) * _FIELDS + _LOUD] - values[(here - step) * _FIELDS + _LOUD]))
 
 
@@ -146,8 +151,8 @@ def _level(loud: float, lowest: int) -> int:
 
 @kernel
 def _copy(
-    values: NDArray[Any], s: NDArray[Any], n_frames: int, least: float,
-    phase: NDArray[Any],
+    values: NDArray[np.float32], s: NDArray[np.float32], n_frames: int, least: float,
+    phase: NDArray[np.float32],
 ) -> None:  # fmt: skip
     width = s.shape[1] + 2
     for t in range(n_frames):
@@ -157,7 +162,7 @@ def _copy(
 
 
 @inlined
-def _at(array: NDArray[Any], t: int, k: int) -> Any:  # noqa: ANN401 - a float of the array's precision
+def _at(array: NDArray[np.float32], t: int, k: int) -> np.float32:
     return array[t // LANES, k, t % LANES]
 
 
@@ -180,7 +185,9 @@ _MARGIN = 1e-4
 _SILENT = 1e-30
 
 
-def start_phase(recipe: Recipe, params: StftParams, length: int, magnitude: Callable[[], NDArray[Any]]) -> NDArray[Any]:
+def start_phase(
+    recipe: Recipe, params: StftParams, length: int, magnitude: Callable[[], NDArray[np.floating]]
+) -> NDArray[np.floating]:
     """Return the phase that a recipe starts from, rad, in lane layout.
 
     Parameters
@@ -221,7 +228,7 @@ def zero_phase(n_frames: int, params: StftParams) -> NDArray[np.float32]:
     return np.broadcast_to(phase.astype(np.float32)[:, np.newaxis], shape)
 
 
-def pghi(Y: NDArray[Any], n_frames: int, params: StftParams, seed: Seed) -> NDArray[np.float32]:
+def pghi(Y: NDArray[np.floating], n_frames: int, params: StftParams, seed: Seed) -> NDArray[np.float32]:
     """Return the phase that a magnitude implies, by phase-gradient heap integration.
 
     The phase of an STFT with a Gaussian window follows from its log magnitude's slopes; the Hann window is taken for
@@ -273,7 +280,7 @@ class Segment(NamedTuple):
 
 
 def segments(
-    Y: NDArray[Any], n_frames: int, tolerance: float = TOLERANCE, length: int = SEGMENT_FRAMES
+    Y: NDArray[np.floating], n_frames: int, tolerance: float = TOLERANCE, length: int = SEGMENT_FRAMES
 ) -> Iterator[Segment]:
     """Yield the segments of a magnitude in lane layout that hold anything, each with its own floor.
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+import numpy as np
 from numpy.typing import NDArray
 
 from melmill.stages.numeric.compiled.misfit import phase_factor
@@ -16,11 +17,13 @@ from melmill.stages.numeric.solvers.raar import Raar
 class RaarState(NamedTuple):
     """The iterate X and the magnitude Y."""
 
-    X: NDArray[Any]
-    Y: NDArray[Any]
+    X: NDArray[np.floating]
+    Y: NDArray[np.floating]
 
 
-def begin(solver: Raar, X: NDArray[Any], Z: NDArray[Any], Y: NDArray[Any], M: NDArray[Any]) -> RaarState:
+def begin(
+    solver: Raar, X: NDArray[np.floating], Z: NDArray[np.floating], Y: NDArray[np.floating], M: NDArray[np.floating]
+) -> RaarState:
     """Return the state whose first Z is P_C(X), as X has the magnitude Y already."""
     del Z, M
     return RaarState(X=X, Y=Y)
