@@ -15,17 +15,20 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.figure import Figure, table
-from melmill.stages.numeric import solvers
-from melmill.stages.numeric.bank import bank_of
+from melmill.stages.numeric.batched.device import full_precision, placement
 from melmill.stages.numeric.batched.inverter import invert_linears
-from melmill.stages.numeric.batched.iterate import iterate
-from melmill.stages.numeric.batched.methods import Start, iteration
-from melmill.stages.numeric.batched.placement import full_precision, placement
+from melmill.stages.numeric.batched.iteration import Start, iterate, iteration
 from melmill.stages.numeric.batched.projection import Projection
 from melmill.stages.numeric.compiled.inverter import invert_linear
+from melmill.stages.numeric.filterbank import bank_of
 from melmill.stages.numeric.mel import mel_spectrogram, to_linear
 from melmill.stages.numeric.melspec import MelSpec
-from melmill.stages.numeric.recipe import Problem, Recipe
+from melmill.stages.numeric.solver import Problem, Recipe, Solver
+from melmill.stages.numeric.solvers.admm import Admm
+from melmill.stages.numeric.solvers.admm_gla import AdmmGla
+from melmill.stages.numeric.solvers.griffin_lim import GriffinLim
+from melmill.stages.numeric.solvers.ipalm import Ipalm
+from melmill.stages.numeric.solvers.raar import Raar
 
 SPEC = MelSpec()
 UTTERANCE_S = 10.0
@@ -33,13 +36,13 @@ COPY_BYTES = 2**28
 
 # Bytes a bin that an iteration must move in single precision, if what fits no cache is read and written once: 48 to
 # transform back and forth (frames and spectra, 8 each time they are passed on), the rest for the step.
-METHODS: Mapping[str, tuple[solvers.Method, int]] = {
-    "griffin_lim": (solvers.GriffinLim(), 48 + 20),
-    "fast griffin_lim": (solvers.GriffinLim(momentum=0.99), 48 + 36),
-    "admm_gla": (solvers.AdmmGla(), 48 + 28),
-    "raar": (solvers.Raar(), 48 + 36),
-    "ipalm": (solvers.Ipalm(), 48 + 44),
-    "admm": (solvers.Admm(), 48 + 40),
+METHODS: Mapping[str, tuple[Solver, int]] = {
+    "griffin_lim": (GriffinLim(), 48 + 20),
+    "fast griffin_lim": (GriffinLim(momentum=0.99), 48 + 36),
+    "admm_gla": (AdmmGla(), 48 + 28),
+    "raar": (Raar(), 48 + 36),
+    "ipalm": (Ipalm(), 48 + 44),
+    "admm": (Admm(), 48 + 40),
 }
 
 
@@ -70,7 +73,7 @@ def copy_bandwidth(device: str) -> float:
 
 
 def speed(
-    name: str, method: solvers.Method, least_bytes: int, duration_s: float, n_iter: int, device: str, bandwidth: float
+    name: str, method: Solver, least_bytes: int, duration_s: float, n_iter: int, device: str, bandwidth: float
 ) -> list[Figure]:
     """Measure an iteration against what it must move, and whole inversions from random phase, transfers included."""
     problems = speech(duration_s, Recipe(method=method, n_iter=n_iter, start="random"))
@@ -86,7 +89,7 @@ def speed(
     ]
 
 
-def iteration_s(method: solvers.Method, lengths: Sequence[int], device: str) -> float:
+def iteration_s(method: Solver, lengths: Sequence[int], device: str) -> float:
     """Return what an iteration on a batch of noise takes, launched as in a long run, s."""
     place, bank = placement(device, "float32"), bank_of(SPEC)
     projection = Projection(SPEC.stft, lengths, place)
@@ -104,7 +107,7 @@ def iteration_s(method: solvers.Method, lengths: Sequence[int], device: str) -> 
         return (_seconds(lambda: run(many), 3, device) - _seconds(lambda: run(few), 3, device)) / (many - few)
 
 
-def agreement(name: str, method: solvers.Method, n_iter: int, device: str) -> list[Figure]:
+def agreement(name: str, method: Solver, n_iter: int, device: str) -> list[Figure]:
     """Compare with the CPU engine: samples after one iteration, the mel's misfit after all."""
     problems = speech(2 * UTTERANCE_S, Recipe(method=method, n_iter=1, start="random", trace=True))
     pairs = list(zip(invert_linears(problems, SPEC, device), _on_cpu(problems), strict=True))

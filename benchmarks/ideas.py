@@ -23,14 +23,14 @@ import melmill
 from benchmarks.corpora import librispeech
 from benchmarks.inverting import SPEC
 from benchmarks.judging import pair
-from melmill.stages.numeric.bank import bank_of
 from melmill.stages.numeric.compiled.magnitude import estimate_magnitude
 from melmill.stages.numeric.compiled.misfit import misfit_energy
 from melmill.stages.numeric.compiled.phase import SEGMENT_FRAMES, TOLERANCE, random_phase, segments, spread
 from melmill.stages.numeric.compiled.projection import Projection
+from melmill.stages.numeric.filterbank import bank_of
 from melmill.stages.numeric.lanes.sweep import to_lanes
-from melmill.stages.numeric.recipe import MagnitudeStart
-from melmill.stages.numeric.solvers import Admm
+from melmill.stages.numeric.solver import MagnitudeStart
+from melmill.stages.numeric.solvers.admm import Admm
 from melmill.stages.score.registry import metric
 
 Array = NDArray[np.float32]

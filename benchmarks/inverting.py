@@ -21,24 +21,28 @@ from benchmarks.corpora import SR, speech
 from benchmarks.figure import Figure
 from benchmarks.timing import in_turns
 from melmill.stages.invert.inversion import solve
-from melmill.stages.numeric import solvers
-from melmill.stages.numeric.bank import bank_of
 from melmill.stages.numeric.compiled.magnitude import estimate_magnitude
 from melmill.stages.numeric.compiled.phase import pghi, random_phase, segments, spread
+from melmill.stages.numeric.filterbank import bank_of
 from melmill.stages.numeric.lanes.sweep import to_lanes
 from melmill.stages.numeric.melspec import MelSpec
-from melmill.stages.numeric.recipe import Recipe
+from melmill.stages.numeric.solver import Recipe, Solver
+from melmill.stages.numeric.solvers.admm import Admm
+from melmill.stages.numeric.solvers.admm_gla import AdmmGla
+from melmill.stages.numeric.solvers.griffin_lim import GriffinLim
+from melmill.stages.numeric.solvers.ipalm import Ipalm
+from melmill.stages.numeric.solvers.raar import Raar
 
 SPEC = MelSpec()
 DURATION_S = 11.66
 REPEATS = 5
-METHODS: Mapping[str, solvers.Method] = {
-    "griffin_lim": solvers.GriffinLim(),
-    "fast griffin_lim": solvers.GriffinLim(momentum=0.99),
-    "admm_gla": solvers.AdmmGla(),
-    "raar": solvers.Raar(),
-    "ipalm": solvers.Ipalm(),
-    "admm": solvers.Admm(),
+METHODS: Mapping[str, Solver] = {
+    "griffin_lim": GriffinLim(),
+    "fast griffin_lim": GriffinLim(momentum=0.99),
+    "admm_gla": AdmmGla(),
+    "raar": Raar(),
+    "ipalm": Ipalm(),
+    "admm": Admm(),
 }
 GOALS = {"griffin_lim": 2.0, "fast griffin_lim": 2.0, "admm": 3.0}
 
@@ -93,7 +97,7 @@ def iterations(speech: Speech) -> list[Figure]:
     rows = frames.numpy()
     M, few, many = speech.mel, 10, 110
 
-    def run(method: solvers.Method, n_iter: int) -> Callable[[], object]:
+    def run(method: Solver, n_iter: int) -> Callable[[], object]:
         recipe = Recipe(method=method, n_iter=n_iter, start="random", magnitude="pinv")
         return lambda: solve(M, SPEC, recipe, speech.y.size)
 
@@ -166,7 +170,7 @@ def starts(speech: Speech) -> list[Figure]:
     Y, n = estimate_magnitude(lanes, bank, "nnls"), speech.n_frames
 
     def admm(n_iter: int) -> Callable[[], object]:
-        recipe = Recipe(method=solvers.Admm(), n_iter=n_iter, start="random", magnitude="pinv")
+        recipe = Recipe(method=Admm(), n_iter=n_iter, start="random", magnitude="pinv")
         return lambda: solve(M, SPEC, recipe, speech.y.size)
 
     taken = in_turns(
