@@ -145,4 +145,4 @@ def test_a_metric_whose_package_is_missing_says_so() -> None:
 def test_every_status_is_explained() -> None:
     for status in Status:
         assert Status[status.name] is status
-        assert status.meaning.endswith(".")
+        assert status.says.endswith(".")
