@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Literal
 
-from melmill.cluster.client import check_available
+from melmill.cluster.connect import check_available
 from melmill.flows.execution.dask import run_dask
 from melmill.flows.execution.jobs import JobMaker
 from melmill.flows.execution.prepare import prepare_store, publish_manifest

@@ -15,7 +15,7 @@ from functools import cache
 from importlib.metadata import version
 from typing import ClassVar
 
-from melmill.cluster.workers import peak_bytes, reset_peak
+from melmill.cluster.process import peak_bytes, reset_peak
 from melmill.flows.pipeline.graph import Node
 from melmill.flows.pipeline.pools import CPU, device
 from melmill.flows.tasks.task import Receipt
