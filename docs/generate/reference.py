@@ -23,6 +23,7 @@ from melmill.cluster import blocks, spec
 from melmill.flows.cli.group import cli
 from melmill.flows.pipeline.spec import Pipeline
 from melmill.stages.contract import UNSET, Input, Stage, Unset
+from melmill.stages.formats.registry import FORMATS
 from melmill.stages.numeric.melspec import MelSpec, StftParams
 from melmill.stages.numeric.presets import preset, preset_names, preset_note
 from melmill.stages.registry import stage_class, stage_names
@@ -130,6 +131,15 @@ def statuses() -> str:
     return table(("status", "meaning"), ((f"`{status.value}`", status.says) for status in Status))
 
 
+def formats() -> str:
+    """List the formats of exported files."""
+    rows = [
+        (f"`{f.name}`", f"`.{f.suffix}`", " or ".join(sorted(f.kinds)), " or ".join(map(str, f.bits)), _cell(f.says))
+        for f in FORMATS.values()
+    ]
+    return table(("format", "files", "of", "bits", ""), rows)
+
+
 def commands() -> str:
     """Describe every command of the command line."""
     return "\n\n".join(_command(path, command) for path, command in walk(cli, "melmill"))
@@ -170,7 +180,7 @@ TABLES: dict[str, Callable[..., str]] = {
     function.__name__: function
     for function in (
         stages, node_fields, pipeline_fields, cluster_fields, mel_fields, presets, metrics, metric_texts, statuses,
-        commands, packages, file,
+        formats, commands, packages, file,
     )
 }  # fmt: skip
 

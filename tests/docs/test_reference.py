@@ -13,6 +13,7 @@ from docs.generate.docstrings import fields_of, read
 from melmill.cluster.spec import ClusterSpec, Pool
 from melmill.flows.cli.group import cli
 from melmill.stages.contract import UNSET
+from melmill.stages.formats.registry import FORMATS
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.numeric.presets import preset_names, preset_note
 from melmill.stages.registry import stage_class, stage_names
@@ -85,6 +86,12 @@ def test_every_metric_is_explained_under_its_heading(filled: dict[str, str]) -> 
 def test_every_status_is_explained(filled: dict[str, str]) -> None:
     for status in Status:
         assert f"| `{status.value}` | {status.says} |" in filled["metrics.md"]
+
+
+def test_every_export_format_is_listed(filled: dict[str, str]) -> None:
+    for format_ in FORMATS.values():
+        assert f"| `{format_.name}` | `.{format_.suffix}` | " in filled["export.md"]
+        assert format_.says in filled["export.md"]
 
 
 def test_every_preset_and_field_of_a_mel_is_listed(filled: dict[str, str]) -> None:
