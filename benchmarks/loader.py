@@ -15,7 +15,7 @@ from typing import Any
 from torch.utils.data import DataLoader, RandomSampler
 
 from benchmarks.figure import Figure, table
-from melmill.cluster.threads import limit_threads
+from melmill.cluster.process import limit_threads
 from melmill.storage.reading.dataset import torch_dataset
 from melmill.storage.reading.segments import Segments
 from melmill.storage.store import Store

@@ -9,7 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from melmill.cluster.workers import peak_bytes, reset_peak
+from melmill.cluster.process import peak_bytes, reset_peak
 from melmill.flows.execution.dask import run_dask
 from melmill.flows.execution.run import WINDOW
 from melmill.flows.execution.serial import Job

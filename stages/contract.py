@@ -84,6 +84,16 @@ class Unset(Enum):
 UNSET = Unset.UNSET
 
 
+@dataclass(frozen=True)
+class OneOf:
+    """Annotate a field that takes one of some names, so that editors complete it.
+
+    ``preset: Annotated[str, OneOf(preset_names)]``
+    """
+
+    names: Callable[[], Sequence[str]]
+
+
 class Kind(StrEnum):
     """What flows through a port."""
 

@@ -11,13 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from melmill.cluster.client import connected
-from melmill.cluster.running import RunningCluster
-from melmill.cluster.scheduler import links, missing_bokeh
-from melmill.cluster.settings import one_span
-from melmill.cluster.spec import ClusterSpec
-from melmill.cluster.threads import limit_threads
-from melmill.cluster.workers import pool_resources
+from melmill.cluster.connect import connected
+from melmill.cluster.contract import ClusterSpec, RunningCluster
+from melmill.cluster.process import limit_threads
+from melmill.cluster.scheduler import links, missing_bokeh, one_span
 from melmill.flows.errors import RunFailed
 from melmill.flows.execution.probe import Flight, look_there
 from melmill.flows.execution.serial import FATAL, Job, MakeJob, ResumableJob
@@ -122,10 +119,10 @@ def run_dask(
 
 def _equip(client: Client, announce: Listener) -> Callable[[Mapping[str, Any]], None] | None:
     """Give the scheduler what it needs of melmill; return what publishes metrics, None where it can't import it."""
-    from melmill.cluster.scheduler import keep_tidy, publisher
+    from melmill.cluster.scheduler import bound_memory, publisher
 
     try:
-        keep_tidy(client)
+        bound_memory(client)
         return publisher(client)
     except ImportError as error:
         lost = "its metrics will lack this run, and its memory grows by some 3 KiB a task"
@@ -177,7 +174,7 @@ class _Stream:
         self.announce = announce
         self.time_limit_s = time_limit_s
         pools = cluster.spec.pools
-        self.resources = {name: pool_resources(name, pool, cluster.spec) for name, pool in pools.items()}
+        self.resources = {name: cluster.spec.task_resources(name) for name in pools}
         self.attempts: dict[Any, tuple[Attempt, Future]] = {}
         self.in_flight = dict.fromkeys(pools, 0)
         self.completed = as_completed(loop=client.loop)
@@ -223,8 +220,8 @@ class _Stream:
                 if task is None:
                     break
                 self._submit(Attempt(task))
-        self.cluster.demand({pool: self.frontier.n_left(pool) for pool in self.frontier.pools})
-        for text in self.cluster.told():
+        self.cluster.adapt({pool: self.frontier.n_left(pool) for pool in self.frontier.pools})
+        for text in self.cluster.take_notes():
             self.announce(Note(text=text))
 
     def _submit(self, attempt: Attempt) -> None:
@@ -265,7 +262,7 @@ class _Stream:
         if isinstance(error, FATAL):
             raise RunFailed(str(error)) from error
         if isinstance(error, NoValidWorkerError | NoWorkerError):
-            why = "; ".join([*self.cluster.told(), "no worker is left and none can be started"])
+            why = "; ".join([*self.cluster.take_notes(), "no worker is left and none can be started"])
             raise RunFailed(f"{why}; run again to go on from what is stored")
         task, number, place = attempt.task, attempt.number, _last_place(error)
         if isinstance(error, KilledWorker):

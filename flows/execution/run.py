@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from types import FrameType
 from typing import Any, Literal, cast
 
-from melmill.cluster.client import check_available
+from melmill.cluster.connect import check_available
 from melmill.flows.execution.dask import run_dask
 from melmill.flows.execution.serial import Job, MakeJob, run_serial
 from melmill.flows.execution.window import ALL_SHARDS, Frontier, Task

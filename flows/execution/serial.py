@@ -6,7 +6,7 @@ import platform
 from collections.abc import Callable, Sequence
 from typing import Protocol, runtime_checkable
 
-from melmill.cluster.threads import limit_threads
+from melmill.cluster.process import limit_threads
 from melmill.flows.errors import RunFailed
 from melmill.flows.execution.probe import Flight, look_here
 from melmill.flows.execution.window import Frontier, Task

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from melmill.cluster.workers import reset_peak
+from melmill.cluster.process import reset_peak
 from melmill.flows.tasks.receipt import Receipt
 from melmill.flows.tasks.shard import Source, facts_of, versions
 from melmill.flows.tasks.throughput import throughput

@@ -16,7 +16,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from melmill.cluster.workers import peak_bytes, reset_peak
+from melmill.cluster.process import peak_bytes, reset_peak
 from melmill.flows.pipeline.keys import utterance_seed
 from melmill.flows.pipeline.pools import CPU, device
 from melmill.flows.pipeline.stage_files import ready

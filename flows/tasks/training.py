@@ -10,8 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from melmill.cluster.threads import threads_raised
-from melmill.cluster.workers import reset_peak
+from melmill.cluster.process import reset_peak, threads_raised
 from melmill.flows.pipeline.pools import device
 from melmill.flows.tasks.receipt import Receipt
 from melmill.flows.tasks.shard import Source, facts_of

@@ -1,7 +1,8 @@
-"""The workers of one host, started over SSH: standard input says which, and its end ends them.
+"""The process on a host that holds its workers, started over SSH.
 
-So that nothing stays behind when the connection or the client is gone, and no key is ever on a disk or in a command
-line of the host.
+It reads from standard input which workers to start, and ends them when the input ends. So nothing
+stays behind when the connection or the client is gone. Keys come this way as well, so that none is
+in a file or a command line of the host.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ READY = "ready"
 
 
 def main() -> None:
-    """Read one line of orders, start the workers, say so, and stay until there is nothing to stay for."""
-    # Workers and libraries may print; the client listens for one word alone.
+    """Read one line of orders, start the workers, print `READY`, and stay until they or the input end."""
+    # Workers and libraries may print. The client waits for one line alone.
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     orders = json.loads(sys.stdin.readline())
@@ -37,7 +38,7 @@ async def _serve(orders: dict[str, Any], answers: TextIO) -> None:
     from melmill.cluster.credentials import Credentials
 
     security = Credentials(**orders["credentials"]).security()
-    # Of several addresses the one that the scheduler's network knows; nothing is sent to find out.
+    # Of several addresses, the one in the scheduler's network. This sends nothing.
     host = get_ip(*get_address_host_port(orders["scheduler"]))
     nannies = [
         Nanny(orders["scheduler"], security=security, protocol="tls://", host=host, **options)
