@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import fields
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import click
 import pytest
 
 from docs.generate import reference
 from docs.generate.docstrings import fields_of, read
-from melmill.cluster.spec import ClusterSpec, Pool
+from melmill.cluster.registry import cluster_type, cluster_types
 from melmill.flows.cli.group import cli
 from melmill.stages.contract import UNSET
 from melmill.stages.formats.registry import FORMATS
@@ -104,9 +105,14 @@ def test_every_preset_and_field_of_a_mel_is_listed(filled: dict[str, str]) -> No
 
 
 def test_every_field_of_a_cluster_is_listed(filled: dict[str, str]) -> None:
-    for block in (ClusterSpec, Pool):
-        for field in fields(block):
-            assert f"\n| `{field.name}` | " in filled["clusters.md"], field.name
+    page = filled["clusters.md"]
+    for name in cluster_types():
+        cls = cluster_type(name)
+        assert f"\n| [`{name}`](#{name}) | " in page
+        assert f"\n### `{name}`\n" in page
+        for block in (cls, *get_args(get_type_hints(cls)["pools"])[1:]):
+            for field in fields(block):
+                assert f"\n| `{field.name}` | " in page, (name, field.name)
 
 
 def test_every_command_and_option_is_listed(filled: dict[str, str]) -> None:
