@@ -28,7 +28,8 @@ from melmill.stages.formats.registry import FORMATS
 from melmill.stages.numeric.melspec import MelSpec, StftParams
 from melmill.stages.numeric.presets import preset, preset_names, preset_note
 from melmill.stages.registry import stage_class, stage_names
-from melmill.stages.score.registry import METRICS, Metric
+from melmill.stages.score.metric import Metric
+from melmill.stages.score.registry import METRICS
 from melmill.stages.score.status import Status
 
 ROOT = Path(__file__).parents[2]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields
 from pathlib import Path
-from typing import get_args, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import click
 import pytest
@@ -45,7 +45,7 @@ def test_every_stage_is_on_one_page_with_its_fields_and_inputs(filled: dict[str,
     assert len(ours) > 20
     for stage in ours:
         (page,) = pages[stage]
-        cls = stage_class(stage)
+        cls: type[Any] = stage_class(stage)
         before, _, own = filled[page].partition(f"\n### `{stage}`")
         text = before + own.partition("\n### ")[0]
         named = {field.name: text for field in fields(cls) if field.init}
