@@ -42,7 +42,7 @@ def distributions(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, tree)
     made = tmp_path_factory.mktemp("dist")
-    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", made, tree]
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(made), str(tree)]
     done = subprocess.run(command, cwd=made, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     return made
@@ -63,7 +63,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     shared = [path for path in sys.path if Path(path).name == "site-packages"]
     (site / "shared.pth").write_text("".join(f"{path}\n" for path in shared))
     install = ["install", "--quiet", "--no-deps", "--no-index", "--disable-pip-version-check", "--force-reinstall"]
-    command = [sys.executable, "-m", "pip", "--python", folder / "bin" / "python", *install, wheel]
+    command = [sys.executable, "-m", "pip", "--python", str(folder / "bin" / "python"), *install, str(wheel)]
     subprocess.run(command, check=True, timeout=120)
     return folder
 
