@@ -9,13 +9,10 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from melmill.cluster.client import connected
-from melmill.cluster.running import RunningCluster
-from melmill.cluster.scheduler import links, missing_bokeh
-from melmill.cluster.settings import one_span
-from melmill.cluster.spec import ClusterSpec
-from melmill.cluster.threads import limit_threads
-from melmill.cluster.workers import pool_resources
+from melmill.cluster.connect import connected
+from melmill.cluster.contract import ClusterSpec, RunningCluster
+from melmill.cluster.process import limit_threads
+from melmill.cluster.scheduler import links, missing_bokeh, one_span
 from melmill.flows.errors import RunFailed
 from melmill.flows.execution.probe import InFlight, probe_workers
 from melmill.flows.execution.serial import FATAL, MakeJob
@@ -132,10 +129,10 @@ def _install_plugins(client: Client, announce: Listener) -> Callable[[Mapping[st
 
     If the scheduler can't import melmill, return None.
     """
-    from melmill.cluster.scheduler import keep_tidy, publisher
+    from melmill.cluster.scheduler import bound_memory, publisher
 
     try:
-        keep_tidy(client)
+        bound_memory(client)
         return publisher(client)
     except ImportError as error:
         effect = "its metrics will lack this run, and its memory grows by about 3 KiB per task"
@@ -194,7 +191,7 @@ class _TaskStream:
         self.announce = announce
         self.time_limit_s = time_limit_s
         pools = cluster.spec.pools
-        self.resources = {name: pool_resources(name, pool, cluster.spec) for name, pool in pools.items()}
+        self.resources = {name: cluster.spec.task_resources(name) for name in pools}
         # By Dask key.
         self.attempts: dict[str, tuple[Attempt, Future]] = {}
         self.n_in_flight = dict.fromkeys(pools, 0)
@@ -243,8 +240,8 @@ class _TaskStream:
                 if task is None:
                     break
                 self._submit(task)
-        self.cluster.demand({pool: self.window.n_left(pool) for pool in self.window.pools})
-        for text in self.cluster.told():
+        self.cluster.adapt({pool: self.window.n_left(pool) for pool in self.window.pools})
+        for text in self.cluster.take_notes():
             self.announce(Note(text=text))
 
     def _submit(self, task: Task, number: int = 1, deaths: int = 0) -> None:
@@ -294,7 +291,7 @@ class _TaskStream:
         if isinstance(error, FATAL):
             raise RunFailed(str(error)) from error
         if isinstance(error, NoValidWorkerError | NoWorkerError):
-            why = "; ".join([*self.cluster.told(), "no worker is left and none can be started"])
+            why = "; ".join([*self.cluster.take_notes(), "no worker is left and none can be started"])
             raise RunFailed(f"{why}; run again to go on from what is stored")
         task, number, place = attempt.task, attempt.number, _last_place(error)
         deaths = attempt.deaths

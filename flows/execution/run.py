@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Literal
 
-from melmill.cluster.client import check_available
+from melmill.cluster.connect import check_available
 from melmill.flows.execution.dask import run_dask
 from melmill.flows.execution.jobs import JobMaker
 from melmill.flows.execution.prepare import prepare_store, publish_manifest
@@ -91,6 +92,9 @@ def _terminated_as_interrupted() -> Iterator[None]:
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may handle signals
+        return
     before = signal.signal(signal.SIGTERM, interrupt)
     try:
         yield

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable, Sequence
 
-from melmill.cluster.threads import limit_threads
+from melmill.cluster.process import limit_threads
 from melmill.flows.errors import RunFailed
 from melmill.flows.execution.probe import InFlight, probe_process
 from melmill.flows.execution.window import ShardWindow

@@ -15,7 +15,7 @@ from functools import cache
 from importlib.metadata import version
 from typing import ClassVar
 
-from melmill.cluster.workers import peak_bytes, reset_peak
+from melmill.cluster.process import peak_bytes, reset_peak
 from melmill.flows.pipeline.graph import Node
 from melmill.flows.pipeline.pools import CPU, device
 from melmill.flows.tasks.task import Receipt
@@ -147,7 +147,7 @@ def _device_name(device: str) -> str:
     if device == CPU:
         return device
     # Imports torch.
-    from melmill.stages.numeric.batched.placement import device_name
+    from melmill.stages.numeric.batched.device import device_name
 
     return device_name(device)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import ClassVar
 
-from melmill.cluster.threads import threads_raised
+from melmill.cluster.process import threads_raised
 from melmill.flows.tasks.job import NodeJob, Source, Stopwatch
 from melmill.flows.tasks.task import Receipt
 from melmill.flows.tasks.trained import ROLES, TRAINED

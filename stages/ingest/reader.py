@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
-from melmill.stages.contract import CorpusTree, Input, Mel, Product, Waveform
+from melmill.stages.contract import CorpusTree, Input, Mel, Outcome, Product, Waveform
 from melmill.stages.numeric.errors import ParameterError
 from melmill.storage.utterance import SourceFile, Utterance, resampled_length
 
@@ -79,6 +79,22 @@ class Reader(ABC):
         # Absent rather than None, so that the keys of products made before there were patterns stay.
         return chosen if self.files is None else {**chosen, "files": sorted(set(self.files))}
 
+    @classmethod
+    def recognise(cls, root: str, paths: Sequence[str]) -> Mapping[str, Any] | None:
+        """Return the fields that read a folder, if most of its files are of this reader's corpus; else None.
+
+        `melmill init` asks every reader. One that returns None can still be named in a pipeline.
+
+        Parameters
+        ----------
+        root : str
+            Absolute path, or URL.
+        paths : sequence of str
+            Paths of all audio files below it.
+        """
+        del root, paths
+        return None
+
     @abstractmethod
     def produces(self, inputs: Mapping[str, Sequence[Product]]) -> Waveform | Mel:
         """Describe what is stored: waveforms or mels, with a catalogue."""
@@ -119,6 +135,10 @@ class Reader(ABC):
             A file of texts can't be read.
         """
         return lambda entry: entry
+
+    @abstractmethod
+    def ingest(self, utterance: Utterance, data: bytes) -> Outcome:
+        """Return what a file holds, from its bytes; an exception puts the utterance in quarantine."""
 
     @abstractmethod
     def claims(self, tree: CorpusTree, file: SourceFile) -> tuple[int, int]:

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, cast
+from typing import Annotated, Any, ClassVar, cast
 
-from melmill.stages.contract import Input, Item, Kind, Outcome, Product, Scalar, Scores, Waveform, as_float, each
+from melmill.stages.contract import Input, Item, Kind, OneOf, Outcome, Product, Scalar, Scores, Waveform, as_float, each
 from melmill.stages.numeric.errors import ParameterError
 from melmill.stages.numeric.melspec import MelSpec
-from melmill.stages.numeric.presets import preset
+from melmill.stages.numeric.presets import preset, preset_names
 from melmill.stages.score.measure import DEFAULT_METRICS, default_spec
 from melmill.stages.score.metric import Metric
 from melmill.stages.score.pair import Pair
-from melmill.stages.score.registry import metric
+from melmill.stages.score.registry import METRICS, metric
 from melmill.stages.score.status import Measured, Status
+
+
+def _metric_names() -> list[str]:
+    """Return the names of all metrics, and those of their columns, which stand for them."""
+    return list(dict.fromkeys([*METRICS, *(known.column for known in METRICS.values())]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +47,8 @@ class Score:
         "against": Input(kinds=frozenset({Kind.WAVEFORM})),
     }
 
-    metrics: tuple[str, ...] = DEFAULT_METRICS
-    preset: str | None = None
+    metrics: tuple[Annotated[str, OneOf(_metric_names)], ...] = DEFAULT_METRICS
+    preset: Annotated[str, OneOf(preset_names)] | None = None
     pesq_timeout_s: float = 60.0
 
     def __post_init__(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from melmill.stages.contract import CorpusTree
 from melmill.stages.ingest.decode import AudioReader
@@ -31,6 +31,17 @@ class LibriSpeech(AudioReader):
     uses: ClassVar[str] = "librispeech"
     version: ClassVar[int] = 1
     expects: ClassVar[str] = "a corpus of <subset>/<speaker>/<chapter>/<speaker>-<chapter>-<nnnn>.flac"
+
+    @classmethod
+    def recognise(cls, root: str, paths: Sequence[str]) -> Mapping[str, Any] | None:
+        """Return the root, or that above it and the subset if the root is one; see `Reader.recognise`."""
+        matches = [match for path in paths if (match := _UTTERANCE.fullmatch(path))]
+        if 2 * len(matches) < len(paths):
+            return None
+        if any(match["above"] for match in matches):
+            return {"root": root}
+        corpus, _, subset = root.rpartition("/")
+        return {"root": corpus, "subsets": (subset,)}
 
     def find(self, tree: CorpusTree, files: Sequence[SourceFile]) -> list[CorpusFile]:
         """Return the files whose names are those of utterances; raise ParameterError for several corpora."""

@@ -23,24 +23,29 @@ def refused(project: Project, *arguments: str) -> str:
     return line
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "message"),
-    [
-        ("uses: extract", "uses: extrct", "no stage is called 'extrct'; did you mean 'extract'?"),
-        ("n_iter: 2}}\n  admm", "n_itr: 2}}\n  admm", "griffin_lim has no field 'n_itr'; did you mean 'n_iter'?"),
-        ("n_iter: 2}}\n  admm", "n_iter: two}}\n  admm", "n_iter of griffin_lim must be a whole number, got 'two'"),
-        ("extract, from: speech", "extract, from: gla", "cycle: mel -> gla -> mel"),
-        ("extract, from: speech", "extract", "node 'mel' needs the input 'from'"),
-        ("baseline: gla", "baseline: gal", "baseline must be a scored node, got 'gal' (scored: admm, gla)"),
-        # the mel contract: what can't be inverted, and a start at another rate
-        ("from: speech}}", "from: speech, pcen: {{gain: 1.0}}}}", "node 'gla': "),
-        (
-            "from: mel, n_iter: 2}}\n  scores",
-            "from: mel22, n_iter: 2, start: gla}}\n  mel22: {{uses: extract, from: speech, preset: hifigan}}\n  scores",
-            "'start' is at 16000 Hz but the mel is of audio at 22050 Hz",
-        ),
-    ],
-)
+# What is wrong by itself, which the JSON Schema refuses too.
+BAD_FORM = [
+    ("uses: extract", "uses: extrct", "no stage is called 'extrct'; did you mean 'extract'?"),
+    ("n_iter: 2}}\n  admm", "n_itr: 2}}\n  admm", "griffin_lim has no field 'n_itr'; did you mean 'n_iter'?"),
+    ("n_iter: 2}}\n  admm", "n_iter: two}}\n  admm", "n_iter of griffin_lim must be a whole number, got 'two'"),
+    ("extract, from: speech", "extract", "node 'mel' needs the input 'from'"),
+]
+
+# What only the graph can know.
+BAD_MEANING = [
+    ("extract, from: speech", "extract, from: gla", "cycle: mel -> gla -> mel"),
+    ("baseline: gla", "baseline: gal", "baseline must be a scored node, got 'gal' (scored: admm, gla)"),
+    # the mel contract: what can't be inverted, and a start at another rate
+    ("from: speech}}", "from: speech, pcen: {{gain: 1.0}}}}", "node 'gla': "),
+    (
+        "from: mel, n_iter: 2}}\n  scores",
+        "from: mel22, n_iter: 2, start: gla}}\n  mel22: {{uses: extract, from: speech, preset: hifigan}}\n  scores",
+        "'start' is at 16000 Hz but the mel is of audio at 22050 Hz",
+    ),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "message"), [*BAD_FORM, *BAD_MEANING])
 def test_a_bad_pipeline_is_refused_with_its_line(project: Project, old: str, new: str, message: str) -> None:
     assert old in PIPELINE
     project.write(PIPELINE.replace(old, new, 1))
