@@ -1,4 +1,4 @@
-"""Stages that invert mel spectrograms by signal processing alone: one for each solver, made from it."""
+"""Stages that invert mel spectrograms without a network: one is made from each solver."""
 
 from __future__ import annotations
 
