@@ -10,6 +10,7 @@ from typing import Any
 
 from melmill.stages.contract import Stage
 from melmill.stages.errors import UnknownStage
+from melmill.stages.ingest.registry import READERS
 from melmill.stages.numeric.errors import StageError
 from melmill.stages.numeric.solver import solver_stages
 
@@ -18,14 +19,11 @@ GROUP = "melmill.stages"
 # Imported when first named, so that a plan that uses three stages does not pay for all of them.
 _BUILT_IN = {
     "aggregate": "melmill.stages.report.stage:Aggregate",
-    "audio_folder": "melmill.stages.ingest.audio_folder:AudioFolder",
     "bigvgan": "melmill.stages.vocode.stage:BigVgan",
     "diffwave": "melmill.stages.vocode.stage:DiffWave",
     "exported": "melmill.stages.vocode.stage:Exported",
     "extract": "melmill.stages.extract:Extract",
     "hifigan": "melmill.stages.vocode.stage:HifiGan",
-    "librispeech": "melmill.stages.ingest.librispeech:LibriSpeech",
-    "mel_folder": "melmill.stages.ingest.mel_folder:MelFolder",
     "melgan": "melmill.stages.vocode.stage:MelGan",
     "score": "melmill.stages.score.stage:Score",
     "train_vocoder": "melmill.stages.train.stage:TrainVocoder",
@@ -45,8 +43,8 @@ def _installed() -> dict[str, EntryPoint]:
 
 
 def stage_names() -> list[str]:
-    """Return the names of all stages: built in, made from solvers, and of the entry-point group `melmill.stages`."""
-    return sorted({*_BUILT_IN, *solver_stages(), *_installed()})
+    """Return the names of all stages: melmill's own, and those of the entry-point group `melmill.stages`."""
+    return sorted({*_BUILT_IN, *READERS, *solver_stages(), *_installed()})
 
 
 def stage_class(name: str) -> type[Stage]:
@@ -54,14 +52,19 @@ def stage_class(name: str) -> type[Stage]:
     if name in _BUILT_IN:
         module, attribute = _BUILT_IN[name].split(":")
         return _checked(getattr(importlib.import_module(module), attribute))
+    if name in READERS:
+        return _checked(READERS[name])
     if name in solver_stages():
-        made = importlib.import_module("melmill.stages.invert.stages").inverter_stage(name)
-        return _checked(made)
+        return _checked(importlib.import_module("melmill.stages.invert.stages").inverter_stage(name))
     if name in _installed():
         return _checked(_installed()[name].load())
     near = difflib.get_close_matches(name, stage_names(), n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     raise UnknownStage(f"no stage is called {name!r}{hint} (stages: {', '.join(stage_names())})")
+
+
+# Every stage has one of these methods, which does its work.
+_METHODS = ("process", "opened", "ingest", "train", "report")
 
 
 def _checked(loaded: Any) -> type[Stage]:  # noqa: ANN401 - an entry point may load anything
@@ -70,5 +73,10 @@ def _checked(loaded: Any) -> type[Stage]:  # noqa: ANN401 - an entry point may l
     ):
         raise StageError(
             f"{loaded!r} is registered as a stage but is not one: it needs uses, version, inputs and produces"
+        )
+    if not any(hasattr(loaded, name) for name in _METHODS):
+        raise StageError(
+            f"{loaded!r} is registered as a stage but has no method that does its work: it needs "
+            f"{', '.join(_METHODS[:-1])} or {_METHODS[-1]}, see melmill.stages.contract"
         )
     return loaded

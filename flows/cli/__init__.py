@@ -9,7 +9,20 @@ import click
 from melmill.errors import Error
 
 # Each of these modules adds its commands to `cli`.
-from melmill.flows.cli import care, cluster, corpora, exporting, files, inspect, mels, running, status, vocoders  # noqa: F401
+from melmill.flows.cli import (  # noqa: F401
+    care,
+    cluster,
+    corpora,
+    exporting,
+    files,
+    init,
+    inspect,
+    mels,
+    running,
+    schema,
+    status,
+    vocoders,
+)
 from melmill.flows.cli.group import BAD_USAGE, DONE, FAILED, INTERRUPTED, cli
 from melmill.flows.errors import RunFailed
 

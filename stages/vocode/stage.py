@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from melmill.stages.contract import Input, Kind, Mel, Processor, Product, StageFiles, TrainedVocoder, Waveform
+from melmill.stages.contract import Input, Kind, Mel, OneOf, Processor, Product, StageFiles, TrainedVocoder, Waveform
 from melmill.stages.invert.inversion import DEVICES, Device
 from melmill.stages.numeric.contract import Difference, differences
 from melmill.stages.numeric.errors import ContractError, ParameterError
@@ -75,7 +75,7 @@ class Vocoder:
 
     checkpoint: str | None = None
     config: str | None = None
-    mel: str | None = None
+    mel: Annotated[str, OneOf(preset_names)] | None = None
     allow_lossy: bool = False
     precision: Precision = "float32"
     seed: int = 0

@@ -83,21 +83,21 @@ def test_a_pool_that_can_not_be_had_is_an_error(tmp_path: Path, overrides: list[
 
 def test_plan_and_run_say_where_nodes_run(project: Project) -> None:
     project.write(PIPELINE)
-    planned = project.melmill("plan", str(project.pipeline))
+    planned = project.called("plan", str(project.pipeline))
     line = "mel, gla: pool any means pool cpu here, because the cluster has no pool gpu"
     assert line in planned.stdout
     assert "cpu (any)" in planned.stdout
-    nodes = json.loads(project.melmill("plan", str(project.pipeline), "--json").stdout)["nodes"]
+    nodes = json.loads(project.called("plan", str(project.pipeline), "--json").stdout)["nodes"]
     where = {node["node"]: (node["pool"], node["pool_asked"], node["device"]) for node in nodes}
     assert where["gla"] == ("cpu", "any", "cpu")
     assert where["speech"] == ("cpu", "cpu", "cpu")
-    done = project.melmill("run", str(project.pipeline), "--executor", "serial")
+    done = project.called("run", str(project.pipeline), "--executor", "serial")
     assert line in done.stderr
     records = [json.loads(path.read_bytes()) for path in (project.store / "gla").glob("*/records/*.json")]
     assert {(record["pool"], record["device"]) for record in records} == {("cpu (any)", "cpu")}
     (page,) = (project.store / "report").glob("*/report/*/index.html")
     assert "cpu (any)" in page.read_text()
-    again = project.melmill("run", str(project.pipeline), "--executor", "serial")
+    again = project.called("run", str(project.pipeline), "--executor", "serial")
     assert line not in again.stderr, "nothing runs, so there is nothing to say"
 
 

@@ -188,6 +188,7 @@ def test_bytes_do_not_depend_on_threads(method: str, voice: Float32) -> None:
         assert list(pool.map(inverted, mels)) == alone
 
 
+@pytest.mark.slow
 def test_bytes_do_not_depend_on_registers_and_kernels_of_the_cpu(tmp_path: Path) -> None:
     code = """
 import numpy as np, melmill
@@ -210,6 +211,7 @@ print(M.tobytes().hex(), melmill.invert(M, method="admm", n_iter=5).tobytes().he
     assert answers[0] == answers[1]
 
 
+@pytest.mark.slow
 def test_an_hour_is_inverted_whole(voice: Float32) -> None:
     y = np.tile(voice, 3600)
     M = mel_spectrogram(y, PAPER)

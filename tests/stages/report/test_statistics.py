@@ -14,8 +14,16 @@ from scipy import stats
 
 from melmill.stages.numeric.errors import ParameterError, StageError
 from melmill.stages.report.comparison import holm_adjusted, leaders, paired
-from melmill.stages.report.cube import cube, groups, statuses
-from melmill.stages.report.statistics import convergence, failures, generator, intervals, summary
+from melmill.stages.report.statistics import (
+    convergence,
+    cube,
+    failures,
+    generator,
+    groups,
+    intervals,
+    statuses,
+    summary,
+)
 
 
 def table(metric: str = "estoi", speakers: Sequence[str] | None = None, **nodes: Sequence[float | str]) -> pd.DataFrame:

@@ -129,7 +129,10 @@ def loaded(files: dict[str, bytes]) -> Any:
     return load(assembled(weights, config))
 
 
-@pytest.mark.parametrize("generator", ["vocos", "hifigan", "unfolded"])
+@pytest.mark.parametrize(
+    "generator",
+    ["vocos", pytest.param("hifigan", marks=pytest.mark.slow), pytest.param("unfolded", marks=pytest.mark.slow)],
+)
 def test_what_is_trained_loads_and_gives_waveforms(memory: Memory, generator: str) -> None:
     files = trained(memory, Place(), generator=generator, steps=2, adversarial_from=1)
     voc = loaded(files)
