@@ -89,6 +89,14 @@ def test_every_extra_is_on_the_page_of_installing() -> None:
         assert f"`{extra}`" in page, extra
 
 
+def test_every_entry_point_of_the_examples_is_in_the_table() -> None:
+    page = (ROOT / "docs" / "extending.md").read_text()
+    table, _, examples = page.partition("\n## ")
+    groups = re.findall(r'^\[project\.entry-points\."(.+)"\]', examples, flags=re.MULTILINE)
+    assert len(groups) > 4
+    assert set(groups) <= set(re.findall(r"`(melmill\.\w+)` \|", table))
+
+
 def test_the_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) <= 130
 
