@@ -44,7 +44,7 @@ class MelFields:
     preset: PresetName
     sr: int | Unset = UNSET
     n_fft: int | Unset = UNSET
-    win_length: int | Unset = UNSET
+    win_length: int | Unset | None = UNSET
     hop_length: int | Unset = UNSET
     n_mels: int | Unset = UNSET
     fmin: float | Unset = UNSET

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
-from melmill.stages.contract import CorpusTree, Input, Mel, Product, Waveform
+from melmill.stages.contract import CorpusTree, Input, Mel, Outcome, Product, Waveform
 from melmill.stages.numeric.errors import ParameterError
 from melmill.storage.utterance import SourceFile, Utterance, resampled_length
 
@@ -135,6 +135,10 @@ class Reader(ABC):
             A file of texts can't be read.
         """
         return lambda entry: entry
+
+    @abstractmethod
+    def ingest(self, utterance: Utterance, data: bytes) -> Outcome:
+        """Return what a file holds, from its bytes; an exception puts the utterance in quarantine."""
 
     @abstractmethod
     def claims(self, tree: CorpusTree, file: SourceFile) -> tuple[int, int]:

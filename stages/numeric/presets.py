@@ -127,6 +127,8 @@ def preset_names() -> list[str]:
 
 
 def _find(name: str) -> Preset:
+    if not isinstance(name, str):
+        raise ParameterError("preset", f"must be the name of a preset, got {name!r}")
     if name in _PRESETS:
         return _PRESETS[name]
     if name in _INEXPRESSIBLE:

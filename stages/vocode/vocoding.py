@@ -12,8 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from melmill.stages.contract import Item, Mel, Outcome, Product, each, stored
-from melmill.stages.numeric.batched.batches import batches, in_halves
-from melmill.stages.numeric.batched.turns import turn
+from melmill.stages.numeric.batched.device import batches, in_halves, turn
 from melmill.stages.numeric.contract import convert
 from melmill.stages.numeric.errors import ContractError, Unusable
 from melmill.stages.numeric.melspec import MelSpec

@@ -92,14 +92,6 @@ class MelFolder(FolderReader, MelFields):
         }
         return Outcome(array=M, row=row)
 
-    def _claimed(self, tree: CorpusTree, file: SourceFile) -> tuple[int, int]:
-        try:
-            header = npy_header(tree.head(file.path, HEAD_BYTES), file.size_bytes)
-            n_frames = frames_of(header.shape, self.spec.n_mels, self.layout)[0]
-        except (OSError, Unusable):
-            return 0, 0
-        return self.spec.sr, shortest_length(self.spec, n_frames)
-
 
 def checked(values: NDArray[Any], spec: MelSpec, layout: Layout | None = None) -> NDArray[np.float32]:
     """Return an array from elsewhere as a mel of a spec.

@@ -173,10 +173,10 @@ STOI = Metric(
     lowest_sr=LOWEST_RATE,
     compute=lambda pair: stoi(pair.once(_shared_envelopes)),
     order=30,
-    says="Intelligibility as the mean correlation of short third-octave envelopes up to 4.3 kHz; 1 is identical.",
-    formula="Third-octave envelopes at 10 kHz over 384 ms, normalised and clipped, correlated; frames that are silent "
-    "in the reference (40 dB below its loudest) are left out. Equal to pystoi to 1e-12.",
-    limits="Near 1 for any good reconstruction, so it separates bad methods only. Needs 0.4 s of speech.",
+    says="Intelligibility as the mean correlation of short third-octave envelopes up to 4.3 kHz. Identical is 1.",
+    formula="Third-octave envelopes at 10 kHz over 384 ms are normalised, clipped and correlated. Frames where the "
+    "recording is silent, 40 dB below its loudest, are left out. It equals pystoi to 1e-12.",
+    limits="It is near 1 for any good reconstruction, so it separates only bad methods. It needs 0.4 s of speech.",
     reference="Taal, Hendriks, Heusdens, Jensen, IEEE TASLP 19(7), 2011",
 )
 
@@ -189,9 +189,10 @@ ESTOI = Metric(
     lowest_sr=LOWEST_RATE,
     compute=lambda pair: estoi(pair.once(_shared_envelopes)),
     order=40,
-    says="Intelligibility as the correlation of spectro-temporal patterns of 0.4 s up to 4.3 kHz; 1 is identical.",
-    formula="The same envelopes, rows and then columns of each 384 ms block normalised to mean 0 and norm 1, "
-    "correlated. Equal to pystoi to 1e-12, without the random noise that pystoi adds.",
-    limits="Hears envelopes only: buzz and phase artefacts above 4.3 kHz go unnoticed. Needs 0.4 s of speech.",
+    says="Intelligibility as the correlation of spectro-temporal patterns of 0.4 s up to 4.3 kHz. Identical is 1.",
+    formula="The same envelopes in blocks of 384 ms are correlated, after rows and then columns of each block are "
+    "normalised to mean 0 and norm 1. It equals pystoi to 1e-12, without the random noise that pystoi adds.",
+    limits="It compares envelopes alone: buzz and phase artefacts above 4.3 kHz go unnoticed. It needs 0.4 s of "
+    "speech.",
     reference="Jensen, Taal, IEEE/ACM TASLP 24(11), 2016",
 )

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from melmill.stages.contract import Item, Mel, Outcome, Waveform
-from melmill.stages.numeric.batched.turns import Turns
+from melmill.stages.numeric.batched.device import Turns
 from melmill.stages.task_context import current_task, thread_statuses
 from melmill.stages.vocode import vocoding
 from melmill.stages.vocode.families.wavenet.network import WaveNet
