@@ -127,8 +127,8 @@ def test_the_command_says_its_version(installed: Path, away: Path) -> None:
 
 
 def test_the_package_is_imported_from_the_environment(installed: Path, away: Path) -> None:
-    code = "import melmill, melmill.flows as flows; print(melmill.__version__, melmill.__file__, flows.__file__, sep='\\n')"
-    version, *files = call(installed, "python", "-c", code, cwd=away).splitlines()
+    code = "import melmill, melmill.flows as flows; print(melmill.__version__, melmill.__file__, flows.__file__)"
+    version, *files = call(installed, "python", "-c", code, cwd=away).split()
     assert version == VERSION
     for file in files:
         assert Path(file).is_relative_to(installed)
