@@ -40,7 +40,10 @@ _until = click.option("--until", metavar="NODE", help="Run this node and what it
 @_until
 @click.option("--executor", type=click.Choice(["dask", "serial"]), default="dask", show_default=True)
 @click.option(
-    "--log", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Append what happens, as JSON lines."
+    "--log",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Append events to FILE, as JSON.",
 )
 @click.option(
     "--stall-after",
@@ -48,7 +51,7 @@ _until = click.option("--until", metavar="NODE", help="Run this node and what it
     default=STALL_AFTER_S,
     show_default=True,
     metavar="SECONDS",
-    help="Name a task that takes longer, and five times as long as its node's do.",
+    help="Warn of a task that takes longer than this and five times as long as others of its node.",
 )
 @click.option("--json", "json_", is_flag=True, help="Print one JSON object to standard output.")
 def run(
@@ -61,7 +64,7 @@ def run(
     stall_after: float,
     json_: bool,
 ) -> int:
-    """Run PIPELINE (pipeline.yaml), or go on where it stopped.
+    """Run PIPELINE (default: pipeline.yaml), or go on where it stopped.
 
     \b
     Example:
@@ -85,7 +88,8 @@ def run(
         )
     if summary.tasks.failed:
         click.echo(
-            f"error: {summary.tasks.failed} tasks failed or waited for failed ones; run again to retry", err=True
+            f"error: {summary.tasks.failed} tasks failed or needed failed ones; run again to retry",
+            err=True,
         )
     return FAILED if too_many or summary.tasks.failed else DONE
 
@@ -116,15 +120,15 @@ def _show(summary: Summary) -> None:
 @_store
 @_set
 @_until
-@click.option("--estimate", is_flag=True, help="Run a few shards, which are kept, and predict time, disk and files.")
+@click.option("--estimate", is_flag=True, help="Run a few shards, and predict time, disk and files.")
 @click.option("--json", "json_", is_flag=True, help="Print one JSON object to standard output.")
 def plan(
     pipeline: Path, store: str | None, overrides: tuple[str, ...], until: str | None, estimate: bool, json_: bool
 ) -> int:
-    """Say for each node of PIPELINE how many shards a run would do, and why; write nothing.
+    """Show how many shards of each node of PIPELINE a run would do, and why. Nothing is written.
 
-    With --estimate a few shards for each worker are run on the pipeline's cluster and into its store, where a run finds
-    them done: they show how long the rest will take, and how much room and how many files all will need.
+    With --estimate, each worker of the cluster runs a few shards into the store, and the rest is predicted from
+    them: its time, and the disk space and files of all. A run then finds these shards done.
 
     \b
     Examples:
@@ -177,8 +181,8 @@ def _estimate(made: Plan, json_: bool) -> int:
     for pool in found.pools:
         click.echo(f"pool {pool.pool}: {pool.slots} at a time, done in about {duration(pool.left_s)}")
     click.echo(
-        f"{found.sampled} tasks were run to find out and are kept; the rest takes about {duration(found.left_s)}; "
-        f"all needs {found.disk_bytes / GIB:.2f} GiB in {found.files} files"
+        f"{found.sampled} tasks were run to find out, and are done; the rest takes about {duration(found.left_s)}; "
+        f"all of it needs {found.disk_bytes / GIB:.2f} GiB in {found.files} files"
     )
     if found.left_out:
         click.echo(f"not counted: {', '.join(found.left_out)}")

@@ -5,14 +5,13 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import re
-import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from enum import Enum
 from typing import Annotated, Any, Literal
 
 from melmill.cluster.registry import DEFAULT_TYPE, cluster_type, cluster_types
-from melmill.flows.pipeline.convert import takes_list
+from melmill.flows.pipeline.convert import Hint, choices, takes_list
 from melmill.flows.pipeline.pools import ANY, CPU
 from melmill.flows.pipeline.spec import (
     DEFAULT_MAX_QUARANTINED,
@@ -29,7 +28,7 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 Schema = dict[str, Any]
 
-_PLAIN: dict[Any, str] = {bool: "boolean", int: "integer", float: "number", str: "string", type(None): "null"}
+_PLAIN: dict[Hint, str] = {bool: "boolean", int: "integer", float: "number", str: "string", type(None): "null"}
 _SECTION = re.compile(r"^Parameters\n-+\n(.*?)(?:\n\n[A-Z]\w+\n-+\n|\Z)", flags=re.DOTALL | re.MULTILINE)
 _ENTRY = re.compile(r"^(?P<names>\w+(?:, \w+)*)(?: : .*)?\n(?P<text>(?:^ +.*\n?|\n)*)", flags=re.MULTILINE)
 # A number, or one of percent.
@@ -223,30 +222,21 @@ def _default(value: Any) -> Schema:  # noqa: ANN401 - a field may have any defau
     return {"default": list(value) if isinstance(value, tuple) else value}
 
 
-def _bare(hint: Any) -> Any:  # noqa: ANN401 - a type has no type
+def _bare(hint: Hint) -> Hint:
     """Return a type without its annotations."""
     return typing.get_args(hint)[0] if typing.get_origin(hint) is Annotated else hint
 
 
-def _value(hint: Any, defs: dict[str, Schema]) -> Schema:  # noqa: ANN401 - a type has no type
+def _value(hint: Hint, defs: dict[str, Schema]) -> Schema:
     """Return the schema of one value of a type, as `convert` takes it."""
-    schemas = [_choice(choice, defs) for choice in _choices(hint)]
+    schemas = [_choice(choice, defs) for choice in choices(hint)]
     plain = [schema["type"] for schema in schemas if schema.keys() == {"type"}]
     if len(plain) == len(schemas):
         return {"type": plain[0] if len(plain) == 1 else plain}
     return schemas[0] if len(schemas) == 1 else {"anyOf": schemas}
 
 
-def _choices(hint: Any) -> Iterator[Any]:  # noqa: ANN401 - a type has no type
-    if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        for member in typing.get_args(hint):
-            yield from _choices(member)
-    elif not (isinstance(hint, type) and issubclass(hint, Enum)):
-        # Fields whose default is a member of an Enum (`Unset`) don't take it from YAML.
-        yield hint
-
-
-def _choice(hint: Any, defs: dict[str, Schema]) -> Schema:  # noqa: ANN401 - a type has no type
+def _choice(hint: Hint, defs: dict[str, Schema]) -> Schema:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if hint in _PLAIN:
         return {"type": _PLAIN[hint]}
