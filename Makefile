@@ -2,6 +2,7 @@
 # make test      run the tests that matter for a change: all but the slow ones
 # make test-all  run the slow tests too: `make test` and then `make test-slow`
 # make dist      build a wheel and an sdist into dist/
+# make docs      build the documentation site into site/; a broken link or anchor fails it
 # Each makes .venv and installs pinned dependencies first, and again whenever those change.
 
 PYTHON ?= python3
@@ -9,7 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: run test test-slow test-all lint types check dist setup clean
+.PHONY: run test test-slow test-all lint types check dist docs setup clean
 
 run: setup
 	$(BIN)/melmill fetch demo data/demo
@@ -41,6 +42,11 @@ dist: setup
 	rm -rf build dist
 	$(BIN)/python -m build --no-isolation
 
+# The gallery plays the run of `make run`, which has nothing to do the second time.
+docs: run
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs --quiet build --strict
+	@echo "documentation: $$(pwd)/site/index.html"
+
 # An environment is remade when it is incomplete, moved, of another Python, or older than what it should hold.
 setup:
 	@set -e; \
@@ -57,4 +63,4 @@ setup:
 	fi
 
 clean:
-	rm -rf $(VENV) data/demo runs build dist *.egg-info
+	rm -rf $(VENV) data/demo runs build dist site *.egg-info

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from melmill.stages.score.status import Measured
     from melmill.stages.vocode.loaded import LoadedVocoder
     from melmill.storage.store import Store
 
@@ -70,6 +71,7 @@ __all__ = [
     "mel",
     "open",
     "preset",
+    "score",
     "torch_dataset",
 ]
 
@@ -225,6 +227,48 @@ def load_vocoder(
     from melmill.flows.exchange.vocoder_files import load_vocoder as load
 
     return load(path, family, config, mel, device)
+
+
+def score(
+    y: NDArray[Any],
+    y_hat: NDArray[Any],
+    sr: int,
+    metrics: Sequence[str] | None = None,
+    *,
+    spec: MelSpec | None = None,
+    preset: str | None = None,
+    timeout_s: float = 60.0,
+) -> dict[str, Measured]:
+    """Return each metric's measurement of a reconstruction.
+
+    Parameters
+    ----------
+    y, y_hat : ndarray, shape (n_samples,)
+        Recording and reconstruction: float in [-1, 1], or int16 PCM.
+    sr : int
+        Rate of both, Hz.
+    metrics : sequence of str or None
+        Names, such as ``["pesq_wb", "estoi"]``; None: those of the stage `score`.
+    spec, preset
+        STFT and mel of the spectral metrics, as in `mel`; with neither, ``"paper"`` at `sr`.
+    timeout_s : float
+        Longest wait for PESQ, s, besides twice the duration of the recording.
+
+    Returns
+    -------
+    dict of str to Measured
+        By name of the metric: `value`, NaN without one, and `status`.
+
+    Raises
+    ------
+    ParameterError
+        There is no such metric.
+    """
+    from melmill.stages.score.measure import DEFAULT_METRICS
+    from melmill.stages.score.measure import score as measure
+
+    chosen = None if spec is None and preset is None else _spec(spec, preset)
+    return measure(y, y_hat, sr, DEFAULT_METRICS if metrics is None else metrics, spec=chosen, timeout_s=timeout_s)
 
 
 def open(url: str) -> Store:  # reads as melmill.open

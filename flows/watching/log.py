@@ -30,7 +30,7 @@ from melmill.flows.watching.events import (
 
 
 class EventLog:
-    """Append events to a file as JSON lines; `docs/observability.md` describes every field.
+    """Append events to a file as JSON lines; `docs/watching.md` describes every field.
 
     Parameters
     ----------

@@ -100,7 +100,7 @@ def _check_catalogued(header: Header, utterance: Utterance) -> None:
         )
 
 
-def to_pcm(y: NDArray[Any], sr: int, new_sr: int) -> NDArray[np.int16]:
+def to_pcm(y: NDArray[np.int16 | np.float32], sr: int, new_sr: int) -> NDArray[np.int16]:
     """Mix ``(n_samples, n_channels)`` by the mean and resample, to int16 ``(resampled_length,)``.
 
     16-bit mono at `new_sr` comes back bit for bit. Other samples are rounded, and clipped at full scale.

@@ -69,13 +69,13 @@ class FolderReader(Reader):
 
     def find(self, tree: CorpusTree, files: Sequence[SourceFile]) -> Sequence[CorpusFile]:
         """Return the files with the reader's suffixes, or those that the manifest lists."""
-        found = []
+        entries = []
         for file in files:
             match = _named(*self.suffixes).fullmatch(file.path)
             # Names with a leading dot are what systems leave behind: "._a.wav", ".Trashes/".
             if match and not file.path.startswith(".") and "/." not in file.path:
                 levels = dict(zip(self.folders, file.path.split("/")[:-1], strict=False))
-                found.append(
+                entries.append(
                     CorpusFile(
                         file,
                         utterance_id(match["stem"]),
@@ -84,15 +84,15 @@ class FolderReader(Reader):
                         chapter_id=levels.get("chapter", ""),
                     )
                 )
-        return found if self.manifest is None or not found else self._listed(found, tree, self.manifest)
+        return entries if self.manifest is None or not entries else self._listed(entries, tree, self.manifest)
 
     def annotate(self, tree: CorpusTree, files: Sequence[SourceFile], chosen: Sequence[CorpusFile]) -> Annotate:
         """Return a function that adds the text of a file, unless the manifest gave one."""
         texts = _Texts(tree, files)
-        return lambda found: found if found.text else found._replace(text=texts.text(found.path))
+        return lambda entry: entry if entry.text else entry._replace(text=texts.text(entry.path))
 
-    def _listed(self, found: Sequence[CorpusFile], tree: CorpusTree, manifest: str) -> list[CorpusFile]:
-        """Return the files that the manifest lists, in the order found, with its texts."""
+    def _listed(self, entries: Sequence[CorpusFile], tree: CorpusTree, manifest: str) -> list[CorpusFile]:
+        """Return the files that the manifest lists, in their own order, with its texts."""
         try:
             data = tree.read(manifest)
         except OSError as error:
@@ -112,7 +112,7 @@ class FolderReader(Reader):
                     f"must list each file once, got {line.stem!r} on lines {listed[line.stem].number} and "
                     f"{line.number} of {manifest!r}",
                 )
-        present = {_stem(one.path) for one in found}
+        present = {_stem(entry.path) for entry in entries}
         missing = [line for line in lines if line.stem not in present]
         if missing:
             names = ", ".join(f"{line.stem!r} (line {line.number})" for line in missing[:_NAMED_IN_ERRORS])
@@ -120,10 +120,10 @@ class FolderReader(Reader):
             raise ParameterError(
                 "manifest",
                 f"must list files below {self.root!r}, got {manifest!r} with {len(missing):,} of {len(lines):,} that "
-                f"are not there: {names}{more}; paths are relative to root and read like {_stem(found[0].path)!r}",
+                f"are not there: {names}{more}; paths are relative to root and read like {_stem(entries[0].path)!r}",
             )
-        wanted = [(one, listed.get(_stem(one.path))) for one in found]
-        return [one._replace(text=line.text) for one, line in wanted if line]
+        wanted = [(entry, listed.get(_stem(entry.path))) for entry in entries]
+        return [entry._replace(text=line.text) for entry, line in wanted if line]
 
 
 class ManifestLine(NamedTuple):

@@ -134,7 +134,7 @@ class Reader(ABC):
         ParameterError
             A file of texts can't be read.
         """
-        return lambda found: found
+        return lambda entry: entry
 
     @abstractmethod
     def claims(self, tree: CorpusTree, file: SourceFile) -> tuple[int, int]:
@@ -162,27 +162,27 @@ class Reader(ABC):
             twice, or a file of texts can't be read.
         """
         files = list(tree.walk())
-        found = list(self.find(tree, files))
-        if not found:
+        entries = list(self.find(tree, files))
+        if not entries:
             raise ParameterError(
                 "root", f"must hold {self.expects}, got {self.root!r} with none among {len(files):,} files"
             )
-        chosen = self._chosen(found)
+        chosen = self._chosen(entries)
         self._check_unique(chosen)
         annotate, sr = self.annotate(tree, files, chosen), self.produces({}).sr
         utterances = []
-        for one in chosen:
-            before, file = known.get(one.path), one.file
+        for entry in chosen:
+            before, file = known.get(entry.path), entry.file
             if before and (before.size_bytes, before.mtime_ns, before.sr) == (file.size_bytes, file.mtime_ns, sr):
                 utterances.append(before)
             else:
-                utterances.append(_utterance(annotate(one), self.claims(tree, file), sr))
+                utterances.append(_utterance(annotate(entry), self.claims(tree, file), sr))
         return utterances
 
-    def _chosen(self, found: Sequence[CorpusFile]) -> Sequence[CorpusFile]:
+    def _chosen(self, entries: Sequence[CorpusFile]) -> Sequence[CorpusFile]:
         """Return the files of the wanted subsets whose path matches a pattern."""
         if self.subsets is not None:
-            present = sorted({one.subset for one in found} - {""})
+            present = sorted({entry.subset for entry in entries} - {""})
             for subset in self.subsets:
                 if subset not in present:
                     near = difflib.get_close_matches(subset, present, n=1)
@@ -191,32 +191,32 @@ class Reader(ABC):
                         "subsets",
                         f"must be in {self.root!r}, got {subset!r}{hint} (there: {', '.join(present) or 'none'})",
                     )
-            found = [one for one in found if one.subset in self.subsets]
+            entries = [entry for entry in entries if entry.subset in self.subsets]
         if self.files is None:
-            return found
+            return entries
         chosen: set[str] = set()
         for pattern in self.files:
             matches = re.compile(fnmatch.translate(pattern)).match
-            matching = [one.path for one in found if matches(one.path)]
+            matching = [entry.path for entry in entries if matches(entry.path)]
             if not matching:
                 raise ParameterError(
                     "files",
-                    f"must match files in {self.root!r}, got {pattern!r}, which matches none of its {len(found):,} "
-                    f"utterances; their paths read like {found[0].path!r}",
+                    f"must match files in {self.root!r}, got {pattern!r}, which matches none of its {len(entries):,} "
+                    f"utterances; their paths read like {entries[0].path!r}",
                 )
             chosen.update(matching)
-        return [one for one in found if one.path in chosen]
+        return [entry for entry in entries if entry.path in chosen]
 
     def _check_unique(self, chosen: Iterable[CorpusFile]) -> None:
         seen: dict[str, str] = {}
-        for one in chosen:
-            first = seen.setdefault(one.utterance_id, one.path)
-            if first != one.path:
+        for entry in chosen:
+            first = seen.setdefault(entry.utterance_id, entry.path)
+            if first != entry.path:
                 pattern = f"*.{first.rpartition('.')[2]}"
                 raise ParameterError(
                     "root",
-                    f"must name each utterance once, got {one.utterance_id!r} twice in {self.root!r}: {first} and "
-                    f"{one.path}; rename one, or choose with subsets or files, say files: {pattern!r}",
+                    f"must name each utterance once, got {entry.utterance_id!r} twice in {self.root!r}: {first} and "
+                    f"{entry.path}; rename one, or choose with subsets or files, say files: {pattern!r}",
                 )
 
 
@@ -230,21 +230,21 @@ def read_texts(tree: CorpusTree, path: str) -> str:
     return data.decode("utf-8-sig", errors="replace")
 
 
-def _utterance(found: CorpusFile, claimed: tuple[int, int], sr: int) -> Utterance:
+def _utterance(entry: CorpusFile, claimed: tuple[int, int], sr: int) -> Utterance:
     source_sr, source_n_samples = claimed
     return Utterance(
-        utterance_id=found.utterance_id,
-        subset=found.subset,
-        speaker_id=found.speaker_id,
-        chapter_id=found.chapter_id,
-        text=found.text,
-        path=found.path,
-        size_bytes=found.file.size_bytes,
-        mtime_ns=found.file.mtime_ns,
+        utterance_id=entry.utterance_id,
+        subset=entry.subset,
+        speaker_id=entry.speaker_id,
+        chapter_id=entry.chapter_id,
+        text=entry.text,
+        path=entry.path,
+        size_bytes=entry.file.size_bytes,
+        mtime_ns=entry.file.mtime_ns,
         source_sr=source_sr,
         source_n_samples=source_n_samples,
         sr=sr,
         n_samples=resampled_length(source_n_samples, source_sr, sr) if source_n_samples else 0,
-        sex=found.sex,
-        speaker_name=found.speaker_name,
+        sex=entry.sex,
+        speaker_name=entry.speaker_name,
     )

@@ -164,13 +164,13 @@ def _scores(row: pd.DataFrame) -> tuple[tuple[str, str], ...]:
     """Return title and value of every metric that was asked for; a status instead of a missing value."""
     if row.empty:
         return ()
-    found = []
+    shown_scores = []
     for metric in metric_columns(row):
         state = statuses(row, metric).iloc[0]
         if not pd.isna(state):
             value = f"{number(row[metric].iloc[0], metric_of(metric).decimals)} {metric_of(metric).unit}".rstrip()
-            found.append((metric_of(metric).title, value if state == OK else status(state)))
-    return tuple(found)
+            shown_scores.append((metric_of(metric).title, value if state == OK else status(state)))
+    return tuple(shown_scores)
 
 
 def excerpt_s(rates: Iterable[int], budget_bytes: int = BUDGET_BYTES) -> float:

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 # The vibrant scheme of Paul Tol's "Colour Schemes" (SRON/EPS/TN/09-002, 2021), safe for colour-blind readers.
 # Without its grey, every colour stands out from white and from near-black. From the seventh node on they are dashed.
 COLOURS = ("#0077BB", "#EE7733", "#009988", "#EE3377", "#33BBEE", "#CC3311")
-_DASHES: tuple[Any, ...] = ("-", (0, (4, 1.5)), (0, (1, 1.2)))
+# A dash pattern as matplotlib takes it.
+Dash = str | tuple[float, tuple[float, ...]]
+_DASHES: tuple[Dash, ...] = ("-", (0, (4, 1.5)), (0, (1, 1.2)))
 # Stands for the page's text colour until the SVG is written; it is none of the colours above.
 INK = "#010203"
 _STYLE: dict[Any, Any] = {
@@ -50,7 +52,7 @@ _LONG = 50
 _LOG_TICKS = tuple(times * 10**power for power in range(6) for times in (1, 2, 5))
 
 
-def line_style(nodes: Sequence[str], node: str) -> tuple[str, Any]:
+def line_style(nodes: Sequence[str], node: str) -> tuple[str, Dash]:
     """Return the colour and the dash pattern of a node by its place among `nodes`, as in every figure."""
     at = list(nodes).index(node)
     return COLOURS[at % len(COLOURS)], _DASHES[at // len(COLOURS) % len(_DASHES)]
@@ -94,7 +96,7 @@ def box_plot(table: Cube, metric: str, nodes: Sequence[str]) -> str:
         return as_svg(figure)
 
 
-def _box(axis: Axes, y: NDArray[np.float64], at: int, style: tuple[str, Any]) -> None:
+def _box(axis: Axes, y: NDArray[np.float64], at: int, style: tuple[str, Dash]) -> None:
     low, first, middle, third, high = np.percentile(y, [5, 25, 50, 75, 95])
     colour, dash = style
     stats = {"med": middle, "q1": first, "q3": third, "whislo": low, "whishi": high, "mean": y.mean(), "fliers": []}

@@ -15,7 +15,7 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup, escape
 
-from melmill.stages.report import figures, sweep_figures, views
+from melmill.stages.report import figures, page_tables, sweep_figures
 from melmill.stages.report.examples import DIFFERENCE_DB, RANGE_DB, shown
 from melmill.stages.report.inputs import Example, Tables
 from melmill.stages.report.statistics import cube, measured
@@ -52,16 +52,16 @@ def page(tables: Tables, results: Results, examples: Sequence[Example], settings
             script=Markup(script),
             script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
             arrangement=arrangement,
-            leaders=views.best(results) if arrangement.is_crowded else (),
-            headline=views.headline(results, arrangement),
-            folded=[(sweep, views.of_map(results, sweep)) for sweep in views.folded_maps(arrangement)],
-            paired=None if results.paired is None else views.paired(results.paired),
-            groups=views.by_group(results, settings.by, arrangement.shown),
+            leaders=page_tables.best(results) if arrangement.is_crowded else (),
+            headline=page_tables.headline(results, arrangement),
+            folded=[(sweep, page_tables.of_map(results, sweep)) for sweep in page_tables.folded_maps(arrangement)],
+            paired=None if results.paired is None else page_tables.paired(results.paired),
+            groups=page_tables.by_group(results, settings.by, arrangement.shown),
             examples=shown(examples, tables.scores, arrangement.shown),
             ranges={"mel": RANGE_DB, "difference": DIFFERENCE_DB},
-            failures=views.failures(results.failures) if len(results.failures) else None,
+            failures=page_tables.failures(results.failures) if len(results.failures) else None,
             quarantine=_quarantine(tables.quarantine),
-            throughput=views.throughput(tables.throughput) if len(tables.throughput) else None,
+            throughput=page_tables.throughput(tables.throughput) if len(tables.throughput) else None,
             made=[
                 (node, ", ".join(f"{name}: {value}" for name, value in node.parameters.items())) for node in tables.made
             ],
@@ -118,7 +118,11 @@ def _figures(tables: Tables, results: Results, arrangement: Arrangement, seed: i
 def _quarantine(rejected: pd.DataFrame) -> dict[str, Any] | None:
     if rejected.empty:
         return None
-    return {"n": len(rejected), "reasons": views.quarantine_reasons(rejected), "rows": views.quarantine(rejected)}
+    return {
+        "n": len(rejected),
+        "reasons": page_tables.quarantine_reasons(rejected),
+        "rows": page_tables.quarantine(rejected),
+    }
 
 
 def _environment() -> jinja2.Environment:

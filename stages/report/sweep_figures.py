@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -12,7 +12,7 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from melmill.stages.report.comparison import leaders
-from melmill.stages.report.figures import INK, as_svg, canvas, label, line_style
+from melmill.stages.report.figures import INK, Dash, as_svg, canvas, label, line_style
 from melmill.stages.report.statistics import measured
 from melmill.stages.report.sweeps import Arrangement, Sweep
 from melmill.stages.report.tables import number
@@ -41,7 +41,7 @@ class Line:
     """
 
     name: str
-    style: tuple[str, Any]
+    style: tuple[str, Dash]
     x: NDArray[np.float64]
     mean: NDArray[np.float64]
     low: NDArray[np.float64]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from math import gcd
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,7 +42,7 @@ class Polyphase(NamedTuple):
 
 
 @lru_cache(maxsize=8)
-def polyphase(sr: int, rate: int, low_pass: Any) -> Polyphase:  # noqa: ANN401 - a cached function of the factor
+def polyphase(sr: int, rate: int, low_pass: Callable[[int], NDArray[np.float64]]) -> Polyphase:
     """Return the filter from `sr` to `rate` Hz; ``low_pass(max(up, down))`` is symmetric, of unit sum."""
     up, down = rate // gcd(sr, rate), sr // gcd(sr, rate)
     h = up * low_pass(max(up, down))
@@ -78,7 +79,9 @@ def _resample(planes: Flat, f: Polyphase, out: Flat) -> None:
             store(out, phase * out.shape[1] + m, total)
 
 
-def envelopes(y: NDArray[np.float64], window: NDArray[np.float64], n_fft: int, bands: NDArray[Any]) -> NDArray[Any]:
+def envelopes(
+    y: NDArray[np.float64], window: NDArray[np.float64], n_fft: int, bands: NDArray[np.float64]
+) -> NDArray[np.float64]:
     """Return the root of each band's power in frames of a window's length, half a window apart.
 
     Parameters
@@ -103,7 +106,7 @@ def envelopes(y: NDArray[np.float64], window: NDArray[np.float64], n_fft: int, b
     s.signal[...] = tiled(signal, hop)
     power = np.empty((len(bands), n_groups(n_frames) * LANES))
     sweep_bands(s, _runs(bands.tobytes(), bands.shape), 1.0, 0.0, 2.0, power)
-    return np.sqrt(power[:, :n_frames])
+    return np.asarray(np.sqrt(power[:, :n_frames]))
 
 
 @lru_cache(maxsize=2)

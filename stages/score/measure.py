@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from melmill.stages.contract import as_float
@@ -15,15 +15,15 @@ from melmill.stages.score.pair import Pair
 from melmill.stages.score.registry import metric
 from melmill.stages.score.status import Measured
 
-USUAL = ("pesq_wb", "estoi", "scm", "sc")
-"""Metrics that are measured where none are named."""
+DEFAULT_METRICS = ("pesq_wb", "estoi", "scm", "sc")
+"""Metrics that are measured unless others are named."""
 
 
 def score(
-    y: NDArray[Any],
-    y_hat: NDArray[Any],
+    y: NDArray[np.float32 | np.float64 | np.int16],
+    y_hat: NDArray[np.float32 | np.float64 | np.int16],
     sr: int,
-    metrics: Sequence[str] = USUAL,
+    metrics: Sequence[str] = DEFAULT_METRICS,
     *,
     spec: MelSpec | None = None,
     timeout_s: float = 60.0,
@@ -54,12 +54,12 @@ def score(
         There is no such metric.
     """
     pair = Pair(
-        reference=as_float(y), reference_sr=sr, estimate=as_float(y_hat), estimate_sr=sr, spec=spec or usual_spec(sr),
+        reference=as_float(y), reference_sr=sr, estimate=as_float(y_hat), estimate_sr=sr, spec=spec or default_spec(sr),
         timeout_s=timeout_s,
     )  # fmt: skip
     return {chosen.name: chosen.measure(pair) for chosen in map(metric, metrics)}
 
 
-def usual_spec(sr: int) -> MelSpec:
-    """Return the mel by which signals at `sr` Hz are compared that no mel is known of: the paper's."""
+def default_spec(sr: int) -> MelSpec:
+    """Return the mel of the spectral metrics for signals at `sr` Hz that were not made from a mel."""
     return replace(preset("paper"), sr=sr)

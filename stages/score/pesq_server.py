@@ -14,7 +14,7 @@ import signal
 import struct
 import sys
 from collections.abc import Callable
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 REQUEST = struct.Struct("<2sIIId")
 """Mode (``b"wb"`` or ``b"nb"``), rate in Hz, number of samples of reference and estimate, time limit in s."""
@@ -56,7 +56,7 @@ def _answer(pesq: Callable[..., float], header: bytes, samples: BinaryIO) -> tup
     return outcome
 
 
-def _outcome(call: Callable[[], Any]) -> tuple[int, float]:
+def _outcome(call: Callable[[], float]) -> tuple[int, float]:
     try:
         return DONE, float(call())
     except Exception as error:

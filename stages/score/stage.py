@@ -10,7 +10,7 @@ from melmill.stages.contract import Input, Item, Kind, OneOf, Outcome, Product, 
 from melmill.stages.numeric.errors import ParameterError
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.numeric.presets import preset, preset_names
-from melmill.stages.score.measure import USUAL, usual_spec
+from melmill.stages.score.measure import DEFAULT_METRICS, default_spec
 from melmill.stages.score.metric import Metric
 from melmill.stages.score.pair import Pair
 from melmill.stages.score.registry import METRICS, metric
@@ -47,7 +47,7 @@ class Score:
         "against": Input(kinds=frozenset({Kind.WAVEFORM})),
     }
 
-    metrics: tuple[Annotated[str, OneOf(_metric_names)], ...] = USUAL
+    metrics: tuple[Annotated[str, OneOf(_metric_names)], ...] = DEFAULT_METRICS
     preset: Annotated[str, OneOf(preset_names)] | None = None
     pesq_timeout_s: float = 60.0
 
@@ -101,7 +101,7 @@ class Score:
             reference_sr=reference.sr,
             estimate=as_float(item.inputs["from"]),
             estimate_sr=estimate.sr,
-            spec=self._preset_spec or estimate.mel or usual_spec(estimate.sr),
+            spec=self._preset_spec or estimate.mel or default_spec(estimate.sr),
             timeout_s=self.pesq_timeout_s,
         )
         return _as_row((chosen, chosen.measure(pair)) for chosen in self._chosen)

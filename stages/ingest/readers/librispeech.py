@@ -45,23 +45,23 @@ class LibriSpeech(AudioReader):
 
     def find(self, tree: CorpusTree, files: Sequence[SourceFile]) -> list[CorpusFile]:
         """Return the files whose names are those of utterances; raise ParameterError for several corpora."""
-        found = []
+        entries = []
         for file in files:
             match = _UTTERANCE.fullmatch(file.path)
             if match:
                 subset = match["above"].rstrip("/").rpartition("/")[2]
-                found.append(CorpusFile(file, match["id"], subset, match["speaker"], match["chapter"]))
-        if any(not one.subset for one in found):
+                entries.append(CorpusFile(file, match["id"], subset, match["speaker"], match["chapter"]))
+        if any(not entry.subset for entry in entries):
             raise ParameterError(
                 "root",
                 f"must be the folder that holds the subsets, got {self.root!r}, which is one subset: "
                 "set root to the folder above it and subsets to its name",
             )
-        corpora = sorted({_corpus(one) for one in found})
+        corpora = sorted({_corpus(entry) for entry in entries})
         if len(corpora) > 1:
             names = ", ".join(corpus or "." for corpus in corpora)
             raise ParameterError("root", f"must hold one corpus, got {self.root!r} with several: choose one of {names}")
-        return found
+        return entries
 
     def annotate(self, tree: CorpusTree, files: Sequence[SourceFile], chosen: Sequence[CorpusFile]) -> Annotate:
         """Return a function that adds the text and the speaker of an utterance.
@@ -74,13 +74,13 @@ class LibriSpeech(AudioReader):
         speakers = parse_speakers(read_texts(tree, table)) if table in paths else {}
         transcripts: dict[str, Mapping[str, str]] = {}
 
-        def annotated(found: CorpusFile) -> CorpusFile:
-            path = f"{found.path.rpartition('/')[0]}/{found.speaker_id}-{found.chapter_id}.trans.txt"
+        def annotated(entry: CorpusFile) -> CorpusFile:
+            path = f"{entry.path.rpartition('/')[0]}/{entry.speaker_id}-{entry.chapter_id}.trans.txt"
             if path not in transcripts:
                 transcripts[path] = parse_transcript(read_texts(tree, path)) if path in paths else {}
-            speaker = speakers.get(found.speaker_id, _UNKNOWN)
-            text = transcripts[path].get(found.utterance_id, "")
-            return found._replace(text=text, sex=speaker.sex, speaker_name=speaker.name)
+            speaker = speakers.get(entry.speaker_id, _UNKNOWN)
+            text = transcripts[path].get(entry.utterance_id, "")
+            return entry._replace(text=text, sex=speaker.sex, speaker_name=speaker.name)
 
         return annotated
 
@@ -116,6 +116,6 @@ def parse_transcript(lines: str) -> dict[str, str]:
     return {utterance_id: text.strip() for utterance_id, _, text in pairs}
 
 
-def _corpus(found: CorpusFile) -> str:
+def _corpus(entry: CorpusFile) -> str:
     """Return the path of the folder that holds the subset of an utterance, ``""`` for the root."""
-    return found.path.rsplit("/", maxsplit=3)[0].rpartition("/")[0]
+    return entry.path.rsplit("/", maxsplit=3)[0].rpartition("/")[0]

@@ -14,15 +14,16 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from types import MappingProxyType
-from typing import IO, Any, Literal, cast
+from typing import IO, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from melmill.stages.score import pesq_server
 from melmill.stages.score.metric import Metric
-from melmill.stages.score.pair import Pair
 from melmill.stages.score.status import Measured, Status
+
+Floats = NDArray[np.float32 | np.float64]
 
 _FRAME_S = 0.004
 # P.862 drops bursts under 50 frames and joins those less than 50 frames apart; its filters blur both a little.
@@ -30,7 +31,7 @@ _SHORTEST, _GAP = 40, 40
 _STEP_DB, _RANGE_DB = 2.0, 80.0
 
 
-def most_bursts(y: NDArray[Any], sr: int) -> int:
+def most_bursts(y: Floats, sr: int) -> int:
     """Return an upper estimate of how many bursts of speech PESQ finds in a signal.
 
     It is the most that a detector of any threshold finds. A burst lasts at least 160 ms, starts and
@@ -87,7 +88,7 @@ _STATUSES = {
 _local = threading.local()  # a thread's child
 
 
-def pesq(reference: NDArray[Any], estimate: NDArray[Any], mode: Mode, limit_s: float = 60.0) -> Measured:
+def pesq(reference: Floats, estimate: Floats, mode: Mode, limit_s: float = 60.0) -> Measured:
     """Return the PESQ of an estimate as MOS-LQO, or the status that says why it has none.
 
     Parameters
@@ -144,7 +145,7 @@ class Child:
         """Whether a fork copied this object, so that its pipes belong to another process."""
         return self._owner != os.getpid()
 
-    def score(self, reference: NDArray[Any], estimate: NDArray[Any], mode: Mode, limit_s: float) -> Measured:
+    def score(self, reference: Floats, estimate: Floats, mode: Mode, limit_s: float) -> Measured:
         """Return what the process answers within `limit_s` seconds; for the arguments see `pesq`."""
         ready = self._ready()
         if ready is not Status.OK:
@@ -243,14 +244,6 @@ def _end(process: subprocess.Popen[bytes], owner: int) -> None:
                 pipe.close()
 
 
-def _wide_band(pair: Pair) -> Measured:
-    return pesq(*pair.at(RATES["wb"]), "wb", pair.time_limit_s)
-
-
-def _narrow_band(pair: Pair) -> Measured:
-    return pesq(*pair.at(RATES["nb"]), "nb", pair.time_limit_s)
-
-
 PESQ_WB = Metric(
     name="pesq_wb",
     title="PESQ wide band",
@@ -259,7 +252,7 @@ PESQ_WB = Metric(
     needs="signals",
     lowest_sr=RATES["wb"],
     package="pesq",
-    compute=_wide_band,
+    compute=lambda pair: pesq(*pair.at(RATES["wb"]), "wb", pair.time_limit_s),
     order=10,
     says="Perceived quality of 16 kHz speech by a model of listeners, from about 1 (bad) to 4.64 (identical).",
     formula="P.862.2 as the `pesq` package implements it (the ITU's reference code), at 16 kHz.",
@@ -277,7 +270,7 @@ PESQ_NB = Metric(
     needs="signals",
     lowest_sr=RATES["nb"],
     package="pesq",
-    compute=_narrow_band,
+    compute=lambda pair: pesq(*pair.at(RATES["nb"]), "nb", pair.time_limit_s),
     order=20,
     says="Perceived quality of the telephone band at 8 kHz, from about 1 (bad) to 4.55 (identical).",
     formula="P.862 with the mapping of P.862.1, by the same code, at 8 kHz.",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 import scipy.fft
@@ -11,6 +10,8 @@ from numpy.typing import NDArray
 
 from melmill.stages.score.metric import Metric
 from melmill.stages.score.pair import Pair
+
+Floats = NDArray[np.float32 | np.float64]
 
 LIMIT_DB = 200.0
 """Ratios are limited to +-200 dB, so that identical signals have a finite value."""
@@ -25,7 +26,7 @@ MCD_ORDER = 13
 """Highest cepstral coefficient of the mel-cepstral distortion."""
 
 
-def convergence_db(estimate: NDArray[Any], reference: NDArray[Any]) -> float:
+def convergence_db(estimate: Floats, reference: Floats) -> float:
     """Return the spectral convergence ``20 log10(||estimate - reference|| / ||reference||)`` in dB.
 
     Of magnitudes it is SC, of linear mels SCM.
@@ -52,7 +53,7 @@ def convergence_db(estimate: NDArray[Any], reference: NDArray[Any]) -> float:
     return _level_db(_energy(estimate - reference), _energy(reference))
 
 
-def log_spectral_distance_db(estimate: NDArray[Any], reference: NDArray[Any], full_scale: float) -> float:
+def log_spectral_distance_db(estimate: Floats, reference: Floats, full_scale: float) -> float:
     """Return the log spectral distance in dB: the RMS over bins of the level difference, averaged over frames.
 
     Parameters
@@ -79,7 +80,7 @@ def log_spectral_distance_db(estimate: NDArray[Any], reference: NDArray[Any], fu
     return float(20.0 / math.log(10.0) * np.mean(per_frame))
 
 
-def log_mel(M: NDArray[Any], power: float) -> NDArray[Any]:
+def log_mel(M: Floats, power: float) -> Floats:
     """Return the log of a linear mel's magnitude ``M ** (1 / power)`` in nepers, floored at `MEL_FLOOR`.
 
     Parameters
@@ -92,7 +93,7 @@ def log_mel(M: NDArray[Any], power: float) -> NDArray[Any]:
     return np.asarray(_log(M, MEL_FLOOR**power) / M.dtype.type(power))
 
 
-def mel_mae(estimate: NDArray[Any], reference: NDArray[Any]) -> float:
+def mel_mae(estimate: Floats, reference: Floats) -> float:
     """Return the mean absolute difference of two log mels (see `log_mel`), in nepers (1 Np = 8.69 dB).
 
     References
@@ -102,7 +103,7 @@ def mel_mae(estimate: NDArray[Any], reference: NDArray[Any]) -> float:
     return float(np.mean(np.abs(estimate - reference), dtype=np.float64))
 
 
-def mel_cepstral_distortion_db(estimate: NDArray[Any], reference: NDArray[Any]) -> float:
+def mel_cepstral_distortion_db(estimate: Floats, reference: Floats) -> float:
     """Return the mel-cepstral distortion in dB of two log mels (see `log_mel`) of aligned signals.
 
     A frame of B bands has the cepstrum ``c_k = 2/B sum_b ln M_b cos(pi k (b + 1/2) / B)``. The
@@ -125,7 +126,7 @@ def mel_cepstral_distortion_db(estimate: NDArray[Any], reference: NDArray[Any]) 
     return float(10.0 / math.log(10.0) * np.mean(per_frame))
 
 
-def si_sdr_db(estimate: NDArray[Any], reference: NDArray[Any]) -> float:
+def si_sdr_db(estimate: Floats, reference: Floats) -> float:
     """Return the scale-invariant signal-to-distortion ratio of two waveforms in dB, after removing their means.
 
     ``10 log10(||a s||^2 / ||a s - s'||^2)`` with ``a = <s', s> / ||s||^2``, within +-200 dB (`LIMIT_DB`).
@@ -151,11 +152,11 @@ def si_sdr_db(estimate: NDArray[Any], reference: NDArray[Any]) -> float:
     return _level_db(_energy(target), _energy(s_hat - target))
 
 
-def _energy(x: NDArray[Any]) -> float:
+def _energy(x: Floats) -> float:
     return float(np.sum(np.square(x), dtype=np.float64))
 
 
-def _log(x: NDArray[Any], floor: float) -> NDArray[Any]:
+def _log(x: Floats, floor: float) -> Floats:
     return np.asarray(np.log(np.maximum(x, x.dtype.type(floor))))
 
 
@@ -165,39 +166,10 @@ def _level_db(energy: float, against: float) -> float:
     return min(max(10.0 * math.log10(energy / against), -LIMIT_DB), LIMIT_DB)
 
 
-def _log_mels(pair: Pair) -> tuple[NDArray[np.floating[Any]], NDArray[np.floating[Any]]]:
+def _log_mels(pair: Pair) -> tuple[Floats, Floats]:
+    """Return the log mels of estimate and reference."""
     reference, estimate = (log_mel(M, pair.power) for M in pair.mels)
-    return reference, estimate
-
-
-def _scm(pair: Pair) -> float:
-    reference, estimate = pair.mels
-    return convergence_db(estimate, reference)
-
-
-def _sc(pair: Pair) -> float:
-    reference, estimate = pair.magnitudes
-    return convergence_db(estimate, reference)
-
-
-def _lsd(pair: Pair) -> float:
-    reference, estimate = pair.magnitudes
-    return log_spectral_distance_db(estimate, reference, pair.full_scale)
-
-
-def _mel_mae(pair: Pair) -> float:
-    reference, estimate = pair.once(_log_mels)
-    return mel_mae(estimate, reference)
-
-
-def _mcd(pair: Pair) -> float:
-    reference, estimate = pair.once(_log_mels)
-    return mel_cepstral_distortion_db(estimate, reference)
-
-
-def _si_sdr(pair: Pair) -> float:
-    reference, estimate = pair.waveforms
-    return si_sdr_db(estimate, reference)
+    return estimate, reference
 
 
 SCM = Metric(
@@ -207,7 +179,7 @@ SCM = Metric(
     unit="dB",
     better="lower",
     needs="mels",
-    compute=_scm,
+    compute=lambda pair: convergence_db(pair.mels[1], pair.mels[0]),
     order=50,
     says="How far the mel spectrogram of the reconstruction is from the one it was made from; 0 dB is silence.",
     formula=r"$20\log_{10}(\lVert E|\mathrm{STFT}(\hat x)|^p - M\rVert / \lVert M\rVert)$, with the linear mel of the "
@@ -224,7 +196,7 @@ SC = Metric(
     unit="dB",
     better="lower",
     needs="spectra",
-    compute=_sc,
+    compute=lambda pair: convergence_db(pair.magnitudes[1], pair.magnitudes[0]),
     order=60,
     says="How far the magnitude spectrogram of the reconstruction is from the original's; 0 dB is silence.",
     formula=r"$20\log_{10}(\lVert |\mathrm{STFT}(\hat x)| - A\rVert / \lVert A\rVert)$.",
@@ -239,7 +211,7 @@ LSD = Metric(
     unit="dB",
     better="lower",
     needs="spectra",
-    compute=_lsd,
+    compute=lambda pair: log_spectral_distance_db(pair.magnitudes[1], pair.magnitudes[0], pair.full_scale),
     order=70,
     says="Root mean square difference of the log spectra in a frame, averaged over frames.",
     formula=r"Mean over frames of the root mean square over bins of $20\log_{10}(|\hat X| / |X|)$; magnitudes below "
@@ -255,7 +227,7 @@ MEL_MAE = Metric(
     better="lower",
     decimals=3,
     needs="mels",
-    compute=_mel_mae,
+    compute=lambda pair: mel_mae(*pair.once(_log_mels)),
     order=80,
     says="Mean absolute difference of the natural logs of the mels, what neural vocoders are trained on.",
     formula=r"Mean of $|\ln\hat M - \ln M|$ of the magnitude mel, floored at 1e-5, in nepers (1 Np = 8.69 dB).",
@@ -270,7 +242,7 @@ MCD = Metric(
     unit="dB",
     better="lower",
     needs="mels",
-    compute=_mcd,
+    compute=lambda pair: mel_cepstral_distortion_db(*pair.once(_log_mels)),
     order=90,
     says="Difference of the spectral envelopes, as 13 cepstral coefficients of the log mel without the zeroth.",
     formula=r"Mean over frames of $\frac{10}{\ln 10}\sqrt{2\sum_{k=1}^{13}(c_k-\hat c_k)^2}$, "
@@ -287,7 +259,7 @@ SI_SDR = Metric(
     unit="dB",
     better="higher",
     needs="waveforms",
-    compute=_si_sdr,
+    compute=lambda pair: si_sdr_db(pair.waveforms[1], pair.waveforms[0]),
     order=100,
     says="Power of the reference's part in the waveform over that of the rest.",
     formula=r"$10\log_{10}(\lVert a s\rVert^2/\lVert a s-\hat s\rVert^2)$, "

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,7 +40,9 @@ class Envelopes:
     y: NDArray[np.float64]
 
 
-def envelopes(reference: NDArray[Any], estimate: NDArray[Any], sr: int) -> Envelopes | None:
+def envelopes(
+    reference: NDArray[np.float32 | np.float64], estimate: NDArray[np.float32 | np.float64], sr: int
+) -> Envelopes | None:
     """Return the envelopes that both metrics compare; None for fewer than 30 frames of speech.
 
     Parameters
@@ -98,12 +99,12 @@ def _n_segments(pair: Envelopes) -> int:
     return int(pair.x.shape[1]) - _PADDING - _SEGMENT + 1
 
 
-def _at_10_khz(y: NDArray[Any], sr: int) -> NDArray[np.float64]:
+def _at_10_khz(y: NDArray[np.float32 | np.float64], sr: int) -> NDArray[np.float64]:
     """Resample as the reference implementation in Octave: by a Kaiser window of 60 dB, a tenth octave wide."""
     from melmill.stages.score.intelligibility import polyphase, resampled
 
-    y = y.astype(np.float64)
-    return y if sr == _RATE else resampled(y, polyphase(sr, _RATE, _low_pass))
+    samples = y.astype(np.float64)
+    return samples if sr == _RATE else resampled(samples, polyphase(sr, _RATE, _low_pass))
 
 
 @cache

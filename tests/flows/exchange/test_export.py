@@ -50,7 +50,7 @@ def store(finished: Project) -> Store:
 
 @pytest.mark.parametrize(("format_", "bits"), [("flac", 16), ("wav", 16), ("flac", 24), ("wav", 24)])
 def test_waveforms_keep_names_lengths_and_samples(store: Store, tmp_path: Path, format_: str, bits: int) -> None:
-    summary = export(store, "gla", str(tmp_path), format_=format_, bits=bits)  # type: ignore[arg-type]
+    summary = export(store, "gla", str(tmp_path), format_=format_, bits=bits)
     assert (summary.written, summary.kept, summary.missing, summary.quarantined) == (16, 0, 0, 0)
     table = store.utterances()
     paths = dict(zip(table["utterance_id"], table["path"], strict=True))
@@ -199,7 +199,11 @@ def test_damage_ends_it_and_names_the_place(finished: Project, tmp_path: Path) -
     [
         ("glaa", {}, r"the last run has no node 'glaa'; did you mean 'gla'\?"),
         ("scores[gla]", {}, "makes scores: it has no arrays"),
-        ("mel", {"bits": 16}, "node 'mel' makes mels, which are written as .npy: leave --format and --bits out"),
+        ("mel", {"bits": 16}, "node 'mel' is written as npy, which has no choice of bits: leave --bits out"),
+        ("mel", {"format_": "wav"}, "node 'mel' makes mels, which format 'wav' can't hold: use --format npy"),
+        ("gla", {"format_": "npy"}, "node 'gla' makes waveforms, .* use --format flac or wav"),
+        ("gla", {"format_": "flacc"}, r"there is no format 'flacc'; did you mean 'flac'\? \(formats: flac, wav, npy\)"),
+        ("gla", {"bits": 8}, "--bits of flac must be 16 or 24, got 8"),
         ("speech", {"bits": 24}, "node 'speech' is stored as int16"),
         ("gla", {"utterances": ["33-*"]}, r"got '33-\*', which match none of 16, e\.g\. '"),
     ],

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+import melmill
 from melmill.stages.numeric.errors import ParameterError
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.score.metrics.pesq import most_bursts
@@ -122,3 +124,25 @@ def test_bursts_are_counted_at_any_threshold() -> None:
     y = np.tile(np.concatenate([np.ones(8000), np.full(8000, 0.03)]), 3)
     assert most_bursts(y, 16000) == 3
     assert most_bursts(np.zeros(0), 16000) == 0
+
+
+def test_two_signals_are_scored_without_a_pipeline() -> None:
+    estimate = SECOND + 0.1 * np.roll(SECOND, 1)
+    measured = melmill.score(SECOND, estimate, 16000, ["sc", "si_sdr"])
+    expected = {name: metric(name).measure(pair(SECOND, estimate)) for name in ("sc", "si_sdr")}
+    assert measured == expected
+    assert melmill.score(SECOND, estimate, 16000, ["scm"], preset="speecht5") != melmill.score(
+        SECOND, estimate, 16000, ["scm"]
+    )
+
+
+def test_a_metric_whose_package_is_missing_says_so() -> None:
+    missing = replace(METRICS["sc"], name="other", package="no_such_package")
+    assert missing.measure(pair(SECOND, SECOND)).status is Status.NOT_INSTALLED
+    assert METRICS["sc"].measure(pair(SECOND, SECOND)).status is Status.OK
+
+
+def test_every_status_is_explained() -> None:
+    for status in Status:
+        assert Status(status.value) is status
+        assert status.says.endswith(".")

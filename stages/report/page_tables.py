@@ -96,7 +96,11 @@ def _means(results: Results, nodes: Sequence[str]) -> Grid:
         caption=f"Mean over {over} ± half the 95 % interval",
         columns=["node", *(_titled(metric) for metric in metrics)],
         rows=rows,
-        notes=[_uneven(whole[whole["metric"] == metric], metric) for metric in metrics if _is_uneven(whole, metric)],
+        notes=[
+            _uneven(of_metric, metric)
+            for metric in metrics
+            if (of_metric := whole[whole["metric"] == metric])["uneven"].any()
+        ],
         sections=sections,
     )
 
@@ -147,14 +151,12 @@ def _interval(row: Record, digits: int) -> str:
     return f"95 % interval {number(row['ci_low'], digits)} to {number(row['ci_high'], digits)}, {spread}"
 
 
-def _is_uneven(whole: pd.DataFrame, metric: str) -> bool:
-    return bool(whole.loc[whole["metric"] == metric, "uneven"].any())
-
-
 def _uneven(rows: pd.DataFrame, metric: str) -> str:
     n_common = int(rows["n_common"].iloc[0])
-    shared = f"the {n_common} that all of them have" if n_common else "none: they have no utterance in common"
-    return f"{metric_of(metric).title}: the nodes failed on different utterances. “Common” is the mean over {shared}."
+    shared = (
+        f"is the mean over the {n_common} that all nodes have" if n_common else "has no mean: they share no utterance"
+    )
+    return f"{metric_of(metric).title}: the nodes failed on different utterances. “Common” {shared}."
 
 
 def paired(table: pd.DataFrame) -> Grid:
