@@ -257,7 +257,7 @@ def _choice(hint: Hint, defs: dict[str, Schema]) -> Schema:
         cls = typing.cast("type", hint)
         name = f"{cls.__module__}.{cls.__qualname__}"
         if name not in defs:
-            defs[name] = {"description": summary(cls), **_dataclass(cls, defs)}
+            defs[name] = {"title": cls.__name__, "description": summary(cls), **_dataclass(cls, defs)}
         return {"$ref": f"#/$defs/{name}"}
     raise TypeError(
         f"a field of type {hint!r} has no form in YAML: use plain types, Literal, tuple, dict or dataclasses"

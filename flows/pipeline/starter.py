@@ -107,6 +107,7 @@ def starter(contents: Contents, answers: Answers, path: str) -> str:
     commands = [
         (f"melmill plan {path}", "say what a run would do"),
         (f"melmill run {path}", "do it, or go on where it stopped"),
+        ("melmill schema --help", "how an editor completes and checks this file"),
         _afterwards(answers),
     ]
     width = max(len(command) for command, _ in commands)
