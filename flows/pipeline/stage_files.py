@@ -1,4 +1,4 @@
-"""Files that stages compute with: read when the graph is built, and again where a task runs."""
+"""Read the files that stages compute with: once when the graph is built, and again where a task runs."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from melmill.storage.files.location import folder_and_name
 # Role, URL and stamp of each file of a stage.
 _Found = tuple[tuple[str, str, str], ...]
 
-# Digests of what this process has read, so that a task does not read again what has the same stamps.
+# Digests of the files that this process has read. Files with the same stamps are not read again.
 _DIGESTS: dict[_Found, str] = {}
 _READING = threading.Lock()
 
 
 def prepared(stage: Stage) -> Stage:
-    """Return a stage that knows its files; one without files is itself.
+    """Return a stage that knows its files. A stage without files is returned as it is.
 
     Raises
     ------
     StageError, StoreError
-        A file is missing, can't be read, or is not what the stage needs.
+        A file is missing, can't be read or is not what the stage needs.
     """
     if not isinstance(stage, FileStage):
         return stage
@@ -62,7 +62,7 @@ def ready(stage: Stage, trained: Trained | None = None) -> Processor:
 
 
 def _planned(stage: FileStage, found: _Found) -> StageFiles:
-    """Read the files that a stage was prepared with; raise FileChanged where they are others."""
+    """Return the files that a stage was prepared with; raise FileChanged if they have changed."""
     files = _read(found)
     if _digest(files) != stage.digest:
         names = ", ".join(url for urls in stage.files().values() for url in urls)
@@ -73,7 +73,7 @@ def _planned(stage: FileStage, found: _Found) -> StageFiles:
 
 
 def _found(candidates: Mapping[str, Sequence[str]]) -> _Found:
-    """Return the first file that exists of every role."""
+    """Return, for each role, the first file that exists."""
     found = []
     for role, urls in candidates.items():
         for url in urls:
@@ -94,10 +94,10 @@ def _bytes(url: str) -> bytes:
     try:
         return folder.read(name)
     except FileNotFoundError as error:
-        raise FileChanged(f"{url} went away while it was read") from error
+        raise FileChanged(f"{url} was removed while it was read: put it back and run again") from error
 
 
 def _digest(files: StageFiles) -> str:
-    """Return a SHA-256 over the roles and the bytes of files, wherever they lie."""
+    """Return a SHA-256 of the roles and bytes of files. Where they lie does not matter."""
     facts = [f"{role} {hashlib.sha256(files[role].data).hexdigest()}" for role in sorted(files)]
     return hashlib.sha256("\n".join(facts).encode()).hexdigest()
