@@ -156,14 +156,14 @@ def plan(
 
 def _row(plan: NodePlan) -> tuple[str | int, ...]:
     node = plan.node
-    where = (str(node.route), device(node.stage))
-    return node.name, node.stage.uses, *where, plan.n_shards, len(plan.pending), _why(plan.reasons)
+    why = "; ".join(f"{reason} ({count})" for reason, count in sorted(plan.reasons.items())) or "done"
+    return node.name, node.stage.uses, str(node.route), device(node.stage), plan.n_shards, len(plan.pending), why
 
 
 def _estimate(made: Plan, json_: bool) -> int:
-    found = predicted(made)
+    estimated = predicted(made)
     if json_:
-        as_json({"pipeline": made.pipeline.name, "store": made.pipeline.store, **found.as_dict()})
+        as_json({"pipeline": made.pipeline.name, "store": made.pipeline.store, **estimated.as_dict()})
         return DONE
     rows = [
         (
@@ -175,24 +175,19 @@ def _estimate(made: Plan, json_: bool) -> int:
             f"{node.disk_bytes / GIB:.2f} GiB",
             node.files,
         )
-        for node in found.nodes
+        for node in estimated.nodes
     ]
     table(("node", "pool", "to run", "x real time", "work left", "disk, all done", "files"), rows)
-    for pool in found.pools:
+    for pool in estimated.pools:
         click.echo(f"pool {pool.pool}: {pool.slots} at a time, done in about {duration(pool.left_s)}")
     click.echo(
-        f"{found.sampled} tasks were run to find out, and are done; the rest takes about {duration(found.left_s)}; "
-        f"all of it needs {found.disk_bytes / GIB:.2f} GiB in {found.files} files"
+        f"{estimated.sampled} tasks were run to find out, and are done; "
+        f"the rest takes about {duration(estimated.left_s)}; "
+        f"all of it needs {estimated.disk_bytes / GIB:.2f} GiB in {estimated.files} files"
     )
-    if found.left_out:
-        click.echo(f"not counted: {', '.join(found.left_out)}")
+    if estimated.left_out:
+        click.echo(f"not counted: {', '.join(estimated.left_out)}")
     return DONE
-
-
-def _why(reasons: object) -> str:
-    if not isinstance(reasons, dict) or not reasons:
-        return "done"
-    return "; ".join(f"{reason} ({count})" for reason, count in sorted(reasons.items()))
 
 
 def _plan_json(made: Plan) -> dict[str, object]:

@@ -9,7 +9,7 @@ import types
 import typing
 from collections.abc import Iterable, Mapping
 from enum import Enum
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar, cast
 
 from melmill.cluster.errors import ClusterError
 from melmill.flows.errors import PipelineError
@@ -52,7 +52,12 @@ def build(cls: type[T], fields: Mapping[str, Located], owner: str, where: str) -
     for name, value in fields.items():
         if name not in hints:
             raise PipelineError(unknown("field", name, hints, owner), value.where)
-    _check_missing(cls, fields, owner, where)
+    for field in dataclasses.fields(cast("Any", cls)):
+        required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        if field.init and required and field.name not in fields:
+            example = field.metadata.get("example")
+            hint = f", such as {field.name}: {example}" if example else ""
+            raise PipelineError(f"{owner} needs the field {field.name!r}{hint}", where)
     values = {name: convert(value, hints[name], f"{name} of {owner}") for name, value in fields.items()}
     try:
         return cls(**values)
@@ -100,15 +105,6 @@ def choices(hint: Hint) -> list[Hint]:
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         return [choice for member in typing.get_args(hint) for choice in choices(member)]
     return [] if isinstance(hint, type) and issubclass(hint, Enum) else [hint]
-
-
-def _check_missing(cls: type, fields: Mapping[str, Located], owner: str, where: str) -> None:
-    for field in dataclasses.fields(cls):
-        required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-        if field.init and required and field.name not in fields:
-            example = field.metadata.get("example")
-            hint = f", such as {field.name}: {example}" if example else ""
-            raise PipelineError(f"{owner} needs the field {field.name!r}{hint}", where)
 
 
 def _fits(value: Located, hint: Hint) -> bool:

@@ -226,6 +226,9 @@ def _node(plan: Plan, part: Plan, name: str, paces: Paces, store: Store) -> Node
     left = node_plan.pending - part.nodes[name].pending
     audio_left_s = float(durations[sorted(left)].sum())
     records = _records(plan, part, name, store)
+    n_bytes = sum(
+        sum(file.n_bytes for file in record.files.values()) + len(record.to_json()) for record in records.values()
+    )
     share = float(durations.sum()) / max(1e-9, sum(record.duration_s for record in records.values()))
     pace = paces.pace(name) or 0.0
     return NodeEstimate(
@@ -235,7 +238,7 @@ def _node(plan: Plan, part: Plan, name: str, paces: Paces, store: Store) -> Node
         audio_left_s=audio_left_s,
         task_s_per_audio_s=pace,
         left_s=pace * audio_left_s,
-        disk_bytes=round(share * sum(_size(record) for record in records.values())),
+        disk_bytes=round(share * n_bytes),
         files=round(len(durations) * float(np.mean([len(record.files) + 1 for record in records.values()]))),
     )
 
@@ -246,10 +249,6 @@ def _records(plan: Plan, part: Plan, name: str, store: Store) -> Mapping[str, Re
     n_shards = plan.catalogues[node.corpora[0]].n_shards
     shards = part.nodes[name].pending or _spread(list(range(n_shards)), SHARDS_PER_SLOT)
     return store.product(node.folder, node.key).records([record_name(shard) for shard in shards])
-
-
-def _size(record: Record) -> int:
-    return sum(file.n_bytes for file in record.files.values()) + len(record.to_json())
 
 
 def _pools(plan: Plan, nodes: tuple[NodeEstimate, ...], paces: Paces) -> list[PoolEstimate]:

@@ -109,19 +109,20 @@ def make_plan(pipeline: Pipeline, until: str | None = None) -> Plan:
         nodes = needed_for(nodes, until)
     try:
         with _collector_paused():
-            return _plan(pipeline, nodes, Store.find(pipeline.store, pipeline.name))
+            return _compared(pipeline, nodes, Store.find(pipeline.store, pipeline.name))
     except StoreError as error:
         raise PipelineError(str(error)) from error
 
 
-def _plan(pipeline: Pipeline, nodes: Mapping[str, Node], store: Store) -> Plan:
+def _compared(pipeline: Pipeline, nodes: Mapping[str, Node], store: Store) -> Plan:
     catalogues = {
         node.name: survey(node, store, pipeline.shard_duration_s)
         for node in nodes.values()
         if isinstance(node.stage, IngestStage)
     }
     plan = Plan(pipeline=pipeline, nodes={}, catalogues=catalogues)
-    before = _keys_before(store)
+    manifest = store.latest_manifest()
+    before = {} if manifest is None else {name: entry.key for name, entry in manifest.nodes.items()}
     node_plans = {node.name: _node_plan(plan, store, node, before) for node in nodes.values()}
     return Plan(pipeline=pipeline, nodes=node_plans, catalogues=catalogues)
 
@@ -136,11 +137,6 @@ def _collector_paused() -> Iterator[None]:
     finally:
         if enabled:
             gc.enable()
-
-
-def _keys_before(store: Store) -> dict[str, str]:
-    manifest = store.latest_manifest()
-    return {} if manifest is None else {name: entry.key for name, entry in manifest.nodes.items()}
 
 
 def _node_plan(plan: Plan, store: Store, node: Node, before: Mapping[str, str]) -> NodePlan:
