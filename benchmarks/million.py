@@ -1,4 +1,4 @@
-"""Workloads of a million utterances: what the planner, the frontier, the executor and the listing of records take."""
+"""Workloads of a million utterances: the planner, the window of shards, the executor, the listing of records."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Any
 
 from melmill.cluster.process import peak_bytes, reset_peak
 from melmill.flows.execution.dask import run_dask
-from melmill.flows.execution.run import WINDOW
-from melmill.flows.execution.serial import Job
-from melmill.flows.execution.window import Frontier, Task
+from melmill.flows.execution.run import OPEN_PER_SLOT
+from melmill.flows.execution.window import ShardWindow
 from melmill.flows.pipeline.spec import load
 from melmill.flows.planning.plan import Plan, make_plan
-from melmill.flows.tasks.receipt import Receipt
+from melmill.flows.tasks.job import Job
+from melmill.flows.tasks.task import Receipt, Task
 from melmill.flows.watching.observers import Watching, observed
 from melmill.storage.files.location import Location
 from melmill.storage.recorded import RecordedFolder, record_file
@@ -28,7 +28,7 @@ _NAMES_EACH = 60_000
 
 
 @dataclass(frozen=True)
-class NoopJob:
+class NoopJob(Job):
     """Do nothing, and say that a shard of 300 s took no time."""
 
     store: str
@@ -81,11 +81,11 @@ def _job(store: str, task: Task) -> Job:
     return NoopJob(store, task)
 
 
-def _frontier(plan: Plan, n_tasks: int, slots: int) -> Frontier:
+def _frontier(plan: Plan, n_tasks: int, slots: int) -> ShardWindow:
     nodes = {name: node_plan.node for name, node_plan in plan.nodes.items()}
     shards = set(range(-(-n_tasks // len(nodes))))
     pending = {name: plan.nodes[name].pending & shards for name in nodes}
-    return Frontier(nodes, pending, window=WINDOW * slots)
+    return ShardWindow(nodes, pending, max_open=OPEN_PER_SLOT * slots)
 
 
 def make_records(folder: str, n_records: int) -> None:

@@ -71,10 +71,10 @@ class NoopCorpus:
             n_samples=n_samples,
         )
 
-    def process(self, items: Sequence[Item], inputs: Mapping[str, Product], product: Product) -> Sequence[Outcome]:
+    def ingest(self, utterance: Utterance, data: bytes) -> Outcome:
         """Return silence."""
-        del inputs, product
-        return [Outcome(array=np.zeros(item.utterance.n_samples, dtype=np.int16)) for item in items]
+        del data
+        return Outcome(array=np.zeros(utterance.n_samples, dtype=np.int16))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.corpora import thousand_hours
+from melmill.flows.execution.prepare import describe
 from melmill.flows.execution.run import run
-from melmill.flows.execution.window import ALL_SHARDS
 from melmill.flows.pipeline.graph import Node
 from melmill.flows.pipeline.spec import load
 from melmill.flows.planning.plan import Plan, make_plan
-from melmill.flows.tasks.products import describe
+from melmill.flows.tasks.task import ALL_SHARDS
 from melmill.stages.contract import Report
 from melmill.storage.arrays import shard_files
 from melmill.storage.product import ProductFolder

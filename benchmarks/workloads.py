@@ -9,10 +9,10 @@ from typing import Any
 
 from benchmarks.corpora import demo, repeated, speech
 from melmill.cluster.connect import connected
+from melmill.flows.execution.prepare import array_spec
 from melmill.flows.execution.run import run
 from melmill.flows.pipeline.spec import load
 from melmill.flows.planning.plan import Plan, make_plan
-from melmill.flows.tasks.products import array_spec
 from melmill.stages.contract import Mel, as_float
 from melmill.stages.formats.audio import decode
 from melmill.stages.numeric.mel import mel_spectrogram

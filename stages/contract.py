@@ -1,6 +1,12 @@
-"""The contract of a stage: what it needs, what it makes, and one pure method over utterances.
+"""The contract of a stage: what it needs, what it makes, and the one method that does its work.
 
-- What a stage that trains is given: data to learn from, and a place to resume from.
+The method depends on the kind of stage:
+
+- `IngestStage.ingest` turns the bytes of a file into an utterance.
+- `UtteranceStage.process` works on the utterances of a shard.
+- `FileStage.opened` returns what processes them, with files such as weights.
+- `TrainingStage.train` learns from a whole corpus.
+- `melmill.stages.report.contract.ReportStage.report` makes tables and a page about whole corpora.
 """
 
 from __future__ import annotations
@@ -9,14 +15,14 @@ import traceback
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, StrEnum
-from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from melmill.stages.numeric.errors import Unusable
 from melmill.stages.numeric.melspec import MelSpec
-from melmill.stages.task_context import take_up
+from melmill.stages.task_context import enter_utterance
 from melmill.storage.utterance import SourceFile as SourceFile
 from melmill.storage.utterance import Utterance
 
@@ -246,8 +252,8 @@ class Item:
     """One utterance on its way into a stage.
 
     `inputs` holds an array by the name of the input port (``from``, ``against``, ``start``): waveforms
-    ``(n_samples,)`` as stored (int16 PCM or float32), mels ``(n_mels, n_frames)``, for ingest stages ``file``, the
-    source file's bytes as uint8. `seed` depends on the utterance id alone.
+    ``(n_samples,)`` as stored (int16 PCM or float32), mels ``(n_mels, n_frames)``. `seed` depends on the utterance id
+    alone.
     """
 
     utterance: Utterance
@@ -331,7 +337,7 @@ class CorpusTree(Protocol):
 
 @runtime_checkable
 class IngestStage(Stage, Protocol):
-    """A stage that finds utterances in a corpus and decodes them."""
+    """A stage that finds the utterances of a corpus and decodes their files."""
 
     @property
     def root(self) -> str:
@@ -340,6 +346,20 @@ class IngestStage(Stage, Protocol):
 
     def discover(self, tree: CorpusTree, known: Mapping[str, Utterance]) -> list[Utterance]:
         """Return the corpus's utterances; one in `known` (by path) whose size and time match is returned as it is."""
+        ...
+
+    def ingest(self, utterance: Utterance, data: bytes) -> Outcome:
+        """Return the waveform or the mel that the file of one utterance holds.
+
+        An exception puts the utterance in quarantine.
+
+        Parameters
+        ----------
+        utterance : Utterance
+            As `discover` returned it.
+        data : bytes
+            The whole file at ``utterance.path``.
+        """
         ...
 
 
@@ -463,16 +483,28 @@ class TrainingStage(Stage, Protocol):
         ...
 
 
-def each(items: Sequence[Item], one: Callable[[Item], Outcome]) -> list[Outcome]:
+class OfUtterance(Protocol):
+    """A piece of work that belongs to one utterance."""
+
+    @property
+    def utterance(self) -> Utterance:
+        """The utterance."""
+        ...
+
+
+ItemT = TypeVar("ItemT", bound=OfUtterance)
+
+
+def each(items: Sequence[ItemT], one: Callable[[ItemT], Outcome]) -> list[Outcome]:
     """Return the outcome of each item. An exception becomes a rejection with its traceback."""
     outcomes = []
     for item in items:
-        take_up(item.utterance.utterance_id)
+        enter_utterance(item.utterance.utterance_id)
         try:
             outcomes.append(one(item))
         except Exception as error:
             outcomes.append(Outcome(rejected=rejection(error)))
-    take_up("")
+    enter_utterance("")
     return outcomes
 
 

@@ -67,11 +67,20 @@ def stage_class(name: str) -> type[Stage]:
     raise UnknownStage(f"no stage is called {name!r}{hint} (stages: {', '.join(stage_names())})")
 
 
+# Every stage has one of these methods, which does its work.
+_METHODS = ("process", "opened", "ingest", "train", "report")
+
+
 def _checked(loaded: Any) -> type[Stage]:  # noqa: ANN401 - an entry point may load anything
     if not (
         isinstance(loaded, type) and all(hasattr(loaded, name) for name in ("uses", "version", "inputs", "produces"))
     ):
         raise StageError(
             f"{loaded!r} is registered as a stage but is not one: it needs uses, version, inputs and produces"
+        )
+    if not any(hasattr(loaded, name) for name in _METHODS):
+        raise StageError(
+            f"{loaded!r} is registered as a stage but has no method that does its work: it needs "
+            f"{', '.join(_METHODS[:-1])} or {_METHODS[-1]}, see melmill.stages.contract"
         )
     return loaded

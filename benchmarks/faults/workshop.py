@@ -18,7 +18,8 @@ from benchmarks.faults.orders import build
 from benchmarks.faults.package import Touchy
 from benchmarks.faults.processes import Process
 from benchmarks.faults.schedule import Kind
-from melmill.flows.execution.run import Summary, run
+from melmill.flows.execution.run import run
+from melmill.flows.execution.summary import Summary
 from melmill.flows.pipeline.spec import load
 from melmill.flows.planning.plan import Plan, make_plan
 from melmill.storage.store import NodeEntry, Store

@@ -9,8 +9,8 @@ import click
 
 from melmill.flows.cli.group import DONE, FAILED, cli
 from melmill.flows.cli.show import as_json, csv_table, table
-from melmill.flows.execution.run import Summary
 from melmill.flows.execution.run import run as run_plan
+from melmill.flows.execution.summary import Summary
 from melmill.flows.pipeline.pools import cpu_fallbacks, device
 from melmill.flows.pipeline.spec import load
 from melmill.flows.planning.estimate import estimate as predicted

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from melmill.stages.contract import CorpusTree, Item, Outcome, Product, Scalar, Waveform, as_float, each
+from melmill.stages.contract import CorpusTree, Outcome, Product, Scalar, Waveform, as_float
 from melmill.stages.formats.audio import HEAD_BYTES, Header, decode, read_header, tells
 from melmill.stages.ingest.reader import Reader
 from melmill.stages.numeric.errors import ParameterError, Unusable
@@ -60,12 +60,12 @@ class AudioReader(Reader):
             return 0, 0
         return (header.sr, header.n_samples) if header.believable else (0, 0)
 
-    def process(self, items: Sequence[Item], inputs: Mapping[str, Product], product: Product) -> Sequence[Outcome]:
-        """Decode, check, mix and resample each file; a bad one is rejected with its reason."""
-        return each(items, ingest)
+    def ingest(self, utterance: Utterance, data: bytes) -> Outcome:
+        """Decode, check, mix and resample one file; see `melmill.stages.ingest.decode.ingest`."""
+        return ingest(utterance, data)
 
 
-def ingest(item: Item) -> Outcome:
+def ingest(utterance: Utterance, data: bytes) -> Outcome:
     """Turn the bytes of one file into mono int16 PCM of the catalogued length, with facts about the file.
 
     Raises
@@ -73,10 +73,9 @@ def ingest(item: Item) -> Outcome:
     Unusable
         The file is empty, undecodable, truncated, not as catalogued, not finite or silent.
     """
-    data = item.inputs["file"].tobytes()
     decoded, header = decode(data)
-    _check_catalogued(header, item.utterance)
-    y = to_pcm(decoded, header.sr, item.utterance.sr)
+    _check_catalogued(header, utterance)
+    y = to_pcm(decoded, header.sr, utterance.sr)
     peak_db, rms_db = _levels_db(y)
     if peak_db < SILENCE_DB:
         raise Unusable(f"silent: peak {peak_db:.1f} dBFS, a recording has at least {SILENCE_DB:.0f}")

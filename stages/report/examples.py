@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.numeric.resample import resample
-from melmill.stages.report.inputs import Example, Pick
+from melmill.stages.report.contract import Example, Pick
 from melmill.stages.report.statistics import OK, Cube, cube, metric_columns, statuses
 from melmill.stages.report.tables import number, status
 from melmill.stages.score.registry import metric as metric_of

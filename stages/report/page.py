@@ -16,8 +16,8 @@ import pandas as pd
 from markupsafe import Markup, escape
 
 from melmill.stages.report import figures, page_tables, sweep_figures
+from melmill.stages.report.contract import Example, Tables
 from melmill.stages.report.examples import DIFFERENCE_DB, RANGE_DB, shown
-from melmill.stages.report.inputs import Example, Tables
 from melmill.stages.report.statistics import cube, measured
 from melmill.stages.report.sweeps import Arrangement, arrange
 from melmill.stages.report.tables import Results

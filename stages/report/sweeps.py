@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from melmill.stages.report.inputs import Made
+from melmill.stages.report.contract import Provenance
 
 # With more scored nodes than these, boxes, pictures and lists show only some of them.
 CROWDED = 12
@@ -59,27 +59,27 @@ def declared(node: str) -> str:
     return node.partition("[")[0]
 
 
-def find_sweeps(made: Iterable[Made], nodes: Sequence[str]) -> list[Sweep]:
+def find_sweeps(made: Iterable[Provenance], nodes: Sequence[str]) -> list[Sweep]:
     """Return the sweeps of three or more scored nodes, in the order of the nodes.
 
     Where more than two numbers differ, the two with the most values become the axes. The others
     split the nodes into several sweeps.
     """
     by_name = {one.name: one for one in made}
-    families: dict[str, list[Made]] = {}
+    families: dict[str, list[Provenance]] = {}
     for node in nodes:
         if node in by_name:
             families.setdefault(declared(node), []).append(by_name[node])
     return [sweep for name, family in families.items() for sweep in _of_family(name, family)]
 
 
-def _of_family(name: str, family: Sequence[Made]) -> list[Sweep]:
+def _of_family(name: str, family: Sequence[Provenance]) -> list[Sweep]:
     differing = _differing(family)
     numbers = [key for key in differing if key not in _NAMES and all(_is_number(one.parameters[key]) for one in family)]
     axes = sorted(numbers, key=lambda key: -len(_distinct(family, key)))[:2]
     rest = [key for key in differing if key not in axes]
     common = set[str].intersection(*(set(one.inputs) for one in family))
-    parts: dict[tuple[str, ...], list[Made]] = {}
+    parts: dict[tuple[str, ...], list[Provenance]] = {}
     for one in family:
         differs = [f"{key}={one.parameters[key]}" for key in rest] + [node for node in one.inputs if node not in common]
         parts.setdefault(tuple(differs), []).append(one)
@@ -89,7 +89,7 @@ def _of_family(name: str, family: Sequence[Made]) -> list[Sweep]:
     return [sweep for differs, part in parts.items() if (sweep := _sweep(named[differs], part, axes))]
 
 
-def _sweep(name: str, part: Sequence[Made], axes: Sequence[str]) -> Sweep | None:
+def _sweep(name: str, part: Sequence[Provenance], axes: Sequence[str]) -> Sweep | None:
     differing = _differing(part)
     here = tuple(key for key in differing if key in axes)
     if len(part) < FEWEST or not here:
@@ -99,13 +99,13 @@ def _sweep(name: str, part: Sequence[Made], axes: Sequence[str]) -> Sweep | None
     )
 
 
-def _differing(family: Sequence[Made]) -> list[str]:
+def _differing(family: Sequence[Provenance]) -> list[str]:
     """Return the parameters that all nodes have and that differ, in their own order."""
     shared = [key for key in family[0].parameters if all(key in one.parameters for one in family)]
     return [key for key in shared if len(_distinct(family, key)) > 1]
 
 
-def _distinct(family: Sequence[Made], key: str) -> set[str]:
+def _distinct(family: Sequence[Provenance], key: str) -> set[str]:
     return {repr(one.parameters[key]) for one in family}
 
 
@@ -145,12 +145,12 @@ class Arrangement:
         return [node for node in self.shown if not any(_goes_on(sweep, node) for sweep in self.sweeps)]
 
 
-def arrange(made: Iterable[Made], nodes: Sequence[str], goodness: Mapping[str, float]) -> Arrangement:
+def arrange(made: Iterable[Provenance], nodes: Sequence[str], goodness: Mapping[str, float]) -> Arrangement:
     """Arrange scored nodes.
 
     Parameters
     ----------
-    made : iterable of Made
+    made : iterable of Provenance
         The pipeline's nodes.
     nodes : sequence of str
         The scored ones.

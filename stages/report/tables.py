@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from melmill.stages.report.comparison import leaders, paired
-from melmill.stages.report.inputs import Tables
+from melmill.stages.report.contract import Tables
 from melmill.stages.report.statistics import convergence, failures, summary
 from melmill.stages.score.registry import metric as metric_of
 

@@ -17,7 +17,7 @@ from melmill.stages.numeric.batched.turns import turn
 from melmill.stages.numeric.contract import convert
 from melmill.stages.numeric.errors import ContractError, Unusable
 from melmill.stages.numeric.melspec import MelSpec
-from melmill.stages.task_context import take_up
+from melmill.stages.task_context import enter_utterance
 from melmill.stages.vocode.batches import Launched, Staged, overlapped
 from melmill.stages.vocode.families.wavenet.network import WaveNet
 from melmill.stages.vocode.layers.basic import Precision, at
@@ -107,7 +107,7 @@ class Vocoding:
             return batch
 
         if not self.batched:
-            take_up(batch.items[0].utterance.utterance_id)
+            enter_utterance(batch.items[0].utterance.utterance_id)
 
         def launch(rows: Sequence[int]) -> list[Launched]:
             with at(self.precision, self.voc.device):

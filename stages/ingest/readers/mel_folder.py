@@ -10,14 +10,14 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from melmill.stages.contract import CorpusTree, Item, Mel, Outcome, Product, each
+from melmill.stages.contract import CorpusTree, Mel, Outcome, Product
 from melmill.stages.extract import MelFields
 from melmill.stages.formats.npy import HEAD_BYTES, decode_npy, npy_header
 from melmill.stages.ingest.folder import MEL_SUFFIXES, FolderReader
 from melmill.stages.invert.inversion import shortest_length
 from melmill.stages.numeric.errors import ParameterError, Unusable
 from melmill.stages.numeric.melspec import MelSpec
-from melmill.storage.utterance import SourceFile
+from melmill.storage.utterance import SourceFile, Utterance
 
 Layout = Literal["bands_first", "frames_first"]
 LAYOUTS: tuple[Layout, ...] = ("bands_first", "frames_first")
@@ -62,10 +62,6 @@ class MelFolder(FolderReader, MelFields):
         """Describe what is stored: float32 mels with a catalogue."""
         return Mel(spec=self.spec)
 
-    def process(self, items: Sequence[Item], inputs: Mapping[str, Product], product: Product) -> Sequence[Outcome]:
-        """Read and check each mel; a bad one is rejected with its reason."""
-        return each(items, self._ingested)
-
     def claims(self, tree: CorpusTree, file: SourceFile) -> tuple[int, int]:
         """Return the rate of the spec (Hz) and the fewest samples that give the frames of a file."""
         try:
@@ -75,11 +71,17 @@ class MelFolder(FolderReader, MelFields):
             return 0, 0
         return self.spec.sr, shortest_length(self.spec, n_frames)
 
-    def _ingested(self, item: Item) -> Outcome:
-        data = item.inputs["file"].tobytes()
+    def ingest(self, utterance: Utterance, data: bytes) -> Outcome:
+        """Return the mel of one file, with facts about the file.
+
+        Raises
+        ------
+        Unusable
+            The file holds no mel of the spec, or not the one that was catalogued.
+        """
         values = decode_npy(data)
         M = checked(values, self.spec, self.layout)
-        if shortest_length(self.spec, M.shape[1]) != item.utterance.n_samples:
+        if shortest_length(self.spec, M.shape[1]) != utterance.n_samples:
             raise Unusable(f"file changed since it was catalogued: it has {M.shape[1]:,} frames now")
         row = {
             "content_sha256": hashlib.sha256(data).hexdigest(),
@@ -89,6 +91,14 @@ class MelFolder(FolderReader, MelFields):
             "highest": float(M.max()),
         }
         return Outcome(array=M, row=row)
+
+    def _claimed(self, tree: CorpusTree, file: SourceFile) -> tuple[int, int]:
+        try:
+            header = npy_header(tree.head(file.path, HEAD_BYTES), file.size_bytes)
+            n_frames = frames_of(header.shape, self.spec.n_mels, self.layout)[0]
+        except (OSError, Unusable):
+            return 0, 0
+        return self.spec.sr, shortest_length(self.spec, n_frames)
 
 
 def checked(values: NDArray[Any], spec: MelSpec, layout: Layout | None = None) -> NDArray[np.float32]:

@@ -188,10 +188,10 @@ def test_one_damaged_file_costs_one_task(
 def test_a_flipped_bit_is_found_never_used_and_repaired(finished: Project, undisturbed: dict[str, str]) -> None:
     (path,) = finished.store.glob("mel/*/data/c/2/0")
     flip(path)
-    found = finished.called("verify", str(finished.store))
-    assert found.returncode == 1
-    assert "mel" in found.stdout
-    assert "data/c/2/0" in found.stdout
+    damaged = finished.called("verify", str(finished.store))
+    assert damaged.returncode == 1
+    assert "mel" in damaged.stdout
+    assert "data/c/2/0" in damaged.stdout
     # Its size is right, so only what reads it finds out; all the other shards go on.
     refused = finished.called("run", str(finished.pipeline), "--executor", "serial", "--set", "admm.n_iter=1")
     assert refused.returncode == 1
@@ -222,10 +222,10 @@ def test_who_looks_while_another_run_begins_sees_no_damage(project: Project, mon
 
     def then_begins(look: Callable[..., object]) -> Callable[..., object]:
         def looked(*arguments: object) -> object:
-            found = look(*arguments)
+            answer = look(*arguments)
             while begins:
                 begins.pop()()
-            return found
+            return answer
 
         return looked
 

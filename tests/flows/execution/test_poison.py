@@ -115,9 +115,9 @@ def test_utterances_that_kill_their_process_are_found_and_set_aside(project: Pro
     answer = project.run("--set", f"loud.kills={killers}", extra=package)
     assert answer["tasks"] == {"total": N_TASKS, "run": N_TASKS, "reused": 0, "failed": 0}
     assert answer["quarantined"] == len(killers)
-    found = quarantined(project)
-    assert sorted(found) == killers
-    for row in found.values():
+    rows = quarantined(project)
+    assert sorted(rows) == killers
+    for row in rows.values():
         assert row["node"] == "loud"
         assert row["reason"] == "crashed the process that worked on it (SIGKILL)"
     check_all_but(project, killers)
@@ -130,9 +130,9 @@ def test_an_utterance_that_hangs_is_found_and_set_aside(project: Project, packag
     hung = ["22-1-0006"]
     answer = project.run("--set", f"loud.hangs={hung}", "--set", "time_limit_s=5", extra=package)
     assert answer["tasks"] == {"total": N_TASKS, "run": N_TASKS, "reused": 0, "failed": 0}
-    found = quarantined(project)
-    assert sorted(found) == hung
-    for row in found.values():
+    rows = quarantined(project)
+    assert sorted(rows) == hung
+    for row in rows.values():
         assert row["reason"] == "took longer than the limit of 5 s"
         assert "in louder" in row["detail"]
     check_all_but(project, hung)

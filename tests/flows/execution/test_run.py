@@ -157,9 +157,9 @@ def test_quarantined_utterances_are_retried_on_request(project: Project, undistu
 
 
 def test_records_say_with_what_they_were_computed(finished: Project) -> None:
-    found = [json.loads(path.read_text()) for path in finished.store.glob("*/*/records/*.json")]
-    assert found
-    for record in found:
+    records = [json.loads(path.read_text()) for path in finished.store.glob("*/*/records/*.json")]
+    assert records
+    for record in records:
         assert record["versions"].keys() == {"python", "melmill", "numba", "numpy", "scipy", "torch", "zarr"}
 
 

@@ -6,11 +6,10 @@ import json
 
 import pytest
 
-from melmill.flows.execution.window import Task
 from melmill.flows.pipeline.spec import load
 from melmill.flows.planning.estimate import Paces, sample
 from melmill.flows.planning.plan import make_plan
-from melmill.flows.tasks.receipt import Receipt
+from melmill.flows.tasks.task import Receipt, Task
 from melmill.flows.watching.events import Finished
 from tests.flows.conftest import NODES, Project
 

@@ -1,4 +1,4 @@
-"""A damaged catalogue is made anew from the corpus, or nothing is touched."""
+"""A damaged catalogue is rebuilt from the corpus, or nothing is touched."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def scramble(path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [cut, scramble, Path.unlink])
-def test_the_last_part_is_made_anew(grown: Project, damage: Callable[[Path], None]) -> None:
+def test_the_last_part_is_rebuilt(grown: Project, damage: Callable[[Path], None]) -> None:
     before = grown.bytes()
     damage(part(grown, 1))
     refused = grown.called("run", str(grown.pipeline))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from melmill.stages.contract import IngestStage, Item
+from melmill.stages.contract import IngestStage
 from melmill.stages.ingest.readers.audio_folder import AudioFolder
 from melmill.stages.numeric.errors import ParameterError
 from melmill.stages.numeric.resample import resample
@@ -188,8 +188,7 @@ def test_every_format_is_mixed_and_resampled(name: str, kind: str, subtype: str,
     stage = AudioFolder(root="x")
     (utterance,) = stage.discover(Tree({name: data}), {})
     assert (utterance.source_sr, utterance.source_n_samples, utterance.n_samples) == (sr, sr, 16000)
-    item = Item(utterance=utterance, inputs={"file": np.frombuffer(data, dtype=np.uint8)}, seed=0)
-    (outcome,) = stage.process([item], {}, stage.produces({}))
+    outcome = stage.ingest(utterance, data)
     assert outcome.array is not None
     assert outcome.array.shape == (16000,)
     y, _ = soundfile.read(io.BytesIO(data), dtype="float32")
@@ -216,11 +215,9 @@ def test_real_corpora_are_discovered_and_ingested(
     counts = (len(found), len({u.subset for u in found} - {""}), len({u.speaker_id for u in found} - {""}))
     assert counts == (n, n_subsets, n_speakers)
     chosen = found[::4]
-    items = [
-        Item(utterance=u, inputs={"file": np.frombuffer(tree.read(u.path), dtype=np.uint8)}, seed=0) for u in chosen
-    ]
-    for u, outcome in zip(chosen, stage.process(items, {}, stage.produces({})), strict=True):
-        assert outcome.array is not None, outcome.rejected
+    for u in chosen:
+        outcome = stage.ingest(u, tree.read(u.path))
+        assert outcome.array is not None
         assert outcome.array.shape == (u.n_samples,)
         info = soundfile.info(root / u.path)
         assert u.n_samples == -(-info.frames * stage.sr // info.samplerate)

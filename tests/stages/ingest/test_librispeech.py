@@ -15,7 +15,7 @@ import pytest
 import soundfile
 from numpy.typing import NDArray
 
-from melmill.stages.contract import Item, Kind, Outcome, Rejected
+from melmill.stages.contract import IngestStage, Kind, Outcome, Rejected, rejection
 from melmill.stages.ingest.decode import to_pcm
 from melmill.stages.ingest.readers.librispeech import LibriSpeech
 from melmill.stages.numeric.errors import ParameterError
@@ -76,12 +76,19 @@ def ingested(data: bytes, sr: int = 16000, catalogued: bytes | None = None) -> O
     path = "s/1/2/1-2-0000.flac"
     stage = LibriSpeech(root="corpus", sr=sr)
     (utterance,) = stage.discover(Tree({path: data if catalogued is None else catalogued}), {})
-    item = Item(utterance=utterance, inputs={"file": np.frombuffer(data, dtype=np.uint8)}, seed=0)
-    (outcome,) = stage.process([item], {}, stage.produces({}))
+    outcome = outcome_of(stage, utterance, data)
     if outcome.array is not None:
         assert outcome.array.dtype == np.int16
         assert outcome.array.shape == (utterance.n_samples,)
     return outcome
+
+
+def outcome_of(stage: IngestStage, utterance: Utterance, data: bytes) -> Outcome:
+    """Ingest a file as a task does: an exception rejects the utterance."""
+    try:
+        return stage.ingest(utterance, data)
+    except Exception as error:
+        return Outcome(rejected=rejection(error))
 
 
 def rejected(outcome: Outcome) -> Rejected:
@@ -342,8 +349,7 @@ def test_one_bad_file_does_not_spoil_its_neighbours() -> None:
     stage = LibriSpeech(root="x")
     contents = {f"s/1/2/1-2-000{i}.flac": flac(tone()) if i != 1 else b"" for i in range(3)}
     found = stage.discover(Tree(contents), {})
-    items = [Item(utterance=u, inputs={"file": np.frombuffer(contents[u.path], dtype=np.uint8)}, seed=0) for u in found]
-    outcomes = stage.process(items, {}, stage.produces({}))
+    outcomes = [outcome_of(stage, u, contents[u.path]) for u in found]
     assert [o.rejected is None for o in outcomes] == [True, False, True]
     assert [u.n_samples for u in found] == [8000, 0, 8000]
 
@@ -373,11 +379,8 @@ def test_real_corpus_is_discovered_and_ingested(real_data: Path) -> None:
     assert len(found) == 204
     assert len({u.speaker_id for u in found}) > 100
     assert all(u.text and u.text == u.text.upper() for u in found)
-    items = [
-        Item(utterance=u, inputs={"file": np.frombuffer(tree.read(u.path), dtype=np.uint8)}, seed=0) for u in found
-    ]
-    for u, outcome in zip(found, stage.process(items, {}, stage.produces({})), strict=True):
-        assert outcome.rejected is None
+    for u in found:
+        outcome = stage.ingest(u, tree.read(u.path))
         expected, sr = soundfile.read(root / u.path, dtype="int16")
         assert (u.source_sr, u.n_samples) == (sr, len(expected))
         assert np.array_equal(outcome.array, expected)  # type: ignore[arg-type]

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from melmill.stages.contract import IngestStage, Item, Kind, Outcome
+from melmill.stages.contract import IngestStage, Kind, Outcome
 from melmill.stages.ingest.readers.mel_folder import MelFolder
 from melmill.stages.numeric.errors import ParameterError
 from melmill.stages.numeric.mel import mel_spectrogram
 from melmill.storage.arrays import ArraySpec
-from tests.stages.ingest.test_librispeech import Tree, ids, rejected
+from tests.stages.ingest.test_librispeech import Tree, ids, outcome_of, rejected
 
 N_MELS = 80
 HIFIGAN = MelFolder(root="mels", preset="hifigan")
@@ -34,9 +34,8 @@ def log_mel(n_frames: int = 200, n_mels: int = N_MELS) -> NDArray[np.float32]:
 def ingested(data: bytes, stage: MelFolder = HIFIGAN, catalogued: bytes | None = None) -> Outcome:
     """Catalogue a file and ingest it; `catalogued` is what lay there at the time of cataloguing."""
     (utterance,) = stage.discover(Tree({"a.npy": data if catalogued is None else catalogued}), {})
-    item = Item(utterance=utterance, inputs={"file": np.frombuffer(data, dtype=np.uint8)}, seed=0)
     product = stage.produces({})
-    (outcome,) = stage.process([item], {}, product)
+    outcome = outcome_of(stage, utterance, data)
     if outcome.array is not None:
         stft = product.spec.stft
         layout = ArraySpec(

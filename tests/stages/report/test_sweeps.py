@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from melmill.stages.report.contract import Provenance, Tables
 from melmill.stages.report.figures import COLOURS
-from melmill.stages.report.inputs import Made, Tables
 from melmill.stages.report.page_tables import folded_maps, headline, of_map
 from melmill.stages.report.stage import Aggregate
 from melmill.stages.report.statistics import summary
@@ -23,7 +23,7 @@ from tests.stages.report.test_figures import texts
 from tests.stages.report.test_page import example_of, page_of, read, words
 
 
-def fanned(name: str, source: str = "", **values: Any) -> list[Made]:
+def fanned(name: str, source: str = "", **values: Any) -> list[Provenance]:
     """Return the nodes of a declaration as a pipeline fans them out: over its lists, and over `source`."""
     axes = {key: value if isinstance(value, list) else [value] for key, value in values.items()}
     made = []
@@ -32,11 +32,11 @@ def fanned(name: str, source: str = "", **values: Any) -> list[Made]:
         told = [source] * bool(source) + [f"{key}={value}" for key, value in chosen.items() if len(axes[key]) > 1]
         full = f"{name}[{','.join(told)}]" if told else name
         inputs = ("mel", source) if source else ("mel",)
-        made.append(Made(name=full, uses="admm", version=1, key=full, inputs=inputs, parameters=chosen))
+        made.append(Provenance(name=full, uses="admm", version=1, key=full, inputs=inputs, parameters=chosen))
     return made
 
 
-def names(made: Sequence[Made]) -> list[str]:
+def names(made: Sequence[Provenance]) -> list[str]:
     return [one.name for one in made]
 
 
@@ -103,7 +103,7 @@ FIVE = [10, 20, 50, 100, 200]
     ],
 )
 def test_sweeps_are_nodes_that_differ_in_numbers_alone(
-    made: list[Made], expected: list[tuple[str, tuple[str, ...], int]]
+    made: list[Provenance], expected: list[tuple[str, tuple[str, ...], int]]
 ) -> None:
     found = find_sweeps(made, names(made))
     assert [(sweep.name, sweep.axes, len(sweep.points)) for sweep in found] == expected
@@ -212,7 +212,7 @@ def test_panels_hold_a_figure_a_metric() -> None:
     assert panel.drawn[0][1].count("stroke-width: 2.4") == 1
 
 
-def crowd() -> list[Made]:
+def crowd() -> list[Provenance]:
     made = [one for name in ("gla", "ipalm", "admm") for one in fanned(name, n_iter=[*FIVE, 500])]
     return [*made, *fanned("map", n_iter=100, lam=[0.1, 1.0, 10.0], rho=[0.1, 0.3, 1.0]), *fanned("pghi")]
 
