@@ -26,60 +26,6 @@ from melmill.stages.task_context import enter_utterance
 from melmill.storage.utterance import SourceFile as SourceFile
 from melmill.storage.utterance import Utterance
 
-# Mels (batch, n_mels, segment_frames), and their audio (batch, segment_frames * hop_length) in [-1, 1).
-Batch = tuple[NDArray[np.float32], NDArray[np.float32]]
-
-
-class TrainingData(Protocol):
-    """The aligned mels and recordings that a training reads."""
-
-    @property
-    def utterances(self) -> Sequence[Utterance]:
-        """Utterances that both inputs hold, in the order of the catalogue."""
-        ...
-
-    def whole(self, utterance_id: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Return the mel ``(n_mels, n_frames)`` of an utterance and its recording ``(n_samples,)``, in [-1, 1)."""
-        ...
-
-    def batches(
-        self, ids: Collection[str], *, segment_frames: int, batch_size: int, seed: int, first: int = 0
-    ) -> Iterator[Batch]:
-        """Return batches of segments of some utterances, without end.
-
-        Batch number n is a function of `ids`, `segment_frames`, `batch_size`, `seed` and n alone.
-
-        Parameters
-        ----------
-        ids : collection of str
-            Ids of the utterances.
-        segment_frames : int
-            Length of a segment, frames. A shorter utterance is padded with silence.
-        batch_size : int
-            Segments of a batch.
-        seed : int
-        first : int
-            Number of the first batch.
-        """
-        ...
-
-
-class TrainingPlace(Protocol):
-    """The place where a training keeps its state, and reports its progress."""
-
-    def load(self) -> bytes | None:
-        """Return the state that was saved last, or None for a fresh start."""
-        ...
-
-    def save(self, state: bytes) -> None:
-        """Save a state in place of the last one, atomically and durably."""
-        ...
-
-    def note(self, line: str) -> None:
-        """Report progress to people, in one line."""
-        ...
-
-
 Scalar = str | int | float | bool | None
 
 
@@ -341,11 +287,19 @@ class IngestStage(Stage, Protocol):
 
     @property
     def root(self) -> str:
-        """Where the corpus lies: a path or fsspec URL; not part of the identity."""
+        """Where the corpus lies: a path, or any URL that fsspec knows. Not part of the identity."""
         ...
 
     def discover(self, tree: CorpusTree, known: Mapping[str, Utterance]) -> list[Utterance]:
-        """Return the corpus's utterances; one in `known` (by path) whose size and time match is returned as it is."""
+        """Return the utterances of the corpus.
+
+        Parameters
+        ----------
+        tree : CorpusTree
+        known : mapping of str to Utterance
+            Utterances of the catalogue, by path. If a file has the same size and time as then, its
+            utterance is returned as it is.
+        """
         ...
 
     def ingest(self, utterance: Utterance, data: bytes) -> Outcome:
@@ -453,6 +407,60 @@ class FileStage(Stage, Protocol):
 
     def opened(self, read: Callable[[], StageFiles]) -> Processor:
         """Return what computes in this process. `read` returns the files that the stage was prepared with."""
+        ...
+
+
+# Mels (batch, n_mels, segment_frames), and their audio (batch, segment_frames * hop_length) in [-1, 1).
+Batch = tuple[NDArray[np.float32], NDArray[np.float32]]
+
+
+class TrainingData(Protocol):
+    """The aligned mels and recordings that a training reads."""
+
+    @property
+    def utterances(self) -> Sequence[Utterance]:
+        """Utterances that both inputs hold, in the order of the catalogue."""
+        ...
+
+    def whole(self, utterance_id: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return the mel ``(n_mels, n_frames)`` of an utterance and its recording ``(n_samples,)``, in [-1, 1)."""
+        ...
+
+    def batches(
+        self, ids: Collection[str], *, segment_frames: int, batch_size: int, seed: int, first: int = 0
+    ) -> Iterator[Batch]:
+        """Return batches of segments of some utterances, without end.
+
+        Batch number n is a function of `ids`, `segment_frames`, `batch_size`, `seed` and n alone.
+
+        Parameters
+        ----------
+        ids : collection of str
+            Ids of the utterances.
+        segment_frames : int
+            Length of a segment, frames. A shorter utterance is padded with silence.
+        batch_size : int
+            Segments of a batch.
+        seed : int
+        first : int
+            Number of the first batch.
+        """
+        ...
+
+
+class TrainingPlace(Protocol):
+    """The place where a training keeps its state, and reports its progress."""
+
+    def load(self) -> bytes | None:
+        """Return the state that was saved last, or None for a fresh start."""
+        ...
+
+    def save(self, state: bytes) -> None:
+        """Save a state in place of the last one, atomically and durably."""
+        ...
+
+    def note(self, line: str) -> None:
+        """Report progress to people, in one line."""
         ...
 
 

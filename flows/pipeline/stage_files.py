@@ -12,11 +12,11 @@ from melmill.stages.contract import FileStage, Processor, Stage, StageFile, Stag
 from melmill.stages.errors import FileChanged
 from melmill.storage.files.location import folder_and_name
 
-# Role, URL and stamp of each file of a stage.
-_Found = tuple[tuple[str, str, str], ...]
+# Role, URL and stamp of each file of a stage. A stamp changes whenever the file does.
+_Stamped = tuple[tuple[str, str, str], ...]
 
 # Digests of the files that this process has read. Files with the same stamps are not read again.
-_DIGESTS: dict[_Found, str] = {}
+_DIGESTS: dict[_Stamped, str] = {}
 _READING = threading.Lock()
 
 
@@ -30,37 +30,37 @@ def prepared(stage: Stage) -> Stage:
     """
     if not isinstance(stage, FileStage):
         return stage
-    found = _found(stage.files())
-    files = _read(found)
-    _DIGESTS[found] = _digest(files)
-    return stage.prepared(files, _DIGESTS[found])
+    stamped = _stamped(stage.files())
+    files = _read(stamped)
+    _DIGESTS[stamped] = _digest(files)
+    return stage.prepared(files, _DIGESTS[stamped])
 
 
 def ready(stage: Stage) -> Processor:
-    """Return what processes a shard in this process.
+    """Return the object that processes a shard in this process.
 
     Raises
     ------
     FileChanged
-        A file is gone or holds other bytes than when the run was planned.
+        A file is gone, or holds other bytes than when the run was planned.
     DeviceMissing
         This process lacks the device.
     """
     if not isinstance(stage, FileStage):
         return cast("Processor", stage)
-    found = _found(stage.files())
-    read = cache(partial(_planned, stage, found))
-    # Threads of a worker begin with the same files at the same time: one reads them, the others find them read.
+    stamped = _stamped(stage.files())
+    read = cache(partial(_planned, stage, stamped))
+    # Threads of a worker start with the same files at the same time. One reads them, and the others wait for it.
     with _READING:
-        if _DIGESTS.get(found) != stage.digest:
+        if _DIGESTS.get(stamped) != stage.digest:
             read()
-            _DIGESTS[found] = stage.digest
+            _DIGESTS[stamped] = stage.digest
         return stage.opened(read)
 
 
-def _planned(stage: FileStage, found: _Found) -> StageFiles:
+def _planned(stage: FileStage, stamped: _Stamped) -> StageFiles:
     """Return the files that a stage was prepared with; raise FileChanged if they have changed."""
-    files = _read(found)
+    files = _read(stamped)
     if _digest(files) != stage.digest:
         names = ", ".join(url for urls in stage.files().values() for url in urls)
         raise FileChanged(
@@ -69,21 +69,21 @@ def _planned(stage: FileStage, found: _Found) -> StageFiles:
     return files
 
 
-def _found(candidates: Mapping[str, Sequence[str]]) -> _Found:
+def _stamped(candidates: Mapping[str, Sequence[str]]) -> _Stamped:
     """Return, for each role, the first file that exists."""
-    found = []
+    files = []
     for role, urls in candidates.items():
         for url in urls:
             folder, name = folder_and_name(url)
             stamp = folder.stamp(name) if name else None
             if stamp is not None:
-                found.append((role, f"{folder.url}/{name}", stamp))
+                files.append((role, f"{folder.url}/{name}", stamp))
                 break
-    return tuple(found)
+    return tuple(files)
 
 
-def _read(found: _Found) -> StageFiles:
-    return {role: StageFile(url=url, data=_bytes(url)) for role, url, _ in found}
+def _read(stamped: _Stamped) -> StageFiles:
+    return {role: StageFile(url=url, data=_bytes(url)) for role, url, _ in stamped}
 
 
 def _bytes(url: str) -> bytes:
