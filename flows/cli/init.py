@@ -60,7 +60,7 @@ def init(
       melmill init /corpora/LJSpeech
       melmill init /corpora/LJSpeech --for training --preset hifigan --store runs/lj --yes
     """
-    from melmill.flows.pipeline.layouts import look
+    from melmill.flows.pipeline.layouts import contents_of
 
     if output.exists() and not force:
         raise PipelineError(
@@ -68,7 +68,7 @@ def init(
         )
     if preset is not None:
         spec_of(preset)
-    contents = look(folder)
+    contents = contents_of(folder)
     _show(folder, contents)
     ask = _Asking(interactive=sys.stdin.isatty() and not yes)
     purpose = purpose or ask("--for", "What is it for", purposes(contents)[0], click.Choice(purposes(contents)))
@@ -117,23 +117,23 @@ def _show(folder: str, contents: Contents) -> None:
         return
     rates = ", ".join(f"{rate} Hz ({count:,})" for rate, count in contents.rates.items()) or "none known"
     click.echo(f"  {contents.duration_s / 3600:.2f} h by their headers; rates: {rates}")
-    click.echo(f"  texts: {contents.n_texts:,} of {contents.n_files:,}; speakers: {contents.n_speakers or 'not told'}")
+    click.echo(f"  texts: {contents.n_texts:,} of {contents.n_files:,}; speakers: {contents.n_speakers or 'unknown'}")
     if contents.n_unreadable:
         click.echo(f"  {contents.n_unreadable:,} files have unreadable headers: a run puts them in quarantine")
 
 
 def _warnings(contents: Contents, answers: Answers) -> list[str]:
     """Return what a person should know of a choice."""
-    rate = spec_of(answers.preset).sr
+    needed = spec_of(answers.preset).sr
     warnings = []
-    low = sum(count for found, count in contents.rates.items() if found < rate)
+    low = sum(count for rate, count in contents.rates.items() if rate < needed)
     if low:
         warnings.append(
-            f"{low:,} files have less than the {rate} Hz of {answers.preset}: upper bands of their mels stay empty"
+            f"{low:,} files have less than the {needed} Hz of {answers.preset}: upper bands of their mels stay empty"
         )
-    if answers.purpose == "training" and answers.sr != rate:
+    if answers.purpose == "training" and answers.sr != needed:
         warnings.append(
-            f"{answers.preset} is a mel of audio at {rate} Hz, and the store gets {answers.sr} Hz: to train on both "
+            f"{answers.preset} is a mel of audio at {needed} Hz, and the store gets {answers.sr} Hz: to train on both "
             f"together, leave --sr {answers.sr} out"
         )
     return warnings

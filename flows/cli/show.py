@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], title: str | None = None) -> None:
-    """Print a table to standard output. It is as wide as the terminal, or as it needs to be elsewhere."""
+    """Print a table to standard output: as wide as a terminal, elsewhere as wide as it needs."""
     from rich.console import Console
 
     made = made_table(columns, rows, title)
