@@ -1,4 +1,4 @@
-"""The parts of the inversion benchmark that score: what scores cost, and what inversions reach."""
+"""The parts of the inversion benchmark that measure scores and their cost."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def pair(reference: NDArray[np.float32], estimate: NDArray[np.float32]) -> Pair:
 
 
 def scoring(speech: Speech) -> list[Figure]:
-    """Measure times real time of every metric on one core, and of pystoi."""
+    """Measure the speed of every metric and of pystoi on one core, as multiples of real time."""
     from pystoi import stoi
 
     y = speech.y
@@ -64,7 +64,10 @@ def scoring(speech: Speech) -> list[Figure]:
 
 
 def quality(speech: Speech) -> list[Figure]:
-    """Mean scores over the 20 utterances of test-other that end in -0003 and -0004, beside librosa's default."""
+    """Mean scores of our methods and of librosa's default.
+
+    Means are over the 20 utterances of test-other whose names end in -0003 or -0004.
+    """
     files = sorted(speech.root.glob("test-other/*/*/*-000[34].flac"))
     if len(files) != 20:
         print(f"quality: skipped, {speech.name} has {len(files)} of the 20 utterances", flush=True)

@@ -1,4 +1,4 @@
-"""Workloads of a million utterances: the planner, the window of shards, the executor, the listing of records."""
+"""Workloads of a million utterances: plan, window of shards, executor, listing of records."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ _NAMES_EACH = 60_000
 
 @dataclass(frozen=True)
 class NoopJob(Job):
-    """Do nothing, and say that a shard of 300 s took no time."""
+    """Do nothing, and report a shard of 300 s that took no time."""
 
     store: str
     task: Task
 
     def run(self) -> Receipt:
-        """Answer."""
+        """Return the receipt."""
         return Receipt(
             n_utterances=50, n_quarantined=0, audio_s=300.0, compute_s=0.0, wall_s=0.001, peak_mem_bytes=0, host=""
         )
@@ -64,7 +64,10 @@ def frontier(folder: str) -> dict[str, Any]:
 
 
 def stream(folder: str, address: str, workers: int, n_tasks: int) -> dict[str, Any]:
-    """Run so many tasks that do nothing through the executor, with all that watches a run; return what grew."""
+    """Run tasks that do nothing through the executor, with all observers.
+
+    Return by how much the memory of each process grew.
+    """
     cluster = f"cluster={{type: address, address: '{address}', pools: {{cpu: {{workers: {workers}}}}}}}"
     plan = make_plan(load(Path(folder) / "pipeline.yaml", [cluster]))
     store = Store.create(plan.pipeline.store, plan.pipeline.name)
@@ -89,7 +92,7 @@ def _frontier(plan: Plan, n_tasks: int, slots: int) -> ShardWindow:
 
 
 def make_records(folder: str, n_records: int) -> None:
-    """Make a folder of records, as many as a node of so many shards has; many names share a file."""
+    """Make a folder with the records of a node. Many names are hard links to one file."""
     record = Record(
         node="node", key="0" * 20, name="000000", n_utterances=50, absent=(), n_quarantined=0,
         files={"data/c/0": StoredFile.of(b"")}, duration_s=300.0, compute_s=1.0, started_at="2026-01-01T12:00:00+00:00",

@@ -1,4 +1,4 @@
-"""Workloads of a corpus of 1,000 hours: its first plan, its store when all is done, and a resume with nothing to do."""
+"""Workloads of a corpus of 1,000 hours: a first plan, a finished store, a resume."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def resume(folder: str) -> dict[str, Any]:
 
 
 def make_store(folder: str) -> None:
-    """Make the store as it is when all is done, with the names, records and number of files of a real one."""
+    """Make a finished store, with the names, records and number of files of a real one."""
     made = make_plan(load(Path(folder) / "pipeline.yaml"))
     nodes = {name: node_plan.node for name, node_plan in made.nodes.items()}
     store = Store.create(made.pipeline.store, made.pipeline.name)

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from melmill.stages.numeric.errors import Unusable
 from melmill.stages.numeric.melspec import MelSpec
+from melmill.stages.numeric.resample import as_float as as_float
 from melmill.stages.task_context import enter_utterance
 from melmill.storage.utterance import SourceFile as SourceFile
 from melmill.storage.utterance import Utterance
@@ -531,14 +532,3 @@ def stored(y: NDArray[np.float32], dtype: Literal["float32", "int16"]) -> NDArra
     if dtype == "float32":
         return y
     return np.asarray(np.clip(np.rint(y * np.float32(32768)), -32768, 32767), dtype=np.int16)
-
-
-def as_float(y: NDArray[Any]) -> NDArray[np.float32]:
-    """Return a stored waveform as float32 in [-1, 1): int16 PCM is divided by 32768.
-
-    >>> as_float(np.array([-32768, 0, 16384], dtype=np.int16)).tolist()
-    [-1.0, 0.0, 0.5]
-    """
-    if y.dtype == np.int16:
-        return y.astype(np.float32) / np.float32(32768.0)
-    return y.astype(np.float32, copy=False)

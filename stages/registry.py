@@ -12,25 +12,19 @@ from melmill.stages.contract import Stage
 from melmill.stages.errors import UnknownStage
 from melmill.stages.ingest.registry import READERS
 from melmill.stages.numeric.errors import StageError
+from melmill.stages.numeric.solver import solver_stages
 
 GROUP = "melmill.stages"
 
 # Imported when first named, so that a plan that uses three stages does not pay for all of them.
 _BUILT_IN = {
-    "admm": "melmill.stages.invert.stages:Admm",
-    "admm_gla": "melmill.stages.invert.stages:AdmmGla",
     "aggregate": "melmill.stages.report.stage:Aggregate",
     "bigvgan": "melmill.stages.vocode.stage:BigVgan",
     "diffwave": "melmill.stages.vocode.stage:DiffWave",
     "exported": "melmill.stages.vocode.stage:Exported",
     "extract": "melmill.stages.extract:Extract",
-    "griffin_lim": "melmill.stages.invert.stages:GriffinLim",
     "hifigan": "melmill.stages.vocode.stage:HifiGan",
-    "invert": "melmill.stages.invert.stages:Invert",
-    "ipalm": "melmill.stages.invert.stages:Ipalm",
     "melgan": "melmill.stages.vocode.stage:MelGan",
-    "pghi": "melmill.stages.invert.stages:Pghi",
-    "raar": "melmill.stages.invert.stages:Raar",
     "score": "melmill.stages.score.stage:Score",
     "train_vocoder": "melmill.stages.train.stage:TrainVocoder",
     "unfolded": "melmill.stages.vocode.stage:Unfolded",
@@ -49,8 +43,8 @@ def _installed() -> dict[str, EntryPoint]:
 
 
 def stage_names() -> list[str]:
-    """Return the names of all stages, built in and installed under the entry-point group `melmill.stages`."""
-    return sorted({*_BUILT_IN, *READERS, *_installed()})
+    """Return the names of all stages: melmill's own, and those of the entry-point group `melmill.stages`."""
+    return sorted({*_BUILT_IN, *READERS, *solver_stages(), *_installed()})
 
 
 def stage_class(name: str) -> type[Stage]:
@@ -60,6 +54,8 @@ def stage_class(name: str) -> type[Stage]:
         return _checked(getattr(importlib.import_module(module), attribute))
     if name in READERS:
         return _checked(READERS[name])
+    if name in solver_stages():
+        return _checked(importlib.import_module("melmill.stages.invert.stages").inverter_stage(name))
     if name in _installed():
         return _checked(_installed()[name].load())
     near = difflib.get_close_matches(name, stage_names(), n=1)

@@ -42,7 +42,7 @@ def distributions(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, tree)
     made = tmp_path_factory.mktemp("dist")
-    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", made, tree]
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(made), str(tree)]
     done = subprocess.run(command, cwd=made, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     return made
@@ -63,7 +63,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     shared = [path for path in sys.path if Path(path).name == "site-packages"]
     (site / "shared.pth").write_text("".join(f"{path}\n" for path in shared))
     install = ["install", "--quiet", "--no-deps", "--no-index", "--disable-pip-version-check", "--force-reinstall"]
-    command = [sys.executable, "-m", "pip", "--python", folder / "bin" / "python", *install, wheel]
+    command = [sys.executable, "-m", "pip", "--python", str(folder / "bin" / "python"), *install, str(wheel)]
     subprocess.run(command, check=True, timeout=120)
     return folder
 
@@ -127,9 +127,11 @@ def test_the_command_says_its_version(installed: Path, away: Path) -> None:
 
 
 def test_the_package_is_imported_from_the_environment(installed: Path, away: Path) -> None:
-    code = "import melmill, melmill.flows; print(melmill.__file__); print(melmill.flows.__file__)"
-    for line in call(installed, "python", "-c", code, cwd=away).splitlines():
-        assert Path(line).is_relative_to(installed)
+    code = "import melmill, melmill.flows as flows; print(melmill.__version__, melmill.__file__, flows.__file__)"
+    version, *files = call(installed, "python", "-c", code, cwd=away).split()
+    assert version == VERSION
+    for file in files:
+        assert Path(file).is_relative_to(installed)
 
 
 PIPELINE = """\
@@ -145,13 +147,14 @@ stages:
 """
 
 
-@pytest.fixture
-def demo(installed: Path, away: Path) -> Path:
-    """Return a working directory with the demo corpus and a pipeline over it."""
+@pytest.fixture(scope="module")
+def demo(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a working directory outside the tree, with the demo corpus and a pipeline over it."""
     pytest.importorskip("espeakng_loader", reason='the demo corpus needs eSpeak NG: pip install "melmill[demo]"')
-    call(installed, "melmill", "fetch", "demo", "data/demo", cwd=away)
-    (away / "pipeline.yaml").write_text(PIPELINE)
-    return away
+    folder = tmp_path_factory.mktemp("demo")
+    call(installed, "melmill", "fetch", "demo", "data/demo", cwd=folder)
+    (folder / "pipeline.yaml").write_text(PIPELINE)
+    return folder
 
 
 def test_the_demo_is_ingested(installed: Path, demo: Path) -> None:
@@ -172,7 +175,7 @@ def test_no_extra_is_needed(installed: Path, demo: Path) -> None:
     """A run without what only extras install; None in sys.modules is a module that is missing."""
     missing = optional_modules()
     assert {"cryptography", "asyncssh", "bokeh", "espeakng_loader"} <= missing
-    options = ["--executor", "serial", "--until", "speech"]
+    options = ["--executor", "serial", "--until", "speech", "--store", "runs/bare"]
     assert "0 failed" in call(installed, "python", "-c", WITHOUT, ",".join(missing), "run", *options, cwd=demo)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import math
 import posixpath
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
@@ -93,7 +93,7 @@ def _player(clip: Clip) -> str:
     )
 
 
-def _caption(row: Mapping[str, Any]) -> str:
+def _caption(row: Mapping[Hashable, Any]) -> str:
     shown = [(name, row[column], digits) for column, name, digits in _SHOWN if column in row]
     return ", ".join(f"{name} {value:.{digits}f}" for name, value, digits in shown if math.isfinite(value))
 

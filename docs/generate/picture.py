@@ -50,12 +50,14 @@ Column = tuple[str, str, NDArray[np.float32], int]
 def _columns(url: str, utterance: str, nodes: Sequence[str], titles: Sequence[str]) -> list[Column]:
     """Return title, scores, waveform and rate: of the recording, then of each node."""
     store = melmill.open(url)
-    table = store.scores().set_index(["utterance_id", "node"])
-    utterances = store.utterances().set_index("utterance_id")
-    recording = store[str(utterances.loc[utterance, "node"])]
+    table = store.scores()
+    table = table[table["utterance_id"] == utterance]
+    utterances = store.utterances()
+    (name,) = utterances.loc[utterances["utterance_id"] == utterance, "node"]
+    recording = store[name]
     columns = [("recording", utterance, as_float(recording[utterance]), recording.description.sr or 0)]
     for node, title in zip(nodes, titles, strict=True):
-        row = table.loc[(utterance, node)]
+        (row,) = table[table["node"] == node].to_dict("records")
         scores = f"PESQ {row['pesq_wb']:.2f}   ESTOI {row['estoi']:.3f}   SC {row['sc_db']:.1f} dB"
         columns.append((title, scores, as_float(store[node][utterance]), store[node].description.sr or 0))
     return columns

@@ -10,23 +10,27 @@ import ast
 import inspect
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import MISSING, Field, fields
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import MISSING, Field, fields, is_dataclass
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import click
 
+import melmill
 from docs.generate.docstrings import fields_of, markdown, read
-from melmill.cluster import blocks, spec
+from melmill.cluster.contract import ClusterSpec
+from melmill.cluster.registry import cluster_type, cluster_types
 from melmill.flows.cli.group import cli
 from melmill.flows.pipeline.spec import Pipeline
 from melmill.stages.contract import UNSET, Input, Stage, Unset
+from melmill.stages.formats.registry import FORMATS
 from melmill.stages.numeric.melspec import MelSpec, StftParams
 from melmill.stages.numeric.presets import preset, preset_names, preset_note
 from melmill.stages.registry import stage_class, stage_names
-from melmill.stages.score.registry import METRICS, Metric
+from melmill.stages.score.metric import Metric
+from melmill.stages.score.registry import METRICS
 from melmill.stages.score.status import Status
 
 ROOT = Path(__file__).parents[2]
@@ -44,10 +48,6 @@ _NODE_FIELDS = (
     ("uses", "the stage"),
     ("pool", "the worker pool: `cpu` by default, `gpu`, `any`, or another that the cluster declares"),
 )
-_CLUSTER_BLOCKS: tuple[type, ...] = (
-    spec.ClusterSpec, spec.Pool, blocks.Tls, blocks.Ssh, blocks.SshPool, blocks.Slurm, blocks.SlurmPool,
-    blocks.Kubernetes, blocks.KubernetesPool,
-)  # fmt: skip
 
 
 def filled(text: str) -> str:
@@ -89,12 +89,25 @@ def pipeline_fields() -> str:
     return table(("field", ""), [*rows, ("`stages`", "The nodes by name."), ("`cluster`", "Where tasks run.")])
 
 
+def clusters() -> str:
+    """List the types of cluster."""
+    rows = []
+    for name, cls in _cluster_types().items():
+        first, _, _ = read(cls).text.partition("\n\n")
+        traits = [text for text, has in (("encrypted", cls.encrypted), ("grows and shrinks", cls.adaptive)) if has]
+        rows.append(
+            (f"[`{name}`](#{name})", _cell(first), ", ".join(traits), f"`{cls.requirement}`" * bool(cls.requirement))
+        )
+    return table(("type", "what it is", "traffic, workers", "needs"), rows)
+
+
 def cluster_fields() -> str:
-    """List the fields of the `cluster:` block and of the blocks in it."""
-    return "\n\n".join(
-        f"**`{block.__name__}`**: {read(block).text}\n\n{table(FIELD_HEADER, _rows(block))}"
-        for block in _CLUSTER_BLOCKS
-    )
+    """List the fields of the `cluster:` block: those of all types, then those of each."""
+    shown: set[str] = set()
+    parts = [_block(ClusterSpec, "All types of cluster have these fields:", shown)]
+    for name, cls in _cluster_types().items():
+        parts += [f"### `{name}`", _block(cls, read(cls).text, shown)]
+    return "\n\n".join(parts)
 
 
 def mel_fields() -> str:
@@ -130,6 +143,15 @@ def statuses() -> str:
     return table(("status", "meaning"), ((f"`{status.value}`", status.says) for status in Status))
 
 
+def formats() -> str:
+    """List the formats of exported files."""
+    rows = [
+        (f"`{f.name}`", f"`.{f.suffix}`", " or ".join(sorted(f.kinds)), " or ".join(map(str, f.bits)), _cell(f.says))
+        for f in FORMATS.values()
+    ]
+    return table(("format", "files", "of", "bits", ""), rows)
+
+
 def commands() -> str:
     """Describe every command of the command line."""
     return "\n\n".join(_command(path, command) for path, command in walk(cli, "melmill"))
@@ -141,6 +163,18 @@ def walk(command: click.Command, path: str) -> Iterable[tuple[str, click.Command
     if isinstance(command, click.Group):
         for name in sorted(command.commands):
             yield from walk(command.commands[name], f"{path} {name}")
+
+
+def errors() -> str:
+    """List the errors of the Python API with what each means."""
+    public = {name: getattr(melmill, name) for name in melmill.__all__ if not name.startswith("_")}
+    found = {name: value for name, value in public.items() if isinstance(value, type) and issubclass(value, Exception)}
+    rows = []
+    for name, error in sorted(found.items(), key=lambda pair: [cls.__name__ for cls in reversed(pair[1].__mro__)]):
+        first, _, _ = read(error).text.partition("\n\n")
+        base = error.__base__.__name__ if error is not melmill.Error and error.__base__ else "Exception"
+        rows.append((f"`{name}`", f"`{base}`", _cell(first)))
+    return table(("error", "is a", "means"), rows)
 
 
 def packages() -> str:
@@ -169,10 +203,34 @@ def table(header: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
 TABLES: dict[str, Callable[..., str]] = {
     function.__name__: function
     for function in (
-        stages, node_fields, pipeline_fields, cluster_fields, mel_fields, presets, metrics, metric_texts, statuses,
-        commands, packages, file,
+        stages, node_fields, pipeline_fields, clusters, cluster_fields, mel_fields, presets, metrics, metric_texts,
+        statuses, formats, errors, commands, packages, file,
     )
 }  # fmt: skip
+
+
+def _cluster_types() -> dict[str, type[ClusterSpec]]:
+    classes = {name: cluster_type(name) for name in cluster_types()}
+    return {name: cls for name, cls in classes.items() if cls.__module__.startswith("melmill.")}
+
+
+def _block(cls: type[Any], text: str, shown: set[str]) -> str:
+    """Return the fields of a block and of the blocks in it, but for those that the page has shown."""
+    known = {field.name for field in fields(ClusterSpec)} if ClusterSpec in cls.__mro__[1:] else set()
+    inherited = [row for base in cls.__mro__[1:] if base.__name__ in shown for row in _rows(base)]
+    rows = [row for row in _rows(cls) if row[0].strip("`") not in known and row not in inherited]
+    shown.add(cls.__name__)
+    blocks = dict.fromkeys(found for hint in get_type_hints(cls).values() for found in _blocks_in(hint))
+    parts = [text, table(FIELD_HEADER, rows) if rows else "It has no fields of its own."]
+    parts += [_block(b, f"`{b.__name__}`: {read(b).text}", shown) for b in blocks if b.__name__ not in shown]
+    return "\n\n".join(parts)
+
+
+def _blocks_in(hint: Any) -> Iterable[type[Any]]:  # noqa: ANN401 - an annotation may be anything
+    if isinstance(hint, type) and is_dataclass(hint):
+        yield hint
+    for part in get_args(hint):
+        yield from _blocks_in(part)
 
 
 def _metric(m: Metric) -> str:
@@ -248,7 +306,7 @@ def _type(hint: Any) -> str:  # noqa: ANN401 - an annotation may be anything
     if origin is tuple:
         count = "" if arguments[-1] is ... else f"{len(arguments)} "
         return f"list of {count}{_type(arguments[0])}"
-    if origin is dict:
+    if origin in (dict, Mapping):
         return f"{_type(arguments[1])} by name"
     return "null" if hint is type(None) else str(hint.__name__)
 
@@ -263,7 +321,7 @@ def _shown(default: object) -> str:
     if default is MISSING:
         return "required"
     plain = list(default) if isinstance(default, tuple) else default
-    if isinstance(plain, dict):
+    if isinstance(plain, dict) or is_dataclass(plain):  # such as pools: a worker for each core of this machine
         return ""
     return f"`{plain}`" if plain not in (None, True, False, "") else f"`{json.dumps(plain)}`"
 

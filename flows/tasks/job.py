@@ -147,7 +147,7 @@ def _device_name(device: str) -> str:
     if device == CPU:
         return device
     # Imports torch.
-    from melmill.stages.numeric.batched.placement import device_name
+    from melmill.stages.numeric.batched.device import device_name
 
     return device_name(device)
 

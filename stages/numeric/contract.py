@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from melmill.stages.numeric.errors import ContractError
 from melmill.stages.numeric.filterbank import band_scale
-from melmill.stages.numeric.mel import from_bands, to_linear, uncompressed, window_norm
+from melmill.stages.numeric.mel import from_bands, to_linear, uncompressed
 from melmill.stages.numeric.melspec import MelSpec, Pcen
 from melmill.stages.numeric.pcen import MAX_GAIN
+from melmill.stages.numeric.stft import window_norm
 
 Conversion = Literal["lossless", "lossy", "impossible"]
 
@@ -43,7 +44,8 @@ class Difference:
 def differences(a: MelSpec, b: MelSpec) -> list[Difference]:
     """Return what keeps a mel made by `a` from being one made by `b`, worst first.
 
-    Fields that change no value (a floor without a log, ``fmax: null`` against half the rate) don't count.
+    Fields that change no value don't count: a floor without a log, ``fmax: null`` against half the
+    rate.
 
     >>> [d.field for d in differences(MelSpec(), MelSpec(log="ln", floor=1e-5))]
     ['log', 'floor']
@@ -64,7 +66,7 @@ def conversion(a: MelSpec, b: MelSpec) -> Literal["same", "lossless", "lossy", "
     return found[0].conversion if found else "same"
 
 
-def convert(M: NDArray[Any], a: MelSpec, b: MelSpec, *, allow_lossy: bool = False) -> NDArray[np.float32]:
+def convert(M: NDArray[np.floating], a: MelSpec, b: MelSpec, *, allow_lossy: bool = False) -> NDArray[np.float32]:
     """Turn a mel made by `a` into the one that `b` would have made, exactly to rounding.
 
     Parameters
@@ -72,8 +74,8 @@ def convert(M: NDArray[Any], a: MelSpec, b: MelSpec, *, allow_lossy: bool = Fals
     M : ndarray of float, shape (n_mels, n_frames)
     a, b : MelSpec
     allow_lossy : bool
-        Do as well as can be where something is lost: values under a higher floor stay there, frames stay where they
-        were.
+        Go on where something is lost. Values under a higher floor stay there, and frames stay
+        where they were.
 
     Returns
     -------
@@ -94,7 +96,7 @@ def convert(M: NDArray[Any], a: MelSpec, b: MelSpec, *, allow_lossy: bool = Fals
 
 
 def explain(a: MelSpec, b: MelSpec) -> str:
-    """Say for people what differs between the mel at hand (`a`) and the mel needed (`b`), as a table."""
+    """Return a table for people: what differs between the mel at hand, `a`, and the mel needed, `b`."""
     found = differences(a, b)
     if not found:
         return "the two mels are made alike"
@@ -137,7 +139,7 @@ def _judged(field: str, a: MelSpec, b: MelSpec) -> tuple[Conversion, str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Range:
-    """Band energies that a mel tells apart, under triangles of peak 1 of an STFT that is not normalised."""
+    """Band energies that a mel tells apart, under triangles of peak 1, without `normalized`."""
 
     low: NDArray[np.float64]
     high: NDArray[np.float64]

@@ -1,9 +1,10 @@
-"""Mel filter banks: triangles on the FFT's bins, made once and kept."""
+"""Mel filter banks: triangles on the FFT's bins, and the same scaled for the inverters."""
 
 from __future__ import annotations
 
 import warnings
-from functools import cache
+from dataclasses import dataclass
+from functools import cache, lru_cache
 from typing import Literal
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from melmill.stages.numeric.gram import spectral_norm
 from melmill.stages.numeric.melspec import MelSpec
 
-# Slaney's Auditory Toolbox: linear to 1 kHz in steps of 200/3 Hz, then 27 steps for every factor of 6.4.
+# Slaney's Auditory Toolbox: linear to 1 kHz in steps of 200/3 Hz, then 27 steps for each factor 6.4.
 _LINEAR_STEP_HZ = 200.0 / 3.0
 _BREAK_HZ = 1000.0
 _BREAK_MEL = _BREAK_HZ / _LINEAR_STEP_HZ
@@ -26,8 +27,8 @@ class EmptyBandWarning(UserWarning):
 def mel_bank(spec: MelSpec) -> NDArray[np.float32]:
     """Return the mel bank E of a spec, bit for bit that of ``librosa.filters.mel``.
 
-    The array is cached and read-only. A bank may lack full row rank where triangles are narrower than a bin (128 bands
-    at 44.1 kHz and ``n_fft=1024`` have rank 118): legal, but an inverter must not assume otherwise.
+    The array is cached and read-only. A bank may lack full row rank where triangles are narrower
+    than a bin: 128 bands at 44.1 kHz and ``n_fft=1024`` have rank 118.
 
     Returns
     -------
@@ -48,7 +49,10 @@ def mel_bank(spec: MelSpec) -> NDArray[np.float32]:
 
 
 def band_scale(spec: MelSpec) -> NDArray[np.float64]:
-    """Return what `norm` multiplies each band's triangle of peak 1 by, shape (n_mels,): Slaney's is 2 / width in Hz."""
+    """Return the factor of each band's triangle of peak 1, shape (n_mels,).
+
+    Slaney's `norm` is 2 / width in Hz.
+    """
     if spec.norm is None:
         return np.ones(spec.n_mels)
     edges = _edges(spec.n_mels, spec.fmin, spec.top_hz, spec.htk)
@@ -62,6 +66,34 @@ def bank_norm(spec: MelSpec) -> float:
     0.0414
     """
     return spectral_norm(mel_bank(spec))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Bank:
+    """Hold the mel bank E scaled to unit spectral norm.
+
+    The scale makes a solver's `lam` independent of the bank's units.
+
+    Parameters
+    ----------
+    E : ndarray of float64, shape (n_mels, n_bins)
+        ``E / ||E||_2``.
+    norm : float
+        ``||E||_2`` before scaling: mels are divided by it.
+    power : float
+        Exponent p of the mels' magnitude, ``M = E |X|**p``.
+    """
+
+    E: NDArray[np.float64]
+    norm: float
+    power: float = 1.0
+
+
+@lru_cache(maxsize=8)
+def bank_of(spec: MelSpec) -> Bank:
+    """Return the scaled bank of a spec, float64; cached."""
+    norm = bank_norm(spec)
+    return Bank(E=mel_bank(spec).astype(np.float64) / norm, norm=norm, power=spec.power)
 
 
 def mel_to_hz(mel: NDArray[np.float64], *, htk: bool) -> NDArray[np.float64]:

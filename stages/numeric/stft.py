@@ -9,7 +9,7 @@ import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
-from melmill.stages.numeric.melspec import StftParams
+from melmill.stages.numeric.melspec import MelSpec, StftParams
 
 
 def hann(params: StftParams) -> NDArray[np.float64]:
@@ -21,11 +21,18 @@ def hann(params: StftParams) -> NDArray[np.float64]:
     return window
 
 
+def window_norm(spec: MelSpec) -> float:
+    """Return what the STFT is divided by: with `normalized` the window's Euclidean norm, else 1."""
+    if not spec.normalized:
+        return 1.0
+    return float(np.sqrt(np.sum(hann(spec.stft) ** 2)))
+
+
 class Stft:
     """Transform signals to frames of spectrum; `Projection` holds the way back.
 
-    Arrays are frame-major, ``(n_frames, n_bins)``: a frame's bins lie together, so that the FFT and every
-    frame-wise update work on contiguous memory. Transpose for librosa's ``(n_bins, n_frames)``.
+    Arrays are frame-major, ``(n_frames, n_bins)``. A frame's bins lie together, so that FFTs work on
+    contiguous memory. Transpose for librosa's ``(n_bins, n_frames)``.
 
     Parameters
     ----------
@@ -39,11 +46,11 @@ class Stft:
         self.dtype = np.dtype(dtype)
 
     @cached_property
-    def window(self) -> NDArray[Any]:
+    def window(self) -> NDArray[np.floating]:
         """Periodic Hann window ``(n_fft,)``, zero outside its `win_length` centre."""
         return hann(self.params).astype(self.dtype)
 
-    def padded(self, y: NDArray[Any]) -> NDArray[Any]:
+    def padded(self, y: NDArray[np.floating]) -> NDArray[np.floating]:
         """Return the signal ``(n_samples,)`` with the padding that its framing asks for."""
         pad = self.params.pad
         if pad == 0:
@@ -52,14 +59,14 @@ class Stft:
             raise ValueError("an empty signal can't be reflected at its edges")
         return np.pad(y, pad, mode=self.params.pad_mode)
 
-    def frames(self, y: NDArray[Any]) -> NDArray[Any]:
-        """Return the unwindowed frames ``(n_frames, n_fft)`` of a signal, a view of its padded copy."""
+    def frames(self, y: NDArray[np.floating]) -> NDArray[np.floating]:
+        """Return a signal's frames ``(n_frames, n_fft)`` before the window, a view of its padded copy."""
         p = self.params
         padded = self.padded(np.asarray(y, dtype=self.dtype))
         if padded.size < p.n_fft:
             return np.empty((0, p.n_fft), dtype=self.dtype)
         return np.lib.stride_tricks.sliding_window_view(padded, p.n_fft)[:: p.hop_length]
 
-    def forward(self, y: NDArray[Any]) -> NDArray[Any]:
+    def forward(self, y: NDArray[np.floating]) -> NDArray[np.complexfloating]:
         """Return the spectrum ``(n_frames, n_bins)``, complex, of a signal ``(n_samples,)``."""
         return np.asarray(scipy.fft.rfft(self.frames(y) * self.window, axis=-1))

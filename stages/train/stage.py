@@ -133,7 +133,7 @@ class TrainVocoder:
         StageError
             There is nothing to train with, the training diverged, or what `place` holds is another's.
         """
-        from melmill.stages.numeric.batched.placement import placement  # here, as they import torch
+        from melmill.stages.numeric.batched.device import placement  # here, as they import torch
         from melmill.stages.train.loop import Session, train
         from melmill.stages.train.recipe import Recipe
 

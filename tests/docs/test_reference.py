@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import fields
 from pathlib import Path
+from typing import Any, get_args, get_type_hints
 
 import click
 import pytest
 
+import melmill
 from docs.generate import reference
 from docs.generate.docstrings import fields_of, read
-from melmill.cluster.spec import ClusterSpec, Pool
+from melmill.cluster.registry import cluster_type, cluster_types
 from melmill.flows.cli.group import cli
 from melmill.stages.contract import UNSET
+from melmill.stages.formats.registry import FORMATS
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.numeric.presets import preset_names, preset_note
 from melmill.stages.registry import stage_class, stage_names
@@ -43,7 +47,7 @@ def test_every_stage_is_on_one_page_with_its_fields_and_inputs(filled: dict[str,
     assert len(ours) > 20
     for stage in ours:
         (page,) = pages[stage]
-        cls = stage_class(stage)
+        cls: type[Any] = stage_class(stage)
         before, _, own = filled[page].partition(f"\n### `{stage}`")
         text = before + own.partition("\n### ")[0]
         named = {field.name: text for field in fields(cls) if field.init}
@@ -87,6 +91,21 @@ def test_every_status_is_explained(filled: dict[str, str]) -> None:
         assert f"| `{status.value}` | {status.says} |" in filled["metrics.md"]
 
 
+def test_every_export_format_is_listed(filled: dict[str, str]) -> None:
+    for format_ in FORMATS.values():
+        assert f"| `{format_.name}` | `.{format_.suffix}` | " in filled["export.md"]
+        assert format_.says in filled["export.md"]
+
+
+def test_every_error_and_function_is_on_the_page_of_python(filled: dict[str, str]) -> None:
+    for name in melmill.__all__:
+        value = getattr(melmill, name)
+        if isinstance(value, type) and issubclass(value, melmill.Error):
+            assert f"\n| `{name}` | " in filled["python.md"]
+        elif not isinstance(value, str):
+            assert re.search(rf"(members: .*\b{name}\b|::: melmill\.{name}\n)", filled["python.md"]), name
+
+
 def test_every_preset_and_field_of_a_mel_is_listed(filled: dict[str, str]) -> None:
     for name in preset_names():
         assert f"| `{name}` | " in filled["mels.md"]
@@ -97,9 +116,14 @@ def test_every_preset_and_field_of_a_mel_is_listed(filled: dict[str, str]) -> No
 
 
 def test_every_field_of_a_cluster_is_listed(filled: dict[str, str]) -> None:
-    for block in (ClusterSpec, Pool):
-        for field in fields(block):
-            assert f"\n| `{field.name}` | " in filled["clusters.md"], field.name
+    page = filled["clusters.md"]
+    for name in cluster_types():
+        cls = cluster_type(name)
+        assert f"\n| [`{name}`](#{name}) | " in page
+        assert f"\n### `{name}`\n" in page
+        for block in (cls, *get_args(get_type_hints(cls)["pools"])[1:]):
+            for field in fields(block):
+                assert f"\n| `{field.name}` | " in page, (name, field.name)
 
 
 def test_every_command_and_option_is_listed(filled: dict[str, str]) -> None:

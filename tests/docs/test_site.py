@@ -18,6 +18,7 @@ from melmill.flows.planning.plan import make_plan
 
 ROOT = Path(__file__).parents[2]
 pytest.importorskip("mkdocs", reason="the extra docs is not installed")
+pytestmark = pytest.mark.slow  # builds the site
 
 
 def build(config: Path, site: Path, gallery: Path) -> subprocess.CompletedProcess[str]:

@@ -6,47 +6,47 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from melmill.stages.numeric.bank import bank_of
 from melmill.stages.numeric.batched.bands import bands_of, misfit_energies
-from melmill.stages.numeric.batched.batches import batches, in_halves
-from melmill.stages.numeric.batched.iterate import iterate
+from melmill.stages.numeric.batched.device import Placement, batches, device_lock, full_precision, in_halves, placement
+from melmill.stages.numeric.batched.iteration import Start, iterate, iteration
 from melmill.stages.numeric.batched.magnitude import estimate_magnitude
-from melmill.stages.numeric.batched.methods import Start, iteration
-from melmill.stages.numeric.batched.phase import fill_phase
-from melmill.stages.numeric.batched.placement import Placement, full_precision, placement
 from melmill.stages.numeric.batched.projection import Projection
-from melmill.stages.numeric.batched.turns import turn
+from melmill.stages.numeric.compiled.magnitude import estimate_magnitude as compiled_magnitude
+from melmill.stages.numeric.compiled.phase import start_phase
+from melmill.stages.numeric.filterbank import bank_of
+from melmill.stages.numeric.lanes.sweep import from_lanes, to_lanes
 from melmill.stages.numeric.melspec import MelSpec
-from melmill.stages.numeric.recipe import Problem, Recipe
+from melmill.stages.numeric.solver import Problem, Recipe
 
-# Half an hour of speech; more makes no iteration faster. A constant, so that the batches, and with them the rounding,
-# depend on the utterances alone on any device that has the room.
+# Half an hour of speech; more makes no iteration faster. It is a constant, so that batches and their
+# rounding depend on the utterances alone, on any device that has the room.
 _BATCH_BYTES = 4 * 2**30
 _SHARE_OF_FREE = 0.8
 
-# At most, of single precision: the state, the spectrum and the frames under way, those of a graph beside those of the
-# iteration that was run before it, and the next batch's magnitude.
+# At most, in single precision: state, spectrum and frames, those of a graph and those of the iteration
+# before it, and the next batch's magnitude.
 _BYTES_A_BIN = 80
 
-# Integrating phase takes a core about as long as the device takes for the iterations; so some cores do.
+# Integrating phase takes one core about as long as the iterations take the device.
 _HOST_THREADS = 8
 
-Answer = tuple[NDArray[Any], list[float]]
+Answer = tuple[NDArray[np.floating], list[float]]
 
 
 def invert_linears(
     problems: Sequence[Problem], spec: MelSpec, device: str, memory_bytes: int | None = None
 ) -> list[Answer]:
-    """Invert linear mels on one device.
+    """Return a waveform for each of several linear mels, computed on one device.
 
-    Every utterance's result is that of `compiled.inverter.invert_linear` but for rounding, whatever
-    else is in its batch. While the device iterates on a batch, the host computes the phases that the next starts from.
+    Every result is that of `melmill.stages.numeric.compiled.inverter.invert_linear` but for
+    rounding, whatever else is in its batch. While the device iterates on one batch, the host
+    computes the starting phases of the next.
 
     Parameters
     ----------
@@ -57,7 +57,8 @@ def invert_linears(
     device : str
         ``"cuda"`` or ``"cpu"``, as torch names them.
     memory_bytes : int, optional
-        What a batch may take of the device's memory. By default 4 GiB, on CUDA at most 80 % of what is free.
+        Memory of the device that a batch may take. By default 4 GiB, on CUDA at most 80 % of what
+        is free.
 
     Returns
     -------
@@ -75,7 +76,7 @@ def invert_linears(
     if others:
         raise ValueError(f"recipes of one call may differ in start and seed alone, got {recipe!r} and {others[0]!r}")
     place = placement(device, recipe.dtype)
-    with turn(place.device), full_precision(), ThreadPoolExecutor(_HOST_THREADS) as pool:
+    with device_lock(place.device), full_precision(), ThreadPoolExecutor(_HOST_THREADS) as pool:
         work = _Work(problems, spec, recipe, place, pool)
         return work.answers(memory_bytes or _memory_bytes(place.device))
 
@@ -103,7 +104,7 @@ class _Work:
     pool: ThreadPoolExecutor
 
     def answers(self, memory_bytes: int) -> list[Answer]:
-        """Return the answer to each problem; a batch is started before the one before it is iterated on."""
+        """Return the answer to each problem. A batch starts while the one before it iterates."""
         frame_bytes = _BYTES_A_BIN * self.spec.stft.n_bins * self.place.dtype.itemsize // 4
         todo = batches([p.linear.shape[1] for p in self.problems], memory_bytes // frame_bytes)
         found: dict[int, Answer] = {}
@@ -126,7 +127,7 @@ class _Work:
         Y = estimate_magnitude(M, bank, self.recipe.magnitude, self.place)
         phase = self._on_host(*Y.shape)
         under_way = [
-            self.pool.submit(fill_phase, p, self.spec, row[:n])
+            self.pool.submit(_fill_phase, p, self.spec, row[:n])
             for p, n, row in zip(problems, n_frames, phase.numpy(), strict=True)
         ]
         return [_Started(batch=batch, M=M, Y=Y, phase=phase, under_way=under_way)]
@@ -143,16 +144,16 @@ class _Work:
         projection.synthesise(X.clone())
         misfits: list[Tensor] = []
 
-        def watch() -> None:
+        def measure() -> None:
             misfits.append(misfit_energies(projection.analyse(), M, bands_of(bank, self.place), bank.power))
 
         if self.recipe.trace:
-            watch()
+            measure()
         if self.recipe.method is not None:
             start = Start(X, projection.analyse(), Y, M)
             made = iteration(self.recipe.method, self.recipe.n_iter, start, bank, self.place)
             del X, Y, start
-            iterate(made, projection, self.place, watch if self.recipe.trace else None)
+            iterate(made, projection, self.place, measure if self.recipe.trace else None)
         scaled = (torch.stack(misfits, 1) * bank.norm**2).tolist() if misfits else [[] for _ in rows]
         return list(zip(projection.samples, scaled, strict=True))
 
@@ -166,3 +167,18 @@ def _memory_bytes(device: torch.device) -> int:
         return _BATCH_BYTES
     unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return min(_BATCH_BYTES, int(_SHARE_OF_FREE * (torch.cuda.mem_get_info(device)[0] + unused)))
+
+
+def _fill_phase(problem: Problem, spec: MelSpec, phase: NDArray[np.floating]) -> None:
+    """Write the starting phase of one utterance, rad, to the rows ``(T, F)`` of its own frames.
+
+    PGHI follows the compiled engine's magnitude, not the device's. A rounding that makes another
+    bin the louder would lead it another way.
+    """
+    recipe, bank = problem.recipe, bank_of(spec)
+
+    def magnitude() -> NDArray[np.floating]:
+        M = to_lanes(np.asarray(problem.linear / bank.norm, dtype=recipe.dtype))
+        return compiled_magnitude(M, bank, recipe.magnitude)
+
+    phase[:] = from_lanes(start_phase(recipe, spec.stft, problem.length, magnitude), len(phase)).T

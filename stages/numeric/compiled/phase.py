@@ -1,11 +1,8 @@
-"""Compiled core of phase-gradient heap integration.
-
-- Where an iteration starts from: random phase, zero phase, integrated phase, or a signal's own.
-"""
+"""Starting phases: random, zero, integrated from the magnitude, or a signal's own."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,17 +13,18 @@ from melmill.stages.numeric.lanes.framing import n_groups
 from melmill.stages.numeric.lanes.sweep import to_lanes
 from melmill.stages.numeric.lanes.vector import LANES, inlined, kernel
 from melmill.stages.numeric.melspec import StftParams
-from melmill.stages.numeric.recipe import Seed
+from melmill.stages.numeric.solver import Recipe, Seed
 
 _TWO_PI = 2 * np.pi
 _TURNS = 1 / _TWO_PI
 
-# Entries within this much log magnitude of each other (0.17 dB) are taken in any order: a queue of levels then stands
-# for the heap, and nothing is sorted.
+# Entries within 1 / 50 neper of each other (0.17 dB) are taken in any order. So a queue for each level
+# stands for the heap, and nothing is sorted.
 _LEVELS_PER_NEPER = 50.0
 
-# A bin's four fields lie together, as integration hops about and would wait for memory once a field: its log magnitude
-# and phase (float32), the entry after it in its level's queue, and the seed after it (int32).
+# A bin's four fields lie together, as integration hops about and would wait for memory once for each:
+# its log magnitude and phase (float32), the entry after it in its level's queue, and the seed after
+# it (int32).
 _LOUD, _PHASE, _NEXT, _SEED, _FIELDS = 0, 1, 2, 3, 4
 
 # In place of an entry: the queue ends here; the bin was never queued.
@@ -34,8 +32,8 @@ _END, _UNSEEN = -1, -2
 
 
 def integrate(
-    s: NDArray[Any], n_frames: int, least: float, per_frame: float, per_bin: float, advance: NDArray[Any],
-    centre: float, phase: NDArray[Any],
+    s: NDArray[np.float32], n_frames: int, least: float, per_frame: float, per_bin: float, advance: NDArray[np.float64],
+    centre: float, phase: NDArray[np.float32],
 ) -> None:  # fmt: skip
     """Spread phase from the loudest bins over all others that are audible, louder neighbours first.
 
@@ -68,10 +66,10 @@ def integrate(
 
 @kernel
 def _fill(
-    s: NDArray[Any], n_frames: int, least: float, lowest: int,
-    fields: NDArray[Any], values: NDArray[Any], seeds: NDArray[Any],
+    s: NDArray[np.float32], n_frames: int, least: float, lowest: int,
+    fields: NDArray[np.int32], values: NDArray[np.float32], seeds: NDArray[np.int32],
 ) -> None:  # fmt: skip
-    """Fill the bins' fields, with a border that continues the slopes at the edges and counts as done."""
+    """Fill the bins' fields. A border continues the slopes at the edges and counts as done."""
     n_bins = s.shape[1]
     width = n_bins + 2
     for t in range(-1, n_frames + 1):
@@ -93,8 +91,8 @@ def _fill(
 
 @kernel
 def _integrate(
-    fields: NDArray[Any], values: NDArray[Any], heads: NDArray[Any], seeds: NDArray[Any], lowest: int,
-    per_frame: float, per_bin: float, advance: NDArray[Any], centre: float,
+    fields: NDArray[np.int32], values: NDArray[np.float32], heads: NDArray[np.int32], seeds: NDArray[np.int32],
+    lowest: int, per_frame: float, per_bin: float, advance: NDArray[np.float64], centre: float,
 ) -> None:  # fmt: skip
     width = len(advance) + 2
     for start in range(len(heads) - 1, -1, -1):
@@ -128,7 +126,12 @@ def _integrate(
 
 @inlined
 def _queue(
-    fields: NDArray[Any], values: NDArray[Any], heads: NDArray[Any], here: int, angle: float, lowest: int
+    fields: NDArray[np.int32],
+    values: NDArray[np.float32],
+    heads: NDArray[np.int32],
+    here: int,
+    angle: float,
+    lowest: int,
 ) -> int:
     """Give a bin its phase and queue it; return its level."""
     values[here * _FIELDS + _PHASE] = angle - _TWO_PI * np.round(angle * _TURNS)
@@ -138,7 +141,7 @@ def _queue(
 
 
 @inlined
-def _slope(values: NDArray[Any], here: int, step: int) -> float:
+def _slope(values: NDArray[np.float32], here: int, step: int) -> float:
     return float(0.5 * (values[(here + step) * _FIELDS + _LOUD] - values[(here - step) * _FIELDS + _LOUD]))
 
 
@@ -149,8 +152,8 @@ def _level(loud: float, lowest: int) -> int:
 
 @kernel
 def _copy(
-    values: NDArray[Any], s: NDArray[Any], n_frames: int, least: float,
-    phase: NDArray[Any],
+    values: NDArray[np.float32], s: NDArray[np.float32], n_frames: int, least: float,
+    phase: NDArray[np.float32],
 ) -> None:  # fmt: skip
     width = s.shape[1] + 2
     for t in range(n_frames):
@@ -160,20 +163,20 @@ def _copy(
 
 
 @inlined
-def _at(array: NDArray[Any], t: int, k: int) -> Any:  # noqa: ANN401 - a float of the array's precision
+def _at(array: NDArray[np.float32], t: int, k: int) -> Any:  # noqa: ANN401 - a float32
     return array[t // LANES, k, t % LANES]
 
 
-# A periodic Hann window of `win_length` samples is nearest to the Gaussian exp(-pi t^2 / gamma) with this
-# gamma / win_length^2 (Prusa et al. 2017, table of window constants).
+# A periodic Hann window of `win_length` samples is nearest to the Gaussian exp(-pi t^2 / gamma) with
+# this gamma / win_length^2 (Prusa et al. 2017, table of window constants).
 _HANN_GAMMA = 0.25645
 
-# Bins 80 dB below the loudest say little of phase: to integrate more of them, down to -120 dB, changes no score by
+# Bins 80 dB below the loudest say little about phase. Integrating down to -120 dB changes no score by
 # more than its error (docs/results.md).
 TOLERANCE = 1e-4
 
-# About 4 s at a hop of 16 ms: what integration hops about in then nearly stays in a core's cache, and a quiet passage
-# is judged by its own loudest bin. A tenth of that begins to cost quality.
+# About 4 s at a hop of 16 ms. The bins of a segment then nearly fit a core's cache, and a quiet
+# passage is judged by its own loudest bin. A tenth of that begins to cost quality.
 SEGMENT_FRAMES = 256
 
 # Nepers above the tolerance that count as below, so that rounding can't lift what was raised to it.
@@ -183,8 +186,36 @@ _MARGIN = 1e-4
 _SILENT = 1e-30
 
 
+def start_phase(
+    recipe: Recipe, params: StftParams, length: int, magnitude: Callable[[], NDArray[np.floating]]
+) -> NDArray[np.floating]:
+    """Return the phase that a recipe starts from, rad, in lane layout.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        A waveform to start from has `length` samples.
+    params : StftParams
+    length : int
+        Samples of the result.
+    magnitude : callable
+        Returns the magnitude in lane layout; called where the phase follows from it.
+    """
+    n_frames = params.n_frames(length)
+    if not isinstance(recipe.start, str):
+        projection = Projection(params, length, recipe.dtype)
+        projection.samples = recipe.start
+        Z = projection.analyse()
+        return np.asarray(np.arctan2(Z[:, :, 1], Z[:, :, 0]))
+    if recipe.start == "random":
+        return random_phase(n_frames, params.n_bins, recipe.seed)
+    if recipe.start == "zero":
+        return zero_phase(n_frames, params)
+    return pghi(magnitude(), n_frames, params, recipe.seed)
+
+
 def random_phase(n_frames: int, n_bins: int, seed: Seed) -> NDArray[np.float32]:
-    """Return phases uniform in [-pi, pi), rad, in lane layout, a function of the sizes and `seed` alone."""
+    """Return phases uniform in [-pi, pi), rad, in lane layout. The sizes and `seed` decide them."""
     phase = np.random.default_rng(seed).random((n_bins, n_frames), dtype=np.float32)
     phase -= np.float32(0.5)
     phase *= np.float32(2 * np.pi)
@@ -192,18 +223,19 @@ def random_phase(n_frames: int, n_bins: int, seed: Seed) -> NDArray[np.float32]:
 
 
 def zero_phase(n_frames: int, params: StftParams) -> NDArray[np.float32]:
-    """Return the phases of impulses at the windows' centres, rad: zero phase as the window sees it."""
+    """Return the phases of impulses at the windows' centres, rad: zero phase for the window."""
     phase = np.remainder(_centre_step(params) * np.arange(params.n_bins), 2 * np.pi)
     shape = (n_groups(n_frames), params.n_bins, LANES)
     return np.broadcast_to(phase.astype(np.float32)[:, np.newaxis], shape)
 
 
-def pghi(Y: NDArray[Any], n_frames: int, params: StftParams, seed: Seed) -> NDArray[np.float32]:
+def pghi(Y: NDArray[np.floating], n_frames: int, params: StftParams, seed: Seed) -> NDArray[np.float32]:
     """Return the phase that a magnitude implies, by phase-gradient heap integration.
 
-    The phase of an STFT with a Gaussian window follows from its log magnitude's slopes; the Hann window is taken for
-    the Gaussian nearest to it. Integration starts at the loudest bin and goes to louder neighbours first, in segments
-    of `SEGMENT_FRAMES`. Bins 80 dB below a segment's loudest get random phase.
+    The phase of an STFT with a Gaussian window follows from the slopes of its log magnitude. The
+    Hann window is taken for the Gaussian nearest to it. Integration starts at the loudest bin and
+    goes to louder neighbours first, in segments of `SEGMENT_FRAMES`. Bins 80 dB below a segment's
+    loudest get random phase.
 
     Parameters
     ----------
@@ -221,7 +253,8 @@ def pghi(Y: NDArray[Any], n_frames: int, params: StftParams, seed: Seed) -> NDAr
 
     References
     ----------
-    Prusa, Balazs and Søndergaard 2017, "A noniterative method for reconstruction of phase from STFT magnitude".
+    Prusa, Balazs and Søndergaard 2017, "A noniterative method for reconstruction of phase from STFT
+    magnitude".
     """
     phase = random_phase(n_frames, params.n_bins, seed)
     for segment in segments(Y, n_frames):
@@ -250,7 +283,7 @@ class Segment(NamedTuple):
 
 
 def segments(
-    Y: NDArray[Any], n_frames: int, tolerance: float = TOLERANCE, length: int = SEGMENT_FRAMES
+    Y: NDArray[np.floating], n_frames: int, tolerance: float = TOLERANCE, length: int = SEGMENT_FRAMES
 ) -> Iterator[Segment]:
     """Yield the segments of a magnitude in lane layout that hold anything, each with its own floor.
 
@@ -282,12 +315,6 @@ def spread(segment: Segment, params: StftParams, phase: NDArray[np.float32]) -> 
         segment.s, segment.n_frames, segment.least, hop * n_fft / gamma, -gamma / (hop * n_fft), advance,
         _centre_step(params), phase[segment.groups],
     )  # fmt: skip
-
-
-def signal_phase(projection: Projection) -> NDArray[Any]:
-    """Return the phase of the STFT of the projection's current signal, rad, in lane layout."""
-    Z = projection.analyse()
-    return np.asarray(np.arctan2(Z[:, :, 1], Z[:, :, 0]))
 
 
 def _centre_step(params: StftParams) -> float:

@@ -26,7 +26,8 @@ from melmill.stages.score.status import Measured, Status
 Floats = NDArray[np.float32 | np.float64]
 
 _FRAME_S = 0.004
-# P.862 drops bursts under 50 frames and joins those less than 50 frames apart; its filters blur both a little.
+# P.862 drops bursts under 50 frames, and joins bursts less than 50 frames apart. Its filters
+# blur both a little.
 _SHORTEST, _GAP = 40, 40
 _STEP_DB, _RANGE_DB = 2.0, 80.0
 
@@ -146,7 +147,7 @@ class Child:
         return self._owner != os.getpid()
 
     def score(self, reference: Floats, estimate: Floats, mode: Mode, limit_s: float) -> Measured:
-        """Return what the process answers within `limit_s` seconds; for the arguments see `pesq`."""
+        """Return what the process answers within `limit_s` seconds; see `pesq`."""
         ready = self._ready()
         if ready is not Status.OK:
             return Measured.failed(ready)
@@ -254,11 +255,11 @@ PESQ_WB = Metric(
     package="pesq",
     compute=lambda pair: pesq(*pair.at(RATES["wb"]), "wb", pair.time_limit_s),
     order=10,
-    says="Perceived quality of 16 kHz speech by a model of listeners, from about 1 (bad) to 4.64 (identical).",
+    says="Perceived quality of speech at 16 kHz by a model of listeners, from about 1 (bad) to 4.64 (identical).",
     formula="P.862.2 as the `pesq` package implements it (the ITU's reference code), at 16 kHz.",
-    limits="Made for telephone codecs: it punishes shifts in time that a listener does not hear, and it was never "
-    "validated on generated speech. Both signals are scaled together. No value for clips under 0.25 s, for "
-    "references without 200 ms of speech, or with more than 50 bursts of speech.",
+    limits="It was made for telephone codecs and never validated on generated speech. It punishes shifts in time that "
+    "no listener hears. Both signals are scaled together. Recordings under 0.25 s, without 200 ms of speech, or with "
+    "more than 50 bursts of speech have no value.",
     reference="ITU-T P.862.2 (2007)",
 )
 
@@ -274,6 +275,6 @@ PESQ_NB = Metric(
     order=20,
     says="Perceived quality of the telephone band at 8 kHz, from about 1 (bad) to 4.55 (identical).",
     formula="P.862 with the mapping of P.862.1, by the same code, at 8 kHz.",
-    limits="As wide-band PESQ, and deaf above 4 kHz.",
+    limits="It has the limits of wide-band PESQ, and ignores everything above 4 kHz.",
     reference="ITU-T P.862 (2001), mapped by P.862.1 (2003)",
 )

@@ -43,7 +43,8 @@ def convergence_db(estimate: Floats, reference: Floats) -> float:
 
     References
     ----------
-    Masuyama, Ueno, Ono, "Mel-Spectrogram Inversion via Alternating Direction Method of Multipliers", eqs. 21 and 22.
+    Masuyama, Ueno, Ono, "Mel-Spectrogram Inversion via Alternating Direction Method of
+    Multipliers", eqs. 21 and 22.
 
     Examples
     --------
@@ -54,7 +55,7 @@ def convergence_db(estimate: Floats, reference: Floats) -> float:
 
 
 def log_spectral_distance_db(estimate: Floats, reference: Floats, full_scale: float) -> float:
-    """Return the log spectral distance in dB: the RMS over bins of the level difference, averaged over frames.
+    """Return the log spectral distance in dB, the RMS of level differences averaged over frames.
 
     Parameters
     ----------
@@ -62,12 +63,13 @@ def log_spectral_distance_db(estimate: Floats, reference: Floats, full_scale: fl
         Magnitudes.
     full_scale : float
         Magnitude that a sine of amplitude 1 peaks at, half the window's sum. Magnitudes below
-        `LSD_FLOOR` of it are raised to that floor, so that digital silence has a level. The floor is
-        -100 dB, near the rounding noise of 16-bit PCM.
+        `LSD_FLOOR` of it are raised to that floor, so that digital silence has a level. The floor
+        is -100 dB, near the rounding noise of 16-bit PCM.
 
     References
     ----------
-    Gray, Markel, "Distance measures for speech processing", IEEE TASSP 24(5), 1976: the d_2 norm of log spectra.
+    Gray, Markel, "Distance measures for speech processing", IEEE TASSP 24(5), 1976: the d_2 norm
+    of log spectra.
 
     Examples
     --------
@@ -81,7 +83,7 @@ def log_spectral_distance_db(estimate: Floats, reference: Floats, full_scale: fl
 
 
 def log_mel(M: Floats, power: float) -> Floats:
-    """Return the log of a linear mel's magnitude ``M ** (1 / power)`` in nepers, floored at `MEL_FLOOR`.
+    """Return the log of ``M ** (1 / power)`` of a linear mel in nepers, floored at `MEL_FLOOR`.
 
     Parameters
     ----------
@@ -94,7 +96,7 @@ def log_mel(M: Floats, power: float) -> Floats:
 
 
 def mel_mae(estimate: Floats, reference: Floats) -> float:
-    """Return the mean absolute difference of two log mels (see `log_mel`), in nepers (1 Np = 8.69 dB).
+    """Return the mean absolute difference of two log mels in nepers (1 Np = 8.69 dB).
 
     References
     ----------
@@ -127,9 +129,10 @@ def mel_cepstral_distortion_db(estimate: Floats, reference: Floats) -> float:
 
 
 def si_sdr_db(estimate: Floats, reference: Floats) -> float:
-    """Return the scale-invariant signal-to-distortion ratio of two waveforms in dB, after removing their means.
+    """Return the scale-invariant signal-to-distortion ratio of two waveforms in dB.
 
-    ``10 log10(||a s||^2 / ||a s - s'||^2)`` with ``a = <s', s> / ||s||^2``, within +-200 dB (`LIMIT_DB`).
+    It is ``10 log10(||a s||^2 / ||a s - s'||^2)`` with ``a = <s', s> / ||s||^2``, for signals without
+    their means, and within +-200 dB (`LIMIT_DB`).
 
     Parameters
     ----------
@@ -181,11 +184,11 @@ SCM = Metric(
     needs="mels",
     compute=lambda pair: convergence_db(pair.mels[1], pair.mels[0]),
     order=50,
-    says="How far the mel spectrogram of the reconstruction is from the one it was made from; 0 dB is silence.",
+    says="Distance of the mel spectrogram of the reconstruction from the one it was made from. Silence has 0 dB.",
     formula=r"$20\log_{10}(\lVert E|\mathrm{STFT}(\hat x)|^p - M\rVert / \lVert M\rVert)$, with the linear mel of the "
     "spec that the waveform was made from, and its power $p$.",
-    limits="A distance on the linear mel, ruled by its loudest bands: it says how well the inversion was solved, "
-    "not how it sounds. Comparable for one mel only.",
+    limits="The loudest bands of the linear mel dominate it. It tells how well the inversion was solved, not how it "
+    "sounds. Values can be compared for one mel only.",
     reference="Masuyama, Ueno, Ono 2024, eq. 21",
 )
 
@@ -198,9 +201,9 @@ SC = Metric(
     needs="spectra",
     compute=lambda pair: convergence_db(pair.magnitudes[1], pair.magnitudes[0]),
     order=60,
-    says="How far the magnitude spectrogram of the reconstruction is from the original's; 0 dB is silence.",
+    says="Distance of the magnitude spectrogram of the reconstruction from that of the recording. Silence has 0 dB.",
     formula=r"$20\log_{10}(\lVert |\mathrm{STFT}(\hat x)| - A\rVert / \lVert A\rVert)$.",
-    limits="Ruled by the loudest bins; details that the mel does not hold can't be won back.",
+    limits="The loudest bins dominate it. No inversion wins back details that the mel lacks.",
     reference="Masuyama, Ueno, Ono 2024, eq. 22",
 )
 
@@ -216,7 +219,7 @@ LSD = Metric(
     says="Root mean square difference of the log spectra in a frame, averaged over frames.",
     formula=r"Mean over frames of the root mean square over bins of $20\log_{10}(|\hat X| / |X|)$; magnitudes below "
     "-100 dB of a full-scale sine are raised to that.",
-    limits="Quiet and loud bins count alike down to -100 dB of full scale, so noise between words rules it.",
+    limits="Quiet and loud bins count alike, down to -100 dB of full scale, so noise between words dominates it.",
     reference="Gray, Markel, IEEE TASSP 24(5), 1976",
 )
 
@@ -229,9 +232,9 @@ MEL_MAE = Metric(
     needs="mels",
     compute=lambda pair: mel_mae(*pair.once(_log_mels)),
     order=80,
-    says="Mean absolute difference of the natural logs of the mels, what neural vocoders are trained on.",
+    says="Mean absolute difference of the natural logs of the mels, which neural vocoders are trained on.",
     formula=r"Mean of $|\ln\hat M - \ln M|$ of the magnitude mel, floored at 1e-5, in nepers (1 Np = 8.69 dB).",
-    limits="Quiet bands count as much as loud ones, above a floor of 1e-5. Comparable for one mel only.",
+    limits="Quiet bands count as much as loud ones, above a floor of 1e-5. Values can be compared for one mel only.",
     reference="Kong, Kim, Bae 2020 (HiFi-GAN), eq. 3",
 )
 
@@ -247,8 +250,8 @@ MCD = Metric(
     says="Difference of the spectral envelopes, as 13 cepstral coefficients of the log mel without the zeroth.",
     formula=r"Mean over frames of $\frac{10}{\ln 10}\sqrt{2\sum_{k=1}^{13}(c_k-\hat c_k)^2}$, "
     r"$c_k=\frac{2}{B}\sum_b\ln M_b\cos(\pi k(b+\frac12)/B)$.",
-    limits="Computed from mels, frame by frame without time warping, so it is not comparable with values from "
-    "other front ends; deaf to level, pitch and phase.",
+    limits="It is computed from mels, frame by frame and without time warping, so its values can't be compared with "
+    "those of other front ends. It ignores level, pitch and phase.",
     reference="Kubichek 1993",
 )
 
@@ -261,9 +264,9 @@ SI_SDR = Metric(
     needs="waveforms",
     compute=lambda pair: si_sdr_db(pair.waveforms[1], pair.waveforms[0]),
     order=100,
-    says="Power of the reference's part in the waveform over that of the rest.",
+    says="Power of the recording's part of the waveform over the power of the rest.",
     formula=r"$10\log_{10}(\lVert a s\rVert^2/\lVert a s-\hat s\rVert^2)$, "
     r"$a=\langle\hat s,s\rangle/\lVert s\rVert^2$, means removed.",
-    limits="Compares waveforms: a perfect-sounding reconstruction with another phase scores far below 0 dB.",
+    limits="It compares waveforms: a reconstruction of perfect sound and another phase scores far below 0 dB.",
     reference="Le Roux, Wisdom, Erdogan, Hershey, ICASSP 2019",
 )

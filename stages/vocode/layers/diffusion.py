@@ -19,8 +19,8 @@ from melmill.stages.invert.inversion import shortest_length, solve
 from melmill.stages.numeric.errors import ParameterError
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.numeric.presets import preset
-from melmill.stages.numeric.recipe import Recipe
-from melmill.stages.numeric.solvers import GriffinLim
+from melmill.stages.numeric.solver import Recipe
+from melmill.stages.numeric.solvers.griffin_lim import GriffinLim
 from melmill.stages.vocode.family import Checkpoint, Noise, Vocoder, VocoderError
 from melmill.stages.vocode.layers.schedule import Step, checked_betas, reverse_steps
 from melmill.stages.vocode.mels import fitting

@@ -24,7 +24,7 @@ from melmill.stages.ingest.demo.script import SPEAKERS
 from melmill.stages.ingest.readers.librispeech import LibriSpeech
 from melmill.storage.files.sources import SourceTree
 from melmill.storage.utterance import Utterance
-from tests.stages.ingest.test_librispeech import outcome_of
+from tests.stages.ingest.corpora import outcome_of
 
 needs_espeak = pytest.mark.skipif(
     importlib.util.find_spec("espeakng_loader") is None, reason="eSpeak NG is missing: pip install melmill[demo]"

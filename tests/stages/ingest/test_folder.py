@@ -8,7 +8,7 @@ import pytest
 
 from melmill.stages.ingest.readers.audio_folder import AudioFolder
 from melmill.stages.numeric.errors import ParameterError
-from tests.stages.ingest.test_librispeech import Tree
+from tests.stages.ingest.corpora import Tree
 
 FILES = {"wavs/a.wav": b"", "wavs/b.wav": b"", "wavs/c.flac": b"", "wavs/b.txt": b"Beside."}
 

@@ -15,7 +15,7 @@ from melmill.stages.ingest.readers.audio_folder import AudioFolder
 from melmill.stages.numeric.errors import ParameterError
 from melmill.stages.numeric.resample import resample
 from melmill.storage.files.sources import SourceTree
-from tests.stages.ingest.test_librispeech import Tree, flac, ids, tone
+from tests.stages.ingest.corpora import Tree, flac, ids, tone
 
 VCTK = {"wav48/p225/p225_001.wav": b"", "wav48/p225/p225_001.txt": b"Please call Stella.\n", "wav48/p226/a.wav": b""}
 LJSPEECH = {

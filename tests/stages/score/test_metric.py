@@ -144,5 +144,5 @@ def test_a_metric_whose_package_is_missing_says_so() -> None:
 
 def test_every_status_is_explained() -> None:
     for status in Status:
-        assert Status(status.value) is status
+        assert Status[status.name] is status
         assert status.says.endswith(".")

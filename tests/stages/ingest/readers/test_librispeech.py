@@ -3,58 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
-from numpy.typing import NDArray
 
-from melmill.stages.contract import IngestStage, Kind, Outcome, Rejected, rejection
+from melmill.stages.contract import Kind, Outcome
 from melmill.stages.ingest.decode import to_pcm
 from melmill.stages.ingest.readers.librispeech import LibriSpeech
 from melmill.stages.numeric.errors import ParameterError
 from melmill.stages.numeric.resample import resample
 from melmill.storage.files.sources import SourceTree
-from melmill.storage.utterance import SourceFile, Utterance
-
-
-@dataclass
-class Tree:
-    """A source tree in memory that counts what is read."""
-
-    contents: dict[str, bytes]
-    mtime_ns: int = 1
-    n_read: int = field(default=0)
-
-    def walk(self) -> Iterator[SourceFile]:
-        return (
-            SourceFile(path=path, size_bytes=len(data), mtime_ns=self.mtime_ns)
-            for path, data in sorted(self.contents.items())
-        )
-
-    def head(self, path: str, n: int) -> bytes:
-        return self.read(path)[:n]
-
-    def read(self, path: str) -> bytes:
-        self.n_read += 1
-        return self.contents[path]
-
-
-def flac(y: NDArray[Any], sr: int = 16000, kind: str = "FLAC", subtype: str = "PCM_16") -> bytes:
-    file = io.BytesIO()
-    soundfile.write(file, y, sr, format=kind, subtype=subtype)
-    return file.getvalue()
-
-
-def tone(n_samples: int = 8000, sr: int = 16000, level: float = 0.5) -> NDArray[np.int16]:
-    wave = level * 32767 * np.sin(2 * np.pi * 440 * np.arange(n_samples) / sr)
-    return np.rint(wave).astype(np.int16)
+from melmill.storage.utterance import Utterance
+from tests.stages.ingest.corpora import Tree, flac, ids, outcome_of, rejected, tone
 
 
 def corpus() -> dict[str, bytes]:
@@ -67,10 +31,6 @@ def corpus() -> dict[str, bytes]:
     }
 
 
-def ids(found: list[Utterance]) -> list[str]:
-    return [u.utterance_id for u in found]
-
-
 def ingested(data: bytes, sr: int = 16000, catalogued: bytes | None = None) -> Outcome:
     """Catalogue a file and ingest it; `catalogued` is what lay there at the time of cataloguing."""
     path = "s/1/2/1-2-0000.flac"
@@ -81,20 +41,6 @@ def ingested(data: bytes, sr: int = 16000, catalogued: bytes | None = None) -> O
         assert outcome.array.dtype == np.int16
         assert outcome.array.shape == (utterance.n_samples,)
     return outcome
-
-
-def outcome_of(stage: IngestStage, utterance: Utterance, data: bytes) -> Outcome:
-    """Ingest a file as a task does: an exception rejects the utterance."""
-    try:
-        return stage.ingest(utterance, data)
-    except Exception as error:
-        return Outcome(rejected=rejection(error))
-
-
-def rejected(outcome: Outcome) -> Rejected:
-    assert outcome.array is None
-    assert outcome.rejected is not None
-    return outcome.rejected
 
 
 def test_discovery_reads_names_headers_and_transcripts() -> None:

@@ -21,7 +21,7 @@ from melmill.stages.score.metrics.pesq import RATES, Child, Mode, pesq
 from melmill.stages.score.status import Measured, Status
 
 LIMIT_S = 30.0
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 
 
 needs_library = pytest.mark.skipif(find_spec("pesq") is None, reason="needs the extra: pip install melmill[pesq]")

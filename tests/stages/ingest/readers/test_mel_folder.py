@@ -15,7 +15,7 @@ from melmill.stages.ingest.readers.mel_folder import MelFolder
 from melmill.stages.numeric.errors import ParameterError
 from melmill.stages.numeric.mel import mel_spectrogram
 from melmill.storage.arrays import ArraySpec
-from tests.stages.ingest.test_librispeech import Tree, ids, outcome_of, rejected
+from tests.stages.ingest.corpora import Tree, ids, outcome_of, rejected
 
 N_MELS = 80
 HIFIGAN = MelFolder(root="mels", preset="hifigan")

@@ -80,8 +80,8 @@ def naive_magnitudes(y: NDArray[Any], spec: MelSpec) -> NDArray[np.float64]:
     mode: Any = spec.pad_mode
     padded = np.pad(y.astype(np.float64), spec.stft.pad, mode=mode)
     window = np.zeros(spec.n_fft)
-    left = (spec.n_fft - spec.win_length) // 2
-    window[left : left + spec.win_length] = np.hanning(spec.win_length + 1)[:-1]
+    left = (spec.n_fft - spec.stft.win_length) // 2
+    window[left : left + spec.stft.win_length] = np.hanning(spec.stft.win_length + 1)[:-1]
     starts = range(0, padded.size - spec.n_fft + 1, spec.hop_length)
     return np.stack([np.abs(np.fft.rfft(window * padded[i : i + spec.n_fft])) for i in starts], axis=1)
 
