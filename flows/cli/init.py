@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -19,6 +19,8 @@ from melmill.stages.numeric.presets import preset_names
 
 if TYPE_CHECKING:
     from melmill.flows.pipeline.layouts import Contents
+
+T = TypeVar("T")
 
 
 @cli.command()
@@ -71,13 +73,14 @@ def init(
     contents = contents_of(folder)
     _show(folder, contents)
     ask = _Asking(interactive=sys.stdin.isatty() and not yes)
-    purpose = purpose or ask("--for", "What is it for", purposes(contents)[0], click.Choice(purposes(contents)))
-    preset = preset or ask("--preset", "Mel", usual_preset(contents, purpose), click.Choice(preset_names()))
+    possible = purposes(contents)
+    goal = ask("--for", "What is it for", possible[0], click.Choice(possible)) if purpose is None else purpose
+    preset = preset or ask("--preset", "Mel", usual_preset(contents, goal), click.Choice(preset_names()))
     if contents.n_mels is None:
         sr = sr or ask("--sr", "Rate to store, Hz", spec_of(preset).sr, click.IntRange(min=1))
     name = _name(folder)
-    store = store or ask("--store", "Where results go", f"runs/{name}-{purpose}", click.STRING)
-    answers = Answers(purpose=purpose, preset=preset, sr=sr or spec_of(preset).sr, store=store, name=name)
+    store = store or ask("--store", "Where results go", f"runs/{name}-{goal}", click.STRING)
+    answers = Answers(purpose=goal, preset=preset, sr=sr or spec_of(preset).sr, store=store, name=name)
     text = starter(contents, answers, str(output))
     build_graph(read(text, str(output)))
     try:
@@ -99,20 +102,21 @@ class _Asking:
         self.interactive = interactive
         self.taken: list[str] = []
 
-    def __call__(self, option: str, question: str, default: Any, kind: click.ParamType[Any]) -> Any:  # noqa: ANN401
+    def __call__(self, option: str, question: str, default: T, kind: click.ParamType[Any]) -> T:
         """Return the answer to a question, which `option` answers too."""
         if not self.interactive:
             self.taken.append(f"{option} {default}")
             return default
         shown = option != "--preset"  # there are too many
-        return click.prompt(question, default=default, type=kind, show_choices=shown)
+        answer: T = click.prompt(question, default=default, type=kind, show_choices=shown)
+        return answer
 
 
 def _show(folder: str, contents: Contents) -> None:
     layout = contents.layout
     click.echo(f"{folder}: {layout.name}, {contents.n_files:,} files")
     if contents.n_mels is not None:
-        axes = {"bands_first": "(n_mels, n_frames)", "frames_first": "(n_frames, n_mels)"}[layout.fields["layout"]]
+        axes = {"bands_first": "(n_mels, n_frames)", "frames_first": "(n_frames, n_mels)"}[str(layout.fields["layout"])]
         click.echo(f"  mels of {contents.n_mels} bands, {axes}")
         return
     rates = ", ".join(f"{rate} Hz ({count:,})" for rate, count in contents.rates.items()) or "none known"

@@ -43,7 +43,7 @@ class Layout:
 
     name: str
     uses: str
-    fields: Mapping[str, Any]
+    fields: Mapping[str, str | tuple[str, ...]]
 
 
 @dataclass(frozen=True, kw_only=True)

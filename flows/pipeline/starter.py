@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import yaml
 
@@ -201,7 +201,7 @@ def _mel(answers: Answers, more: Sequence[tuple[str, str]] = ()) -> list[str]:
 def _mels(contents: Contents, answers: Answers) -> list[str]:
     fields = [
         ("uses: mel_folder", ""),
-        (f"root: {_text(contents.layout.fields['root'])}", ""),
+        (f"root: {_text(str(contents.layout.fields['root']))}", ""),
         (f"preset: {answers.preset}", "how the mels were made: it must be what made them"),
     ]
     n_mels = contents.n_mels or 0
@@ -231,5 +231,5 @@ def _text(value: str) -> str:
     >>> _text("data/LJSpeech"), _text("1.5"), _text("a b, c"), _text("-")
     ('data/LJSpeech', '"1.5"', '"a b, c"', '"-"')
     """
-    loaded: Any = yaml.safe_load(value) if _PLAIN.fullmatch(value) else None
+    loaded: object = yaml.safe_load(value) if _PLAIN.fullmatch(value) else None
     return value if loaded == value else json.dumps(value, ensure_ascii=False)
