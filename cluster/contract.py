@@ -88,11 +88,7 @@ def one_worker_per_core(pool: type[PoolT]) -> dict[str, PoolT]:
 
 @dataclass(frozen=True, kw_only=True)
 class ClusterSpec(ABC):
-    """Where the tasks of a pipeline run: the base of all types of cluster.
-
-    A type is a subclass. It adds the fields of its own and says how it launches. Where its pools
-    have fields of their own, they are of a subclass of `Pool`. A required field may have an
-    ``example`` in its metadata, for the error where it is missing.
+    """Where the tasks of a pipeline run.
 
     Parameters
     ----------
@@ -122,6 +118,12 @@ class ClusterSpec(ABC):
         Modules that the type imports and that melmill does not depend on.
     requirement : str
         What to ``pip install`` where one of them is missing.
+
+    Notes
+    -----
+    A type of cluster is a subclass. It adds the fields of its own and says how it launches. Where
+    its pools have fields of their own, they are of a subclass of `Pool`. A required field may have
+    an ``example`` in its metadata, for the error where it is missing.
     """
 
     type: ClassVar[str]

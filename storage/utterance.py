@@ -1,4 +1,4 @@
-"""The plain types that every layer speaks of: a file, an utterance and a shard of them."""
+"""The plain types that all layers share: a file, an utterance, and a shard of utterances."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceFile:
-    """A file of a corpus: path relative to its root with ``/``, size in bytes, time of change in ns."""
+    """A file of a corpus: path relative to its root with ``/``, size in bytes, modification time in ns."""
 
     path: str
     size_bytes: int
@@ -16,24 +16,25 @@ class SourceFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Utterance:
-    """Describe one recording as the catalogue knows it, before anything is decoded.
+    """One recording as the catalogue knows it, before anything is decoded.
 
     Parameters
     ----------
     utterance_id : str
         Name in its corpus, unique in a catalogue (``84-121123-0000``).
     subset, speaker_id, chapter_id, text : str
-        What the corpus says of it; empty where it says nothing.
+        What the corpus says of it, empty where it says nothing.
     path : str
         Source file, relative to the corpus root, with ``/``.
     size_bytes, mtime_ns : int
         Of the source file when it was catalogued.
     sex, speaker_name : str
-        Of the speaker; empty where the corpus does not say.
+        Of the speaker, empty where the corpus does not say.
     source_sr, source_n_samples : int
-        What the file's header claims (Hz, samples); 0 where it can't be read or believed.
+        What the file's header claims (Hz, samples), 0 where it can't be read or is not credible.
     sr, n_samples : int
-        Rate (Hz) and length (samples) in the store; ``n_samples`` is 0 where the header can't be believed.
+        Rate (Hz) and length (samples) in the store. ``n_samples`` is 0 where the header is not
+        credible.
     """
 
     utterance_id: str
@@ -66,8 +67,8 @@ class Shard:
     index : int
         Number of the shard in its catalogue.
     slot, n_slots : int
-        First Zarr shard that it fills in every array, and how many (more than one only for
-        an utterance longer than ``shard_duration_s``).
+        First Zarr shard that it fills in every array, and how many it fills. There are several only
+        for an utterance longer than ``shard_duration_s``.
     utterances : tuple of Utterance
         In storage order.
     """

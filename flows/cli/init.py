@@ -124,11 +124,19 @@ def _show(folder: str, contents: Contents) -> None:
 
 def _warnings(contents: Contents, answers: Answers) -> list[str]:
     """Return what a person should know of a choice."""
-    spec = spec_of(answers.preset)
-    low = sum(count for rate, count in contents.rates.items() if rate < spec.sr)
-    if not low:
-        return []
-    return [f"{low:,} files have less than the {spec.sr} Hz of {answers.preset}: upper bands of their mels stay empty"]
+    rate = spec_of(answers.preset).sr
+    warnings = []
+    low = sum(count for found, count in contents.rates.items() if found < rate)
+    if low:
+        warnings.append(
+            f"{low:,} files have less than the {rate} Hz of {answers.preset}: upper bands of their mels stay empty"
+        )
+    if answers.purpose == "training" and answers.sr != rate:
+        warnings.append(
+            f"{answers.preset} is a mel of audio at {rate} Hz, and the store gets {answers.sr} Hz: to train on both "
+            f"together, leave --sr {answers.sr} out"
+        )
+    return warnings
 
 
 def _name(folder: str) -> str:

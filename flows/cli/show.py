@@ -1,4 +1,4 @@
-"""How commands show tables and values."""
+"""Print tables and values."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], title: str | None = None) -> None:
-    """Print a table to standard output, as wide as it needs where that is not a terminal."""
+    """Print a table to standard output. It is as wide as the terminal, or as it needs to be elsewhere."""
     from rich.console import Console
 
     made = made_table(columns, rows, title)
@@ -27,7 +27,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], title: str | No
 
 
 def made_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], title: str | None = None) -> Table:
-    """Return a table of values as they print."""
+    """Return a table of values."""
     from rich.table import Table
     from rich.text import Text
 
@@ -35,7 +35,7 @@ def made_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], title: str
     for name in columns:
         made.add_column(name, overflow="fold")
     for row in rows:
-        # Names may hold brackets, which are no markup.
+        # Names may hold brackets, which would be markup in plain text.
         made.add_row(*(Text("" if value is None else str(value)) for value in row))
     return made
 

@@ -107,7 +107,8 @@ def starter(contents: Contents, answers: Answers, path: str) -> str:
     commands = [
         (f"melmill plan {path}", "say what a run would do"),
         (f"melmill run {path}", "do it, or go on where it stopped"),
-        _afterwards(answers),
+        *_afterwards(answers),
+        ("melmill schema --help", "how an editor completes and checks this file"),
     ]
     width = max(len(command) for command, _ in commands)
     lines = [
@@ -121,19 +122,21 @@ def starter(contents: Contents, answers: Answers, path: str) -> str:
     nodes = {"training": _training, "resynthesis": _resynthesis, "evaluation": _evaluation}[answers.purpose]
     for node in nodes(contents, answers):
         lines.extend(node)
+    if answers.purpose == "training":
+        dataset = f'melmill.torch_dataset(melmill.open({answers.store!r}), mel="mel", audio="speech")'
+        lines.append(f"# Then, in Python: {dataset}")
     lines.append("# One worker per core, unless said otherwise:")
     lines.append("# cluster: {pools: {cpu: {workers: 4, memory: 4GiB}}}")
     return "\n".join(lines) + "\n"
 
 
-def _afterwards(answers: Answers) -> tuple[str, str]:
-    """Return what to do with the store after a run, and what for."""
-    store = answers.store
-    if answers.purpose == "training":
-        return f'melmill.torch_dataset(melmill.open("{store}"), mel="mel", audio="speech")', "in Python: to train"
+def _afterwards(answers: Answers) -> list[tuple[str, str]]:
+    """Return the commands for what comes after a run, and what each does."""
     if answers.purpose == "resynthesis":
-        return f"melmill export {store} resynthesis OUT", "write the audio as files"
-    return f"melmill report {store}", "show the scores, and where the page is"
+        return [(f"melmill export {answers.store} resynthesis OUT", "write the audio as files")]
+    if answers.purpose == "evaluation":
+        return [(f"melmill report {answers.store}", "show the scores, and where the page is")]
+    return []
 
 
 def _training(contents: Contents, answers: Answers) -> list[list[str]]:

@@ -44,7 +44,8 @@ class Difference:
 def differences(a: MelSpec, b: MelSpec) -> list[Difference]:
     """Return what keeps a mel made by `a` from being one made by `b`, worst first.
 
-    Fields that change no value (a floor without a log, ``fmax: null`` against half the rate) don't count.
+    Fields that change no value don't count: a floor without a log, ``fmax: null`` against half the
+    rate.
 
     >>> [d.field for d in differences(MelSpec(), MelSpec(log="ln", floor=1e-5))]
     ['log', 'floor']
@@ -73,8 +74,8 @@ def convert(M: NDArray[np.floating], a: MelSpec, b: MelSpec, *, allow_lossy: boo
     M : ndarray of float, shape (n_mels, n_frames)
     a, b : MelSpec
     allow_lossy : bool
-        Do as well as can be where something is lost: values under a higher floor stay there, frames stay where they
-        were.
+        Go on where something is lost. Values under a higher floor stay there, and frames stay
+        where they were.
 
     Returns
     -------
@@ -95,7 +96,7 @@ def convert(M: NDArray[np.floating], a: MelSpec, b: MelSpec, *, allow_lossy: boo
 
 
 def explain(a: MelSpec, b: MelSpec) -> str:
-    """Say for people what differs between the mel at hand (`a`) and the mel needed (`b`), as a table."""
+    """Return a table for people: what differs between the mel at hand, `a`, and the mel needed, `b`."""
     found = differences(a, b)
     if not found:
         return "the two mels are made alike"
@@ -138,7 +139,7 @@ def _judged(field: str, a: MelSpec, b: MelSpec) -> tuple[Conversion, str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Range:
-    """Band energies that a mel tells apart, under triangles of peak 1 of an STFT that is not normalised."""
+    """Band energies that a mel tells apart, under triangles of peak 1, without `normalized`."""
 
     low: NDArray[np.float64]
     high: NDArray[np.float64]

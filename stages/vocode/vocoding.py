@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from melmill.stages.contract import Item, Mel, Outcome, Product, each, stored
-from melmill.stages.numeric.batched.device import batches, in_halves, turn
+from melmill.stages.numeric.batched.device import batches, device_lock, in_halves
 from melmill.stages.numeric.contract import convert
 from melmill.stages.numeric.errors import ContractError, Unusable
 from melmill.stages.numeric.melspec import MelSpec
@@ -77,7 +77,7 @@ class Vocoding:
         if self.batched:
             todo = [[items[place] for place in batch] for batch in self._batches(items)]
             device = torch.device(self.voc.device)
-            found = overlapped(todo, prepare, self._launched, self._finished, turn(device))
+            found = overlapped(todo, prepare, self._launched, self._finished, device_lock(device))
         else:
             found = [self._finished(self._launched(prepare([item]))) for item in items]
         outcomes = {id(item): outcome for pairs in found for item, outcome in pairs}

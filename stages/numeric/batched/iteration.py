@@ -91,7 +91,15 @@ def iteration(solver: Solver, n_iter: int, start: Start, bank: Bank, place: Plac
 
 
 def each_iteration(n_iter: int, place: Placement, *columns: ArrayLike) -> Tensor:
-    """Return parameters ``(n_iter, n_parameters)`` on the device: each is a constant, or a value for each iteration."""
+    """Return parameters ``(n_iter, n_parameters)`` on the device.
+
+    Parameters
+    ----------
+    n_iter : int
+    place : Placement
+    *columns : array_like
+        Each is a constant, or a value for each iteration.
+    """
     return place.tensor(np.stack([np.broadcast_to(column, n_iter) for column in columns], axis=1))
 
 
@@ -155,7 +163,7 @@ class Pair:
 
 
 def packed(spectrum: Tensor) -> Tensor:
-    """Return a complex64 tensor as int64, in the same memory: one element, and so one kernel index, a bin."""
+    """Return a complex64 tensor as int64, in the same memory, so that a kernel has one index a bin."""
     return spectrum.view(torch.int64)
 
 

@@ -1,8 +1,9 @@
 """The passes of a mixed-radix FFT over complex rows, in place.
 
-A pass over sub-transforms of `length` takes elements that lie ``length / radix`` apart through one butterfly. Forwards
-the twiddle factors follow it (decimation in frequency); `back` takes the conjugate way, twiddles first (decimation in
-time), by reading and writing every number with its parts swapped: ``swap(z conj(w)) = swap(z) w``.
+A pass over sub-transforms of `length` takes elements that lie ``length / radix`` apart through one
+butterfly. Forwards the twiddle factors follow it (decimation in frequency). `back` takes the
+conjugate way, twiddles first (decimation in time). It reads and writes every number with its parts
+swapped: ``swap(z conj(w)) = swap(z) w``.
 """
 
 from __future__ import annotations
