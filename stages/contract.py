@@ -19,6 +19,7 @@ from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.task_context import take_up
 from melmill.storage.utterance import SourceFile as SourceFile
 from melmill.storage.utterance import Utterance
+from melmill.storage.utterance import as_float as as_float
 
 # Mels (batch, n_mels, segment_frames), and their audio (batch, segment_frames * hop_length) in [-1, 1).
 Batch = tuple[NDArray[np.float32], NDArray[np.float32]]
@@ -410,14 +411,3 @@ def stored(y: NDArray[np.float32], dtype: Literal["float32", "int16"]) -> NDArra
     if dtype == "float32":
         return y
     return np.asarray(np.clip(np.rint(y * np.float32(32768)), -32768, 32767), dtype=np.int16)
-
-
-def as_float(y: NDArray[Any]) -> NDArray[np.float32]:
-    """Return a stored waveform as float32 in [-1, 1): int16 PCM is divided by 32768.
-
-    >>> as_float(np.array([-32768, 0, 16384], dtype=np.int16)).tolist()
-    [-1.0, 0.0, 0.5]
-    """
-    if y.dtype == np.int16:
-        return y.astype(np.float32) / np.float32(32768.0)
-    return y.astype(np.float32, copy=False)

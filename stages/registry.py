@@ -10,6 +10,7 @@ from typing import Any
 
 from melmill.stages.contract import Stage
 from melmill.stages.errors import StageError
+from melmill.stages.vocode.registry import family_names
 
 GROUP = "melmill.stages"
 
@@ -19,28 +20,17 @@ _BUILT_IN = {
     "admm_gla": "melmill.stages.invert.stages:AdmmGla",
     "aggregate": "melmill.stages.report.stage:Aggregate",
     "audio_folder": "melmill.stages.ingest.audio_folder:AudioFolder",
-    "bigvgan": "melmill.stages.vocode.stage:BigVgan",
-    "diffwave": "melmill.stages.vocode.stage:DiffWave",
-    "exported": "melmill.stages.vocode.stage:Exported",
     "extract": "melmill.stages.extract:Extract",
     "griffin_lim": "melmill.stages.invert.stages:GriffinLim",
-    "hifigan": "melmill.stages.vocode.stage:HifiGan",
     "invert": "melmill.stages.invert.stages:Invert",
     "ipalm": "melmill.stages.invert.stages:Ipalm",
     "librispeech": "melmill.stages.ingest.librispeech:LibriSpeech",
     "mel_folder": "melmill.stages.ingest.mel_folder:MelFolder",
-    "melgan": "melmill.stages.vocode.stage:MelGan",
     "pghi": "melmill.stages.invert.stages:Pghi",
     "raar": "melmill.stages.invert.stages:Raar",
     "score": "melmill.stages.score.stage:Score",
     "train_vocoder": "melmill.stages.train.stage:TrainVocoder",
-    "unfolded": "melmill.stages.vocode.stage:Unfolded",
-    "univnet": "melmill.stages.vocode.stage:UnivNet",
-    "vocoder": "melmill.stages.vocode.stage:Vocoder",
-    "vocos": "melmill.stages.vocode.stage:Vocos",
-    "waveglow": "melmill.stages.vocode.stage:WaveGlow",
-    "wavegrad": "melmill.stages.vocode.stage:WaveGrad",
-    "wavenet": "melmill.stages.vocode.stage:WaveNet",
+    "vocoder": "melmill.stages.vocode.stage:Vocode",
 }
 
 
@@ -55,7 +45,7 @@ def _installed() -> dict[str, EntryPoint]:
 
 def stage_names() -> list[str]:
     """Return the names of all stages, built in and installed under the entry-point group `melmill.stages`."""
-    return sorted({*_BUILT_IN, *_installed()})
+    return sorted({*_BUILT_IN, *family_names(), *_installed()})
 
 
 def stage_class(name: str) -> type[Stage]:
@@ -63,6 +53,8 @@ def stage_class(name: str) -> type[Stage]:
     if name in _BUILT_IN:
         module, attribute = _BUILT_IN[name].split(":")
         return _checked(getattr(importlib.import_module(module), attribute))
+    if name in family_names():
+        return _checked(importlib.import_module("melmill.stages.vocode.stage").stage_of(name))
     if name in _installed():
         return _checked(_installed()[name].load())
     near = difflib.get_close_matches(name, stage_names(), n=1)

@@ -1,8 +1,14 @@
-"""The plain types that every layer speaks of: a file, an utterance and a shard of them."""
+"""What every layer knows of a corpus: a file, an utterance, a shard of them, and what stored values mean."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,3 +96,34 @@ def resampled_length(n_samples: int, sr: int, new_sr: int) -> int:
     8001
     """
     return -(-n_samples * new_sr // sr)
+
+
+def as_float(y: NDArray[Any]) -> NDArray[np.float32]:
+    """Return a stored waveform as float32 in [-1, 1): int16 PCM is divided by 32768.
+
+    >>> as_float(np.array([-32768, 0, 16384], dtype=np.int16)).tolist()
+    [-1.0, 0.0, 0.5]
+    """
+    if y.dtype == np.int16:
+        return y.astype(np.float32) / np.float32(32768.0)
+    return y.astype(np.float32, copy=False)
+
+
+def silence(mel: Mapping[str, Any]) -> float:
+    """Return the value of digital silence in a mel of the given spec.
+
+    Parameters
+    ----------
+    mel : mapping
+        Fields of the mel spec. Without `log`, compressions leave 0 at 0.
+
+    >>> silence({"log": "log10", "floor": 1e-5, "power": 1.0, "shift": 4.0, "scale": 0.5, "clip": None})
+    -0.5
+    """
+    value = 0.0
+    if mel["log"] is not None:
+        # What a tenfold mel adds.
+        decade = {"ln": math.log(10), "log10": 1.0, "db": 20.0 / mel["power"]}[mel["log"]]
+        value = decade * math.log10(mel["floor"])
+    low, high = mel["clip"] or (-math.inf, math.inf)
+    return float(min(max((value + mel["shift"]) * mel["scale"], low), high))

@@ -6,14 +6,12 @@ import hashlib
 from dataclasses import dataclass
 
 from melmill.stages.contract import FileStage, Processor, StageFile, StageFiles, TrainedVocoder
+from melmill.stages.vocode.files.companions import TRAINED_FILES
 from melmill.storage.product import ProductFolder
 from melmill.storage.store import Store
 
 # Name of a training's record, of which there is one, and of the folder of its files.
 TRAINED = "trained"
-
-# What a vocoder is loaded of, by role.
-ROLES = {"weights": "weights.pt", "config": "config.json"}
 
 # Of those that make one.
 _PAGE = "index.html"
@@ -50,7 +48,7 @@ class Trained:
         """
         files = self._folder.done(TRAINED).files
         # A training that was repaired may have other bytes under the same key.
-        facts = [files[_path(name)].sha256 for name in ROLES.values()]
+        facts = [files[_path(name)].sha256 for name in TRAINED_FILES.values()]
         digest = hashlib.sha256("\n".join(facts).encode()).hexdigest()
         given = stage.trained(self.product, self.name, digest)
         if not isinstance(given, FileStage):
@@ -63,7 +61,7 @@ class Trained:
             role: StageFile(
                 url=f"{self._folder.location.url}/{_path(name)}", data=self._folder.read_whole(record, _path(name))
             )
-            for role, name in ROLES.items()
+            for role, name in TRAINED_FILES.items()
         }
 
     @property

@@ -15,10 +15,11 @@ from melmill.cluster.workers import reset_peak
 from melmill.flows.pipeline.pools import device
 from melmill.flows.tasks.receipt import Receipt
 from melmill.flows.tasks.shard import Source, facts_of
-from melmill.flows.tasks.trained import ROLES, TRAINED
+from melmill.flows.tasks.trained import TRAINED
 from melmill.stages.contract import Mel, TrainingStage, Waveform
 from melmill.stages.errors import StageError
 from melmill.stages.task_context import check_wanted, enter, say
+from melmill.stages.vocode.files.companions import TRAINED_FILES
 from melmill.storage.catalogue import Catalogue
 from melmill.storage.files.location import Location
 from melmill.storage.product import ProductFolder
@@ -155,7 +156,7 @@ class TrainingJob:
         with threads_raised(self.stage.threads):
             files = self.stage.train(data, place, {port: source.product for port, source in self.ports.items()})
         compute_s = time.perf_counter() - clock_compute
-        missing = set(ROLES.values()) - files.keys()
+        missing = set(TRAINED_FILES.values()) - files.keys()
         if missing:
             raise StageError(f"stage {self.stage.uses!r} returned no {min(missing)} (it returned {sorted(files)})")
         enter("writing")

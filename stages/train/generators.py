@@ -18,8 +18,8 @@ from melmill.stages.vocode.families.hifigan.network import HifiGan
 from melmill.stages.vocode.families.hifigan.sizes import Sizes
 from melmill.stages.vocode.families.unfolded.network import Unfolded, UnfoldedSizes
 from melmill.stages.vocode.families.vocos.network import Vocos, VocosSizes
-from melmill.stages.vocode.family import Vocoder
-from melmill.stages.vocode.files.configuration import OWN
+from melmill.stages.vocode.files.companions import OWN
+from melmill.stages.vocode.network import Vocoder
 
 _VOCOS = {"small": (256, 768, 6), "base": (512, 1536, 8)}
 _UNFOLDED = {

@@ -22,11 +22,10 @@ from melmill.stages.train.card import card
 from melmill.stages.train.held_out import SCORED, Invert, chosen, references, scores, split
 from melmill.stages.train.recipe import Recipe
 from melmill.stages.train.trainer import Trainer
-from melmill.stages.vocode.files.configuration import assembled
+from melmill.stages.vocode.files.checkpoint import read_files
+from melmill.stages.vocode.files.companions import CONFIG, TRAINED_FILES, WEIGHTS
 from melmill.stages.vocode.loaded import LoadedVocoder, load
 from melmill.storage.utterance import Utterance
-
-WEIGHTS, CONFIG = "weights.pt", "config.json"
 
 # Utterances that are looked at on the way, and how much of each.
 _CHECKED = 8
@@ -76,7 +75,8 @@ def train(
         place.note(f"going on from step {trainer.step}")
     _learn(trainer, recipe, session, data, ids, held, place)
     weights, config = _weights(trainer), json.dumps(trainer.config, indent=1).encode()
-    voc = load(assembled(StageFile(url=WEIGHTS, data=weights), StageFile(url=CONFIG, data=config)))
+    made = {WEIGHTS: weights, CONFIG: config}
+    voc = load(read_files({role: StageFile(url=TRAINED_FILES[role], data=data) for role, data in made.items()}))
     heard_s = recipe.steps * recipe.batch_size * recipe.segment_frames * spec.hop_length / spec.sr
     about = {
         "recipe": {name: value for name, value in asdict(recipe).items() if name != "device"},
@@ -86,7 +86,7 @@ def train(
         "heard_h": heard_s / 3600,
         "held_out": _described(held),
     }
-    files = {WEIGHTS: weights, CONFIG: config}
+    files = {TRAINED_FILES[role]: data for role, data in made.items()}
     return files | _judged(voc, trainer, session, data, held, about)
 
 

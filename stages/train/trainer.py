@@ -22,7 +22,7 @@ from melmill.stages.train.card import Curves
 from melmill.stages.train.discriminators import Discriminators, phase_rotated
 from melmill.stages.train.generators import fresh
 from melmill.stages.train.recipe import Recipe
-from melmill.stages.vocode.family import Vocoder
+from melmill.stages.vocode.network import Vocoder
 
 Batch = tuple[NDArray[np.float32], NDArray[np.float32]]
 

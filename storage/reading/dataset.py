@@ -14,8 +14,9 @@ from melmill.storage.catalogue import Catalogue
 from melmill.storage.errors import StoreError
 from melmill.storage.files.location import Location
 from melmill.storage.product import ProductFolder
-from melmill.storage.reading.segments import aligned_frames, as_float, check_aligned, filled, silence_of
+from melmill.storage.reading.segments import aligned_frames, check_aligned, filled, silence_of
 from melmill.storage.store import Store
+from melmill.storage.utterance import as_float
 
 Segment = tuple[torch.Tensor, torch.Tensor]
 

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from melmill.storage.arrays import ArraySpec
 from melmill.storage.errors import StoreError
 from melmill.storage.product import ProductDescription
 from melmill.storage.reading.views import ProductView
-from melmill.storage.utterance import Utterance, resampled_length
+from melmill.storage.utterance import Utterance, as_float, resampled_length, silence
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,32 +154,6 @@ def silence_of(mel: ProductDescription) -> float:
     if mel.mel is None:
         raise StoreError(f"{mel.node!r} does not say how its mels were made")
     return silence(mel.mel)
-
-
-def silence(mel: Mapping[str, Any]) -> float:
-    """Return the value of digital silence in a mel of the given spec.
-
-    Parameters
-    ----------
-    mel : mapping
-        Fields of the mel spec; without `log`, compressions leave 0 at 0.
-
-    >>> silence({"log": "log10", "floor": 1e-5, "power": 1.0, "shift": 4.0, "scale": 0.5, "clip": None})
-    -0.5
-    """
-    value = 0.0
-    if mel["log"] is not None:
-        # What a tenfold mel adds.
-        decade = {"ln": math.log(10), "log10": 1.0, "db": 20.0 / mel["power"]}[mel["log"]]
-        value = decade * math.log10(mel["floor"])
-    low, high = mel["clip"] or (-math.inf, math.inf)
-    return float(min(max((value + mel["shift"]) * mel["scale"], low), high))
-
-
-def as_float(y: NDArray[Any]) -> NDArray[np.float32]:
-    """Return stored audio as float32 in [-1, 1)."""
-    scale = np.float32(32768.0) if y.dtype == np.int16 else np.float32(1.0)
-    return y.astype(np.float32) / scale
 
 
 def filled(array: NDArray[Any], length: int, value: float) -> NDArray[np.float32]:

@@ -1,7 +1,4 @@
-"""What diffusion vocoders share: a denoiser run backwards along a noise schedule.
-
-- Griffin-Lim between the steps of a diffusion vocoder.
-"""
+"""What diffusion vocoders share: a denoiser run backwards along a noise schedule."""
 
 from __future__ import annotations
 
@@ -21,9 +18,10 @@ from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.numeric.presets import preset
 from melmill.stages.numeric.recipe import Recipe
 from melmill.stages.numeric.solvers import GriffinLim
-from melmill.stages.vocode.family import Checkpoint, Noise, Vocoder, VocoderError
-from melmill.stages.vocode.layers.schedule import Step, checked_betas, reverse_steps
-from melmill.stages.vocode.mels import fitting
+from melmill.stages.vocode.errors import VocoderError
+from melmill.stages.vocode.layers.schedule import DiffusionOptions, Step, checked_betas, reverse_steps
+from melmill.stages.vocode.network import Checkpoint, Noise, Vocoder
+from melmill.stages.vocode.settings import fitting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +99,13 @@ class Diffusion(Vocoder):
     def betas(self, betas: Sequence[float]) -> None:
         self._betas = checked_betas(betas)
         self._steps = reverse_steps(self._betas, self.times(self._betas))
+
+    def configure(self, options: DiffusionOptions) -> None:
+        """Take over the schedule and the correction that a pipeline asks for."""
+        if options.betas is not None:
+            self.betas = options.betas
+        if options.correction:
+            self.correction = Correction()
 
     @abstractmethod
     def times(self, betas: Sequence[float]) -> Sequence[float]:

@@ -1,8 +1,7 @@
-"""Noise schedules of diffusion vocoders: what every reverse step multiplies by."""
+"""Noise schedules of diffusion vocoders, without torch: what every reverse step multiplies by, and who says so."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,6 +12,22 @@ from melmill.stages.vocode.errors import VocoderError
 
 # Schedules are stored rounded, some to float32.
 _SLACK = 1e-7
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiffusionOptions:
+    """The fields that a stage of a diffusion vocoder has besides those of all vocoders.
+
+    Parameters
+    ----------
+    betas : tuple of float or None
+        Noise variance of each step, the cleanest first; None: what its files say.
+    correction : bool
+        Griffin-Lim between the first steps (Liu et al. 2024).
+    """
+
+    betas: tuple[float, ...] | None = None
+    correction: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,26 +47,6 @@ class Step:
     share: float
     sigma: float
     time: float
-
-
-def read_schedule(name: str, data: bytes) -> tuple[float, ...]:
-    """Return the noise variances that a ``.npy`` file of shape ``(n_steps,)`` holds, in order of diffusion.
-
-    Raises
-    ------
-    VocoderError
-        It is no such file, is empty, or holds something that is no variance.
-    """
-    try:
-        betas = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
-        if betas.ndim != 1 or betas.dtype.kind not in "fiu":
-            raise ValueError(f"got {betas.dtype} of shape {betas.shape}")
-        return checked_betas(betas.tolist())
-    except (ValueError, VocoderError) as error:
-        raise VocoderError(
-            f"{name}: expected the noise variance of each step (.npy of floats, shape (n_steps,)): {error}. "
-            "Save the schedule again, or move the file away to use what the checkpoint says"
-        ) from error
 
 
 def checked_betas(betas: Sequence[float]) -> tuple[float, ...]:

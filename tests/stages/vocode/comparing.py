@@ -13,8 +13,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from melmill.stages.vocode.family import Checkpoint, Vocoder
 from melmill.stages.vocode.files.checkpoint import read
+from melmill.stages.vocode.network import Checkpoint, Vocoder
 
 
 class Golden:

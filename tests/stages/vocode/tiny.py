@@ -12,9 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from melmill.stages.vocode.family import Checkpoint
 from melmill.stages.vocode.files.checkpoint import read
 from melmill.stages.vocode.loaded import LoadedVocoder
+from melmill.stages.vocode.network import Checkpoint
 
 # Of what is compared with an official or a plain implementation, relative to its largest value.
 TOLERANCE = 1e-5

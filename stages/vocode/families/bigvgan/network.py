@@ -17,10 +17,9 @@ from torch import Tensor, nn
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.vocode.errors import VocoderError
 from melmill.stages.vocode.families.bigvgan.periodic import PeriodicActivation, Snake
-from melmill.stages.vocode.families.hifigan.sizes import Sizes, read_sizes
-from melmill.stages.vocode.family import Checkpoint, Family, Vocoder, with_weights
+from melmill.stages.vocode.families.hifigan.sizes import Sizes, hifigan_mel, read_sizes
 from melmill.stages.vocode.layers.basic import Conv1d, ConvTranspose1d, Ends, same_padding, upsampled_length
-from melmill.stages.vocode.mels import hifigan_mel, silence_of
+from melmill.stages.vocode.network import Checkpoint, Vocoder, with_weights
 
 _UP = "ups.{}.0.weight"
 _END_KERNEL = 7
@@ -67,10 +66,11 @@ class BigVgan(Vocoder):
     """Upsamples by transposed convolutions, each followed by periodic residual blocks whose outputs are averaged."""
 
     family: ClassVar[str] = "bigvgan"
+    sample_bytes: ClassVar[int] = 4000
 
     def __init__(self, sizes: Sizes, spec: MelSpec, snake: Snake, *, tanh: bool, last_bias: bool) -> None:
         super().__init__()
-        self.spec, self.silence, self.tanh = spec, silence_of(spec), tanh
+        self.spec, self.tanh = spec, tanh
         padding = same_padding(_END_KERNEL)
         self.conv_pre = Conv1d(sizes.n_mels, sizes.channels, _END_KERNEL, padding=padding)
         # The official code keeps a list of lists, for more than one upsampling a level: there is always one.
@@ -140,11 +140,3 @@ def _kind(checkpoint: Checkpoint) -> str:
             f"{checkpoint.name}: activation of its configuration must be 'snake' or 'snakebeta', got {kind!r}"
         )
     return str(kind)
-
-
-def recognises(checkpoint: Checkpoint) -> bool:
-    """Tell whether a checkpoint is BigVGAN's."""
-    return {"ups.0.0.weight", "activation_post.act.alpha", "conv_post.weight"} <= checkpoint.state.keys()
-
-
-FAMILY = Family(name="bigvgan", recognises=recognises, build=build)

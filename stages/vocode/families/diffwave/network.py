@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -12,11 +13,11 @@ from torch import Tensor, nn
 from torch.nn.functional import leaky_relu, relu, silu
 
 from melmill.stages.numeric.melspec import MelSpec
-from melmill.stages.vocode.family import Checkpoint, Family, VocoderError, with_weights
+from melmill.stages.vocode.errors import VocoderError
 from melmill.stages.vocode.layers.basic import Conv1d, ConvTranspose2d, Ends, Linear
 from melmill.stages.vocode.layers.diffusion import Diffusion, recipe_spec
 from melmill.stages.vocode.layers.schedule import checked_betas, training_times
-from melmill.stages.vocode.mels import silence_of
+from melmill.stages.vocode.network import Checkpoint, with_weights
 
 # Of the published model, where a checkpoint has no parameters.
 _TRAINING = np.linspace(1e-4, 0.05, 50).tolist()
@@ -63,11 +64,12 @@ class DiffWave(Diffusion):
     spec : MelSpec
     """
 
-    family = "diffwave"
+    family: ClassVar[str] = "diffwave"
+    sample_bytes: ClassVar[int] = 6000
 
     def __init__(self, sizes: Sizes, training: Sequence[float], spec: MelSpec) -> None:
         super().__init__()
-        self.spec, self.silence, self.training_betas = spec, silence_of(spec), checked_betas(training)
+        self.spec, self.training_betas = spec, checked_betas(training)
         self.input_projection = Conv1d(1, sizes.channels, 1)
         self.diffusion_embedding = _Embedding(sizes.n_features, sizes.embedding, len(self.training_betas))
         self.spectrogram_upsampler = _Upsampler(sizes.kernels)
@@ -153,12 +155,8 @@ class _Layer(nn.Module):
         return (x + residual) / math.sqrt(2.0), skip
 
 
-def _recognises(checkpoint: Checkpoint) -> bool:
-    keys = {"residual_layers.0.dilated_conv.weight", "diffusion_embedding.projection1.weight"}
-    return keys <= checkpoint.state.keys()
-
-
-def _build(checkpoint: Checkpoint) -> DiffWave:
+def build(checkpoint: Checkpoint) -> DiffWave:
+    """Make the model of a checkpoint."""
     if not any(key.startswith("spectrogram_upsampler.") for key in checkpoint.state):
         raise VocoderError(
             f"{checkpoint.name} is an unconditional DiffWave (no tensor 'spectrogram_upsampler.*'): it reads no mel"
@@ -197,6 +195,3 @@ def _kernel(checkpoint: Checkpoint, key: str) -> tuple[int, int]:
             f"{checkpoint.name}: {key!r} spans {width} frames, expected a multiple of 4: twice an even stride"
         )
     return rows, width
-
-
-FAMILY = Family(name="diffwave", recognises=_recognises, build=_build)

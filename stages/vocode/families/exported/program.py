@@ -10,14 +10,14 @@ import json
 import pickle
 import zipfile
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from melmill.stages.numeric.melspec import MelSpec
-from melmill.stages.vocode.family import Checkpoint, Family, Vocoder, VocoderError
-from melmill.stages.vocode.mels import silence_of
+from melmill.stages.vocode.errors import VocoderError
+from melmill.stages.vocode.network import Checkpoint, Vocoder
 
 # Frames of the mels that tell how many samples a program makes of a frame.
 _FEWER, _MORE = 32, 48
@@ -42,11 +42,11 @@ class Exported(Vocoder):
         The program does not take such mels of any number of frames, or makes another number of samples of a frame.
     """
 
-    family = "exported"
+    family: ClassVar[str] = "exported"
 
     def __init__(self, name: str, program: nn.Module, spec: MelSpec) -> None:
         super().__init__()
-        self.name, self.program, self.spec, self.silence = name, program, spec, silence_of(spec)
+        self.name, self.program, self.spec = name, program, spec
         fewer, more = (
             self._run(torch.full((1, spec.n_mels, n_frames), self.silence)).numel() for n_frames in (_FEWER, _MORE)
         )
@@ -178,7 +178,8 @@ def _line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[-1]
 
 
-def _build(checkpoint: Checkpoint) -> Exported:
+def build(checkpoint: Checkpoint) -> Exported:
+    """Make the model of a program that the user says the mel of."""
     if checkpoint.layout not in _READERS:
         raise VocoderError(f"{checkpoint.name}: is a {checkpoint.layout!r} checkpoint, expected {', '.join(_READERS)}")
     if checkpoint.mel is None:
@@ -195,6 +196,3 @@ def _build(checkpoint: Checkpoint) -> Exported:
             "Is it whole, and of a version that is installed?"
         ) from error
     return Exported(checkpoint.name, program, checkpoint.mel).eval().requires_grad_(False)
-
-
-FAMILY = Family(name="exported", recognises=lambda checkpoint: checkpoint.layout in _READERS, build=_build)

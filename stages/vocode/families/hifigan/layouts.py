@@ -15,9 +15,10 @@ from typing import Any
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.numeric.presets import preset
 from melmill.stages.vocode.errors import VocoderError
-from melmill.stages.vocode.families.hifigan.sizes import Sizes
-from melmill.stages.vocode.family import Checkpoint
-from melmill.stages.vocode.mels import changed, fitting, hifigan_mel
+from melmill.stages.vocode.families.hifigan import PARALLEL_WAVEGAN
+from melmill.stages.vocode.families.hifigan.sizes import Sizes, hifigan_mel
+from melmill.stages.vocode.network import Checkpoint
+from melmill.stages.vocode.settings import changed, fitting
 
 UP = "ups.{}.weight"
 # The official slope of all activations but the last.
@@ -73,24 +74,13 @@ class Layout:
         return (rate // 2 + rate % 2, rate % 2) if self.exact else ((kernel - rate) // 2, 0)
 
 
-def recognises(checkpoint: Checkpoint) -> bool:
-    """Tell whether a checkpoint is of one of the three layouts."""
-    block = {"resblocks.0.convs1.0.weight", "resblocks.0.convs.0.weight"} & checkpoint.state.keys()
-    ups = {"ups.0.weight", "upsampler.0.weight"} & checkpoint.state.keys()
-    return _is_pwg(checkpoint) or ("conv_pre.weight" in checkpoint.state and bool(block) and bool(ups))
-
-
 def as_hifigan(checkpoint: Checkpoint) -> tuple[Checkpoint, Layout]:
     """Return a checkpoint with the official names of tensors and settings, and in what else it differs."""
-    if _is_pwg(checkpoint):
+    if checkpoint.state.keys() >= PARALLEL_WAVEGAN:
         return _from_pwg(checkpoint)
     if "upsampler.0.weight" in checkpoint.state:
         return _from_transformers(checkpoint)
     return checkpoint, Layout(mel=lambda found, sizes: hifigan_mel(found, sizes, default=preset("hifigan")))
-
-
-def _is_pwg(checkpoint: Checkpoint) -> bool:
-    return {"input_conv.weight", "upsamples.0.1.weight", "blocks.0.convs1.0.1.weight"} <= checkpoint.state.keys()
 
 
 def _from_pwg(checkpoint: Checkpoint) -> tuple[Checkpoint, Layout]:

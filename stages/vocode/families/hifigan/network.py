@@ -16,11 +16,10 @@ from torch import Tensor, nn
 from torch.nn.functional import leaky_relu
 
 from melmill.stages.numeric.melspec import MelSpec
-from melmill.stages.vocode.families.hifigan.layouts import UP, Layout, as_hifigan, recognises
+from melmill.stages.vocode.families.hifigan.layouts import UP, Layout, as_hifigan
 from melmill.stages.vocode.families.hifigan.sizes import Sizes, read_sizes
-from melmill.stages.vocode.family import Checkpoint, Family, Vocoder, with_weights
 from melmill.stages.vocode.layers.basic import Conv1d, ConvTranspose1d, Ends, same_padding, upsampled_length
-from melmill.stages.vocode.mels import silence_of
+from melmill.stages.vocode.network import Checkpoint, Vocoder, with_weights
 
 # Of the last activation: the official code leaves it at torch's default, unlike all others.
 _LAST_SLOPE = 0.01
@@ -69,7 +68,7 @@ class HifiGan(Vocoder):
 
     def __init__(self, sizes: Sizes, spec: MelSpec, layout: Layout) -> None:
         super().__init__()
-        self.spec, self.silence, self.slope = spec, silence_of(spec), layout.slope
+        self.spec, self.slope = spec, layout.slope
         ends, bias = layout.end_kernel, layout.bias
         self.conv_pre = Conv1d(sizes.n_mels, sizes.channels, ends, padding=same_padding(ends), bias=bias)
         self.ups = nn.ModuleList(
@@ -118,6 +117,3 @@ def build(checkpoint: Checkpoint) -> HifiGan:
     translated, layout = as_hifigan(checkpoint)
     sizes = read_sizes(translated, UP)
     return with_weights(HifiGan(sizes, layout.mel(translated, sizes), layout), translated)
-
-
-FAMILY = Family(name="hifigan", recognises=recognises, build=build)

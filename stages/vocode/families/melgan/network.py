@@ -17,10 +17,9 @@ from torch import Tensor, nn
 from torch.nn.functional import leaky_relu
 
 from melmill.stages.numeric.melspec import MelSpec
-from melmill.stages.vocode.families.melgan.sizes import Layout, MelGanSizes, layout_of, read_mel, read_sizes, recognises
-from melmill.stages.vocode.family import Checkpoint, Family, Vocoder, with_weights
+from melmill.stages.vocode.families.melgan.sizes import Layout, MelGanSizes, layout_of, read_mel, read_sizes
 from melmill.stages.vocode.layers.basic import Conv1d, ConvTranspose1d, Ends, reflected, same_padding
-from melmill.stages.vocode.mels import silence_of
+from melmill.stages.vocode.network import Checkpoint, Vocoder, with_weights
 
 _SLOPE = 0.2
 
@@ -83,7 +82,7 @@ class MelGan(Vocoder):
 
     def __init__(self, sizes: MelGanSizes, spec: MelSpec, layout: Layout) -> None:
         super().__init__()
-        self.spec, self.silence, self.root, self.normalises = spec, silence_of(spec), layout.root, layout.normalises
+        self.spec, self.root, self.normalises = spec, layout.root, layout.normalises
         self.hop_length, self.least_frames = math.prod(sizes.rates), sizes.least_frames
         # Every layer lies at its place in the official sequence, where activations and paddings have numbers too.
         layers: dict[str, nn.Module] = {"1": Conv1d(sizes.n_mels, sizes.widths[0], sizes.end_kernel)}
@@ -128,6 +127,3 @@ def build(checkpoint: Checkpoint) -> MelGan:
     layout = layout_of(checkpoint)
     sizes = read_sizes(checkpoint, layout)
     return with_weights(MelGan(sizes, read_mel(checkpoint, layout, sizes), layout), checkpoint)
-
-
-FAMILY = Family(name="melgan", recognises=recognises, build=build)

@@ -11,9 +11,9 @@ from typing import Any
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.numeric.presets import preset
 from melmill.stages.vocode.errors import VocoderError
-from melmill.stages.vocode.family import Checkpoint
 from melmill.stages.vocode.layers.basic import same_padding
-from melmill.stages.vocode.sections import conv_shape, half_kernel, section, tacotron_mel, whole
+from melmill.stages.vocode.network import Checkpoint
+from melmill.stages.vocode.settings import conv_shape, half_kernel, section, tacotron_mel, whole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,11 +88,6 @@ class MelGanSizes:
         deepest = same_padding(self.block_kernel, max(self.dilations, default=1))
         per_level = [deepest // math.prod(self.rates[: level + 1]) + 1 for level in range(len(self.rates))]
         return max(same_padding(self.end_kernel) + 1, *per_level)
-
-
-def recognises(checkpoint: Checkpoint) -> bool:
-    """Tell whether a checkpoint is of one of the two layouts."""
-    return _layout(checkpoint) is not None
 
 
 def layout_of(checkpoint: Checkpoint) -> Layout:

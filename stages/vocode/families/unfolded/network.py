@@ -27,11 +27,9 @@ from melmill.stages.numeric.mel import to_linear
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.numeric.stft import hann
 from melmill.stages.vocode.errors import VocoderError
-from melmill.stages.vocode.family import Checkpoint, Family, Noise, Vocoder, with_weights
 from melmill.stages.vocode.layers.basic import Conv1d, Ends, Linear
-from melmill.stages.vocode.layers.convnext import EPS, Block
-from melmill.stages.vocode.layers.synthesis import synthesised
-from melmill.stages.vocode.mels import silence_of
+from melmill.stages.vocode.layers.spectral import EPS, Block, synthesised
+from melmill.stages.vocode.network import Checkpoint, Noise, Vocoder, with_weights
 
 _FAINTEST = 1e-5
 # A step's factor of a magnitude goes no further than this power of e.
@@ -83,7 +81,7 @@ class Unfolded(Vocoder):
 
     def __init__(self, sizes: UnfoldedSizes, spec: MelSpec) -> None:
         super().__init__()
-        self.spec, self.silence = spec, silence_of(spec)
+        self.spec = spec
         n_bins = spec.stft.n_bins
         self.steps = nn.ModuleList(_Step(sizes, spec.n_mels, n_bins) for _ in range(sizes.n_steps))
         # Follow from the spec: not kept with the weights.
@@ -171,11 +169,3 @@ def build(checkpoint: Checkpoint) -> Unfolded:
         n_steps=checkpoint.count("steps.{}.norm.weight"),
     )
     return with_weights(Unfolded(sizes, spec), checkpoint)
-
-
-def recognises(checkpoint: Checkpoint) -> bool:
-    """Tell by the keys whether a checkpoint is of this family."""
-    return "steps.0.blocks.0.dwconv.weight" in checkpoint.state
-
-
-FAMILY = Family(name="unfolded", recognises=recognises, build=build)

@@ -19,11 +19,11 @@ from torch.nn.functional import leaky_relu, pad
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.numeric.presets import preset
 from melmill.stages.vocode.errors import VocoderError
+from melmill.stages.vocode.families.univnet import FAMILY
 from melmill.stages.vocode.families.univnet.kernels import LvcBlock, LvcSizes
-from melmill.stages.vocode.family import Checkpoint, Family, Noise, Vocoder, with_weights
 from melmill.stages.vocode.layers.basic import Conv1d, Ends, check_length, checked, inside, reflected
-from melmill.stages.vocode.mels import silence_of
-from melmill.stages.vocode.sections import conv_shape, half_kernel, number, section, tacotron_mel, whole, wholes
+from melmill.stages.vocode.network import Checkpoint, Noise, Vocoder, with_weights
+from melmill.stages.vocode.settings import conv_shape, half_kernel, number, section, tacotron_mel, whole, wholes
 
 # The official inference appends frames of this value and drops what comes of them: the end is free of artefacts.
 _EXTRA_FRAMES = 10
@@ -38,10 +38,11 @@ class UnivNet(Vocoder):
     """Noise of the mel's frame rate, upsampled level by level under kernels that the mel sets."""
 
     family: ClassVar[str] = "univnet"
+    sample_bytes: ClassVar[int] = 4000
 
     def __init__(self, sizes: LvcSizes, rates: Sequence[int], noise_dim: int, spec: MelSpec) -> None:
         super().__init__()
-        self.spec, self.silence, self.slope = spec, silence_of(spec), sizes.slope
+        self.spec, self.slope = spec, sizes.slope
         self.noise_dim, self.hop_length = noise_dim, math.prod(rates)
         self.conv_pre = Conv1d(noise_dim, sizes.width, _END_KERNEL)
         self.res_stack = nn.ModuleList(LvcBlock(sizes, rate) for rate in rates)
@@ -95,14 +96,9 @@ def _extended(mel: Tensor, lengths: Tensor | None, n_extra: int) -> tuple[Tensor
     return pad(mel, (0, n_extra), value=_EXTRA_VALUE), Ends(longer, n_frames + n_extra)
 
 
-def recognises(checkpoint: Checkpoint) -> bool:
-    """Tell whether a checkpoint has UnivNet's kernel predictors."""
-    return any(key.startswith("res_stack.0.kernel_predictor.") for key in checkpoint.state)
-
-
 def build(checkpoint: Checkpoint) -> UnivNet:
     """Make the model of a checkpoint."""
-    if not recognises(checkpoint):
+    if not FAMILY.recognises(checkpoint):
         raise VocoderError(
             f"{checkpoint.name}: is no UnivNet: expected tensors such as 'res_stack.0.kernel_predictor.kernel_conv."
             f"weight', got {', '.join(map(repr, list(checkpoint.state)[:3]))}"
@@ -143,6 +139,3 @@ def _sizes(checkpoint: Checkpoint) -> LvcSizes:
         input_kernel=input_kernel,
         slope=number(checkpoint, gen, "lReLU_slope", _SLOPE),
     )
-
-
-FAMILY = Family(name="univnet", recognises=recognises, build=build)

@@ -18,11 +18,10 @@ from torch import Tensor, nn
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.numeric.presets import preset
 from melmill.stages.vocode.errors import VocoderError
-from melmill.stages.vocode.family import Checkpoint, Family, Vocoder, with_weights
 from melmill.stages.vocode.layers.basic import Conv1d, Ends, Linear, same_padding
-from melmill.stages.vocode.layers.convnext import EPS, KERNEL, Block
-from melmill.stages.vocode.layers.synthesis import synthesised
-from melmill.stages.vocode.mels import changed, fitting, silence_of
+from melmill.stages.vocode.layers.spectral import EPS, KERNEL, Block, synthesised
+from melmill.stages.vocode.network import Checkpoint, Vocoder, with_weights
+from melmill.stages.vocode.settings import changed, fitting
 
 # The head's magnitudes go no further.
 _LOUDEST = 1e2
@@ -89,7 +88,7 @@ class Vocos(Vocoder):
 
     def __init__(self, sizes: VocosSizes, spec: MelSpec) -> None:
         super().__init__()
-        self.spec, self.silence = spec, silence_of(spec)
+        self.spec = spec
         self.backbone = _Backbone(sizes)
         self.head = _Head(sizes)
 
@@ -163,11 +162,3 @@ def _mel(checkpoint: Checkpoint, arguments: Mapping[str, Any]) -> MelSpec:
         n_mels=arguments.get("n_mels", 100),
         center=True if arguments.get("padding", "center") == "center" else "same",
     )
-
-
-def recognises(checkpoint: Checkpoint) -> bool:
-    """Tell whether a checkpoint is Vocos's."""
-    return {"backbone.embed.weight", "head.out.weight", "backbone.convnext.0.dwconv.weight"} <= checkpoint.state.keys()
-
-
-FAMILY = Family(name="vocos", recognises=recognises, build=build)

@@ -16,17 +16,16 @@ from torch.nn.functional import conv1d
 
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.vocode.errors import VocoderError
+from melmill.stages.vocode.families.waveglow import WaveGlowOptions
 from melmill.stages.vocode.families.waveglow.sizes import (
     WaveGlowSizes,
     fused,
     read_mel,
     read_sigma,
     read_sizes,
-    recognises,
 )
-from melmill.stages.vocode.family import Checkpoint, Family, Noise, Vocoder, with_weights
 from melmill.stages.vocode.layers.basic import Conv1d, ConvTranspose1d, Ends, checked, same_padding
-from melmill.stages.vocode.mels import silence_of
+from melmill.stages.vocode.network import Checkpoint, Noise, Vocoder, with_weights
 
 # A matrix whose inverse loses more than half of float64's digits is none that was trained.
 _WORST_CONDITION = 1e8
@@ -90,13 +89,19 @@ class WaveGlow(Vocoder):
     """
 
     family: ClassVar[str] = "waveglow"
+    sample_bytes: ClassVar[int] = 3000
 
     def __init__(self, sizes: WaveGlowSizes, spec: MelSpec, sigma: float) -> None:
         super().__init__()
-        self.spec, self.silence, self.sizes, self.sigma = spec, silence_of(spec), sizes, sigma
+        self.spec, self.sizes, self.sigma = spec, sizes, sigma
         self.upsample = ConvTranspose1d(sizes.n_mels, sizes.n_mels, sizes.up_kernel, sizes.rate)
         self.WN = nn.ModuleList(_WaveNet(width // 2, sizes) for width in sizes.widths)
         self.convinv = nn.ModuleList(_Invertible(width) for width in sizes.widths)
+
+    def configure(self, options: WaveGlowOptions) -> None:
+        """Take over the standard deviation that a pipeline asks for."""
+        if options.sigma is not None:
+            self.sigma = options.sigma
 
     def n_samples(self, n_frames: int) -> int:
         """Return the number of samples that come of a mel of `n_frames`."""
@@ -157,6 +162,3 @@ def _inverse(checkpoint: Checkpoint, key: str) -> Tensor:
         )
     inverse: Tensor = torch.linalg.inv(matrix)
     return inverse.float()
-
-
-FAMILY = Family(name="waveglow", recognises=recognises, build=build)

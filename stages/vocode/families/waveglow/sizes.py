@@ -13,8 +13,8 @@ from torch import Tensor
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.numeric.presets import preset
 from melmill.stages.vocode.errors import VocoderError
-from melmill.stages.vocode.family import Checkpoint
-from melmill.stages.vocode.sections import conv_shape, number, section, tacotron_mel, whole
+from melmill.stages.vocode.network import Checkpoint
+from melmill.stages.vocode.settings import conv_shape, number, section, tacotron_mel, whole
 
 # The official upsampling of mels has a kernel of four strides: 1024 and 256.
 _STRIDES_PER_KERNEL = 4
@@ -63,13 +63,6 @@ class WaveGlowSizes:
     def draws(self) -> tuple[int, ...]:
         """Channels of each draw of noise, in the order in which they are needed."""
         return (self.widths[-1], *(width for width in reversed(self.joining) if width))
-
-
-def recognises(checkpoint: Checkpoint) -> bool:
-    """Tell whether a checkpoint has WaveGlow's couplings and invertible convolutions."""
-    return any(key.startswith("WN.0.") for key in checkpoint.state) and any(
-        key.startswith("convinv.") for key in checkpoint.state
-    )
 
 
 def fused(checkpoint: Checkpoint) -> Checkpoint:

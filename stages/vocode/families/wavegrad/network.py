@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -11,11 +12,11 @@ from torch import Tensor, nn
 from torch.nn.functional import leaky_relu
 
 from melmill.stages.numeric.melspec import MelSpec
-from melmill.stages.vocode.family import Checkpoint, Family, VocoderError, with_weights
+from melmill.stages.vocode.errors import VocoderError
 from melmill.stages.vocode.layers.basic import Conv1d, Ends
 from melmill.stages.vocode.layers.diffusion import Diffusion, recipe_spec
 from melmill.stages.vocode.layers.schedule import signal_levels
-from melmill.stages.vocode.mels import silence_of
+from melmill.stages.vocode.network import Checkpoint, with_weights
 
 # Of the published model, by hop: neither the weights nor the parameters hold them.
 _FACTORS = {300: (5, 5, 3, 2, 2)}
@@ -37,11 +38,12 @@ class WaveGrad(Diffusion):
     spec : MelSpec
     """
 
-    family = "wavegrad"
+    family: ClassVar[str] = "wavegrad"
+    sample_bytes: ClassVar[int] = 8000
 
     def __init__(self, down: Sequence[int], up: Sequence[int], factors: Sequence[int], spec: MelSpec) -> None:
         super().__init__()
-        self.spec, self.silence, self.factors = spec, silence_of(spec), tuple(factors)
+        self.spec, self.factors = spec, tuple(factors)
         self.downsample = nn.ModuleList([Conv1d(1, down[0], 5, padding=2)])
         self.downsample.extend(_Down(*sizes) for sizes in zip(down[:-1], down[1:], self.factors[:0:-1], strict=True))
         self.film = nn.ModuleList(_Film(*sizes) for sizes in zip(down, up[:0:-1], strict=True))
@@ -137,11 +139,8 @@ class _Up(nn.Module):
         return ends.cut(x + self.block3[1](modulated(self.block3[0](modulated(x)))))
 
 
-def _recognises(checkpoint: Checkpoint) -> bool:
-    return {"downsample.0.weight", "film.0.input_conv.weight", "first_conv.weight"} <= checkpoint.state.keys()
-
-
-def _build(checkpoint: Checkpoint) -> WaveGrad:
+def build(checkpoint: Checkpoint) -> WaveGrad:
+    """Make the model of a checkpoint."""
     n_rates = checkpoint.count("film.{}.input_conv.weight")
     down = [checkpoint.shape(f"film.{i}.input_conv.weight")[0] for i in range(n_rates)]
     up = [checkpoint.shape("first_conv.weight")[0]]
@@ -168,6 +167,3 @@ def _factors(checkpoint: Checkpoint, n_rates: int) -> tuple[int, ...]:
             f"hop_samples={hop} as {n_rates} factors, one for each 'film' of the weights"
         )
     return tuple(factors)
-
-
-FAMILY = Family(name="wavegrad", recognises=_recognises, build=_build)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.numeric.presets import preset
+from melmill.stages.vocode.errors import VocoderError
 from melmill.stages.vocode.families.wavenet.network import (
     Activation,
     MixedFirst,
@@ -23,8 +24,8 @@ from melmill.stages.vocode.families.wavenet.network import (
     WaveNet,
 )
 from melmill.stages.vocode.families.wavenet.outputs import Categorical, Gaussian, Logistic, Output
-from melmill.stages.vocode.family import Checkpoint, Family, VocoderError, with_weights
-from melmill.stages.vocode.mels import fitting
+from melmill.stages.vocode.network import Checkpoint, with_weights
+from melmill.stages.vocode.settings import fitting
 
 _ACTIVATIONS = {
     "ELU": nn.ELU,
@@ -36,12 +37,8 @@ _ACTIVATIONS = {
 _MIXED, _SMOOTHED, _TRANSPOSED = "upsample_net.upsample.up_layers.", "upsample_net.up_layers.", "upsample_conv."
 
 
-def _recognises(checkpoint: Checkpoint) -> bool:
-    keys = {"first_conv.weight", "conv_layers.0.conv.weight", "last_conv_layers.3.weight"}
-    return keys <= checkpoint.state.keys()
-
-
-def _build(checkpoint: Checkpoint) -> WaveNet:
+def build(checkpoint: Checkpoint) -> WaveNet:
+    """Make the model of a checkpoint in any of the three layouts."""
     _refuse(checkpoint)
     sizes = _sizes(checkpoint)
     prefix = _upsampling(checkpoint)
@@ -230,6 +227,3 @@ def _needed(checkpoint: Checkpoint, field: str) -> Any:  # noqa: ANN401 - fields
             f"{checkpoint.name}: the weights don't say {field!r}: give the hyperparameters (hparams.json) as config"
         )
     return checkpoint.config[field]
-
-
-FAMILY = Family(name="wavenet", recognises=_recognises, build=_build)

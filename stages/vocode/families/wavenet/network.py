@@ -9,17 +9,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from melmill.stages.numeric.melspec import MelSpec
+from melmill.stages.vocode.errors import VocoderError
 from melmill.stages.vocode.families.wavenet.outputs import Output
-from melmill.stages.vocode.family import Noise, Vocoder, VocoderError
 from melmill.stages.vocode.layers.basic import Conv1d, Conv2d, ConvTranspose2d, Ends
-from melmill.stages.vocode.mels import silence_of
+from melmill.stages.vocode.network import Noise, Vocoder
 
 Activation = Callable[[], nn.Module]
 
@@ -283,7 +283,7 @@ class WaveNet(Vocoder):
     recipe : Preprocessing
     """
 
-    family = "wavenet"
+    family: ClassVar[str] = "wavenet"
     mean: Tensor | None
     scale: Tensor | None
 
@@ -292,7 +292,7 @@ class WaveNet(Vocoder):
     ) -> None:
         super().__init__()
         self.sizes, self.output, self.recipe = sizes, output, recipe
-        self.spec, self.silence = spec, silence_of(spec)
+        self.spec = spec
         self.register_buffer("mean", recipe.mean, persistent=False)
         self.register_buffer("scale", recipe.scale, persistent=False)
         self.upsample_net = upsampler

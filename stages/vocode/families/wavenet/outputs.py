@@ -9,7 +9,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from melmill.stages.vocode.family import Noise, VocoderError
+from melmill.stages.vocode.errors import VocoderError
+from melmill.stages.vocode.network import Noise
 
 # Uniform draws stay this far from 0 and 1, so that their logarithms are finite.
 _MARGIN = 1e-5

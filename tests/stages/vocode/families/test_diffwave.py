@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from melmill.stages.numeric.presets import preset
+from melmill.stages.vocode.errors import VocoderError
 from melmill.stages.vocode.families.diffwave.network import DiffWave, Sizes
-from melmill.stages.vocode.family import Checkpoint, VocoderError
 from melmill.stages.vocode.layers.basic import Conv1d
+from melmill.stages.vocode.network import Checkpoint
 from melmill.stages.vocode.registry import family
 from tests.stages.vocode.comparing import Golden, check_that_a_batch_equals_its_utterances, distance, randomised
 

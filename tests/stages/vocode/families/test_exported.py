@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.numeric.presets import preset
 from melmill.stages.vocode.errors import VocoderError
-from melmill.stages.vocode.family import Vocoder
 from melmill.stages.vocode.files.checkpoint import read
+from melmill.stages.vocode.network import Vocoder
 from melmill.stages.vocode.registry import family
 from tests.stages.vocode.comparing import check_that_a_batch_equals_its_utterances, distance, randomised
 

@@ -13,13 +13,15 @@ import melmill
 from melmill.flows.pipeline.stage_files import prepared
 from melmill.stages.contract import FileStage, StageFile
 from melmill.stages.numeric.presets import preset
+from melmill.stages.vocode.cache import Settings, load_files
+from melmill.stages.vocode.errors import VocoderError
 from melmill.stages.vocode.families.wavegrad.network import WaveGrad
-from melmill.stages.vocode.family import Checkpoint, VocoderError
-from melmill.stages.vocode.layers.schedule import read_schedule
+from melmill.stages.vocode.files.companions import read_schedule
+from melmill.stages.vocode.layers.schedule import DiffusionOptions
 from melmill.stages.vocode.loaded import LoadedVocoder
+from melmill.stages.vocode.network import Checkpoint
 from melmill.stages.vocode.registry import family
-from melmill.stages.vocode.session import Settings, load_files
-from melmill.stages.vocode.stage import WaveGrad as WaveGradStage
+from melmill.stages.vocode.stage import stage_of
 from tests.stages.vocode.comparing import Golden, check_that_a_batch_equals_its_utterances, distance, randomised
 from tests.stages.vocode.tiny import saved
 
@@ -105,13 +107,13 @@ def test_a_schedule_beside_the_weights_gives_way_to_betas_alone(tmp_path: Path) 
     checkpoint = tiny()
     (tmp_path / "weights.pt").write_bytes(saved({"model": checkpoint.state, "params": checkpoint.config}))
     np.save(tmp_path / "noise_schedule.npy", np.array([0.1, 0.2], dtype=np.float32))
-    stage = prepared(WaveGradStage(checkpoint=f"{tmp_path}/weights.pt"))
+    stage = prepared(stage_of("wavegrad")(checkpoint=f"{tmp_path}/weights.pt"))
     assert isinstance(stage, FileStage)
     found = stage.files()
     assert set(found) == {"weights", "schedule"}
     files = {role: StageFile(url=url, data=Path(url).read_bytes()) for role, (url,) in found.items()}
     for betas, expected in ((None, (0.1, 0.2)), ((0.5,), (0.5,))):
-        voc = load_files(files, Settings(family="wavegrad", mel=None, options=(("betas", betas),)))
+        voc = load_files(files, Settings(family="wavegrad", mel=None, options=DiffusionOptions(betas=betas)))
         assert isinstance(voc.model, WaveGrad)
         assert voc.model.betas == pytest.approx(expected)
 

@@ -11,7 +11,9 @@ import torch
 from scipy.signal import lfilter
 from torch import Tensor
 
+from melmill.stages.contract import Mel, Waveform
 from melmill.stages.numeric.presets import preset
+from melmill.stages.vocode.errors import VocoderError
 from melmill.stages.vocode.families.wavenet.network import (
     MixedFirst,
     Preprocessing,
@@ -22,10 +24,13 @@ from melmill.stages.vocode.families.wavenet.network import (
     WaveNet,
 )
 from melmill.stages.vocode.families.wavenet.outputs import Categorical, Gaussian, Logistic, Output
-from melmill.stages.vocode.family import Checkpoint, VocoderError
-from melmill.stages.vocode.files.configuration import parse
+from melmill.stages.vocode.files.companions import parse
+from melmill.stages.vocode.loaded import load
+from melmill.stages.vocode.network import Checkpoint
 from melmill.stages.vocode.registry import family
+from melmill.stages.vocode.vocoding import Vocoding
 from tests.stages.vocode.comparing import Golden, check_that_a_batch_equals_its_utterances, distance, randomised
+from tests.stages.vocode.test_vocoder_stage import array, item
 
 N_MELS, SCALES, HOP = 6, [3, 2, 4], 24
 SPEC = replace(preset("wavenet_r9y9"), n_mels=N_MELS, hop_length=HOP)
@@ -276,3 +281,25 @@ def test_draws_must_be_those_of_the_output() -> None:
     mel, noise = audible(model, 6)
     with pytest.raises(VocoderError, match=r"needs draws of shapes \[\(48, 3\), \(48,\)\], got \[\(48, 3\)\]"):
         model(mel, noise=noise[:1])
+
+
+def test_loaded_it_makes_all_samples_of_a_mel_as_the_stage_does() -> None:
+    """It repeats the frames at the ends, which are context to the network, and undoes the recipe."""
+    voc = load(checkpoint(postprocess="inv_preemphasis", global_gain_scale=0.5))
+    assert isinstance(voc.model, WaveNet)
+    n_frames, context = 7, voc.model.context
+    assert context > 0
+    M = np.random.default_rng(0).uniform(0.0, 1.0, (N_MELS, n_frames)).astype(np.float32)
+    y = voc(M, seed=5)
+    assert y.shape == (n_frames * HOP,)
+
+    padded = torch.from_numpy(np.pad(M, ((0, 0), (context, context)), mode="edge"))
+    noise = voc.model.noise(n_frames + 2 * context, torch.Generator().manual_seed(5))
+    made = voc.model(padded[None], noise=[draw[None] for draw in noise])[0].numpy()
+    np.testing.assert_allclose(y, lfilter([1.0], [1.0, -0.85], made) / 0.5, rtol=1e-5)
+    np.testing.assert_array_equal(voc(M, noise=[draw.numpy() for draw in noise]), y)
+
+    one = item(M, y.size, SPEC.sr)
+    (outcome,) = Vocoding(voc=voc).process([one], {"from": Mel(spec=voc.spec)}, Waveform(sr=SPEC.sr))
+    seed = int(np.random.SeedSequence((one.seed, 0)).generate_state(1, np.uint64)[0])
+    np.testing.assert_array_equal(array(outcome), voc(M, seed=seed))
