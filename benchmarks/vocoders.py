@@ -41,9 +41,10 @@ from melmill.stages.vocode.families.vocos.network import Vocos, VocosSizes
 from melmill.stages.vocode.families.waveglow.network import WaveGlow
 from melmill.stages.vocode.families.waveglow.sizes import WaveGlowSizes
 from melmill.stages.vocode.families.wavegrad.network import WaveGrad
-from melmill.stages.vocode.families.wavenet.network import MixedFirst, Preprocessing, Smoothed, WaveNet
+from melmill.stages.vocode.families.wavenet.network import Preprocessing, WaveNet
 from melmill.stages.vocode.families.wavenet.network import Sizes as WaveNetSizes
 from melmill.stages.vocode.families.wavenet.outputs import Logistic
+from melmill.stages.vocode.families.wavenet.upsampling import MixedFirst, Smoothed
 from melmill.stages.vocode.files.checkpoint import read
 from melmill.stages.vocode.loaded import LoadedVocoder
 from melmill.stages.vocode.network import Vocoder

@@ -9,7 +9,8 @@ from typing import Any, ClassVar, Literal
 from melmill.stages.contract import Input, Kind, Mel, Product, TrainedVocoder, TrainingData, TrainingPlace, Waveform
 from melmill.stages.errors import ContractError, ParameterError
 from melmill.stages.invert.inversion import DEVICES, Device
-from melmill.stages.train.recipe import GENERATORS, SIZES, Generator, Size
+from melmill.stages.train.recipe import GENERATORS, SIZES, Generator, Recipe, Size
+from melmill.stages.vocode.registry import family
 
 _PRECISIONS = ("float32", "bfloat16", "float16")
 # They say where and how it is computed, and when it is saved.
@@ -105,16 +106,10 @@ class TrainVocoder:
         if audio.sr != made.sr:
             raise ContractError(f"'audio' has {audio.sr} Hz, but the mels are of {made.sr} Hz: ingest at sr: {made.sr}")
         spec = made.spec
-        if self.generator == "unfolded" and spec.center is not True:
-            raise ContractError(
-                f"generator: unfolded learns from centred frames, but the mel has center: {spec.center!r}: extract "
-                "with center: true"
-            )
-        if self.generator != "unfolded" and spec.log is None:
-            raise ContractError(
-                f"generator: {self.generator} learns from log mels, but the mel has log: null: extract with log: ln "
-                "and floor: 1.0e-5"
-            )
+        training = family(self.generator).training
+        reason = None if training is None else training.refuses(spec)
+        if reason is not None:
+            raise ContractError(f"generator: {self.generator} {reason}")
         shortest = -(-2 * spec.n_fft // spec.hop_length)
         if self.segment_frames < shortest:
             raise ParameterError(
@@ -135,7 +130,6 @@ class TrainVocoder:
         """
         from melmill.stages.numeric.batched.placement import placement  # here, as they import torch
         from melmill.stages.train.loop import Session, train
-        from melmill.stages.train.recipe import Recipe
 
         placement(self.device, "float32")
         made = inputs["from"]

@@ -7,10 +7,29 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from melmill.stages.numeric.melspec import MelSpec
+
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
     from melmill.stages.vocode.network import Checkpoint, Vocoder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """Say how `train_vocoder` trains a family.
+
+    Parameters
+    ----------
+    module : str
+        Module that has a function ``fresh(size, spec)``, imported when a training begins. It returns a
+        `melmill.stages.train.generators.Fresh`.
+    refuses : callable
+        Return why it can't learn from mels of a spec, after the generator's name; None where it can.
+    """
+
+    module: str
+    refuses: Callable[[MelSpec], str | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +56,8 @@ class Family:
     options : type of dataclass or None
         A frozen, keyword-only dataclass of the fields that the stage has besides those of all vocoders. It checks
         itself. `Vocoder.configure` gets an instance. None: there are no such fields.
+    training : Training or None
+        None: it can't be trained here.
     """
 
     name: str
@@ -45,6 +66,7 @@ class Family:
     recognises: Callable[[Checkpoint], bool]
     one_pass: bool = True
     options: type[DataclassInstance] | None = None
+    training: Training | None = None
 
     def build(self, checkpoint: Checkpoint) -> Vocoder:
         """Make the model of a checkpoint, ready for inference.
@@ -57,3 +79,10 @@ class Family:
         """
         made: Vocoder = importlib.import_module(self.network).build(checkpoint)
         return made
+
+
+def needs_log_mels(spec: MelSpec) -> str | None:
+    """Return why a generator that learns from log mels refuses those of a spec; None where it takes them."""
+    if spec.log is None:
+        return "learns from log mels, but the mel has log: null: extract with log: ln and floor: 1.0e-5"
+    return None

@@ -19,9 +19,10 @@ from melmill.stages.errors import ContractError, ParameterError, StageError
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.train import losses
 from melmill.stages.train.discriminators import Discriminators, phase_rotated
-from melmill.stages.train.generators import factors, fresh
+from melmill.stages.train.generators import fresh
 from melmill.stages.train.held_out import split
 from melmill.stages.train.stage import TrainVocoder
+from melmill.stages.vocode.families.hifigan.training import factors
 from melmill.stages.vocode.files.checkpoint import read_files
 from melmill.stages.vocode.files.companions import TRAINED_FILES
 from melmill.stages.vocode.loaded import load

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from melmill.stages.vocode.family import Family
+from melmill.stages.vocode.family import Family, Training, needs_log_mels
 
 if TYPE_CHECKING:
     from melmill.stages.vocode.network import Checkpoint
@@ -25,4 +25,5 @@ FAMILY = Family(
     about="HiFi-GAN (Kong et al. 2020).",
     network="melmill.stages.vocode.families.hifigan.network",
     recognises=_recognises,
+    training=Training(module="melmill.stages.vocode.families.hifigan.training", refuses=needs_log_mels),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from melmill.stages.vocode.family import Family
+from melmill.stages.vocode.family import Family, Training, needs_log_mels
 
 if TYPE_CHECKING:
     from melmill.stages.vocode.network import Checkpoint
@@ -21,4 +21,5 @@ FAMILY = Family(
     about="Vocos (Siuzdak 2024).",
     network="melmill.stages.vocode.families.vocos.network",
     recognises=_recognises,
+    training=Training(module="melmill.stages.vocode.families.vocos.training", refuses=needs_log_mels),
 )

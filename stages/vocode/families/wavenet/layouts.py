@@ -13,17 +13,9 @@ from torch import Tensor, nn
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.numeric.presets import preset
 from melmill.stages.vocode.errors import VocoderError
-from melmill.stages.vocode.families.wavenet.network import (
-    Activation,
-    MixedFirst,
-    Preprocessing,
-    Sizes,
-    Smoothed,
-    Transposed,
-    Upsampler,
-    WaveNet,
-)
+from melmill.stages.vocode.families.wavenet.network import Preprocessing, Sizes, WaveNet
 from melmill.stages.vocode.families.wavenet.outputs import Categorical, Gaussian, Logistic, Output
+from melmill.stages.vocode.families.wavenet.upsampling import Activation, MixedFirst, Smoothed, Transposed, Upsampler
 from melmill.stages.vocode.network import Checkpoint, with_weights
 from melmill.stages.vocode.settings import fitting
 

@@ -14,16 +14,9 @@ from torch import Tensor
 from melmill.stages.contract import Mel, Waveform
 from melmill.stages.numeric.presets import preset
 from melmill.stages.vocode.errors import VocoderError
-from melmill.stages.vocode.families.wavenet.network import (
-    MixedFirst,
-    Preprocessing,
-    Sizes,
-    Smoothed,
-    Transposed,
-    Upsampler,
-    WaveNet,
-)
+from melmill.stages.vocode.families.wavenet.network import Preprocessing, Sizes, WaveNet
 from melmill.stages.vocode.families.wavenet.outputs import Categorical, Gaussian, Logistic, Output
+from melmill.stages.vocode.families.wavenet.upsampling import MixedFirst, Smoothed, Transposed, Upsampler
 from melmill.stages.vocode.files.companions import parse
 from melmill.stages.vocode.loaded import load
 from melmill.stages.vocode.network import Checkpoint
