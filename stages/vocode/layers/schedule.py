@@ -1,4 +1,4 @@
-"""Noise schedules of diffusion vocoders, without torch: what every reverse step multiplies by, and who says so."""
+"""Noise schedules of diffusion vocoders, and the options of their stages, without torch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from melmill.stages.vocode.errors import VocoderError
 
-# Schedules are stored rounded, some to float32.
+# Tolerance for schedules that are stored rounded, some to float32.
 _SLACK = 1e-7
 
 
@@ -32,15 +32,15 @@ class DiffusionOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """One reverse step, ``y <- clip(gain (y - share eps(y, time)) + sigma z, -1, 1)``.
+    """Hold one reverse step, ``y <- clip(gain (y - share eps(y, time)) + sigma z, -1, 1)``.
 
     Parameters
     ----------
     gain, share, sigma : float
-        ``1 / sqrt(alpha_n)``, ``beta_n / sqrt(1 - alphabar_n)`` and the standard deviation of the fresh noise z, which
+        ``1 / sqrt(alpha_n)``, ``beta_n / sqrt(1 - alphabar_n)``, and the standard deviation of the fresh noise z. That
         is 0 at the last step.
     time : float
-        What the network is told: ``sqrt(alphabar_n)`` for WaveGrad, a place in the training schedule for DiffWave.
+        Time that the network gets: ``sqrt(alphabar_n)`` for WaveGrad, a place in the training schedule for DiffWave.
     """
 
     gain: float
@@ -61,7 +61,7 @@ def checked_betas(betas: Sequence[float]) -> tuple[float, ...]:
 
 
 def signal_levels(betas: Sequence[float]) -> NDArray[np.float64]:
-    """Return ``sqrt(alphabar)`` of every step, the share of the signal that noise has left.
+    """Return ``sqrt(alphabar)`` of every step, the share of the signal that is left.
 
     >>> signal_levels([0.36, 0.75]).tolist()
     [0.8, 0.4]
@@ -75,7 +75,7 @@ def reverse_steps(betas: Sequence[float], times: Sequence[float]) -> list[Step]:
     Parameters
     ----------
     betas, times : sequence of float
-        Noise variances and what the network is told, in order of diffusion (cleanest first).
+        Noise variances and the times that the network gets, in order of diffusion (the cleanest first).
 
     References
     ----------
@@ -97,14 +97,14 @@ def reverse_steps(betas: Sequence[float], times: Sequence[float]) -> list[Step]:
 
 
 def training_times(betas: Sequence[float], training: Sequence[float]) -> list[float]:
-    """Return where in the training schedule each step of another one has the same level of noise.
+    """Return the place in the training schedule with the same level of noise as each step of another schedule.
 
-    Places are fractions of a step, linear in ``sqrt(alphabar)`` between two of them.
+    A place between two steps is a fraction, linear in ``sqrt(alphabar)``.
 
     Raises
     ------
     VocoderError
-        A step has less or more noise than the network ever saw.
+        A step has less or more noise than the network saw in training.
 
     References
     ----------

@@ -1,4 +1,4 @@
-"""BigVGAN, versions 1 and 2: HiFi-GAN with periodic, anti-aliased activations.
+"""BigVGAN, versions 1 and 2: a HiFi-GAN with periodic, anti-aliased activations.
 
 References
 ----------
@@ -26,7 +26,7 @@ _END_KERNEL = 7
 
 
 class _PairedBlock(nn.Module):
-    """Residual convolutions, a dilated one and a plain one each, every one after an activation (AMP block 1)."""
+    """Add pairs of a dilated and a plain convolution, each after an activation (AMP block 1)."""
 
     def __init__(self, width: int, kernel: int, dilations: Sequence[int], snake: Snake) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ class _PairedBlock(nn.Module):
 
 
 class _SingleBlock(nn.Module):
-    """Residual dilated convolutions, every one after an activation (AMP block 2)."""
+    """Add dilated convolutions, each after an activation (AMP block 2)."""
 
     def __init__(self, width: int, kernel: int, dilations: Sequence[int], snake: Snake) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ def _conv(width: int, kernel: int, dilation: int) -> Conv1d:
 
 
 class BigVgan(Vocoder):
-    """Upsamples by transposed convolutions, each followed by periodic residual blocks whose outputs are averaged."""
+    """Upsample by transposed convolutions; average the outputs of the periodic blocks that follow each."""
 
     family: ClassVar[str] = "bigvgan"
     sample_bytes: ClassVar[int] = 4000
@@ -73,7 +73,7 @@ class BigVgan(Vocoder):
         self.spec, self.tanh = spec, tanh
         padding = same_padding(_END_KERNEL)
         self.conv_pre = Conv1d(sizes.n_mels, sizes.channels, _END_KERNEL, padding=padding)
-        # The official code keeps a list of lists, for more than one upsampling a level: there is always one.
+        # The official code keeps a list of lists, as a level might have several upsamplings. It always has one.
         self.ups = nn.ModuleList(
             nn.ModuleList(
                 [ConvTranspose1d(sizes.width(i), sizes.width(i + 1), kernel, rate, padding=(kernel - rate) // 2)]
@@ -94,7 +94,7 @@ class BigVgan(Vocoder):
         return [self.ups.get_submodule(f"{level}.0") for level in range(len(self.ups))]
 
     def n_samples(self, n_frames: int) -> int:
-        """Return the number of samples that come of a mel of `n_frames`."""
+        """Return how many samples a mel of `n_frames` gives."""
         for up in self._upsamplings():
             n_frames = int(upsampled_length(up, n_frames))
         return n_frames

@@ -19,25 +19,25 @@ from melmill.stages.vocode.layers.diffusion import Diffusion, recipe_spec
 from melmill.stages.vocode.layers.schedule import checked_betas, training_times
 from melmill.stages.vocode.network import Checkpoint, with_weights
 
-# Of the published model, where a checkpoint has no parameters.
+# Parameters of the published model, where a checkpoint has none.
 _TRAINING = np.linspace(1e-4, 0.05, 50).tolist()
 _CYCLE = 10
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sizes:
-    """Sizes of a DiffWave.
+    """Hold the sizes of a DiffWave.
 
     Parameters
     ----------
     channels : int
-        Of the residual layers.
+        Channels of the residual layers.
     n_features, embedding : int
-        Sinusoids of a step's place, and what dense layers make of them.
+        Number of sinusoids that encode a step, and width of the dense layers that follow.
     n_layers, cycle : int
-        Residual layers, and how many of them double the dilation before it starts again.
+        Number of residual layers, and how many of them double the dilation before it starts again.
     kernels : tuple of (int, int)
-        Of the upsampler's layers, over mel bands and frames; their strides are half the latter.
+        Kernels of the upsampler's layers, over mel bands and frames. Strides over frames are half as long.
     """
 
     channels: int
@@ -54,13 +54,13 @@ class Sizes:
 
 
 class DiffWave(Diffusion):
-    """Hear noise by dilated, gated convolutions; the network is told a place in its training schedule.
+    """Find the noise by dilated, gated convolutions. The time is a place in the training schedule.
 
     Parameters
     ----------
     sizes : Sizes
     training : sequence of float
-        Noise variances of the training schedule.
+        Noise variances of the training schedule, in order of diffusion.
     spec : MelSpec
     """
 
@@ -89,7 +89,7 @@ class DiffWave(Diffusion):
         return upsampled
 
     def denoise(self, y: Tensor, condition: Tensor, time: float, lengths: Tensor | None = None) -> Tensor:
-        """Return the noise ``(batch, n_samples)`` heard in `y` at place `time` of the training schedule."""
+        """Return the noise ``(batch, n_samples)`` in `y` at place `time` of the training schedule."""
         ends = Ends(None if lengths is None else lengths * self.spec.hop_length, y.shape[-1])
         step = self.diffusion_embedding(torch.tensor([time], dtype=y.dtype, device=y.device))
         x = relu(self.input_projection(y[:, None]))
@@ -97,12 +97,12 @@ class DiffWave(Diffusion):
         for layer in self.residual_layers:
             x, skip = layer(x, step, condition, ends)
             skips = skips + skip
-        heard: Tensor = self.output_projection(relu(self.skip_projection(skips / math.sqrt(len(self.residual_layers)))))
-        return heard[:, 0]
+        noise: Tensor = self.output_projection(relu(self.skip_projection(skips / math.sqrt(len(self.residual_layers)))))
+        return noise[:, 0]
 
 
 class _Embedding(nn.Module):
-    """Embed a place in the training schedule: sinusoids, linear between whole steps, and two dense layers."""
+    """Embed a place in the training schedule by sinusoids, linear between whole steps, and two dense layers."""
 
     table: Tensor
 
@@ -139,7 +139,7 @@ class _Upsampler(nn.Module):
 
 
 class _Layer(nn.Module):
-    """Add what a gated, dilated convolution finds (Kong et al. 2021, figure 2)."""
+    """Add the output of a gated, dilated convolution (Kong et al. 2021, figure 2)."""
 
     def __init__(self, n_mels: int, channels: int, embedding: int, dilation: int) -> None:
         super().__init__()

@@ -1,6 +1,6 @@
-"""Vocoders as programs: TorchScript, torch.export archives and ONNX.
+"""Run vocoders that are programs: TorchScript, torch.export archives and ONNX.
 
-A program is code: load only those that you trust. What a ``.pt2`` would unpickle is refused all the same.
+A program is code: load only those that you trust. A ``.pt2`` that would unpickle more than tensors is refused anyway.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.vocode.errors import VocoderError
 from melmill.stages.vocode.network import Checkpoint, Vocoder
 
-# Frames of the mels that tell how many samples a program makes of a frame.
+# Frames of two mels that show how many samples a program makes of a frame.
 _FEWER, _MORE = 32, 48
 
 
 class Exported(Vocoder):
     """Run a program that maps mels ``(1, n_mels, n_frames)`` to waveforms ``(1, n_samples)`` or ``(1, 1, n_samples)``.
 
-    It runs an utterance at a time: what a program does with padding can't be known.
+    It runs one utterance at a time, as nobody knows what a program does with padding.
 
     Parameters
     ----------
@@ -34,12 +34,12 @@ class Exported(Vocoder):
         File name, for messages.
     program : Module
     spec : MelSpec
-        As the user says: the file does not.
+        The mel that the user says it needs, as the file does not.
 
     Raises
     ------
     VocoderError
-        The program does not take such mels of any number of frames, or makes another number of samples of a frame.
+        The program does not take such mels with any number of frames. Or it makes another number of samples of a frame.
     """
 
     family: ClassVar[str] = "exported"
@@ -58,7 +58,7 @@ class Exported(Vocoder):
         self._extra = more - _MORE * spec.hop_length
 
     def n_samples(self, n_frames: int) -> int:
-        """Return the number of samples that come of a mel of `n_frames`."""
+        """Return how many samples a mel of `n_frames` gives."""
         return max(0, n_frames * self.spec.hop_length + self._extra)
 
     def forward(self, mel: Tensor, lengths: Tensor | None = None, noise: Sequence[Tensor] = ()) -> Tensor:
@@ -93,7 +93,7 @@ class Exported(Vocoder):
 
 
 class _Sealed(nn.Module):
-    """Keep `eval` from an exported module, which has no modes to switch and raises."""
+    """Keep `eval` away from an exported module, which has no modes to switch and would raise."""
 
     def __init__(self, program: nn.Module) -> None:
         super().__init__()
@@ -107,7 +107,7 @@ class _Sealed(nn.Module):
 
 
 class _Onnx(nn.Module):
-    """An ONNX graph of one input on one thread of the CPU."""
+    """Run an ONNX graph of one input on one thread of the CPU."""
 
     def __init__(self, name: str, program: bytes) -> None:
         super().__init__()
@@ -119,7 +119,7 @@ class _Onnx(nn.Module):
             ) from error
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
-        # Failures are raised; its log would only repeat them.
+        # Failures are raised, and its log would only repeat them.
         options.log_severity_level = 4
         self._session = onnxruntime.InferenceSession(program, options, providers=["CPUExecutionProvider"])
         inputs = [one.name for one in self._session.get_inputs()]

@@ -23,14 +23,14 @@ _MEL_NAMES = {
     "fmax": "fmax",
 }
 
-# HiFi-GAN's published dilations, for files without a configuration: of V1 and V2, and of V3 by its kernels.
+# Published dilations, for files without a configuration: those of V1 and V2, and those of V3 by kernel.
 _PAIRED_DILATIONS = (1, 3, 5)
 _SINGLE_DILATIONS = {3: (1, 2), 5: (2, 6), 7: (3, 12)}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sizes:
-    """Sizes of the layers.
+    """Hold the sizes of the layers.
 
     Parameters
     ----------
@@ -41,9 +41,9 @@ class Sizes:
     block_kernels : tuple of int
         Kernel of each residual block after an upsampling.
     dilations : tuple of tuple of int
-        Of the convolutions of each such block.
+        Dilations of the convolutions of each such block.
     paired : bool
-        A block follows each dilated convolution by a plain one (HiFi-GAN's resblock 1).
+        In a block, a plain convolution follows each dilated one (HiFi-GAN's resblock 1).
     """
 
     n_mels: int
@@ -56,7 +56,7 @@ class Sizes:
 
     @property
     def hop_length(self) -> int:
-        """Samples a frame."""
+        """Samples of a frame."""
         return math.prod(self.rates)
 
     def width(self, level: int) -> int:
@@ -65,7 +65,7 @@ class Sizes:
 
 
 def read_sizes(checkpoint: Checkpoint, up: str) -> Sizes:
-    """Return the sizes that the configuration says, and where it is silent those of the weights.
+    """Return the sizes that the configuration says; where it is silent, those of the weights.
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ def read_sizes(checkpoint: Checkpoint, up: str) -> Sizes:
     Raises
     ------
     VocoderError
-        Neither says, or what they say can't be a network.
+        Neither says them, or they make no network.
     """
     config, n_ups = checkpoint.config, checkpoint.count(up)
     if n_ups == 0:
@@ -114,7 +114,7 @@ def _block_kernels(checkpoint: Checkpoint, n_ups: int, paired: bool) -> list[int
 
 
 def _rates(checkpoint: Checkpoint, kernels: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the rates; without a word of them half the kernels, as published: their product is checked later."""
+    """Return the rates, by default half the kernels, as published. Their product is checked later."""
     rates = wholes(checkpoint, checkpoint.config, "upsample_rates", [max(1, kernel // 2) for kernel in kernels])
     if len(rates) != len(kernels):
         raise wrong(checkpoint, "upsample_rates", f"as many as upsample_kernel_sizes {list(kernels)}", list(rates))
@@ -132,7 +132,7 @@ def _dilations(checkpoint: Checkpoint, kernels: tuple[int, ...], paired: bool) -
     ):
         expected = f"{len(kernels)} lists of {max(counts)} whole numbers, one for each of resblock_kernel_sizes"
         raise wrong(checkpoint, "resblock_dilation_sizes", expected, said)
-    # The official blocks make a fixed number of convolutions and look at no further dilation.
+    # The official blocks make a fixed number of convolutions and ignore further dilations.
     return tuple(tuple(row[: n or None]) for row, n in zip(said, counts, strict=True))
 
 

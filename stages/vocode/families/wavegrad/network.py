@@ -18,23 +18,23 @@ from melmill.stages.vocode.layers.diffusion import Diffusion, recipe_spec
 from melmill.stages.vocode.layers.schedule import signal_levels
 from melmill.stages.vocode.network import Checkpoint, with_weights
 
-# Of the published model, by hop: neither the weights nor the parameters hold them.
+# Factors of the published model by hop. Neither the weights nor the parameters hold them.
 _FACTORS = {300: (5, 5, 3, 2, 2)}
 _TRAINING = np.linspace(1e-6, 0.01, 1000).tolist()
 _SLOPE = 0.2
 
 
 class WaveGrad(Diffusion):
-    """Hear noise by a U-net: down from the waveform, up from the mel; the network is told ``sqrt(alphabar)``.
+    """Find the noise by a U-net: down from the waveform, up from the mel. Its time is ``sqrt(alphabar)``.
 
     Parameters
     ----------
     down : sequence of int
-        Channels of the waveform at every rate, from the samples' on.
+        Channels of the waveform at every rate, beginning with that of the samples.
     up : sequence of int
-        Channels of the mel at every rate, from the frames' on: one more than `down`.
+        Channels of the mel at every rate, beginning with that of the frames. There is one more than in `down`.
     factors : sequence of int
-        From each rate to the next, from the frames' on; their product is the hop.
+        Factors from each rate to the next, beginning with that of the frames. Their product is the hop.
     spec : MelSpec
     """
 
@@ -65,7 +65,7 @@ class WaveGrad(Diffusion):
         return ends.cut(self.first_conv(ends.cut(mel)))
 
     def denoise(self, y: Tensor, condition: Tensor, time: float, lengths: Tensor | None = None) -> Tensor:
-        """Return the noise ``(batch, n_samples)`` heard in `y` at signal level `time`."""
+        """Return the noise ``(batch, n_samples)`` in `y` at signal level `time`."""
         frames = Ends(lengths, condition.shape[-1])
         rates = [frames.stretched(rate) for rate in np.cumprod(self.factors).tolist()]
         modulations = []
@@ -76,8 +76,8 @@ class WaveGrad(Diffusion):
         x = condition
         for layer, modulation, ends in zip(self.upsample, reversed(modulations), rates, strict=True):
             x = layer(x, *modulation, ends)
-        heard: Tensor = self.last_conv(x)
-        return heard[:, 0]
+        noise: Tensor = self.last_conv(x)
+        return noise[:, 0]
 
 
 class _Down(nn.Module):
@@ -98,7 +98,7 @@ class _Down(nn.Module):
 
 
 class _Film(nn.Module):
-    """Make a shift and a scale of the waveform at one rate and of the signal level (Chen et al. 2021, section 4)."""
+    """Make a shift and a scale from the waveform at one rate and the signal level (Chen et al. 2021, section 4)."""
 
     def __init__(self, low: int, high: int) -> None:
         super().__init__()
@@ -112,7 +112,7 @@ class _Film(nn.Module):
 
 
 def _encoding(level: float, like: Tensor) -> Tensor:
-    """Return sinusoids ``(channels, 1)`` of a signal level, at 1 to 1e-4 radians."""
+    """Return sinusoids ``(channels, 1)`` of a signal level, with frequencies of 1 to 1e-4 radians."""
     half = like.shape[1] // 2
     place = torch.arange(half, dtype=like.dtype, device=like.device) / half
     turn = torch.tensor(level, dtype=like.dtype, device=like.device) * torch.exp(-math.log(1e4) * place)
@@ -120,7 +120,7 @@ def _encoding(level: float, like: Tensor) -> Tensor:
 
 
 class _Up(nn.Module):
-    """Repeat samples; the waveform modulates what all convolutions hear but the first."""
+    """Repeat samples; the waveform modulates the input of all convolutions except the first."""
 
     def __init__(self, low: int, high: int, factor: int, dilations: Sequence[int]) -> None:
         super().__init__()
@@ -158,8 +158,8 @@ def _factors(checkpoint: Checkpoint, n_rates: int) -> tuple[int, ...]:
     factors = checkpoint.config.get("factors", _FACTORS.get(hop))
     if factors is None:
         raise VocoderError(
-            f"{checkpoint.name}: hop_samples={hop}, but the weights don't say by which factors it is reached (the "
-            "published 300 is 5 * 5 * 3 * 2 * 2): add `factors`, from the mel on, to the config"
+            f"{checkpoint.name}: hop_samples={hop}, but the weights don't say its factors (the published 300 "
+            "is 5 * 5 * 3 * 2 * 2): add `factors`, from the mel on, to the config"
         )
     if math.prod(factors) != hop or len(factors) != n_rates:
         raise VocoderError(
