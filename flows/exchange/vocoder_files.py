@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from melmill.stages.contract import StageFile, StageFiles
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.numeric.presets import preset
 from melmill.stages.vocode.errors import VocoderError
-from melmill.stages.vocode.files.checkpoint import read_files
 from melmill.stages.vocode.files.companions import CONFIG, TRAINED_FILES, WEIGHTS, candidates
-from melmill.stages.vocode.loaded import LoadedVocoder, load
 from melmill.stages.vocode.shipped import located
 from melmill.storage.files.location import Location, folder_and_name
+
+if TYPE_CHECKING:
+    from melmill.stages.vocode.loaded import LoadedVocoder
 
 PathOrUrl = str | os.PathLike[str]
 
@@ -27,6 +28,9 @@ def load_vocoder(
     device: str = "cpu",
 ) -> LoadedVocoder:
     """Load a vocoder; see `melmill.load_vocoder`."""
+    from melmill.stages.vocode.files.checkpoint import read_files  # here, as they import torch
+    from melmill.stages.vocode.loaded import load
+
     weights = os.fspath(path)
     folder, name = split(weights)
     if (folder / name).exists(TRAINED_FILES[WEIGHTS]):

@@ -30,7 +30,7 @@ from melmill.stages.vocode.stage import Vocode, stage_of
 from melmill.storage.utterance import Utterance
 from tests.stages.vocode.families import test_diffwave
 from tests.stages.vocode.families.test_hifigan import CONFIG, LEAST, shapes
-from tests.stages.vocode.tiny import TOLERANCE, golden, mel, relative, saved, tensors
+from tests.stages.vocode.tiny import TOLERANCE, Golden, mel, relative, saved, tensors
 
 
 def files_of(config: dict[str, Any], url: str) -> StageFiles:
@@ -243,7 +243,7 @@ PLAIN = {"hifigan", "bigvgan", "vocos", "melgan"}
 @pytest.mark.real
 @pytest.mark.parametrize(("case", "file", "family"), GOLDEN, ids=[family for *_, family in GOLDEN])
 def test_every_family_goes_through_the_stage(real_data: Path, case: str, file: str, family: str) -> None:
-    folder, M, official = golden(real_data, case)
+    folder, M, official = Golden(real_data, case).case()
     M = M if family in PLAIN else M[:, :12]
     declared: Stage = stage_class(family)(checkpoint=str(folder / file))  # type: ignore[call-arg]
     stage = prepared(declared)
