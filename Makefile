@@ -1,21 +1,32 @@
-# make run   run the whole pipeline on the demo corpus, print the score table and where the report is
-# make test  run all tests
-# Both make .venv and install pinned dependencies first, and again whenever those change.
+# make run       run the whole pipeline on the demo corpus, print the score table and where the report is
+# make test      run the tests that matter for a change: all but the slow ones
+# make test-all  run the slow tests too: `make test` and then `make test-slow`
+# make dist      build a wheel and an sdist into dist/
+# make docs      build the documentation site into site/; a broken link or anchor fails it
+# Each makes .venv and installs pinned dependencies first, and again whenever those change.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: run test lint types check setup clean
+.PHONY: run test test-slow test-all lint types check dist docs setup clean
 
 run: setup
 	$(BIN)/melmill fetch demo data/demo
 	$(BIN)/melmill run pipeline.yaml
 
-# Tests wait for servers and processes as much as they compute, so that two files are run at a time.
+# Two files at a time: tests wait for servers and processes as much as they compute.
+PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
 test: setup
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(PYTEST) -m 'not slow'
+
+# The longest file goes first, so that no worker waits for it at the end.
+test-slow: setup
+	$(PYTEST) -m slow --no-loadscope-reorder tests/test_fault_campaign.py tests
+
+test-all: test test-slow
 
 lint: setup
 	$(BIN)/ruff check .
@@ -25,6 +36,16 @@ types: setup
 	$(BIN)/mypy
 
 check: lint types test
+
+# Built by the pinned setuptools of .venv. The wheel is built from the sdist, so that both hold the same.
+dist: setup
+	rm -rf build dist
+	$(BIN)/python -m build --no-isolation
+
+# The gallery plays the run of `make run`, which has nothing to do the second time.
+docs: run
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs --quiet build --strict
+	@echo "documentation: $$(pwd)/site/index.html"
 
 # An environment is remade when it is incomplete, moved, of another Python, or older than what it should hold.
 setup:
@@ -42,4 +63,4 @@ setup:
 	fi
 
 clean:
-	rm -rf $(VENV) data/demo runs build *.egg-info
+	rm -rf $(VENV) data/demo runs build dist site *.egg-info

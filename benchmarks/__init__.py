@@ -1,1 +1,4 @@
-"""What melmill achieves, measured; each module with a command says how to run it."""
+"""Benchmarks, and a campaign of faults, run by hand from a checkout.
+
+Each module with a command says in its first line how to run it.
+"""

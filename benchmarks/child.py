@@ -1,4 +1,4 @@
-"""Measure a function in a process of its own: time, CPU time and peak memory."""
+"""Measure a function in its own process: time, CPU time and peak memory."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ class Measured:
 
 
 def measure(function: str, **arguments: Any) -> Measured:  # noqa: ANN401 - any plain values
-    """Call ``module:function`` with plain values in a new process of one compute thread.
+    """Call ``module:function`` in a new process of one compute thread, and return what it took.
 
-    The caller should be small itself: Linux counts what a process was before it became another.
+    Call this from a small process. Linux counts the memory of the parent towards the child's peak.
 
     Raises
     ------
     RuntimeError
-        With what the process wrote, where the call failed.
+        The call failed. The message holds what the process wrote.
     """
     started = time.perf_counter()
     done = subprocess.run(
@@ -73,7 +73,7 @@ def measure(function: str, **arguments: Any) -> Measured:  # noqa: ANN401 - any 
 
 
 def main() -> None:
-    """Call what the command line names and print what it took."""
+    """Call the function that the command line names, and print what it took."""
     name, arguments = sys.argv[1:]
     module, function = name.split(":")
     call = getattr(importlib.import_module(module), function)

@@ -1,4 +1,7 @@
-"""Corpora to measure on: real speech where there is some, the demo corpus elsewhere, and 1,000 hours of headers."""
+"""Corpora to measure on: LibriSpeech, the demo corpus, and 1,000 hours of headers.
+
+The demo corpus stands in where no real speech is found.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ WORDS = ("THE", "SEA", "WAS", "CALM", "EVENING", "LIGHT", "LAY", "UPON", "HILLS"
 
 
 def speech(folder: Path) -> tuple[Path, str]:
-    """Return the root of a corpus and what to call it: LibriSpeech, or the demo corpus made in `folder`."""
+    """Return the root and the name of a corpus: LibriSpeech, or the demo corpus made in `folder`."""
     real = librispeech()
     if real.is_dir():
         return real, "LibriSpeech"
@@ -29,7 +32,7 @@ def speech(folder: Path) -> tuple[Path, str]:
 
 
 def librispeech() -> Path:
-    """Return where LibriSpeech lies, if it is there."""
+    """Return the folder of LibriSpeech, or None."""
     return Path(os.environ.get("MELMILL_REAL_DATA", _DEFAULT)) / "corpora" / "LibriSpeech"
 
 
@@ -41,7 +44,10 @@ def demo(folder: Path) -> Path:
 
 
 def repeated(source: Path, root: Path, duration_s: float) -> None:
-    """Make a corpus of at least `duration_s` out of another's recordings, repeated under new names where needed."""
+    """Make a corpus of at least `duration_s` from the recordings of another.
+
+    Recordings are repeated under new names if there are too few.
+    """
     files = sorted(source.rglob("*.flac"))
     random.Random(0).shuffle(files)
     total = 0.0
@@ -57,9 +63,10 @@ def repeated(source: Path, root: Path, duration_s: float) -> None:
 
 
 def thousand_hours(root: Path) -> None:
-    """Make the tree of a corpus of 300,000 utterances, 1,000 h: real names, transcripts and headers, but no audio.
+    """Make the tree of a corpus of 300,000 utterances and 1,000 hours.
 
-    Files of the same length are one file under many names.
+    Names, transcripts and headers are real, but the files hold no audio. Files of the same length are
+    hard links to one file.
     """
     step = (LONGEST_S - SHORTEST_S) / (N_LENGTHS - 1)
     heads = [_head(root, int((SHORTEST_S + step * i) * SR)) for i in range(N_LENGTHS)]
@@ -76,7 +83,7 @@ def thousand_hours(root: Path) -> None:
 
 
 def _head(root: Path, n_samples: int) -> Path:
-    """Make a file with the header of a FLAC file (RFC 9639, section 8.2) and a hole where its audio would be."""
+    """Make a FLAC file of a header (RFC 9639, section 8.2) and a hole in place of its audio."""
     folder = root.parent / "heads"
     folder.mkdir(parents=True, exist_ok=True)
     packed = (SR << 44) | (15 << 36) | n_samples

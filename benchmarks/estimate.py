@@ -1,4 +1,4 @@
-"""Compare a prediction with the run that it is of: ``python -m benchmarks.estimate``."""
+"""Compare an estimate with the run that it predicts: ``python -m benchmarks.estimate``."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ LEAST_S = 1800.0
 
 
 class Clock:
-    """Time from when tasks could run to when the last was done, s."""
+    """Measures the time from the first task that could run to the end of the last task, s."""
 
     def __init__(self) -> None:
         self.begun = self.ended = 0.0
@@ -58,7 +58,7 @@ def predict(file: str) -> dict[str, Any]:
 
 
 def finish(file: str) -> dict[str, Any]:
-    """Do the rest; return how long it took, and the room and files of all products."""
+    """Run the rest. Return its duration, and the disk space and number of files of all products."""
     pipeline = load(Path(file))
     clock = Clock()
     summary = run(make_plan(pipeline), watching=Watching(listeners=(clock,)))
@@ -81,9 +81,12 @@ def finish(file: str) -> dict[str, Any]:
 @click.command()
 @click.option("--workers", default=len(os.sched_getaffinity(0)), show_default=True, help="Worker processes.")
 @click.option("--shard-s", default=60.0, show_default=True, help="Audio in a shard, s.")
-@click.option("--root", help="Root of a corpus in LibriSpeech's layout, instead of the one that there is.")
+@click.option("--root", help="Root of another corpus in LibriSpeech's layout.")
 def main(workers: int, shard_s: float, root: str | None) -> None:
-    """Print predicted, true and their ratio; exit with 1 where a time is more than a fifth off."""
+    """Print the prediction, the truth and their ratio.
+
+    The exit code is 1 if a time is off by more than a fifth.
+    """
     with tempfile.TemporaryDirectory(prefix="melmill-estimate-") as folder:
         found = measure("benchmarks.workloads:make_speech", folder=folder, at_least_s=LEAST_S).result
         file = Path(folder) / "pipeline.yaml"

@@ -1,6 +1,7 @@
-"""Measure the batch engine on a CUDA device: ``python -m benchmarks.gpu [--minutes M]...``, from a checkout.
+"""Measure batched inversion on a CUDA device: ``python -m benchmarks.gpu [--minutes M]...``.
 
-The speech is synthetic, in utterances of ten seconds. On a machine without CUDA it says so and exits with 1.
+The speech is synthetic, in utterances of ten seconds. Without CUDA the command says so and exits
+with 1.
 """
 
 from __future__ import annotations
@@ -15,17 +16,20 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.figure import Figure, table
-from melmill.stages.numeric import solvers
-from melmill.stages.numeric.bank import bank_of
+from melmill.stages.numeric.batched.device import full_precision, placement
 from melmill.stages.numeric.batched.inverter import invert_linears
-from melmill.stages.numeric.batched.iterate import iterate
-from melmill.stages.numeric.batched.methods import Start, iteration
-from melmill.stages.numeric.batched.placement import full_precision, placement
+from melmill.stages.numeric.batched.iteration import Start, iterate, iteration
 from melmill.stages.numeric.batched.projection import Projection
 from melmill.stages.numeric.compiled.inverter import invert_linear
+from melmill.stages.numeric.filterbank import bank_of
 from melmill.stages.numeric.mel import mel_spectrogram, to_linear
 from melmill.stages.numeric.melspec import MelSpec
-from melmill.stages.numeric.recipe import Problem, Recipe
+from melmill.stages.numeric.solver import Problem, Recipe, Solver
+from melmill.stages.numeric.solvers.admm import Admm
+from melmill.stages.numeric.solvers.admm_gla import AdmmGla
+from melmill.stages.numeric.solvers.griffin_lim import GriffinLim
+from melmill.stages.numeric.solvers.ipalm import Ipalm
+from melmill.stages.numeric.solvers.raar import Raar
 
 SPEC = MelSpec()
 UTTERANCE_S = 10.0
@@ -33,22 +37,24 @@ COPY_BYTES = 2**28
 
 # Bytes a bin that an iteration must move in single precision, if what fits no cache is read and written once: 48 to
 # transform back and forth (frames and spectra, 8 each time they are passed on), the rest for the step.
-METHODS: Mapping[str, tuple[solvers.Method, int]] = {
-    "griffin_lim": (solvers.GriffinLim(), 48 + 20),
-    "fast griffin_lim": (solvers.GriffinLim(momentum=0.99), 48 + 36),
-    "admm_gla": (solvers.AdmmGla(), 48 + 28),
-    "raar": (solvers.Raar(), 48 + 36),
-    "ipalm": (solvers.Ipalm(), 48 + 44),
-    "admm": (solvers.Admm(), 48 + 40),
+METHODS: Mapping[str, tuple[Solver, int]] = {
+    "griffin_lim": (GriffinLim(), 48 + 20),
+    "fast griffin_lim": (GriffinLim(momentum=0.99), 48 + 36),
+    "admm_gla": (AdmmGla(), 48 + 28),
+    "raar": (Raar(), 48 + 36),
+    "ipalm": (Ipalm(), 48 + 44),
+    "admm": (Admm(), 48 + 40),
 }
 
 
 @click.command()
-@click.option("--minutes", multiple=True, type=float, default=(1.0, 5.0, 25.0), help="Speech in a batch; may repeat.")
+@click.option(
+    "--minutes", multiple=True, type=float, default=(1.0, 5.0, 25.0), help="Speech in a batch; may be repeated."
+)
 @click.option("--n-iter", default=100, help="Iterations of a whole inversion.")
-@click.option("--device", default="cuda", help="Where, as torch names it; 'cpu' shows that the measuring works.")
+@click.option("--device", default="cuda", help="Device, as torch names it; 'cpu' shows that the benchmark works.")
 def main(minutes: Sequence[float], n_iter: int, device: str) -> None:
-    """Print one table: what a method takes and moves, and how far its results are from the CPU engine's."""
+    """Print one table: time and memory traffic of each method, and its deviation from the CPU."""
     if device == "cuda" and not torch.cuda.is_available():
         print(f"torch {torch.__version__} finds no CUDA device: nothing was measured")
         sys.exit(1)
@@ -70,9 +76,9 @@ def copy_bandwidth(device: str) -> float:
 
 
 def speed(
-    name: str, method: solvers.Method, least_bytes: int, duration_s: float, n_iter: int, device: str, bandwidth: float
+    name: str, method: Solver, least_bytes: int, duration_s: float, n_iter: int, device: str, bandwidth: float
 ) -> list[Figure]:
-    """Measure an iteration against what it must move, and whole inversions from random phase, transfers included."""
+    """Measure an iteration against the bytes it must move, and whole inversions with transfers."""
     problems = speech(duration_s, Recipe(method=method, n_iter=n_iter, start="random"))
     n_bins = sum(p.linear.shape[1] for p in problems) * SPEC.stft.n_bins
     each = iteration_s(method, [p.length for p in problems], device)
@@ -86,8 +92,8 @@ def speed(
     ]
 
 
-def iteration_s(method: solvers.Method, lengths: Sequence[int], device: str) -> float:
-    """Return what an iteration on a batch of noise takes, launched as in a long run, s."""
+def iteration_s(method: Solver, lengths: Sequence[int], device: str) -> float:
+    """Return the time of one iteration on a batch of noise, launched as in a long run, s."""
     place, bank = placement(device, "float32"), bank_of(SPEC)
     projection = Projection(SPEC.stft, lengths, place)
 
@@ -104,8 +110,8 @@ def iteration_s(method: solvers.Method, lengths: Sequence[int], device: str) -> 
         return (_seconds(lambda: run(many), 3, device) - _seconds(lambda: run(few), 3, device)) / (many - few)
 
 
-def agreement(name: str, method: solvers.Method, n_iter: int, device: str) -> list[Figure]:
-    """Compare with the CPU engine: samples after one iteration, the mel's misfit after all."""
+def agreement(name: str, method: Solver, n_iter: int, device: str) -> list[Figure]:
+    """Compare with the CPU: samples after one iteration, misfit of the mel after all of them."""
     problems = speech(2 * UTTERANCE_S, Recipe(method=method, n_iter=1, start="random", trace=True))
     pairs = list(zip(invert_linears(problems, SPEC, device), _on_cpu(problems), strict=True))
     apart = max(float(np.abs(y - expected).max() / np.abs(expected).max()) for (y, _), (expected, _) in pairs)
@@ -121,7 +127,7 @@ def agreement(name: str, method: solvers.Method, n_iter: int, device: str) -> li
 
 
 def speech(duration_s: float, recipe: Recipe) -> list[Problem]:
-    """Return mels of synthetic speech, in utterances of `UTTERANCE_S` or one of less."""
+    """Return mels of synthetic speech, in utterances of `UTTERANCE_S` s or one shorter utterance."""
     n_samples = int(min(duration_s, UTTERANCE_S) * SPEC.sr)
     y = _voice(n_samples)
     linear = to_linear(mel_spectrogram(y, SPEC), SPEC)
@@ -130,7 +136,7 @@ def speech(duration_s: float, recipe: Recipe) -> list[Problem]:
 
 
 def _voice(n_samples: int) -> NDArray[np.float32]:
-    """Return gliding harmonics in bursts over faint noise."""
+    """Return gliding harmonics in bursts, over faint noise."""
     t = np.arange(n_samples) / SPEC.sr
     pitch = 2 * np.pi * np.cumsum(120 + 30 * np.sin(2 * np.pi * 1.5 * t)) / SPEC.sr
     bursts = np.clip(2 * np.sin(2 * np.pi * 3 * t), 0, 1)
@@ -145,7 +151,7 @@ def _on_cpu(problems: Sequence[Problem]) -> list[tuple[NDArray[np.float32], list
 
 
 def _seconds(call: Callable[[], object], repeats: int, device: str) -> float:
-    """Return the least time of a few calls, s."""
+    """Return the shortest time of a few calls, s."""
     times = []
     for _ in range(repeats):
         _synchronise(device)

@@ -1,8 +1,11 @@
-"""Score ways to make ADMM better for its time, kept or not: ``python -m benchmarks.ideas [--subset S] [--n-iter N]``.
+"""Score variants of ADMM that may give more quality for the same time.
 
-Each is a few lines on the algorithm's plain form, all variables kept, slow but easy to change. Means over the 20
-utterances of test-other whose names end in -0003 or -0004, or over every eighth of another subset of LibriSpeech.
-``MELMILL_REAL_DATA`` names the folder of ``corpora/LibriSpeech``.
+python -m benchmarks.ideas [--subset S] [--n-iter N]
+
+Each variant changes a few lines of the plain algorithm, which is slow but easy to change. Scores
+are means over the 20 utterances of test-other whose names end in -0003 or -0004. For another subset
+they are means over every eighth utterance. ``MELMILL_REAL_DATA`` names the folder that holds
+``corpora/LibriSpeech``.
 """
 
 from __future__ import annotations
@@ -22,16 +25,16 @@ from numpy.typing import NDArray
 import melmill
 from benchmarks.corpora import librispeech
 from benchmarks.inverting import SPEC
-from benchmarks.judging import PESQ_TIMEOUT_S, pair
-from melmill.stages.numeric.bank import bank_of
+from benchmarks.judging import pair
 from melmill.stages.numeric.compiled.magnitude import estimate_magnitude
 from melmill.stages.numeric.compiled.misfit import misfit_energy
 from melmill.stages.numeric.compiled.phase import SEGMENT_FRAMES, TOLERANCE, random_phase, segments, spread
 from melmill.stages.numeric.compiled.projection import Projection
+from melmill.stages.numeric.filterbank import bank_of
 from melmill.stages.numeric.lanes.sweep import to_lanes
-from melmill.stages.numeric.recipe import MagnitudeStart
-from melmill.stages.numeric.solvers import Admm
-from melmill.stages.score.measure import measure
+from melmill.stages.numeric.solver import MagnitudeStart
+from melmill.stages.numeric.solvers.admm import Admm
+from melmill.stages.score.registry import metric
 
 Array = NDArray[np.float32]
 METRICS = ("scm", "sc", "pesq_wb", "estoi")
@@ -41,7 +44,7 @@ PAPER, HEAVY = 8.58, 85.8
 
 @dataclass(frozen=True, kw_only=True)
 class Idea:
-    """ADMM with one thing or another changed; `rho` gives the penalty at a share of the run."""
+    """A variant of ADMM. `rho` returns the penalty at a given share of the run."""
 
     rho: tuple[float, ...] = (0.1,)
     lam: float = PAPER
@@ -129,7 +132,7 @@ class Run:
 
     @property
     def misfit(self) -> float:
-        """SCM's numerator."""
+        """Return the numerator of SCM."""
         return misfit_energy(self.P.sweep, self.M, self.bank)
 
     def _projected(self, X: Array) -> Array:
@@ -162,7 +165,7 @@ def _resolvent(mu: float) -> Array:
 
 
 def invert(idea: Idea, M: Array, n_samples: int, n_iter: int) -> Array:
-    """Return the waveform of an idea after `n_iter` iterations in all."""
+    """Return the waveform of a variant after `n_iter` iterations."""
     runs = [Run(replace(idea, seeds=1), M, n_samples, seed) for seed in range(idea.seeds)]
     for run in runs:
         run.iterate(n_iter // idea.seeds)
@@ -172,9 +175,9 @@ def invert(idea: Idea, M: Array, n_samples: int, n_iter: int) -> Array:
 @click.command()
 @click.option("--subset", default="test-other", show_default=True)
 @click.option("--n-iter", default=50, show_default=True)
-@click.option("--only", default="", help="Ideas whose names hold this.")
+@click.option("--only", default="", help="Variants whose names contain this text.")
 def main(subset: str, n_iter: int, only: str) -> None:
-    """Print a Markdown table, a row an idea."""
+    """Print a Markdown table with a row for each variant."""
     root = librispeech()
     pattern = "*-000[34].flac" if subset == "test-other" else "*.flac"
     files = sorted((root / subset).rglob(pattern))[:: 1 if subset == "test-other" else 8]
@@ -191,7 +194,7 @@ def main(subset: str, n_iter: int, only: str) -> None:
 def _scores(file: Path, inverted: Callable[[Array, int], Array]) -> list[float]:
     y = soundfile.read(file, dtype="float32")[0]
     both = pair(y, inverted(melmill.mel(y, SPEC), y.size))
-    return [measure(name, both, PESQ_TIMEOUT_S).value for name in METRICS]
+    return [metric(name).measure(both).value for name in METRICS]
 
 
 if __name__ == "__main__":

@@ -1,8 +1,11 @@
-"""Measure the inverters, and what feeds and scores them, beside their peers: ``python -m benchmarks.inversion``.
+"""Measure inversion, mel extraction and scoring against other libraries.
 
-One thread, one process, every pair of contenders in turns; medians. Peers are librosa, and torchaudio where it can be
-imported. The floor is a real FFT and its inverse of all frames by the fastest library at hand. Speech is LibriSpeech
-where ``MELMILL_REAL_DATA`` names its folder, else the demo corpus.
+python -m benchmarks.inversion
+
+Everything runs on one thread of one process. The contenders of a comparison take turns, and the
+medians count. The other libraries are librosa, and torchaudio if it is installed. The lower bound of
+an iteration is a real FFT and its inverse of all frames, by the fastest library. The speech is
+LibriSpeech if ``MELMILL_REAL_DATA`` names its folder, otherwise the demo corpus.
 """
 
 from __future__ import annotations
@@ -24,7 +27,10 @@ PARTS = {**SPEED, **JUDGEMENT}
 @click.command()
 @click.option("--only", multiple=True, type=click.Choice(list(PARTS)), help="Measure this part; may be repeated.")
 def main(only: tuple[str, ...]) -> None:
-    """Print one table: figure, measured, goal, met. Exits with 1 where a goal is not met."""
+    """Print one table: figure, measured value, goal, met.
+
+    The exit code is 1 if a goal is not met.
+    """
     torch.set_num_threads(1)
     speech = Speech.at_hand()
     print(

@@ -1,4 +1,4 @@
-"""The parts of the inversion benchmark that take time and memory."""
+"""The parts of the inversion benchmark that measure time and memory."""
 
 from __future__ import annotations
 
@@ -21,24 +21,28 @@ from benchmarks.corpora import SR, speech
 from benchmarks.figure import Figure
 from benchmarks.timing import in_turns
 from melmill.stages.invert.inversion import solve
-from melmill.stages.numeric import solvers
-from melmill.stages.numeric.bank import bank_of
 from melmill.stages.numeric.compiled.magnitude import estimate_magnitude
 from melmill.stages.numeric.compiled.phase import pghi, random_phase, segments, spread
+from melmill.stages.numeric.filterbank import bank_of
 from melmill.stages.numeric.lanes.sweep import to_lanes
 from melmill.stages.numeric.melspec import MelSpec
-from melmill.stages.numeric.recipe import Recipe
+from melmill.stages.numeric.solver import Recipe, Solver
+from melmill.stages.numeric.solvers.admm import Admm
+from melmill.stages.numeric.solvers.admm_gla import AdmmGla
+from melmill.stages.numeric.solvers.griffin_lim import GriffinLim
+from melmill.stages.numeric.solvers.ipalm import Ipalm
+from melmill.stages.numeric.solvers.raar import Raar
 
 SPEC = MelSpec()
 DURATION_S = 11.66
 REPEATS = 5
-METHODS: Mapping[str, solvers.Method] = {
-    "griffin_lim": solvers.GriffinLim(),
-    "fast griffin_lim": solvers.GriffinLim(momentum=0.99),
-    "admm_gla": solvers.AdmmGla(),
-    "raar": solvers.Raar(),
-    "ipalm": solvers.Ipalm(),
-    "admm": solvers.Admm(),
+METHODS: Mapping[str, Solver] = {
+    "griffin_lim": GriffinLim(),
+    "fast griffin_lim": GriffinLim(momentum=0.99),
+    "admm_gla": AdmmGla(),
+    "raar": Raar(),
+    "ipalm": Ipalm(),
+    "admm": Admm(),
 }
 GOALS = {"griffin_lim": 2.0, "fast griffin_lim": 2.0, "admm": 3.0}
 
@@ -62,7 +66,7 @@ class Speech:
 
     @classmethod
     def at_hand(cls) -> Speech:
-        """Return the first utterances of a corpus, one after another."""
+        """Return the first utterances of a corpus, joined."""
         folder = Path(tempfile.mkdtemp(prefix="melmill-benchmark-"))
         root, name = speech(folder)
         n, parts = round(DURATION_S * SR), list[NDArray[np.float32]]()
@@ -73,27 +77,27 @@ class Speech:
 
     @property
     def duration_s(self) -> float:
-        """Its length, s."""
+        """Duration, s."""
         return self.y.size / SR
 
     @property
     def n_frames(self) -> int:
-        """Number of its frames."""
+        """Number of frames."""
         return SPEC.n_frames(self.y.size)
 
     @property
     def mel(self) -> NDArray[np.float32]:
-        """Its mel."""
+        """Mel spectrogram of the speech."""
         return melmill.mel(self.y, SPEC)
 
 
 def iterations(speech: Speech) -> list[Figure]:
-    """Time of an iteration over that of its FFTs by the fastest library at hand."""
+    """Time of an iteration, as a multiple of the time of its FFTs by the fastest library."""
     frames = torch.randn(speech.n_frames, SPEC.n_fft)
     rows = frames.numpy()
     M, few, many = speech.mel, 10, 110
 
-    def run(method: solvers.Method, n_iter: int) -> Callable[[], object]:
+    def run(method: Solver, n_iter: int) -> Callable[[], object]:
         recipe = Recipe(method=method, n_iter=n_iter, start="random", magnitude="pinv")
         return lambda: solve(M, SPEC, recipe, speech.y.size)
 
@@ -160,13 +164,13 @@ def _our_ffts(n_frames: int) -> Callable[[], object]:
 
 
 def starts(speech: Speech) -> list[Figure]:
-    """Time of what comes before the first iteration, and of PGHI in iterations."""
+    """Time of the work before the first iteration, and time of PGHI in iterations."""
     bank, M = bank_of(SPEC), speech.mel
     lanes = to_lanes(np.asarray(M / bank.norm, dtype=np.float32))
     Y, n = estimate_magnitude(lanes, bank, "nnls"), speech.n_frames
 
     def admm(n_iter: int) -> Callable[[], object]:
-        recipe = Recipe(method=solvers.Admm(), n_iter=n_iter, start="random", magnitude="pinv")
+        recipe = Recipe(method=Admm(), n_iter=n_iter, start="random", magnitude="pinv")
         return lambda: solve(M, SPEC, recipe, speech.y.size)
 
     taken = in_turns(
@@ -190,7 +194,7 @@ def starts(speech: Speech) -> list[Figure]:
 
 
 def _heap(Y: NDArray[np.float32], n_frames: int) -> Callable[[], object]:
-    """Integrate as `pghi` does, from log magnitudes that are there already."""
+    """Integrate as `pghi` does, from given log magnitudes."""
     parts, phase = list(segments(Y, n_frames)), np.empty_like(Y)
 
     def run() -> None:
@@ -201,7 +205,7 @@ def _heap(Y: NDArray[np.float32], n_frames: int) -> Callable[[], object]:
 
 
 def whole(speech: Speech) -> list[Figure]:
-    """Whole inversions against the peers' defaults."""
+    """Whole inversions against the defaults of other libraries."""
     import librosa
 
     M, n = speech.mel, speech.y.size
@@ -247,7 +251,7 @@ def _torchaudio_inversion(M: NDArray[np.float32]) -> dict[str, Callable[[], obje
 
 
 def extraction(speech: Speech) -> list[Figure]:
-    """Mels from PCM."""
+    """Mel extraction from PCM."""
     import librosa
 
     pcm = np.rint(speech.y * 32767).astype(np.int16)
@@ -270,7 +274,7 @@ def extraction(speech: Speech) -> list[Figure]:
 
 
 def threads(speech: Speech) -> list[Figure]:
-    """Two utterances on two threads of one process against one after the other."""
+    """Two utterances on two threads of one process, against one after the other."""
     M, n = speech.mel, speech.y.size
 
     def run() -> None:
@@ -288,7 +292,7 @@ def threads(speech: Speech) -> list[Figure]:
 
 
 def memory(speech: Speech) -> list[Figure]:
-    """Memory of an inversion over its bins, all arrays counted."""
+    """Memory of an inversion, all arrays counted, as a multiple of its number of bins."""
     M, bins, found = speech.mel, speech.n_frames * SPEC.stft.n_bins, []
     for name, method in METHODS.items():
         solve(M, SPEC, Recipe(method=method, n_iter=1), speech.y.size)

@@ -1,4 +1,4 @@
-"""The parts of the inversion benchmark that score: what scores cost, and what inversions reach."""
+"""The parts of the inversion benchmark that measure scores and their cost."""
 
 from __future__ import annotations
 
@@ -14,13 +14,12 @@ from benchmarks.corpora import SR
 from benchmarks.figure import Figure
 from benchmarks.inverting import SPEC, Speech
 from benchmarks.timing import in_turns
-from melmill.stages.score.measure import measure
 from melmill.stages.score.pair import Pair
+from melmill.stages.score.registry import metric
 
 REPEATS = 5
 METRICS = ("pesq_wb", "estoi", "stoi", "scm", "sc", "lsd", "mel_mae", "mcd", "si_sdr")
 SLOW = ("pesq_wb", "estoi", "stoi")
-PESQ_TIMEOUT_S = 60.0
 
 # What the means over the 20 utterances are to reach after so many iterations: name, bound, whether a lower one.
 GOALS = {
@@ -35,14 +34,14 @@ def pair(reference: NDArray[np.float32], estimate: NDArray[np.float32]) -> Pair:
 
 
 def scoring(speech: Speech) -> list[Figure]:
-    """Measure times real time of every metric on one core, and of pystoi."""
+    """Measure the speed of every metric and of pystoi on one core, as multiples of real time."""
     from pystoi import stoi
 
     y = speech.y
     estimate = melmill.invert(speech.mel, SPEC, method="griffin_lim", n_iter=20, length=y.size)
 
     def score(name: str) -> Callable[[], object]:
-        return lambda: measure(name, pair(y, estimate), PESQ_TIMEOUT_S)
+        return lambda: metric(name).measure(pair(y, estimate))
 
     taken = in_turns(
         {
@@ -65,7 +64,10 @@ def scoring(speech: Speech) -> list[Figure]:
 
 
 def quality(speech: Speech) -> list[Figure]:
-    """Mean scores over the 20 utterances of test-other that end in -0003 and -0004, beside librosa's default."""
+    """Mean scores of our methods and of librosa's default.
+
+    Means are over the 20 utterances of test-other whose names end in -0003 or -0004.
+    """
     files = sorted(speech.root.glob("test-other/*/*/*-000[34].flac"))
     if len(files) != 20:
         print(f"quality: skipped, {speech.name} has {len(files)} of the 20 utterances", flush=True)
@@ -74,9 +76,9 @@ def quality(speech: Speech) -> list[Figure]:
     for name, invert in _CONTENDERS.items():
         means = _means(files, invert)
         goals = GOALS.get(int(name.split()[-1]), {}) if name.startswith("invert") else {}
-        for metric, mean in means.items():
-            bound, at_least = goals.get(metric, (None, False))
-            found.append(Figure(name=f"{name}: {metric}", measured=mean, unit="", goal=bound, at_least=at_least))
+        for column, mean in means.items():
+            bound, at_least = goals.get(column, (None, False))
+            found.append(Figure(name=f"{name}: {column}", measured=mean, unit="", goal=bound, at_least=at_least))
     return found
 
 
@@ -88,7 +90,7 @@ def _means(
         y = soundfile.read(file, dtype="float32")[0]
         both = pair(y, invert(melmill.mel(y, SPEC), y.size))
         for name, values in scores.items():
-            value = measure(name, both, PESQ_TIMEOUT_S).value
+            value = metric(name).measure(both).value
             values.append(float("nan") if value is None else value)
     return {name: float(np.mean(values)) for name, values in scores.items()}
 

@@ -1,4 +1,4 @@
-"""How fast segments come for a training: from whole shards in memory, and one read each.
+"""Measure how fast training segments arrive: from shards in memory, and one read each.
 
 melmill run flows/preprocess.yaml --set speech.root=data/LibriSpeech --store runs/preprocess
 python -m benchmarks.loader runs/preprocess --mel hifigan
@@ -15,14 +15,14 @@ from typing import Any
 from torch.utils.data import DataLoader, RandomSampler
 
 from benchmarks.figure import Figure, table
-from melmill.cluster.threads import limit_threads
+from melmill.cluster.process import limit_threads
 from melmill.storage.reading.dataset import torch_dataset
 from melmill.storage.reading.segments import Segments
 from melmill.storage.store import Store
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure both ways and print batches a second."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("store", help="a store with mels and the audio that they are of")
     parser.add_argument("--mel", default="mel", help="node of the mels")
@@ -68,7 +68,7 @@ def _endless(store: Store, options: argparse.Namespace) -> Iterator[Any]:
 
 
 def _rate(batches: Iterator[Any], seconds: float) -> float:
-    """Return batches a second, once the first ones are there."""
+    """Return batches a second, after the first few."""
     list(islice(batches, 10))
     started, n_batches = time.perf_counter(), 0
     while time.perf_counter() < started + seconds:

@@ -1,4 +1,4 @@
-"""Workloads of a million utterances: what the planner, the frontier, the executor and the listing of records take."""
+"""Workloads of a million utterances: plan, window of shards, executor, listing of records."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from melmill.cluster.workers import peak_bytes, reset_peak
+from melmill.cluster.process import peak_bytes, reset_peak
 from melmill.flows.execution.dask import run_dask
-from melmill.flows.execution.run import WINDOW
-from melmill.flows.execution.serial import Job
-from melmill.flows.execution.window import Frontier, Task
+from melmill.flows.execution.run import OPEN_PER_SLOT
+from melmill.flows.execution.window import ShardWindow
 from melmill.flows.pipeline.spec import load
 from melmill.flows.planning.plan import Plan, make_plan
-from melmill.flows.tasks.receipt import Receipt
+from melmill.flows.tasks.job import Job
+from melmill.flows.tasks.task import Receipt, Task
 from melmill.flows.watching.observers import Watching, observed
 from melmill.storage.files.location import Location
 from melmill.storage.recorded import RecordedFolder, record_file
@@ -28,14 +28,14 @@ _NAMES_EACH = 60_000
 
 
 @dataclass(frozen=True)
-class NoopJob:
-    """Do nothing, and say that a shard of 300 s took no time."""
+class NoopJob(Job):
+    """Do nothing, and report a shard of 300 s that took no time."""
 
     store: str
     task: Task
 
     def run(self) -> Receipt:
-        """Answer."""
+        """Return the receipt."""
         return Receipt(
             n_utterances=50, n_quarantined=0, audio_s=300.0, compute_s=0.0, wall_s=0.001, peak_mem_bytes=0, host=""
         )
@@ -64,7 +64,10 @@ def frontier(folder: str) -> dict[str, Any]:
 
 
 def stream(folder: str, address: str, workers: int, n_tasks: int) -> dict[str, Any]:
-    """Run so many tasks that do nothing through the executor, with all that watches a run; return what grew."""
+    """Run tasks that do nothing through the executor, with all observers.
+
+    Return by how much the memory of each process grew.
+    """
     cluster = f"cluster={{type: address, address: '{address}', pools: {{cpu: {{workers: {workers}}}}}}}"
     plan = make_plan(load(Path(folder) / "pipeline.yaml", [cluster]))
     store = Store.create(plan.pipeline.store, plan.pipeline.name)
@@ -81,15 +84,15 @@ def _job(store: str, task: Task) -> Job:
     return NoopJob(store, task)
 
 
-def _frontier(plan: Plan, n_tasks: int, slots: int) -> Frontier:
+def _frontier(plan: Plan, n_tasks: int, slots: int) -> ShardWindow:
     nodes = {name: node_plan.node for name, node_plan in plan.nodes.items()}
     shards = set(range(-(-n_tasks // len(nodes))))
     pending = {name: plan.nodes[name].pending & shards for name in nodes}
-    return Frontier(nodes, pending, window=WINDOW * slots)
+    return ShardWindow(nodes, pending, max_open=OPEN_PER_SLOT * slots)
 
 
 def make_records(folder: str, n_records: int) -> None:
-    """Make a folder of records, as many as a node of so many shards has; many names share a file."""
+    """Make a folder with the records of a node. Many names are hard links to one file."""
     record = Record(
         node="node", key="0" * 20, name="000000", n_utterances=50, absent=(), n_quarantined=0,
         files={"data/c/0": StoredFile.of(b"")}, duration_s=300.0, compute_s=1.0, started_at="2026-01-01T12:00:00+00:00",

@@ -1,4 +1,7 @@
-"""Stages that do nothing, for what the machinery around them costs; registered as another package's are."""
+"""Stages that do nothing, to measure the cost of the machinery around them.
+
+They are registered as the stages of another package.
+"""
 
 from __future__ import annotations
 
@@ -21,13 +24,13 @@ _ENTRY_POINTS = "[melmill.stages]\nnoop_corpus = benchmarks.noop:NoopCorpus\nnoo
 
 @dataclass(frozen=True, kw_only=True)
 class NoopCorpus:
-    """Find utterances that no file holds.
+    """List utterances that have no files.
 
     Parameters
     ----------
     n_utterances : int
     duration_s : float
-        Of each.
+        Of each utterance.
     """
 
     uses: ClassVar[str] = "noop_corpus"
@@ -48,7 +51,7 @@ class NoopCorpus:
         return Waveform(sr=SR, dtype="int16", corpus=True)
 
     def discover(self, tree: CorpusTree, known: Mapping[str, Utterance]) -> list[Utterance]:
-        """Return names and texts as long as LibriSpeech's."""
+        """Return names and texts as long as those of LibriSpeech."""
         del tree
         paths = (f"train/{i // 5000}/{i // 50}/{i // 5000}-{i // 50}-{i:08d}.flac" for i in range(self.n_utterances))
         return [known.get(path) or self._utterance(path) for path in paths]
@@ -71,15 +74,15 @@ class NoopCorpus:
             n_samples=n_samples,
         )
 
-    def process(self, items: Sequence[Item], inputs: Mapping[str, Product], product: Product) -> Sequence[Outcome]:
+    def ingest(self, utterance: Utterance, data: bytes) -> Outcome:
         """Return silence."""
-        del inputs, product
-        return [Outcome(array=np.zeros(item.utterance.n_samples, dtype=np.int16)) for item in items]
+        del data
+        return Outcome(array=np.zeros(utterance.n_samples, dtype=np.int16))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Noop:
-    """Return what comes in."""
+    """Return the input."""
 
     uses: ClassVar[str] = "noop"
     version: ClassVar[int] = 1
@@ -102,7 +105,10 @@ class Noop:
 
 @contextmanager
 def registered(folder: Path) -> Iterator[None]:
-    """Let processes that are started in the block find these stages: by metadata in `folder`, as an installer's."""
+    """Let processes that start in the block find these stages.
+
+    The metadata goes into `folder`, as an installer would write it.
+    """
     facts = folder / "noop-1.0.dist-info"
     facts.mkdir(parents=True)
     (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: noop\nVersion: 1.0\n")

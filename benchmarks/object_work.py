@@ -1,4 +1,4 @@
-"""Workloads on an object store: two clients at the same work, the tasks of a run, a resume of many records."""
+"""Workloads on an object store: clients, the tasks of a run, and a resume of many records."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ Transfer = Callable[[str, bytes], None]
 
 
 def clients(place: Location) -> list[Figure]:
-    """Write and read objects of the sizes of shards and records with each client that is installed."""
+    """Write and read objects of the sizes of shards and records, with each installed client."""
     figures = []
     for name, make in {"obstore": _obstore, "s3fs": _s3fs}.items():
         try:
@@ -115,7 +115,7 @@ def emptied(place: Location) -> None:
 
 
 def tasks(place: Location) -> list[Figure]:
-    """Run a pipeline of four nodes over a corpus of noise, and resume it; count what both ask for."""
+    """Run a pipeline of four nodes over noise, then resume it. Return the requests of both."""
     with tempfile.TemporaryDirectory() as folder, counting() as count:
         rng = np.random.default_rng(0)
         (Path(folder) / "corpus").mkdir()
@@ -133,7 +133,7 @@ def tasks(place: Location) -> list[Figure]:
 
 
 def resume(place: Location, n: int) -> list[Figure]:
-    """Ask a product for `n` records, before they are packed and after."""
+    """Look up `n` records of a product, before and after they are packed."""
     folder = ProductFolder(place / "mel" / "k1")
     folder.each(lambda name: folder.location.put(record_file(name), _record(name)), [record_name(i) for i in range(n)])
     figures = []
@@ -161,9 +161,9 @@ def _record(name: str) -> bytes:
 
 @contextmanager
 def counting() -> Iterator[Callable[[], int]]:
-    """Put a counting proxy before the server meanwhile; yield what tells the number of requests so far.
+    """Put a counting proxy before the server, and yield a function that returns the count.
 
-    Only a server on this machine can be counted so: before another, the count stays 0.
+    Only requests to a server on this machine are counted. For any other the count stays 0.
     """
     from melmill.storage.files import object_client
     from tests.objects.proxy import proxied

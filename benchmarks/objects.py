@@ -1,8 +1,9 @@
-"""Measure object stores: ``python -m benchmarks.objects [--bucket s3://BUCKET]``, from a checkout.
+"""Measure object stores: ``python -m benchmarks.objects [--bucket s3://BUCKET]``.
 
-Without a bucket a server of objects is started on this machine: figures then compare clients and ways of asking, not
-services. With one, endpoint and credentials come from the environment (docs/stores.md), and what is written below
-``melmill-benchmark/`` there is removed. The other client, s3fs, is measured where it is installed.
+Without a bucket the benchmark starts a server on this machine. The figures then compare clients and
+request patterns, not services. With a bucket, endpoint and credentials come from the environment
+(docs/stores.md), and everything below ``melmill-benchmark/`` in it is removed at the end. The client
+s3fs is measured too if it is installed.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from melmill.storage.files.location import Location
 @click.option("--bucket", metavar="URL", help="Measure this one (s3://BUCKET).")
 @click.option("--records", default=10_000, show_default=True, help="Records to resume from.")
 def main(bucket: str | None, records: int) -> None:
-    """Print one table: figure, measured."""
+    """Print one table: figure and measured value."""
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
     figures: list[Figure] = []
     with _place(bucket) as place:
@@ -49,7 +50,7 @@ def _place(bucket: str | None) -> Iterator[Location]:
 
 @contextmanager
 def _served() -> Iterator[Location]:
-    """Yield a bucket of a server of our own, a process that ends with the benchmark."""
+    """Yield a bucket of a local server, whose process ends with the benchmark."""
     import boto3
 
     from tests.objects.serving import served

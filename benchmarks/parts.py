@@ -1,4 +1,4 @@
-"""The parts of the benchmark: what each measures, in processes of their own, and what it should come to."""
+"""The parts of the pipeline benchmark, each measured in processes of its own, with their goals."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Say = Callable[[str], None]
 
 
 def extract(folder: str, say: Say) -> list[Figure]:
-    """Ingest and extract on one core: times real time, FLAC to records on the disk."""
+    """Ingest and extract on one core, as multiples of real time, from FLAC to records on disk."""
     corpus = measure("benchmarks.workloads:make_speech", folder=folder, at_least_s=600).result
     say(f"extract: on {corpus['name']}, shards of {SHARD_S:g} s, serial executor, stores flushed to the disk")
     runs = measure("benchmarks.workloads:extract", folder=folder, root=corpus["root"], repeats=REPEATS).result
@@ -34,7 +34,7 @@ def extract(folder: str, say: Say) -> list[Figure]:
 
 
 def plan(folder: str, say: Say) -> list[Figure]:
-    """Plan 1,000 hours that the store does not know yet."""
+    """Plan 1,000 hours that are new to the store."""
     _thousand_hours(folder, say)
     return _scale("plan of 1,000 h", [measure("benchmarks.thousand_hours:plan", folder=folder) for _ in range(REPEATS)])
 
@@ -51,7 +51,7 @@ def resume(folder: str, say: Say) -> list[Figure]:
 
 
 def _thousand_hours(folder: str, say: Say) -> None:
-    """Make the corpus of 1,000 hours unless another part has."""
+    """Make the corpus of 1,000 hours unless another part has made it."""
     if not (Path(folder) / "corpus").exists():
         say(
             "1,000 h: a tree of 300,000 files with real names, transcripts and FLAC headers but no audio; those "
@@ -69,7 +69,7 @@ def _scale(name: str, runs: list[Measured]) -> list[Figure]:
 
 
 def overhead(folder: str, say: Say) -> list[Figure]:
-    """Run the demo pipeline on Dask: wall time over what its stages need."""
+    """Run the demo pipeline on Dask. Return its wall time as a multiple of the time of its stages."""
     say("overhead: pipeline.yaml on the demo corpus, 2 Dask workers; a first run fills the cache of compiled code")
     root = measure("benchmarks.workloads:make_demo", folder=folder).result["root"]
     overrides = [f"speech.root={root}"]
@@ -95,7 +95,7 @@ def overhead(folder: str, say: Say) -> list[Figure]:
 
 
 def memory(folder: str, say: Say) -> list[Figure]:
-    """Peak memory of a worker with shards of 300 s: over two shards and over all."""
+    """Peak memory of a worker with shards of 300 s, over two shards and over all."""
     corpus = measure("benchmarks.workloads:make_speech", folder=folder, at_least_s=8 * SHARD_S).result
     part = measure("benchmarks.workloads:make_part", folder=folder, root=corpus["root"], duration_s=1.5 * SHARD_S)
     say(

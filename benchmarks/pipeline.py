@@ -1,7 +1,8 @@
-"""Measure melmill against its goals: ``python -m benchmarks.pipeline [--only PART]``, from a checkout.
+"""Measure whole pipelines against their goals: ``python -m benchmarks.pipeline [--only PART]``.
 
-Real speech is used where ``MELMILL_REAL_DATA`` names the folder of ``corpora/LibriSpeech``. Everything is written to a
-temporary folder (``TMPDIR`` says where) that needs some 2 GB and is removed.
+The speech is LibriSpeech if ``MELMILL_REAL_DATA`` names the folder that holds
+``corpora/LibriSpeech``. Everything is written to a temporary folder of about 2 GB below ``TMPDIR``,
+which is removed at the end.
 """
 
 from __future__ import annotations
@@ -20,7 +21,10 @@ from benchmarks.parts import PARTS
 @click.command()
 @click.option("--only", multiple=True, type=click.Choice(list(PARTS)), help="Measure this part; may be repeated.")
 def main(only: tuple[str, ...]) -> None:
-    """Print one table: figure, measured, goal, met. Exits with 1 where a goal is not met."""
+    """Print one table: figure, measured value, goal, met.
+
+    The exit code is 1 if a goal is not met.
+    """
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, one compute thread")
     figures: list[Figure] = []
     with tempfile.TemporaryDirectory(prefix="melmill-benchmark-") as folder:

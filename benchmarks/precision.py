@@ -1,11 +1,11 @@
-"""Measure what lower precision and compiling change of a vocoder's output, on real speech.
+"""Measure how lower precision and compilation change the output of a vocoder on real speech.
 
 python -m benchmarks.precision CHECKPOINT [--device cuda]
 
-Recordings of LibriSpeech (the demo corpus where there is none) go through the vocoder's mel and the stage that
-pipelines use. A row a way: mean scores against the recordings and, in brackets, how far above those of single precision
-they are; how far samples are from those of single precision; times real time. What can't be done on the device is said,
-with the reason.
+Recordings of LibriSpeech, or of the demo corpus, go through the vocoder's mel and its stage. Each
+row shows mean scores and, in brackets, how far they lie above those of single precision. It also
+shows how far the samples are from those of single precision, and the speed as a multiple of real
+time. A variant that the device can't compute has a row with the reason.
 """
 
 from __future__ import annotations
@@ -28,16 +28,15 @@ from benchmarks.corpora import speech
 from melmill.flows.pipeline.keys import utterance_seed
 from melmill.flows.pipeline.stage_files import prepared, ready
 from melmill.stages.contract import Item, Mel
-from melmill.stages.errors import StageError
 from melmill.stages.invert.inversion import Device
+from melmill.stages.numeric.errors import StageError
 from melmill.stages.numeric.resample import resample
-from melmill.stages.score.measure import measure
 from melmill.stages.score.pair import Pair
+from melmill.stages.score.registry import metric
 from melmill.stages.vocode.stage import Precision, Vocode
 from melmill.storage.utterance import Utterance
 
 METRICS = {"pesq_wb": "PESQ-wb", "estoi": "ESTOI", "mel_mae": "mel error [Np]"}
-PESQ_TIMEOUT_S = 60.0
 
 WAYS: Mapping[str, tuple[Precision, bool]] = {
     "float32": ("float32", False),
@@ -55,7 +54,7 @@ MakeStage = Callable[[Precision, bool], Vocode]
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """What a way made of the recordings: waveforms, their mean scores by metric, and how fast it was."""
+    """Waveforms of one variant, their mean scores by metric, and its speed."""
 
     waves: Waves
     scores: Mapping[str, float]
@@ -64,8 +63,8 @@ class Result:
 
 @click.command()
 @click.argument("checkpoint")
-@click.option("--config", help="Its configuration, where it does not lie beside it.")
-@click.option("--mel", help="Preset of the mel that it needs, where its configuration is wrong or silent.")
+@click.option("--config", help="Its configuration, if that does not lie in the same folder.")
+@click.option("--mel", help="Preset of the mel that it needs, if its configuration is wrong or lacks it.")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 @click.option("--corpus", type=click.Path(path_type=Path, exists=True, file_okay=False), help="A folder of FLAC files.")
 @click.option("--n-utterances", default=20, show_default=True)
@@ -102,7 +101,10 @@ def main(
 
 
 def recorded(corpus: Path | None, n_utterances: int, sr: int) -> Waves:
-    """Return recordings at a rate: of test-other, the fourth and fifth of chapters, where the corpus has them."""
+    """Return recordings at a rate.
+
+    They are the fourth and fifth of each chapter of test-other, if the corpus has it.
+    """
     root = corpus or speech(Path(tempfile.mkdtemp(prefix="melmill-benchmark-")))[0]
     files = sorted(root.glob("test-other/*/*/*-000[34].flac")) or sorted(root.rglob("*.flac"))
     decoded = [soundfile.read(file, dtype="float32") for file in files[:n_utterances]]
@@ -110,7 +112,7 @@ def recorded(corpus: Path | None, n_utterances: int, sr: int) -> Waves:
 
 
 def compare(make: MakeStage, recordings: Waves, ways: Sequence[str]) -> None:
-    """Print a row a way, the first of which is single precision."""
+    """Print a row for each variant. The first is single precision."""
     columns = ["way", *METRICS.values(), "largest difference", "SNR to float32 [dB]", "x real time"]
     print(f"| {' | '.join(columns)} |\n{'|---' * len(columns)}|", flush=True)
     single: Result | None = None
@@ -125,7 +127,10 @@ def compare(make: MakeStage, recordings: Waves, ways: Sequence[str]) -> None:
 
 
 def resynthesised(stage: Vocode, recordings: Waves) -> Result:
-    """Take recordings through the stage twice, of which the first compiles and allocates; score what comes."""
+    """Send recordings through the stage twice, and score the second output.
+
+    The first pass compiles and allocates.
+    """
     spec = stage.known.spec
     given = Mel(spec=spec)
     product = stage.produces({"from": [given]})
@@ -151,7 +156,7 @@ def resynthesised(stage: Vocode, recordings: Waves) -> Result:
 
 
 def item(place: int, M: NDArray[np.float32], n_samples: int, sr: int) -> Item:
-    """Return a mel as the stage gets it."""
+    """Return a mel as the stage receives it."""
     name = f"utterance-{place}"
     utterance = Utterance(
         utterance_id=name, subset="", speaker_id="", chapter_id="", text="", path="", size_bytes=0, mtime_ns=0,
@@ -161,13 +166,13 @@ def item(place: int, M: NDArray[np.float32], n_samples: int, sr: int) -> Item:
 
 
 def score(name: str, pair: Pair) -> float:
-    """Return a score; NaN where there is none, as of rates that are too low or without the package of PESQ."""
-    value = measure(name, pair, PESQ_TIMEOUT_S).value
+    """Return a score. It is NaN if the rate is too low or the package of PESQ is missing."""
+    value = metric(name).measure(pair).value
     return float("nan") if value is None else value
 
 
 def cells(result: Result, single: Result) -> list[str]:
-    """Return a row's cells: scores and differences from single precision."""
+    """Return the cells of a row: scores, and differences from single precision."""
     found = [
         "none" if np.isnan(value) else f"{value:.4f} ({value - single.scores[name]:+.4f})"
         for name, value in result.scores.items()

@@ -1,6 +1,9 @@
-"""Print the mean scores of a store's last run, with intervals, on the 20 test-other utterances that others can repeat.
+"""Print the mean scores of a store's last run, with confidence intervals.
 
 python -m benchmarks.quality STORE [--all]
+
+Means are over the 20 utterances of test-other whose names end in -0003 or -0004, so that others can
+repeat them.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ import click
 
 import melmill
 from melmill.stages.report.statistics import summary
-from melmill.stages.report.wording import plus_minus
+from melmill.stages.report.tables import plus_minus
 
 CHOSEN = r"-000[34]$"
 COLUMNS = {"scm_db": "SCM dB", "sc_db": "SC dB", "pesq_wb": "PESQ-wb", "estoi": "ESTOI"}
@@ -23,9 +26,10 @@ PLACES = {"scm_db": 2, "sc_db": 2, "pesq_wb": 3, "estoi": 3}
 @click.argument("store")
 @click.option("--all", "everything", is_flag=True, help="All utterances, not only those 20.")
 def main(store: str, everything: bool) -> None:
-    """Print a Markdown table: a row a method, every mean ± half its 95 % interval over what is ok.
+    """Print a Markdown table with a row for each method.
 
-    Nodes that were scored with fewer metrics than others (a map of parameters) are left out.
+    Each value is a mean ± half its 95 % interval over the scores with status ok. Nodes with fewer
+    metrics than others, such as a map of parameters, are left out.
     """
     scores = melmill.open(store).scores()
     if not everything:

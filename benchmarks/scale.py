@@ -1,7 +1,8 @@
-"""Simulate a million utterances: ``python -m benchmarks.scale [--only PART]``, from a checkout.
+"""Simulate a million utterances: ``python -m benchmarks.scale [--only PART]``.
 
-1,000,000 utterances in 20,000 shards go through 6 nodes that do nothing, by the real planner, frontier and Dask
-executor, with a scheduler and workers as processes of their own. What is left out is what stages and their files take.
+1,000,000 utterances in 20,000 shards go through 6 nodes that do nothing. The planner, the window of
+shards and the Dask executor are the real ones. Scheduler and workers are processes of their own. The
+work of stages and their files is left out.
 """
 
 from __future__ import annotations
@@ -39,14 +40,14 @@ class Watched:
     _end: threading.Event = field(default_factory=threading.Event)
 
     def watch(self) -> None:
-        """Look twice a second."""
+        """Sample the size twice a second."""
         process = psutil.Process(self.pid)
         while not self._end.wait(0.5):
             self.peak_bytes = max(self.peak_bytes, process.memory_info().rss)
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """Look as long as the block lasts."""
+        """Sample the size while the block lasts."""
         self._end.clear()
         self.peak_bytes = psutil.Process(self.pid).memory_info().rss
         thread = threading.Thread(target=self.watch, daemon=True)
@@ -66,7 +67,10 @@ class Watched:
 @click.option("--records", default=1_000_000, show_default=True, help="Records in the listing.")
 @click.option("--only", multiple=True, type=click.Choice(PARTS), help="Measure this part; may be repeated.")
 def main(utterances: int, nodes: int, tasks: int | None, workers: int, records: int, only: tuple[str, ...]) -> None:
-    """Print one table: figure, measured, goal, met. Exits with 1 where a goal is not met."""
+    """Print one table: figure, measured value, goal, met.
+
+    The exit code is 1 if a goal is not met.
+    """
     wanted = only or PARTS
     n_tasks = utterances // 50 * nodes
     figures: list[Figure] = []
@@ -138,7 +142,7 @@ def _stream(folder: Path, stack: ExitStack, n_tasks: int, n_all: int, workers: i
 
 @contextmanager
 def _cluster(folder: Path, workers: int) -> Iterator[tuple[str, int]]:
-    """Start a scheduler and workers; yield the scheduler's address and process."""
+    """Start a scheduler and workers. Yield the scheduler's address and process."""
     import json
 
     file = folder / "scheduler.json"

@@ -1,4 +1,4 @@
-"""Workloads of a corpus of 1,000 hours: its first plan, its store when all is done, and a resume with nothing to do."""
+"""Workloads of a corpus of 1,000 hours: a first plan, a finished store, a resume."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.corpora import thousand_hours
+from melmill.flows.execution.prepare import describe
 from melmill.flows.execution.run import run
-from melmill.flows.execution.window import ALL_SHARDS
 from melmill.flows.pipeline.graph import Node
 from melmill.flows.pipeline.spec import load
 from melmill.flows.planning.plan import Plan, make_plan
-from melmill.flows.tasks.products import describe
+from melmill.flows.tasks.task import ALL_SHARDS
 from melmill.stages.contract import Report
 from melmill.storage.arrays import shard_files
 from melmill.storage.product import ProductFolder
@@ -58,7 +58,7 @@ def resume(folder: str) -> dict[str, Any]:
 
 
 def make_store(folder: str) -> None:
-    """Make the store as it is when all is done, with the names, records and number of files of a real one."""
+    """Make a finished store, with the names, records and number of files of a real one."""
     made = make_plan(load(Path(folder) / "pipeline.yaml"))
     nodes = {name: node_plan.node for name, node_plan in made.nodes.items()}
     store = Store.create(made.pipeline.store, made.pipeline.name)

@@ -8,7 +8,10 @@ from statistics import median
 
 
 def in_turns(contenders: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Return the median time of each, s; a first round, which compiles and fills caches, is not counted."""
+    """Return the median time of each contender, s.
+
+    A first round, which compiles and fills caches, does not count.
+    """
     taken: dict[str, list[float]] = {name: [] for name in contenders}
     for turn in range(repeats + 1):
         for name, contender in contenders.items():

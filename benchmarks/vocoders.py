@@ -1,10 +1,11 @@
-"""Measure the vocoder families on one CPU thread: ``python -m benchmarks.vocoders [--device cuda]``, from a checkout.
+"""Measure the vocoder families on one CPU thread: ``python -m benchmarks.vocoders``.
 
-Published sizes, random weights and mels: the time does not depend on them. WaveNet, which makes a sample at a time,
-gets a tenth of the speech. On a machine without CUDA, ``--device cuda`` says so and exits with 1.
+Models have their published sizes, with random weights and mels, on which the time does not depend.
+WaveNet gets a tenth of the speech, because it makes one sample at a time. With ``--device cuda`` and
+no CUDA device the command says so and exits with 1.
 
-For every family: what it takes to load; speech a second, one utterance at a time; a padded batch against that; and,
-through the stage (converting, padding, trimming), for how much of the time the device was at work.
+The table shows for each family the time to load it and its speed, one utterance at a time. It also
+shows the speed of a padded batch, and the share of the stage's time in which the device computes.
 """
 
 from __future__ import annotations
@@ -122,11 +123,13 @@ FAMILIES: Mapping[str, Callable[[], Vocoder]] = {
 
 @click.command()
 @click.option("--seconds", default=1.0, help="Speech in an utterance.")
-@click.option("--n-batch", type=int, help="Utterances of a batch, by default 4 on the CPU and 32 on a GPU.")
-@click.option("--device", default="cpu", help="Where, as torch names it.")
-@click.option("--family", "names", multiple=True, type=click.Choice([*FAMILIES]), help="This one alone; may repeat.")
+@click.option("--n-batch", type=int, help="Utterances in a batch; by default 4 on the CPU and 32 on a GPU.")
+@click.option("--device", default="cpu", help="Device, as torch names it.")
+@click.option(
+    "--family", "names", multiple=True, type=click.Choice([*FAMILIES]), help="This family alone; may be repeated."
+)
 def main(seconds: float, n_batch: int | None, device: str, names: Sequence[str]) -> None:
-    """Print one table: what families take to load, and speech a second, alone and in a batch."""
+    """Print one table: time to load each family, and its speed alone and in a batch."""
     if device == "cuda" and not torch.cuda.is_available():
         print(f"torch {torch.__version__} finds no CUDA device: nothing was measured")
         sys.exit(1)
@@ -165,7 +168,7 @@ def measured(name: str, make: Callable[[], Vocoder], seconds: float, n_batch: in
 
 
 def through_the_stage(voc: LoadedVocoder, M: NDArray[np.float32], n_batch: int) -> list[Figure]:
-    """Return how fast the stage is with several batches' utterances, and how much of it the device is at work."""
+    """Return the speed of the stage over several batches, and the device's share of the time."""
     n_samples = voc.model.n_samples(M.shape[1] + 2 * voc.model.context)
     items = [item(place, M, n_samples, voc.spec.sr) for place in range(BATCHES * n_batch)]
     stage = Vocoding(voc=voc, batched=voc.device != "cpu")
@@ -184,7 +187,7 @@ def through_the_stage(voc: LoadedVocoder, M: NDArray[np.float32], n_batch: int) 
 
 
 def weights(model: Vocoder) -> bytes:
-    """Return a file of random weights for a model, scaled so that layers neither die nor explode."""
+    """Return a checkpoint of random weights, scaled so that layers neither vanish nor explode."""
     generator = torch.Generator().manual_seed(0)
     state = {
         key: torch.randn(value.shape, generator=generator) / max(1, value[0].numel()) ** 0.5 if value.ndim else value
@@ -196,7 +199,7 @@ def weights(model: Vocoder) -> bytes:
 
 
 def mel(voc: LoadedVocoder, seconds: float) -> NDArray[np.float32]:
-    """Return a random mel of the range of the vocoder's own."""
+    """Return a random mel in the range of the vocoder's own."""
     spec = voc.spec
     low, high = spec.clip or (-8.0, 1.0)
     shape = (spec.n_mels, round(seconds * spec.sr / spec.hop_length))

@@ -1,7 +1,7 @@
-"""Measure n workers with n times the audio against one with its share: ``python -m benchmarks.weak_scaling``.
+"""Measure n workers on n times the audio against one worker: ``python -m benchmarks.weak_scaling``.
 
-Each run has as many cores as workers. With more, one worker's side threads, the driver and the scheduler would have a
-core to themselves that they lack beside as many workers as cores.
+Each run has as many cores as workers. With more cores, the side threads of a single worker, the
+driver and the scheduler would run on a core of their own, which they lack with many workers.
 """
 
 from __future__ import annotations
@@ -39,12 +39,15 @@ GOAL = 0.9
 
 
 def corpus(folder: str, root: str, duration_s: float) -> None:
-    """Make a corpus of so much audio."""
+    """Make a corpus of the given duration."""
     repeated(Path(root), Path(folder), duration_s)
 
 
 def timed(file: str, n_cores: int) -> dict[str, Any]:
-    """Run a pipeline on so many cores; return its audio, and the time from workers' first call to the last task."""
+    """Run a pipeline on a number of cores.
+
+    Return its audio, and the time from the workers' first call to the end of the last task.
+    """
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:n_cores])
     plan, clock = make_plan(load(Path(file))), Clock()
     summary = run(plan, watching=Watching(listeners=(clock,)))
@@ -56,9 +59,9 @@ def timed(file: str, n_cores: int) -> dict[str, Any]:
 @click.command()
 @click.option("--workers", default="1,2", show_default=True, help="Numbers of worker processes, such as 1,2,4,8,16.")
 @click.option("--minutes", default=60.0, show_default=True, help="Audio for each worker.")
-@click.option("--repeats", default=3, show_default=True, help="Rounds, of a run for each number of workers.")
+@click.option("--repeats", default=3, show_default=True, help="Rounds; each has a run for each number of workers.")
 def main(workers: str, minutes: float, repeats: int) -> None:
-    """Print the audio a second for each number of workers, and how many times that of the first it is: medians."""
+    """Print the audio a second for each number of workers, and its ratio to the first: medians."""
     numbers = [int(number) for number in workers.split(",")]
     cores = len(os.sched_getaffinity(0))
     print(

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.corpora import demo, repeated, speech
-from melmill.cluster.client import connected
+from melmill.cluster.connect import connected
+from melmill.flows.execution.prepare import array_spec
 from melmill.flows.execution.run import run
 from melmill.flows.pipeline.spec import load
 from melmill.flows.planning.plan import Plan, make_plan
-from melmill.flows.tasks.products import array_spec
 from melmill.stages.contract import Mel, as_float
 from melmill.stages.formats.audio import decode
 from melmill.stages.numeric.mel import mel_spectrogram
@@ -32,7 +32,7 @@ _PIPELINE = Path(__file__).parents[1] / "pipeline.yaml"
 
 
 def make_speech(folder: str, at_least_s: float) -> dict[str, Any]:
-    """Find or make a corpus of at least some length; return its root and what it is."""
+    """Find or make a corpus of at least a duration. Return its root and its name."""
     root, name = speech(Path(folder) / "demo")
     if name != "LibriSpeech" and at_least_s:
         repeated(root, Path(folder) / "repeated", at_least_s)
@@ -46,13 +46,13 @@ def make_demo(folder: str) -> dict[str, Any]:
 
 
 def make_part(folder: str, root: str, duration_s: float) -> dict[str, Any]:
-    """Make a corpus of a part of another's recordings, spread over its lengths."""
+    """Make a corpus from some recordings of another, spread over its lengths."""
     repeated(Path(root), Path(folder) / "part", duration_s)
     return {"root": str(Path(folder) / "part")}
 
 
 def extract(folder: str, root: str, repeats: int) -> dict[str, Any]:
-    """Ingest and extract `repeats` times, each into a store of its own, after once to warm up."""
+    """Ingest and extract `repeats` times, each into a store of its own, after one warm-up."""
     runs = [_extracted(Path(folder), root, index) for index in range(repeats + 1)][1:]
     return {name: [one[name] for one in runs] for name in runs[0]}
 
@@ -70,7 +70,7 @@ def _extracted(folder: Path, root: str, index: int) -> dict[str, float]:
 
 
 def split(folder: str, root: str) -> dict[str, float]:
-    """Time what ingest and extract are made of, over the whole corpus, on one thread: decode, mel, encode; s."""
+    """Time decoding, mel extraction and encoding over the whole corpus on one thread, s."""
     file = Path(folder) / "split.yaml"
     file.write_text(_EXTRACT.format(store=Path(folder) / "split", root=root))
     plan = make_plan(load(file))
@@ -107,7 +107,7 @@ def _timed(spent: dict[str, float], name: str, call: Callable[[], Any]) -> Any: 
 
 
 def pipeline(folder: str, name: str, overrides: list[str]) -> dict[str, Any]:
-    """Run pipeline.yaml with overrides on Dask, into a new store; say how long stages computed."""
+    """Run pipeline.yaml with overrides on Dask, into a new store. Return the time of its stages."""
     plan = make_plan(load(_PIPELINE, overrides, str(Path(folder) / name)))
     started = time.perf_counter()
     summary = run(plan)
@@ -132,7 +132,7 @@ def _records(plan: Plan) -> Iterator[Record]:
 
 
 def start_cluster(workers: int) -> dict[str, float]:
-    """Start and stop the cluster of pipeline.yaml; return how long each took."""
+    """Start and stop the cluster of pipeline.yaml. Return how long each took."""
     spec = load(_PIPELINE).cluster
     started = time.perf_counter()
     with connected(spec) as cluster:

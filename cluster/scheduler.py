@@ -1,29 +1,25 @@
-"""How a run is doing, served by its Dask scheduler beside the scheduler's own metrics, for one scrape.
-
-- Keep a scheduler's memory from growing with the number of tasks.
-- Where a scheduler shows its pages and metrics.
-"""
+"""What melmill adds to a Dask scheduler: metrics of runs, bounded memory, and where its pages are."""
 
 from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from dask.utils import key_split
 from distributed.diagnostics.plugin import SchedulerPlugin
 
-from melmill.cluster.settings import HTTP, SPAN
-from melmill.cluster.spec import ClusterSpec
+from melmill.cluster.contract import ClusterSpec
+from melmill.cluster.settings import LOOPBACK_HTTP
 
 if TYPE_CHECKING:
     from distributed import Client, Scheduler
 
 TOPIC = "melmill-metrics"
-PATIENCE_S = 2.0
+PUBLISH_TIMEOUT_S = 2.0
 
-# Field of a node's message, metric, what it says.
+# Field of a node's message, metric, text.
 COUNTERS = (
     ("done", "melmill_tasks_done", "Tasks done"),
     ("failed", "melmill_tasks_failed", "Tasks given up"),
@@ -42,20 +38,20 @@ GAUGES = (
 
 
 class RunCollector:
-    """Hold what runs last said of themselves and give it to Prometheus's client library."""
+    """Hold the last message of each run and give them to Prometheus's client library."""
 
     def __init__(self) -> None:
         self.runs: dict[str, Mapping[str, Any]] = {}
 
     def collect(self) -> Iterator[Any]:
-        """Yield the metrics, runs of one project added up, so that counters only grow while a scheduler lives."""
+        """Yield the metrics. Runs of one project are summed, so that counters only grow."""
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
         runs = list(self.runs.values())
         for made, fields in ((CounterMetricFamily, COUNTERS), (GaugeMetricFamily, GAUGES)):
-            for field, name, says in fields:
-                family = made(name, f"{says}, by node.", labels=["project", "node"])
-                for labels, value in _added(runs, field).items():
+            for field, name, text in fields:
+                family = made(name, f"{text}, by node.", labels=["project", "node"])
+                for labels, value in _sums(runs, field).items():
                     family.add_metric(labels, value)
                 yield family
         speed = GaugeMetricFamily(
@@ -67,7 +63,7 @@ class RunCollector:
         yield speed
 
 
-def _added(runs: list[Mapping[str, Any]], field: str) -> dict[tuple[str, str], float]:
+def _sums(runs: list[Mapping[str, Any]], field: str) -> dict[tuple[str, str], float]:
     sums: dict[tuple[str, str], float] = {}
     for run in runs:
         for node, counts in run["nodes"].items():
@@ -77,14 +73,14 @@ def _added(runs: list[Mapping[str, Any]], field: str) -> dict[tuple[str, str], f
 
 
 class RunMetrics(SchedulerPlugin):  # type: ignore[misc]
-    """Take what drivers publish under `TOPIC` and serve it at the scheduler's ``/metrics``."""
+    """Serve what drivers publish under `TOPIC` at the scheduler's ``/metrics``."""
 
     name = "melmill-metrics"
-    # A scheduler that others started outlives runs, whose counts must stay.
+    # A scheduler that others started outlives runs. Their counts stay.
     idempotent = True
 
     def start(self, scheduler: Scheduler) -> None:
-        """Register with the library's registry; without the library the scheduler's own page says what is missing."""
+        """Register with Prometheus's library. Without it, the scheduler's own page says what is missing."""
         del scheduler
         self.collector = RunCollector()
         if importlib.util.find_spec("prometheus_client"):
@@ -93,12 +89,12 @@ class RunMetrics(SchedulerPlugin):  # type: ignore[misc]
             REGISTRY.register(self.collector)
 
     def log_event(self, topic: str, msg: Any) -> None:  # noqa: ANN401 - whatever a topic carries
-        """Take a message."""
+        """Keep a run's message."""
         if topic == TOPIC:
             self.collector.runs[msg["run"]] = msg
 
     async def close(self) -> None:
-        """Leave the registry, which may outlive the scheduler."""
+        """Unregister, as the registry may outlive the scheduler."""
         if importlib.util.find_spec("prometheus_client"):
             from prometheus_client import REGISTRY
 
@@ -106,61 +102,74 @@ class RunMetrics(SchedulerPlugin):  # type: ignore[misc]
 
 
 def publisher(client: Client) -> Callable[[Mapping[str, Any]], None]:
-    """Return what sends to the client's scheduler how a run is doing, for its ``/metrics``.
+    """Return a function that sends a run's counts to the client's scheduler, for its ``/metrics``.
 
-    A message holds ``run``, ``project``, ``alive``, ``times_real_time`` and ``nodes``: by node, the fields of
-    `COUNTERS` and `GAUGES`.
+    A message holds ``run``, ``project``, ``alive``, ``times_real_time`` and ``nodes``. The last maps
+    each node to the fields of `COUNTERS` and `GAUGES`.
 
     Raises
     ------
     ImportError
-        The scheduler is a process that can't import melmill.
+        The scheduler's process can't import melmill.
     """
     client.register_plugin(RunMetrics())
 
     def publish(message: Mapping[str, Any]) -> None:
-        # A run that failed has left its cluster a moment before its watchers know.
+        # A run that failed leaves its cluster a moment before its watchers know.
         if client.status == "running":
-            # A scheduler that is silent for a while loses nothing: the next message holds all that this one does.
+            # A lost message does no harm: the next one holds all that this one does.
             with suppress(TimeoutError):
-                client.sync(client.scheduler.log_event, topic=TOPIC, msg=dict(message), callback_timeout=PATIENCE_S)
+                client.sync(
+                    client.scheduler.log_event, topic=TOPIC, msg=dict(message), callback_timeout=PUBLISH_TIMEOUT_S
+                )
 
     return publish
 
 
-if TYPE_CHECKING:
-    from distributed import Client, Scheduler
+SPAN = "melmill"
 
-# Tasks forgotten between two looks.
-EVERY = 64
+# Tasks that are forgotten between two prunings.
+PRUNE_EVERY = 64
+
+
+@contextmanager
+def one_span() -> Iterator[None]:
+    """Count the tasks that are submitted in the block in one span.
+
+    Outside of a span, a scheduler makes a new one whenever it has run dry, and keeps them all.
+    """
+    from distributed import span
+
+    with span(SPAN):
+        yield
 
 
 class SpanPruner(SchedulerPlugin):  # type: ignore[misc]
-    """Let go of what is over.
+    """Forget groups of tasks that are over.
 
-    Dask makes a group for all tasks of one name and forgets it with the last of them, but the span that it belongs to
-    keeps it for its statistics, and a word on every graph that was submitted. Streamed in a small window, the tasks of
-    a node come and go, each time as a new group of a new graph: some 3 KiB a task. Only spans of melmill's own are
-    looked at. Names of the last 100,000 tasks stay in a cache as well.
+    Dask groups tasks by name and forgets a group with its last task. But the group's span keeps it
+    for its statistics, and an entry for every graph that was submitted. The tasks of a node come and
+    go in a small window, each time as a new group of a new graph. That costs some 3 KiB a task. Dask
+    also caches the names of the last 100,000 tasks. Only spans of melmill's own are pruned.
     """
 
     name = "melmill-housekeeping"
     idempotent = True
 
     def start(self, scheduler: Scheduler) -> None:
-        """Begin to count."""
+        """Start counting."""
         self.scheduler = scheduler
         self.n_forgotten = 0
 
     def transition(self, key: Any, start: str, finish: str, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - Dask's
-        """Look every so often."""
+        """Prune after every `PRUNE_EVERY` forgotten tasks."""
         if finish == "forgotten":
             self.n_forgotten += 1
-            if self.n_forgotten % EVERY == 0:
+            if self.n_forgotten % PRUNE_EVERY == 0:
                 self.prune()
 
     def prune(self) -> None:
-        """Do so now."""
+        """Remove what is over from the spans of melmill."""
         extension = self.scheduler.extensions.get("spans")
         groups = self.scheduler.task_groups
         for span in extension.spans_search_by_name[(SPAN,)] if extension else ():
@@ -170,47 +179,47 @@ class SpanPruner(SchedulerPlugin):  # type: ignore[misc]
         key_split.cache_clear()
 
 
-def keep_tidy(client: Client) -> None:
-    """Let the client's scheduler forget what is over of spans called `SPAN`.
+def bound_memory(client: Client) -> None:
+    """Keep the memory of the client's scheduler from growing with the number of tasks.
 
     Raises
     ------
     ImportError
-        The scheduler is a process that can't import melmill.
+        The scheduler's process can't import melmill.
     """
     client.register_plugin(SpanPruner())
 
 
-if TYPE_CHECKING:
-    from distributed import Client
+# Dask's own port. Where it is taken, the scheduler uses a free one.
+DASHBOARD_PORT = 8787
 
-# Dask's own port; where it is taken the scheduler uses a free one.
-PORT = 8787
-
-# A scheduler elsewhere may show its pages to its own machine alone.
-ANSWER_S = 2.0
+# Limit for the pages of a scheduler elsewhere, which may show them to its own machine alone.
+PROBE_TIMEOUT_S = 2.0
 
 
 def scheduler_options(spec: ClusterSpec) -> dict[str, Any]:
     """Return the options of a scheduler that melmill starts on this machine.
 
-    Without `dashboard` there is still a small server of metrics and health on a free port of the loopback device.
+    Without `dashboard`, it still serves metrics and health on a free port of the loopback device.
     """
     if not spec.dashboard:
-        return HTTP
-    return {"dashboard": True, "dashboard_address": f"127.0.0.1:{PORT}" if spec.dashboard is True else spec.dashboard}
+        return LOOPBACK_HTTP
+    return {
+        "dashboard": True,
+        "dashboard_address": f"127.0.0.1:{DASHBOARD_PORT}" if spec.dashboard is True else spec.dashboard,
+    }
 
 
 def links(client: Client, spec: ClusterSpec) -> tuple[str | None, str | None]:
-    """Return the addresses of the scheduler's pages and of its metrics; None for what it does not serve.
+    """Return the addresses of the scheduler's pages and of its metrics, None for what it does not serve.
 
-    Of a scheduler that others started, what answers from here is told.
+    Of a scheduler elsewhere, an address is returned if it answers from here.
     """
     if "dashboard" not in client.scheduler_info(n_workers=0)["services"]:
         return None, None
     pages: str = client.dashboard_link
     metrics = f"{pages.removesuffix('/status')}/metrics"
-    if spec.type == "address":
+    if not spec.scheduler_here:
         return _answering(pages), _answering(metrics)
     shown = spec.dashboard and missing_bokeh(spec) is None
     return pages if shown else None, metrics if importlib.util.find_spec("prometheus_client") else None
@@ -220,14 +229,14 @@ def _answering(url: str) -> str | None:
     from urllib.request import urlopen
 
     try:
-        with urlopen(url, timeout=ANSWER_S):
+        with urlopen(url, timeout=PROBE_TIMEOUT_S):
             return url
     except OSError:
         return None
 
 
 def missing_bokeh(spec: ClusterSpec) -> str | None:
-    """Say that the pages asked for need a package that is not installed; None where nothing is missing."""
-    if not spec.dashboard or spec.type == "address" or importlib.util.find_spec("bokeh"):
+    """Return a line that says how to install what the pages need, None where nothing is missing."""
+    if not spec.dashboard or importlib.util.find_spec("bokeh"):
         return None
     return "no dashboard: bokeh is not installed; install melmill[observe], or bokeh"

@@ -1,37 +1,30 @@
-"""What a worker of a pool is given, by whichever launcher starts it.
-
-- One GPU a worker, where a machine has several.
-- How much memory this process has needed.
-"""
+"""What a worker of a pool gets from its launcher: options, environment, a GPU, and its set-up."""
 
 from __future__ import annotations
 
+import atexit
 import logging
-import resource
+import os
+import signal
 import sys
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from melmill.cluster.settings import ALLOCATOR, HTTP, WORKER, as_environment
-from melmill.cluster.spec import ClusterSpec, Pool
-from melmill.cluster.threads import kernel_environment, thread_environment
+from melmill.cluster.contract import Pool
+from melmill.cluster.process import kernel_environment, thread_environment
+from melmill.cluster.settings import ALLOCATOR, LOOPBACK_HTTP, WORKER, as_environment
 
-PRELOAD = "melmill.cluster.worker_setup"
+if TYPE_CHECKING:
+    from distributed import Worker
 
+# Dask runs `dask_setup` of this module in each worker, also in one that is restarted.
+PRELOAD = __name__
 
-def pool_resources(name: str, pool: Pool, spec: ClusterSpec) -> dict[str, float]:
-    """Return the Dask resources that a task of the pool asks for.
-
-    On a cluster that melmill starts, each worker carries a resource named after its pool; on a running one
-    only what the pool declares is asked for.
-    """
-    if spec.type == "address":
-        return dict.fromkeys(pool.resources, 1)
-    return {f"pool-{name}": 1}
+GPU_POOL = "gpu"
+VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 def nanny_options(name: str, index: int, pool: Pool) -> dict[str, Any]:
-    """Return the options of the nanny of a pool's worker, plain values all."""
+    """Return the options of the nanny of a pool's worker. JSON can hold them all."""
     return {
         "nthreads": pool.threads,
         "memory_limit": pool.memory or "auto",
@@ -39,13 +32,13 @@ def nanny_options(name: str, index: int, pool: Pool) -> dict[str, Any]:
         "env": thread_environment(1),
         "name": f"{name}-{index}",
         "preload": [PRELOAD],
-        **HTTP,
+        **LOOPBACK_HTTP,
         "silence_logs": logging.CRITICAL,
     }
 
 
 def worker_arguments(name: str, pool: Pool) -> list[str]:
-    """Return what follows ``dask worker ADDRESS`` for a pool's worker, besides its name, threads and memory."""
+    """Return options of ``dask worker ADDRESS`` for a pool's worker, besides name, threads and memory."""
     resources = ",".join(f"{resource}={amount:g}" for resource, amount in _resources(name, pool).items())
     return [
         "--resources",
@@ -54,12 +47,12 @@ def worker_arguments(name: str, pool: Pool) -> list[str]:
         PRELOAD,
         "--no-dashboard",
         "--dashboard-address",
-        HTTP["dashboard_address"],
+        LOOPBACK_HTTP["dashboard_address"],
     ]
 
 
 def worker_environment() -> dict[str, str]:
-    """Return the environment of a worker that is started by ``dask worker``."""
+    """Return the environment of a worker that ``dask worker`` starts."""
     return {
         **thread_environment(1),
         **kernel_environment(),
@@ -72,21 +65,19 @@ def _resources(name: str, pool: Pool) -> dict[str, float]:
     return {f"pool-{name}": pool.threads, **pool.resources}
 
 
-GPU_POOL = "gpu"
-VISIBLE = "CUDA_VISIBLE_DEVICES"
-
-
 def gpu_environment(pool: str, index: int, visible: str | None = None) -> dict[str, str]:
-    """Return the environment by which a worker of the pool `gpu` sees one GPU of its machine; others see all.
+    """Return the environment in which a worker of the pool `gpu` sees one GPU of its machine.
+
+    Workers of other pools see all GPUs.
 
     Parameters
     ----------
     pool : str
     index : int
-        Of the worker among those of the pool on that machine. Where there are fewer GPUs, the last see none, and
-        what needs one there says so.
+        Of the worker among those of the pool on that machine. Where there are fewer GPUs than
+        workers, the last workers see none, and stages that need one say so.
     visible : str or None
-        GPUs that may be seen there at all, as the variable itself names them; None: every one.
+        GPUs that may be seen there at all, as the variable itself names them. None for every one.
     """
     if pool != GPU_POOL:
         return {}
@@ -96,27 +87,20 @@ def gpu_environment(pool: str, index: int, visible: str | None = None) -> dict[s
     return {VISIBLE: names[index] if index < len(names) else ""}
 
 
-_PROCESS = Path("/proc/self")
-# "Reset the peak resident set size" (proc(5), clear_refs).
-_RESET_PEAK = "5"
+def dask_setup(worker: Worker) -> None:
+    """Ignore ctrl-C, which a terminal sends to workers as well: the client lets them finish their tasks."""
+    del worker
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    atexit.register(_leave)
 
 
-def reset_peak() -> None:
-    """Let the peak count anew from here, where the system can (Linux); elsewhere it is that of the whole process."""
-    try:
-        (_PROCESS / "clear_refs").write_text(_RESET_PEAK)
-    except OSError:
-        return
+def _leave() -> None:
+    """End the process as soon as the other exit functions are done.
 
-
-def peak_bytes() -> int:
-    """Return the largest resident size of this process since `reset_peak`, or since it began where that can't be."""
-    try:
-        lines = (_PROCESS / "status").read_text().splitlines()
-    except OSError:
-        lines = []
-    for line in lines:
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
-    # Linux counts in KiB, macOS in bytes.
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    Python would then take every module apart, which takes long with torch loaded and serves nothing.
+    """
+    atexit.unregister(_leave)
+    atexit._run_exitfuncs()  # there is no other way to run the others first
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(0)

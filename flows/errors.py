@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from melmill.errors import Error
 
-class PipelineError(ValueError):
+
+class PipelineError(Error, ValueError):
     """The pipeline is wrong; nothing has run.
 
     Parameters
@@ -18,5 +20,5 @@ class PipelineError(ValueError):
         super().__init__(f"{where}: {message}" if where else message)
 
 
-class RunFailed(Exception):
+class RunFailed(Error):
     """The run ended early: nothing that was computed is lost, running again goes on."""

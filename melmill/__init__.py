@@ -8,35 +8,97 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from melmill.stages.errors import ParameterError
+from melmill.cluster.errors import ClusterError
+from melmill.errors import Error
+from melmill.flows.errors import PipelineError, RunFailed
+from melmill.stages.errors import CompilerFailed, FileChanged, UnknownStage
+from melmill.stages.numeric.checks import as_array, check_choice, check_int
+from melmill.stages.numeric.errors import ContractError, DeviceMissing, ParameterError, StageError, Unusable
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.numeric.presets import preset as preset
+from melmill.stages.numeric.resample import resample
+from melmill.stages.vocode.errors import VocoderError
+from melmill.storage.errors import (
+    AlreadyThere,
+    CatalogueError,
+    DamagedData,
+    DamagedMark,
+    SourceError,
+    StoreError,
+    StoreFull,
+    StoreMismatch,
+    StoreUnwritable,
+)
 
 if TYPE_CHECKING:
-    import os
-    from collections.abc import Mapping, Sequence
-
     import numpy as np
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
+    from melmill.flows.execution.summary import Summary
+    from melmill.stages.score.status import Measured
     from melmill.stages.vocode.loaded import LoadedVocoder
+    from melmill.storage.reading.dataset import SegmentDataset
     from melmill.storage.store import Store
 
-__all__ = ["MelSpec", "invert", "invert_batch", "load_vocoder", "mel", "open", "preset", "torch_dataset"]
+    __version__: str
+
+__all__ = [
+    "AlreadyThere",
+    "CatalogueError",
+    "ClusterError",
+    "CompilerFailed",
+    "ContractError",
+    "DamagedData",
+    "DamagedMark",
+    "DeviceMissing",
+    "Error",
+    "FileChanged",
+    "MelSpec",
+    "ParameterError",
+    "PipelineError",
+    "RunFailed",
+    "SourceError",
+    "StageError",
+    "StoreError",
+    "StoreFull",
+    "StoreMismatch",
+    "StoreUnwritable",
+    "UnknownStage",
+    "Unusable",
+    "VocoderError",
+    "__version__",
+    "invert",
+    "invert_batch",
+    "load_vocoder",
+    "mel",
+    "open",
+    "preset",
+    "run",
+    "score",
+    "torch_dataset",
+]
 
 
-def mel(y: NDArray[Any], spec: MelSpec | None = None, *, preset: str | None = None) -> NDArray[np.float32]:
+def mel(
+    y: ArrayLike, spec: MelSpec | None = None, *, preset: str | None = None, sr: int | None = None
+) -> NDArray[np.float32]:
     """Return the mel spectrogram of a waveform.
 
     Parameters
     ----------
-    y : ndarray, shape (n_samples,)
-        float in [-1, 1], or int16 PCM, at the spec's rate.
+    y : array_like, shape (n_samples,)
+        An array, a list or a tensor of floats in [-1, 1], or of int16 PCM.
     spec : MelSpec or None
     preset : str or None
-        Name of a spec instead of `spec`, such as ``"hifigan"``; with neither, ``"paper"``.
+        Name of a spec, such as ``"hifigan"``, in place of `spec`. With neither it is ``"paper"``.
+    sr : int or None
+        Sampling rate of `y`, Hz. It is resampled to the spec's rate where the two differ. None:
+        `y` has the spec's rate.
 
     Returns
     -------
@@ -45,85 +107,130 @@ def mel(y: NDArray[Any], spec: MelSpec | None = None, *, preset: str | None = No
     Raises
     ------
     ParameterError
-        Both a spec and a preset, or no such preset.
+        A parameter has a wrong type or lies outside its range. Or both a spec and a preset are given.
+    StageError
+        `y` is not one channel of float or int16 samples.
+    Unusable
+        `y` is shorter than one frame, or holds values that are not finite.
     """
-    from melmill.stages.numeric.mel import mel_spectrogram
+    from melmill.stages.numeric.mel import check_waveform, mel_spectrogram
 
-    return mel_spectrogram(y, _spec(spec, preset))
+    chosen, samples = _spec(spec, preset), as_array("y", y)
+    if sr is not None:
+        check_int("sr", sr, at_least=1)
+        check_waveform(samples)
+        samples = resample(samples, sr, chosen.sr)
+    return mel_spectrogram(samples, chosen)
 
 
 def invert(
-    M: NDArray[Any],
+    M: ArrayLike,
     spec: MelSpec | None = None,
     *,
     preset: str | None = None,
     method: str = "auto",
     n_iter: int | None = None,
-    start: str | NDArray[Any] = "pghi",
+    start: str | ArrayLike = "pghi",
+    magnitude: Literal["nnls", "pinv"] = "nnls",
     length: int | None = None,
     seed: int = 0,
-    **parameters: Any,  # noqa: ANN401 - each method's own
+    device: Literal["cpu", "cuda"] = "cpu",
+    **parameters: float | str,
 ) -> NDArray[np.float32]:
     """Return a waveform whose mel spectrogram is close to `M`.
 
     Parameters
     ----------
-    M : ndarray, shape (n_mels, n_frames)
+    M : array_like, shape (n_mels, n_frames)
+        An array, lists or a tensor.
     spec, preset
         How `M` was made, as in `mel`.
     method : str
-        ``auto``, ``griffin_lim``, ``admm_gla``, ``raar``, ``ipalm``, ``admm`` or ``pghi``.
+        Name of a solver: ``auto``, ``admm``, ``admm_gla``, ``griffin_lim``, ``ipalm``, ``pghi``,
+        ``raar``, or one of another package.
     n_iter : int or None
-        None: 100, or what the `quality` of ``auto`` costs.
-    start : str or ndarray
-        Starting phase: ``random``, ``zero``, ``pghi``, or that of a waveform ``(n_samples,)``.
+        Number of iterations. None: 100, or what the `quality` of ``auto`` costs.
+    start : str or array_like
+        Starting phase: ``random``, ``zero``, ``pghi``, or a waveform ``(n_samples,)`` that has it.
+    magnitude : {"nnls", "pinv"}
+        Starting magnitude: non-negative least squares, or the clipped pseudo-inverse.
     length : int or None
-        Samples to return; None: what the frames cover.
+        Samples to return. None: the fewest that have the frames of `M`.
     seed : int
-        Of random phases.
+        Seed of random phases, not negative.
+    device : {"cpu", "cuda"}
+        Where it is computed. The results are the same but for rounding.
     **parameters
-        The method's own, such as ``momentum=0.99``, ``rho=0.1`` or, of ``auto``, ``quality="best"``.
+        The solver's own, such as ``momentum=0.99``, ``rho=0.1`` or, of ``auto``, ``quality="best"``.
 
     Returns
     -------
     ndarray of float32, shape (length,)
+
+    Raises
+    ------
+    ParameterError
+        A parameter is unknown, has a wrong type or lies outside its range.
+    ContractError
+        `M` is no mel of the spec, or can't be undone.
+    Unusable
+        A value is not finite, or `length` does not give the frames of `M`.
+    DeviceMissing
+        `device` is ``"cuda"`` and this process has none.
     """
     from melmill.stages.invert.inversion import invert as invert_mel
 
     return invert_mel(
-        M, _spec(spec, preset), method=method, n_iter=n_iter, start=start, length=length, seed=seed, **parameters
+        M,
+        _spec(spec, preset),
+        method=method,
+        n_iter=n_iter,
+        start=start,
+        magnitude=magnitude,
+        length=length,
+        seed=seed,
+        device=device,
+        **parameters,
     )
 
 
 def invert_batch(
-    mels: Sequence[NDArray[Any]] | NDArray[Any],
+    mels: Sequence[ArrayLike] | NDArray[Any],
     spec: MelSpec | None = None,
     *,
     preset: str | None = None,
     method: str = "auto",
     n_iter: int | None = None,
-    start: str | Sequence[NDArray[Any]] = "pghi",
+    start: str | Sequence[ArrayLike] = "pghi",
+    magnitude: Literal["nnls", "pinv"] = "nnls",
     lengths: Sequence[int] | None = None,
     seed: int = 0,
     device: Literal["cpu", "cuda"] = "cpu",
-    **parameters: Any,  # noqa: ANN401 - each method's own
+    **parameters: float | str,
 ) -> list[NDArray[np.float32]]:
-    """Return a waveform for each of several mels, as `invert` does one by one, but for rounding.
+    """Return a waveform for each of several mels: those of `invert` one by one, but for rounding.
 
     Parameters
     ----------
-    mels : sequence of ndarray, shape (n_mels, n_frames), or ndarray, shape (n_utterances, n_mels, n_frames)
-        In a padded array, frames past those of an utterance's length are ignored.
+    mels : sequence of array_like, shape (n_mels, n_frames), or array, shape (B, n_mels, n_frames)
+        Of a padded array with `lengths`, frames past those of an utterance's length are ignored.
     lengths : sequence of int or None
-        Samples to return of each; None: what the frames cover.
+        Samples to return of each. None: the fewest that have its mel's frames.
+    start : str or sequence of array_like
+        Starting phase: a rule, or a waveform for each mel.
     device : {"cpu", "cuda"}
         ``"cuda"`` inverts padded batches on a GPU.
-    spec, preset, method, n_iter, start, seed, **parameters
-        As in `invert`; waveforms to start from are as many as mels.
+    spec, preset, method, n_iter, magnitude, seed, **parameters
+        As in `invert`.
 
     Returns
     -------
     list of ndarray of float32, shape (length,)
+
+    Raises
+    ------
+    ParameterError, ContractError, Unusable, DeviceMissing
+        As in `invert`.
     """
     from melmill.stages.invert.inversion import invert_batch as invert_mels
 
@@ -133,11 +240,66 @@ def invert_batch(
         method=method,
         n_iter=n_iter,
         start=start,
+        magnitude=magnitude,
         lengths=lengths,
         seed=seed,
         device=device,
         **parameters,
     )
+
+
+def run(
+    path: str | os.PathLike[str] = "pipeline.yaml",
+    *,
+    set: Mapping[str, object] | None = None,
+    store: str | os.PathLike[str] | None = None,
+    until: str | None = None,
+    executor: Literal["dask", "serial"] = "dask",
+) -> Summary:
+    """Run a pipeline, or go on where it stopped, and say what came of it.
+
+    With the executor ``"dask"`` a script calls it under ``if __name__ == "__main__":``, as every
+    script that starts processes.
+
+    Parameters
+    ----------
+    path : str or path
+        The pipeline's file.
+    set : mapping of str to object, or None
+        Fields to override, such as ``{"admm.n_iter": 50}``. Lists fan out.
+    store : str, path or None
+        Store to use in place of the pipeline's, a path or a URL.
+    until : str or None
+        Run this node and what it needs, no more.
+    executor : {"dask", "serial"}
+
+    Returns
+    -------
+    Summary
+        What `melmill run --json` prints, as `as_dict()` gives it. Look at ``tasks.failed`` and
+        ``quarantined``: they raise nothing.
+
+    Raises
+    ------
+    ParameterError
+        An argument has a wrong type.
+    PipelineError
+        The pipeline, a corpus or the store is not fit for a run; the message has file and line.
+    RunFailed
+        The run can't go on. Nothing computed is lost.
+    """
+    from melmill.flows.execution.run import run as run_plan
+    from melmill.flows.pipeline.spec import load
+    from melmill.flows.planning.plan import make_plan
+
+    check_choice("executor", executor, ("dask", "serial"))
+    if until is not None:
+        _check_name("until", until)
+    if not isinstance(set, Mapping | None):
+        raise ParameterError("set", f"must be a mapping such as {{'admm.n_iter': 50}}, got {set!r}")
+    overrides = [f"{name}={_as_yaml(value)}" for name, value in (set or {}).items()]
+    pipeline = load(Path(_path("path", path)), overrides, None if store is None else _path("store", store))
+    return run_plan(make_plan(pipeline, until), executor, partial=until is not None)
 
 
 def load_vocoder(
@@ -148,53 +310,183 @@ def load_vocoder(
     mel: str | MelSpec | None = None,
     device: str = "cpu",
 ) -> LoadedVocoder:
-    """Load a vocoder checkpoint, published or trained here; call what comes back with a mel.
+    """Load a vocoder's checkpoint, published or trained here. Call the result with a mel.
 
     Parameters
     ----------
     path : str or path
-        Of the weights, local or any URL that fsspec knows, or of a folder to which a training was exported; or
-        ``melmill-16k``, which comes with melmill.
+        The weights: a file, or any URL that fsspec knows. Or a folder to which a training was
+        exported. Or ``melmill-16k``, which comes with melmill.
     family : str or None
-        ``hifigan``, ``bigvgan``, ``vocos``, ...; None: told by the names of the tensors.
+        ``hifigan``, ``bigvgan``, ``vocos``, and so on. None: the names of the tensors tell it.
     config : str, path, mapping or None
-        The configuration or its file; None: what the weights themselves say, then what lies beside them.
+        The configuration or its file. None: the one in the weights, else the one beside them.
     mel : str, MelSpec or None
-        The mel that it needs, or the name of a preset, where the configuration is wrong about it or silent: say
-        ``"hifigan_ft"`` for a HiFi-GAN that was fine-tuned on Tacotron 2 mels.
+        The mel that it needs, or the name of a preset. Give it where the configuration is wrong
+        about it or silent: ``"hifigan_ft"`` for a HiFi-GAN fine-tuned on Tacotron 2 mels.
     device : str
-        Where it computes: ``"cpu"``, ``"cuda"``.
+        Where it computes: ``"cpu"`` or ``"cuda"``.
 
     Returns
     -------
     LoadedVocoder
-        ``voc(M)`` is the waveform of a mel, ``voc.spec`` the mel that it needs.
+        ``voc(M)`` is the waveform of a mel, and ``voc.spec`` the mel that it needs.
 
     Raises
     ------
     VocoderError
-        A file is missing, truncated or pickles more than tensors, or what the files say does not fit together.
+        A file is missing, truncated or pickles more than tensors. Or the files contradict each
+        other.
+    ParameterError, DeviceMissing
+        The device has no such name, or this process lacks it.
     """
     from melmill.flows.exchange.vocoder_files import load_vocoder as load
+    from melmill.stages.numeric.batched.device import placement
 
+    placement(device, "float32")  # raises where there is no such device
     return load(path, family, config, mel, device)
 
 
-def open(url: str) -> Store:  # reads as melmill.open
-    """Open a store, a path or fsspec URL, for reading; raise StoreError where there is none."""
+def score(
+    y: NDArray[Any],
+    y_hat: NDArray[Any],
+    sr: int,
+    metrics: Sequence[str] | None = None,
+    *,
+    spec: MelSpec | None = None,
+    preset: str | None = None,
+    timeout_s: float = 60.0,
+) -> dict[str, Measured]:
+    """Return each metric's measurement of a reconstruction.
+
+    Parameters
+    ----------
+    y, y_hat : ndarray, shape (n_samples,)
+        Recording and reconstruction: float in [-1, 1], or int16 PCM.
+    sr : int
+        Rate of both, Hz.
+    metrics : sequence of str or None
+        Names, such as ``["pesq_wb", "estoi"]``; None: those of the stage `score`.
+    spec, preset
+        STFT and mel of the spectral metrics, as in `mel`; with neither, ``"paper"`` at `sr`.
+    timeout_s : float
+        Longest wait for PESQ, s, besides twice the duration of the recording.
+
+    Returns
+    -------
+    dict of str to Measured
+        By name of the metric: `value`, NaN without one, and `status`.
+
+    Raises
+    ------
+    ParameterError
+        There is no such metric.
+    """
+    from melmill.stages.score.measure import DEFAULT_METRICS
+    from melmill.stages.score.measure import score as measure
+
+    chosen = None if spec is None and preset is None else _spec(spec, preset)
+    return measure(y, y_hat, sr, DEFAULT_METRICS if metrics is None else metrics, spec=chosen, timeout_s=timeout_s)
+
+
+def open(url: str | os.PathLike[str]) -> Store:  # reads as melmill.open
+    """Open a store for reading.
+
+    Parameters
+    ----------
+    url : str or path
+        A path, or any URL that fsspec knows.
+
+    Raises
+    ------
+    StoreError
+        There is none.
+    """
     from melmill.storage.store import Store
 
-    return Store.open(url)
+    return Store.open(_path("url", url))
 
 
-def torch_dataset(store: Store, **options: Any) -> Any:  # noqa: ANN401 - see the function itself
-    """Return a torch `Dataset` of aligned mel and audio segments; see `melmill.storage.reading.dataset`."""
+def torch_dataset(
+    store: Store | str | os.PathLike[str],
+    mel: str = "mel",
+    audio: str = "speech",
+    *,
+    segment_frames: int = 64,
+    ids: Sequence[str] | None = None,
+    seed: int = 0,
+) -> SegmentDataset:
+    """Return a torch `Dataset` with one random segment of each utterance that two nodes hold.
+
+    An item is a mel ``(n_mels, segment_frames)`` and its audio
+    ``(segment_frames * hop_length,)``, both float32, audio in [-1, 1).
+
+    Parameters
+    ----------
+    store : Store, str or path
+    mel, audio : str
+        Nodes of the last run: mels, and waveforms at the same rate.
+    segment_frames : int
+        Length of a segment, frames.
+    ids : sequence of str or None
+        Utterances wanted. None: all.
+    seed : int
+        With the epoch and the index it decides where a segment lies, on any number of workers.
+
+    Raises
+    ------
+    ParameterError
+        An argument has a wrong type or lies outside its range.
+    StoreError
+        The nodes don't fit together, or a wanted utterance is missing.
+    """
     from melmill.storage.reading.dataset import torch_dataset as make
+    from melmill.storage.store import Store
 
-    return make(store, **options)
+    for name, node in (("mel", mel), ("audio", audio)):
+        _check_name(name, node)
+    check_int("segment_frames", segment_frames, at_least=1)
+    check_int("seed", seed, at_least=0)
+    if isinstance(ids, str):
+        raise ParameterError("ids", f"must be a sequence of ids, got {ids!r}: write [{ids!r}] for one")
+    opened = store if isinstance(store, Store) else _path("store", store)
+    return make(opened, mel, audio, segment_frames=segment_frames, ids=ids, seed=seed)
+
+
+def __getattr__(name: str) -> str:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("melmill")
+    raise AttributeError(f"module 'melmill' has no attribute {name!r}")
 
 
 def _spec(spec: MelSpec | None, name: str | None) -> MelSpec:
     if spec is not None and name is not None:
         raise ParameterError("preset", f"excludes spec: give one, got both {name!r} and {spec!r}")
-    return preset(name or "paper") if spec is None else spec
+    if spec is not None and not isinstance(spec, MelSpec):
+        raise ParameterError("spec", f"must be a MelSpec, got {spec!r}: a preset's name goes to preset=")
+    return preset("paper" if name is None else name) if spec is None else spec
+
+
+def _path(field: str, path: str | os.PathLike[str]) -> str:
+    if not isinstance(path, str | os.PathLike):
+        raise ParameterError(field, f"must be a path or URL, got {path!r}")
+    return os.fspath(path)
+
+
+def _check_name(field: str, name: str) -> None:
+    if not isinstance(name, str):
+        raise ParameterError(field, f"must be the name of a node, got {name!r}")
+
+
+def _as_yaml(value: object) -> str:
+    """Write a value as an override of a pipeline has it."""
+    import yaml
+
+    plain = value.tolist() if hasattr(value, "tolist") else value  # numpy's numbers and arrays
+    try:
+        text: str = yaml.safe_dump(plain, default_flow_style=True, width=float("inf"))
+    except yaml.YAMLError as error:
+        raise ParameterError("set", f"can't hold {value!r}: expected plain values and lists of them") from error
+    return text.removesuffix("...\n").strip()

@@ -1,6 +1,12 @@
-"""The contract of a stage: what it needs, what it makes, and one pure method over utterances.
+"""The contract of a stage: what it needs, what it makes, and the one method that does its work.
 
-- What a stage that trains is given: data to learn from, and a place to resume from.
+The method depends on the kind of stage:
+
+- `IngestStage.ingest` turns the bytes of a file into an utterance.
+- `UtteranceStage.process` works on the utterances of a shard.
+- `FileStage.opened` returns what processes them, with files such as weights.
+- `TrainingStage.train` learns from a whole corpus.
+- `melmill.stages.report.contract.ReportStage.report` makes tables and a page about whole corpora.
 """
 
 from __future__ import annotations
@@ -9,17 +15,17 @@ import traceback
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, StrEnum
-from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from melmill.stages.errors import Unusable
+from melmill.stages.numeric.errors import Unusable
 from melmill.stages.numeric.melspec import MelSpec
-from melmill.stages.task_context import take_up
+from melmill.stages.numeric.resample import as_float as as_float
+from melmill.stages.task_context import enter_utterance
 from melmill.storage.utterance import SourceFile as SourceFile
 from melmill.storage.utterance import Utterance
-from melmill.storage.utterance import as_float as as_float
 
 # Mels (batch, n_mels, segment_frames), and their audio (batch, segment_frames * hop_length) in [-1, 1).
 Batch = tuple[NDArray[np.float32], NDArray[np.float32]]
@@ -85,6 +91,16 @@ class Unset(Enum):
 UNSET = Unset.UNSET
 
 
+@dataclass(frozen=True)
+class OneOf:
+    """Annotate a field that takes one of some names, so that editors complete it.
+
+    ``preset: Annotated[str, OneOf(preset_names)]``
+    """
+
+    names: Callable[[], Sequence[str]]
+
+
 class Kind(StrEnum):
     """What flows through a port."""
 
@@ -101,12 +117,34 @@ WHOLE_KINDS = frozenset({Kind.REPORT, Kind.VOCODER})
 
 
 @dataclass(frozen=True, kw_only=True)
-class Waveform:
-    """Describe a product of waveforms ``(n_samples,)`` at `sr` Hz.
+class _Product:
+    """Describe what a node makes.
 
-    `mel` is the spec of the mel that they were made from, None for recordings.
-    `conversions` are the fields in which that mel was not the one needed, and how each was converted.
-    `corpus` marks what an ingest stage makes: utterances with a catalogue.
+    Parameters
+    ----------
+    node : str
+        Name of the node. Stages leave it empty, and the graph fills it in.
+    """
+
+    node: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Waveform(_Product):
+    """Describe waveforms ``(n_samples,)``.
+
+    Parameters
+    ----------
+    sr : int
+        Sampling rate, Hz.
+    dtype : {"float32", "int16"}
+        What is stored.
+    mel : MelSpec or None
+        Spec of the mel that they were made from. None for recordings.
+    conversions : tuple of (str, str)
+        Fields in which that mel was not the one needed, and how each was converted.
+    corpus : bool
+        An ingest stage makes them: they are utterances with a catalogue.
     """
 
     sr: int
@@ -122,11 +160,17 @@ class Waveform:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Mel:
-    """Describe a product of mel spectrograms ``(n_mels, n_frames)`` made by `spec`.
+class Mel(_Product):
+    """Describe mel spectrograms ``(n_mels, n_frames)``.
 
-    An ingest stage may make it too: of its utterances there are no recordings, then, and their lengths are the shortest
-    that have the mels' frames.
+    An ingest stage may make them too. Its utterances have no recordings then, and the shortest lengths
+    that give as many frames.
+
+    Parameters
+    ----------
+    spec : MelSpec
+    dtype : {"float16", "float32"}
+        What is stored.
     """
 
     spec: MelSpec
@@ -140,8 +184,16 @@ class Mel:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scores:
-    """Describe a table of scores, one row per utterance, of the waveforms of node `scored`."""
+class Scores(_Product):
+    """Describe a table of scores, one row per utterance.
+
+    Parameters
+    ----------
+    metrics : tuple of str
+        Columns of the table.
+    scored : str
+        Name of the node whose waveforms are scored.
+    """
 
     metrics: tuple[str, ...]
     scored: str
@@ -149,14 +201,14 @@ class Scores:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Report:
+class Report(_Product):
     """Describe a folder of tables and a page over all utterances."""
 
     kind: ClassVar[Kind] = Kind.REPORT
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainedVocoder:
+class TrainedVocoder(_Product):
     """Describe a vocoder that a training makes: its family and the mel that it needs."""
 
     family: str
@@ -176,14 +228,15 @@ class Input:
     kinds : frozenset of Kind
         What it accepts. ``WAVEFORM`` accepts ``UTTERANCES`` too.
     many : bool
-        It takes all the named nodes together; otherwise a list of nodes fans the node out.
+        It takes all the named nodes together. Otherwise a list of nodes fans the node out.
     words : tuple of str
-        Plain values that the same field takes instead of a node name (``start: pghi``); the
-        dataclass field of the input's name then holds the word, and ``"node"`` where a node is given.
+        Values that the port takes instead of the name of a node (``start: pghi``). The stage has a
+        field of the port's name, which holds the word. With a node it keeps its default, and keys
+        say that a node is connected.
     optional : bool
         The input may be left out.
     absent_ok : bool
-        An utterance that was quarantined on the way to this port is still given to the stage, without this input.
+        The stage also gets utterances that were quarantined on the way to this port, without this input.
     """
 
     kinds: frozenset[Kind]
@@ -198,8 +251,8 @@ class Item:
     """One utterance on its way into a stage.
 
     `inputs` holds an array by the name of the input port (``from``, ``against``, ``start``): waveforms
-    ``(n_samples,)`` as stored (int16 PCM or float32), mels ``(n_mels, n_frames)``, for ingest stages ``file``, the
-    source file's bytes as uint8. `seed` depends on the utterance id alone.
+    ``(n_samples,)`` as stored (int16 PCM or float32), mels ``(n_mels, n_frames)``. `seed` depends on the utterance id
+    alone.
     """
 
     utterance: Utterance
@@ -273,7 +326,7 @@ class CorpusTree(Protocol):
 
 @runtime_checkable
 class IngestStage(Stage, Protocol):
-    """A stage that finds utterances in a corpus and decodes them."""
+    """A stage that finds the utterances of a corpus and decodes their files."""
 
     @property
     def root(self) -> str:
@@ -282,6 +335,20 @@ class IngestStage(Stage, Protocol):
 
     def discover(self, tree: CorpusTree, known: Mapping[str, Utterance]) -> list[Utterance]:
         """Return the corpus's utterances; one in `known` (by path) whose size and time match is returned as it is."""
+        ...
+
+    def ingest(self, utterance: Utterance, data: bytes) -> Outcome:
+        """Return the waveform or the mel that the file of one utterance holds.
+
+        An exception puts the utterance in quarantine.
+
+        Parameters
+        ----------
+        utterance : Utterance
+            As `discover` returned it.
+        data : bytes
+            The whole file at ``utterance.path``.
+        """
         ...
 
 
@@ -383,16 +450,28 @@ class TrainingStage(Stage, Protocol):
         ...
 
 
-def each(items: Sequence[Item], one: Callable[[Item], Outcome]) -> list[Outcome]:
+class OfUtterance(Protocol):
+    """Whatever a stage does work on, which is of one utterance."""
+
+    @property
+    def utterance(self) -> Utterance:
+        """The utterance."""
+        ...
+
+
+ItemT = TypeVar("ItemT", bound=OfUtterance)
+
+
+def each(items: Sequence[ItemT], one: Callable[[ItemT], Outcome]) -> list[Outcome]:
     """Apply `one` to every item, turning an exception into a rejection with its traceback."""
     outcomes = []
     for item in items:
-        take_up(item.utterance.utterance_id)
+        enter_utterance(item.utterance.utterance_id)
         try:
             outcomes.append(one(item))
         except Exception as error:
             outcomes.append(Outcome(rejected=rejection(error)))
-    take_up("")
+    enter_utterance("")
     return outcomes
 
 

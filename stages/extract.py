@@ -8,17 +8,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from melmill.stages.contract import UNSET, Input, Item, Kind, Mel, Outcome, Product, Unset, Waveform, each
-from melmill.stages.errors import ContractError, ParameterError, Unusable
+from melmill.stages.contract import UNSET, Input, Item, Kind, Mel, OneOf, Outcome, Product, Unset, Waveform, each
+from melmill.stages.numeric.errors import ContractError, ParameterError, Unusable
 from melmill.stages.numeric.mel import mel_spectrogram
 from melmill.stages.numeric.melspec import Centering, MelSpec, Pcen
-from melmill.stages.numeric.presets import preset
+from melmill.stages.numeric.presets import preset, preset_names
 from melmill.stages.numeric.resample import resample
+
+PresetName = Annotated[str, OneOf(preset_names)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,10 +41,10 @@ class MelFields:
     100
     """
 
-    preset: str
+    preset: PresetName
     sr: int | Unset = UNSET
     n_fft: int | Unset = UNSET
-    win_length: int | Unset = UNSET
+    win_length: int | Unset | None = UNSET
     hop_length: int | Unset = UNSET
     n_mels: int | Unset = UNSET
     fmin: float | Unset = UNSET
@@ -94,7 +96,7 @@ class Extract(MelFields):
     version: ClassVar[int] = 2
     inputs: ClassVar[Mapping[str, Input]] = {"from": Input(kinds=frozenset({Kind.WAVEFORM}))}
 
-    preset: str = "paper"
+    preset: PresetName = "paper"
     dtype: Literal["float32", "float16"] = "float32"
 
     def __post_init__(self) -> None:

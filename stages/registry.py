@@ -9,33 +9,22 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from melmill.stages.contract import Stage
-from melmill.stages.errors import StageError
+from melmill.stages.errors import UnknownStage
+from melmill.stages.ingest.registry import READERS
+from melmill.stages.numeric.errors import StageError
+from melmill.stages.numeric.solver import solver_stages
 from melmill.stages.vocode.registry import family_names
 
 GROUP = "melmill.stages"
 
 # Imported when first named, so that a plan that uses three stages does not pay for all of them.
 _BUILT_IN = {
-    "admm": "melmill.stages.invert.stages:Admm",
-    "admm_gla": "melmill.stages.invert.stages:AdmmGla",
     "aggregate": "melmill.stages.report.stage:Aggregate",
-    "audio_folder": "melmill.stages.ingest.audio_folder:AudioFolder",
     "extract": "melmill.stages.extract:Extract",
-    "griffin_lim": "melmill.stages.invert.stages:GriffinLim",
-    "invert": "melmill.stages.invert.stages:Invert",
-    "ipalm": "melmill.stages.invert.stages:Ipalm",
-    "librispeech": "melmill.stages.ingest.librispeech:LibriSpeech",
-    "mel_folder": "melmill.stages.ingest.mel_folder:MelFolder",
-    "pghi": "melmill.stages.invert.stages:Pghi",
-    "raar": "melmill.stages.invert.stages:Raar",
     "score": "melmill.stages.score.stage:Score",
     "train_vocoder": "melmill.stages.train.stage:TrainVocoder",
     "vocoder": "melmill.stages.vocode.stage:Vocode",
 }
-
-
-class UnknownStage(StageError):
-    """No stage is registered under a name."""
 
 
 @cache
@@ -44,8 +33,8 @@ def _installed() -> dict[str, EntryPoint]:
 
 
 def stage_names() -> list[str]:
-    """Return the names of all stages, built in and installed under the entry-point group `melmill.stages`."""
-    return sorted({*_BUILT_IN, *family_names(), *_installed()})
+    """Return the names of all stages: melmill's own, and those of the entry-point group `melmill.stages`."""
+    return sorted({*_BUILT_IN, *READERS, *solver_stages(), *family_names(), *_installed()})
 
 
 def stage_class(name: str) -> type[Stage]:
@@ -53,6 +42,10 @@ def stage_class(name: str) -> type[Stage]:
     if name in _BUILT_IN:
         module, attribute = _BUILT_IN[name].split(":")
         return _checked(getattr(importlib.import_module(module), attribute))
+    if name in READERS:
+        return _checked(READERS[name])
+    if name in solver_stages():
+        return _checked(importlib.import_module("melmill.stages.invert.stages").inverter_stage(name))
     if name in family_names():
         return _checked(importlib.import_module("melmill.stages.vocode.stage").stage_of(name))
     if name in _installed():
@@ -62,11 +55,20 @@ def stage_class(name: str) -> type[Stage]:
     raise UnknownStage(f"no stage is called {name!r}{hint} (stages: {', '.join(stage_names())})")
 
 
+# Every stage has one of these methods, which does its work.
+_METHODS = ("process", "opened", "ingest", "train", "report")
+
+
 def _checked(loaded: Any) -> type[Stage]:  # noqa: ANN401 - an entry point may load anything
     if not (
         isinstance(loaded, type) and all(hasattr(loaded, name) for name in ("uses", "version", "inputs", "produces"))
     ):
         raise StageError(
             f"{loaded!r} is registered as a stage but is not one: it needs uses, version, inputs and produces"
+        )
+    if not any(hasattr(loaded, name) for name in _METHODS):
+        raise StageError(
+            f"{loaded!r} is registered as a stage but has no method that does its work: it needs "
+            f"{', '.join(_METHODS[:-1])} or {_METHODS[-1]}, see melmill.stages.contract"
         )
     return loaded

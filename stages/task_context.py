@@ -1,7 +1,4 @@
-"""What each thread of this process is at, so that whoever waits for it can be told.
-
-- What a task at work says to whoever runs it, and whether it is still wanted.
-"""
+"""What the task of each thread works on, and how it talks to the executor that runs it."""
 
 from __future__ import annotations
 
@@ -9,27 +6,20 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass
 
 
-@dataclass(slots=True, kw_only=True)
-class AtWork:
-    """Say what one thread is at.
+class TaskCancelled(Exception):
+    """The executor does not wait for this task any more."""
 
-    Parameters
-    ----------
-    label : str
-        Name of the task.
-    started_s, since_s : float
-        When the task and when its present phase or utterance began, on this process's monotonic clock, s.
-    phase : str
-        ``reading``, ``computing`` or ``writing``.
-    utterance_id : str
-        Utterance at hand; empty between utterances, and where a stage computes several at once.
-    """
+
+@dataclass(slots=True, kw_only=True)
+class _Current:
+    """The task of one thread; times are s on this process's monotonic clock."""
 
     label: str
+    report: Callable[[str], None] | None
+    is_wanted: Callable[[], bool] | None
     started_s: float
     since_s: float
     phase: str = "reading"
@@ -37,97 +27,96 @@ class AtWork:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Glimpse:
-    """What a thread was at when it was looked at: as `AtWork`, with ages (s) in place of times."""
+class ThreadStatus:
+    """Say what the task of one thread works on.
+
+    Parameters
+    ----------
+    label : str
+        Name of the task.
+    running_s : float
+        Time since the task began, s.
+    phase : str
+        ``reading``, ``computing`` or ``writing``.
+    utterance_id : str
+        The current utterance. Empty between utterances, and where a stage computes several at once.
+    phase_s : float
+        Time in this phase or at this utterance, s.
+    """
 
     label: str
     running_s: float
     phase: str
     utterance_id: str
-    for_s: float
+    phase_s: float
 
 
-_threads: dict[int, AtWork] = {}
+# By the identifier of the thread.
+_tasks: dict[int, _Current] = {}
 
 
 @contextmanager
-def working(label: str) -> Iterator[None]:
-    """Say that this thread is at the task of that name."""
+def current_task(
+    label: str, report: Callable[[str], None] | None = None, is_wanted: Callable[[], bool] | None = None
+) -> Iterator[None]:
+    """Make a task the current one of this thread.
+
+    Parameters
+    ----------
+    label : str
+        Name of the task.
+    report : callable or None
+        Receives each line of `report_line`. None drops the lines.
+    is_wanted : callable or None
+        Tells whether the executor still waits for the task. None means that it always does.
+    """
     now = time.monotonic()
-    _threads[threading.get_ident()] = AtWork(label=label, started_s=now, since_s=now)
+    thread = threading.get_ident()
+    _tasks[thread] = _Current(label=label, report=report, is_wanted=is_wanted, started_s=now, since_s=now)
     try:
         yield
     finally:
-        _threads.pop(threading.get_ident(), None)
+        _tasks.pop(thread, None)
 
 
-def enter(phase: str) -> None:
-    """Say that the task of this thread came to another phase; without a task, nothing."""
-    _note(phase=phase, utterance_id="")
+def enter_phase(phase: str) -> None:
+    """Note that the current task entered a phase; do nothing without a task."""
+    task = _tasks.get(threading.get_ident())
+    if task is not None:
+        task.phase, task.utterance_id, task.since_s = phase, "", time.monotonic()
 
 
-def take_up(utterance_id: str) -> None:
-    """Say that the task of this thread came to an utterance, empty for none; without a task, nothing."""
-    _note(phase=None, utterance_id=utterance_id)
+def enter_utterance(utterance_id: str) -> None:
+    """Note that the current task began an utterance (``""`` for none); do nothing without a task."""
+    task = _tasks.get(threading.get_ident())
+    if task is not None:
+        task.utterance_id, task.since_s = utterance_id, time.monotonic()
 
 
-def _note(phase: str | None, utterance_id: str) -> None:
-    at = _threads.get(threading.get_ident())
-    if at is not None:
-        at.phase = at.phase if phase is None else phase
-        at.utterance_id = utterance_id
-        at.since_s = time.monotonic()
+def report_line(line: str) -> None:
+    """Show a line about the current task to the person who started the run."""
+    task = _tasks.get(threading.get_ident())
+    if task is not None and task.report is not None:
+        task.report(line)
 
 
-def glimpses() -> list[Glimpse]:
-    """Return what every thread of this process that has a task is at."""
+def check_still_wanted() -> None:
+    """Raise TaskCancelled if the executor does not wait for the current task any more."""
+    task = _tasks.get(threading.get_ident())
+    if task is not None and task.is_wanted is not None and not task.is_wanted():
+        raise TaskCancelled("the run that started this task has stopped waiting for it")
+
+
+def thread_statuses() -> list[ThreadStatus]:
+    """Return the status of every thread of this process that has a task."""
     now = time.monotonic()
     return [
-        Glimpse(
-            label=at.label,
-            running_s=now - at.started_s,
-            phase=at.phase,
-            utterance_id=at.utterance_id,
-            for_s=now - at.since_s,
+        ThreadStatus(
+            label=task.label,
+            running_s=now - task.started_s,
+            phase=task.phase,
+            utterance_id=task.utterance_id,
+            phase_s=now - task.since_s,
         )
-        for at in list(_threads.values())
+        for task in list(_tasks.values())
     ]
-
-
-@dataclass(frozen=True)
-class Employer:
-    """Whom a task works for: `hear` is told a line, `wants` says whether it still is to be done."""
-
-    hear: Callable[[str], None]
-    wants: Callable[[], bool] = lambda: True
-
-
-_EMPLOYER: ContextVar[Employer | None] = ContextVar("employer", default=None)
-
-
-class Unwanted(Exception):
-    """Nobody waits for a task any more."""
-
-
-@contextmanager
-def working_for(employer: Employer) -> Iterator[None]:
-    """Have what tasks in this block and thread say heard by `employer`."""
-    token = _EMPLOYER.set(employer)
-    try:
-        yield
-    finally:
-        _EMPLOYER.reset(token)
-
-
-def say(line: str) -> None:
-    """Tell people how a task goes on."""
-    employer = _EMPLOYER.get()
-    if employer is not None:
-        employer.hear(line)
-
-
-def check_wanted() -> None:
-    """Raise Unwanted where nobody waits for this task any more."""
-    employer = _EMPLOYER.get()
-    if employer is not None and not employer.wants():
-        raise Unwanted("nobody waits for this task any more")

@@ -1,9 +1,11 @@
-"""Errors of the store: each names the place, what was found there and what to do about it."""
+"""Errors of the store."""
 
 from __future__ import annotations
 
+from melmill.errors import Error
 
-class StoreError(ValueError):
+
+class StoreError(Error, ValueError):
     """The store can't do what was asked of it."""
 
 

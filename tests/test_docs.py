@@ -1,40 +1,26 @@
-"""What the documents say of the code is what the code says."""
+"""What the documents say of the code is what the code says; tests/docs has the tables that are made from it."""
 
 from __future__ import annotations
 
 import json
 import re
+import tomllib
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 import yaml
 
-from melmill.flows.cli import cli
+from melmill.flows.cli.group import cli
 from melmill.flows.pipeline.graph import build_graph
 from melmill.flows.pipeline.spec import load
-from melmill.stages.contract import Item, UtteranceStage, Waveform
 from melmill.stages.numeric.presets import preset_names
 from melmill.stages.registry import stage_names
-from melmill.stages.score.registry import METRICS
-from melmill.stages.score.status import Status
-from melmill.storage.utterance import Utterance
 from tests.stages.vocode.families import test_hifigan, test_waveglow
 from tests.stages.vocode.tiny import saved, tensors
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 PIPELINES = sorted([ROOT / "pipeline.yaml", *ROOT.glob("flows/*.yaml"), *ROOT.glob("benchmarks/*.yaml")])
-
-
-def test_every_metric_and_status_is_explained() -> None:
-    text = (ROOT / "docs" / "metrics.md").read_text()
-    for metric in METRICS.values():
-        for part in (metric.name, metric.column, metric.says, metric.limits, metric.reference):
-            assert part in text, (metric.name, part)
-    for status in Status:
-        assert f"`{status.value}`" in text
 
 
 def yaml_blocks() -> dict[str, str]:
@@ -50,13 +36,18 @@ def yaml_blocks() -> dict[str, str]:
 
 def completed(block: str) -> str:
     """Return a pipeline of a block that may be its nodes alone, or some of its fields."""
-    text = f"stages:\n{block}" if block.startswith(" ") else block
-    usual = {"name": "x", "store": "x", "stages": "{speech: {uses: librispeech, root: x}}"}
+    corpus = {"speech": "{uses: librispeech, root: x}", "mel": "{uses: extract, from: speech}"}
+    usual = {"name": "x", "store": "x", "stages": f"{{speech: {corpus['speech']}}}"}
+    text = block
+    if block.startswith(" "):  # nodes, which may read others of their page
+        nodes = yaml.safe_load(block)
+        others = (f"  {name}: {node}\n" for name, node in corpus.items() if name not in nodes)
+        text = f"stages:\n{block}{''.join(others)}"
     return text + "".join(f"{field}: {value}\n" for field, value in usual.items() if field not in yaml.safe_load(text))
 
 
 def write_vocoders(folder: Path) -> None:
-    """Write checkpoints of the README's names and mels: small ones with random weights."""
+    """Write checkpoints of the documents' names and mels: small ones with random weights."""
     config = test_hifigan.CONFIG | {
         "upsample_rates": [16, 16], "upsample_kernel_sizes": [32, 32], "num_mels": 80, "n_fft": 1024, "hop_size": 256,
         "win_size": 1024, "sampling_rate": 22050, "fmax": 8000,
@@ -81,8 +72,9 @@ def test_every_yaml_block_of_the_documents_is_sound(
     assert build_graph(load(Path("pipeline.yaml")))
 
 
-def test_the_readme_pipeline_fans_out(tmp_path: Path) -> None:
-    (text,) = re.findall(r"```yaml\n(name: .*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+@pytest.mark.parametrize("document", ["README.md", "docs/pipelines.md"])
+def test_the_pipeline_of_the_documents_fans_out(document: str, tmp_path: Path) -> None:
+    (text,) = re.findall(r"```yaml\n(name: .*?)```", (ROOT / document).read_text(), flags=re.DOTALL)
     path = tmp_path / "pipeline.yaml"
     path.write_text(text)
     nodes = build_graph(load(path))
@@ -90,35 +82,41 @@ def test_the_readme_pipeline_fans_out(tmp_path: Path) -> None:
     assert len(nodes["report"].inputs["from"]) == 5
 
 
-def test_the_readme_stage_works() -> None:
-    (code,) = re.findall(r"```python\n(from collections.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
-    namespace: dict[str, Any] = {"__name__": "readme"}
-    exec(compile(code, "README.md", "exec", dont_inherit=True), namespace)
-    stage = namespace["Gain"](gain_db=20.0)
-    assert isinstance(stage, UtteranceStage)
-    source = Waveform(sr=16000, dtype="int16", corpus=True)
-    product = stage.produces({"from": [source]})
-    y = np.array([-1638, 0, 1638], dtype=np.int16)
-    utterance = Utterance(
-        utterance_id="a", subset="", speaker_id="", chapter_id="", text="", path="a.flac", size_bytes=1, mtime_ns=1,
-        source_sr=16000, source_n_samples=3, sr=16000, n_samples=3,
-    )  # fmt: skip
-    item = Item(utterance=utterance, inputs={"from": y}, seed=0)
-    (outcome,) = stage.process([item], {"from": source}, product)
-    assert outcome.array is not None
-    assert outcome.array.dtype == np.float32
-    np.testing.assert_allclose(outcome.array, [-0.5, 0, 0.5], atol=1e-3)
+def test_every_extra_is_on_the_page_of_installing() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    page = (ROOT / "docs" / "start.md").read_text()
+    for extra in project["optional-dependencies"].keys() - {"dev"}:
+        assert f"`{extra}`" in page, extra
+
+
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 130
 
 
 def test_commands_and_links_of_the_documents_exist() -> None:
     for document in DOCUMENTS:
         text = document.read_text()
-        for command in re.findall(r"`melmill ([a-z]+)", text) + re.findall(
-            r"^melmill ([a-z]+)", text, flags=re.MULTILINE
-        ):
+        shell = "".join(re.findall(r"^```sh\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE))
+        for command in re.findall(r"`melmill ([a-z]+)", text) + re.findall(r"^melmill ([a-z]+)", shell, flags=re.M):
             assert command in cli.commands, f"{document.name}: melmill {command}"
-        for link in re.findall(r"\]\((?!http)([^)#]+)\)", text):
+        for link in re.findall(r"\]\((?!http)([^)#]+)", text):
             assert (document.parent / link).exists(), f"{document.name}: {link}"
+        for source in re.findall(r'(?:src|srcset)="([^"]+)"', text):
+            assert (document.parent / source).exists(), f"{document.name}: {source}"
+
+
+def test_modules_and_folders_that_the_documents_name_exist() -> None:
+    named = 0
+    for document in DOCUMENTS:
+        for path in re.findall(
+            r"`((?:flows|stages|storage|cluster|tests|benchmarks|docs)/[\w./-]*)`", document.read_text()
+        ):
+            named += 1
+            assert (ROOT / path).exists(), f"{document.name}: {path}"
+        for module in re.findall(r"python -m (benchmarks\.\w+|docs\.[\w.]+)", document.read_text()):
+            path = ROOT / module.replace(".", "/")
+            assert path.with_suffix(".py").exists() or path.is_dir(), f"{document.name}: {module}"
+    assert named > 20
 
 
 def test_stages_and_presets_are_listed() -> None:

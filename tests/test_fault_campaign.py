@@ -30,6 +30,7 @@ def test_every_kind_has_its_turn(n_rounds: int) -> None:
     assert max(map(kinds.count, Kind)) - min(map(kinds.count, Kind)) <= 1
 
 
+@pytest.mark.slow
 def test_a_short_campaign_loses_nothing() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.faults", "--rounds", "4", "--seed", str(SEED)],

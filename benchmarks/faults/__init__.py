@@ -1,1 +1,1 @@
-"""A campaign of faults: the pipeline is disturbed in every way at hand, and must come out as if it had not been."""
+"""A campaign of faults: disturb the pipeline in many ways, and compare with a quiet run."""

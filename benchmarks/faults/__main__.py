@@ -1,7 +1,7 @@
-"""Disturb the pipeline in every way at hand: ``python -m benchmarks.faults --rounds 50 [--seed S]``, from a checkout.
+"""Run the fault campaign: ``python -m benchmarks.faults --rounds 50 [--seed S]``.
 
-Real speech is used where ``MELMILL_REAL_DATA`` names the folder of ``corpora/LibriSpeech``, else the demo corpus. See
-docs/faults.md.
+The speech is LibriSpeech if ``MELMILL_REAL_DATA`` names the folder that holds
+``corpora/LibriSpeech``, otherwise the demo corpus. docs/faults.md describes the faults.
 """
 
 from __future__ import annotations
@@ -27,10 +27,13 @@ from benchmarks.faults.workshop import Workshop
 
 @click.command()
 @click.option("--rounds", "n_rounds", type=click.IntRange(min=1), default=50, show_default=True)
-@click.option("--seed", type=int, help="Of a schedule of faults to be had again; otherwise drawn and told.")
+@click.option("--seed", type=int, help="Seed of a schedule to repeat. By default a new one is drawn and printed.")
 @click.option("--only", multiple=True, type=click.Choice([kind.value for kind in Kind]), help="Faults of this kind.")
 def main(n_rounds: int, seed: int | None, only: tuple[str, ...]) -> None:
-    """Print a line a round and what came of all; exit with 1 where anything was lost or differs."""
+    """Print one line for each round, and a summary.
+
+    The exit code is 1 if an utterance was lost or a byte differs.
+    """
     seed = random.SystemRandom().randrange(10**6) if seed is None else seed
     folder = Path(tempfile.mkdtemp(prefix="melmill-faults-"))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))

@@ -1,4 +1,4 @@
-"""Rounds of faults: strike, go on until all is done, and compare with what nothing disturbed."""
+"""Rounds of faults: disturb, go on until everything is done, and compare with a quiet run."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ _TOLD = 2000
 
 @dataclass
 class Round:
-    """What came of a round.
+    """The outcome of a round.
 
     Parameters
     ----------
     strikes : list of Strike
-        In the order that they struck.
+        In the order in which they struck.
     verdicts : list of Verdict
-        One for each store that was made: a round that runs out of work before its faults begins another.
+        One for each store. A round whose work ends before its faults do begins another store.
     duration_s : float
     """
 
@@ -45,12 +45,12 @@ class Round:
 
     @property
     def verdict(self) -> Verdict:
-        """All verdicts together."""
+        """All verdicts, added up."""
         return sum(self.verdicts, Verdict())
 
 
 class Campaign:
-    """Plays rounds in a workshop.
+    """Plays the rounds of a workshop.
 
     Parameters
     ----------
@@ -76,7 +76,7 @@ class Campaign:
         return played
 
     def _scene(self, waiting: deque[Fault], played: Round) -> Verdict:
-        """Run the pipeline once, from nothing to the end, under as many of the faults as find something to strike."""
+        """Run the pipeline once from nothing, under as many of the faults as find a target."""
         store = self.workshop.disk.folder / "store"
         self.cluster.wait()
         scene = Scene(self.workshop, self.cluster, store, hangs=any(f.kind is Kind.POISON_HANGS for f in waiting))
@@ -109,7 +109,7 @@ class Campaign:
             return Verdict(complaints=(trouble, f"what is left can't be used: {error}"))
 
     def renewed(self) -> Cluster:
-        """Return a cluster that lives."""
+        """Return a cluster that is alive."""
         if not self.cluster.alive:
             self.cluster.end()
             self.cluster = self._new_cluster()
@@ -122,7 +122,7 @@ class Campaign:
 
 
 class _Director:
-    """Has faults strike a scene at their moments, and has the client run again whenever it ended."""
+    """Applies the faults of a scene when they are due, and restarts the client when it has ended."""
 
     def __init__(self, campaign: Campaign, scene: Scene, waiting: deque[Fault], played: Round) -> None:
         self.campaign = campaign
@@ -135,7 +135,7 @@ class _Director:
         self.deadline = time.monotonic() + PATIENCE_S
 
     def direct(self) -> None:
-        """Go on until the pipeline is done and nothing disturbs it any more."""
+        """Go on until the pipeline is done and every fault has ended."""
         try:
             self._go_on()
         finally:
@@ -178,7 +178,7 @@ class _Director:
             self.scene.held.add(struck.worker)
 
     def _run_again(self) -> None:
-        """Do what a user does: read the message, repair where it says so, run again."""
+        """Do what a user does: read the message, repair if it says so, run again."""
         said = self.scene.client.said
         if "Traceback" in said:
             raise RuntimeError(f"a run ended with a traceback: {said}")

@@ -1,4 +1,4 @@
-"""A scheduler and workers, each a process of its own, that can be killed, frozen, cut off and misled one by one."""
+"""A scheduler and workers, each a process that can be killed, frozen or cut off alone."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _SETTINGS = {
 
 
 class Worker:
-    """A nanny with its worker, behind a cable of its own."""
+    """A nanny with its worker, reached through a cable of its own."""
 
     def __init__(self, name: str, scheduler_port: int, folder: Path, orders: Orders, env: Mapping[str, str]) -> None:
         self.name = name
@@ -47,13 +47,13 @@ class Worker:
 
     @property
     def process(self) -> psutil.Process | None:
-        """The worker proper; None while there is none."""
+        """The worker process, or None while there is none."""
         if self.nanny.returncode is not None:
             return None
         return next(iter(self.nanny.workers()), None)
 
     def end(self) -> None:
-        """End it at once, even frozen."""
+        """Kill it, even if it is frozen."""
         self.cable.close()
         self.nanny.end()
 
@@ -64,11 +64,11 @@ class Cluster:
     Parameters
     ----------
     folder : Path
-        For logs and scratch.
+        For logs and scratch files.
     library : Path or None
-        What lets orders be given; see `Orders`.
+        The library of `Orders`.
     environment : mapping of str
-        Of all its processes.
+        Environment of all processes.
     """
 
     _count = count()
@@ -92,21 +92,21 @@ class Cluster:
 
     @property
     def override(self) -> str:
-        """What makes a pipeline use it."""
+        """The override that makes a pipeline use this cluster."""
         return f"cluster={{type: address, address: '{self.address}', pools: {{cpu: {{workers: {N_WORKERS}}}}}}}"
 
     @property
     def alive(self) -> bool:
-        """Whether its scheduler and a nanny are there."""
+        """Whether the scheduler and a nanny are running."""
         nannies = any(worker.nanny.returncode is None for worker in self.workers)
         return self.scheduler.returncode is None and nannies
 
     def wait(self) -> None:
-        """Wait for a first worker."""
+        """Wait for the first worker."""
         wait_for(lambda: any("Registered to" in worker.nanny.said for worker in self.workers), self._said)
 
     def end(self) -> None:
-        """End all of it at once."""
+        """Kill it, even if it is frozen."""
         self.scheduler.end()
         for worker in self.workers:
             worker.end()

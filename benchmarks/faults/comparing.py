@@ -1,4 +1,4 @@
-"""What is in a store, and whether it is what should be."""
+"""Compare the contents of a store with those of an undisturbed one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from melmill.storage.store import Store
 
 
 def fingerprint(store: Path) -> dict[str, str]:
-    """Return a hash of every file of a store that must be the same after any run."""
+    """Return a hash of every file of a store that any run must make alike."""
     return {
         str(path.relative_to(store)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(store.rglob("*"))
@@ -21,16 +21,16 @@ def fingerprint(store: Path) -> dict[str, str]:
 
 
 def same_always(path: Path) -> bool:
-    """Tell whether a file, by its name in the store, must be the same after any run."""
+    """Tell by its name in the store whether any run must make a file alike."""
     # Records and manifests hold times, and a report shows them in its page and in its table of throughput.
     return not ({"records", "runs"} & set(path.parts) or path.name == "index.html" or path.stem == "throughput")
 
 
 def differing_bytes(store: Path, undisturbed: Path, expected: Mapping[str, str]) -> dict[str, int]:
-    """Return the number of bytes by which files differ from those of the undisturbed store, of those that do.
+    """Return by how many bytes the files of a store differ from the undisturbed ones.
 
-    A file that is missing, or should not be there, counts whole. What killed writers left behind, under hidden names,
-    is nobody's.
+    A file that is missing or surplus counts whole. Hidden files, which killed writers leave behind, do
+    not count.
     """
     found = fingerprint(store)
     named = {name for name in found.keys() | expected.keys() if not Path(name).name.startswith(".")}
@@ -48,7 +48,7 @@ def _difference(one: Path, other: Path) -> int:
 
 
 def lost_utterances(store: Path, expected: set[str]) -> set[str]:
-    """Return the ids that are not in every product of utterances of the last run, records included."""
+    """Return the ids that some product of the last run lacks, or that its records do not prove."""
     opened = Store.open(str(store))
     lost = set()
     for name, node in opened.nodes.items():

@@ -1,4 +1,4 @@
-"""What can happen to a file without anybody looking."""
+"""Silent damage to a file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A small file system of its own for the stores, that can be filled and made read-only."""
+"""A small file system for the stores, which can be filled and made read-only."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ _TRIES = 100
 
 
 class Disk:
-    """A folder on a file system of its own where one may be mounted, otherwise a plain folder.
+    """A folder on a small file system of its own, or a plain folder if nothing can be mounted.
 
     Parameters
     ----------
     folder : Path
-        Where there is none yet.
+        A folder that does not exist yet.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -47,7 +47,7 @@ class Disk:
         self._ballast.unlink(missing_ok=True)
 
     def lock(self) -> bool:
-        """Let nobody write; say whether that could be had."""
+        """Make it read-only. Return False if that is impossible here."""
         # Refused while a file is open for writing, which none is for long, unless its process was stopped.
         for _ in range(_TRIES):
             if not _run("mount", "-o", "remount,ro", str(self.folder)).returncode:
@@ -56,7 +56,7 @@ class Disk:
         return False
 
     def unlock(self) -> None:
-        """Let everybody write."""
+        """Make it writable again."""
         _run("mount", "-o", "remount,rw", str(self.folder))
 
     def __enter__(self) -> Disk:

@@ -1,4 +1,4 @@
-"""What is left when the faults are over, and whether it is what would have been without them."""
+"""Judge the store that is left when the faults are over."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from melmill.storage.verify import repair, verify
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What a scene came to.
+    """The outcome of a scene.
 
     Parameters
     ----------
     redone : int
-        Attempts beyond the first of each task, and tasks that had to be recorded again.
+        Attempts beyond the first of each task, and tasks whose records had to be made again.
     lost : int
-        Utterances that are not in every product.
+        Utterances that some product lacks.
     n_bytes : int
         Bytes that differ from the undisturbed store.
     complaints : tuple of str
-        All that is wrong, those included.
+        Everything that is wrong, the above included.
     """
 
     redone: int = 0
@@ -56,7 +56,10 @@ def mend(scene: Scene) -> None:
 
 
 def judge(scene: Scene, trouble: str = "") -> Verdict:
-    """Check what the faults left, mend it, run what is missing, and compare; `trouble` is what is wrong already."""
+    """Check the store, repair it, run what is missing, and compare.
+
+    `trouble` is what is known to be wrong already.
+    """
     found = [trouble] if trouble else []
     scene.watch()
     found += _unnoticed(scene)
@@ -82,7 +85,7 @@ def judge(scene: Scene, trouble: str = "") -> Verdict:
 
 
 def _unnoticed(scene: Scene) -> list[str]:
-    """Complain of files that were damaged, were not made anew since, and that `verify` does not name."""
+    """Name the damaged files that were not made anew and that `verify` does not find."""
     # Without its mark a store is not even opened: that is noticed.
     Store(Location(str(scene.store))).remark()
     named = tuple(f"{d.node}/{d.key}/{d.file}" for d in verify(Store.open(str(scene.store))))
@@ -92,14 +95,14 @@ def _unnoticed(scene: Scene) -> list[str]:
 
 
 def _innocent(scene: Scene) -> list[str]:
-    """Complain of what is in quarantine and was no poison."""
+    """Name the quarantined utterances that no fault made poisonous."""
     quarantined = set(Store.open(str(scene.store)).quarantine()["utterance_id"])
     scene.caught = quarantined & scene.moods.keys()
     return [f"{name} is in quarantine, innocent" for name in sorted(quarantined - scene.moods.keys())]
 
 
 def _cure(scene: Scene) -> None:
-    """Let nothing be poison any more, have what is in quarantine tried again, and remove what others made."""
+    """End all poison, retry the quarantine, and remove the products of other pipelines."""
     scene.workshop.touchy.put({}, pause_s=0.0)
     if scene.moods:
         drop_incomplete(Store.open(str(scene.store)))

@@ -1,4 +1,4 @@
-"""Processes whose writes fail and whose clock is off, whenever that is ordered."""
+"""Make the writes of running processes fail, and shift their clocks, on demand."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _LAYOUT = struct.Struct("=qq")
 
 
 def build(folder: Path) -> Path | None:
-    """Compile the library that carries orders out; None where there is no C compiler."""
+    """Compile the preloaded library. Return None if there is no C compiler."""
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
         return None
@@ -22,14 +22,14 @@ def build(folder: Path) -> Path | None:
 
 
 class Orders:
-    """What the processes that are started with `environment` are ordered to suffer.
+    """Orders to the processes that are started with `environment`.
 
     Parameters
     ----------
     library : Path or None
-        As `build` returned it.
+        The result of `build`.
     file : Path
-        Where the orders stand.
+        The file that holds the orders.
     """
 
     def __init__(self, library: Path | None, file: Path) -> None:
@@ -38,7 +38,7 @@ class Orders:
         self.environment = {} if library is None else {"LD_PRELOAD": str(library), "MELMILL_FAULTS_ORDERS": str(file)}
 
     def give(self, *, fsync_fails: bool = False, clock_off_s: int = 0) -> None:
-        """Order what holds from now on."""
+        """Set the orders from now on."""
         # In place and at once: the file is mapped.
         data = _LAYOUT.pack(fsync_fails, clock_off_s)
         if self.file.exists():

@@ -1,4 +1,4 @@
-"""A stage of another package, installed in a folder: it does to its process what a file tells it to."""
+"""A stage of another package that crashes or hangs when a file says so."""
 
 from __future__ import annotations
 
@@ -54,17 +54,17 @@ class Touchy:
 
 
 def install(site: Path, name: str, module: str, entry: str) -> None:
-    """Leave a package with one stage in a folder, for PYTHONPATH, as an installer does.
+    """Write a package with one stage into a folder for PYTHONPATH, as an installer does.
 
     Parameters
     ----------
     site : Path
     name : str
-        Of the package, its module and its stage.
+        Name of the package, its module and its stage.
     module : str
-        Its source.
+        Source of the module.
     entry : str
-        The stage's class.
+        Class of the stage.
     """
     facts = site / f"{name}-1.0.dist-info"
     facts.mkdir(parents=True)
@@ -74,12 +74,12 @@ def install(site: Path, name: str, module: str, entry: str) -> None:
 
 
 class Touchy:
-    """The stage `touchy`, installed, and its moods.
+    """The installed stage `touchy`, and the file that tells it what to do.
 
     Parameters
     ----------
     folder : Path
-        An empty one, for the package and for what the stage reads and leaves.
+        An empty folder for the package and for the files that the stage reads and writes.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -92,13 +92,13 @@ class Touchy:
         sys.path.insert(0, str(self.site))
 
     def put(self, moods: Mapping[str, str], pause_s: float) -> None:
-        """Say what utterances are to do (``crashes``, ``hangs``, ``hangs in C``) and how long each one takes, s."""
+        """Set what utterances do (``crashes``, ``hangs``, ``hangs in C``), and their time, s."""
         aside = self.folder / "moods.writing"
         aside.write_text(json.dumps({**moods, "pause_s": pause_s}))
         aside.replace(self.folder / "moods.json")
 
     def seen_by(self) -> dict[str, set[int]]:
-        """Return the processes that have begun each utterance."""
+        """Return the ids of the processes that have begun each utterance."""
         found: dict[str, set[int]] = {}
         for mark in (self.folder / "seen").iterdir():
             name, _, pid = mark.name.rpartition(" ")
@@ -106,6 +106,6 @@ class Touchy:
         return found
 
     def forget(self) -> None:
-        """Forget who has begun what."""
+        """Forget which utterances were begun."""
         for mark in (self.folder / "seen").iterdir():
             mark.unlink()

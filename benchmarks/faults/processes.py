@@ -1,4 +1,4 @@
-"""Processes that are watched, waited for and ended."""
+"""Start processes, watch them, wait for them and end them."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ _TOLD = 2000
 
 
 class Process:
-    """A process of a session of its own, as in a terminal of its own.
+    """A process in a session of its own, as in its own terminal.
 
     Parameters
     ----------
     command : sequence of str
     folder : Path
-        Where it works.
+        Working directory.
     log : Path
-        What it says, on standard output and standard error.
+        Gets its standard output and standard error.
     environment : mapping of str
         Its whole environment.
     """
@@ -39,22 +39,28 @@ class Process:
 
     @property
     def said(self) -> str:
-        """What it has said so far."""
+        """Its output so far."""
         return self.log.read_text(errors="replace")
 
     @property
     def returncode(self) -> int | None:
-        """How it ended; None while it runs."""
+        """Its exit code, or None while it runs."""
         return self.process.poll()
 
     def until(self, reached: Callable[[], bool]) -> None:
-        """Wait for a state that is reached while it runs; raise RuntimeError where it never is."""
+        """Wait until a condition holds while it runs.
+
+        Raises
+        ------
+        RuntimeError
+            It ended before the condition held.
+        """
         wait_for(lambda: reached() or self.returncode is not None, lambda: self.said)
         if self.returncode is not None:
             raise RuntimeError(f"it ended too soon, with exit code {self.returncode}: {self.said}")
 
     def exit_code(self, timeout_s: float = PATIENCE_S) -> int:
-        """Wait for its end."""
+        """Wait for its end and return its exit code."""
         return self.process.wait(timeout_s)
 
     def children(self) -> list[psutil.Process]:
@@ -71,7 +77,7 @@ class Process:
             _signal(process.pid, number)
 
     def end(self) -> None:
-        """End it and its children at once; return when it is gone."""
+        """Kill it and its children, and return when they are gone."""
         if self.returncode is None:
             children = self.children()
             _signal(self.process.pid, signal.SIGKILL)
@@ -82,7 +88,13 @@ class Process:
 
 
 def wait_for(reached: Callable[[], bool], said: Callable[[], str]) -> None:
-    """Wait for a state; raise TimeoutError, with what was said meanwhile, where it is not reached in time."""
+    """Wait until a condition holds.
+
+    Raises
+    ------
+    TimeoutError
+        It does not hold in time. The message holds the output meanwhile.
+    """
     deadline = time.monotonic() + PATIENCE_S
     while not reached():
         if time.monotonic() > deadline:

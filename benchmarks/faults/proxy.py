@@ -1,4 +1,4 @@
-"""A cable between two processes that can be cut and mended."""
+"""A proxy between two processes that can be cut and mended."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ _OPENS_S = 60.0
 class Cable:
     """Carry connections to a port of this machine.
 
-    Cut, it carries nothing and refuses nothing, as a network that is away: what was sent arrives when it is mended.
+    When it is cut, it carries nothing and refuses nothing, like a broken network. What was sent
+    arrives once it is mended.
 
     Parameters
     ----------
     port : int
-        Where connections lead.
+        Destination of the connections.
     """
 
     def __init__(self, port: int) -> None:
@@ -32,11 +33,11 @@ class Cable:
         _start(self._accept)
 
     def cut(self) -> None:
-        """Carry nothing from now on."""
+        """Stop carrying data."""
         self._whole.clear()
 
     def mend(self) -> None:
-        """Carry again, first what was waiting."""
+        """Carry data again, what was waiting first."""
         self._whole.set()
 
     def close(self) -> None:
@@ -88,7 +89,7 @@ def _start(function: object, *arguments: object) -> None:
 
 
 def free_port() -> int:
-    """Return a port of this machine that nobody listens at."""
+    """Return a free port of this machine."""
     with socket.create_server(("127.0.0.1", 0)) as door:
         port: int = door.getsockname()[1]
     return port

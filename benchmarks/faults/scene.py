@@ -1,4 +1,4 @@
-"""One run of the pipeline under faults: its client, its cluster, its store, and what was done to them."""
+"""One run of the pipeline under faults: its client, its cluster, its store, and the damage done."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ PAUSE_S = 0.1
 
 
 class Scene:
-    """What faults strike.
+    """The target of faults.
 
     Parameters
     ----------
     workshop : Workshop
     cluster : Cluster
     store : Path
-        Where there is no store yet.
+        A folder that does not exist yet.
     """
 
     def __init__(self, workshop: Workshop, cluster: Cluster, store: Path, *, hangs: bool) -> None:
@@ -51,25 +51,25 @@ class Scene:
         return self.workshop.client(self.store, "--set", self.cluster.override, *self.overrides, environment={})
 
     def go_on(self, cluster: Cluster) -> None:
-        """Run again, on a cluster that may be another."""
+        """Run again, on a given cluster."""
         self.cluster = cluster
         self.client = self._client()
 
     def feed(self, moods: dict[str, str]) -> None:
-        """Make utterances poisonous, besides those that are."""
+        """Make more utterances poisonous."""
         self.moods |= moods
         self.workshop.touchy.put(self.moods, PAUSE_S)
 
     def damage(self, path: Path) -> None:
-        """Remember a file as it is now, damaged."""
+        """Remember a damaged file as it is now."""
         self.damaged[path] = digest(path)
 
     def records(self) -> list[Path]:
-        """Return the files of all records."""
+        """Return the paths of all records."""
         return sorted(self.store.glob("*/*/records/*.json"))
 
     def watch(self) -> int:
-        """Take down the records that are new; return how many there are."""
+        """Note the records that are new. Return how many records there are."""
         paths = self.records()
         for path in paths:
             with suppress(FileNotFoundError):
@@ -86,17 +86,17 @@ class Scene:
 
     @property
     def n_redone(self) -> int:
-        """Attempts beyond the first of each task, and tasks that had to be recorded again."""
+        """Attempts beyond the first of each task, and tasks whose records had to be made again."""
         return sum(sum(attempt for _, _, attempt in made) - 1 for made in self.made.values())
 
     def claimed(self) -> list[Path]:
-        """Return the files that records claim and that are there."""
+        """Return the files that records list and that exist."""
         folders = [(path.parents[1], Record.from_json(path.read_bytes())) for path in self.records()]
         files = [folder / name for folder, record in folders if record is not None for name in record.files]
         return [file for file in files if file.exists()]
 
     def unfinished(self, node: str) -> list[str]:
-        """Return the utterances of the shards that a node of the pipeline has no record of."""
+        """Return the utterances of the shards for which a node has no record."""
         entry = self.workshop.nodes[node]
         folder = self.store / entry.folder / entry.key / "records"
         return [
@@ -107,11 +107,11 @@ class Scene:
         ]
 
     def untouched(self) -> list[str]:
-        """Return the utterances that the touchy stage has neither done nor begun."""
+        """Return the utterances that the touchy stage has not begun."""
         seen = self.workshop.touchy.seen_by()
         return [name for name in self.unfinished("touchy") if name not in seen]
 
 
 def digest(path: Path) -> str:
-    """Return the checksum of a file; empty where there is none."""
+    """Return the checksum of a file, or an empty text if it does not exist."""
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else ""

@@ -1,4 +1,4 @@
-"""Which faults strike when: drawn from a seed, so that a schedule can be had again."""
+"""Draw from a seed which faults strike when, so that a schedule can be repeated."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 class Kind(StrEnum):
-    """What can go wrong."""
+    """The kinds of faults."""
 
     WORKER_KILLED = "worker killed"
     NANNY_KILLED = "nanny killed"
@@ -51,9 +51,9 @@ class Fault:
     ----------
     kind : Kind
     after : int
-        Records that appear after the fault before, or after the start.
+        Number of records that must appear since the last fault, or since the start.
     pick : float
-        In [0, 1): which worker, file or utterance of those that there are.
+        Chooses the worker, file or utterance among the candidates, in [0, 1).
     """
 
     kind: Kind
@@ -61,12 +61,12 @@ class Fault:
     pick: float
 
     def of(self, candidates: Sequence[T]) -> T:
-        """Return the candidate that is picked."""
+        """Return the chosen candidate."""
         return candidates[int(self.pick * len(candidates))]
 
 
 def schedule(seed: int, n_rounds: int, kinds: Sequence[Kind]) -> list[list[Fault]]:
-    """Return the faults of each round; every kind is there once before any is there twice."""
+    """Return the faults of each round. Every kind occurs once before any occurs twice."""
     draw = random.Random(seed)
     deck = _shuffled(kinds, draw)
     n_faults = max(FAULTS, -(-len(kinds) // n_rounds))

@@ -40,17 +40,17 @@ class Strike:
     Parameters
     ----------
     says : str
-        What it struck.
+        Description of the target.
     over : callable
-        Whether it has lasted long enough.
+        Tells whether it has lasted long enough.
     end : callable
-        Undoes it; faults that nothing undoes end by themselves.
+        Undoes it. Faults that nothing undoes end by themselves.
     met : callable
-        Whether, when all is over, it turned out to have struck: the run may have been past what was aimed at.
+        Tells at the end whether it struck at all: the run may have passed its target.
     worker : str
-        Name of the worker that it holds meanwhile.
+        Name of the worker that it occupies.
     missed : bool
-        What `met` denied.
+        The negation of `met`.
     """
 
     fault: Fault
@@ -63,7 +63,7 @@ class Strike:
 
 
 def strike(scene: Scene, fault: Fault) -> Strike | None:
-    """Have a fault strike; None where there is nothing for it to strike just now."""
+    """Let a fault strike. Return None if it has no target now."""
     return _STRIKES[fault.kind](scene, fault)
 
 
@@ -124,7 +124,7 @@ def _frozen(fault: Fault, process: Process) -> Strike:
 
 
 def _think_dead(scene: Scene, fault: Fault) -> Strike | None:
-    """Stop a worker with its nanny in mid-task, until another has begun the task too."""
+    """Stop a worker and its nanny during a task, until another worker has begun the task too."""
     begun = scene.workshop.touchy.seen_by()
     waiting = set(scene.unfinished("touchy"))
     for worker, process in _at_work(scene):
@@ -237,7 +237,10 @@ def _skew_worker(scene: Scene, fault: Fault) -> Strike | None:
 
 
 def _skew_client(scene: Scene, fault: Fault) -> Strike | None:
-    """Run another pipeline whose clock is two days ahead: what this one's names mean must not be taken from it."""
+    """Run another pipeline with a clock two days ahead.
+
+    The names of this pipeline must not be looked up in that run.
+    """
     orders = Orders(scene.workshop.library, scene.workshop.folder / "client.orders")
     orders.give(clock_off_s=2 * _DAY_S)
     before = set((scene.store / "speech").iterdir())
@@ -266,13 +269,13 @@ def _poison(scene: Scene, fault: Fault, mood: str) -> Strike | None:
 
 
 def _free(scene: Scene) -> list[Worker]:
-    """Return the workers that no other fault holds."""
+    """Return the workers that no other fault occupies."""
     workers = scene.cluster.workers
     return [worker for worker in workers if worker.nanny.returncode is None and worker.name not in scene.held]
 
 
 def _at_work(scene: Scene) -> list[tuple[Worker, psutil.Process]]:
-    """Return the free workers whose process is there, with that."""
+    """Return the free workers whose process runs, with that process."""
     found = [(worker, worker.process) for worker in _free(scene)]
     return [(worker, process) for worker, process in found if process is not None]
 
@@ -288,13 +291,13 @@ def _after(lasting_s: float) -> Callable[[], bool]:
 
 
 def _noticed(scene: Scene) -> Callable[[], bool]:
-    """Return what tells whether the run has ended of it, or will not."""
+    """Return a function that tells whether the run has ended because of the fault, or will not."""
     client, late = scene.client, _after(_FAILING_S)
     return lambda: client.returncode is not None or late()
 
 
 def _data_file(scene: Scene, fault: Fault) -> Path | None:
-    """Return a file that a record claims."""
+    """Return a file that a record lists."""
     files = scene.claimed()
     return fault.of(files) if files else None
 

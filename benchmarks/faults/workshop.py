@@ -1,4 +1,4 @@
-"""What a campaign works with: a small corpus, a pipeline over it, and the store of a run that nothing disturbed."""
+"""The means of a campaign: a small corpus, a pipeline, and the store of an undisturbed run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from benchmarks.faults.orders import build
 from benchmarks.faults.package import Touchy
 from benchmarks.faults.processes import Process
 from benchmarks.faults.schedule import Kind
-from melmill.flows.execution.run import Summary, run
+from melmill.flows.execution.run import run
+from melmill.flows.execution.summary import Summary
 from melmill.flows.pipeline.spec import load
 from melmill.flows.planning.plan import Plan, make_plan
 from melmill.storage.store import NodeEntry, Store
@@ -43,12 +44,12 @@ stages:
 
 
 class Workshop:
-    """The tools of a campaign.
+    """The means of a campaign.
 
     Parameters
     ----------
     folder : Path
-        Gets everything that the campaign makes but stores.
+        Gets everything that the campaign makes, except stores.
     disk : Disk
         Gets the stores.
     """
@@ -84,7 +85,7 @@ class Workshop:
         return Process(command, self.folder, log, {**os.environ, **self.environment, **environment})
 
     def plan(self, store: Path) -> Plan:
-        """Say what a run would do."""
+        """Return the plan of a run."""
         return make_plan(load(self.pipeline, store=str(store)))
 
     def resume(self, store: Path) -> Summary:
@@ -93,7 +94,7 @@ class Workshop:
             return run(self.plan(store), "serial")
 
     def impossible(self) -> dict[Kind, str]:
-        """Return the kinds of faults that can't be had on this machine, and why."""
+        """Return the kinds of faults that this machine can't produce, with the reasons."""
         no_disk = f"no file system can be mounted ({self.disk.refusal})"
         no_orders = "no C compiler (cc) to build what stands between a process and its C library"
         needs = {Kind.DISK_FULL: no_disk, Kind.READ_ONLY: no_disk} if not self.disk.mounted else {}
@@ -103,7 +104,7 @@ class Workshop:
 
 
 def _corpus(folder: Path) -> str:
-    """Copy the shortest recordings there are; return what they are called."""
+    """Copy the shortest recordings. Return their ids."""
     root, name = speech(folder / "demo")
     files = sorted((path.stat().st_size, str(path.relative_to(root))) for path in root.rglob("*.flac"))
     for _, path in files[:N_UTTERANCES]:

@@ -4,71 +4,100 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import dask
-from distributed import Client
-
+from melmill.cluster.connect import join
+from melmill.cluster.contract import ClusterSpec, RunningCluster
 from melmill.cluster.credentials import Credentials
 from melmill.cluster.errors import ClusterError
-from melmill.cluster.running import RunningCluster, join
 from melmill.cluster.settings import ALLOWED_FAILURES, as_environment
-from melmill.cluster.spec import ClusterSpec
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 CONNECT_TIMEOUT_S = 10
 
 
-@contextmanager
-def launch(spec: ClusterSpec, credentials: Credentials | None) -> Iterator[RunningCluster]:
-    """Find the cluster, check that its workers fit the pools, yield it, leave it as it was.
+@dataclass(frozen=True, kw_only=True)
+class Address(ClusterSpec):
+    """A cluster that somebody else started. It is left as it was.
 
-    Raises
-    ------
-    ClusterError
-        The scheduler can't be reached, or no worker of a pool is there.
+    Parameters
+    ----------
+    address : str
+        Scheduler's address (``tcp://host:8786``, ``tls://host:8786``).
     """
-    try:
-        client = join(str(spec.address), credentials, CONNECT_TIMEOUT_S)
-    except ConnectionError as error:
-        raise ClusterError(_unreachable(spec, credentials, error)) from error
-    with client:
-        _check_resources(client.scheduler_info(n_workers=-1)["workers"], spec)
-        yield RunningCluster(client, spec, _advice(client))
 
+    type: ClassVar[str] = "address"
+    scheduler_here: ClassVar[bool] = False
 
-def _unreachable(spec: ClusterSpec, credentials: Credentials | None, error: Exception) -> str:
-    encrypted = str(spec.address).startswith("tls://")
-    if encrypted and credentials is None:
-        return (
-            f"cluster: {spec.address!r} lets nobody in without a certificate: add security: DIR, "
-            "the folder that `melmill cluster certs` made"
-        )
-    if credentials is not None and not encrypted:
-        return f"cluster: with security the address is encrypted, got {spec.address!r}: write tls://host:port"
-    fix = (
-        "see that it is up and that its certificate is of the same authority"
-        if encrypted
-        else "start one with `dask scheduler`, or use type: local"
-    )
-    return f"cluster: no scheduler answers at {spec.address!r} within {CONNECT_TIMEOUT_S} s ({error}): {fix}"
+    address: str = field(metadata={"example": "tcp://127.0.0.1:8786"})
 
-
-def _check_resources(workers: Mapping[str, Mapping[str, Any]], spec: ClusterSpec) -> None:
-    if not workers:
-        raise ClusterError(
-            f"cluster: the scheduler at {spec.address!r} has no workers: start some with `dask worker {spec.address}`"
-        )
-    for name, pool in spec.pools.items():
-        wanted = sorted(pool.resources)
-        if not any(set(wanted) <= set(worker["resources"]) for worker in workers.values()):
+    def __post_init__(self) -> None:
+        """Check that there is an address."""
+        super().__post_init__()
+        if not self.address:
             raise ClusterError(
-                f"cluster: pool {name!r} asks for {', '.join(wanted)}, but no worker at {spec.address!r} has it: "
-                f'start one with `dask worker {spec.address} --resources "{wanted[0]}=1"`'
+                "cluster: address must be a scheduler's, such as tcp://127.0.0.1:8786, got ''", "address"
             )
+
+    def task_resources(self, pool: str) -> dict[str, float]:
+        """Return one of each resource that the pool declares, as workers that others start carry no others."""
+        return dict.fromkeys(self.pools[pool].resources, 1)
+
+    @contextmanager
+    def launch(self, credentials: Credentials | None) -> Iterator[RunningCluster]:
+        """Join the cluster, check that its workers fit the pools, yield it, leave it.
+
+        Raises
+        ------
+        ClusterError
+            The scheduler can't be reached, or a pool has no worker there.
+        """
+        try:
+            client = join(self.address, credentials, CONNECT_TIMEOUT_S)
+        except ConnectionError as error:
+            raise ClusterError(self._unreachable(credentials, error)) from error
+        with client:
+            self._check_workers(client.scheduler_info(n_workers=-1)["workers"])
+            yield RunningCluster(client, self, _advice(client))
+
+    def _unreachable(self, credentials: Credentials | None, error: Exception) -> str:
+        encrypted = self.address.startswith("tls://")
+        if encrypted and credentials is None:
+            return (
+                f"cluster: {self.address!r} lets nobody in without a certificate: add security: DIR, "
+                "the folder that `melmill cluster certs` made"
+            )
+        if credentials is not None and not encrypted:
+            return f"cluster: with security the address is encrypted, got {self.address!r}: write tls://host:port"
+        fix = (
+            "check that it is up and that its certificate is of the same authority"
+            if encrypted
+            else "start one with `dask scheduler`, or use type: local"
+        )
+        return f"cluster: no scheduler answers at {self.address!r} within {CONNECT_TIMEOUT_S} s ({error}): {fix}"
+
+    def _check_workers(self, workers: Mapping[str, Mapping[str, Any]]) -> None:
+        if not workers:
+            raise ClusterError(
+                f"cluster: the scheduler at {self.address!r} has no workers: start some with "
+                f"`dask worker {self.address}`"
+            )
+        for name, pool in self.pools.items():
+            wanted = sorted(pool.resources)
+            if not any(set(wanted) <= set(worker["resources"]) for worker in workers.values()):
+                raise ClusterError(
+                    f"cluster: pool {name!r} asks for {', '.join(wanted)}, but no worker at {self.address!r} has it: "
+                    f'start one with `dask worker {self.address} --resources "{wanted[0]}=1"`'
+                )
 
 
 def _advice(client: Client) -> list[str]:
-    """Say what of a scheduler that others started does not fit: Dask blames bystanders for the deaths of workers."""
+    """Return a warning where the scheduler's settings make Dask blame bystanders for the deaths of workers."""
+    import dask
+
     allowed = client.run_on_scheduler(dask.config.get, ALLOWED_FAILURES)
     if not allowed:
         return []

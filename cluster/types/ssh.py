@@ -2,186 +2,173 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
-import logging
-import shlex
+import re
 import sys
-from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import asdict
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar
 
-import asyncssh
-from distributed import Client
-from distributed.core import Status
-from distributed.deploy.spec import ProcessInterface
-
-from melmill.cluster.blocks import Ssh
+from melmill.cluster.contract import (
+    MAX_PORT,
+    ClusterSpec,
+    Listening,
+    Pool,
+    RunningCluster,
+    one_worker_per_core,
+)
 from melmill.cluster.credentials import Credentials
 from melmill.cluster.errors import ClusterError
-from melmill.cluster.running import RunningCluster
+from melmill.cluster.process import kernel_environment, thread_environment
 from melmill.cluster.settings import settings
-from melmill.cluster.spec import ClusterSpec
-from melmill.cluster.threads import kernel_environment, thread_environment
-from melmill.cluster.types.host import READY
-from melmill.cluster.types.pooled import PooledCluster
 from melmill.cluster.workers import gpu_environment, nanny_options
 
-CONNECT_TIMEOUT_S = 15
-START_TIMEOUT_S = 120
-CLOSE_TIMEOUT_S = 15
-
-# A host that says nothing for so long is lost.
-_KEEPALIVE = {"keepalive_interval": 15, "keepalive_count_max": 3}
+_HOST = re.compile(r"[A-Za-z0-9][\w.,@+:/-]*")
 
 
-@contextmanager
-def launch(spec: ClusterSpec, credentials: Credentials | None) -> Iterator[RunningCluster]:
-    """Start a scheduler here and the pools' workers on their hosts; yield the cluster, end it.
+@dataclass(frozen=True, kw_only=True)
+class SshOptions(Listening):
+    """Hosts whose workers are started over SSH.
 
-    Raises
-    ------
-    ClusterError
-        A host can't be reached or logged in to, has no melmill, or can't reach the scheduler.
+    Parameters
+    ----------
+    hosts : tuple of str
+        Names or addresses. Pools are spread over them unless a pool names its own.
+    python : str or None
+        Interpreter on the hosts that has melmill. None for the path of this one.
+    port : int or None
+        Of the hosts' SSH servers. None for what ``~/.ssh/config`` says, or 22.
+    user, key, known_hosts : str or None
+        Who logs in, with which private key, and the file of trusted host keys. None for SSH's own
+        defaults.
     """
-    ssh = spec.ssh
-    if ssh is None or credentials is None:
-        raise ClusterError("cluster: type 'ssh' needs the block ssh: {hosts: [node1, node2]} and certificates")
-    logging.getLogger("asyncssh").setLevel(logging.CRITICAL)
-    with (
-        _SshCluster(spec, ssh, credentials) as cluster,
-        Client(cluster, set_as_default=False, security=cluster.security) as client,
-    ):
-        yield RunningCluster(client, spec, cluster.news)
+
+    hosts: tuple[str, ...]
+    python: str | None = None
+    port: int | None = None
+    user: str | None = None
+    key: str | None = None
+    known_hosts: str | None = None
+
+    def __post_init__(self) -> None:
+        """Check that hosts are named, once each, and that ports are in range."""
+        super().__post_init__()
+        _check_hosts(self.hosts)
+        if self.port is not None and not 1 <= self.port <= MAX_PORT:
+            raise ClusterError(f"ssh: port must be in [1, {MAX_PORT}], got {self.port!r}", "port")
 
 
-def workers_by_host(spec: ClusterSpec, ssh: Ssh) -> dict[str, list[dict[str, Any]]]:
-    """Spread each pool over its hosts, one worker at a time; return the options of each host's workers."""
-    hosts: dict[str, list[dict[str, Any]]] = {}
-    for name, pool in spec.pools.items():
-        places = pool.ssh.hosts if pool.ssh is not None else ssh.hosts
-        for index in range(pool.workers):
-            options = nanny_options(name, index, pool)
-            options["env"] = {**options["env"], **gpu_environment(name, index // len(places))}
-            hosts.setdefault(places[index % len(places)], []).append(options)
-    return hosts
+@dataclass(frozen=True, kw_only=True)
+class SshPoolOptions:
+    """Where a pool's workers are started over SSH.
+
+    Parameters
+    ----------
+    hosts : tuple of str
+        The cluster's hosts that the pool is spread over.
+    """
+
+    hosts: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        """Check that hosts are named, once each."""
+        _check_hosts(self.hosts)
 
 
-class _SshCluster(PooledCluster):
-    def __init__(self, spec: ClusterSpec, ssh: Ssh, credentials: Credentials) -> None:
-        common = {
-            "settings": settings(spec),
+@dataclass(frozen=True, kw_only=True)
+class SshPool(Pool):
+    """A pool whose workers may be bound to some of the hosts.
+
+    Parameters
+    ----------
+    ssh : SshPoolOptions or None
+        None spreads the pool over all hosts.
+    """
+
+    ssh: SshPoolOptions | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ssh(ClusterSpec):
+    """A scheduler on this machine, and workers on many hosts that are started over SSH.
+
+    Parameters
+    ----------
+    ssh : SshOptions
+    """
+
+    type: ClassVar[str] = "ssh"
+    encrypted: ClassVar[bool] = True
+    packages: ClassVar[tuple[str, ...]] = ("asyncssh", "cryptography")
+    requirement: ClassVar[str] = "melmill[ssh]"
+
+    ssh: SshOptions = field(metadata={"example": "{hosts: [node1, node2]}"})
+    pools: Mapping[str, SshPool] = field(default_factory=lambda: one_worker_per_core(SshPool))
+
+    def __post_init__(self) -> None:
+        """Check that pools name only hosts of the cluster."""
+        super().__post_init__()
+        known = self.ssh.hosts
+        for name, pool in self.pools.items():
+            unknown = sorted(set(pool.ssh.hosts) - set(known)) if pool.ssh else []
+            if unknown:
+                raise ClusterError(
+                    f"cluster: pool {name!r} names the host {unknown[0]!r}, which is not among ssh: hosts: "
+                    f"{', '.join(known)}",
+                    "pools",
+                )
+
+    @contextmanager
+    def launch(self, credentials: Credentials | None) -> Iterator[RunningCluster]:
+        """Start a scheduler here and the pools' workers on their hosts; yield the cluster, end it.
+
+        Raises
+        ------
+        ClusterError
+            A host can't be reached or logged in to, has no melmill, or can't reach the scheduler.
+        """
+        from melmill.cluster.launchers.ssh import launch  # needs asyncssh
+
+        assert credentials is not None
+        ssh = self.ssh
+        # asyncssh has defaults of its own for what is not given.
+        given = {
+            "port": ssh.port,
+            "username": ssh.user,
+            "client_keys": ssh.key and [ssh.key],
+            "known_hosts": ssh.known_hosts,
+        }
+        orders = {
+            "settings": settings(adaptive=self.adaptive),
             "environment": {**thread_environment(1), **kernel_environment()},
             "credentials": asdict(credentials),
         }
-        members = {
-            host: {"cls": _Host, "options": {"host": host, "ssh": ssh, "orders": {**common, "workers": workers}}}
-            for host, workers in workers_by_host(spec, ssh).items()
-        }
-        super().__init__(members, credentials, spec, ssh)
+        with launch(
+            self,
+            ssh,
+            credentials,
+            login={name: value for name, value in given.items() if value is not None},
+            python=ssh.python or sys.executable,
+            orders={host: {**orders, "workers": workers} for host, workers in self.workers_by_host().items()},
+        ) as cluster:
+            yield cluster
 
-    async def lost(self) -> set[str]:
-        gone = {name for name, host in self.workers.items() if host.ended}
-        for name in gone:
-            self._tell(f"host {name!r} is lost ({self.workers[name].last_words}): trying to start its workers again")
-        return gone
+    def workers_by_host(self) -> dict[str, list[dict[str, Any]]]:
+        """Spread each pool over its hosts, one worker at a time; return the options of each host's workers."""
+        hosts: dict[str, list[dict[str, Any]]] = {}
+        for name, pool in self.pools.items():
+            places = pool.ssh.hosts if pool.ssh is not None else self.ssh.hosts
+            for index in range(pool.workers):
+                options = nanny_options(name, index, pool)
+                options["env"] = {**options["env"], **gpu_environment(name, index // len(places))}
+                hosts.setdefault(places[index % len(places)], []).append(options)
+        return hosts
 
 
-class _Host(ProcessInterface):  # type: ignore[misc]
-    """A process on a host that holds its workers; it lives as long as the connection."""
-
-    def __init__(self, scheduler: str, *, name: str, host: str, ssh: Ssh, orders: dict[str, Any]) -> None:
-        super().__init__(scheduler=scheduler, name=name)
-        self.host = host
-        self.ssh = ssh
-        self.orders = {**orders, "scheduler": scheduler}
-        self._connection: asyncssh.SSHClientConnection | None = None
-        self._process: asyncssh.SSHClientProcess[str] | None = None
-        self._errors: deque[str] = deque(maxlen=20)
-        self._reading: asyncio.Task[None] | None = None
-
-    @property
-    def ended(self) -> bool:
-        """Whether the process is gone, or never was."""
-        return self._process is None or self._process.exit_status is not None or self._process.is_closing()
-
-    @property
-    def last_words(self) -> str:
-        """The last line that the host printed."""
-        return next((line for line in reversed(self._errors) if line.strip()), "it said nothing").strip()
-
-    async def start(self) -> None:
-        try:
-            await self._connect()
-            await asyncio.wait_for(self._start_workers(), START_TIMEOUT_S)
-        except BaseException as error:
-            await self._disconnect()
-            self.status = Status.failed
-            if isinstance(error, (OSError, asyncssh.Error, TimeoutError)):
-                raise ClusterError(self._explained(error)) from error
-            raise
-        await super().start()
-
-    async def close(self) -> None:
-        if self._process is not None and not self.ended:
-            with suppress(OSError, asyncssh.Error, TimeoutError):
-                self._process.stdin.write_eof()
-                await asyncio.wait_for(self._process.wait_closed(), CLOSE_TIMEOUT_S)
-        await self._disconnect()
-        await super().close()
-
-    async def _connect(self) -> None:
-        given = {
-            "port": self.ssh.port,
-            "username": self.ssh.user,
-            "client_keys": self.ssh.key and [self.ssh.key],
-            "known_hosts": self.ssh.known_hosts,
-        }
-        options = {name: value for name, value in given.items() if value is not None}
-        self._connection = await asyncssh.connect(
-            self.host, connect_timeout=CONNECT_TIMEOUT_S, login_timeout=CONNECT_TIMEOUT_S, **_KEEPALIVE, **options
-        )
-
-    async def _start_workers(self) -> None:
-        assert self._connection is not None
-        command = shlex.join([self.ssh.python or sys.executable, "-m", "melmill.cluster.types.host"])
-        self._process = process = await self._connection.create_process(command)
-        process.stdin.write(json.dumps(self.orders) + "\n")
-        self._reading = asyncio.create_task(self._listen(process))
-        if (await process.stdout.readline()).strip() != READY:
-            await process.wait_closed()
-            await self._reading
-            raise ClusterError(
-                f"cluster: host {self.host!r} could not start its workers with {command!r}: {self.last_words}"
-            )
-
-    async def _listen(self, process: asyncssh.SSHClientProcess[str]) -> None:
-        """Keep the last lines of what the host prints; unread, they would stop it."""
-        with suppress(OSError, asyncssh.Error):
-            async for line in process.stderr:
-                self._errors.append(line)
-
-    async def _disconnect(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            with suppress(OSError, asyncssh.Error):
-                await self._connection.wait_closed()
-
-    def _explained(self, error: Exception) -> str:
-        user = f"{self.ssh.user}@" if self.ssh.user else ""
-        port = f" -p {self.ssh.port}" if self.ssh.port else ""
-        reason = str(error) or type(error).__name__
-        if isinstance(error, asyncssh.HostKeyNotVerifiable):
-            reason = "its key is not among the known hosts"
-        elif isinstance(error, asyncssh.PermissionDenied):
-            reason = "it does not let this user in"
-        elif isinstance(error, ConnectionRefusedError):
-            reason = "no SSH server listens there"
-        elif isinstance(error, TimeoutError):
-            reason = f"no answer in {CONNECT_TIMEOUT_S if self._process is None else START_TIMEOUT_S} s"
-        return (
-            f"cluster: host {self.host!r} can't be had over SSH: {' '.join(reason.split())}; "
-            f"see that `ssh{port} {user}{self.host}` works without a password"
-        )
+def _check_hosts(hosts: Iterable[str]) -> None:
+    hosts = list(hosts)
+    bad = [host for host in hosts if not _HOST.fullmatch(host)]
+    twice = sorted({host for host in hosts if hosts.count(host) > 1})
+    if not hosts or bad or twice:
+        got = f"{bad[0]!r}" if bad else f"{twice[0]!r} twice" if twice else "none"
+        raise ClusterError(f"ssh: hosts must be names or addresses of hosts, each once, got {got}", "hosts")

@@ -6,29 +6,33 @@ import sys
 
 import click
 
-from melmill.cluster.errors import ClusterError
-from melmill.flows.errors import PipelineError, RunFailed
-from melmill.stages.errors import StageError
-from melmill.storage.errors import StoreError
+from melmill.errors import Error
 
-DONE, FAILED, BAD_USAGE, INTERRUPTED = 0, 1, 2, 130
-
-
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@click.version_option(package_name="melmill")
-def cli() -> None:
-    """Take a speech corpus to mel spectrograms and back, and say how good the way back was.
-
-    \b
-    melmill run pipeline.yaml          run a pipeline, or go on where it stopped
-    melmill plan pipeline.yaml         say what a run would do, and why
-    melmill scores runs/demo           one row per utterance and method
-    melmill export runs/demo admm out  what a node made, as files
-    """
+# Each of these modules adds its commands to `cli`.
+from melmill.flows.cli import (  # noqa: F401
+    care,
+    cluster,
+    corpora,
+    exporting,
+    files,
+    init,
+    inspect,
+    mels,
+    running,
+    schema,
+    status,
+    vocoders,
+)
+from melmill.flows.cli.group import BAD_USAGE, DONE, FAILED, INTERRUPTED, cli
+from melmill.flows.errors import RunFailed
 
 
 def main() -> None:
-    """Run the command line and exit: 0 done, 1 failed, 2 bad usage or pipeline, 130 interrupted."""
+    """Run the command line and exit.
+
+    The exit code is 0 for done, 1 for failed, 2 for bad usage or a bad pipeline, and 130 for
+    interrupted.
+    """
     try:
         result = cli.main(standalone_mode=False)
     except click.ClickException as error:
@@ -40,7 +44,7 @@ def main() -> None:
     except RunFailed as error:
         _say(error)
         sys.exit(FAILED)
-    except (PipelineError, StoreError, StageError, ClusterError) as error:
+    except Error as error:
         _say(error)
         sys.exit(BAD_USAGE)
     except BrokenPipeError:
@@ -49,9 +53,5 @@ def main() -> None:
     sys.exit(result if isinstance(result, int) else DONE)
 
 
-def _say(error: Exception) -> None:
+def _say(error: Error) -> None:
     click.echo(f"error: {error}", err=True)
-
-
-# Imported last: each module adds its commands to `cli`.
-from melmill.flows.cli import care, cluster, corpora, exporting, files, inspect, mels, running, status, vocoders  # noqa: E402, F401

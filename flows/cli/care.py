@@ -1,13 +1,12 @@
-"""`melmill verify`, `repair` and `quarantine`: what is wrong in a store."""
+"""`melmill verify`, `repair` and `quarantine`: find and repair what is wrong in a store."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import cast
 
 import click
 
-from melmill.flows.cli import DONE, FAILED, cli
+from melmill.flows.cli.group import DONE, FAILED, cli
 from melmill.flows.cli.show import as_json, table
 from melmill.flows.pipeline.spec import load
 from melmill.flows.runs.repair import drop_incomplete, remake_catalogue
@@ -25,7 +24,9 @@ _json = click.option("--json", "json_", is_flag=True, help="Print one JSON objec
 @_store
 @_json
 def verify(store: str, json_: bool) -> int:
-    """Reread everything in STORE against its checksums; exit 1 where anything is damaged, naming it.
+    """Reread everything in STORE and compare checksums.
+
+    Name what is damaged, and exit with 1 if anything is.
 
     \b
     Example:
@@ -36,7 +37,7 @@ def verify(store: str, json_: bool) -> int:
         as_json({"store": store, "damaged": [_as_dict(damage) for damage in damages]})
     elif damages:
         table(("node", "record", "file", "problem"), [(d.node, d.record, d.file, d.problem) for d in damages])
-        click.echo(f"{len(damages)} files are damaged: `melmill repair {store}` drops their records, then run again")
+        click.echo(f"{len(damages)} files are damaged: `melmill repair {store}` drops their records; then run again")
     else:
         click.echo(f"{store} is whole")
     return FAILED if damages else DONE
@@ -47,11 +48,11 @@ def verify(store: str, json_: bool) -> int:
 @click.option(
     "--pipeline",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Make a damaged catalogue anew from the corpus of this pipeline.",
+    help="Rebuild a damaged catalogue from the corpus of this pipeline.",
 )
 @_json
 def repair(store: str, pipeline: Path | None, json_: bool) -> int:
-    """Drop the records of what is damaged in STORE, so that the next run redoes exactly that.
+    """Drop the records of damaged files in STORE, so that the next run makes exactly those again.
 
     \b
     Example:
@@ -60,9 +61,10 @@ def repair(store: str, pipeline: Path | None, json_: bool) -> int:
     Store(Location(store)).remark()
     opened = Store.open(store)
     damages = verify_store(opened)
-    catalogues = [damage for damage in damages if damage.file == CATALOGUE and pipeline is not None]
-    for damage in catalogues:
-        remake_catalogue(opened, (damage.node, damage.key), load(cast("Path", pipeline)))
+    catalogues = [] if pipeline is None else [damage for damage in damages if damage.file == CATALOGUE]
+    if pipeline is not None:
+        for damage in catalogues:
+            remake_catalogue(opened, (damage.node, damage.key), load(pipeline))
     repair_store(opened, [damage for damage in damages if damage not in catalogues])
     if json_:
         as_json({"store": store, "dropped": [_as_dict(damage) for damage in damages]})
@@ -77,10 +79,10 @@ def repair(store: str, pipeline: Path | None, json_: bool) -> int:
 @cli.command()
 @_store
 @click.option("--detail", is_flag=True, help="Show the traceback of each.")
-@click.option("--retry", is_flag=True, help="Drop the records of shards that lack any, so that the next run retries.")
+@click.option("--retry", is_flag=True, help="Drop the records of their shards, so that the next run tries them again.")
 @_json
 def quarantine(store: str, detail: bool, retry: bool, json_: bool) -> int:
-    """List the utterances of STORE's last run that a node could not process, and why.
+    """List the utterances that a node of STORE's last run could not process, with the reasons.
 
     \b
     Example:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from melmill.flows.cli import DONE, cli
+from melmill.flows.cli.group import DONE, cli
 
 
 @cli.group()
@@ -27,10 +27,10 @@ def certs(folder: Path, days: int) -> int:
     Example:
       melmill cluster certs ~/.melmill-tls       and in the pipeline, cluster: {security: ~/.melmill-tls, ...}
     """
-    from melmill.cluster.errors import require_extra
+    from melmill.cluster.errors import require_packages
 
-    require_extra("tls", "melmill cluster certs")
-    from melmill.cluster.credentials import make_folder
+    require_packages(["cryptography"], "melmill[tls]", "melmill cluster certs")
+    from melmill.cluster.authority import make_folder
 
     try:
         authority = make_folder(folder, days)

@@ -1,4 +1,4 @@
-"""`melmill fetch`: corpora to start with."""
+"""`melmill fetch`: small corpora to start with."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from melmill.flows.cli import DONE, cli
+from melmill.flows.cli.group import DONE, cli
 
 
 @cli.group()
@@ -16,9 +16,9 @@ def fetch() -> None:
 
 @fetch.command()
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
-@click.option("--with-bad-files", is_flag=True, help="Add broken utterances, to see quarantine at work.")
+@click.option("--with-bad-files", is_flag=True, help="Add broken files, to see quarantine at work.")
 def demo(folder: Path, with_bad_files: bool) -> int:
-    """Speak the demo corpus into FOLDER: LibriSpeech's layout, six speakers, two minutes.
+    """Make the demo corpus in FOLDER: two minutes of eight synthetic voices, in LibriSpeech's layout.
 
     \b
     Example:

@@ -1,4 +1,4 @@
-"""`melmill export`: from the store to files for other programs."""
+"""`melmill export`: files for other programs, from the store."""
 
 from __future__ import annotations
 
@@ -6,42 +6,54 @@ import sys
 import time
 
 import click
+from click.shell_completion import CompletionItem
 
-from melmill.flows.cli import DONE, FAILED, cli
+from melmill.flows.cli.group import DONE, FAILED, cli
 from melmill.flows.cli.show import as_json
 from melmill.flows.errors import PipelineError
 from melmill.flows.watching.progress import PLAIN_INTERVAL_S, duration
 from melmill.stages.contract import Kind
-from melmill.stages.formats.encode import AUDIO_FORMATS, BITS, AudioFormat
+from melmill.stages.formats.registry import FORMATS
 from melmill.storage.store import Store
 
 NAMED = 10
 TERMINAL_INTERVAL_S = 0.1
 
 
+class _FormatName(click.types.StringParamType):
+    """The name of an exchange format; help and shells list those that are installed."""
+
+    def get_metavar(self, *_: object, **__: object) -> str:  # its arguments depend on click's version
+        return f"[{'|'.join(FORMATS)}]"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        return [CompletionItem(name, help=FORMATS[name].says) for name in FORMATS if name.startswith(incomplete)]
+
+
 @cli.command()
 @click.argument("store", metavar="STORE")
 @click.argument("node", metavar="NODE")
 @click.argument("folder", metavar="FOLDER")
-@click.option("--format", "format_", type=click.Choice(AUDIO_FORMATS), help="Of waveforms.  [default: flac]")
-@click.option("--bits", type=click.Choice([str(bits) for bits in BITS]), help="Of waveforms.  [default: 16]")
-@click.option("--utterances", multiple=True, metavar="GLOB", help="Only those whose id matches (84-*).")
+@click.option("--format", "format_", type=_FormatName(), help="Format of the files.  [default: flac; npy for mels]")
+@click.option("--bits", type=int, metavar="N", help="Bits per sample of flac and wav: 16 or 24.  [default: 16]")
+@click.option("--utterances", multiple=True, metavar="GLOB", help="Only utterances whose id matches (84-*).")
 @click.option("--json", "json_", is_flag=True, help="Print one JSON object to standard output.")
 def export(
     store: str,
     node: str,
     folder: str,
-    format_: AudioFormat | None,
-    bits: str | None,
+    format_: str | None,
+    bits: int | None,
     utterances: tuple[str, ...],
     json_: bool,
 ) -> int:
-    """Write what NODE of STORE's last run made to FOLDER, a file an utterance, or go on where that stopped.
+    """Write what NODE of STORE's last run made to FOLDER, one file per utterance.
 
-    A file has the path of its source below FOLDER: audio of the same length and loudness, clipped at full scale and
-    never wrapped round; mels as .npy, (n_mels, n_frames); of a training its weights, their configuration and its page,
-    to load with melmill.load_vocoder(FOLDER). Files that are there whole are not written again, and files
-    that another program put there are never touched.
+    Each file has the path of its source. Audio keeps its length and loudness, and is clipped at full
+    scale. Mels become .npy files, (n_mels, n_frames). Of a training, the files are its weights, their
+    configuration and its page; load them with melmill.load_vocoder(FOLDER). An export that was
+    stopped goes on where it was: whole files are not written again. Files that another program put
+    there are never touched.
 
     \b
     Example:
@@ -52,8 +64,7 @@ def export(
     opened = Store.open(store)
     if node in opened.nodes and opened.nodes[node].kind == Kind.VOCODER:
         return _export_vocoder(opened, node, folder, bool(format_ or bits or utterances), json_)
-    chosen = next((known for known in BITS if str(known) == bits), None)
-    summary = export_node(opened, node, folder, format_=format_, bits=chosen, utterances=utterances, report=Progress())
+    summary = export_node(opened, node, folder, format_=format_, bits=bits, utterances=utterances, progress=Progress())
     if json_:
         as_json(summary.as_dict())
     else:
@@ -93,14 +104,14 @@ def _show_clipped(clipped: dict[str, int]) -> None:
 
 
 class Progress:
-    """Says on standard error how many files are done: in place on a terminal, in a line now and then elsewhere."""
+    """Show on standard error how many files are done: in one line on a terminal, in several elsewhere."""
 
     def __init__(self) -> None:
         self.started = self.shown = time.monotonic()
         self.terminal = sys.stderr.isatty()
 
     def __call__(self, done: int, total: int) -> None:
-        """Hear of a file."""
+        """Show that `done` of `total` files are done, unless that was shown a moment ago."""
         now = time.monotonic()
         last = done == total
         if not last and now - self.shown < (TERMINAL_INTERVAL_S if self.terminal else PLAIN_INTERVAL_S):

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from melmill.flows.cli import DONE, FAILED, cli
+from melmill.flows.cli.group import DONE, FAILED, cli
 from melmill.flows.cli.mels import mel, spec_from
 from melmill.flows.errors import PipelineError
-from melmill.stages.errors import ParameterError, StageError
 from melmill.stages.formats.encode import AUDIO_FORMATS, BITS
-from melmill.stages.ingest.mel_folder import LAYOUTS, Layout
+from melmill.stages.ingest.readers.mel_folder import LAYOUTS, Layout
+from melmill.stages.numeric.errors import ParameterError, StageError
 from melmill.storage.errors import StoreError
 
 if TYPE_CHECKING:

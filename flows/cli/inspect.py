@@ -1,4 +1,4 @@
-"""`melmill scores` and `report`: what a store holds."""
+"""`melmill scores` and `report`: show what a store holds."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from pathlib import Path
 
 import click
 
-from melmill.flows.cli import DONE, cli
+from melmill.flows.cli.group import DONE, FAILED, cli
 from melmill.flows.cli.show import as_json, csv_table, table
+from melmill.flows.tasks.report import HEADLINE, PAGE
 from melmill.flows.watching.status import latest_report, training_pages
 from melmill.storage.store import Store
 
@@ -22,9 +23,11 @@ _json = click.option("--json", "json_", is_flag=True, help="Print one JSON objec
 @click.option(
     "--format", "format_", type=click.Choice(["table", "csv", "json", "parquet"]), default="table", show_default=True
 )
-@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Write there, not to standard output.")
+@click.option(
+    "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write to this file instead of standard output."
+)
 def scores(store: str, format_: str, output: Path | None) -> int:
-    """Print one row per utterance and scored node of the STORE's last run.
+    """Print one row per utterance and scored node of STORE's last run.
 
     \b
     Example:
@@ -55,7 +58,7 @@ def scores(store: str, format_: str, output: Path | None) -> int:
 @_store
 @_json
 def report(store: str, json_: bool) -> int:
-    """Print the score table of the STORE's last report, and where its page and those of trainings are.
+    """Print the table of STORE's last report, and where its page and those of trainings are.
 
     \b
     Example:
@@ -65,14 +68,14 @@ def report(store: str, json_: bool) -> int:
     location, trainings = latest_report(opened), training_pages(opened)
     if location is None and not trainings:
         click.echo(f"error: store {store!r} holds no report: run a pipeline with an aggregate node on it", err=True)
-        return 1
+        return FAILED
     if json_:
-        shown = {} if location is None else {"report": f"{location.url}/index.html", "files": sorted(location.sizes())}
+        shown = {} if location is None else {"report": f"{location.url}/{PAGE}", "files": sorted(location.sizes())}
         as_json({"store": store, **shown, "trainings": trainings})
         return DONE
     for page in trainings:
         click.echo(f"training: {page}")
     if location is not None:
-        csv_table(location.read("headline.csv"))
-        click.echo(f"report: {location.url}/index.html")
+        csv_table(location.read(HEADLINE))
+        click.echo(f"report: {location.url}/{PAGE}")
     return DONE

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from melmill.flows.cli import DONE, cli
+from melmill.flows.cli.group import DONE, cli
 from melmill.flows.cli.show import as_json, table
 from melmill.flows.errors import PipelineError
 from melmill.flows.pipeline.convert import convert, field_types, unknown

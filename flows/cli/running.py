@@ -7,11 +7,11 @@ from typing import Literal
 
 import click
 
-from melmill.flows.cli import DONE, FAILED, cli
+from melmill.flows.cli.group import DONE, FAILED, cli
 from melmill.flows.cli.show import as_json, csv_table, table
-from melmill.flows.execution.run import Summary
 from melmill.flows.execution.run import run as run_plan
-from melmill.flows.pipeline.pools import device, fallen
+from melmill.flows.execution.summary import Summary
+from melmill.flows.pipeline.pools import cpu_fallbacks, device
 from melmill.flows.pipeline.spec import load
 from melmill.flows.planning.estimate import estimate as predicted
 from melmill.flows.planning.plan import NodePlan, Plan, make_plan
@@ -138,9 +138,9 @@ def plan(
         as_json(_plan_json(made))
         return DONE
     table(("node", "stage", "pool", "device", "shards", "to run", "why"), map(_row, made.nodes.values()))
-    told = fallen(node.node for node in made.nodes.values())
-    if told:
-        click.echo(told)
+    fallbacks = cpu_fallbacks({name: node.node.route for name, node in made.nodes.items()})
+    if fallbacks:
+        click.echo(fallbacks)
     hours = sum(catalogue.duration_s for catalogue in made.catalogues.values()) / 3600
     click.echo(
         f"{made.n_pending} of {made.n_tasks} tasks to run; {made.n_utterances} utterances, {hours:.2f} h of audio"

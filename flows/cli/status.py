@@ -1,4 +1,4 @@
-"""`melmill status`: how far a store's last run is, once or as it goes on."""
+"""`melmill status`: say how far the last run of a store is, once or until it ends."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from datetime import datetime
 
 import click
 
-from melmill.flows.cli import DONE, FAILED, INTERRUPTED, cli
+from melmill.flows.cli.group import DONE, FAILED, INTERRUPTED, cli
 from melmill.flows.cli.show import as_json, made_table, table
 from melmill.flows.watching.progress import duration
-from melmill.flows.watching.status import SILENT_S, Look, NodeState, Watcher
+from melmill.flows.watching.status import SILENT_S, NodeState, RunStatus, StatusReader
 from melmill.storage.store import Store
 
 COLUMNS = ("node", "stage", "shards done", "failed", "quarantined", "compute", "x real time", "memory", "last 5 min")
@@ -20,79 +20,81 @@ COLUMNS = ("node", "stage", "shards done", "failed", "quarantined", "compute", "
 
 @cli.command()
 @click.argument("store", metavar="STORE")
-@click.option("--watch", is_flag=True, help="Look again and again until the run has ended.")
+@click.option("--watch", is_flag=True, help="Refresh until the run has ended.")
 @click.option(
-    "--interval", type=click.FloatRange(min=0.1), default=5.0, show_default=True, help="Seconds between looks."
+    "--interval", type=click.FloatRange(min=0.1), default=5.0, show_default=True, help="Seconds between refreshes."
 )
 @click.option(
-    "--json", "json_", is_flag=True, help="Print one JSON object to standard output, with --watch one a look."
+    "--json", "json_", is_flag=True, help="Print one JSON object to standard output; with --watch, one per refresh."
 )
 def status(store: str, watch: bool, interval: float, json_: bool) -> int:
-    """Say how far each node of the last run is, from the STORE alone: on any machine that reaches it.
+    """Say how far each node of the last run is.
+
+    All is read from the STORE, so this works on any machine that reaches it.
 
     \b
     Examples:
       melmill status runs/demo
       melmill status s3://bucket/runs/demo --watch
     """
-    watcher = Watcher(Store.open(store))
+    reader = StatusReader(Store.open(store))
     if not watch:
-        look = watcher.look()
+        now = reader.read()
         if json_:
-            as_json(_json(store, look))
+            as_json(_json(store, now))
         else:
-            table(COLUMNS, map(_row, look.nodes))
-            for line in _notes(look):
+            table(COLUMNS, map(_row, now.nodes))
+            for line in _notes(now):
                 click.echo(line)
         return DONE
     try:
-        return _watched(store, watcher, interval, json_)
+        return _watch(store, reader, interval, json_)
     except KeyboardInterrupt:
-        # Nothing was interrupted but the looking.
+        # Only the watching was interrupted, not the run.
         return INTERRUPTED
 
 
-def _watched(store: str, watcher: Watcher, interval: float, json_: bool) -> int:
-    looks = _looks(watcher, interval)
+def _watch(store: str, reader: StatusReader, interval: float, json_: bool) -> int:
+    statuses = _refreshed(reader, interval)
     if json_:
-        for look in looks:
-            as_json(_json(store, look))
+        for now in statuses:
+            as_json(_json(store, now))
     elif sys.stdout.isatty():
-        look = _live(looks)
+        now = _live(statuses)
     else:
-        told: set[str] = set()
-        for look in looks:
-            news = [line for line in (*_notes(look), *_stalled(look)) if line not in told]
-            told.update(news)
-            for line in (_line(look), *news):
+        printed: set[str] = set()
+        for now in statuses:
+            news = [line for line in (*_notes(now), *_stalled(now)) if line not in printed]
+            printed.update(news)
+            for line in (_line(now), *news):
                 click.echo(line)
-        table(COLUMNS, map(_row, look.nodes))
+        table(COLUMNS, map(_row, now.nodes))
     if not json_:
-        for line in _failures(look):
+        for line in _failures(now):
             click.echo(line)
-    return DONE if look.run is None or look.run.state == "done" else FAILED
+    return DONE if now.run is None or now.run.state == "done" else FAILED
 
 
-def _looks(watcher: Watcher, interval: float) -> Iterator[Look]:
-    """Yield a look at once and one every `interval` s, the last when the run has ended."""
+def _refreshed(reader: StatusReader, interval: float) -> Iterator[RunStatus]:
+    """Yield the status now and every `interval` s, for the last time when the run has ended."""
     while True:
-        look = watcher.look()
-        yield look
-        if look.over:
+        now = reader.read()
+        yield now
+        if now.over:
             return
         time.sleep(interval)
 
 
-def _live(looks: Iterator[Look]) -> Look:
+def _live(statuses: Iterator[RunStatus]) -> RunStatus:
     from rich.console import Group
     from rich.live import Live
     from rich.text import Text
 
     with Live(auto_refresh=False) as live:
-        for look in looks:
-            lines = [*_notes(look), _line(look), *_stalled(look)]
-            live.update(Group(made_table(COLUMNS, map(_row, look.nodes)), *map(Text, lines)), refresh=True)
-    return look
+        for now in statuses:
+            lines = [*_notes(now), _line(now), *_stalled(now)]
+            live.update(Group(made_table(COLUMNS, map(_row, now.nodes)), *map(Text, lines)), refresh=True)
+    return now
 
 
 def _row(node: NodeState) -> tuple[object, ...]:
@@ -109,64 +111,64 @@ def _row(node: NodeState) -> tuple[object, ...]:
     )
 
 
-def _line(look: Look) -> str:
-    last, left = look.last, look.time_left_s
+def _line(now: RunStatus) -> str:
+    last, left = now.last, now.time_left_s
     parts = [
-        f"{look.at.astimezone():%H:%M:%S}  {look.n_done}/{look.n_tasks} tasks",
-        f"{look.n_failed} failed" if look.n_failed else "",
-        f"{look.tasks_per_min:.1f} tasks/min",
-        f"{duration(left)} left" if left is not None and look.n_done < look.n_tasks else "",
-        f"last committed: {last.node}, {_ago(look, last)} ago" if last else "",
-        _driver(look),
+        f"{now.at.astimezone():%H:%M:%S}  {now.n_done}/{now.n_tasks} tasks",
+        f"{now.n_failed} failed" if now.n_failed else "",
+        f"{now.tasks_per_min:.1f} tasks/min",
+        f"{duration(left)} left" if left is not None and now.n_done < now.n_tasks else "",
+        f"last committed: {last.node}, {_ago(now, last)} ago" if last else "",
+        _driver(now),
     ]
     return ", ".join(part for part in parts if part)
 
 
-def _ago(look: Look, node: NodeState) -> str:
-    # Another machine's clock may be ahead.
-    return duration(max(0.0, (look.at - datetime.fromisoformat(str(node.last_at))).total_seconds()))
+def _ago(now: RunStatus, node: NodeState) -> str:
+    # The clock of the other machine may be ahead.
+    return duration(max(0.0, (now.at - datetime.fromisoformat(str(node.last_at))).total_seconds()))
 
 
-def _driver(look: Look) -> str:
-    if look.run is None:
+def _driver(now: RunStatus) -> str:
+    if now.run is None:
         return ""
-    if look.run.state != "running":
-        return f"run {look.run.run_id} {look.run.state}"
-    if look.silent_s > SILENT_S:
-        return f"no word from run {look.run.run_id} on {look.run.host} for {duration(look.silent_s)}"
+    if now.run.state != "running":
+        return f"run {now.run.run_id} {now.run.state}"
+    if now.silent_s > SILENT_S:
+        return f"no news from run {now.run.run_id} on {now.run.host} for {duration(now.silent_s)}"
     return ""
 
 
-def _stalled(look: Look) -> list[str]:
-    found = look.run.stalled if look.run is not None and look.run.state == "running" else ()
+def _stalled(now: RunStatus) -> list[str]:
+    stalled = now.run.stalled if now.run is not None and now.run.state == "running" else ()
     return [
         f"stalled: {_task(one)} ({one['worker']} on {one['host']})"
         + (f", utterance {one['utterance']}" if one["utterance"] else "")
-        for one in found
+        for one in stalled
     ]
 
 
-def _notes(look: Look) -> list[str]:
-    return [f"{node.node}: {node.note}" for node in look.nodes if node.note]
+def _notes(now: RunStatus) -> list[str]:
+    return [f"{node.node}: {node.note}" for node in now.nodes if node.note]
 
 
-def _failures(look: Look) -> list[str]:
-    found = look.run.failures if look.run is not None else ()
-    return [f"failed: {_task(one)}: {one['reason']}" for one in found]
+def _failures(now: RunStatus) -> list[str]:
+    failures = now.run.failures if now.run is not None else ()
+    return [f"failed: {_task(one)}: {one['reason']}" for one in failures]
 
 
 def _task(one: Mapping[str, object]) -> str:
     return f"{one['node']}, {'all shards' if one['shard'] is None else 'shard ' + str(one['shard'])}"
 
 
-def _json(store: str, look: Look) -> dict[str, object]:
+def _json(store: str, now: RunStatus) -> dict[str, object]:
     return {
         "store": store,
-        "at": look.at.isoformat(timespec="seconds"),
-        "nodes": [node.as_dict() for node in look.nodes],
-        "tasks": {"total": look.n_tasks, "done": look.n_done, "failed": look.n_failed},
-        "tasks_per_min": round(look.tasks_per_min, 3),
-        "time_left_s": None if look.time_left_s is None else round(look.time_left_s, 1),
-        "run": None if look.run is None else look.run.as_dict(),
-        "over": look.over,
+        "at": now.at.isoformat(timespec="seconds"),
+        "nodes": [node.as_dict() for node in now.nodes],
+        "tasks": {"total": now.n_tasks, "done": now.n_done, "failed": now.n_failed},
+        "tasks_per_min": round(now.tasks_per_min, 3),
+        "time_left_s": None if now.time_left_s is None else round(now.time_left_s, 1),
+        "run": None if now.run is None else now.run.as_dict(),
+        "over": now.over,
     }

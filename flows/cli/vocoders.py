@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from melmill.flows.cli import DONE, cli
+from melmill.flows.cli.group import DONE, cli
 
 
 @cli.group()

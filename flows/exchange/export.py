@@ -1,4 +1,4 @@
-"""From a product in the store to a folder of files, one an utterance, for other programs to read."""
+"""Export of a product: a folder of files that other programs read, one per utterance."""
 
 from __future__ import annotations
 
@@ -7,16 +7,15 @@ import hashlib
 import os
 import re
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from numpy.typing import NDArray
-
 from melmill.flows.errors import PipelineError, RunFailed
-from melmill.stages.formats.encode import AudioFormat, Bits, Encoded, encode_audio
-from melmill.stages.formats.npy import encode_npy
+from melmill.stages.contract import Kind
+from melmill.stages.formats.format import ExchangeFormat
+from melmill.stages.formats.registry import FORMATS, formats_for
 from melmill.storage.errors import DamagedData, StoreFull, StoreUnwritable
 from melmill.storage.files.location import Location
 from melmill.storage.ledger import Exported, ExportFolder, Page
@@ -24,42 +23,28 @@ from melmill.storage.reading.views import ProductView
 from melmill.storage.records import Record, StoredFile, record_name
 from melmill.storage.store import Store
 
-# Encoders let other threads run, and a file waits for the disk; more threads than this gain nothing.
+# Encoders release the interpreter's lock, and files wait for the disk. More threads gain nothing.
 MAX_THREADS = 8
 
-Report = Callable[[int, int], None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Encoding:
-    """How files are written: ``flac`` or ``wav`` of `bits` a sample, or ``npy``."""
-
-    format: str
-    bits: Bits | None = None
-
-    def encode(self, array: NDArray[Any], sr: int) -> Encoded:
-        """Return an array as the bytes of a file."""
-        if self.bits is None:
-            return Encoded(encode_npy(array), 0)
-        return encode_audio(array, sr, "wav" if self.format == "wav" else "flac", self.bits)
+Progress = Callable[[int, int], None]
 
 
 @dataclass(kw_only=True)
 class ExportSummary:
-    """What came of an export; its fields are what `melmill export --json` prints.
+    """Hold the result of an export; its fields are what `melmill export --json` prints.
 
     Parameters
     ----------
     store, node, key, folder : str
     format : str
     bits : int or None
-        None for mels.
+        None where the format has no choice of bits.
     written, kept : int
-        Files written now, and those that were there whole.
+        Files that were written, and files that were already there and whole.
     quarantined, missing : int
-        Utterances that the node could not process, and those that no run has come to yet.
+        Utterances that the node could not process, and utterances that no run has processed yet.
     clipped : dict of str to int
-        Samples clipped at full scale, by file that has any.
+        Samples clipped at full scale, by file, for files that have some.
     duration_s : float
     """
 
@@ -86,43 +71,44 @@ def export(
     node: str,
     folder: str,
     *,
-    format_: AudioFormat | None = None,
-    bits: Bits | None = None,
+    format_: str | None = None,
+    bits: int | None = None,
     utterances: Sequence[str] = (),
-    report: Report = lambda done, total: None,
+    progress: Progress = lambda done, total: None,
 ) -> ExportSummary:
     """Write a node's arrays to a folder, each at the path of its source with another suffix.
 
-    Waveforms keep their lengths and their loudness: what lies past full scale is clipped, and counted. Files that an
-    earlier call wrote and that are whole stay as they are.
+    Waveforms keep their lengths and their loudness. Samples past full scale are clipped and counted.
+    Files that an earlier call wrote and that are whole stay as they are.
 
     Parameters
     ----------
     store : Store
     node : str
-        Of the last run; it makes waveforms or mels.
+        A node of the last run that makes waveforms or mels.
     folder : str
         Path or URL.
-    format_ : {"flac", "wav"} or None
-        None: FLAC. Mels are always ``.npy`` files ``(n_mels, n_frames)``.
-    bits : {16, 24} or None
-        None: 16.
+    format_ : str or None
+        Name of an exchange format, see `melmill.stages.formats.registry`. None: FLAC for waveforms,
+        ``.npy`` files ``(n_mels, n_frames)`` for mels.
+    bits : int or None
+        Bits per sample; None: the format's default.
     utterances : sequence of str
-        Patterns of the ids wanted (``84-*``); none: all.
-    report : callable
-        Hears the number of files done and of all.
+        Patterns of the ids wanted (``84-*``); empty: all.
+    progress : callable
+        Called with the number of files that are done and of all files.
 
     Raises
     ------
     PipelineError
-        There is no such node, or it can't be written so.
+        There is no such node or format, or the format can't hold the node's product.
     StoreError
-        The folder holds another export, or files of the names wanted.
+        The folder holds another export, or other files of the same names.
     RunFailed
-        The folder can't be written any more, or the store is damaged; what is written stays.
+        The folder can't be written any more, or the store is damaged. Files that are written stay.
     """
     started = time.monotonic()
-    exporter = _Exporter(store, node, Location(folder), format_, bits, utterances, report)
+    exporter = _Exporter(store, node, Location(folder), format_, bits, utterances, progress)
     try:
         exporter.run()
     except (StoreFull, StoreUnwritable, DamagedData) as error:
@@ -132,32 +118,35 @@ def export(
 
 
 class _Exporter:
-    """Writes shard after shard."""
+    """Write shard after shard."""
 
     def __init__(
         self,
         store: Store,
         node: str,
         location: Location,
-        format_: AudioFormat | None,
-        bits: Bits | None,
+        format_: str | None,
+        bits: int | None,
         utterances: Sequence[str],
-        report: Report,
+        progress: Progress,
     ) -> None:
-        self.view = _view(store, node)
-        self.encoding = _encoding(self.view, node, format_, bits)
+        try:
+            self.view = store[node]
+        except KeyError as error:
+            raise PipelineError(f"store {store.location.url!r}: {error.args[0]}") from error
+        self.format, self.bits = _format(self.view, node, format_, bits)
         check_outside(location, store)
         self.folder = ExportFolder(location)
-        self.names = _names(self.view, self.encoding.format, utterances)
-        self.report = report
+        self.names = _names(self.view, self.format.suffix, utterances)
+        self.progress = progress
         self.n_files = 0
         self.summary = ExportSummary(
             store=store.location.url,
             node=node,
             key=self.view.description.key,
             folder=location.url,
-            format=self.encoding.format,
-            bits=self.encoding.bits,
+            format=self.format.name,
+            bits=self.bits,
         )
 
     def run(self) -> None:
@@ -171,8 +160,8 @@ class _Exporter:
                 self._export(index, record, present, pool)
 
     def _shards(self) -> dict[int, tuple[Record, list[str]]]:
-        """Return the record and the utterances to write of every shard that is done; count those of the others."""
-        records, catalogue, found = self.view.folder.records(), self.view.catalogue, {}
+        """Return the record and the utterances of every finished shard; count the others as missing."""
+        records, catalogue, shards = self.view.folder.records(), self.view.catalogue, {}
         for index in range(catalogue.n_shards):
             record = records.get(record_name(index))
             ids = [u.utterance_id for u in catalogue.shard(index).utterances if u.utterance_id in self.names]
@@ -183,16 +172,20 @@ class _Exporter:
             present = [name for name in ids if name not in absent]
             self.summary.quarantined += len(ids) - len(present)
             if present:
-                found[index] = (record, present)
-        return found
+                shards[index] = (record, present)
+        return shards
 
     def _export(self, index: int, record: Record, present: Sequence[str], pool: ThreadPoolExecutor) -> None:
         source, page = _fingerprint(record), self.folder.page(record.name)
         known = page.files if page.source == source else {}
-        whole = {name: known[self.names[name]] for name in present if self._is_whole(self.names[name], known)}
+        whole = {
+            name: known[file]
+            for name in present
+            if (file := self.names[name]) in known and self.folder.is_whole(file, known[file])
+        }
         self._count(whole)
         self.summary.kept += len(whole)
-        self._report()
+        self._show_progress()
         todo = [name for name in present if name not in whole]
         if todo:
             made = self._written(index, todo, frozenset(page.files), pool)
@@ -206,7 +199,7 @@ class _Exporter:
         sr = self.view.folder.array_spec.sr
 
         def write(name: str) -> tuple[Exported, bool]:
-            data, n_clipped = self.encoding.encode(arrays[name], sr)
+            data, n_clipped = self.format.encode(arrays[name], sr, self.bits)
             stored = StoredFile.of(data)
             exported = Exported(n_bytes=stored.n_bytes, sha256=stored.sha256, n_clipped=n_clipped)
             return exported, self.folder.write(self.names[name], data, ours=self.names[name] in ours)
@@ -216,52 +209,59 @@ class _Exporter:
             made[name] = exported
             self.summary.written += is_new
             self.summary.kept += not is_new
-            self._report()
+            self._show_progress()
         self._count(made)
         return made
-
-    def _is_whole(self, file: str, known: Mapping[str, Exported]) -> bool:
-        return file in known and self.folder.is_whole(file, known[file])
 
     def _count(self, made: Mapping[str, Exported]) -> None:
         self.summary.clipped.update({self.names[name]: one.n_clipped for name, one in made.items() if one.n_clipped})
 
-    def _report(self) -> None:
-        self.report(self.summary.written + self.summary.kept, self.n_files)
+    def _show_progress(self) -> None:
+        self.progress(self.summary.written + self.summary.kept, self.n_files)
 
 
-def _view(store: Store, node: str) -> ProductView:
-    try:
-        return store[node]
-    except KeyError as error:
-        raise PipelineError(f"store {store.location.url!r}: {error.args[0]}") from error
-
-
-def _encoding(view: ProductView, node: str, format_: AudioFormat | None, bits: Bits | None) -> Encoding:
+def _format(view: ProductView, node: str, name: str | None, bits: int | None) -> tuple[ExchangeFormat, int | None]:
+    """Return the format and the bits per sample by which a node's arrays are written."""
     spec = view.folder.array_spec
-    if spec.n_mels is not None:
-        if format_ is not None or bits is not None:
-            raise PipelineError(f"node {node!r} makes mels, which are written as .npy: leave --format and --bits out")
-        return Encoding(format="npy")
-    if bits == 24 and spec.dtype == "int16":
+    kind, product = (Kind.WAVEFORM, "waveforms") if spec.n_mels is None else (Kind.MEL, "mels")
+    fitting = formats_for(kind)
+    if name is not None and name not in FORMATS:
+        raise PipelineError(f"there is {FORMATS.unknown(name)}")
+    chosen = FORMATS[name or fitting[0]]
+    if kind not in chosen.kinds:
         raise PipelineError(
-            f"node {node!r} is stored as int16, of which 24 bits would hold no more than 16: leave --bits out, or run "
+            f"node {node!r} makes {product}, which format {chosen.name!r} can't hold: "
+            f"use --format {' or '.join(fitting)}"
+        )
+    if bits is None:
+        return chosen, chosen.bits[0] if chosen.bits else None
+    if not chosen.bits:
+        raise PipelineError(f"node {node!r} is written as {chosen.name}, which has no choice of bits: leave --bits out")
+    if bits not in chosen.bits:
+        raise PipelineError(f"--bits of {chosen.name} must be {' or '.join(map(str, chosen.bits))}, got {bits}")
+    if bits > 16 and spec.dtype == "int16":
+        raise PipelineError(
+            f"node {node!r} is stored as int16, so that {bits} bits hold no more than 16: leave --bits out, or run "
             "again with dtype: float32"
         )
-    return Encoding(format=format_ or "flac", bits=bits or 16)
+    return chosen, bits
 
 
 def check_outside(location: Location, store: Store) -> None:
-    """Raise PipelineError where a folder to export to lies in the store."""
+    """Raise PipelineError if a folder to export to lies in the store."""
     if f"{location.url}/".startswith(f"{store.location.url}/"):
         raise PipelineError(f"{location.url!r} is in the store {store.location.url!r}: export to a folder of its own")
 
 
 def _names(view: ProductView, suffix: str, patterns: Sequence[str]) -> dict[str, str]:
-    """Return the file of every utterance wanted, by id: the path of its source, or its id, with another suffix."""
+    """Return the file of each wanted utterance by id: the path of its source, else its id, with the suffix."""
     table = view.catalogue.table
     pairs = zip(table["utterance_id"].to_pylist(), table["path"].to_pylist(), strict=True)
-    names = {name: f"{_stem(path or name)}.{suffix}" for name, path in pairs if _matches(name, patterns)}
+    names = {
+        name: re.sub(r"(?<=[^/])\.[^./]+$", "", path or name) + f".{suffix}"
+        for name, path in pairs
+        if not patterns or any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+    }
     if not names:
         raise PipelineError(
             f"--utterances must match ids, got {', '.join(map(repr, patterns))}, which match none of "
@@ -274,15 +274,7 @@ def _names(view: ProductView, suffix: str, patterns: Sequence[str]) -> dict[str,
     return names
 
 
-def _matches(name: str, patterns: Collection[str]) -> bool:
-    return not patterns or any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
-
-
-def _stem(path: str) -> str:
-    return re.sub(r"(?<=[^/])\.[^./]+$", "", path)
-
-
 def _fingerprint(record: Record) -> str:
-    """Return a hash of the stored data of a shard: another one means that its files are to be made anew."""
+    """Return a hash of the stored data of a shard; files made from data of another hash are written again."""
     stored = sorted((name, file.sha256) for name, file in record.files.items() if name.startswith("data/"))
     return hashlib.sha256(repr(stored).encode()).hexdigest()

@@ -13,7 +13,7 @@ from melmill.stages.formats.audio import decode
 from melmill.stages.formats.encode import AUDIO_FORMATS, Bits, encode_audio
 from melmill.stages.formats.npy import decode_npy, encode_npy
 from melmill.stages.ingest.decode import to_pcm
-from melmill.stages.ingest.mel_folder import Layout, checked
+from melmill.stages.ingest.readers.mel_folder import Layout, checked
 from melmill.stages.invert.inversion import invert
 from melmill.stages.numeric.mel import mel_spectrogram
 from melmill.stages.numeric.melspec import MelSpec
@@ -92,7 +92,7 @@ def invert_file(
         How the mel was made.
     bits : {16, 24}
     layout : {"bands_first", "frames_first"} or None
-        See `melmill.stages.ingest.mel_folder.MelFolder`.
+        See `melmill.stages.ingest.readers.mel_folder.MelFolder`.
     length : int or None
         Samples; None: the fewest that have the mel's frames.
     options : mapping

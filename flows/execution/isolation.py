@@ -1,4 +1,4 @@
-"""Process utterances in a child process that may die or hang, so that they can't take the worker with them."""
+"""Process utterances in a child process, so that one that kills or hangs it spares the worker."""
 
 from __future__ import annotations
 
@@ -13,49 +13,44 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from typing import IO, Any, cast
+from typing import IO, cast
 
-from melmill.flows.execution.time_limit import ended_after
-from melmill.flows.pipeline.stage_files import ready
-from melmill.flows.tasks.trained import Trained
-from melmill.stages.contract import Item, Outcome, Processor, Product, Rejected, Stage, rejection
-from melmill.stages.task_context import take_up
+from melmill.flows.execution.time_limit import time_limit
+from melmill.flows.tasks.work import ItemT, Process, Work
+from melmill.stages.contract import OfUtterance, Outcome, Rejected, rejection
+from melmill.stages.task_context import enter_utterance
 
-# Imports over a slow network file system, and a large model.
-_BEGIN_S = 600.0
-# What a child that is told to end takes to write down where it was.
-_LAST_WORDS_S = 5.0
+# Longest time until a child is ready: imports over a slow network file system, and a large model.
+_START_S = 600.0
+# Longest time that an aborted child takes to write its stacks.
+_ABORT_S = 5.0
+# Length of the stacks that are kept.
 _DETAIL_BYTES = 20_000
 
 
-def process_apart(
-    stage: Stage,
-    items: Sequence[Item],
-    inputs: Mapping[str, Product],
-    product: Product,
-    limit_s: float | None,
-    trained: Trained | None = None,
-) -> list[Outcome]:
-    """Return the outcomes of items, computed one by one in a child process; a death or a hang makes a rejection.
+def process_apart(work: Work[ItemT], items: Sequence[ItemT], limit_s: float | None) -> list[Outcome]:
+    """Return the outcome of each item, computed one by one in a child process.
 
-    One child serves all; a new one is started after each that ended. An item is blamed for a death only where it kills
-    a child that has seen no other: one that died of what it had seen before is given another chance.
+    If an item kills or hangs the child, it is rejected.
+
+    One child serves all items, and a new one replaces each that ended. An item is blamed for a
+    death only if it kills a child that has seen no other item. Otherwise it is tried again, as an
+    earlier item may have caused the death.
 
     Parameters
     ----------
-    stage, items, inputs, product
-        As of `melmill.stages.contract.Processor.process`.
+    work : Work
+        What is done with each item. The child opens it.
+    items : sequence
     limit_s : float or None
-        Longest that one item may take, s.
-    trained : Trained or None
-        As of `melmill.flows.pipeline.stage_files.ready`.
+        Longest time that one item may take, s.
     """
-    with _Children(pickle.dumps((stage, inputs, product, trained)), limit_s) as children:
+    with _Children(pickle.dumps(work), limit_s) as children:
         outcomes = []
         for item in items:
-            take_up(item.utterance.utterance_id)
+            enter_utterance(item.utterance.utterance_id)
             outcomes.append(children.outcome(item))
         return outcomes
 
@@ -70,7 +65,7 @@ class _Ended(Exception):
 
 
 class _Children:
-    """Has a child at hand for whoever needs one."""
+    """Keep one child process, and replace it when it ends."""
 
     def __init__(self, work: bytes, limit_s: float | None) -> None:
         self.work = work
@@ -84,7 +79,7 @@ class _Children:
         if self.child is not None:
             self.child.end()
 
-    def outcome(self, item: Item) -> Outcome:
+    def outcome(self, item: OfUtterance) -> Outcome:
         """Return the outcome of an item."""
         if self.child is None:
             self.child = _Child(self.work, self.limit_s)
@@ -98,7 +93,7 @@ class _Children:
 
 
 class _Child:
-    """One child process that answers item after item."""
+    """One child process that answers one item after the other."""
 
     def __init__(self, work: bytes, limit_s: float | None) -> None:
         self.limit_s = limit_s
@@ -113,25 +108,25 @@ class _Child:
         self._begin(work)
 
     def _begin(self, work: bytes) -> None:
-        """Have the child open its stage; what goes wrong in this is no utterance's fault."""
+        """Have the child open its work; no utterance is to blame for what goes wrong in this."""
         self._send(work)
         try:
-            error: Exception | None = self._answer(_BEGIN_S)
+            error = cast("Exception | None", self._answer(_START_S))
         except _Ended as ended:
             error = RuntimeError(f"a process for single utterances {ended} before it began")
         if error is not None:
             self.end()
             raise error
 
-    def outcome(self, item: Item) -> Outcome:
-        """Return the outcome of an item; raise _Ended."""
+    def outcome(self, item: OfUtterance) -> Outcome:
+        """Return the outcome of an item; raise _Ended if the child ends first."""
         self._send(pickle.dumps((item, self.limit_s)))
-        outcome: Outcome = self._answer(self.limit_s)
+        outcome = cast("Outcome", self._answer(self.limit_s))
         self.n_answered += 1
         return outcome
 
     def end(self) -> None:
-        """End the child; nothing is lost, as it only answers."""
+        """Kill the child, which holds nothing that could be lost."""
         self.process.kill()
         self.process.wait()
         for file in (self.process.stdin, self.process.stdout, self.fault):
@@ -139,27 +134,30 @@ class _Child:
                 cast("IO[bytes]", file).close()
 
     def _send(self, data: bytes) -> None:
-        # A child that is gone is noticed where its answer is missing.
+        # If the child is gone, the missing answer will tell.
         stdin = cast("IO[bytes]", self.process.stdin)
         with suppress(BrokenPipeError):
             stdin.write(data)
             stdin.flush()
 
-    def _answer(self, limit_s: float | None) -> Any:  # noqa: ANN401 - whatever was sent
+    def _answer(self, limit_s: float | None) -> object:
+        """Return the child's answer; raise _Ended if it ends first or exceeds `limit_s`."""
         stdout = cast("IO[bytes]", self.process.stdout)
-        # An answer that is there counts, however late this process looks: it may have been the one that was stopped.
+        # An answer that is there counts, however late it is read: this process may have been
+        # stopped meanwhile.
         if not select.select([stdout], [], [], limit_s)[0]:
             raise self._ended(f"took longer than the limit of {limit_s:g} s", in_time=False)
         try:
-            return pickle.load(stdout)
+            answer: object = pickle.load(stdout)
         except (EOFError, pickle.UnpicklingError):
             raise self._ended("crashed the process that worked on it ({})", in_time=True) from None
+        return answer
 
     def _ended(self, reason: str, *, in_time: bool) -> _Ended:
         if not in_time:
             self.process.send_signal(signal.SIGABRT)
         try:
-            returncode = self.process.wait(_LAST_WORDS_S)
+            returncode = self.process.wait(_ABORT_S)
         except subprocess.TimeoutExpired:
             self.process.kill()
             returncode = self.process.wait()
@@ -177,18 +175,19 @@ def _death(returncode: int) -> str:
 
 
 def _serve() -> None:
-    """Answer the items on standard input; anything that a library prints goes to standard error."""
+    """Answer the items on standard input; what libraries print goes to standard error."""
     parent, fault = map(int, sys.argv[1:])
     faulthandler.enable(file=fault)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # ctrl-C is no utterance's fault
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # its crashes are expected: none leaves a core file
+    # The parent handles ctrl-C.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Crashes are expected, so they leave no core files.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     questions = sys.stdin.buffer
-    stage, inputs, product, trained = pickle.load(questions)
     try:
-        processor = ready(stage, trained)
+        process = pickle.load(questions).opened()
     except Exception as error:
         _put(answers, error)
         return
@@ -196,9 +195,9 @@ def _serve() -> None:
     with suppress(EOFError):
         while True:
             item, limit_s = pickle.load(questions)
-            # Its parent ends it sooner; without one, nobody else does.
-            with ended_after(None if limit_s is None else 2 * limit_s):
-                outcome = _outcome(processor, item, inputs, product)
+            # The parent kills this process sooner, unless it is gone or stopped.
+            with time_limit(None if limit_s is None else 2 * limit_s):
+                outcome = _outcome(process, item)
             _put(answers, outcome)
 
 
@@ -207,16 +206,16 @@ def _put(answers: IO[bytes], answer: object) -> None:
     answers.flush()
 
 
-def _outcome(processor: Processor, item: Item, inputs: Mapping[str, Product], product: Product) -> Outcome:
+def _outcome(process: Process[OfUtterance], item: OfUtterance) -> Outcome:
     try:
-        (outcome,) = processor.process([item], inputs, product)
+        (outcome,) = process([item])
     except Exception as error:
         return Outcome(rejected=rejection(error))
     return outcome
 
 
 def _end_with(parent: int) -> None:
-    """End this process soon after its parent has: nobody waits for the answer."""
+    """End this process soon after its parent ended."""
     while os.getppid() == parent:
         time.sleep(1.0)
     os._exit(1)

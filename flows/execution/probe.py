@@ -1,4 +1,4 @@
-"""Ask those who run tasks what they are at."""
+"""Ask the processes that run tasks what they work on."""
 
 from __future__ import annotations
 
@@ -7,86 +7,87 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from melmill.flows.execution.window import Task
-from melmill.flows.watching.events import Place, Running
-from melmill.stages.task_context import Glimpse, glimpses
+from melmill.flows.tasks.task import Task
+from melmill.flows.watching.events import Place, TaskStatus
+from melmill.stages.task_context import ThreadStatus, thread_statuses
 
 if TYPE_CHECKING:
     from distributed import Client, Worker
 
-# A process that computes without letting go of the interpreter does not answer, nor does one that is stopped.
-PATIENCE_S = 5.0
+# A process that computes without releasing the interpreter does not answer, nor does a stopped one.
+TIMEOUT_S = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Flight:
-    """An attempt that was handed out `age_s` ago."""
+class InFlight:
+    """An attempt that was submitted `age_s` ago."""
 
     task: Task
     attempt: int
     age_s: float
 
 
-def look_here(flights: Mapping[str, Flight]) -> list[Running]:
-    """Return what the flights, by label, that are run by this process are at."""
-    return [_running(flights[at.label], Place(host=platform.node()), at) for at in glimpses() if at.label in flights]
+def probe_process(in_flight: Mapping[str, InFlight]) -> list[TaskStatus]:
+    """Return the status of the attempts, by label, that this process runs."""
+    place = Place(host=platform.node())
+    return [_status(in_flight[one.label], place, one) for one in thread_statuses() if one.label in in_flight]
 
 
-def look_there(client: Client, flights: Mapping[str, Flight]) -> list[Running]:
-    """Return what the flights, by Dask key, are at that run on the client's workers.
+def probe_workers(client: Client, in_flight: Mapping[str, InFlight]) -> list[TaskStatus]:
+    """Return the status of the attempts, by Dask key, that the client's workers run.
 
-    Of a worker that does not answer, the flight that it has had for longest is told, without what it is at.
+    If a worker does not answer, its oldest attempt is returned with the phase ``unknown``.
 
     Raises
     ------
     TimeoutError
         The scheduler does not answer either.
     """
-    found = []
-    for worker, keys in client.sync(client.scheduler.processing, callback_timeout=PATIENCE_S).items():
-        held = {key: flights[key] for key in keys if key in flights}
+    statuses = []
+    for worker, keys in client.sync(client.scheduler.processing, callback_timeout=TIMEOUT_S).items():
+        held = {key: in_flight[key] for key in keys if key in in_flight}
         if held:
-            found += _asked(client, worker, held)
-    return found
+            statuses += _probe_worker(client, worker, held)
+    return statuses
 
 
-def _asked(client: Client, worker: str, held: Mapping[str, Flight]) -> list[Running]:
+def _probe_worker(client: Client, worker: str, held: Mapping[str, InFlight]) -> list[TaskStatus]:
     try:
-        # Only this worker is asked, so that a silent one hides no other.
-        answers = client.run(_answer, workers=[worker], on_error="ignore", callback_timeout=PATIENCE_S)
+        # Each worker is asked alone, so that a silent one hides no other.
+        answers = client.run(_answer, workers=[worker], on_error="ignore", callback_timeout=TIMEOUT_S)
     except TimeoutError:
         answers = {}
     if worker in answers:
-        place, seen = answers[worker]
-        return [_running(held[at.label], place, at) for at in seen if at.label in held]
-    oldest = max(held.values(), key=lambda flight: flight.age_s)
-    identity = client.sync(client.scheduler.identity, callback_timeout=PATIENCE_S)
+        place, statuses = answers[worker]
+        return [_status(held[one.label], place, one) for one in statuses if one.label in held]
+    oldest = max(held.values(), key=lambda attempt: attempt.age_s)
+    identity = client.sync(client.scheduler.identity, callback_timeout=TIMEOUT_S)
     known = identity["workers"].get(worker, {})
     return [
-        Running(
+        TaskStatus(
             task=oldest.task,
             attempt=oldest.attempt,
             place=Place(worker=str(known.get("name", worker)), host=known.get("host", "")),
             running_s=oldest.age_s,
             phase="unknown",
             utterance_id="",
-            for_s=0.0,
+            phase_s=0.0,
         )
     ]
 
 
-def _answer(dask_worker: Worker) -> tuple[Place, list[Glimpse]]:
-    """Answer on a worker; Dask passes itself by this name."""
-    return Place(worker=str(dask_worker.name), host=platform.node()), glimpses()
+def _answer(dask_worker: Worker) -> tuple[Place, list[ThreadStatus]]:
+    """Answer on a worker; Dask passes the worker itself by this name."""
+    return Place(worker=str(dask_worker.name), host=platform.node()), thread_statuses()
 
 
-def _running(flight: Flight, place: Place, at: Glimpse) -> Running:
-    return Running(
-        task=flight.task,
-        attempt=flight.attempt,
+def _status(attempt: InFlight, place: Place, thread: ThreadStatus) -> TaskStatus:
+    return TaskStatus(
+        task=attempt.task,
+        attempt=attempt.attempt,
         place=place,
-        running_s=at.running_s,
-        phase=at.phase,
-        utterance_id=at.utterance_id,
-        for_s=at.for_s,
+        running_s=thread.running_s,
+        phase=thread.phase,
+        utterance_id=thread.utterance_id,
+        phase_s=thread.phase_s,
     )

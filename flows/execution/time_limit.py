@@ -1,4 +1,4 @@
-"""End this process where a task takes longer than it may: a thread that hangs can't be interrupted, only killed."""
+"""End this process if a task takes too long, as a thread that hangs can't be interrupted."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from typing import IO
 
 _lock = threading.Lock()
 _tokens = itertools.count()
-# When the task of each thread must be done, on the monotonic clock, s.
+# When each block must be done, on the monotonic clock, s.
 _deadlines: dict[int, float] = {}
 
 
 @contextmanager
-def ended_after(limit_s: float | None) -> Iterator[None]:
-    """End this process with exit code 1 where the block takes longer than `limit_s`; None for no limit.
+def time_limit(limit_s: float | None) -> Iterator[None]:
+    """End this process with exit code 1 if the block exceeds `limit_s`; None sets no limit.
 
-    The clock is one of C: it ends a process whose threads all wait for a lock that is never let go.
+    The alarm is set in C. It ends even a process whose threads all wait for a lock that is never
+    released.
     """
     if limit_s is None:
         yield
@@ -30,25 +31,25 @@ def ended_after(limit_s: float | None) -> Iterator[None]:
     token = next(_tokens)
     with _lock:
         _deadlines[token] = time.monotonic() + limit_s
-        _wind()
+        _set_alarm()
     try:
         yield
     finally:
         with _lock:
             del _deadlines[token]
-            _wind()
+            _set_alarm()
 
 
-def _wind() -> None:
-    """Set the one clock that a process has to the first deadline."""
+def _set_alarm() -> None:
+    """Set the one alarm of this process to the first deadline."""
     if _deadlines:
         left_s = max(min(_deadlines.values()) - time.monotonic(), 0.001)
-        faulthandler.dump_traceback_later(left_s, exit=True, file=_nowhere())
+        faulthandler.dump_traceback_later(left_s, exit=True, file=_discarded())
     else:
         faulthandler.cancel_dump_traceback_later()
 
 
 @cache
-def _nowhere() -> IO[bytes]:
-    # Where it hung is found out by whoever looks at its utterances one by one.
+def _discarded() -> IO[bytes]:
+    # A later attempt, utterance by utterance, finds out where it hung.
     return tempfile.TemporaryFile()

@@ -4,47 +4,22 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
 from melmill.flows.pipeline.graph import Node
 from melmill.flows.planning.phases import Phase, ancestors, phases
+from melmill.flows.tasks.task import Task
 
-# In place of a shard's number, for tasks over whole corpora: reports and trainings.
-ALL_SHARDS = -1
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Task:
-    """One node's work on one shard of one corpus, or on ALL_SHARDS, then without a corpus."""
-
-    node: str
-    corpus: str
-    shard: int
-
-    @classmethod
-    def whole(cls, node: str) -> Task:
-        """Return the task of a node that works on whole corpora."""
-        return cls(node, "", ALL_SHARDS)
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether it works on whole corpora."""
-        return self.shard == ALL_SHARDS
-
-    def __str__(self) -> str:
-        return f"{self.node}, {'all shards' if self.is_whole else f'shard {self.shard}'}"
+# The unfinished tasks of an open shard, each with those of the shard that it waits for.
+_OpenShard = dict[Task, set[Task]]
 
 
-# By task of a shard that is open: the unfinished ones that it waits for.
-_Column = dict[Task, set[Task]]
-
-
-class Frontier:
+class ShardWindow:
     """Hand out tasks whose inputs are done.
 
-    A shard flows through all nodes of its phase before new shards are begun, so that results show early; at most
-    `window` shards are open, so that memory does not grow with the corpus. Tasks over whole corpora wait for all tasks
-    that lead to them: reports come last, and with trainings among them there is more than one phase.
+    A shard goes through all nodes of its phase before new shards are opened, so that results show
+    early. At most `max_open` shards are open, so that memory does not grow with the corpus. A task
+    over whole corpora waits for all tasks that lead to it. Reports come last. With trainings there
+    may be more than one phase.
 
     Parameters
     ----------
@@ -52,33 +27,36 @@ class Frontier:
         Each after those that it reads.
     pending : mapping of str to set of int
         Shards that each node has still to do (``{ALL_SHARDS}`` for a task over whole corpora).
-    window : int
-        Shards open at a time.
+    max_open : int
+        Number of shards that may be open at a time.
     """
 
-    def __init__(self, nodes: Mapping[str, Node], pending: Mapping[str, set[int]], window: int) -> None:
+    def __init__(self, nodes: Mapping[str, Node], pending: Mapping[str, set[int]], max_open: int) -> None:
         self.nodes = nodes
         self.pending = pending
-        self.window = window
-        self.rank = {name: i for i, name in enumerate(nodes)}
+        self.max_open = max_open
         self.failed: set[Task] = set()
         self.blocked: set[Task] = set()
+        self._rank = {name: i for i, name in enumerate(nodes)}
+        # By pool, a heap of tasks that may run, the next one first.
         self._ready: dict[str, list[tuple[int, int, int, Task]]] = {node.pool: [] for node in nodes.values()}
-        self._open: dict[tuple[str, int], _Column] = {}
+        self._open: dict[tuple[str, int], _OpenShard] = {}
         self._running: set[Task] = set()
-        self._left = {name: len(pending[name]) for name in nodes}
-        ordered = phases(nodes, {name for name, shards in pending.items() if shards})
-        # Trainings are the longest tasks, and others wait for them; nothing waits for reports.
-        self._turn = {name: -1 if node.trains else len(ordered) for name, node in nodes.items()}
-        self._turn |= {node.name: turn for turn, phase in enumerate(ordered) for node in phase.nodes}
-        self._unopened = self._places(ordered)
-        self._next = next(self._unopened, None)
-        self._before = {
-            Task.whole(name): {other for other in ancestors(nodes, name) if self._left[other]}
+        self._n_left = {name: len(pending[name]) for name in nodes}
+        in_order = phases(nodes, {name for name, shards in pending.items() if shards})
+        # Trainings come first, as they are the longest tasks and others wait for them. Nothing
+        # waits for reports.
+        self._priority = {name: -1 if node.trains else len(in_order) for name, node in nodes.items()}
+        self._priority |= {node.name: i for i, phase in enumerate(in_order) for node in phase.nodes}
+        self._unopened = self._shards(in_order)
+        self._next_shard = next(self._unopened, None)
+        # Tasks over whole corpora, each with the unfinished nodes that lead to it.
+        self._waiting = {
+            Task.whole(name): {other for other in ancestors(nodes, name) if self._n_left[other]}
             for name, node in nodes.items()
-            if node.is_whole and self._left[name]
+            if node.is_whole and self._n_left[name]
         }
-        self._release()
+        self._release_whole()
 
     @property
     def pools(self) -> list[str]:
@@ -88,15 +66,15 @@ class Frontier:
     @property
     def done(self) -> bool:
         """Whether nothing is left to hand out or to wait for."""
-        return not (self._next or self._open or self._running or self._before or any(self._ready.values()))
+        return not (self._next_shard or self._open or self._running or self._waiting or any(self._ready.values()))
 
     def n_left(self, pool: str) -> int:
         """Return how many tasks of `pool` are unfinished: to be handed out, or running."""
-        return sum(left for name, left in self._left.items() if self.nodes[name].pool == pool)
+        return sum(n for name, n in self._n_left.items() if self.nodes[name].pool == pool)
 
     def take(self, pool: str) -> Task | None:
-        """Return the next task for `pool`, or None where nothing may run now."""
-        while not self._ready.get(pool) and self._open_next():
+        """Return the next task for `pool`; None if nothing may run now."""
+        while not self._ready.get(pool) and self._open_shard():
             pass
         if not self._ready.get(pool):
             return None
@@ -105,65 +83,67 @@ class Frontier:
         return task
 
     def finish(self, task: Task) -> None:
-        """Mark a task as done, freeing those that waited for it."""
+        """Mark a task as done, which frees those that waited for it."""
         self._running.discard(task)
         self._close(task)
 
     def fail(self, task: Task) -> int:
-        """Mark a task as failed, and all that need it as blocked; those of shards not open yet when they open.
+        """Mark a task as failed and the open tasks that need it as blocked; return how many those are.
 
-        Returns how many are blocked for now.
+        Tasks of shards that are not open yet are blocked when their shards are opened.
         """
         n_blocked = len(self.blocked)
         self._running.discard(task)
         self.failed.add(task)
-        column = self._open.get((task.corpus, task.shard), {})
-        doomed = {task}
-        for other in sorted(column, key=lambda waiting: self.rank[waiting.node]):
-            if column[other] & doomed:
-                doomed.add(other)
-        self.blocked |= doomed - {task}
-        for lost in doomed:
-            self._close(lost)
+        shard = self._open.get((task.corpus, task.shard), {})
+        lost = {task}
+        for other in sorted(shard, key=lambda waiting: self._rank[waiting.node]):
+            if shard[other] & lost:
+                lost.add(other)
+        self.blocked |= lost - {task}
+        for other in lost:
+            self._close(other)
         return len(self.blocked) - n_blocked
 
     def _close(self, task: Task) -> None:
+        """Remove a task from its shard, which frees those that waited for it alone."""
         place = task.corpus, task.shard
-        column = self._open.get(place, {})
-        column.pop(task, None)
-        for other, sources in column.items():
-            if task in sources:
-                sources.discard(task)
-                if not sources and other not in self.blocked:
+        shard = self._open.get(place, {})
+        shard.pop(task, None)
+        for other, inputs in shard.items():
+            if task in inputs:
+                inputs.discard(task)
+                if not inputs and other not in self.blocked:
                     self._push(other)
-        if not column:
+        if not shard:
             self._open.pop(place, None)
-        self._settle(task)
+        self._count_settled(task)
 
-    def _settle(self, task: Task) -> None:
+    def _count_settled(self, task: Task) -> None:
         """Count a task that is done, failed or blocked."""
-        self._left[task.node] -= 1
-        if not self._left[task.node]:
-            for waiting in self._before.values():
-                waiting.discard(task.node)
-            self._release()
+        self._n_left[task.node] -= 1
+        if not self._n_left[task.node]:
+            for nodes in self._waiting.values():
+                nodes.discard(task.node)
+            self._release_whole()
 
-    def _release(self) -> None:
-        """Hand out, or block, the tasks over whole corpora that all leading to them is settled for."""
-        while task := next((task for task, waiting in self._before.items() if not waiting), None):
-            del self._before[task]
+    def _release_whole(self) -> None:
+        """Make the tasks over whole corpora ready, or blocked, that wait for no unfinished node."""
+        while task := next((task for task, nodes in self._waiting.items() if not nodes), None):
+            del self._waiting[task]
             if {lost.node for lost in self.failed | self.blocked} & ancestors(self.nodes, task.node):
                 self.blocked.add(task)
-                self._settle(task)
+                self._count_settled(task)
             else:
                 self._push(task)
 
     def _push(self, task: Task) -> None:
-        entry = self._turn[task.node], task.shard, self.rank[task.node], task
+        entry = self._priority[task.node], task.shard, self._rank[task.node], task
         heapq.heappush(self._ready[self.nodes[task.node].pool], entry)
 
-    def _places(self, ordered: list[Phase]) -> Iterator[tuple[Phase, str, int]]:
-        for phase in ordered:
+    def _shards(self, in_order: list[Phase]) -> Iterator[tuple[Phase, str, int]]:
+        """Yield the pending shards of each phase, with their corpora."""
+        for phase in in_order:
             corpora: dict[str, set[int]] = {}
             for node in phase.nodes:
                 corpora.setdefault(node.corpora[0], set()).update(self.pending[node.name])
@@ -171,33 +151,33 @@ class Frontier:
                 for shard in sorted(shards):
                     yield phase, corpus, shard
 
-    def _open_next(self) -> bool:
-        """Begin the next shard of a phase; say whether there is one that may begin now."""
-        if self._next is None:
+    def _open_shard(self) -> bool:
+        """Open the next shard; return whether there is one that may be opened now."""
+        if self._next_shard is None:
             return False
-        phase, corpus, shard = self._next
-        full = len(self._open) >= self.window and (corpus, shard) not in self._open
-        if full or any(self._left[name] for name in phase.waits_for):
+        phase, corpus, index = self._next_shard
+        full = len(self._open) >= self.max_open and (corpus, index) not in self._open
+        if full or any(self._n_left[name] for name in phase.waits_for):
             return False
-        self._next = next(self._unopened, None)
-        column = self._open.setdefault((corpus, shard), {})
+        self._next_shard = next(self._unopened, None)
+        shard = self._open.setdefault((corpus, index), {})
         for node in phase.nodes:
-            if node.corpora[0] == corpus and shard in self.pending[node.name]:
-                self._add(Task(node.name, corpus, shard), column)
-        if not column:
-            del self._open[corpus, shard]
+            if node.corpora[0] == corpus and index in self.pending[node.name]:
+                self._add(Task(node.name, corpus, index), shard)
+        if not shard:
+            del self._open[corpus, index]
         return True
 
-    def _add(self, task: Task, column: _Column) -> None:
-        """Add a task to its shard's: ready, waiting for others of the shard, or blocked."""
-        sources = {
+    def _add(self, task: Task, shard: _OpenShard) -> None:
+        """Add a task to its open shard: ready, waiting for others of the shard, or blocked."""
+        inputs = {
             Task.whole(name) if self.nodes[name].is_whole else Task(name, task.corpus, task.shard)
             for name in self.nodes[task.node].sources
         }
-        if sources & (self.failed | self.blocked):
+        if inputs & (self.failed | self.blocked):
             self.blocked.add(task)
-            self._settle(task)
+            self._count_settled(task)
             return
-        column[task] = sources & column.keys()
-        if not column[task]:
+        shard[task] = inputs & shard.keys()
+        if not shard[task]:
             self._push(task)

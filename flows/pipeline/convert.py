@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar
 from melmill.cluster.errors import ClusterError
 from melmill.flows.errors import PipelineError
 from melmill.flows.pipeline.located import Located
-from melmill.stages.errors import ParameterError, StageError
+from melmill.stages.numeric.errors import ParameterError, StageError
 
 T = TypeVar("T")
 
@@ -81,7 +81,9 @@ def _check_missing(cls: type, fields: Mapping[str, Located], owner: str, where: 
     for field in dataclasses.fields(cls):
         required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         if field.init and required and field.name not in fields:
-            raise PipelineError(f"{owner} needs the field {field.name!r}", where)
+            example = field.metadata.get("example")
+            hint = f", such as {field.name}: {example}" if example else ""
+            raise PipelineError(f"{owner} needs the field {field.name!r}{hint}", where)
 
 
 def _choices(hint: Any) -> list[Any]:  # noqa: ANN401
@@ -96,7 +98,7 @@ def _fits(value: Located, hint: Any) -> bool:  # noqa: ANN401
         return any(raw == word and type(raw) is type(word) for word in typing.get_args(hint))
     if origin in (tuple, list):
         return isinstance(raw, (list, str, int, float))
-    if origin is dict or dataclasses.is_dataclass(hint):
+    if origin in (dict, Mapping) or dataclasses.is_dataclass(hint):
         return isinstance(raw, dict)
     if hint is float:
         return isinstance(raw, (int, float)) and not isinstance(raw, bool)
@@ -107,7 +109,7 @@ def _made(value: Located, hint: Any, owner: str) -> Any:  # noqa: ANN401
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (tuple, list):
         return _sequence(value, origin, arguments, owner)
-    if origin is dict:
+    if origin in (dict, Mapping):
         return {key: convert(entry, arguments[1], f"{key} of {owner}") for key, entry in value.items()}
     if dataclasses.is_dataclass(hint):
         return build(typing.cast("type[Any]", hint), value.value, owner, value.where)
@@ -135,6 +137,6 @@ def _name(hint: Any) -> str:  # noqa: ANN401
         return " or ".join(repr(word) for word in typing.get_args(hint))
     if typing.get_origin(hint) in (tuple, list):
         return "a list"
-    if typing.get_origin(hint) is dict or dataclasses.is_dataclass(hint):
+    if typing.get_origin(hint) in (dict, Mapping) or dataclasses.is_dataclass(hint):
         return "a mapping"
     return _NAMES.get(hint, str(hint))

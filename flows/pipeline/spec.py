@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from melmill.cluster.spec import ClusterSpec
+from melmill.cluster.contract import ClusterSpec
+from melmill.cluster.errors import ClusterError
+from melmill.cluster.registry import DEFAULT_TYPE, cluster_type, field_names, types_with
 from melmill.flows.errors import PipelineError
 from melmill.flows.pipeline.convert import build, convert, unknown
 from melmill.flows.pipeline.located import Located, parse
@@ -18,8 +20,8 @@ DEFAULT_MAX_QUARANTINED = 0.01
 DEFAULT_TIME_LIMIT_S = 3600.0
 
 _FIELDS = ("name", "store", "shard_duration_s", "max_quarantined", "time_limit_s", "stages", "cluster")
-_NODE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
-_RESERVED = {*_FIELDS, "runs"}
+NODE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+RESERVED_NAMES = {*_FIELDS, "runs"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +88,12 @@ def load(path: Path, overrides: Sequence[str] = (), store: str | None = None) ->
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise PipelineError(f"pipeline {str(path)!r} can't be read: {reason}") from error
-    document = parse(text, str(path))
+    return read(text, str(path), overrides, store)
+
+
+def read(text: str, name: str, overrides: Sequence[str] = (), store: str | None = None) -> Pipeline:
+    """Read a pipeline from its text; `name` stands before line numbers, and the rest is as for `load`."""
+    document = parse(text, name)
     for override in overrides:
         document = _overridden(document, override)
     if store is not None:
@@ -117,9 +124,10 @@ def _pipeline(document: Located) -> Pipeline:
 
 
 def _declaration(name: str, value: Located) -> Declaration:
-    if name in _RESERVED or not _NODE_NAME.fullmatch(name):
+    if name in RESERVED_NAMES or not NODE_NAME.fullmatch(name):
+        reserved = ", ".join(sorted(RESERVED_NAMES))
         raise PipelineError(
-            f"{name!r} can't name a node: use letters, digits, '_' and '-', and none of {', '.join(sorted(_RESERVED))}",
+            f"{name!r} can't name a node: use letters, digits, '_' and '-', and none of {reserved}",
             value.where,
         )
     fields = dict(_mapping(value, f"node {name!r}"))
@@ -154,8 +162,23 @@ def _share(value: Located) -> float:
 
 def _cluster(value: Located | None) -> ClusterSpec:
     if value is None:
-        return ClusterSpec()
-    return build(ClusterSpec, _mapping(value, "cluster"), "cluster", value.where)
+        return cluster_type(DEFAULT_TYPE)()
+    fields = dict(_mapping(value, "cluster"))
+    name = fields.pop("type", Located(DEFAULT_TYPE, value.where))
+    try:
+        cls = cluster_type(convert(name, str, "type of cluster"))
+    except ClusterError as error:
+        raise PipelineError(str(error), name.where) from error
+    pools = fields["pools"].value if "pools" in fields else {}
+    blocks = [fields, *(pool.value for pool in pools.values())] if isinstance(pools, dict) else [fields]
+    for field, given in [pair for block in blocks if isinstance(block, dict) for pair in block.items()]:
+        others = types_with(field) if field not in field_names(cls) else []
+        if others:
+            raise PipelineError(
+                f"cluster: the field {field!r} is for type {' or '.join(map(repr, others))}, got type {cls.type!r}",
+                given.where,
+            )
+    return build(cls, fields, "cluster", value.where)
 
 
 def _overridden(document: Located, override: str) -> Located:

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from functools import cache, partial
 from typing import cast
 
-from melmill.flows.tasks.trained import Trained
 from melmill.stages.contract import FileStage, Processor, Stage, StageFile, StageFiles
 from melmill.stages.errors import FileChanged
 from melmill.storage.files.location import folder_and_name
@@ -37,8 +36,8 @@ def prepared(stage: Stage) -> Stage:
     return stage.prepared(files, _DIGESTS[found])
 
 
-def ready(stage: Stage, trained: Trained | None = None) -> Processor:
-    """Return what processes a shard in this process, with the files of a training where they are `trained`.
+def ready(stage: Stage) -> Processor:
+    """Return what processes a shard in this process.
 
     Raises
     ------
@@ -49,8 +48,6 @@ def ready(stage: Stage, trained: Trained | None = None) -> Processor:
     """
     if not isinstance(stage, FileStage):
         return cast("Processor", stage)
-    if trained is not None:
-        return trained.opened(stage)
     found = _found(stage.files())
     read = cache(partial(_planned, stage, found))
     # Threads of a worker begin with the same files at the same time: one reads them, the others find them read.

@@ -9,7 +9,7 @@ from typing import cast
 from melmill.flows.errors import PipelineError
 from melmill.flows.pipeline.graph import Node
 from melmill.stages.contract import IngestStage, Mel, Waveform
-from melmill.stages.errors import StageError
+from melmill.stages.numeric.errors import StageError
 from melmill.storage.catalogue import Catalogue
 from melmill.storage.errors import StoreError
 from melmill.storage.files.sources import SourceTree

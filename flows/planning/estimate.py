@@ -12,7 +12,7 @@ from melmill.flows.errors import RunFailed
 from melmill.flows.execution.run import run
 from melmill.flows.planning.phases import ancestors
 from melmill.flows.planning.plan import Plan
-from melmill.flows.tasks.receipt import Receipt
+from melmill.flows.tasks.task import Receipt
 from melmill.flows.watching.events import Event, Finished
 from melmill.flows.watching.observers import Watching
 from melmill.storage.records import Record, record_name

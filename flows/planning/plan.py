@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from melmill.flows.errors import PipelineError
-from melmill.flows.execution.window import ALL_SHARDS
 from melmill.flows.pipeline.graph import Node, build_graph, needed_for
 from melmill.flows.pipeline.spec import Pipeline
 from melmill.flows.planning.corpus import survey
+from melmill.flows.tasks.task import ALL_SHARDS
 from melmill.flows.tasks.trained import TRAINED
 from melmill.stages.contract import IngestStage
 from melmill.storage.catalogue import Catalogue
@@ -196,7 +196,7 @@ def _difference(node: Node, folder: ProductFolder) -> str:
         return f"stage was {old.stage}"
     if old.version != node.stage.version:
         return f"stage {old.stage} has a new version"
-    before, now = _flat(old.parameters), _flat(json.loads(json.dumps(node.stage.identity())))
+    before, now = _flat(old.parameters), _flat(json.loads(json.dumps(node.parameters)))
     changes = [
         f"{name} was {json.dumps(before.get(name))}"
         for name in sorted({*before, *now})

@@ -1,13 +1,9 @@
-"""Make a damaged catalogue anew from the corpus, where what is stored proves that it is the same.
-
-- Give utterances in quarantine another chance.
-"""
+"""Repair a store: rebuild a damaged catalogue, and retry utterances in quarantine."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from typing import cast
 
 from melmill.flows.errors import PipelineError
 from melmill.flows.pipeline.graph import Node, build_graph
@@ -19,68 +15,82 @@ from melmill.storage.product import Address, ProductFolder
 from melmill.storage.records import record_name
 from melmill.storage.store import Store
 
-_GIVE_UP = "Restore it from a copy; without one, remove the folder of that key and of all that was made of it."
+_LAST_RESORT = (
+    "Restore the catalogue from a copy. "
+    "Without one, remove the folder of that key and the folders of all that was made from it."
+)
 
 
 def remake_catalogue(store: Store, address: Address, pipeline: Pipeline) -> None:
-    """Replace the damaged last part of the catalogue of an ingest node by one made of the corpus.
+    """Replace the damaged last part of an ingest node's catalogue by one made from the corpus.
 
-    Every shard of which anything is stored must have been ingested from the utterances that it now gets, in the same
-    order and of the same bytes.
+    The store must prove that the corpus is the same: the ingested tables of all stored shards must
+    name the same utterances, in the same order and with the same bytes.
+
+    Parameters
+    ----------
+    store : Store
+    address : (str, str)
+        Folder and key of the ingest node.
+    pipeline : Pipeline
+        The pipeline that the store was made by.
 
     Raises
     ------
     PipelineError
-        The pipeline has no such node, or the corpus is not what it was.
+        The pipeline has no such node, or the corpus has changed.
     StoreError
-        A part before the last is damaged, or what would prove the shards is.
+        A part before the last is damaged, or the ingested tables are.
     """
-    node = _node(address, pipeline)
+    node, stage = _ingest_node(address, pipeline)
     folder = store.product(*address)
-    tree = SourceTree(cast("IngestStage", node.stage).root)
-    catalogue = _surveyed(node, folder, tree, pipeline.shard_duration_s)
+    tree = SourceTree(stage.root)
+    catalogue = _surveyed(node, stage, folder, tree, pipeline.shard_duration_s)
     proven = folder.records()
     for name in proven:
-        _prove(node, folder, catalogue, name, tree)
+        _check_same_shard(node, folder, catalogue, name, tree)
     for other, product in store.products():
         if product.location.exists("node.json") and product.description.catalogue == address:
             unproven = sorted(set(product.record_names()) - proven.keys())
             if unproven:
-                raise _differs(node, f"nothing tells what shard {unproven[0]} of {'/'.join(other)} was made of")
+                raise _differs(node, f"nothing says what shard {unproven[0]} of {'/'.join(other)} was made from")
     catalogue.replace_part(folder.location / "catalogue")
 
 
-def _node(address: Address, pipeline: Pipeline) -> Node:
+def _ingest_node(address: Address, pipeline: Pipeline) -> tuple[Node, IngestStage]:
     for node in build_graph(pipeline).values():
-        if (node.folder, node.key) == address:
-            return node
+        if (node.folder, node.key) == address and isinstance(node.stage, IngestStage):
+            return node, node.stage
     raise PipelineError(
         f"no node of the pipeline makes {'/'.join(address)}, whose catalogue is damaged: give the pipeline, with the "
         "overrides, that it was made by"
     )
 
 
-def _surveyed(node: Node, folder: ProductFolder, tree: SourceTree, shard_duration_s: float) -> Catalogue:
+def _surveyed(
+    node: Node, stage: IngestStage, folder: ProductFolder, tree: SourceTree, shard_duration_s: float
+) -> Catalogue:
     """Return the parts that are whole, extended by what else the corpus holds."""
-    sr = cast("Waveform | Mel", node.product).sr
-    whole = Catalogue.read_whole_parts(folder.location / "catalogue") or Catalogue.empty(sr, shard_duration_s)
+    if not isinstance(node.product, Waveform | Mel):
+        raise _differs(node, f"its stage {stage.uses!r} makes {node.product.kind}")
+    whole = Catalogue.read_whole_parts(folder.location / "catalogue")
+    whole = whole or Catalogue.empty(node.product.sr, shard_duration_s)
     known = {utterance.path: utterance for utterance in whole.utterances()}
-    found = cast("IngestStage", node.stage).discover(tree, known)
-    others = [utterance for utterance in found if utterance.path not in known]
+    others = [utterance for utterance in stage.discover(tree, known) if utterance.path not in known]
     if not others:
-        raise _differs(node, "what the damaged part told of is gone")
+        raise _differs(node, "the utterances of the damaged part are gone")
     return whole.extended(others)
 
 
-def _prove(node: Node, folder: ProductFolder, catalogue: Catalogue, name: str, tree: SourceTree) -> None:
-    """Raise PipelineError unless a shard was ingested from the utterances that the catalogue gives it."""
+def _check_same_shard(node: Node, folder: ProductFolder, catalogue: Catalogue, name: str, tree: SourceTree) -> None:
+    """Raise PipelineError unless a stored shard holds what the catalogue gives it."""
     shards = {record_name(index): index for index in range(catalogue.n_shards)}
     if name not in shards:
         raise _differs(node, f"there is no shard {name} any more")
     absent = folder.absent(name)
     utterances = catalogue.shard(shards[name]).utterances
     if not absent <= {utterance.utterance_id for utterance in utterances}:
-        raise _differs(node, f"shard {name} has lost {min(absent)}")
+        raise _differs(node, f"shard {name} lacks {min(absent)}")
     table = folder.read_table("table", [name])
     expected = list(zip(table["utterance_id"], table["content_sha256"], strict=True)) if len(table) else []
     present = [utterance for utterance in utterances if utterance.utterance_id not in absent]
@@ -92,45 +102,43 @@ def _prove(node: Node, folder: ProductFolder, catalogue: Catalogue, name: str, t
 
 
 def _differs(node: Node, how: str) -> PipelineError:
-    return PipelineError(f"the catalogue of {node.name!r} can't be made of the corpus as it is now: {how}. {_GIVE_UP}")
+    return PipelineError(
+        f"the catalogue of {node.name!r} can't be made of the corpus as it is now: {how}. {_LAST_RESORT}"
+    )
 
 
-# Names of records by product.
+# Names of records, by product.
 _Records = Mapping[Address, set[str]]
 
 
 def drop_incomplete(store: Store) -> int:
-    """Drop the records of the last run's shards that some utterance is absent from; return how many.
+    """Drop the records of the last run's shards that lack an utterance; return how many.
 
-    What was made of them goes too, whole or not: a table may say of an utterance that it was missing, and a report
-    was made without it. A training stays, which took long and needs no single utterance.
+    The records of what was made from those shards are dropped too, as a table may say that the
+    utterance is missing, and a report was made without it. Trainings stay: they took long and need
+    no single utterance.
     """
     folders = {(entry.folder, entry.key): store.product(entry.folder, entry.key) for entry in store.nodes.values()}
-    stale = {address: _incomplete(folder) for address, folder in folders.items()}
+    stale = {
+        address: {name for name, record in folder.records().items() if record.absent}
+        for address, folder in folders.items()
+    }
     grows = True
     while grows:
-        n_before = _total(stale)
+        n_before = sum(map(len, stale.values()))
         for address, folder in folders.items():
-            stale[address] |= _made_of(folder, stale)
-        grows = _total(stale) > n_before
+            stale[address] |= _made_from(folder, stale)
+        grows = sum(map(len, stale.values())) > n_before
     for address, names in stale.items():
         for record in folders[address].records(names).values():
             folders[address].forget(record)
-    return _total(stale)
+    return sum(map(len, stale.values()))
 
 
-def _total(records: _Records) -> int:
-    return sum(map(len, records.values()))
-
-
-def _incomplete(folder: ProductFolder) -> set[str]:
-    return {name for name, record in folder.records().items() if record.absent}
-
-
-def _made_of(folder: ProductFolder, stale: _Records) -> set[str]:
-    """Return the names of a product's records that were made of stale ones."""
+def _made_from(folder: ProductFolder, stale: _Records) -> set[str]:
+    """Return the names of a product's records that were made from stale ones."""
     sources = [source for port in folder.description.inputs.values() for source in port]
     names = {name for source in sources for name in stale.get(source, ())}
     own = set(folder.record_names())
-    # A report has one record, of all shards.
+    # A report has one record, for all shards.
     return own if names and folder.description.kind == Kind.REPORT else own & names

@@ -1,197 +1,222 @@
-"""The task that ends a run: all scores in, the report's tables and page out."""
+"""The task of a report: give the stage all that led to it, and commit the files that it returns."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from melmill.cluster.workers import reset_peak
-from melmill.flows.tasks.receipt import Receipt
-from melmill.flows.tasks.shard import Source, facts_of, versions
+import numpy as np
+from numpy.typing import NDArray
+
+from melmill.flows.tasks.job import NodeJob, Source, Stopwatch, versions
+from melmill.flows.tasks.task import Receipt
 from melmill.flows.tasks.throughput import throughput
 from melmill.stages.contract import Scores, Waveform, as_float
-from melmill.stages.report.stage import Aggregate
-from melmill.stages.task_context import enter
+from melmill.stages.numeric.errors import StageError
+from melmill.stages.report.contract import Example, Provenance, ReportFiles, ReportStage
+from melmill.storage.product import Address, Part, ProductFolder
 from melmill.storage.store import Store
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas as pd
-    from numpy.typing import NDArray
 
-    from melmill.stages.report.inputs import Example, Pick
     from melmill.storage.catalogue import Catalogue
     from melmill.storage.utterance import Shard
 
+# Files of every report: the page, and the table for the terminal.
+PAGE = "index.html"
 HEADLINE = "headline.csv"
+
+
+def report_folder(record_name: str) -> str:
+    """Return the folder of a report's files, relative to that of the product."""
+    return f"report/{record_name}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ancestor:
-    """One node that led to a report, and how it was made."""
+    """One node that led to a report, and how its product was made."""
 
     source: Source
     uses: str
     version: int
     parameters: Mapping[str, Any]
     inputs: Mapping[str, tuple[str, ...]]
-    catalogue: tuple[str, str]
+    catalogue: Address
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReportJob:
-    """Everything that a report needs: names and parameters, no data.
+class ReportJob(NodeJob):
+    """The work of a report; for its other fields see `melmill.flows.tasks.job.NodeJob`.
 
     Parameters
     ----------
-    store : str
-    node : Source
-    stage : Aggregate
+    stage : ReportStage
     ancestors : mapping of str to Ancestor
-        All nodes before it, by name, each after those that it reads.
+        All nodes before the report, by name, each after those that it reads.
     record_name : str
     pipeline : str
-        The pipeline's name, the page's default title.
-    pool : str
-        Workers that it is for, in words.
-    attempt : int
+        Name of the pipeline.
     """
 
-    store: str
-    node: Source
-    stage: Aggregate
+    stage: ReportStage
     ancestors: Mapping[str, Ancestor]
     record_name: str
     pipeline: str
-    pool: str = ""
-    attempt: int = 1
 
     def run(self) -> Receipt:
-        """Read all scores, make the report and commit its files."""
-        reset_peak()
-        started, clock = datetime.now(UTC), time.perf_counter()
+        """Make the report and commit its files; return the receipt.
+
+        Raises
+        ------
+        StageError
+            The stage returned no page, or no headline.
+        """
+        watch = Stopwatch()
         store = Store.open(self.store)
-        places = {ancestor.catalogue for ancestor in self.ancestors.values()}
-        catalogues = {place: store.product(*place).read_catalogue() for place in places}
-        scores = self._scores(store, catalogues)
-        tables = self._tables(store, scores)
-        examples = [self._example(store, catalogues, pick) for pick in self.stage.pick(scores)]
-        enter("computing")
-        clock_compute = time.perf_counter()
-        files = self.stage.render(tables, examples)
-        files[HEADLINE] = self.stage.headline(scores).to_csv().encode()
-        compute_s = time.perf_counter() - clock_compute
-        n_utterances = sum(catalogue.n_utterances for catalogue in catalogues.values())
-        audio_s = sum(catalogue.duration_s for catalogue in catalogues.values())
-        enter("writing")
-        facts = facts_of(started, compute_s, self.attempt, pool=self.pool)
-        store.product(self.node.folder, self.node.key).commit_files(
-            self.record_name, files, facts, clock, folder=f"report/{self.record_name}"
+        data = StoredResults(store, self.ancestors, self.pipeline)
+        with watch.computing():
+            made = self.stage.report(data)
+        self._check(made)
+        facts = watch.facts(self)
+        self.node.in_store(store).commit_files(
+            self.record_name,
+            {**made.files, HEADLINE: made.headline.encode()},
+            facts,
+            watch.started_s,
+            folder=report_folder(self.record_name),
         )
-        return Receipt(
-            n_utterances=n_utterances,
-            n_quarantined=0,
-            audio_s=audio_s,
-            compute_s=compute_s,
-            wall_s=time.perf_counter() - clock,
-            peak_mem_bytes=facts.peak_mem_bytes,
-            host=facts.host,
+        catalogues = data.catalogues.values()
+        return watch.receipt(
+            facts,
+            n_utterances=sum(catalogue.n_utterances for catalogue in catalogues),
+            audio_s=sum(catalogue.duration_s for catalogue in catalogues),
         )
 
-    def _table(self, store: Store, name: str, part: Any) -> pd.DataFrame:  # noqa: ANN401 - a literal of read_table
-        source = self.ancestors[name].source
-        return store.product(source.folder, source.key).read_table(part)
+    def _check(self, made: ReportFiles) -> None:
+        if PAGE not in made.files:
+            raise StageError(
+                f"stage {self.stage.uses!r}: report() must return a file {PAGE!r}, got {sorted(made.files)}"
+            )
+        if not made.headline.strip():
+            raise StageError(
+                f"stage {self.stage.uses!r}: report() must return a headline of CSV with a first line of column names, "
+                f"got {made.headline!r}"
+            )
 
-    def _scored(self) -> dict[str, list[str]]:
-        """Return the score nodes of every scored node."""
-        found: dict[str, list[str]] = {}
-        for name, ancestor in self.ancestors.items():
+
+class StoredResults:
+    """Read from a store what a report needs; see `melmill.stages.report.contract.ReportData`.
+
+    Parameters
+    ----------
+    store : Store
+    ancestors : mapping of str to Ancestor
+        By name of the node.
+    pipeline : str
+    """
+
+    def __init__(self, store: Store, ancestors: Mapping[str, Ancestor], pipeline: str) -> None:
+        self._store = store
+        self._ancestors = ancestors
+        self.pipeline = pipeline
+        self.versions: Mapping[str, str] = versions()
+        self.provenance = [
+            Provenance(
+                name=name,
+                uses=ancestor.uses,
+                version=ancestor.version,
+                key=ancestor.source.key,
+                inputs=[source for sources in ancestor.inputs.values() for source in sources],
+                parameters=ancestor.parameters,
+            )
+            for name, ancestor in ancestors.items()
+        ]
+        # Score nodes by the node whose waveforms they score.
+        self._score_nodes: dict[str, list[str]] = {}
+        for name, ancestor in ancestors.items():
             if isinstance(ancestor.source.product, Scores):
-                found.setdefault(ancestor.source.product.scored, []).append(name)
-        return found
+                self._score_nodes.setdefault(ancestor.source.product.scored, []).append(name)
 
-    def _scores(self, store: Store, catalogues: Mapping[tuple[str, str], Catalogue]) -> pd.DataFrame:
+    @cached_property
+    def catalogues(self) -> Mapping[Address, Catalogue]:
+        """Catalogues of all corpora, by folder and key of the ingest node."""
+        addresses = {ancestor.catalogue for ancestor in self._ancestors.values()}
+        return {address: self._store.product(*address).read_catalogue() for address in addresses}
+
+    @property
+    def scores(self) -> pd.DataFrame:
+        """One row per utterance and scored node."""
         from melmill.storage.reading.views import scores, with_utterances
 
         return scores(
-            with_utterances(self._table(store, name, "table"), catalogues[self.ancestors[name].catalogue], node=scored)
-            for scored, names in self._scored().items()
+            with_utterances(
+                self._folder(name).read_table("table"), self.catalogues[self._ancestors[name].catalogue], node=scored
+            )
+            for scored, names in self._score_nodes.items()
             for name in names
         )
 
-    def _tables(self, store: Store, scores: pd.DataFrame) -> Any:  # noqa: ANN401 - Tables is imported where it is made
+    @property
+    def traces(self) -> pd.DataFrame:
+        """One row per utterance, scored node and iteration."""
+        return self._tables("trace", self._score_nodes)
+
+    @property
+    def quarantine(self) -> pd.DataFrame:
+        """One row per utterance that a node could not process."""
+        return self._tables("quarantine", self._ancestors)
+
+    @property
+    def throughput(self) -> pd.DataFrame:
+        """One row per node."""
+        return throughput({name: list(self._folder(name).records().values()) for name in self._ancestors})
+
+    def example(self, utterance_id: str) -> Example:
+        """Return the audio of a scored utterance; raise ValueError if it has no recording."""
+        scored = [name for name in self._score_nodes if utterance_id in self._catalogue_of(name)]
+        if not scored:
+            raise ValueError(f"{utterance_id!r} is not an utterance of the scored corpora")
+        score_node = self._ancestors[self._score_nodes[scored[0]][0]]
+        catalogue = self.catalogues[score_node.catalogue]
+        shard = catalogue.shard(catalogue.shard_of(utterance_id))
+        recordings = score_node.inputs["against"][0]
+        reference = self._waveform(recordings, shard, utterance_id)
+        if reference is None:
+            raise ValueError(f"node {recordings!r} does not hold {utterance_id!r}, so it can't be an example")
+        waveforms = {name: self._waveform(name, shard, utterance_id) for name in scored}
+        return Example(
+            utterance_id=utterance_id,
+            text=next(one.text for one in shard.utterances if one.utterance_id == utterance_id),
+            sr=self._rate(recordings),
+            reference=reference,
+            reconstructions={name: y for name, y in waveforms.items() if y is not None},
+            rates={name: self._rate(name) for name, y in waveforms.items() if y is not None},
+        )
+
+    def _folder(self, name: str) -> ProductFolder:
+        return self._ancestors[name].source.in_store(self._store)
+
+    def _catalogue_of(self, scored: str) -> Catalogue:
+        return self.catalogues[self._ancestors[self._score_nodes[scored][0]].catalogue]
+
+    def _tables(self, part: Part, names: Mapping[str, object]) -> pd.DataFrame:
+        """Return the tables of several nodes below one another, with a column ``node``."""
         import pandas as pd
 
-        from melmill.stages.report.inputs import Made, Tables
+        tables = [self._folder(name).read_table(part).assign(node=name) for name in names]
+        if any(len(table) for table in tables):
+            return pd.concat(tables, ignore_index=True)
+        return next(iter(tables), pd.DataFrame())
 
-        traces = [self._table(store, name, "trace").assign(node=name) for name in self._scored()]
-        quarantine = [self._table(store, name, "quarantine").assign(node=name) for name in self.ancestors]
-        found = {
-            "traces": pd.concat(traces, ignore_index=True) if any(map(len, traces)) else None,
-            "quarantine": pd.concat(quarantine, ignore_index=True) if any(map(len, quarantine)) else None,
-        }
-        return Tables(
-            scores=scores,
-            throughput=throughput(
-                {
-                    name: list(store.product(one.source.folder, one.source.key).records().values())
-                    for name, one in self.ancestors.items()
-                }
-            ),
-            made=[
-                Made(
-                    name=name,
-                    uses=ancestor.uses,
-                    version=ancestor.version,
-                    key=ancestor.source.key,
-                    inputs=[source for sources in ancestor.inputs.values() for source in sources],
-                    parameters=ancestor.parameters,
-                )
-                for name, ancestor in self.ancestors.items()
-            ],
-            versions=versions(),
-            pipeline=self.pipeline,
-            **{name: frame for name, frame in found.items() if frame is not None},
-        )
+    def _waveform(self, name: str, shard: Shard, utterance_id: str) -> NDArray[np.float32] | None:
+        y = self._folder(name).read_arrays(shard, [utterance_id]).get(utterance_id)
+        return None if y is None else as_float(y)
 
-    def _example(self, store: Store, catalogues: Mapping[tuple[str, str], Catalogue], pick: Pick) -> Example:
-        from melmill.stages.report.inputs import Example
-
-        sources = {
-            scored: self.ancestors[names[0]]
-            for scored, names in self._scored().items()
-            if pick.utterance_id in catalogues[self.ancestors[names[0]].catalogue]
-        }
-        first = next(iter(sources.values()))
-        reference = self.ancestors[first.inputs["against"][0]].source
-        catalogue = catalogues[first.catalogue]
-        shard = catalogue.shard(catalogue.shard_of(pick.utterance_id))
-        text = next(u.text for u in shard.utterances if u.utterance_id == pick.utterance_id)
-        made = {scored: _waveform(store, self.ancestors[scored].source, shard, pick.utterance_id) for scored in sources}
-        reconstructions = {scored: y for scored, y in made.items() if y is not None}
-        y = _waveform(store, reference, shard, pick.utterance_id)
-        if y is None:
-            raise ValueError(f"{pick.utterance_id!r} was picked, but {reference.name!r} does not hold it")
-        return Example(
-            utterance_id=pick.utterance_id,
-            text=text,
-            why=pick.why,
-            sr=_rate(reference),
-            reference=y,
-            reconstructions=reconstructions,
-            rates={scored: _rate(self.ancestors[scored].source) for scored in reconstructions},
-        )
-
-
-def _waveform(store: Store, source: Source, shard: Shard, utterance_id: str) -> NDArray[np.float32] | None:
-    y = store.product(source.folder, source.key).read_arrays(shard, [utterance_id]).get(utterance_id)
-    return None if y is None else as_float(y)
-
-
-def _rate(source: Source) -> int:
-    if not isinstance(source.product, Waveform):
-        raise ValueError(f"{source.name!r} holds no waveforms")
-    return source.product.sr
+    def _rate(self, name: str) -> int:
+        product = self._ancestors[name].source.product
+        if not isinstance(product, Waveform):
+            raise ValueError(f"node {name!r} makes {product.kind}, so there is no audio to play")
+        return product.sr

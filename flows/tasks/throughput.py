@@ -1,4 +1,4 @@
-"""How fast nodes were, from the records of their tasks."""
+"""Measure how fast nodes were, from the records of their tasks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,18 @@ if TYPE_CHECKING:
 
 
 def throughput(records: Mapping[str, Sequence[Record]]) -> pd.DataFrame:
-    """Return a row a node: what it worked through, where, and for how long; see `Tables`."""
+    """Return a row per node: what it worked through, where, and for how long.
+
+    Parameters
+    ----------
+    records : mapping of str to sequence of Record
+        By name of the node.
+
+    Returns
+    -------
+    DataFrame
+        Columns as in `melmill.stages.report.contract.ReportData.throughput`.
+    """
     import pandas as pd
 
     return pd.DataFrame([{"node": name, **_row(some)} for name, some in records.items()])
@@ -29,28 +40,29 @@ def _row(records: Sequence[Record]) -> dict[str, int | float | str]:
         "wall_s": occupied_s(records),
         "peak_mem_bytes": max((record.peak_mem_bytes for record in records), default=0),
         "busy_s": sum(busy) if busy else float("nan"),
-        "pool": _words(record.pool for record in records),
-        "device": _words(record.device for record in records),
+        "pool": _distinct(record.pool for record in records),
+        "device": _distinct(record.device for record in records),
     }
 
 
 def occupied_s(records: Iterable[Record]) -> float:
-    """Return for how long workers had tasks under way, added over workers, s.
+    """Return the time in which workers had tasks, summed over workers, s.
 
-    A moment in which a worker had several counts once: a GPU computes on one shard while another is read or written.
+    Time in which one worker had several tasks counts once: a GPU computes on one shard while
+    another is read.
     """
     total, ends = 0.0, dict[tuple[str, str], float]()
-    for record in sorted(records, key=_begun):
-        worker, begun = (record.host, record.worker), _begun(record)
-        before, end = ends.get(worker, begun), begun + record.wall_s
-        total += max(0.0, end - max(begun, before))
-        ends[worker] = max(end, before)
+    for record in sorted(records, key=_start):
+        worker, start = (record.host, record.worker), _start(record)
+        busy_until, end = ends.get(worker, start), start + record.wall_s
+        total += max(0.0, end - max(start, busy_until))
+        ends[worker] = max(end, busy_until)
     return total
 
 
-def _begun(record: Record) -> float:
+def _start(record: Record) -> float:
     return datetime.fromisoformat(record.started_at).timestamp()
 
 
-def _words(found: Iterable[str]) -> str:
-    return ", ".join(sorted({word for word in found if word}))
+def _distinct(names: Iterable[str]) -> str:
+    return ", ".join(sorted({name for name in names if name}))

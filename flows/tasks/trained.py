@@ -1,4 +1,4 @@
-"""What a training leaves in the store, and the stages that compute with it."""
+"""The files that a training leaves in the store, and the stages that compute with them."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from melmill.stages.vocode.files.companions import TRAINED_FILES
 from melmill.storage.product import ProductFolder
 from melmill.storage.store import Store
 
-# Name of a training's record, of which there is one, and of the folder of its files.
+# Name of the one record of a training, and of the folder of its files.
 TRAINED = "trained"
 
-# Of those that make one.
+# The page of a training that makes one.
 _PAGE = "index.html"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trained:
-    """Say where a training's files are.
+class TrainedFiles:
+    """Say where the files of a training are.
 
     Parameters
     ----------
     store : str
-        Its URL.
+        URL of the store.
     name, folder, key : str
-        Of the training's node.
+        The training's node, its folder and its key.
     product : TrainedVocoder
     """
 
@@ -44,16 +44,16 @@ class Trained:
         StoreError
             The training is not done.
         DamagedData
-            Its files are not those of its record.
+            The files are not those of the record.
         """
         files = self._folder.done(TRAINED).files
         # A training that was repaired may have other bytes under the same key.
-        facts = [files[_path(name)].sha256 for name in TRAINED_FILES.values()]
-        digest = hashlib.sha256("\n".join(facts).encode()).hexdigest()
-        given = stage.trained(self.product, self.name, digest)
-        if not isinstance(given, FileStage):
-            raise TypeError(f"{stage.uses}: trained() answered a stage without files")
-        return given.opened(self._read)
+        checksums = [files[_path(name)].sha256 for name in TRAINED_FILES.values()]
+        digest = hashlib.sha256("\n".join(checksums).encode()).hexdigest()
+        with_files = stage.trained(self.product, self.name, digest)
+        if not isinstance(with_files, FileStage):
+            raise TypeError(f"stage {stage.uses!r}: trained() must return a stage with files, got {with_files!r}")
+        return with_files.opened(self._read)
 
     def _read(self) -> StageFiles:
         record = self._folder.done(TRAINED)
@@ -70,7 +70,7 @@ class Trained:
 
 
 def trained_page(product: ProductFolder) -> list[str]:
-    """Return where the page of a training is, as a list of one; empty where it is not done or made none."""
+    """Return the URL of a training's page in a list; empty if it is not done or made no page."""
     record = product.record(TRAINED)
     if record is None or _path(_PAGE) not in record.files:
         return []

@@ -1,28 +1,23 @@
-"""The task in the middle of a run that learns from a whole corpus.
-
-- Where a training keeps what it resumes from, beside its product.
-"""
+"""The task of a training: learn from a whole corpus, resume if stopped, and commit the result."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import ClassVar
 
-from melmill.cluster.threads import threads_raised
-from melmill.cluster.workers import reset_peak
-from melmill.flows.pipeline.pools import device
-from melmill.flows.tasks.receipt import Receipt
-from melmill.flows.tasks.shard import Source, facts_of
+from melmill.cluster.process import threads_raised
+from melmill.flows.tasks.job import NodeJob, Source, Stopwatch
+from melmill.flows.tasks.task import Receipt
 from melmill.flows.tasks.trained import TRAINED
 from melmill.stages.contract import Mel, TrainingStage, Waveform
-from melmill.stages.errors import StageError
-from melmill.stages.task_context import check_wanted, enter, say
+from melmill.stages.numeric.errors import StageError
+from melmill.stages.task_context import check_still_wanted, report_line
 from melmill.stages.vocode.files.companions import TRAINED_FILES
 from melmill.storage.catalogue import Catalogue
 from melmill.storage.files.location import Location
-from melmill.storage.product import ProductFolder
+from melmill.storage.product import Address
 from melmill.storage.reading.segments import Segments
 from melmill.storage.reading.views import ProductView
 from melmill.storage.store import Store
@@ -33,16 +28,17 @@ LOG = "log.txt"
 
 
 class TrainingFolder:
-    """Keep the state of a training, the utterances that it began with, and a log, in the folder ``training``.
+    """Keep a training's state, its utterances and its log in the folder ``training``.
 
-    Nothing in it counts as a result: it goes when there is one, but for the log.
+    A stopped training resumes from the state. When the training is done, the state and the
+    utterances are removed. The log stays.
 
     Parameters
     ----------
     product : Location
         Folder of the training's product.
     name : str
-        Of its node, for people.
+        Name of the node, which each reported line begins with.
     """
 
     def __init__(self, product: Location, name: str) -> None:
@@ -57,19 +53,31 @@ class TrainingFolder:
             return None
 
     def save(self, state: bytes) -> None:
-        """Keep a state in place of the last one, atomically and durably; raise Unwanted where nobody waits for it."""
+        """Replace the saved state, atomically and durably.
+
+        Raises
+        ------
+        TaskCancelled
+            The state is saved, but nobody waits for the task any more.
+        """
         self._location.replace(STATE, state)
-        check_wanted()
+        check_still_wanted()
 
     def note(self, line: str) -> None:
-        """Tell people how it goes, and keep the line in the log; raise Unwanted where nobody waits for it."""
-        check_wanted()
+        """Show a line to the person who started the run and append it to the log.
+
+        Raises
+        ------
+        TaskCancelled
+            Nobody waits for the task any more.
+        """
+        check_still_wanted()
         self._location.replace(LOG, self.log + f"{datetime.now(UTC).isoformat(timespec='seconds')} {line}\n".encode())
-        say(f"{self._name}: {line}")
+        report_line(f"{self._name}: {line}")
 
     @property
     def log(self) -> bytes:
-        """All that was noted, a line each with its time."""
+        """All lines that were noted, each with its time."""
         try:
             return self._location.read(LOG)
         except FileNotFoundError:
@@ -77,128 +85,103 @@ class TrainingFolder:
 
     @property
     def stamp(self) -> str | None:
-        """What changes when a state is saved; None where there is none."""
+        """A stamp that changes whenever a state is saved; None where there is no state."""
         return self._location.stamp(STATE)
 
-    def begin(self, found: Sequence[str]) -> Collection[str]:
-        """Return the ids to learn from: those found, or where a state was saved those that it began with.
+    def begin(self, ids: Sequence[str]) -> Collection[str]:
+        """Return the ids to learn from: `ids`, or those that the saved state began with.
 
-        A corpus may grow while a training rests, and must not change under it. Where utterances that it began with are
-        lost, it begins anew.
+        A corpus may grow while a training is stopped, and must not change it. If the inputs lost
+        utterances that the training began with, it starts over.
         """
         if self.stamp is not None:
-            begun = self._begun()
-            lost = len(set(begun).difference(found))
-            if begun and not lost:
-                return begun
-            self.note(f"begins anew: {lost or 'all'} of the utterances that it began with are not in its inputs now")
+            first = self._first_ids()
+            n_lost = len(set(first).difference(ids))
+            if first and not n_lost:
+                return first
+            self.note(f"starts over: {n_lost or 'all'} of the utterances that it began with are not in its inputs now")
             self._location.remove(STATE)
-        self._location.replace(UTTERANCES, "".join(f"{name}\n" for name in found).encode())
-        return found
+        self._location.replace(UTTERANCES, "".join(f"{name}\n" for name in ids).encode())
+        return ids
 
-    def _begun(self) -> list[str]:
+    def _first_ids(self) -> list[str]:
         try:
             return self._location.read(UTTERANCES).decode().splitlines()
         except FileNotFoundError:
             return []
 
     def end(self) -> None:
-        """Remove what nobody will resume from."""
+        """Remove the state and the utterances, which nobody will resume from."""
         self._location.remove(STATE)
         self._location.remove(UTTERANCES)
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingJob:
-    """Everything that a training needs: names and parameters, no data.
+class TrainingJob(NodeJob):
+    """The work of a training; for its other fields see `melmill.flows.tasks.job.NodeJob`.
 
     Parameters
     ----------
-    store : str
-        URL of the store.
-    node : Source
-        What is made.
     stage : TrainingStage
     ports : mapping of str to Source
-        Mels and the audio that they are of.
+        Mels, and the audio that they were made from.
     catalogue : (str, str)
         Folder and key of the ingest node whose catalogue lists the utterances.
-    pool : str
-        Workers that it is for, in words.
-    attempt : int
     """
 
-    store: str
-    node: Source
+    resumes: ClassVar[bool] = True
+
     stage: TrainingStage
     ports: Mapping[str, Source]
-    catalogue: tuple[str, str]
-    pool: str = ""
-    attempt: int = 1
+    catalogue: Address
 
     def run(self) -> Receipt:
-        """Train, from the start or from the state saved last, and commit what it made; return the receipt.
+        """Train, from the saved state where there is one, and commit the files; return the receipt.
 
         Raises
         ------
         StageError
-            The stage did not return what others load a vocoder of.
-        Unwanted
-            Whoever ran it is gone.
+            The stage did not return the files that a vocoder is loaded from.
+        TaskCancelled
+            The run that started the task is gone.
         """
-        reset_peak()
-        started, clock = datetime.now(UTC), time.perf_counter()
+        watch = Stopwatch()
         store = Store.open(self.store)
         catalogue = store.product(*self.catalogue).read_catalogue()
-        data, place = self._data(store, catalogue), self._place(store)
-        enter("computing")
-        clock_compute = time.perf_counter()
-        with threads_raised(self.stage.threads):
-            files = self.stage.train(data, place, {port: source.product for port, source in self.ports.items()})
-        compute_s = time.perf_counter() - clock_compute
+        data, folder = self._data(store, catalogue), self._folder(store)
+        with watch.computing(), threads_raised(self.stage.threads):
+            files = self.stage.train(data, folder, {port: source.product for port, source in self.ports.items()})
         missing = set(TRAINED_FILES.values()) - files.keys()
         if missing:
-            raise StageError(f"stage {self.stage.uses!r} returned no {min(missing)} (it returned {sorted(files)})")
-        enter("writing")
-        facts = facts_of(started, compute_s, self.attempt, pool=self.pool, device=device(self.stage))
-        duration_s = sum(utterance.duration_s for utterance in data.utterances)
-        self._folder(store).commit_files(
+            raise StageError(
+                f"stage {self.stage.uses!r}: train() must return a file {min(missing)!r}, got {sorted(files)}"
+            )
+        facts = watch.facts(self)
+        audio_s = sum(utterance.duration_s for utterance in data.utterances)
+        self.node.in_store(store).commit_files(
             TRAINED,
             files,
             facts,
-            clock,
+            watch.started_s,
             folder=TRAINED,
             n_utterances=catalogue.n_utterances,
-            duration_s=duration_s,
+            duration_s=audio_s,
         )
-        place.end()
-        return Receipt(
-            n_utterances=len(data.utterances),
-            n_quarantined=0,
-            audio_s=duration_s,
-            compute_s=compute_s,
-            wall_s=time.perf_counter() - clock,
-            peak_mem_bytes=facts.peak_mem_bytes,
-            host=facts.host,
-        )
+        folder.end()
+        return watch.receipt(facts, n_utterances=len(data.utterances), audio_s=audio_s)
 
     def saved(self) -> str | None:
-        """Return what changes whenever it has come further."""
-        return self._place(Store.open(self.store)).stamp
+        """Return a stamp that changes whenever the training saves its state."""
+        return self._folder(Store.open(self.store)).stamp
 
-    def _folder(self, store: Store) -> ProductFolder:
-        return store.product(self.node.folder, self.node.key)
-
-    def _place(self, store: Store) -> TrainingFolder:
-        return TrainingFolder(self._folder(store).location, self.node.name)
+    def _folder(self, store: Store) -> TrainingFolder:
+        return TrainingFolder(self.node.in_store(store).location, self.node.name)
 
     def _data(self, store: Store, catalogue: Catalogue) -> Segments:
         views = {
-            type(source.product): ProductView(
-                store.location, source.name, store.product(source.folder, source.key), catalogue
-            )
+            type(source.product): ProductView(store.location, source.name, source.in_store(store), catalogue)
             for source in self.ports.values()
         }
         mel, audio = views[Mel], views[Waveform]
-        found = [utterance.utterance_id for utterance in Segments(mel, audio).utterances]
-        return Segments(mel, audio, self._place(store).begin(found))
+        ids = [utterance.utterance_id for utterance in Segments(mel, audio).utterances]
+        return Segments(mel, audio, self._folder(store).begin(ids))

@@ -1,24 +1,24 @@
-"""What happens in a run, told to whoever listens: progress, the log, the store, the scheduler's metrics."""
+"""The events of a run, and how they reach progress, the log, the store and the metrics."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
-from melmill.flows.execution.window import Task
-from melmill.flows.tasks.receipt import Receipt
+from melmill.flows.tasks.task import Receipt, Task
 
+# How a run ended.
 Outcome = Literal["done", "failed", "interrupted"]
 
-
+# The reason of `WorkerDied`, unless the worker ended itself.
 DIED = "its worker died"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Where an attempt runs: name of the Dask worker and of the machine; empty where nobody can tell."""
+    """Where an attempt runs: the Dask worker and the machine, each empty if it is not known."""
 
     worker: str = ""
     host: str = ""
@@ -28,21 +28,23 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Running:
-    """What a task was at when its worker was asked.
+class TaskStatus:
+    """What a task works on.
 
     Parameters
     ----------
     task : Task
     attempt : int
+        Number of the attempt, from 1.
     place : Place
     running_s : float
-        Since it began there; since it was handed out where the worker does not answer.
+        Time since the task began on its worker. If the worker does not answer, time since it was
+        submitted, s.
     phase : str
-        ``reading``, ``computing``, ``writing``, or ``unknown`` where the worker does not answer.
+        ``reading``, ``computing``, ``writing``, or ``unknown`` if the worker does not answer.
     utterance_id : str
-        At hand; empty where no single one is.
-    for_s : float
+        The current utterance; empty where there is no single one.
+    phase_s : float
         Time in this phase or at this utterance, s.
     """
 
@@ -52,12 +54,12 @@ class Running:
     running_s: float
     phase: str
     utterance_id: str
-    for_s: float
+    phase_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunStarted:
-    """Tell that a run has something to do."""
+    """A run began that has something to do."""
 
     store: str
     pipeline: str
@@ -69,27 +71,27 @@ class RunStarted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ready:
-    """Tell that tasks can run.
+    """Tasks can run now.
 
     Parameters
     ----------
-    look : callable
-        Given tasks in flight, returns what those of them are at that run now. May take seconds.
+    probe : callable
+        Given tasks in flight, returns the status of those that run now. It may take seconds.
     dashboard, metrics : str or None
-        Where the scheduler shows its pages and its metrics.
+        URLs of the scheduler's pages and metrics.
     publish : callable or None
-        Sends the scheduler what its metrics shall say of the run.
+        Sends the scheduler what its metrics say of the run.
     """
 
-    look: Callable[[Sequence[Task]], Sequence[Running]]
+    probe: Callable[[Sequence[Task]], Sequence[TaskStatus]]
     dashboard: str | None = None
     metrics: str | None = None
-    publish: Callable[[Mapping[str, Any]], None] | None = None
+    publish: Callable[[Mapping[str, object]], None] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submitted:
-    """Tell that an attempt was handed out; `attempt` counts from 1."""
+    """An attempt was submitted; `attempt` counts from 1."""
 
     task: Task
     attempt: int
@@ -97,7 +99,7 @@ class Submitted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finished:
-    """Tell that a task is done."""
+    """A task is done."""
 
     task: Task
     attempt: int
@@ -106,7 +108,7 @@ class Finished:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retried:
-    """Tell that an attempt failed in a way that may pass, so that another follows."""
+    """An attempt failed in a way that may pass, so another one follows."""
 
     task: Task
     attempt: int
@@ -116,7 +118,11 @@ class Retried:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerDied:
-    """Tell that the worker of an attempt died; `deaths` counts those of this task, `again`: it is tried again."""
+    """The worker of an attempt died.
+
+    `deaths` counts the workers that died at this task. `again` says whether another attempt
+    follows.
+    """
 
     task: Task
     attempt: int
@@ -128,7 +134,7 @@ class WorkerDied:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failed:
-    """Tell that a task was given up, and how many others wait for it in vain."""
+    """A task was given up; `n_blocked` others can't run without it."""
 
     task: Task
     attempt: int
@@ -139,22 +145,22 @@ class Failed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stalled:
-    """Tell that a task runs much longer than its node's tasks do; `expected_s` is None before any was done."""
+    """A task takes much longer than its node's tasks do; `expected_s` is None before one is done."""
 
-    running: Running
+    status: TaskStatus
     expected_s: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Note:
-    """Tell something that a person should know."""
+    """A line for the person who started the run."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunFinished:
-    """Tell how a run ended; `counts` holds its tasks, `reason` is empty unless it ended early."""
+    """A run ended; `counts` holds its tasks, and `reason` is empty unless it ended early."""
 
     outcome: Outcome
     duration_s: float
@@ -169,15 +175,15 @@ Listener = Callable[[Event], None]
 
 
 class Announcer:
-    """Tell every listener of every event, in the same order, whatever thread it comes from."""
+    """Pass every event to every listener, in the same order, from whatever thread it comes."""
 
     def __init__(self, listeners: Sequence[Listener]) -> None:
         self._listeners = tuple(listeners)
-        # A listener may itself have something to tell.
+        # A listener may itself announce an event.
         self._lock = threading.RLock()
 
     def __call__(self, event: Event) -> None:
-        """Tell everybody, then return."""
+        """Pass an event to all listeners, then return."""
         with self._lock:
             for listener in self._listeners:
                 listener(event)

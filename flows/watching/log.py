@@ -1,4 +1,4 @@
-"""The log of a run for machines: one JSON object a line, one line an event."""
+"""Write the log of a run for machines: a JSON object per line, and a line per event."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TextIO
+from typing import TextIO
 
 from melmill.flows.errors import PipelineError
-from melmill.flows.execution.window import Task
+from melmill.flows.tasks.task import Task
 from melmill.flows.watching.events import (
     Event,
     Failed,
@@ -30,26 +30,26 @@ from melmill.flows.watching.events import (
 
 
 class EventLog:
-    """Append events to a file as JSON lines; `docs/observability.md` describes every field.
+    """Append events to a file as JSON lines; `docs/watching.md` describes every field.
 
     Parameters
     ----------
     path : Path
-        Appended to, so that a run that goes on has one log.
+        The file. It is appended to, so that a run that is continued has one log.
     run, project : str
-        In every line.
-    complain : callable
-        Told once where writing fails later: a log is not worth a run.
+        Fields of every line.
+    warn : callable
+        Receives one line if writing fails later. The run goes on without a log.
 
     Raises
     ------
     PipelineError
-        Where the file can't be written.
+        The file can't be written.
     """
 
-    def __init__(self, path: Path, run: str, project: str, complain: Callable[[str], None]) -> None:
+    def __init__(self, path: Path, run: str, project: str, warn: Callable[[str], None]) -> None:
         self.path = path
-        self.complain = complain
+        self.warn = warn
         self.run = run
         self.project = project
         try:
@@ -70,12 +70,12 @@ class EventLog:
     def _close(self) -> None:
         file, self._file = self._file, None
         if file is not None:
-            # What a full disk did not take is tried once more, in vain, when the file is closed.
+            # Closing tries once more to write what a full disk did not take.
             with suppress(OSError):
                 file.close()
 
     def __call__(self, event: Event) -> None:
-        """Write what an event says; some say nothing to a log."""
+        """Write the lines of an event; some events have none."""
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         head = {"time": now, "run": self.run, "project": self.project}
         text = "".join(
@@ -85,15 +85,15 @@ class EventLog:
             return
         try:
             self._file.write(text)
-            # Whoever follows the log sees an event when it happens, and a kill loses none.
+            # Readers see each event at once, and none is lost if this process is killed.
             self._file.flush()
         except OSError as error:
             self._close()
-            self.complain(f"--log {str(self.path)!r} ends here, the run goes on: {error.strerror}")
+            self.warn(f"--log {str(self.path)!r} ends here, the run goes on: {error.strerror}")
 
 
-def lines(event: Event) -> list[tuple[str, dict[str, Any]]]:
-    """Return the lines of an event, each with its name and its own fields."""
+def lines(event: Event) -> list[tuple[str, dict[str, object]]]:
+    """Return the name and the fields of each line of an event."""
     match event:
         case RunStarted():
             return [("run_started", _run_started(event))]
@@ -104,8 +104,8 @@ def lines(event: Event) -> list[tuple[str, dict[str, Any]]]:
         case Retried():
             return [("task_retried", {**_attempt(event.task, event.attempt, event.place), "reason": event.reason})]
         case WorkerDied():
-            told = {"deaths": event.deaths, "reason": event.reason}
-            return [("worker_died", {**_attempt(event.task, event.attempt, event.place), **told})]
+            attempt = _attempt(event.task, event.attempt, event.place)
+            return [("worker_died", {**attempt, "deaths": event.deaths, "reason": event.reason})]
         case Failed():
             return [("task_failed", {**_attempt(event.task, event.attempt, event.place), **_failure(event)})]
         case Stalled():
@@ -117,7 +117,7 @@ def lines(event: Event) -> list[tuple[str, dict[str, Any]]]:
     return []
 
 
-def _run_started(event: RunStarted) -> dict[str, Any]:
+def _run_started(event: RunStarted) -> dict[str, object]:
     return {
         "store": event.store,
         "pipeline": event.pipeline,
@@ -130,7 +130,7 @@ def _run_started(event: RunStarted) -> dict[str, Any]:
     }
 
 
-def _run_finished(event: RunFinished) -> dict[str, Any]:
+def _run_finished(event: RunFinished) -> dict[str, object]:
     return {
         "outcome": event.outcome,
         "reason": event.reason,
@@ -139,7 +139,7 @@ def _run_finished(event: RunFinished) -> dict[str, Any]:
     }
 
 
-def _attempt(task: Task, attempt: int, place: Place) -> dict[str, Any]:
+def _attempt(task: Task, attempt: int, place: Place) -> dict[str, object]:
     return {
         "node": task.node,
         "corpus": task.corpus or None,
@@ -150,7 +150,7 @@ def _attempt(task: Task, attempt: int, place: Place) -> dict[str, Any]:
     }
 
 
-def _finished(event: Finished) -> list[tuple[str, dict[str, Any]]]:
+def _finished(event: Finished) -> list[tuple[str, dict[str, object]]]:
     receipt = event.receipt
     attempt = _attempt(event.task, event.attempt, Place(worker=receipt.worker, host=receipt.host))
     finished = {
@@ -162,21 +162,21 @@ def _finished(event: Finished) -> list[tuple[str, dict[str, Any]]]:
         "peak_mem_bytes": receipt.peak_mem_bytes,
     }
     quarantined = {**attempt, "count": receipt.n_quarantined, "utterances": list(receipt.quarantined)}
-    found = [("utterances_quarantined", quarantined)] if receipt.n_quarantined else []
-    return [*found, ("task_finished", finished)]
+    first = [("utterances_quarantined", quarantined)] if receipt.n_quarantined else []
+    return [*first, ("task_finished", finished)]
 
 
-def _failure(event: Failed) -> dict[str, Any]:
+def _failure(event: Failed) -> dict[str, object]:
     return {"error": type(event.error).__name__, "reason": str(event.error), "blocked": event.n_blocked}
 
 
-def _stalled(event: Stalled) -> dict[str, Any]:
-    running = event.running
+def _stalled(event: Stalled) -> dict[str, object]:
+    status = event.status
     return {
-        **_attempt(running.task, running.attempt, running.place),
-        "running_s": round(running.running_s, 3),
+        **_attempt(status.task, status.attempt, status.place),
+        "running_s": round(status.running_s, 3),
         "expected_s": None if event.expected_s is None else round(event.expected_s, 3),
-        "phase": running.phase,
-        "utterance": running.utterance_id or None,
-        "utterance_s": round(running.for_s, 3) if running.utterance_id else None,
+        "phase": status.phase,
+        "utterance": status.utterance_id or None,
+        "utterance_s": round(status.phase_s, 3) if status.utterance_id else None,
     }

@@ -1,4 +1,4 @@
-"""Progress on standard error: bars on a terminal, a plain line now and then elsewhere."""
+"""Show progress on standard error: a bar on a terminal, and elsewhere a line now and then."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections import Counter
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from melmill.flows.execution.window import ALL_SHARDS, Task
 from melmill.flows.planning.plan import Plan
+from melmill.flows.tasks.task import ALL_SHARDS, Receipt, Task
 from melmill.flows.watching.events import Event, Failed, Finished, Note, Place, Ready, Retried, Stalled, WorkerDied
 from melmill.flows.watching.tally import Tally
 
@@ -17,21 +17,19 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bar
     from rich.progress import TaskID
 
-    from melmill.flows.tasks.receipt import Receipt
-
 PLAIN_INTERVAL_S = 10.0
 
 
 class Progress:
-    """Shows how far a run is: tasks, utterances through the whole pipeline, times real time, time left.
+    """Show how far a run is: tasks, finished utterances, times real time, and time left.
 
     Parameters
     ----------
     plan : Plan
     slots : int
-        Tasks that run at the same time, for the time left.
+        Tasks that run at the same time. The time left is based on it.
     tally : Tally
-        Told of every event before this is.
+        Receives every event before this does.
     """
 
     def __init__(self, plan: Plan, slots: int, tally: Tally) -> None:
@@ -42,7 +40,7 @@ class Progress:
         self.tally = tally
         self.console: Console = Console(stderr=True, highlight=False)
         self.utterances_done = 0
-        self._left = Counter(
+        self._n_left = Counter(
             (node_plan.node.corpora[0], shard)
             for node_plan in plan.nodes.values()
             for shard in node_plan.pending
@@ -66,7 +64,7 @@ class Progress:
             self.console.print(self._line(), soft_wrap=True)
 
     def __call__(self, event: Event) -> None:
-        """Show what a person wants to know of it."""
+        """Show what a person wants to know of an event."""
         match event:
             case Finished(task=task, receipt=receipt):
                 self._count(task, receipt)
@@ -88,8 +86,8 @@ class Progress:
 
     def _count(self, task: Task, receipt: Receipt) -> None:
         if not task.is_whole:
-            self._left[task.corpus, task.shard] -= 1
-            if not self._left[task.corpus, task.shard]:
+            self._n_left[task.corpus, task.shard] -= 1
+            if not self._n_left[task.corpus, task.shard]:
                 self.utterances_done += receipt.n_utterances
 
     def note(self, text: str) -> None:
@@ -126,24 +124,24 @@ class Progress:
 
 
 def stall_line(event: Stalled) -> str:
-    """Say which task stalls, where, and at which utterance."""
-    running = event.running
+    """Return the line that says which task stalls, where, and at which utterance."""
+    status = event.status
     expected = "" if event.expected_s is None else f", expected {duration(event.expected_s)}"
-    head = f"stalled: {running.task}{_on(running.place)}: {duration(running.running_s)}{expected}"
-    if running.utterance_id:
-        return f"{head}; {running.phase} utterance {running.utterance_id} for {duration(running.for_s)}"
-    if running.phase == "unknown":
+    head = f"stalled: {status.task}{_on(status.place)}: {duration(status.running_s)}{expected}"
+    if status.utterance_id:
+        return f"{head}; {status.phase} utterance {status.utterance_id} for {duration(status.phase_s)}"
+    if status.phase == "unknown":
         return f"{head}; its worker does not answer"
-    return f"{head}; {running.phase} for {duration(running.for_s)}"
+    return f"{head}; {status.phase} for {duration(status.phase_s)}"
 
 
-def _on(where: Place) -> str:
-    # Without workers there is just this machine.
-    return f" ({where})" if where.worker else ""
+def _on(place: Place) -> str:
+    # Without workers everything runs on this machine.
+    return f" ({place})" if place.worker else ""
 
 
 def duration(seconds: float) -> str:
-    """Write a time as people do.
+    """Return a time as people write it.
 
     >>> duration(59.6), duration(61), duration(7322)
     ('1 min 00 s', '1 min 01 s', '2 h 02 min')

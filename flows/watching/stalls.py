@@ -1,12 +1,14 @@
-"""Name the tasks that take much longer than they should, and the utterances that they are at."""
+"""Find the tasks that take much longer than they should, and the utterances that they work on."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import median
 
-from melmill.flows.execution.window import Task
+from melmill.flows.tasks.task import Task
 from melmill.flows.watching.events import (
     Event,
     Failed,
@@ -14,46 +16,70 @@ from melmill.flows.watching.events import (
     Listener,
     Ready,
     Retried,
-    Running,
     Stalled,
     Submitted,
+    TaskStatus,
     WorkerDied,
 )
-from melmill.flows.watching.tally import Pace
 
-# A task stalls when it runs this many times as long as its audio takes at its node ...
+# A task stalls if it takes this many times as long as its audio usually takes at its node ...
 TIMES_EXPECTED = 5.0
 
-# ... and at least so long, s.
+# ... and at least this long, s.
 STALL_AFTER_S = 60.0
 
-# Without a task done to compare with, it may just be slow work: so many times STALL_AFTER_S.
+# Before any task of its node is done, it stalls after this many times STALL_AFTER_S.
 TIMES_UNKNOWN = 10.0
 
+# Returns the audio of a task, s.
 AudioOf = Callable[[Task], float]
+
+
+class Pace:
+    """The time that a second of audio takes at a node: the median over its last tasks."""
+
+    LAST = 101
+
+    def __init__(self) -> None:
+        self._rates: deque[float] = deque(maxlen=self.LAST)
+        self._median: float | None = None
+
+    def add(self, wall_s: float, audio_s: float) -> None:
+        """Count a finished task."""
+        if audio_s > 0:
+            self._rates.append(wall_s / audio_s)
+            self._median = None
+
+    def expected_s(self, audio_s: float) -> float | None:
+        """Return how long a task with so much audio should take, s; None before any is done."""
+        if not self._rates:
+            return None
+        if self._median is None:
+            self._median = median(self._rates)
+        return self._median * audio_s
 
 
 @dataclass(frozen=True, slots=True)
 class _Attempt:
     number: int
-    since: float
+    submitted_s: float
 
 
 class StallWatch:
-    """Listen to a run and, when asked to look, announce each attempt that stalls, once.
+    """Announce each attempt that stalls, once.
 
-    Nobody is asked anything before an attempt is in flight for as long as a stall takes; then only the workers that
-    hold such attempts are.
+    Nobody is probed before an attempt is in flight for as long as a stall takes. Then only the
+    workers that hold such attempts are.
 
     Parameters
     ----------
     nodes : sequence of str
-        Whose tasks are watched.
+        Nodes whose tasks are watched.
     audio_of : callable
-        Audio of a task's shard, s.
+        Returns the audio of a task, s.
     announce : callable
     after_s : float
-        What a task may always take, s.
+        Time that every task may take, s.
     """
 
     def __init__(self, nodes: Sequence[str], audio_of: AudioOf, announce: Listener, after_s: float) -> None:
@@ -61,47 +87,47 @@ class StallWatch:
         self.announce = announce
         self.after_s = after_s
         self._paces = {node: Pace() for node in nodes}
-        self._flying: dict[Task, _Attempt] = {}
-        self._told: set[tuple[Task, int]] = set()
-        self._look: Callable[[Sequence[Task]], Sequence[Running]] | None = None
+        self._in_flight: dict[Task, _Attempt] = {}
+        self._announced: set[tuple[Task, int]] = set()
+        self._probe: Callable[[Sequence[Task]], Sequence[TaskStatus]] | None = None
 
     def __call__(self, event: Event) -> None:
-        """Learn who is in flight, and how long tasks take."""
+        """Note what is in flight, and how long tasks take."""
         match event:
-            case Ready(look=look):
-                self._look = look
+            case Ready(probe=probe):
+                self._probe = probe
             case Submitted(task=task, attempt=number) if task.node in self._paces:
-                self._flying[task] = _Attempt(number, time.monotonic())
+                self._in_flight[task] = _Attempt(number, time.monotonic())
             case Finished(task=task, receipt=receipt):
-                self._flying.pop(task, None)
+                self._in_flight.pop(task, None)
                 if task.node in self._paces:
                     self._paces[task.node].add(receipt.wall_s, receipt.audio_s)
             case Retried(task=task) | WorkerDied(task=task) | Failed(task=task):
-                self._flying.pop(task, None)
+                self._in_flight.pop(task, None)
 
-    def look(self) -> None:
-        """Ask about attempts that may have stalled, and announce those that have."""
+    def check(self) -> None:
+        """Probe the attempts that may have stalled, and announce those that have."""
         now = time.monotonic()
-        flying: Mapping[Task, _Attempt] = dict(self._flying)
         suspects = [
             task
-            for task, attempt in flying.items()
-            if (task, attempt.number) not in self._told and now - attempt.since > self.limit_s(task)
+            for task, attempt in dict(self._in_flight).items()
+            if (task, attempt.number) not in self._announced and now - attempt.submitted_s > self.limit_s(task)
         ]
-        if not suspects or self._look is None:
+        if not suspects or self._probe is None:
             return
-        for running in self._look(suspects):
-            # One that waited in a queue has run for less than it was in flight; one may be done by now.
-            if running.running_s > self.limit_s(running.task) and running.task in self._flying:
-                self._told.add((running.task, running.attempt))
-                self.announce(Stalled(running=running, expected_s=self.expected_s(running.task)))
+        for status in self._probe(suspects):
+            # A task that waited in a queue has run for less than it was in flight, and one may be
+            # done by now.
+            if status.running_s > self.limit_s(status.task) and status.task in self._in_flight:
+                self._announced.add((status.task, status.attempt))
+                self.announce(Stalled(status=status, expected_s=self.expected_s(status.task)))
 
     def expected_s(self, task: Task) -> float | None:
-        """Return how long a task should take; None before any of its node is done."""
+        """Return how long a task should take, s; None before any of its node is done."""
         return self._paces[task.node].expected_s(self.audio_of(task))
 
     def limit_s(self, task: Task) -> float:
-        """Return after how long a task counts as stalled, s."""
+        """Return the time after which a task counts as stalled, s."""
         expected = self.expected_s(task)
         if expected is None:
             return TIMES_UNKNOWN * self.after_s

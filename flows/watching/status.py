@@ -1,4 +1,4 @@
-"""How far the nodes of a store's last run are, from the store alone."""
+"""Read from a store alone how far the nodes of its last run are."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from melmill.flows.tasks.report import report_folder
 from melmill.flows.tasks.trained import trained_page
 from melmill.flows.tasks.training import TrainingFolder
 from melmill.stages.contract import WHOLE_KINDS, Kind
@@ -17,10 +18,10 @@ from melmill.storage.records import Record
 from melmill.storage.runs import Manifest, RunState
 from melmill.storage.store import NodeEntry, Store
 
-# Throughput is that of the last minutes.
+# Throughput is measured over this time, s.
 WINDOW_S = 300.0
 
-# A driver tells of itself every ten seconds; after so long without a word it may be gone.
+# A driver writes its state every ten seconds. After this time without news it may be gone, s.
 SILENT_S = 60.0
 
 
@@ -32,20 +33,20 @@ class NodeState:
     ----------
     node, stage : str
     shards, done, failed : int
-        Shards of its corpus, those with a record, and those that the last run gave up; of a report or a training there
-        is one.
+        Shards of its corpus, those with a record, and those that the last run gave up. Reports and
+        trainings have one.
     quarantined : int
         Utterances that this node could not process.
     audio_s, compute_s, task_s : float
-        Of what is done: audio, time inside the stage and of whole tasks, s.
+        Sums over what is done, s: audio, time inside the stage, and time of whole tasks.
     peak_mem_bytes : int
         Largest resident size of a worker process at one of its tasks; 0 where unknown.
     recent, recent_task_s : int, float
         Tasks done in the last `WINDOW_S`, and their time, s.
     last_at : str or None
-        When its last record was made, ISO 8601, UTC.
+        Time of its last record, ISO 8601, UTC.
     note : str
-        What a training that is not done said last, and when; empty elsewhere.
+        The last line of the log of a training that is not done; empty elsewhere.
     """
 
     node: str
@@ -74,8 +75,8 @@ class NodeState:
 
 
 @dataclass(frozen=True, slots=True)
-class _Done:
-    """What is kept of a record."""
+class _DoneTask:
+    """The facts of a record that a status needs."""
 
     finished: float
     quarantined: int
@@ -85,15 +86,18 @@ class _Done:
     peak_mem_bytes: int
 
     @classmethod
-    def of(cls, record: Record) -> _Done:
+    def of(cls, record: Record) -> _DoneTask:
         task_s = record.wall_s or record.compute_s
         finished = datetime.fromisoformat(record.started_at).timestamp() + task_s
         return cls(finished, record.n_quarantined, record.duration_s, record.compute_s, task_s, record.peak_mem_bytes)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Look:
-    """What a store says at one moment; `run` is None where no run that had something to do told of itself."""
+class RunStatus:
+    """How far the last run of a store is at one moment.
+
+    `run` is None if no run with something to do wrote its state.
+    """
 
     at: datetime
     nodes: tuple[NodeState, ...]
@@ -122,12 +126,12 @@ class Look:
 
     @property
     def tasks_per_min(self) -> float:
-        """Tasks that were done per minute, lately."""
+        """Tasks done per minute, over `span_s`."""
         return 60 * sum(node.recent for node in self.nodes) / self.span_s
 
     @property
     def time_left_s(self) -> float | None:
-        """Estimate by each node's mean task time and the work done lately per second; None where none was."""
+        """Time until all is done, s, at the recent pace; None if nothing was done recently."""
         busy = sum(node.recent_task_s for node in self.nodes) / self.span_s
         if not busy or not self.n_done:
             return None
@@ -136,27 +140,27 @@ class Look:
 
     @property
     def last(self) -> NodeState | None:
-        """Node whose record is the newest."""
+        """The node with the newest record."""
         return max((node for node in self.nodes if node.last_at), key=lambda node: str(node.last_at), default=None)
 
     @property
     def silent_s(self) -> float:
-        """Time since the driver of a run that goes on was last heard of; 0 where none does."""
+        """Time since the driver of a running run wrote its state, s; 0 if nothing is running."""
         if self.run is None or self.run.state != "running":
             return 0.0
         return (self.at - datetime.fromisoformat(self.run.updated_at)).total_seconds()
 
     @property
     def over(self) -> bool:
-        """Whether nothing is to be waited for: the last run has ended, or all is done and no driver is at work."""
+        """Whether the last run ended, or all is done and no driver is active."""
         if self.run is not None and self.run.state != "running":
             return True
-        at_work = self.run is not None and self.silent_s <= SILENT_S
-        return not at_work and all(not node.left for node in self.nodes)
+        is_active = self.run is not None and self.silent_s <= SILENT_S
+        return not is_active and all(not node.left for node in self.nodes)
 
 
-class Watcher:
-    """Look at a store again and again; each record is read once.
+class StatusReader:
+    """Read the status of a store again and again; each record is read once.
 
     Parameters
     ----------
@@ -168,38 +172,38 @@ class Watcher:
         self._runs: list[str] = []
         self._manifest: Manifest | None = None
         self._shards: dict[Address, int] = {}
-        self._seen: dict[Address, dict[str, _Done]] = {}
+        self._done: dict[Address, dict[str, _DoneTask]] = {}
 
-    def look(self) -> Look:
-        """Return what the store says now; raise StoreError where it has seen no run."""
+    def read(self) -> RunStatus:
+        """Return the status now; raise StoreError if no run used the store yet."""
         manifest = self._latest()
         now = datetime.now(UTC)
         run = self.store.latest_state()
         nodes = tuple(self._state(name, entry, run, now) for name, entry in manifest.nodes.items())
-        return Look(at=now, nodes=nodes, run=run)
+        return RunStatus(at=now, nodes=nodes, run=run)
 
     def _latest(self) -> Manifest:
-        # What names mean, and how many shards there are, changes with a new run alone.
+        # Only a new run changes what names mean, and how many shards there are.
         runs = self.store.run_ids()
         if runs != self._runs or self._manifest is None:
             self._runs, self._manifest, self._shards = runs, self.store.latest_manifest(), {}
         if self._manifest is None:
-            raise StoreError(f"store {self.store.location.url!r} has seen no run yet: run a pipeline on it")
+            raise StoreError(f"store {self.store.location.url!r} has no runs yet: run a pipeline on it")
         return self._manifest
 
-    def _n_shards(self, place: Address) -> int:
-        if place not in self._shards:
-            catalogue = self.store.catalogue(*place)
-            self._shards[place] = 0 if catalogue is None else catalogue.n_shards
-        return self._shards[place]
+    def _n_shards(self, address: Address) -> int:
+        if address not in self._shards:
+            catalogue = self.store.catalogue(*address)
+            self._shards[address] = 0 if catalogue is None else catalogue.n_shards
+        return self._shards[address]
 
-    def _records(self, place: Address) -> Mapping[str, _Done]:
-        folder = self.store.product(*place)
+    def _records(self, address: Address) -> Mapping[str, _DoneTask]:
+        folder = self.store.product(*address)
         names = set(folder.record_names())
-        kept = {name: done for name, done in self._seen.get(place, {}).items() if name in names}
-        new = folder.records(names - kept.keys())
-        self._seen[place] = kept | {name: _Done.of(record) for name, record in new.items()}
-        return self._seen[place]
+        known = {name: done for name, done in self._done.get(address, {}).items() if name in names}
+        new = folder.records(names - known.keys())
+        self._done[address] = known | {name: _DoneTask.of(record) for name, record in new.items()}
+        return self._done[address]
 
     def _state(self, name: str, entry: NodeEntry, run: RunState | None, now: datetime) -> NodeState:
         is_whole = entry.kind in WHOLE_KINDS
@@ -209,7 +213,7 @@ class Watcher:
         return NodeState(
             node=name,
             stage=entry.stage,
-            shards=1 if is_whole else sum(self._n_shards(place) for place in entry.catalogues),
+            shards=1 if is_whole else sum(self._n_shards(address) for address in entry.catalogues),
             done=min(len(records), 1) if is_whole else len(records),
             failed=0 if run is None else int(run.nodes.get(name, {}).get("failed", 0)),
             quarantined=sum(done.quarantined for done in records),
@@ -220,28 +224,28 @@ class Watcher:
             recent=len(recent),
             recent_task_s=sum(done.task_s for done in recent),
             last_at=None if last is None else datetime.fromtimestamp(last, UTC).isoformat(timespec="seconds"),
-            note=self._said(name, entry) if entry.kind == Kind.VOCODER and not records else "",
+            note=self._last_line(name, entry) if entry.kind == Kind.VOCODER and not records else "",
         )
 
-    def _said(self, name: str, entry: NodeEntry) -> str:
+    def _last_line(self, name: str, entry: NodeEntry) -> str:
         log = TrainingFolder(self.store.product(entry.folder, entry.key).location, name).log
         return log.decode().rstrip().rpartition("\n")[2]
 
 
 def latest_report(store: Store) -> Location | None:
-    """Return the folder of the newest report of the last run; None where there is none."""
+    """Return the folder of the newest report of the last run; None if there is none."""
     manifest = store.latest_manifest()
-    found = []
+    reports = []
     for entry in manifest.nodes.values() if manifest else ():
-        if entry.kind == "report":
+        if entry.kind == Kind.REPORT:
             folder = store.product(entry.folder, entry.key)
-            found += [
-                (record.started_at, folder.location / "report" / name) for name, record in folder.records().items()
+            reports += [
+                (record.started_at, folder.location / report_folder(name)) for name, record in folder.records().items()
             ]
-    return max(found, key=lambda pair: pair[0])[1] if found else None
+    return max(reports, key=lambda pair: pair[0])[1] if reports else None
 
 
 def training_pages(store: Store) -> list[str]:
-    """Return where the pages of the last run's trainings are, of those that are done."""
+    """Return the URLs of the pages of the last run's trainings that are done."""
     entries = [entry for entry in store.nodes.values() if entry.kind == Kind.VOCODER]
     return [page for entry in entries for page in trained_page(store.product(entry.folder, entry.key))]

@@ -1,1 +1,1 @@
-"""Bytes of audio and array files, decoded and encoded."""
+"""Formats of files: audio and arrays decoded, and exchange formats that other programs read."""

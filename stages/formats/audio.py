@@ -1,6 +1,7 @@
 """Headers and samples of audio files, from their bytes.
 
-- The header of a WAV file, from its first bytes: a corpus is planned without reading all of its samples.
+The first bytes of FLAC and plain WAV files are enough for their headers, so that a corpus is planned
+without reading its samples.
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ import io
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from melmill.stages.errors import Unusable
+from melmill.stages.numeric.errors import Unusable
 
 _PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
 _SUBTYPES = {
@@ -25,12 +27,12 @@ _SUBTYPES = {
     (_FLOAT, 32): "FLOAT",
     (_FLOAT, 64): "DOUBLE",
 }
-# What a writer that could not go back leaves as the size of its data.
+# Sizes of data that a writer leaves where it could not go back to fill them in.
 _OPEN_ENDED = frozenset({0, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF})
 
 
 class WavHeader(NamedTuple):
-    """Rate (Hz), samples a channel, channels, and the sample format by libsndfile's name."""
+    """Hold rate (Hz), samples per channel, channels, and the sample format by libsndfile's name."""
 
     sr: int
     n_samples: int
@@ -39,10 +41,9 @@ class WavHeader(NamedTuple):
 
 
 def wav_header(head: bytes) -> WavHeader | None:
-    r"""Return what a RIFF WAVE file of plain samples says of itself.
+    r"""Return the header of a RIFF WAVE file of plain samples; None where its first bytes don't hold one.
 
-    None where `head`, the first bytes of a file, does not tell: another format, coded samples, a data chunk that
-    begins later or whose size was never filled in.
+    That is another format, coded samples, or a data chunk that begins later or has no size.
 
     References
     ----------
@@ -87,11 +88,11 @@ def _number(field: bytes) -> int:
 
 
 FLAC = b"fLaC"
-# Of a file that is to be described by its first bytes: a WAV file may hold a few chunks before its samples.
+# First bytes that are read of a file: a WAV file may hold a few chunks before its samples.
 HEAD_BYTES = 4096
 # "fLaC", one block header (4 bytes) and STREAMINFO (34 bytes): RFC 9639, section 8.2.
 FLAC_HEAD_BYTES = 42
-# Longest that a byte can plausibly stand for: a frame of silence takes some 14 bytes for 4096 samples.
+# More samples per byte are not plausible: a frame of silence takes some 14 bytes for 4096 samples.
 MAX_SAMPLES_PER_BYTE = 2000
 _INT16_SUBTYPES = frozenset({"PCM_16", "PCM_S8", "PCM_U8"})
 _COUNTING_BLOCK = 1024
@@ -99,18 +100,18 @@ _COUNTING_BLOCK = 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Header:
-    """Say what a file claims of itself.
+    """Hold what a file claims of itself.
 
     Parameters
     ----------
     sr, n_samples, n_channels : int
-        Sampling rate (Hz), samples a channel, channels.
+        Sampling rate (Hz), samples per channel, channels.
     subtype : str
         Sample format by libsndfile's name (``PCM_16``).
     md5 : bytes
-        Checksum of the PCM that a FLAC file should decode to; empty where it gives none.
+        Checksum of the PCM of a FLAC file; empty where the file has none.
     doubt : str
-        Why the claimed length can't be believed; empty where it can.
+        Why the claimed length can't be believed; empty where it can be.
     """
 
     sr: int
@@ -127,7 +128,7 @@ class Header:
 
 
 def tells(head: bytes) -> bool:
-    """Tell whether `read_header` needs no more of a file than these first bytes: it is FLAC or plain WAV."""
+    """Tell whether `read_header` needs only these first bytes, because the file is FLAC or plain WAV."""
     return head.startswith(FLAC) or wav_header(head) is not None
 
 
@@ -137,13 +138,14 @@ def read_header(head: bytes, size_bytes: int) -> Header:
     Parameters
     ----------
     head : bytes
-        First bytes that `tells` says are enough, `FLAC_HEAD_BYTES` of a FLAC file; otherwise the whole file.
+        First bytes that are enough according to `tells`, `FLAC_HEAD_BYTES` for FLAC; otherwise the
+        whole file.
     size_bytes : int
 
     Raises
     ------
     Unusable
-        If it is empty, not audio that libsndfile knows, or ends inside its header.
+        The file is empty, no audio that libsndfile knows, or ends inside its header.
     """
     if size_bytes == 0:
         raise Unusable("file is empty (0 bytes)")
@@ -154,7 +156,7 @@ def read_header(head: bytes, size_bytes: int) -> Header:
         return Header(**wav._asdict(), doubt=_doubt(wav.n_samples, size_bytes))
     if len(head) < size_bytes:
         raise ValueError(
-            f"only FLAC and plain WAV can be told by their first bytes, got {len(head)} of {size_bytes} bytes of a file"
+            f"only FLAC and plain WAV are read from their first bytes, got {len(head)} of {size_bytes} bytes of a file"
         )
     info = _soundfile_info(head)
     return Header(
@@ -203,19 +205,19 @@ def _soundfile_info(data: bytes) -> Any:  # noqa: ANN401 - soundfile has no type
         raise Unusable(f"not decodable as audio: {error.error_string} It starts with {data[:8]!r}") from error
 
 
-def decode(data: bytes) -> tuple[NDArray[Any], Header]:
+def decode(data: bytes) -> tuple[NDArray[np.int16 | np.float32], Header]:
     """Decode a whole audio file and check it against its own header.
 
     Returns
     -------
     y : ndarray (n_samples, n_channels)
-        int16 where the file holds 16 bits or fewer, otherwise float32 in [-1, 1].
+        int16 for 16 bits or fewer, otherwise float32 in [-1, 1].
     header : Header
 
     Raises
     ------
     Unusable
-        If it can't be decoded, is shorter than its header says, or differs from its header's checksum.
+        The file can't be decoded, is shorter than its header says, or differs from its checksum.
     """
     header = read_header(data, len(data))
     if not header.believable:
@@ -236,9 +238,9 @@ def decode(data: bytes) -> tuple[NDArray[Any], Header]:
 
 
 def _broken_off(data: bytes, header: Header) -> str:
-    """Say how far a file that can't be decoded to its end can be decoded, to `_COUNTING_BLOCK` samples."""
+    """Return how far a file can be decoded that can't be decoded to its end, in words."""
     n_decoded = 0
-    # Repeated block by block, because libsndfile reports the failure of a long read but not how far it came.
+    # Read again block by block, because libsndfile does not say how far a failed read came.
     with contextlib.suppress(soundfile.LibsndfileError), soundfile.SoundFile(io.BytesIO(data)) as file:
         while n_decoded < header.n_samples:
             file.read(min(_COUNTING_BLOCK, header.n_samples - n_decoded), dtype="int16")

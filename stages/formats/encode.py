@@ -1,15 +1,16 @@
-"""From samples to the bytes of an audio file, in whole numbers, so that nothing wraps round at full scale."""
+"""Waveforms as files of linear PCM, rounded here so that nothing wraps round at full scale."""
 
 from __future__ import annotations
 
 import io
-from typing import Any, Literal, NamedTuple
+from typing import Literal, cast
 
 import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from melmill.stages.errors import Unusable
+from melmill.stages.formats.format import Encoded
+from melmill.stages.numeric.errors import Unusable
 
 AudioFormat = Literal["flac", "wav"]
 Bits = Literal[16, 24]
@@ -17,25 +18,18 @@ AUDIO_FORMATS: tuple[AudioFormat, ...] = ("flac", "wav")
 BITS: tuple[Bits, ...] = (16, 24)
 
 
-class Encoded(NamedTuple):
-    """The bytes of a file, and how many of its samples lay past full scale and were clipped to it."""
-
-    data: bytes
-    n_clipped: int
-
-
-def encode_audio(y: NDArray[Any], sr: int, format_: AudioFormat, bits: Bits) -> Encoded:
-    """Return a waveform as a mono file of linear PCM.
+def encode_audio(y: NDArray[np.float32 | np.int16], sr: int, format_: AudioFormat, bits: Bits) -> Encoded:
+    """Return a waveform as a mono file of linear PCM, with the number of its clipped samples.
 
     Parameters
     ----------
     y : ndarray of float32 or int16, shape (n_samples,)
-        Full scale is 1, or 32768 of int16.
+        Full scale is 1, or 32768 for int16.
     sr : int
         Hz.
     format_ : {"flac", "wav"}
     bits : {16, 24}
-        A sample.
+        Bits per sample.
 
     Raises
     ------
@@ -48,10 +42,10 @@ def encode_audio(y: NDArray[Any], sr: int, format_: AudioFormat, bits: Bits) -> 
     return Encoded(file.getvalue(), n_clipped)
 
 
-def to_pcm(y: NDArray[Any], bits: Bits) -> tuple[NDArray[Any], int]:
-    """Return samples as whole numbers in the high bits of their type, and how many of them were clipped.
+def to_pcm(y: NDArray[np.float32 | np.int16], bits: Bits) -> tuple[NDArray[np.int16 | np.int32], int]:
+    """Return samples as integers in the high bits of their type, and how many of them were clipped.
 
-    The loudness is kept: ``2**(bits - 1) y`` is rounded to even and what lies past the largest number is clipped to it.
+    ``2**(bits - 1) y`` is rounded to even and clipped to the largest integer, so the loudness stays.
 
     Returns
     -------
@@ -63,7 +57,8 @@ def to_pcm(y: NDArray[Any], bits: Bits) -> tuple[NDArray[Any], int]:
     (array([-32768,  16384,  32767,  32767], dtype=int16), 2)
     """
     if y.dtype == np.int16:
-        return (y if bits == 16 else y.astype(np.int32) << 16), 0
+        pcm = cast("NDArray[np.int16]", y)
+        return (pcm if bits == 16 else pcm.astype(np.int32) << 16), 0
     if not np.isfinite(y).all():
         raise Unusable(f"not finite: {y.size - np.count_nonzero(np.isfinite(y)):,} of {y.size:,} samples")
     full = 1 << (bits - 1)

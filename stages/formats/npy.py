@@ -1,4 +1,4 @@
-"""NumPy's file format for one array, from bytes and never by unpickling."""
+"""NumPy's file format for one array, read without ever unpickling."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from melmill.stages.errors import Unusable
+from melmill.stages.numeric.errors import Unusable
 
-# What describes an array of numbers takes 128 bytes as a rule.
+# The header of an array of numbers takes 128 bytes as a rule.
 HEAD_BYTES = 4096
 _MAGIC = b"\x93NUMPY"
 
 
 class NpyHeader(NamedTuple):
-    """Shape, order (Fortran's or C's) and type of the array, and where in the file its values begin."""
+    """Hold shape, order (Fortran's or C's) and type of an array, and the offset of its values in bytes."""
 
     shape: tuple[int, ...]
     fortran: bool
@@ -32,14 +32,15 @@ def npy_header(head: bytes, size_bytes: int) -> NpyHeader:
     Parameters
     ----------
     head : bytes
-        The first `HEAD_BYTES` of the file, or all where it is shorter.
+        The first `HEAD_BYTES` of the file, or the whole file where it is shorter.
     size_bytes : int
-        Of the whole file.
+        Size of the whole file.
 
     Raises
     ------
     Unusable
-        It is empty, no such file, cut off, or holds anything but numbers: pickled objects are never read.
+        It is empty, in another format, cut off, or holds something else than numbers. Pickled
+        objects are never read.
 
     References
     ----------
@@ -61,14 +62,14 @@ def npy_header(head: bytes, size_bytes: int) -> NpyHeader:
 
 
 def decode_npy(data: bytes) -> NDArray[Any]:
-    """Return the array of a ``.npy`` file in its own type; raise Unusable as `npy_header` does."""
+    """Return the array of a ``.npy`` file in its own type; raise Unusable like `npy_header`."""
     header = npy_header(data[:HEAD_BYTES], len(data))
     values = np.frombuffer(data, dtype=header.dtype, offset=header.offset)
     return values.reshape(header.shape, order="F" if header.fortran else "C")
 
 
 def encode_npy(array: NDArray[Any]) -> bytes:
-    """Return the bytes of a ``.npy`` file that holds an array of numbers in C order."""
+    """Return an array of numbers as the bytes of a ``.npy`` file, in C order."""
     file = io.BytesIO()
     npy.write_array(file, np.ascontiguousarray(array), version=(1, 0), allow_pickle=False)
     return file.getvalue()

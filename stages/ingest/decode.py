@@ -1,4 +1,4 @@
-"""What all ingest stages share: from the bytes of an audio file to mono int16 PCM at one rate."""
+"""Readers of audio: from the bytes of a file to mono int16 PCM at one rate."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from melmill.stages.contract import Item, Outcome, Product, Scalar, Waveform, as_float, each
-from melmill.stages.errors import ParameterError, Unusable
-from melmill.stages.formats.audio import Header, decode
-from melmill.stages.ingest.collection import Collection
+from melmill.stages.contract import CorpusTree, Outcome, Product, Scalar, Waveform, as_float
+from melmill.stages.formats.audio import HEAD_BYTES, decode, read_header, tells
+from melmill.stages.ingest.reader import Reader
+from melmill.stages.numeric.errors import ParameterError, Unusable
 from melmill.stages.numeric.resample import resample
-from melmill.storage.utterance import Utterance
+from melmill.storage.utterance import SourceFile, Utterance
 
-# Some three steps of 16-bit PCM: below it a file holds dither or less, and PESQ, STOI and SC are undefined.
+# Some three steps of 16-bit PCM. Below it a file holds dither or less, and PESQ, STOI and SC are undefined.
 SILENCE_DB = -80.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Corpus(Collection):
-    """What all ingest stages of audio share; for its other fields see `melmill.stages.ingest.collection.Collection`.
+class AudioReader(Reader):
+    """Read a corpus of audio files; for its other fields see `melmill.stages.ingest.reader.Reader`.
 
     Parameters
     ----------
@@ -41,62 +41,65 @@ class Corpus(Collection):
             raise ParameterError("sr", f"must be a rate in Hz, got {self.sr!r}")
 
     def identity(self) -> Mapping[str, Any]:
-        """Return what is chosen and the rate; where the corpus lies decides nothing."""
+        """Return what is chosen and the rate."""
         return {**super().identity(), "sr": self.sr}
 
     def produces(self, inputs: Mapping[str, Sequence[Product]]) -> Waveform:
         """Describe what is stored: int16 PCM at `sr` with a catalogue."""
         return Waveform(sr=self.sr, dtype="int16", corpus=True)
 
-    def process(self, items: Sequence[Item], inputs: Mapping[str, Product], product: Product) -> Sequence[Outcome]:
-        """Decode, check, mix and resample each file; a bad one is rejected with its reason."""
-        return each(items, ingest)
+    def claims(self, tree: CorpusTree, file: SourceFile) -> tuple[int, int]:
+        """Return the rate (Hz) and the length (samples) in a file's header; zeros where it has none to believe.
+
+        Only the first bytes are read where they are enough.
+        """
+        try:
+            head = tree.head(file.path, HEAD_BYTES)
+            header = read_header(head if tells(head) else tree.read(file.path), file.size_bytes)
+        except (OSError, Unusable):
+            return 0, 0
+        return (header.sr, header.n_samples) if header.believable else (0, 0)
+
+    def ingest(self, utterance: Utterance, data: bytes) -> Outcome:
+        """Return the samples of one file as mono int16 PCM of the catalogued length, with facts about the file.
+
+        Raises
+        ------
+        Unusable
+            The file is empty, undecodable, truncated, not as catalogued, not finite or silent.
+        """
+        decoded, header = decode(data)
+        then = (utterance.source_n_samples, utterance.source_sr)
+        if then != (header.n_samples, header.sr):
+            raise Unusable(
+                f"file changed since it was catalogued: {then[0]:,} samples at {then[1]:,} Hz then, "
+                f"{header.n_samples:,} at {header.sr:,} Hz now"
+            )
+        y = to_pcm(decoded, header.sr, utterance.sr)
+        wide = y.astype(np.float64) / 32768.0
+        peak_db, rms_db = _db(float(np.max(np.abs(wide)))), _db(float(np.sqrt(np.mean(np.square(wide)))))
+        if peak_db < SILENCE_DB:
+            raise Unusable(f"silent: peak {peak_db:.1f} dBFS, a recording has at least {SILENCE_DB:.0f}")
+        row: dict[str, Scalar] = {
+            "content_sha256": hashlib.sha256(data).hexdigest(),
+            "source_sr": header.sr,
+            "n_channels": header.n_channels,
+            "subtype": header.subtype,
+            "peak_db": peak_db,
+            "rms_db": rms_db,
+        }
+        return Outcome(array=y, row=row)
 
 
-def ingest(item: Item) -> Outcome:
-    """Turn the bytes of one file into mono int16 PCM of the catalogued length, with facts about the file.
-
-    Raises
-    ------
-    Unusable
-        If the file is empty, undecodable, truncated, not as catalogued, not finite or silent.
-    """
-    data = item.inputs["file"].tobytes()
-    decoded, header = decode(data)
-    _check_catalogued(header, item.utterance)
-    y = to_pcm(decoded, header.sr, item.utterance.sr)
-    peak_db, rms_db = _levels_db(y)
-    if peak_db < SILENCE_DB:
-        raise Unusable(f"silent: peak {peak_db:.1f} dBFS, a recording has at least {SILENCE_DB:.0f}")
-    row: dict[str, Scalar] = {
-        "content_sha256": hashlib.sha256(data).hexdigest(),
-        "source_sr": header.sr,
-        "n_channels": header.n_channels,
-        "subtype": header.subtype,
-        "peak_db": peak_db,
-        "rms_db": rms_db,
-    }
-    return Outcome(array=y, row=row)
-
-
-def _check_catalogued(header: Header, utterance: Utterance) -> None:
-    then = (utterance.source_n_samples, utterance.source_sr)
-    if then != (header.n_samples, header.sr):
-        raise Unusable(
-            f"file changed since it was catalogued: {then[0]:,} samples at {then[1]:,} Hz then, "
-            f"{header.n_samples:,} at {header.sr:,} Hz now"
-        )
-
-
-def to_pcm(y: NDArray[Any], sr: int, new_sr: int) -> NDArray[np.int16]:
+def to_pcm(y: NDArray[np.int16 | np.float32], sr: int, new_sr: int) -> NDArray[np.int16]:
     """Mix ``(n_samples, n_channels)`` by the mean and resample, to int16 ``(resampled_length,)``.
 
-    16-bit mono at `new_sr` comes back bit for bit; other samples are rounded, and clipped at full scale.
+    16-bit mono at `new_sr` comes back bit for bit. Other samples are rounded, and clipped at full scale.
 
     Raises
     ------
     Unusable
-        If a sample is NaN or infinite.
+        A sample is NaN or infinite.
     """
     n_bad = int(y.size - np.count_nonzero(np.isfinite(y)))
     if n_bad:
@@ -108,11 +111,6 @@ def to_pcm(y: NDArray[Any], sr: int, new_sr: int) -> NDArray[np.int16]:
     return pcm
 
 
-def _levels_db(y: NDArray[np.int16]) -> tuple[float, float]:
-    """Return peak and RMS in dB re full scale (32768), ``-inf`` for digital silence."""
-    wide = y.astype(np.float64) / 32768.0
-    return _db(float(np.max(np.abs(wide)))), _db(float(np.sqrt(np.mean(np.square(wide)))))
-
-
 def _db(amplitude: float) -> float:
+    """Return an amplitude in dB re full scale, ``-inf`` for 0."""
     return 20.0 * math.log10(amplitude) if amplitude > 0 else -math.inf

@@ -1,47 +1,155 @@
-"""Find the utterances of any folder of files."""
+"""Readers of any folder: files by their suffix, texts from beside them, tables and manifests."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
-from typing import NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from melmill.stages.contract import CorpusTree
-from melmill.stages.errors import ParameterError
-from melmill.stages.ingest.collection import (
-    About,
-    Claimed,
-    Found,
-    choose,
-    claimed_audio,
-    described,
-    refuse_duplicates,
-    transcript,
-)
-from melmill.stages.ingest.manifest import listed, parse_manifest
-from melmill.storage.utterance import SourceFile, Utterance
+from melmill.stages.ingest.reader import Annotate, CorpusFile, Reader, read_texts
+from melmill.stages.numeric.errors import ParameterError
+from melmill.storage.utterance import SourceFile
 
-# What libsndfile decodes and people keep speech and sounds in.
-SUFFIXES = ("flac", "wav", "ogg", "oga", "opus", "mp3", "aiff", "aif", "au", "caf", "w64", "rf64")
+AUDIO_SUFFIXES = ("flac", "wav", "ogg", "oga", "opus", "mp3", "aiff", "aif", "au", "caf", "w64", "rf64")
+"""Formats that libsndfile decodes and that corpora come in."""
+
 MEL_SUFFIXES = ("npy",)
 METADATA = "metadata.csv"
+SKIPPED = "-"
+LEVELS = ("subset", "speaker", "chapter", SKIPPED)
 _TRANSCRIPTS = (".normalized.txt", ".txt")
+_NAMED_IN_ERRORS = 3
 
 
-class Medium(NamedTuple):
-    """What the files of a folder are: a word for it, the suffixes of their names, and what tells a file's length."""
+@dataclass(frozen=True, kw_only=True)
+class FolderReader(Reader):
+    """Read files of any folder; the id of an utterance is its path (``wavs/a.wav`` is ``wavs--a``).
 
-    word: str
-    suffixes: tuple[str, ...]
-    claimed: Claimed
+    Its text comes from the manifest, from a file beside it (``a.normalized.txt`` or ``a.txt``), or
+    from a ``metadata.csv`` as LJSpeech has it. For the other fields see
+    `melmill.stages.ingest.reader.Reader`.
+
+    Parameters
+    ----------
+    folders : tuple of str
+        What the folders below `root` stand for, the outermost first: ``subset``, ``speaker``,
+        ``chapter``, or ``-`` for nothing. Deeper folders stand for nothing.
+    manifest : str or None
+        Path of a list of the files wanted, below the root; None: all files. It has a line
+        ``path`` or ``path|text`` for each; paths are below the root, with or without their suffix.
+    """
+
+    folders: tuple[str, ...] = ("subset", "speaker", "chapter")
+    manifest: str | None = None
+
+    suffixes: ClassVar[tuple[str, ...]]
+    """Suffixes of its files, without the dot."""
+
+    def __post_init__(self) -> None:
+        """Check the fields."""
+        super().__post_init__()
+        for name in self.folders:
+            if name not in LEVELS:
+                raise ParameterError("folders", f"must hold only {', '.join(LEVELS)}, got {name!r}")
+        named = [name for name in self.folders if name != SKIPPED]
+        if len(set(named)) < len(named):
+            raise ParameterError("folders", f"must name each level once, got {list(self.folders)!r}")
+        if self.subsets is not None and "subset" not in named:
+            raise ParameterError(
+                "subsets", f"can't be chosen where no folder is a subset: folders is {list(self.folders)!r}"
+            )
+
+    def identity(self) -> Mapping[str, Any]:
+        """Return what is chosen and what the folders mean."""
+        chosen = {**super().identity(), "folders": list(self.folders)}
+        return chosen if self.manifest is None else {**chosen, "manifest": self.manifest}
+
+    def find(self, tree: CorpusTree, files: Sequence[SourceFile]) -> Sequence[CorpusFile]:
+        """Return the files with the reader's suffixes, or those that the manifest lists."""
+        entries = []
+        for file in files:
+            match = _named(*self.suffixes).fullmatch(file.path)
+            # Names with a leading dot are what systems leave behind: "._a.wav", ".Trashes/".
+            if match and not file.path.startswith(".") and "/." not in file.path:
+                levels = dict(zip(self.folders, file.path.split("/")[:-1], strict=False))
+                entries.append(
+                    CorpusFile(
+                        file,
+                        utterance_id(match["stem"]),
+                        subset=levels.get("subset", ""),
+                        speaker_id=levels.get("speaker", ""),
+                        chapter_id=levels.get("chapter", ""),
+                    )
+                )
+        return entries if self.manifest is None or not entries else self._listed(entries, tree, self.manifest)
+
+    def annotate(self, tree: CorpusTree, files: Sequence[SourceFile], chosen: Sequence[CorpusFile]) -> Annotate:
+        """Return a function that adds the text of a file, unless the manifest gave one."""
+        texts = _Texts(tree, files)
+        return lambda entry: entry if entry.text else entry._replace(text=texts.text(entry.path))
+
+    def _listed(self, entries: Sequence[CorpusFile], tree: CorpusTree, manifest: str) -> list[CorpusFile]:
+        """Return the files that the manifest lists, in their own order, with its texts."""
+        try:
+            data = tree.read(manifest)
+        except OSError as error:
+            raise ParameterError(
+                "manifest", f"must be a file below {self.root!r}, got {manifest!r}: {error.strerror}"
+            ) from error
+        lines = parse_manifest(data.decode("utf-8-sig", errors="replace"))
+        if not lines:
+            raise ParameterError(
+                "manifest", f"must list files, got {manifest!r} with none: a line each, path or path|text"
+            )
+        listed: dict[str, ManifestLine] = {}
+        for line in lines:
+            if listed.setdefault(line.stem, line) is not line:
+                raise ParameterError(
+                    "manifest",
+                    f"must list each file once, got {line.stem!r} on lines {listed[line.stem].number} and "
+                    f"{line.number} of {manifest!r}",
+                )
+        present = {_stem(entry.path) for entry in entries}
+        missing = [line for line in lines if line.stem not in present]
+        if missing:
+            names = ", ".join(f"{line.stem!r} (line {line.number})" for line in missing[:_NAMED_IN_ERRORS])
+            more = f" and {len(missing) - _NAMED_IN_ERRORS:,} more" if len(missing) > _NAMED_IN_ERRORS else ""
+            raise ParameterError(
+                "manifest",
+                f"must list files below {self.root!r}, got {manifest!r} with {len(missing):,} of {len(lines):,} that "
+                f"are not there: {names}{more}; paths are relative to root and read like {_stem(entries[0].path)!r}",
+            )
+        wanted = [(entry, listed.get(_stem(entry.path))) for entry in entries]
+        return [entry._replace(text=line.text) for entry, line in wanted if line]
 
 
-AUDIO = Medium("audio", SUFFIXES, claimed_audio)
+class ManifestLine(NamedTuple):
+    """Hold a line of a manifest: its number from 1, the path without suffix, and the text or ``""``."""
+
+    number: int
+    stem: str
+    text: str
+
+
+def parse_manifest(text: str) -> list[ManifestLine]:
+    r"""Return the lines of a manifest, ``path`` or ``path|text``; of several texts the last is taken.
+
+    >>> parse_manifest("wavs/a.wav|Hello.\n\nwavs/b\n")
+    [ManifestLine(number=1, stem='wavs/a', text='Hello.'), ManifestLine(number=3, stem='wavs/b', text='')]
+    """
+    lines = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        path, *texts = (field.strip() for field in line.split("|"))
+        if path:
+            lines.append(ManifestLine(number, _stem(path.removeprefix("./")), next(filter(None, reversed(texts)), "")))
+    return lines
 
 
 class _Texts:
-    """Looks transcripts up: beside the recording, else in the nearest ``metadata.csv`` at or above its folder."""
+    """Look texts up: beside the file, else in the nearest ``metadata.csv`` in or above its folder."""
 
     def __init__(self, tree: CorpusTree, files: Sequence[SourceFile]) -> None:
         self._tree = tree
@@ -52,10 +160,10 @@ class _Texts:
         stem = path.rpartition(".")[0]
         for suffix in _TRANSCRIPTS:
             if stem + suffix in self._paths:
-                return " ".join(transcript(self._tree, stem + suffix).split())
-        return next(filter(None, self._listed(stem)), "")
+                return " ".join(read_texts(self._tree, stem + suffix).split())
+        return next(filter(None, self._in_tables(stem)), "")
 
-    def _listed(self, stem: str) -> Iterator[str]:
+    def _in_tables(self, stem: str) -> Iterator[str]:
         folder, _, name = stem.rpartition("/")
         below = name
         while True:
@@ -68,83 +176,14 @@ class _Texts:
 
     def _table(self, path: str) -> dict[str, str]:
         if path not in self._tables:
-            self._tables[path] = parse_metadata(transcript(self._tree, path)) if path in self._paths else {}
+            self._tables[path] = parse_metadata(read_texts(self._tree, path)) if path in self._paths else {}
         return self._tables[path]
-
-
-def discover(
-    tree: CorpusTree,
-    medium: Medium,
-    *,
-    root: str,
-    folders: Sequence[str],
-    manifest: str | None,
-    subsets: Sequence[str] | None,
-    files: Sequence[str] | None,
-    sr: int,
-    known: Mapping[str, Utterance],
-) -> list[Utterance]:
-    """List the files under a root as utterances, sorted by path; headers and transcripts alone are read.
-
-    Parameters
-    ----------
-    tree : CorpusTree
-    medium : Medium
-        What the files are.
-    root : str
-        Name of its root, for messages.
-    folders : sequence of str
-        What the folders below the root stand for, the outermost first: ``subset``, ``speaker``, ``chapter``; other
-        words stand for nothing.
-    manifest : str or None
-        Path of a list of the files wanted, None for all.
-    subsets, files : sequence of str or None
-        Subsets and patterns of paths wanted, None for all.
-    sr : int
-        Rate that the store will hold, Hz.
-    known : mapping of str to Utterance
-        Utterances catalogued earlier, by path: one whose file has the same size and time is taken as it is.
-
-    Raises
-    ------
-    ParameterError
-        If no such file is there, a subset, pattern or line of the manifest chooses nothing, two files have one id, or a
-        transcript can't be read.
-    """
-    there = list(tree.walk())
-    found = list(_matches(there, medium.suffixes, folders))
-    if not found:
-        raise ParameterError(
-            "root",
-            f"must hold {medium.word} files ({', '.join(medium.suffixes)}), got {root!r} with none among "
-            f"{len(there):,} files",
-        )
-    entries = [] if manifest is None else parse_manifest(_manifest(tree, manifest, root), _stem)
-    if manifest is not None:
-        found = listed(found, entries, _stem, manifest, root)
-    chosen = choose(found, subsets, files, root)
-    refuse_duplicates(chosen, root, f"rename one, or choose with files, say files: '*.{medium.suffixes[0]}'")
-    said = {entry.stem: entry.text for entry in entries}
-    texts = _Texts(tree, there)
-
-    def about(f: Found) -> About:
-        return About(text=said.get(_stem(f.file.path)) or texts.text(f.file.path))
-
-    return described(chosen, tree, sr, known, about, medium.claimed)
-
-
-def _manifest(tree: CorpusTree, path: str, root: str) -> str:
-    try:
-        data = tree.read(path)
-    except OSError as error:
-        raise ParameterError("manifest", f"must be a file below {root!r}, got {path!r}: {error.strerror}") from error
-    return data.decode("utf-8-sig", errors="replace")
 
 
 def utterance_id(stem: str) -> str:
     """Return an id that can name a file, from a path without its suffix.
 
-    It depends on nothing but the path, so that files that are added later change no id.
+    It depends on the path alone, so that files added later change no id.
 
     >>> utterance_id("p225/p225_001"), utterance_id("rain & wind/take 1")
     ('p225--p225_001', 'rain_wind--take_1')
@@ -153,10 +192,11 @@ def utterance_id(stem: str) -> str:
 
 
 def parse_metadata(table: str) -> dict[str, str]:
-    r"""Return the texts of a ``metadata.csv`` as LJSpeech has it: id, text and maybe a normalised text between bars.
+    r"""Return the texts of a ``metadata.csv`` as LJSpeech has it, by id.
 
-    An id may be a file's name or its path below the table's folder, with or without its suffix; of several texts the
-    last is taken. Lines of another form are passed over.
+    A line has an id, a text and perhaps a normalised text, with bars between. The id is a file's name
+    or its path below the table's folder, with or without suffix. Of several texts the last is taken.
+    Lines of another form are passed over.
 
     >>> parse_metadata("LJ001-0001|in 1455|in fourteen fifty-five\nwavs/LJ001-0002.wav|a|\nnothing\n")
     {'LJ001-0001': 'in fourteen fifty-five', 'wavs/LJ001-0002': 'a'}
@@ -166,25 +206,10 @@ def parse_metadata(table: str) -> dict[str, str]:
 
 
 def _stem(path: str) -> str:
-    match = _named(*SUFFIXES, *MEL_SUFFIXES).fullmatch(path)
+    match = _named(*AUDIO_SUFFIXES, *MEL_SUFFIXES).fullmatch(path)
     return match["stem"] if match else path
 
 
 @cache
 def _named(*suffixes: str) -> re.Pattern[str]:
     return re.compile(rf"(?P<stem>.+)\.(?:{'|'.join(suffixes)})", flags=re.IGNORECASE)
-
-
-def _matches(files: Sequence[SourceFile], suffixes: Sequence[str], folders: Sequence[str]) -> Iterator[Found]:
-    for file in files:
-        match = _named(*suffixes).fullmatch(file.path)
-        # Names with a leading dot are what systems leave behind: "._a.wav", ".Trashes/".
-        if match and not file.path.startswith(".") and "/." not in file.path:
-            says = dict(zip(folders, file.path.split("/")[:-1], strict=False))
-            yield Found(
-                file,
-                utterance_id(match["stem"]),
-                says.get("subset", ""),
-                says.get("speaker", ""),
-                says.get("chapter", ""),
-            )

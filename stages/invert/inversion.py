@@ -2,36 +2,18 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from melmill.stages.errors import ParameterError, Unusable
-from melmill.stages.numeric import solvers
+from melmill.stages.numeric.checks import as_array, check_choice, check_int
+from melmill.stages.numeric.errors import ParameterError, Unusable
 from melmill.stages.numeric.mel import to_linear
 from melmill.stages.numeric.melspec import MelSpec
-from melmill.stages.numeric.recipe import MagnitudeStart, Problem, Recipe
-
-METHODS: Mapping[str, type[Any]] = {
-    "admm": solvers.Admm,
-    "admm_gla": solvers.AdmmGla,
-    "griffin_lim": solvers.GriffinLim,
-    "ipalm": solvers.Ipalm,
-    "raar": solvers.Raar,
-}
-
-_PARAMETERS: Mapping[str, Collection[str]] = {
-    "auto": ("quality",),
-    **{name: tuple(method.__dataclass_fields__) for name, method in METHODS.items()},
-    "pghi": (),
-}
-
-_N_ITER = 100
-
+from melmill.stages.numeric.solver import MagnitudeStart, Problem, Recipe, solver_class
 
 Device = Literal["cpu", "cuda"]
 DEVICES: tuple[Device, ...] = ("cpu", "cuda")
@@ -44,10 +26,10 @@ class Inversion:
     Parameters
     ----------
     y : ndarray of float32 or float64, shape (n_samples,)
-        The signal whose STFT is the method's last consistent spectrum Z; for ADMM ``iSTFT(X - V)``.
+        The signal whose STFT is the solver's last consistent spectrum Z; for ADMM ``iSTFT(X - V)``.
     trace : mapping of str to ndarray, or None
-        Columns ``iteration`` (int32, from 0, the start) and ``scm_db`` (float32, eq. 21 on the signal so far; NaN for a
-        mel of silence).
+        Columns ``iteration`` (int32, from 0, the start) and ``scm_db`` (float32): eq. 21 on the
+        signal so far, NaN for a mel of silence.
     """
 
     y: NDArray[Any]
@@ -55,39 +37,42 @@ class Inversion:
 
 
 def invert(
-    M: NDArray[Any],
+    M: ArrayLike,
     spec: MelSpec,
     method: str = "auto",
     n_iter: int | None = None,
-    start: str | NDArray[Any] = "pghi",
+    start: str | ArrayLike = "pghi",
     magnitude: MagnitudeStart = "nnls",
     length: int | None = None,
     seed: int = 0,
-    **parameters: Any,  # noqa: ANN401 - each method has its own
+    device: Device = "cpu",
+    **parameters: Any,  # noqa: ANN401 - each solver has its own
 ) -> NDArray[np.float32]:
     """Return a waveform whose mel spectrogram is near M.
 
     Parameters
     ----------
-    M : ndarray of float, shape (n_mels, n_frames)
-        Mel as made by `spec`; logs and the like are undone first.
+    M : array_like of float, shape (n_mels, n_frames)
+        Mel as `spec` makes it: an array, lists or a tensor. Logs and the like are undone first.
     spec : MelSpec
-    method : {"auto", "admm", "admm_gla", "griffin_lim", "ipalm", "raar", "pghi"}
-        ``"auto"`` is the best for its time, at present ADMM with a swinging penalty; ``"pghi"`` the integrated phase
-        alone, with no iterations.
-    n_iter : int, optional
-        Number of iterations; by default 100, of ``"auto"`` what its `quality` costs.
-    start : {"pghi", "random", "zero"} or ndarray of float, shape (n_samples,)
+    method : str
+        Name of a solver. ``"auto"`` is the best for its time, at present ADMM with a swinging
+        penalty. ``"pghi"`` is the integrated phase alone, without iterations.
+    n_iter : int or None
+        Number of iterations. None: 100, or what the `quality` of ``"auto"`` costs.
+    start : {"pghi", "random", "zero"} or array_like of float, shape (n_samples,)
         Starting phase, or a waveform to take it from.
     magnitude : {"nnls", "pinv"}
         Starting magnitude: non-negative least squares, or the clipped pseudo-inverse.
-    length : int, optional
-        Samples of the result; by default the fewest that give M's frames.
+    length : int or None
+        Samples of the result. None: the fewest that have M's frames.
     seed : int
-        Of the random phases.
+        Seed of the random phases.
+    device : {"cpu", "cuda"}
+        Where it is computed. The results are the same but for rounding.
     **parameters : float or str
-        The method's own: `momentum` (griffin_lim), `rho` (admm_gla, admm), `lam` (admm, ipalm), `alpha` (ipalm),
-        `beta` (raar), `schedule` (admm),
+        The solver's own, see `melmill.stages.numeric.solvers`: `momentum` (griffin_lim), `rho`
+        (admm_gla, admm), `lam` (admm, ipalm), `alpha` (ipalm), `beta` (raar), `schedule` (admm),
         `quality` (auto: ``"draft"``, ``"good"`` or ``"best"``, 20, 50 or 200 iterations).
 
     Returns
@@ -97,41 +82,47 @@ def invert(
     Raises
     ------
     ParameterError
-        A parameter is unknown or out of its range.
+        A parameter is unknown, has a wrong type or lies outside its range.
     ContractError
         M is no mel of `spec`, or can't be undone.
     Unusable
         A value is not finite, or `length` does not give M's frames.
+    DeviceMissing
+        `device` is ``"cuda"`` and the process has none.
     """
-    return solve(M, spec, _recipe(method, n_iter, start, magnitude, seed, parameters), length).y
+    check_choice("device", device, DEVICES)
+    given = start if isinstance(start, str) else as_array("start", start)
+    recipe = _recipe(method, n_iter, given, magnitude, seed, parameters)
+    problem = pose(as_array("M", M), spec, recipe, _checked_length(length))
+    return solve_all([problem], spec, device)[0].y
 
 
 def invert_batch(
-    mels: Sequence[NDArray[Any]] | NDArray[Any],
+    mels: Sequence[ArrayLike] | NDArray[Any],
     spec: MelSpec,
     method: str = "auto",
     n_iter: int | None = None,
-    start: str | Sequence[NDArray[Any]] = "pghi",
+    start: str | Sequence[ArrayLike] = "pghi",
     magnitude: MagnitudeStart = "nnls",
     lengths: Sequence[int] | None = None,
     seed: int = 0,
     device: Device = "cpu",
-    **parameters: Any,  # noqa: ANN401 - each method has its own
+    **parameters: Any,  # noqa: ANN401 - each solver has its own
 ) -> list[NDArray[np.float32]]:
-    """Return a waveform for each of several mels, as `invert` does one by one, but for rounding.
+    """Return a waveform for each of several mels: those of `invert` one by one, but for rounding.
 
     Parameters
     ----------
-    mels : sequence of ndarray, shape (n_mels, n_frames), or ndarray, shape (n_utterances, n_mels, n_frames)
-        Of a padded array with `lengths`, the frames past an utterance's own are ignored, whatever they hold.
-    start : {"pghi", "random", "zero"} or sequence of ndarray of float, shape (n_samples,)
-        Starting phase, or waveforms to take it from.
-    lengths : sequence of int, optional
-        Samples of each result; by default the fewest that give its mel's frames.
+    mels : sequence of array_like, shape (n_mels, n_frames), or array, shape (B, n_mels, n_frames)
+        Of a padded array with `lengths`, frames past an utterance's own are ignored.
+    start : {"pghi", "random", "zero"} or sequence of array_like of float, shape (n_samples,)
+        Starting phase, or a waveform for each mel to take it from.
+    lengths : sequence of int or None
+        Samples of each result. None: the fewest that have its mel's frames.
     seed : int
-        Of the random phases, the same for every utterance.
+        Seed of the random phases, the same for every utterance.
     device : {"cpu", "cuda"}
-        ``"cuda"`` fills a GPU with padded batches; ``"cpu"`` takes one mel after the other, as `invert`.
+        ``"cuda"`` fills a GPU with padded batches; ``"cpu"`` takes one mel after the other.
     spec, method, n_iter, magnitude, **parameters
         As of `invert`.
 
@@ -141,36 +132,42 @@ def invert_batch(
 
     Raises
     ------
-    ParameterError, ContractError, Unusable
-        As of `invert`; or there are more or fewer `lengths` or starts than mels.
-    DeviceMissing
-        `device` is ``"cuda"`` and there is none.
+    ParameterError, ContractError, Unusable, DeviceMissing
+        As of `invert`. Also where there are more or fewer `lengths` or starts than mels.
     """
-    if device not in DEVICES:
-        raise ParameterError("device", f"must be one of {', '.join(DEVICES)}, got {device!r}")
-    starts = [start] * len(mels) if isinstance(start, str) else start
-    for name, given in (("lengths", lengths), ("start", starts)):
-        if given is not None and len(given) != len(mels):
-            raise ParameterError(name, f"must have one entry for each of {len(mels)} mels, got {len(given)}")
+    check_choice("device", device, DEVICES)
+    padded = isinstance(mels, np.ndarray) or hasattr(mels, "detach")
+    arrays = [as_array("mels", M) for M in mels]
+    for name, given in (("lengths", lengths), ("start", None if isinstance(start, str) else start)):
+        if given is not None and len(given) != len(arrays):
+            raise ParameterError(name, f"must have one entry for each of {len(arrays)} mels, got {len(given)}")
     problems = []
-    for i, M in enumerate(mels):
-        recipe = _recipe(method, n_iter, starts[i], magnitude, seed, parameters)
-        length = None if lengths is None else lengths[i]
-        if length is not None and isinstance(mels, np.ndarray):
+    for i, M in enumerate(arrays):
+        chosen = start if isinstance(start, str) else as_array("start", start[i])
+        recipe = _recipe(method, n_iter, chosen, magnitude, seed, parameters)
+        length = None if lengths is None else _checked_length(lengths[i])
+        if length is not None and padded:
             M = M[:, : spec.n_frames(length)]
         problems.append(pose(M, spec, recipe, length))
     return [result.y for result in solve_all(problems, spec, device)]
 
 
 def pose(M: NDArray[Any], spec: MelSpec, recipe: Recipe, length: int | None = None) -> Problem:
-    """Check that a mel ``(n_mels, n_frames)`` can be inverted by a recipe; see `invert` for the errors."""
-    length = shortest_length(spec, M.shape[-1]) if length is None else length
+    """Return the problem of inverting a mel ``(n_mels, n_frames)`` by a recipe.
+
+    Raises
+    ------
+    ContractError, Unusable
+        It can't be inverted so, see `invert`.
+    """
     linear = to_linear(M, spec)
-    if M.shape[1] == 0:
+    n_frames = linear.shape[1]
+    if n_frames == 0:
         raise Unusable("the mel has no frames: the recording is shorter than a window")
-    if spec.n_frames(length) != M.shape[1]:
+    length = shortest_length(spec, n_frames) if length is None else length
+    if spec.n_frames(length) != n_frames:
         raise Unusable(
-            f"the mel has {M.shape[1]} frames but {length} samples have {spec.n_frames(length)} at "
+            f"the mel has {n_frames} frames but {length} samples have {spec.n_frames(length)} at "
             f"hop_length={spec.hop_length}, center={spec.center!r}: pass the length of the waveform it was made from"
         )
     if not isinstance(recipe.start, str):
@@ -179,12 +176,18 @@ def pose(M: NDArray[Any], spec: MelSpec, recipe: Recipe, length: int | None = No
 
 
 def solve(M: NDArray[Any], spec: MelSpec, recipe: Recipe, length: int | None = None) -> Inversion:
-    """Invert one mel ``(n_mels, n_frames)`` by a recipe; see `invert` for the errors."""
+    """Return the inversion of one mel ``(n_mels, n_frames)`` by a recipe; see `invert` for the errors."""
     return solve_all([pose(M, spec, recipe, length)], spec)[0]
 
 
 def solve_all(problems: Sequence[Problem], spec: MelSpec, device: Device = "cpu") -> list[Inversion]:
-    """Invert mels by recipes that differ in start and seed alone; raise DeviceMissing where there is no such device."""
+    """Return the inversion of each problem; their recipes differ in start and seed alone.
+
+    Raises
+    ------
+    DeviceMissing
+        The process lacks the device.
+    """
     if device == "cpu":
         from melmill.stages.numeric.compiled.inverter import invert_linear  # here, as it imports numba
 
@@ -208,6 +211,12 @@ def shortest_length(spec: MelSpec, n_frames: int) -> int:
     return max(1, (n_frames - 1) * spec.hop_length + spec.n_fft - 2 * spec.stft.pad)
 
 
+def _checked_length(length: int | None) -> int | None:
+    if length is not None:
+        check_int("length", length, at_least=1)
+    return length
+
+
 def _recipe(
     method: str,
     n_iter: int | None,
@@ -216,13 +225,24 @@ def _recipe(
     seed: int,
     parameters: Mapping[str, Any],
 ) -> Recipe:
-    solver, default = _solver(method, parameters)
-    n_iter = default if n_iter is None or solver is None else n_iter
+    """Return the recipe that the arguments of `invert` say."""
+    described = solver_class(method)
+    known = [field.name for field in fields(described)]
+    for name in parameters:
+        if name not in known:
+            what = f"which has {', '.join(known)}" if known else "which has none"
+            raise ParameterError(name, f"is no parameter of {method!r}, {what}")
+    if n_iter is not None:
+        check_int("n_iter", n_iter, at_least=0)
+    check_int("seed", seed, at_least=0)
+    solver, n_iter = described(**parameters).resolved(n_iter)
     return Recipe(method=solver, n_iter=n_iter, start=start, magnitude=magnitude, seed=seed)
 
 
 def _fitted(y: NDArray[Any], length: int, hop_length: int) -> NDArray[Any]:
-    """Return a starting waveform cut or zero-filled by a hop at most to the result's length."""
+    """Return a starting waveform, cut or filled up with zeros by a hop at most."""
+    if y.ndim != 1:
+        raise ParameterError("start", f"must be a waveform (n_samples,), got shape {y.shape!r}")
     if abs(y.size - length) > hop_length:
         raise Unusable(
             f"the starting waveform has {y.size} samples, the result {length}: "
@@ -231,25 +251,6 @@ def _fitted(y: NDArray[Any], length: int, hop_length: int) -> NDArray[Any]:
     if not np.isfinite(y).all():
         raise Unusable(f"{int((~np.isfinite(y)).sum())} samples of the starting waveform are not finite")
     return np.pad(y[:length], (0, max(0, length - y.size)))
-
-
-def _solver(method: str, parameters: Mapping[str, Any]) -> tuple[solvers.Method | None, int]:
-    """Return a method, None for PGHI alone, and its default number of iterations."""
-    if method not in _PARAMETERS:
-        near = difflib.get_close_matches(method, _PARAMETERS, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ParameterError("method", f"must be one of {', '.join(_PARAMETERS)}, got {method!r}{hint}")
-    known = _PARAMETERS[method]
-    for name in parameters:
-        if name not in known:
-            what = f"which has {', '.join(known)}" if known else "which has none"
-            raise ParameterError(name, f"is no parameter of {method!r}, {what}")
-    if method == "pghi":
-        return None, 0
-    if method == "auto":
-        return solvers.auto(**parameters)
-    solver: solvers.Method = METHODS[method](**parameters)
-    return solver, _N_ITER
 
 
 def _trace(misfits: Sequence[float], linear: NDArray[Any]) -> Mapping[str, NDArray[Any]]:

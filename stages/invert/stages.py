@@ -1,50 +1,54 @@
-"""Stages that invert mel spectrograms by signal processing alone."""
+"""Stages that invert mel spectrograms by signal processing alone: one for each solver, made from it."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any, ClassVar, Literal
+from dataclasses import dataclass, field, fields, make_dataclass
+from functools import cache
+from typing import Any, ClassVar, Literal, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
 
 from melmill.stages.contract import Input, Item, Kind, Mel, Outcome, Product, Waveform, as_float, each, stored
-from melmill.stages.errors import ContractError, ParameterError
 from melmill.stages.invert.inversion import DEVICES, Device, Inversion, pose, solve_all
-from melmill.stages.numeric import solvers
+from melmill.stages.numeric.checks import check_bool, check_choice, check_int
+from melmill.stages.numeric.errors import ContractError, ParameterError
 from melmill.stages.numeric.mel import to_linear
 from melmill.stages.numeric.melspec import MelSpec
-from melmill.stages.numeric.recipe import START_WORDS, MagnitudeStart, Problem, Recipe
+from melmill.stages.numeric.solver import MAGNITUDES, MagnitudeStart, Problem, Recipe, Solver, solver_of_stage
 from melmill.storage.utterance import resampled_length
 
+# Raise it when a change moves the results of all inverters.
+_SHARED_VERSION = 3
+
 _MEL = Input(kinds=frozenset({Kind.MEL}))
-_START = Input(kinds=frozenset({Kind.WAVEFORM}), words=START_WORDS, optional=True)
-_NODE = "node"
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Inverter(ABC):
-    """What all inverters share.
+class Inverter:
+    """Invert mel spectrograms by a solver.
+
+    `inverter_stage` makes a subclass for each solver, with the solver's parameters as fields.
 
     Parameters
     ----------
     magnitude : {"nnls", "pinv"}
         Starting magnitude: non-negative least squares, or the clipped pseudo-inverse.
     seed : int
-        Combined with each utterance's own, for random phases.
+        Seed of random phases, combined with each utterance's own.
     trace : bool
         Store the SCM of every iteration.
     dtype : {"float32", "int16"}
-        What is stored; int16 is ``32768 y`` rounded to even and clipped to [-32768, 32767].
+        Type that is stored. int16 is ``32768 y``, rounded to even and clipped to [-32768, 32767].
     device : {"cpu", "cuda"}
-        Where it is computed; the results are the same but for rounding.
+        Where it is computed. The results are the same but for rounding.
     """
 
     uses: ClassVar[str]
-    version: ClassVar[int] = 3
-    inputs: ClassVar[Mapping[str, Input]] = {"from": _MEL, "start": _START}
+    version: ClassVar[int]
+    inputs: ClassVar[Mapping[str, Input]]
+    solver: ClassVar[type[Solver]]
 
     magnitude: MagnitudeStart = "nnls"
     seed: int = 0
@@ -53,18 +57,36 @@ class _Inverter(ABC):
     device: Device = "cpu"
 
     def __post_init__(self) -> None:
-        """Check the parameters; the method checks its own."""
-        if self.device not in DEVICES:
-            raise ParameterError("device", f"must be one of {', '.join(DEVICES)}, got {self.device!r}")
-        if self.dtype not in ("float32", "int16"):
-            raise ParameterError("dtype", f"must be 'float32' or 'int16', got {self.dtype!r}")
-        if self.seed < 0:
-            raise ParameterError("seed", f"must not be negative, got {self.seed!r}")
-        Recipe(method=None, magnitude=self.magnitude)
+        """Check the parameters; the solver checks its own."""
+        check_choice("device", self.device, DEVICES)
+        check_choice("dtype", self.dtype, ("float32", "int16"))
+        check_int("seed", self.seed, at_least=0)
+        check_bool("trace", self.trace)
+        check_choice("magnitude", self.magnitude, MAGNITUDES)
+        method = self._recipe(self.solver.default_start, None, 0).method
+        if self.device != "cpu" and method is not None and method.batched is None:
+            raise ParameterError("device", f"must be 'cpu', got {self.device!r}: {method.name!r} has no form for a GPU")
 
-    @abstractmethod
-    def recipe(self, start: NDArray[Any] | None, seed: int) -> Recipe:
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle by name and fields: a class that is made at run time is in no module."""
+        return _restored, (self.uses, {field.name: getattr(self, field.name) for field in fields(self)})
+
+    def recipe(self, start: NDArray[np.float32] | None, seed: int) -> Recipe:
         """Return how to invert an utterance of that seed, with the waveform at its port `start`."""
+        del start
+        return self._recipe(self.solver.default_start, None, seed)
+
+    def _recipe(self, start: str | NDArray[np.float32], n_iter: int | None, seed: int) -> Recipe:
+        own = {field.name: getattr(self, field.name) for field in fields(self.solver)}
+        method, n_iter = self.solver(**own).resolved(n_iter)
+        return Recipe(
+            method=method,
+            n_iter=n_iter,
+            start=start,
+            magnitude=self.magnitude,
+            seed=(seed, self.seed),
+            trace=self.trace,
+        )
 
     def identity(self) -> Mapping[str, Any]:
         """Return all parameters but the device."""
@@ -75,21 +97,24 @@ class _Inverter(ABC):
         spec = _mel_spec(inputs["from"][0])
         for start in inputs.get("start", ()):
             if not isinstance(start, Waveform):
-                raise ContractError(f"'start' must be a waveform, got {start!r}")
+                raise ContractError(f"'start' must be a waveform, got {start!r}: name a node that makes waveforms")
             if start.sr != spec.sr:
                 raise ContractError(
                     f"'start' is at {start.sr} Hz but the mel is of audio at {spec.sr} Hz: "
-                    "start from a node whose waveforms have the mel's rate"
+                    "start from waveforms at the mel's rate"
                 )
         return Waveform(sr=spec.sr, dtype=self.dtype, mel=spec)
 
     def process(self, items: Sequence[Item], inputs: Mapping[str, Product], product: Product) -> Sequence[Outcome]:
-        """Invert mels: on the CPU each by itself, on a GPU in padded batches, which changes outcomes by rounding alone.
+        """Return a waveform for each mel.
+
+        The CPU inverts each by itself. A GPU inverts padded batches, which changes outcomes by
+        rounding alone.
 
         Raises
         ------
         DeviceMissing
-            This process lacks the device.
+            The process lacks the device.
         """
         del product
         spec = _mel_spec(inputs["from"])
@@ -119,179 +144,89 @@ class _Inverter(ABC):
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Iterative(_Inverter):
-    """An inverter that iterates.
+class IterativeInverter(Inverter):
+    """Invert mel spectrograms by a solver that iterates.
 
     Parameters
     ----------
     n_iter : int
-        Number of iterations, at least 1.
-    start : {"random", "zero", "pghi", "node"}
-        Starting phase; "node" takes that of the waveforms at the port `start`.
+        Number of iterations, at least 1. None, where a stage takes it: as its other fields say.
+    start : str
+        Starting phase: ``"random"``, ``"zero"`` or ``"pghi"``, of which a stage may offer fewer.
+        Waveforms at the port `start` give theirs instead.
     """
 
-    n_iter: int = 100
+    n_iter: int | None = 100
     start: str = "random"
 
     def __post_init__(self) -> None:
-        """Check the parameters."""
-        if self.n_iter < 1:
-            raise ParameterError("n_iter", f"must be at least 1, got {self.n_iter!r}")
-        if self.start not in (*START_WORDS, _NODE):
-            raise ParameterError("start", f"must be one of {', '.join(START_WORDS)} or a node, got {self.start!r}")
-        _ = self.method
+        """Check the parameters; the solver checks its own."""
+        if self.n_iter is not None or self.solver.default_n_iter is not None:
+            check_int("n_iter", self.n_iter, at_least=1)
+        if self.start not in self.solver.starts:
+            raise ParameterError(
+                "start", f"must be one of {', '.join(self.solver.starts)} or a node, got {self.start!r}"
+            )
         super().__post_init__()
 
-    @property
-    @abstractmethod
-    def method(self) -> solvers.Method:
-        """The method with its parameters."""
-
-    def recipe(self, start: NDArray[Any] | None, seed: int) -> Recipe:
+    def recipe(self, start: NDArray[np.float32] | None, seed: int) -> Recipe:
         """Return how to invert an utterance of that seed, with the waveform at its port `start`."""
-        return Recipe(
-            method=self.method,
-            n_iter=self.n_iter,
-            start=self.start if start is None else start,
-            magnitude=self.magnitude,
-            seed=(seed, self.seed),
-            trace=self.trace,
-        )
+        return self._recipe(self.start if start is None else start, self.n_iter, seed)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Invert(_Inverter):
-    """The best inversion for its time: at present ADMM from PGHI's phase with a swinging penalty.
+@cache
+def inverter_stage(uses: str) -> type[Inverter] | None:
+    """Return the stage of a solver: a dataclass of the shared fields and of the solver's own.
 
     Parameters
     ----------
-    quality : {"draft", "good", "best"}
-        What to spend: 20, 50 or 200 iterations.
-    n_iter : int or None
-        Iterations in place of the quality's.
-    start : {"pghi", "node"}
-        Starting phase; "node" takes that of the waveforms at the port `start`, such as a vocoder's.
+    uses : str
+        Name of the stage.
+
+    Returns
+    -------
+    type of Inverter, or None
+        None where no solver makes a stage of that name.
     """
-
-    uses: ClassVar[str] = "invert"
-    inputs: ClassVar[Mapping[str, Input]] = {"from": _MEL, "start": replace(_START, words=("pghi",))}
-    quality: solvers.Quality = "good"
-    n_iter: int | None = None
-    start: str = "pghi"
-
-    def __post_init__(self) -> None:
-        """Check the parameters."""
-        solvers.auto(self.quality)
-        if self.n_iter is not None and self.n_iter < 1:
-            raise ParameterError("n_iter", f"must be at least 1, got {self.n_iter!r}")
-        if self.start not in ("pghi", _NODE):
-            raise ParameterError("start", f"must be 'pghi' or a node, got {self.start!r}")
-        super().__post_init__()
-
-    def recipe(self, start: NDArray[Any] | None, seed: int) -> Recipe:
-        """Return how to invert an utterance of that seed, with the waveform at its port `start`."""
-        method, n_iter = solvers.auto(self.quality)
-        return Recipe(
-            method=method,
-            n_iter=n_iter if self.n_iter is None else self.n_iter,
-            start=self.start if start is None else start,
-            magnitude=self.magnitude,
-            seed=(seed, self.seed),
-            trace=self.trace,
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class GriffinLim(_Iterative):
-    """Griffin-Lim on a fixed magnitude; with `momentum` (0.99) the fast variant."""
-
-    uses: ClassVar[str] = "griffin_lim"
-    momentum: float = 0.0
-
-    @property
-    def method(self) -> solvers.Method:
-        """The method with its parameters."""
-        return solvers.GriffinLim(momentum=self.momentum)
+    solver = solver_of_stage(uses)
+    if solver is None:
+        return None
+    hints = get_type_hints(solver)
+    made: list[tuple[str, Any, Any]] = []
+    inputs = {"from": _MEL}
+    if solver.starts:
+        n_iter_type = int | None if solver.default_n_iter is None else int
+        made += [("n_iter", n_iter_type, solver.default_n_iter), ("start", str, solver.default_start)]
+        inputs["start"] = Input(kinds=frozenset({Kind.WAVEFORM}), words=solver.starts, optional=True)
+    made += [(own.name, hints[own.name], field(default=own.default)) for own in fields(solver)]
+    stage = make_dataclass(
+        solver.__name__,
+        made,
+        bases=(IterativeInverter if solver.starts else Inverter,),
+        namespace={
+            "__doc__": solver.__doc__,
+            "__module__": __name__,
+            "uses": solver.uses,
+            "version": _SHARED_VERSION + solver.version,
+            "inputs": inputs,
+            "solver": solver,
+        },
+        frozen=True,
+        kw_only=True,
+    )
+    assert issubclass(stage, Inverter)
+    return stage
 
 
-@dataclass(frozen=True, kw_only=True)
-class AdmmGla(_Iterative):
-    """ADMM on a fixed magnitude (Masuyama 2019); `rho` lets the magnitude give way."""
-
-    uses: ClassVar[str] = "admm_gla"
-    rho: float = solvers.AdmmGla.rho
-
-    @property
-    def method(self) -> solvers.Method:
-        """The method with its parameters."""
-        return solvers.AdmmGla(rho=self.rho)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Raar(_Iterative):
-    """Relaxed averaged alternating reflections on a fixed magnitude (Peer 2022), relaxed by `beta`."""
-
-    uses: ClassVar[str] = "raar"
-    beta: float = solvers.Raar.beta
-
-    @property
-    def method(self) -> solvers.Method:
-        """The method with its parameters."""
-        return solvers.Raar(beta=self.beta)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ipalm(_Iterative):
-    """iPALM on magnitude and phase (Masuyama 2023), with inertia `alpha` and the mel's weight `lam`."""
-
-    uses: ClassVar[str] = "ipalm"
-    alpha: float = solvers.Ipalm.alpha
-    lam: float = solvers.Ipalm.lam
-
-    @property
-    def method(self) -> solvers.Method:
-        """The method with its parameters."""
-        return solvers.Ipalm(alpha=self.alpha, lam=self.lam)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Admm(_Iterative):
-    """ADMM on magnitude and phase (Masuyama 2024).
-
-    `lam` is for a bank of unit spectral norm: multiply a paper's by ``||E||_2^2``. By default it starts from PGHI's
-    phase, which saves half the iterations; ``schedule: swing`` with ``lam: 85.8`` halves them again by PESQ and SC, and
-    saves less by ESTOI and SCM.
-    """
-
-    uses: ClassVar[str] = "admm"
-    start: str = "pghi"
-    lam: float = solvers.Admm.lam
-    rho: float = solvers.Admm.rho
-    schedule: Literal["constant", "swing"] = solvers.Admm.schedule
-
-    @property
-    def method(self) -> solvers.Method:
-        """The method with its parameters."""
-        return solvers.Admm(lam=self.lam, rho=self.rho, schedule=self.schedule)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Pghi(_Inverter):
-    """Phase-gradient heap integration (Prusa 2017): one pass, no iterations."""
-
-    uses: ClassVar[str] = "pghi"
-    inputs: ClassVar[Mapping[str, Input]] = {"from": _MEL}
-
-    def recipe(self, start: NDArray[Any] | None, seed: int) -> Recipe:
-        """Return how to invert an utterance of that seed; there is no port `start`."""
-        del start
-        return Recipe(
-            method=None, n_iter=0, start="pghi", magnitude=self.magnitude, seed=(seed, self.seed), trace=self.trace
-        )
+def _restored(uses: str, values: Mapping[str, Any]) -> Inverter:
+    stage = inverter_stage(uses)
+    if stage is None:
+        raise ParameterError("uses", f"{uses!r} is no inverter in this process: install its package here too")
+    return stage(**values)
 
 
 def _mel_spec(product: Product) -> MelSpec:
     if not isinstance(product, Mel):
-        raise ContractError(f"'from' must be a mel, got {product!r}")
+        raise ContractError(f"'from' must be a mel, got {product!r}: name a node that makes mels")
     to_linear(np.empty((product.spec.n_mels, 0)), product.spec)  # raises where no mel of this spec can be undone
     return product.spec

@@ -8,11 +8,12 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from melmill.stages.errors import ContractError
+from melmill.stages.numeric.errors import ContractError
 from melmill.stages.numeric.filterbank import band_scale
-from melmill.stages.numeric.mel import from_bands, to_linear, uncompressed, window_norm
+from melmill.stages.numeric.mel import from_bands, to_linear, uncompressed
 from melmill.stages.numeric.melspec import MelSpec, Pcen
 from melmill.stages.numeric.pcen import MAX_GAIN
+from melmill.stages.numeric.stft import window_norm
 
 Conversion = Literal["lossless", "lossy", "impossible"]
 
@@ -64,7 +65,7 @@ def conversion(a: MelSpec, b: MelSpec) -> Literal["same", "lossless", "lossy", "
     return found[0].conversion if found else "same"
 
 
-def convert(M: NDArray[Any], a: MelSpec, b: MelSpec, *, allow_lossy: bool = False) -> NDArray[np.float32]:
+def convert(M: NDArray[np.floating], a: MelSpec, b: MelSpec, *, allow_lossy: bool = False) -> NDArray[np.float32]:
     """Turn a mel made by `a` into the one that `b` would have made, exactly to rounding.
 
     Parameters

@@ -1,9 +1,10 @@
-"""Mel filter banks: triangles on the FFT's bins, made once and kept."""
+"""Mel filter banks: triangles on the FFT's bins, made once and kept, and scaled for the inverters."""
 
 from __future__ import annotations
 
 import warnings
-from functools import cache
+from dataclasses import dataclass
+from functools import cache, lru_cache
 from typing import Literal
 
 import numpy as np
@@ -62,6 +63,34 @@ def bank_norm(spec: MelSpec) -> float:
     0.0414
     """
     return spectral_norm(mel_bank(spec))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Bank:
+    """Hold the mel bank E scaled to unit spectral norm.
+
+    The scale makes a solver's `lam` independent of the bank's units.
+
+    Parameters
+    ----------
+    E : ndarray of float64, shape (n_mels, n_bins)
+        ``E / ||E||_2``.
+    norm : float
+        ``||E||_2`` before scaling: mels are divided by it.
+    power : float
+        Exponent p of the mels' magnitude, ``M = E |X|**p``.
+    """
+
+    E: NDArray[np.float64]
+    norm: float
+    power: float = 1.0
+
+
+@lru_cache(maxsize=8)
+def bank_of(spec: MelSpec) -> Bank:
+    """Return the scaled bank of a spec, float64; cached."""
+    norm = bank_norm(spec)
+    return Bank(E=mel_bank(spec).astype(np.float64) / norm, norm=norm, power=spec.power)
 
 
 def mel_to_hz(mel: NDArray[np.float64], *, htk: bool) -> NDArray[np.float64]:

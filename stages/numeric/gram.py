@@ -7,8 +7,6 @@ and made once a process.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
@@ -20,12 +18,12 @@ Matrix = NDArray[np.float64]
 _DEPENDENT = 1e-9
 
 
-def product(A: NDArray[Any], B: NDArray[Any]) -> Matrix:
+def product(A: NDArray[np.floating], B: NDArray[np.floating]) -> Matrix:
     """Return ``A B``, float64."""
     return np.asarray(np.einsum("ik,kj->ij", A, B, dtype=np.float64))
 
 
-def spectral_norm(E: NDArray[Any]) -> float:
+def spectral_norm(E: NDArray[np.floating]) -> float:
     """Return the largest singular value of a bank E ``(n_mels, n_bins)`` whose bands overlap direct neighbours alone.
 
     ``E E^T`` is tridiagonal then, and its largest eigenvalue is found by bisection.

@@ -6,19 +6,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from melmill.stages.contract import as_float
-from melmill.stages.errors import ContractError, StageError, Unusable
+from melmill.stages.numeric.errors import ContractError, StageError, Unusable
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.numeric.pcen import inverse_pcen, pcen
-from melmill.stages.numeric.stft import Stft
+from melmill.stages.numeric.resample import as_float
+from melmill.stages.numeric.stft import window_norm
 
 
-def mel_spectrogram(y: NDArray[Any], spec: MelSpec) -> NDArray[np.float32]:
+def mel_spectrogram(y: NDArray[np.floating | np.int16], spec: MelSpec) -> NDArray[np.float32]:
     """Return the mel spectrogram of a waveform.
 
     A frame's values depend on its own samples alone, not on threads, on the block that it is worked on in or on the
@@ -48,7 +47,12 @@ def mel_spectrogram(y: NDArray[Any], spec: MelSpec) -> NDArray[np.float32]:
     >>> mel_spectrogram(np.zeros(16000, dtype=np.int16), MelSpec()).shape
     (80, 63)
     """
-    _check(y, spec)
+    check_waveform(y)
+    if y.size == 0 or spec.n_frames(y.size) == 0:
+        raise Unusable(
+            f"{y.size} samples are shorter than one frame (n_fft={spec.n_fft}, hop_length={spec.hop_length}, "
+            f"center={spec.center!r})"
+        )
     from melmill.stages.numeric.compiled.mel import mel_bands  # here, as it imports numba
 
     bands = mel_bands(as_float(y), spec)
@@ -88,21 +92,17 @@ def _compressed(bands: NDArray[np.float64], spec: MelSpec) -> NDArray[np.float64
     return np.asarray(np.log10(raised)) * (20.0 / spec.power if spec.log == "db" else 1.0)
 
 
-def _check(y: NDArray[Any], spec: MelSpec) -> None:
+def check_waveform(y: NDArray[np.floating | np.int16]) -> None:
+    """Raise StageError unless an array is one channel of float or int16 samples."""
     if y.ndim != 1:
         raise StageError(f"a waveform is (n_samples,), got shape {y.shape!r}: mix its channels first")
     if y.dtype not in (np.int16, np.float32, np.float64):
         raise StageError(
             f"a waveform is float32, float64 or int16, got {y.dtype}: scale other integers to [-1, 1] first"
         )
-    if y.size == 0 or spec.n_frames(y.size) == 0:
-        raise Unusable(
-            f"{y.size} samples are shorter than one frame (n_fft={spec.n_fft}, hop_length={spec.hop_length}, "
-            f"center={spec.center!r})"
-        )
 
 
-def to_linear(M: NDArray[Any], spec: MelSpec) -> NDArray[np.float32]:
+def to_linear(M: NDArray[np.floating], spec: MelSpec) -> NDArray[np.float32]:
     """Undo everything that was done to a mel after the bank: clip, shift and scale, log or compression, normalisation.
 
     Parameters
@@ -146,13 +146,6 @@ def magnitude_spec(spec: MelSpec) -> MelSpec:
     )
 
 
-def window_norm(spec: MelSpec) -> float:
-    """Return what `normalized` divides the STFT by: the window's Euclidean norm, 1 where it does not."""
-    if not spec.normalized:
-        return 1.0
-    return float(np.sqrt(np.sum(Stft(spec.stft, np.float64).window ** 2)))
-
-
 def uncompressed(values: NDArray[np.float64], spec: MelSpec) -> NDArray[np.float64]:
     """Undo the log, the power law or the PCEN of a spec; leave values that had none."""
     if spec.pcen is not None:
@@ -169,7 +162,7 @@ def uncompressed(values: NDArray[np.float64], spec: MelSpec) -> NDArray[np.float
     return values
 
 
-def _check_bands(M: NDArray[Any], spec: MelSpec) -> None:
+def _check_bands(M: NDArray[np.floating], spec: MelSpec) -> None:
     if M.ndim != 2 or M.shape[0] != spec.n_mels:
         raise ContractError(
             f"a mel of this spec is (n_mels={spec.n_mels}, n_frames), got shape {M.shape!r}; "

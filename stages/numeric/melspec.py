@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
-from melmill.stages.errors import ParameterError
+from melmill.stages.numeric.checks import check_bool, check_choice, check_float, check_int
+from melmill.stages.numeric.errors import ParameterError
 
-# Of computations that are offered in both; numpy's names.
+# Of what is computed in either; numpy's names.
 Precision = Literal["float32", "float64"]
 
 Centering = bool | Literal["same"]
@@ -22,9 +24,9 @@ class StftParams:
     n_fft, win_length, hop_length : int
         FFT size, window length (centred in the FFT frame) and hop, samples.
     center : bool or "same"
-        True: pad ``n_fft // 2`` each side, ``1 + n_samples // hop_length`` frames.
-        ``"same"``: pad ``(n_fft - hop_length) // 2`` each side, ``n_samples // hop_length`` frames (HiFi-GAN).
-        False: no padding, as librosa's ``center=False``.
+        True: pad ``n_fft // 2`` each side, for ``1 + n_samples // hop_length`` frames.
+        ``"same"``: pad ``(n_fft - hop_length) // 2`` each side, for ``n_samples // hop_length``
+        frames (HiFi-GAN). False: no padding, as librosa's ``center=False``.
     pad_mode : {"constant", "reflect"}
         What the padding holds: zeros or the reflected signal.
     """
@@ -38,19 +40,19 @@ class StftParams:
     def __post_init__(self) -> None:
         """Check that the parameters fit together."""
         for name in ("n_fft", "win_length", "hop_length"):
-            value = getattr(self, name)
-            if value < 1:
-                raise ParameterError(name, f"must be at least 1, got {value!r}")
+            check_int(name, getattr(self, name), at_least=1)
         if self.win_length > self.n_fft:
-            raise ParameterError("win_length", f"must not exceed n_fft, got {self.win_length!r} > {self.n_fft!r}")
+            raise ParameterError(
+                "win_length",
+                f"must not exceed n_fft, got {self.win_length!r} > {self.n_fft!r} (null is a window of n_fft)",
+            )
         if self.hop_length > self.win_length:
             raise ParameterError(
                 "hop_length", f"must not exceed win_length, got {self.hop_length!r} > {self.win_length!r}"
             )
-        if self.center not in (True, False, "same"):
+        if not isinstance(self.center, bool) and self.center != "same":
             raise ParameterError("center", f"must be true, false or 'same', got {self.center!r}")
-        if self.pad_mode not in ("constant", "reflect"):
-            raise ParameterError("pad_mode", f"must be 'constant' or 'reflect', got {self.pad_mode!r}")
+        check_choice("pad_mode", self.pad_mode, ("constant", "reflect"))
 
     @property
     def n_bins(self) -> int:
@@ -99,26 +101,35 @@ class Pcen:
     def __post_init__(self) -> None:
         """Check every field."""
         for name in ("gain", "bias", "power"):
-            if not getattr(self, name) >= 0:
-                raise ParameterError("pcen", f"{name} must not be negative, got {getattr(self, name)!r}")
+            _check_pcen(name, getattr(self, name), at_least=0)
         for name in ("time_constant_s", "eps"):
-            if not getattr(self, name) > 0:
-                raise ParameterError("pcen", f"{name} must be positive, got {getattr(self, name)!r}")
+            _check_pcen(name, getattr(self, name), above=0)
+
+
+def _check_pcen(name: str, value: object, **bounds: float) -> None:
+    """Blame the field `pcen` of a spec for one of its parameters."""
+    try:
+        check_float(name, value, **bounds)
+    except ParameterError as error:
+        raise ParameterError("pcen", str(error)) from error
 
 
 @dataclass(frozen=True, kw_only=True)
 class MelSpec:
-    """Say how a mel spectrogram is made; equal specs give interchangeable mels.
+    """Say how a mel spectrogram is made. Equal specs give interchangeable mels.
 
-    The chain is: STFT (divided by the window's norm where `normalized`) -> ``sqrt(re^2 + im^2 + eps)`` -> ``** power``
-    -> mel bank -> one of PCEN, ``** compression``, or ``max(floor)`` and `log` -> ``(. + shift) * scale`` -> clip.
+    The chain is: STFT, divided by the window's norm where `normalized` -> ``sqrt(re^2 + im^2 + eps)``
+    -> ``** power`` -> mel bank -> one of PCEN, ``** compression``, or ``max(floor)`` and `log`
+    -> ``(. + shift) * scale`` -> clip.
 
     Parameters
     ----------
     sr : int
         Sampling rate, Hz.
-    n_fft, win_length, hop_length, center, pad_mode
+    n_fft, hop_length, center, pad_mode
         See `StftParams`.
+    win_length : int or None
+        Window length, samples. None becomes `n_fft` when the spec is made, as in librosa.
     n_mels : int
         Number of mel bands.
     fmin, fmax : float
@@ -149,7 +160,7 @@ class MelSpec:
 
     sr: int = 16000
     n_fft: int = 1024
-    win_length: int = 1024
+    win_length: int | None = None
     hop_length: int = 256
     n_mels: int = 80
     fmin: float = 0.0
@@ -171,16 +182,18 @@ class MelSpec:
 
     def __post_init__(self) -> None:
         """Check every field and that they fit together."""
-        self.stft  # noqa: B018 - StftParams checks its own fields
+        if self.win_length is None:
+            object.__setattr__(self, "win_length", self.n_fft)
+        _check_types(self)
         _check_ranges(self)
         _check_compression(self)
 
-    @property
+    @cached_property
     def stft(self) -> StftParams:
         """The transform under the mel."""
         return StftParams(
             n_fft=self.n_fft,
-            win_length=self.win_length,
+            win_length=self.n_fft if self.win_length is None else self.win_length,
             hop_length=self.hop_length,
             center=self.center,
             pad_mode=self.pad_mode,
@@ -201,6 +214,8 @@ class MelSpec:
         Equal specs give equal text: a whole number in a float's place becomes a float.
         """
         fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        for name in ("sr", "n_fft", "win_length", "hop_length", "n_mels"):
+            fields[name] = int(fields[name])
         for name in ("fmin", "fmax", "power", "floor", "eps", "compression", "shift", "scale"):
             fields[name] = None if fields[name] is None else float(fields[name])
         fields["pcen"] = None if self.pcen is None else {name: float(value) for name, value in vars(self.pcen).items()}
@@ -222,9 +237,26 @@ class MelSpec:
         return cls(**fields)
 
 
+def _check_types(spec: MelSpec) -> None:
+    check_int("sr", spec.sr, at_least=1)
+    check_int("n_mels", spec.n_mels)
+    for name in ("htk", "normalized"):
+        check_bool(name, getattr(spec, name))
+    for name in ("fmin", "fmax", "floor", "compression", "shift"):
+        if getattr(spec, name) is not None:
+            check_float(name, getattr(spec, name))
+    for name in ("power", "scale"):
+        check_float(name, getattr(spec, name), above=0)
+    check_float("eps", spec.eps, at_least=0)
+    if spec.norm is not None:
+        check_choice("norm", spec.norm, ("slaney",))
+    if spec.log is not None:
+        check_choice("log", spec.log, ("ln", "log10", "db"))
+    if not isinstance(spec.pcen, Pcen | None):
+        raise ParameterError("pcen", f"must be a Pcen or None, got {spec.pcen!r}")
+
+
 def _check_ranges(spec: MelSpec) -> None:
-    if spec.sr < 1:
-        raise ParameterError("sr", f"must be a rate in Hz, got {spec.sr!r}")
     if not 1 <= spec.n_mels <= spec.stft.n_bins:
         raise ParameterError(
             "n_mels", f"must be between 1 and 1 + n_fft // 2 = {spec.stft.n_bins}, got {spec.n_mels!r}"
@@ -236,24 +268,20 @@ def _check_ranges(spec: MelSpec) -> None:
             "fmax",
             f"must not exceed sr / 2 = {spec.sr / 2:g} Hz, got {spec.fmax!r}: the bands above would be empty",
         )
-    if spec.norm not in ("slaney", None):
-        raise ParameterError("norm", f"must be 'slaney' or null, got {spec.norm!r}")
-    for name in ("power", "scale"):
-        if not getattr(spec, name) > 0:
-            raise ParameterError(name, f"must be positive, got {getattr(spec, name)!r}")
-    if spec.eps < 0:
-        raise ParameterError("eps", f"must not be negative, got {spec.eps!r}")
-    if spec.clip is not None and not spec.clip[0] < spec.clip[1]:
-        raise ParameterError("clip", f"must be [lowest, highest], got {list(spec.clip)!r}")
+    if spec.clip is not None:
+        if not isinstance(spec.clip, tuple) or len(spec.clip) != 2:
+            raise ParameterError("clip", f"must be (lowest, highest), got {spec.clip!r}")
+        for bound in spec.clip:
+            check_float("clip", bound)
+        if not spec.clip[0] < spec.clip[1]:
+            raise ParameterError("clip", f"must be [lowest, highest], got {list(spec.clip)!r}")
 
 
 def _check_compression(spec: MelSpec) -> None:
-    if spec.log not in (None, "ln", "log10", "db"):
-        raise ParameterError("log", f"must be null, 'ln', 'log10' or 'db', got {spec.log!r}")
     if spec.log is not None and not (spec.floor is not None and spec.floor > 0):
         raise ParameterError("floor", f"must be positive where a log is taken, got {spec.floor!r} (say 1.0e-5)")
-    if spec.compression is not None and not spec.compression > 0:
-        raise ParameterError("compression", f"must be a positive exponent, got {spec.compression!r}")
+    if spec.compression is not None:
+        check_float("compression", spec.compression, above=0)
     chosen = [name for name in ("log", "compression", "pcen") if getattr(spec, name) is not None]
     if len(chosen) > 1:
         raise ParameterError(chosen[1], f"excludes {chosen[0]}: choose one compression")

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from melmill.stages.errors import ContractError
+from melmill.stages.numeric.errors import ContractError
 from melmill.stages.numeric.melspec import Pcen
 
 Float64 = NDArray[np.float64]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 from dataclasses import dataclass, replace
 
-from melmill.stages.errors import ParameterError
+from melmill.stages.numeric.errors import ParameterError
 from melmill.stages.numeric.melspec import MelSpec
 
 
@@ -127,6 +127,8 @@ def preset_names() -> list[str]:
 
 
 def _find(name: str) -> Preset:
+    if not isinstance(name, str):
+        raise ParameterError("preset", f"must be the name of a preset, got {name!r}")
     if name in _PRESETS:
         return _PRESETS[name]
     if name in _INEXPRESSIBLE:

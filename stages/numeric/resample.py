@@ -1,36 +1,45 @@
-"""Change of sampling rate."""
+"""Samples of a waveform: their type and their rate."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from melmill.stages.contract import as_float
-from melmill.storage.utterance import resampled_length
+
+def as_float(y: NDArray[np.floating | np.int16]) -> NDArray[np.float32]:
+    """Return a waveform as float32 in [-1, 1): int16 PCM is divided by 32768.
+
+    >>> as_float(np.array([-32768, 0, 16384], dtype=np.int16)).tolist()
+    [-1.0, 0.0, 0.5]
+    """
+    if y.dtype == np.int16:
+        return y.astype(np.float32) / np.float32(32768.0)
+    return y.astype(np.float32, copy=False)
 
 
-def resample(y: NDArray[Any], sr: int, new_sr: int) -> NDArray[np.float32]:
-    """Resample a waveform by the SoX resampler at high quality (passband to 0.913 of the lower Nyquist frequency).
+def resample(y: NDArray[np.floating | np.int16], sr: int, new_sr: int) -> NDArray[np.float32]:
+    """Return a waveform at another rate, by the SoX resampler at high quality.
+
+    The passband reaches 0.913 of the lower Nyquist frequency.
 
     Parameters
     ----------
     y : ndarray of float32 in [-1, 1] or of int16, shape (n_samples,)
     sr, new_sr : int
-        Rate of `y` and rate wanted, Hz. Equal rates return the samples as they are.
+        Rate of `y` and the rate wanted, Hz. Equal rates leave the samples as they are.
 
     Returns
     -------
     ndarray of float32, shape (ceil(n_samples * new_sr / sr),)
-        Peaks may pass +-1 slightly where the band limit rounds off a clipped wave.
+        Peaks may pass +-1 slightly, where the band limit rounds off a clipped wave.
     """
     y = as_float(y)
     if sr == new_sr:
         return y
     import soxr
 
-    # Past its end a signal is silent: zeros there change no sample, and give the rounded-up last one.
+    # A signal is silent past its end. Zeros there change no sample, and give the last one where
+    # the length is rounded up.
     ended = np.pad(y, (0, -(-sr // new_sr) + 1))
     resampled = np.asarray(soxr.resample(ended, sr, new_sr, quality="HQ"), dtype=np.float32)
-    return np.ascontiguousarray(resampled[: resampled_length(y.size, sr, new_sr)])
+    return np.ascontiguousarray(resampled[: -(-y.size * new_sr // sr)])

@@ -9,7 +9,7 @@ import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
-from melmill.stages.numeric.melspec import StftParams
+from melmill.stages.numeric.melspec import MelSpec, StftParams
 
 
 def hann(params: StftParams) -> NDArray[np.float64]:
@@ -19,6 +19,13 @@ def hann(params: StftParams) -> NDArray[np.float64]:
     turn = 2 * np.pi * np.arange(params.win_length) / params.win_length
     window[left : left + params.win_length] = 0.5 - 0.5 * np.cos(turn)
     return window
+
+
+def window_norm(spec: MelSpec) -> float:
+    """Return what `normalized` divides the STFT by: the window's Euclidean norm, 1 where it does not."""
+    if not spec.normalized:
+        return 1.0
+    return float(np.sqrt(np.sum(hann(spec.stft) ** 2)))
 
 
 class Stft:
@@ -39,11 +46,11 @@ class Stft:
         self.dtype = np.dtype(dtype)
 
     @cached_property
-    def window(self) -> NDArray[Any]:
+    def window(self) -> NDArray[np.floating]:
         """Periodic Hann window ``(n_fft,)``, zero outside its `win_length` centre."""
         return hann(self.params).astype(self.dtype)
 
-    def padded(self, y: NDArray[Any]) -> NDArray[Any]:
+    def padded(self, y: NDArray[np.floating]) -> NDArray[np.floating]:
         """Return the signal ``(n_samples,)`` with the padding that its framing asks for."""
         pad = self.params.pad
         if pad == 0:
@@ -52,7 +59,7 @@ class Stft:
             raise ValueError("an empty signal can't be reflected at its edges")
         return np.pad(y, pad, mode=self.params.pad_mode)
 
-    def frames(self, y: NDArray[Any]) -> NDArray[Any]:
+    def frames(self, y: NDArray[np.floating]) -> NDArray[np.floating]:
         """Return the unwindowed frames ``(n_frames, n_fft)`` of a signal, a view of its padded copy."""
         p = self.params
         padded = self.padded(np.asarray(y, dtype=self.dtype))
@@ -60,6 +67,6 @@ class Stft:
             return np.empty((0, p.n_fft), dtype=self.dtype)
         return np.lib.stride_tricks.sliding_window_view(padded, p.n_fft)[:: p.hop_length]
 
-    def forward(self, y: NDArray[Any]) -> NDArray[Any]:
+    def forward(self, y: NDArray[np.floating]) -> NDArray[np.complexfloating]:
         """Return the spectrum ``(n_frames, n_bins)``, complex, of a signal ``(n_samples,)``."""
         return np.asarray(scipy.fft.rfft(self.frames(y) * self.window, axis=-1))

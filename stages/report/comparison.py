@@ -1,4 +1,4 @@
-"""Nodes compared utterance by utterance: differences to a baseline with tests, and which node leads."""
+"""Nodes compared utterance by utterance: differences from a baseline with tests, and the best nodes."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from melmill.stages.errors import ParameterError
-from melmill.stages.report.cube import cube
-from melmill.stages.report.statistics import DRAWS, common_means, generator, intervals
-from melmill.stages.score.registry import metric as described
+from melmill.stages.numeric.errors import ParameterError
+from melmill.stages.report.statistics import DRAWS, common_means, cube, generator, intervals
+from melmill.stages.score.registry import metric as metric_of
 
 PAIRED_COLUMNS = (
     *("metric", "node", "baseline", "n", "mean_difference", "ci_low", "ci_high", "wilcoxon_p", "wilcoxon_p_holm"),
@@ -35,16 +34,17 @@ def paired(scores: pd.DataFrame, baseline: str, *, draws: int = DRAWS, seed: int
     Returns
     -------
     DataFrame
-        A row per metric and other node over the ``n`` utterances where both have a value: ``mean_difference`` (node
-        minus baseline, in the metric's unit) with its 95 % interval, the two-sided p of Wilcoxon's signed-rank test and
-        of the paired t test, and at how many utterances the node is better or worse, by the metric's own sense.
-        ``wilcoxon_p_holm`` is corrected for all of the table's tests (Holm 1979). Where something can't be computed
-        it's NaN and ``reason`` says why.
+        A row per metric and other node, over the ``n`` utterances where both have a value.
+        ``mean_difference`` is node minus baseline in the metric's unit, with its 95 % interval.
+        ``wilcoxon_p`` and ``ttest_p`` are the two-sided p of Wilcoxon's signed-rank test and of the
+        paired t test. ``wilcoxon_p_holm`` is corrected for all tests of the table (Holm 1979).
+        ``n_better`` and ``n_worse`` count utterances, in the metric's own direction. A number that
+        can't be computed is NaN, and ``reason`` says why.
 
     Raises
     ------
     ParameterError
-        `baseline` isn't a node of the scores.
+        `baseline` is no node of the scores.
     """
     table = cube(scores)
     if baseline not in table.nodes:
@@ -58,7 +58,7 @@ def paired(scores: pd.DataFrame, baseline: str, *, draws: int = DRAWS, seed: int
     asked = np.asarray(table.asked.any(axis=0))
     rows = [
         {"metric": metric, "node": node, "baseline": baseline, "ci_low": low[j, k], "ci_high": high[j, k]}
-        | _compared(difference[:, j, k], _sign(metric))
+        | _compared(difference[:, j, k], metric_of(metric).sign)
         for k, metric in enumerate(table.metrics)
         for j, node in enumerate(table.nodes)
         if j != base and asked[j, k] and asked[base, k]
@@ -83,7 +83,7 @@ def _compared(difference: NDArray[np.float64], sign: int) -> dict[str, Any]:
 
 
 def _p_values(d: NDArray[np.float64]) -> tuple[float, float, str]:
-    """Return Wilcoxon's and Student's p and the reason where one is NaN."""
+    """Return Wilcoxon's p, Student's p, and the reason where one is NaN."""
     from scipy import stats
 
     if len(d) < 2:
@@ -91,7 +91,7 @@ def _p_values(d: NDArray[np.float64]) -> tuple[float, float, str]:
     if not d.any():
         return np.nan, np.nan, "all differences are zero"
     with warnings.catch_warnings():
-        # Ties among few differences: SciPy says that it falls back to the normal approximation.
+        # With ties among few differences SciPy warns that it uses the normal approximation.
         warnings.simplefilter("ignore")
         wilcoxon_p = float(stats.wilcoxon(d).pvalue)
         if np.ptp(d) == 0:
@@ -100,7 +100,7 @@ def _p_values(d: NDArray[np.float64]) -> tuple[float, float, str]:
 
 
 def holm_adjusted(p: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return Holm's step-down adjusted p-values; NaN stays NaN and doesn't count as a test.
+    """Return Holm's step-down adjusted p-values; NaN stays NaN and does not count as a test.
 
     >>> holm_adjusted(np.array([0.01, 0.04, np.nan, 0.03])).round(2).tolist()
     [0.03, 0.06, nan, 0.06]
@@ -113,17 +113,17 @@ def holm_adjusted(p: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def leaders(scores: pd.DataFrame, *, draws: int = DRAWS, seed: int = 0) -> dict[str, tuple[str, ...]]:
-    """Name for each metric the best node, then the nodes that can't be told from it.
+    """Return for each metric the best node, then the nodes that can't be told from it.
 
-    The best has the best mean over the utterances that all nodes have in common; another can't be told from it where
-    the 95 % interval of their paired difference holds 0, or can't be had. A metric that fewer than two nodes have
-    values of is left out: there is nothing to be best among.
+    The best node has the best mean over the utterances that all nodes have in common. Another node
+    can't be told from it where the 95 % interval of their paired difference holds 0, or where there
+    is no interval. A metric for which fewer than two nodes have values is left out.
     """
     table = cube(scores)
     means = common_means(table.values)[1]
-    found = {}
+    result = {}
     for k, metric in enumerate(table.metrics):
-        ranked = means[:, k] * _sign(metric)
+        ranked = means[:, k] * metric_of(metric).sign
         if (~np.isnan(ranked)).sum() < 2:
             continue
         best = int(np.nanargmax(ranked))
@@ -131,9 +131,5 @@ def leaders(scores: pd.DataFrame, *, draws: int = DRAWS, seed: int = 0) -> dict[
         low, high = intervals(difference, generator(seed, "leaders", metric), draws)
         apart = (low > 0) | (high < 0) | np.isnan(ranked)
         tied = [node for j, node in enumerate(table.nodes) if j != best and not apart[j]]
-        found[metric] = (table.nodes[best], *tied)
-    return found
-
-
-def _sign(metric: str) -> int:
-    return 1 if described(metric).better == "higher" else -1
+        result[metric] = (table.nodes[best], *tied)
+    return result

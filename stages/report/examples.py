@@ -1,26 +1,52 @@
-"""Which utterances a report plays, and what it shows of each."""
+"""The utterances that a report plays: which they are, their audio, and pictures of their mels."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import base64
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
+from io import BytesIO
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.numeric.resample import resample
-from melmill.stages.report.cube import OK, Cube, cube, metric_columns, statuses
-from melmill.stages.report.figures import PictureAxes, axes, difference_picture, mel_db, mel_picture, picture_spec
-from melmill.stages.report.inputs import Example, Pick
-from melmill.stages.report.sound import Clip, clip, excerpt_s
-from melmill.stages.report.wording import decimals, number, status
-from melmill.stages.score.registry import metric as described
+from melmill.stages.report.contract import Example, Pick
+from melmill.stages.report.statistics import OK, Cube, cube, metric_columns, statuses
+from melmill.stages.report.tables import number, status
+from melmill.stages.score.registry import metric as metric_of
+
+# Size of all audio of a page before base64. FLAC packs 16-bit speech with some noise to about 0.65 of its PCM.
+BUDGET_BYTES = 2_800_000
+_PACKED = 0.65
+RANGE_DB = 80.0
+DIFFERENCE_DB = 20.0
+_MEL_MAP, _DIFFERENCE_MAP = "magma", "RdBu_r"
+_TICKS_HZ = (500, 1000, 2000, 4000, 8000, 16000)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clip:
+    """Hold audio as a data: address, empty where it can't be played, and a note for the listener."""
+
+    uri: str
+    note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureAxes:
+    """Hold the axes of an example's pictures: seconds across, and ``(label, share of the height)`` up."""
+
+    duration_s: float
+    ticks: tuple[tuple[str, float], ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Take:
-    """Hold one waveform of an example: the recording or a node's output, with addresses of pictures."""
+    """Hold one waveform of an example, the recording or a node's output, and data: addresses of its pictures."""
 
     node: str
     audio: Clip
@@ -31,7 +57,7 @@ class Take:
 
 @dataclass(frozen=True, kw_only=True)
 class Shown:
-    """Hold all that the page shows of one example, the recording first."""
+    """Hold everything that the page shows of one example, the recording first."""
 
     utterance_id: str
     text: str
@@ -42,15 +68,16 @@ class Shown:
 
 
 def pick(scores: pd.DataFrame, count: int) -> list[Pick]:
-    """Return `count` utterances by the first metric that has values, averaged over nodes.
+    """Return `count` utterances, chosen by the first metric that has values, averaged over nodes.
 
-    One: the median; two: the median and the worst; more: evenly spread from the worst to the best. Only where no
-    utterance has a value for every node are others taken: an example is there to be compared across nodes.
+    One utterance is the median; two are the median and the worst; more are spread evenly from the
+    worst to the best. Utterances with a value for every node come first, because examples are
+    compared across nodes. Others are chosen only where there are none of these.
     """
     table = cube(scores)
     for k, metric in enumerate(table.metrics):
         means = _comparable(table, k)
-        worst_first = np.argsort(means * (1 if described(metric).better == "higher" else -1), kind="stable")
+        worst_first = np.argsort(means * metric_of(metric).sign, kind="stable")
         worst_first = worst_first[: int((~np.isnan(means)).sum())]  # NaN sorts last
         if len(worst_first):
             ids = table.utterances["utterance_id"]
@@ -83,13 +110,13 @@ def _spread(worst_first: NDArray[np.intp], count: int) -> list[tuple[str, int]]:
 
 def _why(name: str, metric: str, value: float, n_nodes: int) -> str:
     over = f", mean over {n_nodes} nodes" if n_nodes > 1 else ""
-    return f"{name} by {described(metric).title} ({number(value, decimals(metric))}{over})"
+    return f"{name} by {metric_of(metric).title} ({number(value, metric_of(metric).decimals)}{over})"
 
 
 def shown(examples: Sequence[Example], scores: pd.DataFrame, nodes: Sequence[str]) -> list[Shown]:
     """Encode the recordings and what `nodes` made of them, in this order.
 
-    All excerpts are cut alike where the audio would outgrow the page's budget.
+    Where the audio is too large for the page, all excerpts are cut to the same length.
     """
     chosen = [
         replace(one, reconstructions={node: one.reconstructions[node] for node in nodes if node in one.reconstructions})
@@ -134,13 +161,103 @@ def _shown(example: Example, seconds: float, scores: pd.DataFrame) -> Shown:
 
 
 def _scores(row: pd.DataFrame) -> tuple[tuple[str, str], ...]:
-    """Return label and value, or why there is none, of every metric that was asked for."""
+    """Return title and value of every metric that was asked for; a status instead of a missing value."""
     if row.empty:
         return ()
-    found = []
+    shown_scores = []
     for metric in metric_columns(row):
         state = statuses(row, metric).iloc[0]
         if not pd.isna(state):
-            value = f"{number(row[metric].iloc[0], decimals(metric))} {described(metric).unit}".rstrip()
-            found.append((described(metric).title, value if state == OK else status(state)))
-    return tuple(found)
+            value = f"{number(row[metric].iloc[0], metric_of(metric).decimals)} {metric_of(metric).unit}".rstrip()
+            shown_scores.append((metric_of(metric).title, value if state == OK else status(state)))
+    return tuple(shown_scores)
+
+
+def excerpt_s(rates: Iterable[int], budget_bytes: int = BUDGET_BYTES) -> float:
+    """Return how many seconds of each stream fit a page, given the rate of each in Hz.
+
+    >>> excerpt_s([16000] * 10, budget_bytes=1_040_000)
+    5.0
+    """
+    per_second = sum(rates) * 2 * _PACKED
+    return budget_bytes / per_second if per_second else 0.0
+
+
+def clip(y: NDArray[np.float32], sr: int) -> Clip:
+    """Encode a waveform ``(n_samples,)`` of full scale 1 as 16-bit FLAC, at its own level.
+
+    Samples beyond full scale are clipped, and the note counts them. A waveform with samples that
+    are not finite can't be played, and the note says so.
+    """
+    import soundfile
+
+    broken = int((~np.isfinite(y)).sum())
+    if broken or not y.size:
+        return Clip(uri="", note=f"not playable: {broken} samples are not finite" if broken else "not playable: empty")
+    scaled = np.rint(y.astype(np.float64) * 32768.0)
+    over = int(((scaled > 32767) | (scaled < -32768)).sum())
+    buffer = BytesIO()
+    soundfile.write(buffer, np.clip(scaled, -32768, 32767).astype(np.int16), sr, format="FLAC", subtype="PCM_16")
+    return Clip(uri=data_uri("audio/flac", buffer.getvalue()), note=f"{over} samples clipped" if over else "")
+
+
+def data_uri(media_type: str, content: bytes) -> str:
+    """Return bytes as a data: address.
+
+    >>> data_uri("text/plain", b"hi")
+    'data:text/plain;base64,aGk='
+    """
+    return f"data:{media_type};base64,{base64.b64encode(content).decode()}"
+
+
+def picture_spec(sr: int) -> MelSpec:
+    """Return the mel spec of pictures: 80 bands up to ``sr / 2`` in dB, windows of 64 ms, hops of 16 ms."""
+    n_fft = 2 ** round(np.log2(0.064 * sr))
+    return MelSpec(sr=sr, n_fft=n_fft, win_length=n_fft, hop_length=n_fft // 4, log="db", floor=1e-5)
+
+
+def axes(spec: MelSpec, n_samples: int) -> PictureAxes:
+    """Return the axes of pictures of `n_samples` samples made by `spec`."""
+    from melmill.stages.numeric.filterbank import hz_to_mel
+
+    top = hz_to_mel(spec.top_hz, htk=spec.htk)
+    heights = [(f"{hz / 1000:g} kHz", hz_to_mel(hz, htk=spec.htk) / top) for hz in _TICKS_HZ if hz <= spec.top_hz]
+    ticks = tuple((label, round(share, 4)) for label, share in heights)
+    return PictureAxes(duration_s=n_samples / spec.sr, ticks=ticks)
+
+
+def mel_db(y: NDArray[np.float32], spec: MelSpec) -> NDArray[np.float64]:
+    """Return the mel spectrogram ``(n_mels, n_frames)`` of a waveform in dB; samples not finite count as 0."""
+    from melmill.stages.numeric.mel import mel_spectrogram
+
+    return np.asarray(mel_spectrogram(np.nan_to_num(y, posinf=0.0, neginf=0.0), spec), dtype=np.float64)
+
+
+def mel_picture(M: NDArray[np.float64], top_db: float) -> str:
+    """Return the picture of a mel ``(n_mels, n_frames)`` in dB, dark at 80 dB below `top_db`, bright at it."""
+    return _png((M - top_db + RANGE_DB) / RANGE_DB, _MEL_MAP)
+
+
+def difference_picture(M_hat: NDArray[np.float64], M: NDArray[np.float64]) -> str:
+    """Return the picture of ``M_hat - M`` in dB, from -20 (blue: too weak) to 20 (red: too strong)."""
+    n_frames = min(M_hat.shape[1], M.shape[1])
+    return _png((M_hat[:, :n_frames] - M[:, :n_frames]) / (2 * DIFFERENCE_DB) + 0.5, _DIFFERENCE_MAP)
+
+
+def _png(shares: NDArray[np.float64], colour_map: str) -> str:
+    """Return values, clipped to [0, 1], as a PNG with a palette, one pixel per frame and band, low bands down."""
+    from PIL import Image
+
+    levels = np.rint(np.clip(shares[::-1], 0.0, 1.0) * 255).astype(np.uint8)
+    image = Image.fromarray(levels, mode="L")
+    image.putpalette(_palette(colour_map))
+    buffer = BytesIO()
+    image.save(buffer, format="PNG", optimize=True)
+    return data_uri("image/png", buffer.getvalue())
+
+
+@cache
+def _palette(colour_map: str) -> bytes:
+    from matplotlib import colormaps
+
+    return np.asarray(colormaps[colour_map](np.arange(256), bytes=True))[:, :3].astype(np.uint8).tobytes()

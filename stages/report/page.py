@@ -1,4 +1,4 @@
-"""The report as one HTML file that needs nothing but itself."""
+"""The report as one HTML file that loads nothing else."""
 
 from __future__ import annotations
 
@@ -15,21 +15,18 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup, escape
 
-from melmill.stages.report import figures, sweep_views, views
-from melmill.stages.report.cube import cube
-from melmill.stages.report.examples import shown
-from melmill.stages.report.figures import DIFFERENCE_DB, RANGE_DB
-from melmill.stages.report.inputs import Example, Made, Tables
-from melmill.stages.report.statistics import measured
+from melmill.stages.report import figures, page_tables, sweep_figures
+from melmill.stages.report.contract import Example, Tables
+from melmill.stages.report.examples import DIFFERENCE_DB, RANGE_DB, shown
+from melmill.stages.report.statistics import cube, measured
 from melmill.stages.report.sweeps import Arrangement, arrange
 from melmill.stages.report.tables import Results
-from melmill.stages.score.registry import Metric
-from melmill.stages.score.registry import metric as described
+from melmill.stages.score.registry import metric as metric_of
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Hold what the page is told besides its data."""
+    """Hold the settings of the page: its title, baseline, groups, and the seed of its bootstrap."""
 
     title: str
     baseline: str | None
@@ -37,14 +34,14 @@ class Settings:
     seed: int = 0
 
 
-def page(tables: Tables, found: Results, examples: Sequence[Example], settings: Settings) -> bytes:
-    """Return the page, UTF-8.
+def page(tables: Tables, results: Results, examples: Sequence[Example], settings: Settings) -> bytes:
+    """Return the page as UTF-8.
 
-    All text from the data is escaped, nothing is loaded from elsewhere, and the page's own content security policy
-    allows no script but the one that sorts tables.
+    All text from the data is escaped. The page loads nothing, and its content security policy
+    allows no script except the one that sorts its tables.
     """
     script = _resource("page.js")
-    arrangement = _arrangement(tables, found)
+    arrangement = _arrangement(tables, results)
     return (
         _environment()
         .get_template("page.html.j2")
@@ -55,30 +52,32 @@ def page(tables: Tables, found: Results, examples: Sequence[Example], settings: 
             script=Markup(script),
             script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
             arrangement=arrangement,
-            leaders=views.best(found) if arrangement.is_crowded else (),
-            headline=views.headline(found, arrangement),
-            folded=[(sweep, views.of_map(found, sweep)) for sweep in views.folded_maps(arrangement)],
-            paired=None if found.paired is None else views.paired(found.paired),
-            groups=views.by_group(found, settings.by, arrangement.shown),
+            leaders=page_tables.best(results) if arrangement.is_crowded else (),
+            headline=page_tables.headline(results, arrangement),
+            folded=[(sweep, page_tables.of_map(results, sweep)) for sweep in page_tables.folded_maps(arrangement)],
+            paired=None if results.paired is None else page_tables.paired(results.paired),
+            groups=page_tables.by_group(results, settings.by, arrangement.shown),
             examples=shown(examples, tables.scores, arrangement.shown),
             ranges={"mel": RANGE_DB, "difference": DIFFERENCE_DB},
-            failures=views.failures(found.failures) if len(found.failures) else None,
+            failures=page_tables.failures(results.failures) if len(results.failures) else None,
             quarantine=_quarantine(tables.quarantine),
-            throughput=views.throughput(tables.throughput) if len(tables.throughput) else None,
-            made=[(node, _parameters(node)) for node in tables.made],
+            throughput=page_tables.throughput(tables.throughput) if len(tables.throughput) else None,
+            made=[
+                (node, ", ".join(f"{name}: {value}" for name, value in node.parameters.items())) for node in tables.made
+            ],
             versions=tables.versions,
-            metrics=_metrics(found.summary),
-            **_figures(tables, found, arrangement, settings.seed),
+            metrics=[metric_of(name) for name in dict.fromkeys(results.summary["metric"])],
+            **_figures(tables, results, arrangement, settings.seed),
         )
         .encode()
     )
 
 
-def _arrangement(tables: Tables, found: Results) -> Arrangement:
+def _arrangement(tables: Tables, results: Results) -> Arrangement:
     goodness: dict[str, float] = {}
-    for metric in measured(found.summary)[:1]:
-        sign = 1 if described(metric).better == "higher" else -1
-        rows = found.summary[(found.summary["level"] == "all") & (found.summary["metric"] == metric)]
+    for metric in measured(results.summary)[:1]:
+        sign = metric_of(metric).sign
+        rows = results.summary[(results.summary["level"] == "all") & (results.summary["metric"] == metric)]
         goodness = dict(zip(rows["node"], sign * rows["mean"].fillna(-sign * math.inf), strict=True))
     return arrange(tables.made, list(map(str, tables.scores["node"].unique())), goodness)
 
@@ -96,12 +95,13 @@ def _facts(scores: pd.DataFrame) -> list[tuple[str, str]]:
     return [(name, value) for name, value in facts if value]
 
 
-def _figures(tables: Tables, found: Results, arrangement: Arrangement, seed: int) -> dict[str, Any]:
+def _figures(tables: Tables, results: Results, arrangement: Arrangement, seed: int) -> dict[str, Any]:
     table = cube(tables.scores)
     boxes = [
-        (described(name), Markup(figures.box_plot(table, name, arrangement.shown))) for name in measured(found.summary)
+        (metric_of(name), Markup(figures.box_plot(table, name, arrangement.shown)))
+        for name in measured(results.summary)
     ]
-    curves = found.convergence[found.convergence["node"].isin(arrangement.curved())]
+    curves = results.convergence[results.convergence["node"].isin(arrangement.curved())]
     return {
         "boxes": boxes,
         "convergence": Markup(figures.convergence(curves, arrangement.shown)) if len(curves) else None,
@@ -109,24 +109,20 @@ def _figures(tables: Tables, found: Results, arrangement: Arrangement, seed: int
             (loss, Markup(figures.training(drawn))) for loss, drawn in tables.training.groupby("loss", sort=False)
         ],
         "panels": [
-            *sweep_views.lines(found.summary, arrangement),
-            *sweep_views.maps(tables.scores, found.summary, arrangement, seed),
+            *sweep_figures.lines(results.summary, arrangement),
+            *sweep_figures.maps(tables.scores, results.summary, arrangement, seed),
         ],
     }
 
 
-def _quarantine(ledger: pd.DataFrame) -> dict[str, Any] | None:
-    if ledger.empty:
+def _quarantine(rejected: pd.DataFrame) -> dict[str, Any] | None:
+    if rejected.empty:
         return None
-    return {"n": len(ledger), "reasons": views.quarantine_reasons(ledger), "rows": views.quarantine(ledger)}
-
-
-def _parameters(node: Made) -> str:
-    return ", ".join(f"{name}: {value}" for name, value in node.parameters.items())
-
-
-def _metrics(summary: pd.DataFrame) -> list[Metric]:
-    return [described(name) for name in dict.fromkeys(summary["metric"])]
+    return {
+        "n": len(rejected),
+        "reasons": page_tables.quarantine_reasons(rejected),
+        "rows": page_tables.quarantine(rejected),
+    }
 
 
 def _environment() -> jinja2.Environment:
@@ -142,7 +138,7 @@ def _environment() -> jinja2.Environment:
 
 
 def _breakable(text: str) -> Markup:
-    """Escape a name and let a long one break after its brackets and commas, as fan-out names may."""
+    """Escape a name; a long one, as fan-out makes them, may break after brackets and commas."""
     if len(text) <= 12:
         return escape(text)
     return Markup("<wbr>").join(re.split(r"(?<=[\[,/])", text))

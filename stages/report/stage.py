@@ -1,38 +1,40 @@
-"""Stage `aggregate`: scores in; summary tables, paired tests and one self-contained page out."""
+"""Stage `aggregate`: make summary tables, paired tests and one self-contained page from scores."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from melmill.stages.contract import Input, Kind, Product, Report, Scores
-from melmill.stages.errors import ContractError, ParameterError
+from melmill.stages.numeric.errors import ContractError, ParameterError
+from melmill.stages.report.contract import Example, ReportData, ReportFiles
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from melmill.stages.report.inputs import Example, Pick, Tables
+    from melmill.stages.report.contract import Pick, Tables
 
 GROUPINGS = ("subset", "speaker")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Aggregate:
-    """Summarise the scores of several nodes over all utterances and make a report of them.
+    """Summarise the scores of several nodes over all utterances.
 
     Parameters
     ----------
     baseline : str or None
         Scored node that the others are compared with, utterance by utterance.
     by : tuple of str
-        Groups summarised below the whole, outer first: ``subset``, ``speaker``.
+        Groups that get summaries of their own, outer first: ``subset``, ``speaker``.
     examples : int
-        Utterances to play on the page: 1 the median, 2 the median and the worst, more: spread from worst to best.
+        Number of utterances to play on the page. One is the median; two are the median and the
+        worst; more are spread from the worst to the best.
     title : str or None
-        Heading of the page; None: the pipeline's name.
+        Heading of the page. None uses the pipeline's name.
     seed : int
-        Of the bootstrap.
+        Seed of the bootstrap.
     """
 
     uses: ClassVar[str] = "aggregate"
@@ -57,11 +59,11 @@ class Aggregate:
                 raise ParameterError(name, f"must not be negative, got {getattr(self, name)!r}")
 
     def identity(self) -> Mapping[str, Any]:
-        """Return every field: each changes the report."""
+        """Return every field, as each changes the report."""
         return {**asdict(self), "by": list(self.by)}
 
     def produces(self, inputs: Mapping[str, Sequence[Product]]) -> Product:
-        """Check that scores come in and that the baseline is among the scored nodes."""
+        """Check that all inputs are scores and that the baseline is a scored node."""
         scored = []
         for product in inputs.get("from", ()):
             if not isinstance(product, Scores):
@@ -72,21 +74,45 @@ class Aggregate:
         self._check_baseline(scored)
         return Report()
 
+    def report(self, data: ReportData) -> ReportFiles:
+        """Return the page and the tables, with the mean scores of each node as the headline.
+
+        Raises
+        ------
+        ParameterError
+            `baseline` isn't a scored node.
+        """
+        from melmill.stages.report.contract import Tables
+
+        scores, traces, quarantine = data.scores, data.traces, data.quarantine
+        tables = Tables(
+            scores=scores,
+            throughput=data.throughput,
+            made=data.provenance,
+            versions=data.versions,
+            pipeline=data.pipeline,
+            # Without rows the defaults know the types of the columns.
+            **({"traces": traces} if len(traces) else {}),
+            **({"quarantine": quarantine} if len(quarantine) else {}),
+        )
+        examples = [replace(data.example(pick.utterance_id), why=pick.why) for pick in self.pick(scores)]
+        return ReportFiles(files=self.render(tables, examples), headline=self.headline(scores).to_csv())
+
     def pick(self, scores: pd.DataFrame) -> list[Pick]:
-        """Return the utterances whose audio `render` wants, by the first metric that has values."""
+        """Return the utterances that the page plays, by the first metric that has values."""
         from melmill.stages.report.examples import pick
 
         return pick(scores, self.examples)
 
     def headline(self, scores: pd.DataFrame) -> pd.DataFrame:
-        """Return the small table of a terminal: a row a node, a column of ``mean ± interval`` a metric."""
+        """Return a row per node and a column of ``mean ± interval`` per metric."""
         from melmill.stages.report.statistics import failures, summary
         from melmill.stages.report.tables import headline
 
         return headline(summary(scores, by=(), seed=self.seed), failures(scores))
 
     def render(self, tables: Tables, examples: Sequence[Example] = ()) -> dict[str, bytes]:
-        """Return the report's files by name: ``index.html`` and each table as CSV and Parquet.
+        """Return files by name: ``index.html``, and each table as CSV and Parquet.
 
         Parameters
         ----------
@@ -104,10 +130,10 @@ class Aggregate:
         from melmill.stages.report.tables import files, results
 
         self._check_baseline(tables.scores["node"].unique().tolist())
-        found = results(tables, by=self.by, baseline=self.baseline, seed=self.seed)
+        result = results(tables, by=self.by, baseline=self.baseline, seed=self.seed)
         title = self.title or tables.pipeline or "melmill"
         settings = Settings(title=title, baseline=self.baseline, by=self.by, seed=self.seed)
-        return {"index.html": page(tables, found, examples, settings), **files(tables, found)}
+        return {"index.html": page(tables, result, examples, settings), **files(tables, result)}
 
     def _check_baseline(self, scored: Sequence[str]) -> None:
         if self.baseline is not None and self.baseline not in scored:

@@ -1,18 +1,133 @@
-"""Means with intervals, counts of failures and mean traces; nothing that failed is averaged.
+"""Statistics of scores: means with intervals, counts of failures, and traces averaged over utterances.
 
-- Percentile bootstrap of means over utterances, for many columns in one pass.
+A measurement that failed has no value here, and enters no mean.
 """
 
 from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from melmill.stages.report.cube import OK, Cube, Group, cube, groups, metric_columns, statuses
+from melmill.stages.numeric.errors import StageError
+from melmill.stages.score.metric import status_column
+from melmill.stages.score.status import Status
+
+OK = Status.OK.value
+ALL = "all"
+_COLUMN_OF = {"subset": "subset", "speaker": "speaker_id"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cube:
+    """Hold the scores of a run as an array over utterances, nodes and metrics.
+
+    Parameters
+    ----------
+    utterances : DataFrame
+        ``utterance_id, subset, speaker_id``, one row per utterance, in the order of the scores.
+    nodes, metrics : tuple of str
+        Names along the other axes.
+    values : ndarray of float64, shape (n_utterances, n_nodes, n_metrics)
+        NaN unless the status is ``ok`` and the value is finite.
+    asked : ndarray of bool, shape (n_utterances, n_nodes, n_metrics)
+        Where the metric was asked for: the row is there, and so is its status.
+    """
+
+    utterances: pd.DataFrame
+    nodes: tuple[str, ...]
+    metrics: tuple[str, ...]
+    values: NDArray[np.float64]
+    asked: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """Name a set of utterances: `level` is ``all``, ``subset`` or ``speaker``; `rows` index a `Cube`."""
+
+    level: str
+    subset: str
+    speaker_id: str
+    rows: NDArray[np.intp]
+
+
+def metric_columns(scores: pd.DataFrame) -> tuple[str, ...]:
+    """Return the columns of metrics, which have a ``status_`` column beside them.
+
+    >>> metric_columns(pd.DataFrame(columns=["node", "duration_s", "estoi", "status_estoi"]))
+    ('estoi',)
+    """
+    return tuple(name for name in scores.columns if status_column(name) in scores.columns)
+
+
+def statuses(scores: pd.DataFrame, metric: str) -> pd.Series[str]:
+    """Return the status of `metric` in every row; ``ok`` without a finite value reads ``non_finite``."""
+    status = scores[status_column(metric)].astype(object)
+    broken = (status == OK).to_numpy(dtype=bool, na_value=False) & ~np.isfinite(_floats(scores[metric]))
+    return status.mask(broken, Status.NON_FINITE.value)
+
+
+def cube(scores: pd.DataFrame) -> Cube:
+    """Arrange a table of scores, one row per utterance and node, as a `Cube`.
+
+    Raises
+    ------
+    StageError
+        An utterance has two rows for one node.
+    """
+    row, ids = pd.factorize(scores["utterance_id"])
+    column, nodes = pd.factorize(scores["node"])
+    _check_unique(scores, row, column)
+    metrics = metric_columns(scores)
+    values = np.full((len(ids), len(nodes), len(metrics)), np.nan)
+    asked = np.zeros(values.shape, dtype=bool)
+    for k, metric in enumerate(metrics):
+        status = statuses(scores, metric)
+        counts = (status == OK).to_numpy(dtype=bool, na_value=False)
+        values[row, column, k] = np.where(counts, _floats(scores[metric]), np.nan)
+        asked[row, column, k] = status.notna().to_numpy()
+    utterances = scores[["utterance_id", "subset", "speaker_id"]].drop_duplicates("utterance_id", ignore_index=True)
+    return Cube(utterances=utterances, nodes=tuple(nodes), metrics=metrics, values=values, asked=asked)
+
+
+def groups(utterances: pd.DataFrame, by: Sequence[str]) -> list[Group]:
+    """Return all utterances as one group, then the groups of each level of `by`, outer first.
+
+    ``("subset", "speaker")`` gives all, every subset, and every speaker of every subset.
+    """
+    result = [Group(level=ALL, subset=ALL, speaker_id=ALL, rows=np.arange(len(utterances)))]
+    for depth in range(1, len(by) + 1):
+        columns = [_COLUMN_OF[name] for name in by[:depth]]
+        for key, rows in utterances.groupby(columns, sort=True, dropna=False, observed=True).indices.items():
+            names = dict(zip(columns, key if isinstance(key, tuple) else (key,), strict=True))
+            result.append(
+                Group(
+                    level=by[depth - 1],
+                    subset=str(names.get("subset", ALL)),
+                    speaker_id=str(names.get("speaker_id", ALL)),
+                    rows=np.sort(rows),
+                )
+            )
+    return result
+
+
+def _floats(column: pd.Series[float]) -> NDArray[np.float64]:
+    return np.asarray(column.to_numpy(dtype=np.float64, na_value=np.nan), dtype=np.float64)
+
+
+def _check_unique(scores: pd.DataFrame, row: NDArray[np.intp], column: NDArray[np.intp]) -> None:
+    twice = pd.DataFrame({"row": row, "column": column}).duplicated().to_numpy()
+    if twice.any():
+        first = scores.loc[twice, ["utterance_id", "node"]].iloc[0]
+        raise StageError(
+            f"scores: utterance {first['utterance_id']!r} has several rows for node {first['node']!r}, expected one; "
+            "join the metrics of one node into one row"
+        )
+
 
 DRAWS = 2000
 LEVEL = 0.95
@@ -21,7 +136,7 @@ _CELLS = 4_000_000
 
 
 def generator(seed: int, *labels: str) -> np.random.Generator:
-    """Return the generator of one group: it depends on the seed and the group's name alone."""
+    """Return the random generator of one group, which depends on the seed and the group's name alone."""
     return np.random.default_rng([seed, zlib.crc32("\x1f".join(labels).encode())])
 
 
@@ -30,8 +145,8 @@ def intervals(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the ends of the 95 % percentile interval of each column's mean.
 
-    Each draw takes as many utterances as there are, with replacement, the same ones for every column (Efron and
-    Tibshirani, An Introduction to the Bootstrap, 1993, section 13.3); a column's mean is over those that have a value.
+    Each draw takes as many utterances as there are, with replacement, and the same ones for every
+    column. A column's mean is over the drawn utterances that have a value.
 
     Parameters
     ----------
@@ -44,6 +159,10 @@ def intervals(
     -------
     low, high : ndarray of float64, shape (n_columns,)
         NaN for a column with fewer than two values.
+
+    References
+    ----------
+    Efron and Tibshirani, An Introduction to the Bootstrap, 1993, section 13.3.
     """
     present = ~np.isnan(values)
     low, high = np.full((2, values.shape[1]), np.nan)
@@ -60,7 +179,7 @@ def _resampled_means(
     values: NDArray[np.float64], present: NDArray[np.bool_], rng: np.random.Generator, draws: int
 ) -> NDArray[np.float64]:
     n = len(values)
-    # Around the column's mean the sums stay small, and a constant column gives exactly itself.
+    # Offsets from the column's mean keep sums small, and keep a constant column exact.
     centre = np.nanmean(values, axis=0)
     offsets = np.where(present, values - centre, 0.0)
     complete = bool(present.all())
@@ -101,22 +220,23 @@ def summary(
     Returns
     -------
     DataFrame
-        ``metric, node, level, subset, speaker_id`` name a row; ``level`` is ``all``, ``subset`` or ``speaker``, and
-        what a level doesn't distinguish reads ``all``. ``n`` utterances have a value and ``n_failed`` were asked for
-        one in vain; ``mean, ci_low, ci_high`` (95 %, percentile bootstrap), ``median`` and ``std`` (n - 1) are over
-        the ``n``. ``mean_common`` is the mean over the ``n_common`` utterances that have a value for every node with
-        any; ``uneven`` says that the nodes' means are over different utterances, so that only ``mean_common``
-        compares them.
+        Rows are named by ``metric, node, level, subset, speaker_id``. ``level`` is ``all``, ``subset``
+        or ``speaker``; a name that a level does not distinguish reads ``all``. ``n`` utterances have
+        a value, and ``n_failed`` have none though it was asked for. ``mean, ci_low, ci_high`` (95 %,
+        percentile bootstrap), ``median`` and ``std`` (n - 1) are over the ``n``. ``mean_common`` is
+        the mean over the ``n_common`` utterances for which all nodes have a value; a node without any
+        value does not count. Where ``uneven``, the nodes' means are over different utterances, and
+        only ``mean_common`` compares them.
     """
     table = cube(scores)
     parts = [_of_group(table, group, draws, seed) for group in groups(table.utterances, by)]
     return pd.concat(parts, ignore_index=True)
 
 
-def measured(found: pd.DataFrame) -> list[str]:
-    """Return the metrics of a `summary` that have a value for some node, in the order asked for."""
-    with_values = set(found.loc[found["n"] > 0, "metric"])
-    return [metric for metric in dict.fromkeys(found["metric"]) if metric in with_values]
+def measured(summary: pd.DataFrame) -> list[str]:
+    """Return the metrics of a summary that have a value for some node, in the order asked for."""
+    with_values = set(summary.loc[summary["n"] > 0, "metric"])
+    return [metric for metric in dict.fromkeys(summary["metric"]) if metric in with_values]
 
 
 def _of_group(table: Cube, group: Group, draws: int, seed: int) -> pd.DataFrame:
@@ -171,7 +291,7 @@ def _over_common(
 
 
 def common_means(values: NDArray[np.float64]) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
-    """Average over the utterances that have a value for every node; a node without any value doesn't narrow them.
+    """Average over the utterances that have a value for every node; a node without any value doesn't count.
 
     Parameters
     ----------
@@ -193,15 +313,15 @@ def common_means(values: NDArray[np.float64]) -> tuple[NDArray[np.bool_], NDArra
 
 
 def failures(scores: pd.DataFrame) -> pd.DataFrame:
-    """Count what has no value: ``metric, node, status, n``, in the order of the scores' columns and nodes."""
+    """Count measurements without a value: ``metric, node, status, n``, in the order of the scores."""
     parts = []
     for metric in metric_columns(scores):
         status = statuses(scores, metric)
         failed = pd.DataFrame({"metric": metric, "node": scores["node"], "status": status})
         failed = failed.loc[status.notna() & (status != OK)]
         parts.append(failed.groupby(["metric", "node", "status"], sort=False).size().rename("n").reset_index())
-    found = [part for part in parts if len(part)]
-    return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=list(FAILURE_COLUMNS))
+    parts = [part for part in parts if len(part)]
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(FAILURE_COLUMNS))
 
 
 def convergence(traces: pd.DataFrame) -> pd.DataFrame:
@@ -210,13 +330,14 @@ def convergence(traces: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        ``node, iteration, n, mean, first_quartile, third_quartile`` of the finite values, nodes in order of appearance.
+        ``node, iteration, n, mean, first_quartile, third_quartile`` of the finite values. Nodes are in
+        order of appearance.
     """
     finite = traces[np.isfinite(traces["scm_db"].to_numpy(dtype=np.float64, na_value=np.nan))]
     by_iteration = finite.groupby(["node", "iteration"], sort=True)["scm_db"]
-    found: pd.DataFrame = by_iteration.agg(n="size", mean="mean").reset_index()
-    found["first_quartile"] = by_iteration.quantile(0.25).to_numpy()
-    found["third_quartile"] = by_iteration.quantile(0.75).to_numpy()
+    curves: pd.DataFrame = by_iteration.agg(n="size", mean="mean").reset_index()
+    curves["first_quartile"] = by_iteration.quantile(0.25).to_numpy()
+    curves["third_quartile"] = by_iteration.quantile(0.75).to_numpy()
     order = {node: at for at, node in enumerate(dict.fromkeys(finite["node"]))}
-    found["place"] = [order[node] for node in found["node"]]
-    return found.sort_values("place", kind="stable", ignore_index=True).drop(columns="place")
+    curves["place"] = [order[node] for node in curves["node"]]
+    return curves.sort_values("place", kind="stable", ignore_index=True).drop(columns="place")

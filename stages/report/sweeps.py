@@ -1,29 +1,30 @@
-"""Which nodes of a report are one node at several values of its parameters, and which of many a page shows in full."""
+"""Sweeps: nodes of a report that differ in nothing but numbers, and which nodes a full page shows."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from melmill.stages.report.inputs import Made
+from melmill.stages.report.contract import Provenance
 
-# More scored nodes than this make boxes, pictures and lists that nobody reads to their end.
+# With more scored nodes than these, boxes, pictures and lists show only some of them.
 CROWDED = 12
 ITERATIONS = "n_iter"
-# A seed names a draw: nothing lies between two of them.
+# Seeds are numbers, but no axis: nothing lies between two of them.
 _NAMES = frozenset({"seed"})
-# Fewer make no line.
+# Fewer nodes make no sweep.
 FEWEST = 3
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sweep:
-    """Nodes of one declaration that differ in nothing but one or two numbers.
+    """Hold nodes of one declaration that differ in nothing but one or two numbers.
 
     Parameters
     ----------
     name : str
-        The declared node, with what tells these of its nodes from its others: ``admm``, ``admm[start=pghi]``.
+        The declared node, with what distinguishes the sweep from its other sweeps: ``admm``,
+        ``admm[start=pghi]``.
     axes : tuple of str
         The one or two parameters that differ.
     points : mapping of str to tuple of float
@@ -36,7 +37,7 @@ class Sweep:
 
     @property
     def is_map(self) -> bool:
-        """Whether two numbers differ."""
+        """Whether it has two axes."""
         return len(self.axes) == 2
 
     def values(self, axis: str) -> list[float]:
@@ -45,12 +46,12 @@ class Sweep:
         return sorted({point[at] for point in self.points.values()})
 
     def iterations(self, node: str) -> float:
-        """Return a node's number of iterations, 0 where that is not what differs."""
+        """Return a node's number of iterations; 0 where that is no axis."""
         return self.points[node][self.axes.index(ITERATIONS)] if ITERATIONS in self.axes else 0.0
 
 
 def declared(node: str) -> str:
-    """Return the name that a node was declared by, without what it was fanned out by.
+    """Return the name that a node was declared by, without the values of its fan-out.
 
     >>> declared("admm[n_iter=10,rho=0.1]")
     'admm'
@@ -58,36 +59,37 @@ def declared(node: str) -> str:
     return node.partition("[")[0]
 
 
-def find_sweeps(made: Iterable[Made], nodes: Sequence[str]) -> list[Sweep]:
-    """Return the sweeps among scored nodes, of three nodes or more, in the order of the nodes.
+def find_sweeps(made: Iterable[Provenance], nodes: Sequence[str]) -> list[Sweep]:
+    """Return the sweeps of three or more scored nodes, in the order of the nodes.
 
-    Where more than two numbers differ, the two with the most values are the axes and the others part it into several.
+    Where more than two numbers differ, the two with the most values become the axes. The others
+    split the nodes into several sweeps.
     """
-    known = {one.name: one for one in made}
-    families: dict[str, list[Made]] = {}
+    by_name = {one.name: one for one in made}
+    families: dict[str, list[Provenance]] = {}
     for node in nodes:
-        if node in known:
-            families.setdefault(declared(node), []).append(known[node])
+        if node in by_name:
+            families.setdefault(declared(node), []).append(by_name[node])
     return [sweep for name, family in families.items() for sweep in _of_family(name, family)]
 
 
-def _of_family(name: str, family: Sequence[Made]) -> list[Sweep]:
+def _of_family(name: str, family: Sequence[Provenance]) -> list[Sweep]:
     differing = _differing(family)
     numbers = [key for key in differing if key not in _NAMES and all(_is_number(one.parameters[key]) for one in family)]
     axes = sorted(numbers, key=lambda key: -len(_distinct(family, key)))[:2]
     rest = [key for key in differing if key not in axes]
     common = set[str].intersection(*(set(one.inputs) for one in family))
-    parts: dict[tuple[str, ...], list[Made]] = {}
+    parts: dict[tuple[str, ...], list[Provenance]] = {}
     for one in family:
-        told = [f"{key}={one.parameters[key]}" for key in rest] + [node for node in one.inputs if node not in common]
-        parts.setdefault(tuple(told), []).append(one)
-    # What a node's own name does not say (a spec that follows from its input) is left unsaid.
-    labels = {told: ",".join(piece for piece in told if piece in part[0].name) for told, part in parts.items()}
-    named = {told: f"{name}[{label}]" if label else name for told, label in labels.items()}
-    return [sweep for told, part in parts.items() if (sweep := _sweep(named[told], part, axes))]
+        differs = [f"{key}={one.parameters[key]}" for key in rest] + [node for node in one.inputs if node not in common]
+        parts.setdefault(tuple(differs), []).append(one)
+    # The label repeats only what the nodes' own names say, and not, say, a spec that follows from an input.
+    labels = {differs: ",".join(piece for piece in differs if piece in part[0].name) for differs, part in parts.items()}
+    named = {differs: f"{name}[{label}]" if label else name for differs, label in labels.items()}
+    return [sweep for differs, part in parts.items() if (sweep := _sweep(named[differs], part, axes))]
 
 
-def _sweep(name: str, part: Sequence[Made], axes: Sequence[str]) -> Sweep | None:
+def _sweep(name: str, part: Sequence[Provenance], axes: Sequence[str]) -> Sweep | None:
     differing = _differing(part)
     here = tuple(key for key in differing if key in axes)
     if len(part) < FEWEST or not here:
@@ -97,13 +99,13 @@ def _sweep(name: str, part: Sequence[Made], axes: Sequence[str]) -> Sweep | None
     )
 
 
-def _differing(family: Sequence[Made]) -> list[str]:
-    """Return the parameters that all have and that differ, in the order of the parameters."""
+def _differing(family: Sequence[Provenance]) -> list[str]:
+    """Return the parameters that all nodes have and that differ, in their own order."""
     shared = [key for key in family[0].parameters if all(key in one.parameters for one in family)]
     return [key for key in shared if len(_distinct(family, key)) > 1]
 
 
-def _distinct(family: Sequence[Made], key: str) -> set[str]:
+def _distinct(family: Sequence[Provenance], key: str) -> set[str]:
     return {repr(one.parameters[key]) for one in family}
 
 
@@ -113,7 +115,7 @@ def _is_number(value: object) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class Arrangement:
-    """Say which of a report's nodes belong together and which stand for the others.
+    """Say which nodes of a report belong together, and which of them the page shows in full.
 
     Parameters
     ----------
@@ -121,7 +123,8 @@ class Arrangement:
         All scored nodes.
     sweeps : tuple of Sweep
     shown : tuple of str
-        Nodes with a box, a curve and audio: all; of more than `CROWDED`, one of each sweep.
+        Nodes with a box, a curve and audio: all nodes, or one of each sweep where there are more
+        than `CROWDED`.
     """
 
     nodes: tuple[str, ...]
@@ -130,30 +133,30 @@ class Arrangement:
 
     @property
     def is_crowded(self) -> bool:
-        """Whether some nodes stand for others."""
+        """Whether the page shows only some nodes in full."""
         return len(self.shown) < len(self.nodes)
 
     def standing_for(self, sweep: Sweep) -> str:
-        """Return the last shown node of a sweep, whose colour its line has."""
+        """Return the last shown node of a sweep, which gives the sweep's line its colour."""
         return [node for node in self.shown if node in sweep.points][-1]
 
     def curved(self) -> list[str]:
-        """Return the shown nodes without those whose curve is the beginning of another's."""
+        """Return the shown nodes, except those whose curve is the beginning of another's."""
         return [node for node in self.shown if not any(_goes_on(sweep, node) for sweep in self.sweeps)]
 
 
-def arrange(made: Iterable[Made], nodes: Sequence[str], goodness: Mapping[str, float]) -> Arrangement:
+def arrange(made: Iterable[Provenance], nodes: Sequence[str], goodness: Mapping[str, float]) -> Arrangement:
     """Arrange scored nodes.
 
     Parameters
     ----------
-    made : iterable of Made
+    made : iterable of Provenance
         The pipeline's nodes.
     nodes : sequence of str
         The scored ones.
     goodness : mapping of str to float
-        How good each is by the first metric, larger is better; nodes without a value are left out. Of a sweep, the
-        node with the most iterations is shown, and of several such the best.
+        The first metric of each node, signed so that larger is better, without nodes that have no
+        value. A sweep is shown by its node with the most iterations, and by the best of several.
     """
     sweeps = tuple(find_sweeps(made, nodes))
     shown = list(nodes)
@@ -165,7 +168,7 @@ def arrange(made: Iterable[Made], nodes: Sequence[str], goodness: Mapping[str, f
 
 
 def _goes_on(sweep: Sweep, node: str) -> bool:
-    """Tell whether another node of the sweep does the same iterations and more."""
+    """Tell whether another node of the sweep does the same iterations and then more."""
     if node not in sweep.points or ITERATIONS not in sweep.axes:
         return False
     at = sweep.axes.index(ITERATIONS)

@@ -1,7 +1,8 @@
-"""The report's tables as files, and the short one for a terminal."""
+"""The report's numbers: all statistics of a run, as files, as text and as a short table for a terminal."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -10,15 +11,14 @@ from typing import Any
 import pandas as pd
 
 from melmill.stages.report.comparison import leaders, paired
-from melmill.stages.report.inputs import Tables
+from melmill.stages.report.contract import Tables
 from melmill.stages.report.statistics import convergence, failures, summary
-from melmill.stages.report.wording import decimals, plus_minus, why_none
-from melmill.stages.score.registry import metric as described
+from melmill.stages.score.registry import metric as metric_of
 
 
 @dataclass(frozen=True, kw_only=True)
 class Results:
-    """Hold what the functions of `statistics` and `comparison` found; `paired` is None without a baseline."""
+    """Hold the tables of `statistics` and `comparison`; `paired` is None without a baseline."""
 
     summary: pd.DataFrame
     failures: pd.DataFrame
@@ -39,14 +39,14 @@ def results(tables: Tables, *, by: Sequence[str], baseline: str | None, seed: in
     )
 
 
-def files(tables: Tables, found: Results) -> dict[str, bytes]:
-    """Return each table as ``<name>.csv`` and ``<name>.parquet``: what was given and what was found."""
+def files(tables: Tables, results: Results) -> dict[str, bytes]:
+    """Return each table, given or computed, as ``<name>.csv`` and ``<name>.parquet``."""
     frames = {
         "scores": tables.scores,
-        "summary": found.summary,
-        "failures": found.failures,
-        "paired": found.paired,
-        "convergence": found.convergence,
+        "summary": results.summary,
+        "failures": results.failures,
+        "paired": results.paired,
+        "convergence": results.convergence,
         "quarantine": tables.quarantine,
         "throughput": tables.throughput,
     }
@@ -58,27 +58,25 @@ def files(tables: Tables, found: Results) -> dict[str, bytes]:
     return written
 
 
-def headline(found: pd.DataFrame, failed: pd.DataFrame) -> pd.DataFrame:
-    """Return a row a node and a column a metric of ``mean ± half the 95 % interval``, as strings.
+def headline(summary: pd.DataFrame, failures: pd.DataFrame) -> pd.DataFrame:
+    """Return the means as text, ``mean ± half the 95 % interval``: nodes down, metrics across.
 
     Parameters
     ----------
-    found : DataFrame
-        What `summary` returned.
-    failed : DataFrame
-        What `failures` returned.
+    summary, failures : DataFrame
+        What the functions of these names in `statistics` returned.
     """
-    whole = found[found["level"] == "all"]
-    cells = [_cell(row, failed) for row in whole.to_dict("records")]
-    wide = whole.assign(cell=cells, title=[described(name).label for name in whole["metric"]])
+    whole = summary[summary["level"] == "all"]
+    cells = [_cell(row, failures) for row in whole.to_dict("records")]
+    wide = whole.assign(cell=cells, title=[metric_of(name).label for name in whole["metric"]])
     table = wide.pivot(index="node", columns="title", values="cell").fillna("")
     return table.reindex(index=whole["node"].unique(), columns=wide["title"].unique()).rename_axis(columns=None)
 
 
-def _cell(row: Mapping[Hashable, Any], failed: pd.DataFrame) -> str:
+def _cell(row: Mapping[Hashable, Any], failures: pd.DataFrame) -> str:
     if row["n"] == 0:
-        return why_none(failed, row["metric"], row["node"])
-    text = plus_minus(row["mean"], row["ci_low"], row["ci_high"], decimals(row["metric"]))
+        return why_none(failures, row["metric"], row["node"])
+    text = plus_minus(row["mean"], row["ci_low"], row["ci_high"], metric_of(row["metric"]).decimals)
     return f"{text} ({row['n_failed']} failed)" if row["n_failed"] else text
 
 
@@ -86,3 +84,49 @@ def _parquet(frame: pd.DataFrame) -> bytes:
     buffer = BytesIO()
     frame.to_parquet(buffer, index=False)
     return buffer.getvalue()
+
+
+def number(value: float, digits: int) -> str:
+    """Return `value` with `digits` decimals; a dash for NaN.
+
+    >>> number(-0.001, 2), number(float("nan"), 2)
+    ('0.00', '–')
+    """
+    return "–" if math.isnan(value) else f"{value:z.{digits}f}"
+
+
+def plus_minus(mean: float, low: float, high: float, digits: int) -> str:
+    """Return a mean and half its interval; the mean alone without an interval.
+
+    >>> plus_minus(3.214, 3.19, 3.25, 2)
+    '3.21 ± 0.03'
+    """
+    if math.isnan(mean) or math.isnan(low):
+        return number(mean, digits)
+    return f"{number(mean, digits)} ± {number((high - low) / 2, digits)}"
+
+
+def p_value(p: float) -> str:
+    """Return a p-value with three decimals, or that it is smaller.
+
+    >>> p_value(0.0312), p_value(3e-9)
+    ('0.031', '< 0.001')
+    """
+    if math.isnan(p):
+        return "–"
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def status(name: str) -> str:
+    """Return the name of a status as plain words.
+
+    >>> status("not_installed")
+    'not installed'
+    """
+    return name.replace("_", " ")
+
+
+def why_none(failed: pd.DataFrame, metric: str, node: str) -> str:
+    """Return the statuses of a metric without values for a node, the most frequent first."""
+    here = failed[(failed["metric"] == metric) & (failed["node"] == node)]
+    return ", ".join(status(name) for name in here.sort_values("n", ascending=False, kind="stable")["status"])

@@ -1,10 +1,11 @@
-"""Compiled passes of the intelligibility measures, over `LANES` segments or samples at once."""
+"""Compiled passes of STOI and ESTOI, over `LANES` segments or samples at once."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from math import gcd
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +31,7 @@ from melmill.stages.numeric.lanes.vector import (  # fmt: skip
 
 
 class Polyphase(NamedTuple):
-    """A low-pass for one rate to another: the taps of every output phase, and where their inputs lie."""
+    """Hold a low-pass from one rate to another: the taps of each output phase, and their inputs' places."""
 
     up: int
     down: int
@@ -41,8 +42,8 @@ class Polyphase(NamedTuple):
 
 
 @lru_cache(maxsize=8)
-def polyphase(sr: int, rate: int, low_pass: Any) -> Polyphase:  # noqa: ANN401 - a cached function of the factor
-    """Return how `sr` becomes `rate`, by the symmetric filter ``low_pass(max(up, down))`` of unit sum."""
+def polyphase(sr: int, rate: int, low_pass: Callable[[int], NDArray[np.float64]]) -> Polyphase:
+    """Return the filter from `sr` to `rate` Hz; ``low_pass(max(up, down))`` is symmetric, of unit sum."""
     up, down = rate // gcd(sr, rate), sr // gcd(sr, rate)
     h = up * low_pass(max(up, down))
     per_phase = -(-h.size // up)
@@ -78,8 +79,10 @@ def _resample(planes: Flat, f: Polyphase, out: Flat) -> None:
             store(out, phase * out.shape[1] + m, total)
 
 
-def envelopes(y: NDArray[np.float64], window: NDArray[np.float64], n_fft: int, bands: NDArray[Any]) -> NDArray[Any]:
-    """Return the root of every band's power in frames of a window's length with half a window's hop.
+def envelopes(
+    y: NDArray[np.float64], window: NDArray[np.float64], n_fft: int, bands: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return the root of each band's power in frames of a window's length, half a window apart.
 
     Parameters
     ----------
@@ -91,7 +94,7 @@ def envelopes(y: NDArray[np.float64], window: NDArray[np.float64], n_fft: int, b
     Returns
     -------
     ndarray, shape (n_bands, n_frames)
-        Without the last frame where the signal ends with it, as the reference implementation.
+        A last frame that ends with the signal is left out, as in the reference implementation.
     """
     hop = window.size // 2
     n_frames = max(0, 1 + (y.size - 1 - window.size) // hop)
@@ -103,7 +106,7 @@ def envelopes(y: NDArray[np.float64], window: NDArray[np.float64], n_fft: int, b
     s.signal[...] = tiled(signal, hop)
     power = np.empty((len(bands), n_groups(n_frames) * LANES))
     sweep_bands(s, _runs(bands.tobytes(), bands.shape), 1.0, 0.0, 2.0, power)
-    return np.sqrt(power[:, :n_frames])
+    return np.asarray(np.sqrt(power[:, :n_frames]))
 
 
 @lru_cache(maxsize=2)
@@ -113,9 +116,10 @@ def _runs(bands: bytes, shape: tuple[int, int]) -> Runs:
 
 @kernel
 def clipped_correlation(x: Flat, y: Flat, length: int, most: float, eps: float) -> float:
-    """Return the sum over bands and segments of the correlations of x with y, scaled to x and clipped to ``most x``.
+    """Return the sum over bands and segments of the correlations of x with y.
 
-    Segments are all runs of `length` frames of ``(n_bands, n_frames)``, which are padded by `LANES`.
+    Each segment of y is scaled to the level of x and clipped to ``most x``. Segments are all runs of
+    `length` frames of ``(n_bands, n_frames)``, which are padded by `LANES`.
     """
     n_segments = x.shape[1] - LANES - length + 1
     total, clipped, lanes = 0.0, np.empty(length * LANES), np.empty(LANES)
@@ -144,7 +148,10 @@ def clipped_correlation(x: Flat, y: Flat, length: int, most: float, eps: float) 
 
 @kernel
 def spectral_correlation(x: Flat, y: Flat, length: int, eps: float) -> float:
-    """Return the sum over segments and frames of the correlations over bands, of bands normalised over a segment."""
+    """Return the sum over segments and frames of the correlations over bands.
+
+    Each band is normalised over the segment first.
+    """
     n_bands, n_segments = x.shape[0], x.shape[1] - LANES - length + 1
     total, lanes = 0.0, np.empty(LANES)
     rows_x, rows_y = np.empty(n_bands * length * LANES), np.empty(n_bands * length * LANES)
@@ -177,7 +184,7 @@ def _normalise_bands(x: Flat, m: int, length: int, eps: float, rows: Flat) -> No
 
 @inlined
 def _pattern(x: Flat, at: int, step: int, length: int, eps: float) -> tuple[Lanes, Lanes]:
-    """Return the mean of `length` vectors and 1 over the norm without it; 0 where they are constant."""
+    """Return the mean of `length` vectors, and 1 over the norm of their rest; 0 where it is constant."""
     total, most = zeros(x), zeros(x)
     for i in range(length):
         value = load(x, at + i * step)

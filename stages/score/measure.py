@@ -1,84 +1,65 @@
-"""From the name of a metric to its measurement of a pair."""
+"""Scores of two signals, without a pipeline."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
+from collections.abc import Sequence
+from dataclasses import replace
 
-from melmill.stages.score import pesq, spectral, stoi
+import numpy as np
+from numpy.typing import NDArray
+
+from melmill.stages.contract import as_float
+from melmill.stages.numeric.melspec import MelSpec
+from melmill.stages.numeric.presets import preset
 from melmill.stages.score.pair import Pair
-from melmill.stages.score.status import Measured, Status
+from melmill.stages.score.registry import metric
+from melmill.stages.score.status import Measured
+
+DEFAULT_METRICS = ("pesq_wb", "estoi", "scm", "sc")
+"""Metrics that are measured unless others are named."""
 
 
-def measure(name: str, pair: Pair, pesq_timeout_s: float) -> Measured:
-    """Measure a pair; a pair that can't be measured gives a status, never an exception.
+def score(
+    y: NDArray[np.float32 | np.float64 | np.int16],
+    y_hat: NDArray[np.float32 | np.float64 | np.int16],
+    sr: int,
+    metrics: Sequence[str] = DEFAULT_METRICS,
+    *,
+    spec: MelSpec | None = None,
+    timeout_s: float = 60.0,
+) -> dict[str, Measured]:
+    """Return each metric's measurement of a reconstruction.
 
     Parameters
     ----------
-    name : str
-        A metric of `melmill.stages.score.registry.METRICS`.
-    pair : Pair
-    pesq_timeout_s : float
-        Time to wait for PESQ, s, besides twice the duration of the signal.
+    y, y_hat : ndarray, shape (n_samples,)
+        Recording and reconstruction: float with full scale 1, or int16 PCM.
+    sr : int
+        Rate of both, Hz.
+    metrics : sequence of str
+        Names, see `melmill.stages.score.registry`.
+    spec : MelSpec or None
+        STFT and mel of the spectral metrics; None: that of the preset ``paper`` at `sr`.
+    timeout_s : float
+        Longest wait for PESQ, s, besides twice the duration of the recording.
+
+    Returns
+    -------
+    dict of str to Measured
+        By name of the metric; `Measured.value` is NaN unless `Measured.status` is ok.
+
+    Raises
+    ------
+    ParameterError
+        There is no such metric.
     """
-    if pair.status is not Status.OK:
-        return Measured.failed(pair.status)
-    if name in _PESQ_MODES:
-        return _pesq(_PESQ_MODES[name], pair, pesq_timeout_s)
-    if name in _INTELLIGIBILITY:
-        if pair.lowest_sr < stoi.LOWEST_RATE:
-            return Measured.failed(Status.UNSUPPORTED_RATE)
-        return _INTELLIGIBILITY[name](pair.envelopes)
-    if pair.n_frames == 0:
-        return Measured.failed(Status.TOO_SHORT)
-    return Measured.of(_SPECTRAL[name](pair))
+    pair = Pair(
+        reference=as_float(y), reference_sr=sr, estimate=as_float(y_hat), estimate_sr=sr, spec=spec or default_spec(sr),
+        timeout_s=timeout_s,
+    )  # fmt: skip
+    return {chosen.name: chosen.measure(pair) for chosen in map(metric, metrics)}
 
 
-_PESQ_MODES: Mapping[str, pesq.Mode] = MappingProxyType({"pesq_wb": "wb", "pesq_nb": "nb"})
-
-_INTELLIGIBILITY: Mapping[str, Callable[[stoi.Envelopes | None], Measured]] = MappingProxyType(
-    {"stoi": stoi.stoi, "estoi": stoi.estoi}
-)
-
-
-def _pesq(mode: pesq.Mode, pair: Pair, timeout_s: float) -> Measured:
-    sr = pesq.RATES[mode]
-    if pair.lowest_sr < sr:
-        return Measured.failed(Status.UNSUPPORTED_RATE)
-    reference, estimate = pair.at(sr)
-    return pesq.pesq(reference, estimate, mode, limit_s=timeout_s + 2.0 * pair.duration_s)
-
-
-def _scm_db(pair: Pair) -> float:
-    reference, estimate = pair.mels
-    return spectral.convergence_db(estimate, reference)
-
-
-def _sc_db(pair: Pair) -> float:
-    reference, estimate = pair.magnitudes
-    return spectral.convergence_db(estimate, reference)
-
-
-def _lsd_db(pair: Pair) -> float:
-    reference, estimate = pair.magnitudes
-    return spectral.log_spectral_distance_db(estimate, reference, pair.full_scale)
-
-
-def _mel_mae(pair: Pair) -> float:
-    reference, estimate = pair.log_mels
-    return spectral.mel_mae(estimate, reference)
-
-
-def _mcd_db(pair: Pair) -> float:
-    reference, estimate = pair.log_mels
-    return spectral.mel_cepstral_distortion_db(estimate, reference)
-
-
-def _si_sdr_db(pair: Pair) -> float:
-    reference, estimate = pair.waveforms
-    return spectral.si_sdr_db(estimate, reference)
-
-
-_SPECTRAL: Mapping[str, Callable[[Pair], float]] = MappingProxyType(
-    {"scm": _scm_db, "sc": _sc_db, "lsd": _lsd_db, "mel_mae": _mel_mae, "mcd": _mcd_db, "si_sdr": _si_sdr_db}
-)
+def default_spec(sr: int) -> MelSpec:
+    """Return the mel of the spectral metrics for signals at `sr` Hz that were not made from a mel."""
+    return replace(preset("paper"), sr=sr)

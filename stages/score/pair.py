@@ -1,9 +1,10 @@
-"""A reference and an estimate of it, and what several metrics share, computed once."""
+"""A recording, a reconstruction of it, and what several metrics need of both, computed once."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
-from typing import Any
+from typing import TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,28 +13,34 @@ from melmill.stages.numeric.mel import magnitude_spec, mel_spectrogram
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.numeric.resample import resample
 from melmill.stages.numeric.stft import Stft
-from melmill.stages.score import spectral, stoi
 from melmill.stages.score.status import Status
 
 SILENCE = 2.0**-15
-"""A signal that stays within one step of 16-bit PCM of its mean is silent."""
+"""A signal that stays within one step of 16-bit PCM around its mean is silent."""
 
 LOUDEST = 1e6
-"""Beyond 120 dB over full scale a signal has diverged; its energy would soon leave float32."""
+"""A signal more than 120 dB over full scale has diverged; its energy would soon leave float32."""
 
 Both = tuple[NDArray[np.float32], NDArray[np.float32]]
+T = TypeVar("T")
 
 
 class Pair:
-    """A reference and an estimate, with the spectra that the metrics compare, each made when first asked for.
+    """Hold a reference and an estimate, with the spectra that metrics compare.
+
+    Everything is computed when it is first asked for, and then kept.
 
     Parameters
     ----------
-    reference, estimate : ndarray of float32 in [-1, 1], shape (n_samples,)
+    reference, estimate : ndarray of float32, shape (n_samples,)
+        Full scale is 1.
     reference_sr, estimate_sr : int
-        Hz.
+        Rates, Hz.
     spec : MelSpec
-        The STFT and the mel of the spectral metrics; signals at another rate are resampled to ``spec.sr``.
+        STFT and mel of the spectral metrics. Signals at another rate are resampled to ``spec.sr``.
+    timeout_s : float
+        Longest that a metric may wait for another process, s, besides twice the duration of the
+        reference.
     """
 
     def __init__(
@@ -44,17 +51,20 @@ class Pair:
         estimate: NDArray[np.float32],
         estimate_sr: int,
         spec: MelSpec,
+        timeout_s: float = 60.0,
     ) -> None:
         self._reference, self._reference_sr = reference, reference_sr
         self._estimate, self._estimate_sr = estimate, estimate_sr
         self._spec = magnitude_spec(spec)
+        self._timeout_s = timeout_s
         self._at: dict[int, Both] = {}
+        self._shared: dict[Callable[[Pair], object], object] = {}
 
     @cached_property
     def status(self) -> Status:
-        """Why no metric can compare the two, or ok.
+        """Why no metric can compare the two; ok where they can be compared.
 
-        Lengths may differ by one hop, what framing rounds off; more is an error.
+        Framing rounds lengths, so they may differ by one hop. A larger difference is an error.
         """
         if not (self._reference.size and self._estimate.size):
             return Status.TOO_SHORT
@@ -64,22 +74,40 @@ class Pair:
             return Status.SILENT_REFERENCE
         if _is_silent(self._estimate):
             return Status.SILENT_ESTIMATE
-        common = self._reference_sr * self._estimate_sr  # in integers, so that one hop is one hop
+        # In integers, so that one hop is exactly one hop.
+        common = self._reference_sr * self._estimate_sr
         apart = abs(self._reference.size * self._estimate_sr - self._estimate.size * self._reference_sr)
         return Status.OK if apart * self._spec.sr <= self._spec.hop_length * common else Status.ERROR
 
     @property
     def lowest_sr(self) -> int:
-        """The lower of the two rates, Hz: nothing is heard above half of it."""
+        """Lower of the two rates, Hz: the pair has no common content above half of it."""
         return min(self._reference_sr, self._estimate_sr)
 
     @property
-    def duration_s(self) -> float:
-        """Length of the reference, s."""
-        return self._reference.size / self._reference_sr
+    def estimate_sr(self) -> int:
+        """Rate of the estimate, Hz."""
+        return self._estimate_sr
+
+    @property
+    def time_limit_s(self) -> float:
+        """Longest that a metric may wait for another process, s."""
+        return self._timeout_s + 2.0 * self._reference.size / self._reference_sr
+
+    def once(self, make: Callable[[Pair], T]) -> T:
+        """Return ``make(self)``, computed once for all metrics that ask for it.
+
+        Parameters
+        ----------
+        make : callable
+            A function of a module; what it returned is kept by the function itself.
+        """
+        if make not in self._shared:
+            self._shared[make] = make(self)
+        return cast("T", self._shared[make])
 
     def at(self, sr: int) -> Both:
-        """Return reference and estimate at `sr` Hz, cut to the shorter."""
+        """Return reference and estimate ``(n_samples,)`` at `sr` Hz, cut to the shorter."""
         if sr not in self._at:
             reference = resample(self._reference, self._reference_sr, sr)
             estimate = resample(self._estimate, self._estimate_sr, sr)
@@ -110,20 +138,14 @@ class Pair:
 
     @cached_property
     def mels(self) -> Both:
-        """Linear mels ``(n_mels, n_frames)`` of reference and estimate, ``E |X|**power``."""
+        """Linear mels ``E |X|**power`` ``(n_mels, n_frames)`` of reference and estimate."""
         reference, estimate = (mel_spectrogram(y, self._spec) for y in self.waveforms)
         return reference, estimate
 
-    @cached_property
-    def log_mels(self) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Log mels ``(n_mels, n_frames)``, in nepers of magnitude."""
-        reference, estimate = (spectral.log_mel(M, self._spec.power) for M in self.mels)
-        return reference, estimate
-
-    @cached_property
-    def envelopes(self) -> stoi.Envelopes | None:
-        """What STOI and ESTOI compare."""
-        return stoi.envelopes(*self.at(self._estimate_sr), self._estimate_sr)
+    @property
+    def power(self) -> float:
+        """Exponent of the magnitudes under the mels: 1 or 2 as a rule."""
+        return self._spec.power
 
     @cached_property
     def _stft(self) -> Stft:
@@ -131,7 +153,7 @@ class Pair:
 
 
 def _is_sound(y: NDArray[np.float32]) -> bool:
-    return bool(np.max(np.abs(y)) <= LOUDEST)  # false for NaN, too
+    return bool(np.max(np.abs(y)) <= LOUDEST)  # False for NaN too
 
 
 def _is_silent(y: NDArray[np.float32]) -> bool:

@@ -1,8 +1,9 @@
-"""A child process that computes PESQ and may die of it, spoken to over its pipes.
+"""The child process that computes PESQ, and may crash while it does.
 
-It is run by its path, and imports nothing of melmill, so that it starts fast wherever its parent runs.
-The protocol is binary: on start the child says one byte, `READY` or `NOT_INSTALLED`; then for each `REQUEST` header and
-the samples of both signals (little-endian float32) it answers one `REPLY`. It ends when its input does.
+It is run by its path and imports nothing of melmill, so that it starts fast. Its parent talks to it
+over pipes, in binary. On start the child writes one byte, `READY` or `NOT_INSTALLED`. The parent
+then writes a `REQUEST` and the samples of both signals (little-endian float32), and the child
+answers with a `REPLY`. The child ends when its input ends.
 """
 
 from __future__ import annotations
@@ -13,13 +14,13 @@ import signal
 import struct
 import sys
 from collections.abc import Callable
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 REQUEST = struct.Struct("<2sIIId")
 """Mode (``b"wb"`` or ``b"nb"``), rate in Hz, number of samples of reference and estimate, time limit in s."""
 
 REPLY = struct.Struct("<Bd")
-"""One of the outcomes below, and the score where it is `DONE`."""
+"""An outcome below, and the score where the outcome is `DONE`."""
 
 READY, NOT_INSTALLED = b"R", b"N"
 DONE, NO_UTTERANCES, TOO_SHORT, FAILED = range(4)
@@ -28,11 +29,11 @@ _OUTCOMES = {"NoUtterancesError": NO_UTTERANCES, "BufferTooShortError": TOO_SHOR
 
 
 def main() -> None:
-    """Serve until the input ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # its crashes are expected: none leaves a core file
+    """Answer requests until the input ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # crashes are expected: write no core files
     answers = os.fdopen(os.dup(1), "wb", buffering=0)
-    os.dup2(2, 1)  # what the library prints must not reach the protocol
+    os.dup2(2, 1)  # what the library prints must not mix with the answers
     try:
         from pesq import pesq
     except Exception:  # an extension built for another NumPy raises more than ImportError
@@ -48,14 +49,14 @@ def _answer(pesq: Callable[..., float], header: bytes, samples: BinaryIO) -> tup
 
     mode, sr, n_reference, n_estimate, limit_s = REQUEST.unpack(header)
     reference, estimate = (np.frombuffer(samples.read(4 * n), dtype="<f4") for n in (n_reference, n_estimate))
-    # The parent keeps the time; the alarm ends a call that nobody waits for any more, even inside C.
+    # The parent keeps the time. The alarm ends a call that nobody waits for, even inside C code.
     signal.setitimer(signal.ITIMER_REAL, limit_s + 1.0)
     outcome = _outcome(lambda: pesq(sr, reference, estimate, mode.decode()))
     signal.setitimer(signal.ITIMER_REAL, 0)
     return outcome
 
 
-def _outcome(call: Callable[[], Any]) -> tuple[int, float]:
+def _outcome(call: Callable[[], float]) -> tuple[int, float]:
     try:
         return DONE, float(call())
     except Exception as error:

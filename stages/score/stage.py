@@ -1,36 +1,43 @@
-"""The stage that scores reconstructions against recordings."""
+"""Stage `score`: compares reconstructions with recordings."""
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar, cast
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, cast
 
-from melmill.stages.contract import Input, Item, Kind, Outcome, Product, Scalar, Scores, Waveform, as_float, each
-from melmill.stages.errors import ParameterError
+from melmill.stages.contract import Input, Item, Kind, OneOf, Outcome, Product, Scalar, Scores, Waveform, as_float, each
+from melmill.stages.numeric.errors import ParameterError
 from melmill.stages.numeric.melspec import MelSpec
-from melmill.stages.numeric.presets import preset
-from melmill.stages.score.measure import measure
+from melmill.stages.numeric.presets import preset, preset_names
+from melmill.stages.score.measure import DEFAULT_METRICS, default_spec
+from melmill.stages.score.metric import Metric
 from melmill.stages.score.pair import Pair
-from melmill.stages.score.registry import Metric, metric, status_column
+from melmill.stages.score.registry import METRICS, metric
 from melmill.stages.score.status import Measured, Status
+
+
+def _metric_names() -> list[str]:
+    """Return the names of all metrics, and those of their columns, which stand for them."""
+    return list(dict.fromkeys([*METRICS, *(known.column for known in METRICS.values())]))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """Measure every reconstruction with every metric; a failure is a status, never a number.
+    """Measure every reconstruction with every metric.
+
+    Each value has a status beside it; a measurement that failed has a status and no value.
 
     Parameters
     ----------
     metrics : tuple of str
-        Names (see `melmill.stages.score.registry`), in the order of the columns.
+        Names of metrics, in the order of the columns.
     preset : str or None
-        Mel whose STFT and bank the spectral metrics use (`scm`, `sc`, `lsd`, `mel_mae`, `mcd`; its rate also for
-        `si_sdr`). None: the mel that the reconstruction was made from, or ``paper`` at its rate where there is none.
-        Give one to compare reconstructions from several mels.
+        Mel whose STFT and filter bank the spectral metrics use, and whose rate `si_sdr` uses. None:
+        the mel that the reconstruction was made from, or ``paper`` at its rate. Name one to compare
+        reconstructions from several mels.
     pesq_timeout_s : float
-        Time to wait for PESQ, s, besides twice the duration of the utterance.
+        Longest wait for PESQ, s, besides twice the duration of the utterance.
     """
 
     uses: ClassVar[str] = "score"
@@ -40,12 +47,12 @@ class Score:
         "against": Input(kinds=frozenset({Kind.WAVEFORM})),
     }
 
-    metrics: tuple[str, ...] = ("pesq_wb", "estoi", "scm", "sc")
-    preset: str | None = None
+    metrics: tuple[Annotated[str, OneOf(_metric_names)], ...] = DEFAULT_METRICS
+    preset: Annotated[str, OneOf(preset_names)] | None = None
     pesq_timeout_s: float = 60.0
 
     def __post_init__(self) -> None:
-        """Check the names and the time limit."""
+        """Check the fields."""
         names = [chosen.name for chosen in self._chosen]
         if not names:
             raise ParameterError("metrics", "is empty: name at least one, say [pesq_wb, estoi, scm, sc]")
@@ -57,27 +64,31 @@ class Score:
         self._preset_spec  # noqa: B018 - the name is checked by looking it up
 
     def identity(self) -> Mapping[str, Any]:
-        """Return the metrics by name, the mel that they use, and what decides which values there are.
+        """Return the metrics, the mel that they use, and what decides which values they have.
 
-        That is PESQ's time limit, and whether its package is there: scores made without it are others.
+        Scores made without a package that a metric needs are not those made with it.
         """
         spec = self._preset_spec
-        uses_pesq = any(chosen.name.startswith("pesq") for chosen in self._chosen)
-        return {
+        identity: dict[str, Any] = {
             "metrics": [chosen.name for chosen in self._chosen],
             "spec": None if spec is None else spec.as_dict(),
             "pesq_timeout_s": self.pesq_timeout_s,
-            "pesq_installed": uses_pesq and importlib.util.find_spec("pesq") is not None,
+            "pesq_installed": False,  # there without PESQ too, so that the keys of earlier stores stay
         }
+        identity.update({f"{one.package}_installed": one.is_installed for one in self._chosen if one.package})
+        # Absent where all are 1, for the same reason.
+        versions = {one.name: one.version for one in self._chosen if one.version != 1}
+        return {**identity, "versions": versions} if versions else identity
 
     def produces(self, inputs: Mapping[str, Sequence[Product]]) -> Scores:
-        """Describe the table; the flow fills in the name of the node that is scored."""
-        return Scores(metrics=tuple(chosen.column for chosen in self._chosen), scored="")
+        """Describe the table of the node at the port `from`."""
+        return Scores(metrics=tuple(chosen.column for chosen in self._chosen), scored=inputs["from"][0].node)
 
     def process(self, items: Sequence[Item], inputs: Mapping[str, Product], product: Product) -> Sequence[Outcome]:
-        """Return one row an utterance: a column a metric (NaN without a value) and ``status_<column>`` beside it.
+        """Return one row per utterance, with a value and a status for each metric.
 
-        An utterance without a reconstruction has the status `missing_estimate` everywhere.
+        A metric has two columns, ``<column>`` (NaN without a value) and ``status_<column>``. An
+        utterance without a reconstruction has the status `missing_estimate` everywhere.
         """
         estimate, reference = cast("Waveform", inputs["from"]), cast("Waveform", inputs["against"])
         return each(items, lambda item: Outcome(row=self._row(item, estimate, reference)))
@@ -90,12 +101,10 @@ class Score:
             reference_sr=reference.sr,
             estimate=as_float(item.inputs["from"]),
             estimate_sr=estimate.sr,
-            spec=self._spec(estimate),
+            spec=self._preset_spec or estimate.mel or default_spec(estimate.sr),
+            timeout_s=self.pesq_timeout_s,
         )
-        return _as_row((chosen, measure(chosen.name, pair, self.pesq_timeout_s)) for chosen in self._chosen)
-
-    def _spec(self, estimate: Waveform) -> MelSpec:
-        return self._preset_spec or estimate.mel or replace(preset("paper"), sr=estimate.sr)
+        return _as_row((chosen, chosen.measure(pair)) for chosen in self._chosen)
 
     @property
     def _chosen(self) -> tuple[Metric, ...]:
@@ -110,5 +119,5 @@ def _as_row(measured: Iterable[tuple[Metric, Measured]]) -> dict[str, Scalar]:
     row: dict[str, Scalar] = {}
     for chosen, result in measured:
         row[chosen.column] = result.value
-        row[status_column(chosen.column)] = result.status.value
+        row[chosen.status_column] = result.status.value
     return row

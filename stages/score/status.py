@@ -1,4 +1,4 @@
-"""What came of a measurement: a status always, a value only where the status is ok."""
+"""The outcome of a measurement: always a status, and a value where the status is ok."""
 
 from __future__ import annotations
 
@@ -8,33 +8,52 @@ from enum import StrEnum
 
 
 class Status(StrEnum):
-    """Say whether a metric has a value, and why not."""
+    """Say whether a metric has a value, or why it has none; `says` explains each in a sentence."""
 
-    OK = "ok"
-    SILENT_REFERENCE = "silent_reference"
-    SILENT_ESTIMATE = "silent_estimate"
-    TOO_SHORT = "too_short"
-    TOO_LONG = "too_long"
-    NO_UTTERANCES = "no_utterances"
-    CRASHED = "crashed"
-    TIMEOUT = "timeout"
-    NOT_INSTALLED = "not_installed"
-    UNSUPPORTED_RATE = "unsupported_rate"
-    NON_FINITE = "non_finite"
-    ERROR = "error"
-    MISSING_ESTIMATE = "missing_estimate"
+    says: str
+
+    OK = "ok", "There is a value."
+    SILENT_REFERENCE = "silent_reference", "The recording never leaves a 16-bit step around its mean."
+    SILENT_ESTIMATE = "silent_estimate", "The reconstruction never leaves a 16-bit step around its mean."
+    TOO_SHORT = "too_short", "The metric is not defined for a signal this short."
+    TOO_LONG = (
+        "too_long",
+        "The recording may hold more than 50 bursts of speech. For these, PESQ's reference code answers wrongly or "
+        "crashes.",
+    )
+    NO_UTTERANCES = "no_utterances", "PESQ found no speech."
+    CRASHED = "crashed", "The process that computes PESQ died."
+    TIMEOUT = (
+        "timeout",
+        "The process that computes PESQ did not answer within `pesq_timeout_s` plus twice the duration.",
+    )
+    NOT_INSTALLED = (
+        "not_installed",
+        "A package that the metric needs is not there. Once it is, the next run scores again.",
+    )
+    UNSUPPORTED_RATE = "unsupported_rate", "The rate of a signal is too low for the metric."
+    NON_FINITE = "non_finite", "A sample or the result is not a finite number."
+    ERROR = "error", "Anything else, such as lengths that differ by more than a hop."
+    MISSING_ESTIMATE = "missing_estimate", "There is no reconstruction, because it was quarantined on the way."
+
+    def __new__(cls, value: str, says: str = "") -> Status:
+        """Return a status with its explanation."""
+        status = str.__new__(cls, value)
+        status._value_ = value
+        status.says = says
+        return status
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Hold a value, NaN unless `status` is ok."""
+    """Hold a value and its status; the value is NaN unless the status is ok."""
 
     value: float
     status: Status
 
     @classmethod
     def of(cls, value: float) -> Measured:
-        """Hold a value that is to enter means; one that is not finite is no value.
+        """Return a value that counts in means; a value that is not finite has the status `non_finite`.
 
         >>> Measured.of(3.5)
         Measured(value=3.5, status=<Status.OK: 'ok'>)
@@ -45,5 +64,5 @@ class Measured:
 
     @classmethod
     def failed(cls, status: Status) -> Measured:
-        """Say why there is no value."""
+        """Return a status without a value."""
         return cls(math.nan, status)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from melmill.stages.errors import ParameterError
+from melmill.stages.numeric.errors import ParameterError
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.train.recipe import Generator, Size
 from melmill.stages.vocode.files.companions import OWN

@@ -71,13 +71,14 @@ def scores(
     """
     score = Score(metrics=_METRICS)
     port = Waveform(sr=spec.sr, mel=spec)
+    table = score.produces({"from": [port], "against": [port]})
     rows, waves = [], {}
     for utterance in utterances:
         M, y = data.whole(utterance.utterance_id)
         made = {name: inverted(M, y.size) for name, inverted in inverters.items()}
         waves[utterance.utterance_id] = {"recording": y, **made}
         items = [Item(utterance=utterance, inputs={"from": wave, "against": y}, seed=0) for wave in made.values()]
-        outcomes = score.process(items, {"from": port, "against": port}, score.produces({}))
+        outcomes = score.process(items, {"from": port, "against": port}, table)
         about = {
             "utterance_id": utterance.utterance_id,
             "subset": utterance.subset,

@@ -13,9 +13,9 @@ import torch
 from numpy.typing import NDArray
 
 from melmill.stages.contract import StageFile, TrainingData, TrainingPlace
-from melmill.stages.errors import StageError
+from melmill.stages.numeric.errors import StageError
 from melmill.stages.numeric.melspec import MelSpec
-from melmill.stages.report.inputs import TRAINING_COLUMNS, Example, Made, Tables
+from melmill.stages.report.contract import TRAINING_COLUMNS, Example, Provenance, Tables
 from melmill.stages.report.stage import Aggregate
 from melmill.stages.train import losses
 from melmill.stages.train.card import card
@@ -182,7 +182,7 @@ def _judged(
     tables = Tables(
         scores=scored,
         training=curves,
-        made=[Made(name=session.name, uses="train_vocoder", version=1, key="", parameters=about)],
+        made=[Provenance(name=session.name, uses="train_vocoder", version=1, key="", parameters=about)],
     )
     examples = [
         Example(

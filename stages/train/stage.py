@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal
 
 from melmill.stages.contract import Input, Kind, Mel, Product, TrainedVocoder, TrainingData, TrainingPlace, Waveform
-from melmill.stages.errors import ContractError, ParameterError
 from melmill.stages.invert.inversion import DEVICES, Device
+from melmill.stages.numeric.errors import ContractError, ParameterError
 from melmill.stages.train.recipe import GENERATORS, SIZES, Generator, Recipe, Size
 from melmill.stages.vocode.registry import family
 
@@ -128,7 +128,7 @@ class TrainVocoder:
         StageError
             There is nothing to train with, the training diverged, or `place` holds the state of another training.
         """
-        from melmill.stages.numeric.batched.placement import placement  # here, as they import torch
+        from melmill.stages.numeric.batched.device import placement  # here, as they import torch
         from melmill.stages.train.loop import Session, train
 
         placement(self.device, "float32")

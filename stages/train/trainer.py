@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from melmill.stages.contract import Batch
-from melmill.stages.errors import StageError
+from melmill.stages.numeric.errors import StageError
 from melmill.stages.numeric.filterbank import mel_bank
 from melmill.stages.numeric.mel import from_bands, to_linear
 from melmill.stages.numeric.melspec import MelSpec

@@ -12,8 +12,7 @@ import torch
 
 from melmill.stages.contract import StageFiles
 from melmill.stages.errors import CompilerFailed
-from melmill.stages.numeric.batched.placement import placement
-from melmill.stages.numeric.batched.turns import turn
+from melmill.stages.numeric.batched.device import placement, turn
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.vocode.files.checkpoint import read_files
 from melmill.stages.vocode.layers.basic import Precision, at

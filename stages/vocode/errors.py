@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from melmill.stages.errors import StageError
+from melmill.stages.numeric.errors import StageError
 
 
 class VocoderError(StageError):

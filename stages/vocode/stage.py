@@ -7,12 +7,12 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from copy import copy
 from dataclasses import MISSING, dataclass, field, fields, make_dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, cast, get_type_hints
 
-from melmill.stages.contract import Input, Kind, Mel, Processor, Product, StageFiles, TrainedVocoder, Waveform
-from melmill.stages.errors import ContractError, ParameterError
+from melmill.stages.contract import Input, Kind, Mel, OneOf, Processor, Product, StageFiles, TrainedVocoder, Waveform
 from melmill.stages.invert.inversion import DEVICES, Device
 from melmill.stages.numeric.contract import Difference, differences
+from melmill.stages.numeric.errors import ContractError, ParameterError
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.numeric.presets import preset, preset_names
 from melmill.stages.vocode.errors import VocoderError
@@ -78,7 +78,7 @@ class Vocode:
 
     checkpoint: str | None = None
     config: str | None = None
-    mel: str | None = None
+    mel: Annotated[str, OneOf(preset_names)] | None = None
     allow_lossy: bool = False
     precision: Precision = "float32"
     seed: int = 0
@@ -280,7 +280,7 @@ def stage_of(family: str) -> type[Vocode]:
         No family has that name.
     """
     found = find_family(family)
-    hints = {} if found.options is None else get_type_hints(found.options)
+    hints = {} if found.options is None else get_type_hints(found.options, include_extras=True)
     options = [] if found.options is None else fields(found.options)
     for option in options:
         if option.default is MISSING:

@@ -14,12 +14,11 @@ import torch
 from numpy.typing import NDArray
 
 from melmill.stages.contract import Item, Mel, Outcome, Product, each, stored
-from melmill.stages.errors import ContractError, Unusable
-from melmill.stages.numeric.batched.batches import batches, in_halves
-from melmill.stages.numeric.batched.turns import turn
+from melmill.stages.numeric.batched.device import batches, in_halves, turn
 from melmill.stages.numeric.contract import convert
+from melmill.stages.numeric.errors import ContractError, Unusable
 from melmill.stages.numeric.melspec import MelSpec
-from melmill.stages.task_context import take_up
+from melmill.stages.task_context import enter_utterance
 from melmill.stages.vocode.layers.basic import Precision, at
 from melmill.stages.vocode.loaded import Launched, LoadedVocoder, Staged
 from melmill.storage.utterance import resampled_length
@@ -102,7 +101,7 @@ class Vocoding:
             return batch
 
         if not self.batched:
-            take_up(batch.items[0].utterance.utterance_id)
+            enter_utterance(batch.items[0].utterance.utterance_id)
 
         def launch(rows: Sequence[int]) -> list[Launched]:
             with at(self.precision, self.voc.device):

@@ -12,34 +12,27 @@ import psutil
 import pytest
 from dask.utils import key_split
 
-from melmill.cluster.client import connected
+from melmill.cluster.connect import connected
+from melmill.cluster.contract import Pool
 from melmill.cluster.errors import ClusterError
-from melmill.cluster.scheduler import EVERY, keep_tidy
-from melmill.cluster.settings import SPAN, one_span
-from melmill.cluster.spec import ClusterSpec, Pool
-from melmill.cluster.threads import thread_environment
-from melmill.cluster.workers import gpu_environment, pool_resources
+from melmill.cluster.process import thread_environment
+from melmill.cluster.scheduler import PRUNE_EVERY, SPAN, bound_memory, one_span
+from melmill.cluster.types.address import Address
+from melmill.cluster.types.local import Local
+from melmill.cluster.workers import gpu_environment
 
 
-@pytest.mark.parametrize(
-    ("fields", "message"),
-    [
-        ({"type": "address"}, "type 'address' needs the field 'address'"),
-        ({"address": "tcp://127.0.0.1:1"}, "address 'tcp://127.0.0.1:1' is for type 'address'"),
-        ({"pools": {}}, "at least one pool is needed"),
-    ],
-)
-def test_a_cluster_that_can_not_be_is_refused(fields: dict[str, object], message: str) -> None:
-    with pytest.raises(ClusterError, match=message):
-        ClusterSpec(**fields)  # type: ignore[arg-type]
+def test_a_cluster_without_pools_is_refused() -> None:
+    with pytest.raises(ClusterError, match="at least one pool is needed"):
+        Local(pools={})
 
 
 def test_a_running_cluster_is_asked_only_for_what_a_pool_declares() -> None:
     pool = Pool(resources={"GPU": 4})
-    address = ClusterSpec(type="address", address="tcp://127.0.0.1:1", pools={"gpu": pool})
-    assert pool_resources("gpu", pool, address) == {"GPU": 1}
-    assert pool_resources("cpu", Pool(), address) == {}
-    assert pool_resources("gpu", pool, ClusterSpec(pools={"gpu": pool})) == {"pool-gpu": 1}
+    address = Address(address="tcp://127.0.0.1:1", pools={"gpu": pool, "cpu": Pool()})
+    assert address.task_resources("gpu") == {"GPU": 1}
+    assert address.task_resources("cpu") == {}
+    assert Local(pools={"gpu": pool}).task_resources("gpu") == {"pool-gpu": 1}
 
 
 @pytest.mark.parametrize(
@@ -59,7 +52,7 @@ def listening() -> set[str]:
 
 
 def test_a_local_cluster_has_its_pools_one_thread_a_library_and_leaves_nothing_behind() -> None:
-    spec = ClusterSpec(pools={"cpu": Pool(workers=1), "gpu": Pool(workers=1, threads=2, resources={"GPU": 1})})
+    spec = Local(pools={"cpu": Pool(workers=1), "gpu": Pool(workers=1, threads=2, resources={"GPU": 1})})
     with connected(spec) as cluster:
         client = cluster.client
         workers = client.scheduler_info(n_workers=-1)["workers"].values()
@@ -68,8 +61,8 @@ def test_a_local_cluster_has_its_pools_one_thread_a_library_and_leaves_nothing_b
             "gpu-0": {"pool-gpu": 2, "GPU": 1},
         }
         pids = {}
-        for name, pool in spec.pools.items():
-            resources = pool_resources(name, pool, spec)
+        for name in spec.pools:
+            resources = spec.task_resources(name)
             threads = client.submit(os.getenv, "OMP_NUM_THREADS", resources=resources, pure=False)
             assert threads.result() == "1"
             pids[name] = client.submit(os.getpid, resources=resources, pure=False).result()
@@ -81,22 +74,22 @@ def test_a_local_cluster_has_its_pools_one_thread_a_library_and_leaves_nothing_b
 
 
 def test_a_scheduler_forgets_tasks_that_come_and_go() -> None:
-    with connected(ClusterSpec(pools={"cpu": Pool(workers=1)})) as cluster, one_span():
+    with connected(Local(pools={"cpu": Pool(workers=1)})) as cluster, one_span():
         client = cluster.client
-        keep_tidy(client)
-        for i in range(4 * EVERY):
+        bound_memory(client)
+        for i in range(4 * PRUNE_EVERY):
             # One at a time: each is a new group of its name, as the last one of that name is over.
             assert client.submit(abs, -i, key=f"node{i % 4}-{i}").result() == i
         spans = client.cluster.scheduler.extensions["spans"]
         assert [span.name for span in spans.spans.values()] == [(SPAN,)]
         (span,) = spans.spans.values()
-        assert len(span.groups) <= EVERY + 1
-        assert len(span.metadata["collections"]) <= EVERY + 1
-        assert key_split.cache_info().currsize <= 4 * EVERY
+        assert len(span.groups) <= PRUNE_EVERY + 1
+        assert len(span.metadata["collections"]) <= PRUNE_EVERY + 1
+        assert key_split.cache_info().currsize <= 4 * PRUNE_EVERY
 
 
 def test_workers_do_what_is_registered_for_their_end(tmp_path: Path) -> None:
-    with connected(ClusterSpec(pools={"cpu": Pool(workers=1)})) as cluster:
+    with connected(Local(pools={"cpu": Pool(workers=1)})) as cluster:
         cluster.client.run(atexit.register, (tmp_path / "ended").touch)
         (worker,) = cluster.client.scheduler_info()["workers"].values()
         scratch = Path(worker["local_directory"])
@@ -107,7 +100,7 @@ def test_workers_do_what_is_registered_for_their_end(tmp_path: Path) -> None:
 
 def test_libraries_loaded_later_are_limited_too() -> None:
     program = (
-        "import sys; from melmill.cluster.threads import limit_threads; limit_threads(1)\n"
+        "import sys; from melmill.cluster.process import limit_threads; limit_threads(1)\n"
         "import numpy, scipy.linalg, threadpoolctl\n"
         "numbers = [pool['num_threads'] for pool in threadpoolctl.threadpool_info()]\n"
         "sys.exit(not numbers or max(numbers) > 1)"

@@ -11,12 +11,14 @@ import pytest
 from click.testing import CliRunner
 from distributed import Client
 
-from melmill.cluster.blocks import Tls
-from melmill.cluster.client import connected
-from melmill.cluster.credentials import load_credentials, make_folder, temporary
+from melmill.cluster.authority import make_folder, temporary
+from melmill.cluster.connect import connected
+from melmill.cluster.contract import Pool
+from melmill.cluster.credentials import Tls, load_credentials
 from melmill.cluster.errors import ClusterError
-from melmill.cluster.spec import ClusterSpec, Pool
-from melmill.flows.cli import cli
+from melmill.cluster.types.address import Address
+from melmill.cluster.types.local import Local
+from melmill.flows.cli.group import cli
 from tests.cluster.processes import environment, free_port, python, server, wait_until
 
 
@@ -94,9 +96,9 @@ def test_bad_certificates_are_told_before_anything_starts(ours: Path, theirs: Pa
         (replace(good, ca="/no/ca.pem"), "security: ca '/no/ca.pem' can't be read: No such file"),
         (replace(good, ca=good.key), "is not a certificate"),
         (replace(good, key=str(theirs / "key.pem")), "are not a certificate and its key .*MISMATCH"),
-        (replace(good, ca=str(theirs / "ca.pem")), "would be refused by whoever trusts .*theirs.*/ca.pem"),
-        (replace(good, key=str(password)), "has a password, which no worker could give"),
-        (str(old), "would be refused by whoever trusts .*: certificate has expired"),
+        (replace(good, ca=str(theirs / "ca.pem")), "is refused by peers that trust .*theirs.*/ca.pem"),
+        (replace(good, key=str(password)), "has a password, which no worker can enter"),
+        (str(old), "is refused by peers that trust .*: certificate has expired"),
     ]
     for security, message in cases:
         with pytest.raises(ClusterError, match=message) as caught:
@@ -105,7 +107,7 @@ def test_bad_certificates_are_told_before_anything_starts(ours: Path, theirs: Pa
 
 
 def test_a_local_cluster_can_be_encrypted(ours: Path) -> None:
-    with connected(ClusterSpec(security=str(ours), pools={"cpu": Pool()})) as cluster:
+    with connected(Local(security=str(ours), pools={"cpu": Pool()})) as cluster:
         assert cluster.client.scheduler.address.startswith("tls://127.0.0.1:")
         (worker,) = cluster.client.scheduler_info(n_workers=-1)["workers"]
         assert worker.startswith("tls://127.0.0.1:")
@@ -113,11 +115,11 @@ def test_a_local_cluster_can_be_encrypted(ours: Path) -> None:
 
 
 def test_who_has_the_certificate_is_let_in(scheduler: str, ours: Path) -> None:
-    spec = ClusterSpec(type="address", address=scheduler, security=str(ours), pools={"cpu": Pool()})
+    spec = Address(address=scheduler, security=str(ours), pools={"cpu": Pool()})
     with connected(spec) as cluster:
         assert cluster.client.submit(sum, [1, 2]).result() == 3
         assert cluster.slots("cpu") == 1
-        assert not list(cluster.told())
+        assert not list(cluster.take_notes())
 
 
 @pytest.mark.parametrize(
@@ -126,7 +128,7 @@ def test_who_has_the_certificate_is_let_in(scheduler: str, ours: Path) -> None:
         (
             True,
             "theirs",
-            "no scheduler answers at 'tls://.*: see that it is up and that its certificate is of the same",
+            "no scheduler answers at 'tls://.*: check that it is up and that its certificate is of the same",
         ),
         (True, None, "lets nobody in without a certificate: add security: DIR"),
         (False, None, "no scheduler answers at 'tcp://"),
@@ -142,8 +144,7 @@ def test_a_client_without_the_certificate_is_refused(
     message: str,
 ) -> None:
     monkeypatch.setattr("melmill.cluster.types.address.CONNECT_TIMEOUT_S", 2)
-    spec = ClusterSpec(
-        type="address",
+    spec = Address(
         address=scheduler if encrypted else scheduler.replace("tls", "tcp"),
         security=whose and str(request.getfixturevalue(whose)),
         pools={"cpu": Pool()},
@@ -153,7 +154,7 @@ def test_a_client_without_the_certificate_is_refused(
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("intruder", ["another's certificate", "no certificate"])
+@pytest.mark.parametrize("intruder", [pytest.param("another's certificate", marks=pytest.mark.slow), "no certificate"])
 def test_a_worker_without_the_certificate_is_refused(
     scheduler: str, ours: Path, theirs: Path, tmp_path: Path, intruder: str
 ) -> None:
@@ -182,8 +183,18 @@ def test_a_missing_extra_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch)
     done = CliRunner().invoke(cli, ["cluster", "certs", "x"])
     assert isinstance(done.exception, ClusterError)
     assert str(done.exception) == (
-        "melmill cluster certs needs the package 'cryptography', which is not here: pip install 'melmill[tls]'"
+        "melmill cluster certs needs the package 'cryptography', which is not installed: pip install 'melmill[tls]'"
     )
+
+
+def test_certificates_are_read_without_the_package_that_makes_them(ours: Path) -> None:
+    program = (
+        "import sys; sys.modules['cryptography'] = None\n"
+        "from melmill.cluster.connect import check_available\n"
+        "from melmill.cluster.types.local import Local\n"
+        "check_available(Local(security=sys.argv[1]))\n"
+    )
+    subprocess.run(python("-c", program, str(ours)), env=environment(), check=True)
 
 
 def test_a_scheduler_that_blames_late_is_told_of(tmp_path: Path) -> None:
@@ -194,8 +205,8 @@ def test_a_scheduler_that_blames_late_is_told_of(tmp_path: Path) -> None:
     with (
         server(command, log, lambda: b"Scheduler at" in log.read_bytes()),
         server(worker, tmp_path / "worker", lambda: b"Registered to" in (tmp_path / "worker").read_bytes()),
-        connected(ClusterSpec(type="address", address=address, pools={"cpu": Pool()})) as cluster,
+        connected(Address(address=address, pools={"cpu": Pool()})) as cluster,
     ):
-        (advice,) = cluster.told()
+        (advice,) = cluster.take_notes()
     assert "a task on 4 workers before it says that they died (allowed-failures 3)" in advice
     assert advice.endswith("start it with DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES=0")

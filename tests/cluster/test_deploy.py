@@ -15,7 +15,7 @@ import pytest
 import yaml
 from kubernetes import client as kubernetes
 
-from melmill.cluster.types.kubernetes import POD_NAME, POD_UID
+from melmill.cluster.types.kubernetes import POD_NAME, POD_UID, Kubernetes
 from melmill.flows.pipeline.spec import load
 from tests.cluster.one_node_slurm import slurm
 from tests.cluster.processes import PATIENCE_S, ROOT, environment, needs, python
@@ -78,7 +78,7 @@ def test_the_cronjob_fits_the_rest() -> None:
     assert cron["spec"]["concurrencyPolicy"] == "Forbid"
     assert {variable["name"] for variable in container["env"]} == {POD_NAME, POD_UID}
     spec = load(DEPLOY / "kubernetes" / "pipeline.yaml").cluster
-    assert spec.kubernetes is not None
+    assert isinstance(spec, Kubernetes)
     assert spec.kubernetes.image == container["image"] == f"registry/melmill:{PROJECT['version']}"
     mounted = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
     assert mounted.items() >= spec.kubernetes.claims.items()
@@ -171,6 +171,7 @@ def test_the_job_script_is_bash() -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.cluster
 def test_slurm_runs_the_job_script(
     project: Project, undisturbed: dict[str, str], tmp_path_factory: pytest.TempPathFactory

@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 
 from benchmarks.faults.processes import Process
-from melmill.cluster.client import connected
+from melmill.cluster.connect import connected, join
+from melmill.cluster.contract import Pool
 from melmill.cluster.errors import ClusterError
-from melmill.cluster.running import join
-from melmill.cluster.spec import ClusterSpec, Pool
+from melmill.cluster.types.address import Address
 from tests.cluster.processes import environment, free_port, python, server
 
 
@@ -54,7 +54,7 @@ def _hasty(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("says", "reason"),
     [
-        (b"", "who listens there said nothing in 1 s"),
+        (b"", "the server there said nothing in 1 s"),
         (b"SSH-2.0-OpenSSH_9.2p1\r\n", "Unable to allocate"),
         (b"\x15\x03\x03\x00\x02\x02\x46", "said nothing in 1 s"),
         ((1 << 20).to_bytes(8, "little") + bytes(10), "said nothing in 1 s"),
@@ -63,7 +63,7 @@ def _hasty(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_a_stranger_is_no_scheduler(says: bytes, reason: str) -> None:
     with stranger(says) as address:
-        spec = ClusterSpec(type="address", address=address, pools={"cpu": Pool()})
+        spec = Address(address=address, pools={"cpu": Pool()})
         with pytest.raises(ClusterError) as caught, connected(spec):
             pass
     told = str(caught.value)
@@ -80,7 +80,7 @@ def test_nobody_is_no_stranger() -> None:
 
 
 def test_waiting_for_a_stranger_is_left_by_ctrl_c(tmp_path: Path) -> None:
-    program = "import sys; from melmill.cluster.running import join; print('begins'); join(sys.argv[1], None, 60)"
+    program = "import sys; from melmill.cluster.connect import join; print('begins'); join(sys.argv[1], None, 60)"
     with stranger(b"") as address:
         log = tmp_path / "log"
         caller = Process([sys.executable, "-uc", program, address], tmp_path, log, environment())
@@ -117,7 +117,7 @@ def test_a_worker_is_no_scheduler(tmp_path: Path) -> None:
 LEFT = """\
 import gc
 from distributed import Client
-from melmill.cluster.running import join
+from melmill.cluster.connect import join
 for address in ("tls://127.0.0.1:1", "http://127.0.0.1:1", "tcp://127.0.0.1:1"):
     try:
         join(address, None, 0.5)

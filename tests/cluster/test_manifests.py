@@ -23,18 +23,23 @@ from dask_kubernetes.operator.controller.controller import (
 from dask_kubernetes.operator.validation import validate_cluster_name
 from distributed import Client
 
-from melmill.cluster.blocks import Kubernetes, KubernetesPool
-from melmill.cluster.credentials import Credentials, temporary
-from melmill.cluster.spec import ClusterSpec, Pool
-from melmill.cluster.types.manifests import group_name, objects, scheduler_host
+from melmill.cluster.authority import temporary
+from melmill.cluster.credentials import Credentials
+from melmill.cluster.types.kubernetes import (
+    Kubernetes,
+    KubernetesOptions,
+    KubernetesPool,
+    KubernetesPoolOptions,
+    group_name,
+    scheduler_host,
+)
 from tests.cluster.processes import answers, environment, free_port, python, server
 
 CHART = Path(dask_kubernetes.__file__).parent / "operator" / "deployment" / "helm" / "dask-kubernetes-operator"
 NAME = "melmill-0123abcd"
 
-SPEC = ClusterSpec(
-    type="kubernetes",
-    kubernetes=Kubernetes(
+SPEC = Kubernetes(
+    kubernetes=KubernetesOptions(
         image="registry/melmill:0.1.0",
         namespace="speech",
         claims={"corpora": "/data"},
@@ -42,13 +47,13 @@ SPEC = ClusterSpec(
         service_account="melmill",
     ),
     pools={
-        "cpu": Pool(workers=8, threads=2, memory="4GiB"),
-        "gpu": Pool(
+        "cpu": KubernetesPool(workers=8, threads=2, memory="4GiB"),
+        "gpu": KubernetesPool(
             workers=2,
             min_workers=0,
             memory="16GiB",
             resources={"GPU": 1},
-            kubernetes=KubernetesPool(
+            kubernetes=KubernetesPoolOptions(
                 limits={"nvidia.com/gpu": "1"}, node_selector={"gpu": "yes"}, tolerations=("nvidia.com/gpu", "a=b")
             ),
         ),
@@ -63,7 +68,7 @@ def credentials() -> Credentials:
 
 @pytest.fixture(scope="module")
 def made(credentials: Credentials) -> list[dict[str, Any]]:
-    return objects(NAME, SPEC, credentials)
+    return SPEC.objects(NAME, credentials)
 
 
 @cache
@@ -127,7 +132,7 @@ def test_keys_are_in_the_secret_alone(made: list[dict[str, Any]], credentials: C
 
 def test_the_cluster_can_end_with_its_driver(credentials: Credentials) -> None:
     owner = {"apiVersion": "v1", "kind": "Pod", "name": "driver", "uid": "1"}
-    for manifest in objects(NAME, SPEC, credentials, owner):
+    for manifest in SPEC.objects(NAME, credentials, owner):
         assert manifest["metadata"]["ownerReferences"] == [owner]
 
 
@@ -240,7 +245,7 @@ def test_where_kubernetes_is_not_one_line_says_so(tmp_path: Path) -> None:
         }
         (tmp_path / "config").write_text(yaml.safe_dump(config))
         program = (
-            "from melmill.cluster.client import connected\n"
+            "from melmill.cluster.connect import connected\n"
             "from tests.cluster.test_manifests import SPEC\n"
             "with connected(SPEC): pass\n"
         )
@@ -253,4 +258,4 @@ def test_where_kubernetes_is_not_one_line_says_so(tmp_path: Path) -> None:
         )
     last = done.stderr.strip().splitlines()[-1]
     assert "cluster: Kubernetes can't be asked for Secret melmill-" in last
-    assert last.endswith("see that `kubectl get pods` works here")
+    assert last.endswith("check that `kubectl get pods` works here")

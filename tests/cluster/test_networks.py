@@ -11,10 +11,9 @@ from contextlib import ExitStack
 import pytest
 from distributed import Client
 
-from melmill.cluster.blocks import Ssh
-from melmill.cluster.client import connected
+from melmill.cluster.connect import connected
 from melmill.cluster.settings import SCHEDULER
-from melmill.cluster.spec import ClusterSpec, Pool
+from melmill.cluster.types.ssh import Ssh, SshOptions, SshPool
 from tests.cluster.conftest import on
 from tests.cluster.networks import Host, hosts
 from tests.cluster.processes import free_port, needs, wait_until
@@ -25,7 +24,7 @@ pytestmark = pytest.mark.cluster
 
 
 @pytest.fixture(scope="module")
-def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Ssh, Sequence[Host]]]:
+def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[SshOptions, Sequence[Host]]]:
     needs("sshd", "ssh-keygen", "ip", root=True)
     keys = make_keys(tmp_path_factory.mktemp("ssh"))
     port = free_port()
@@ -34,7 +33,7 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Ssh, Seq
             stack.enter_context(sshd(keys, host.address, port, host.inside))
         names = tuple(host.address for host in made)
         yield (
-            Ssh(hosts=names, port=port, user=keys.user, key=keys.key, known_hosts=keys.known_hosts, host=here),
+            SshOptions(hosts=names, port=port, user=keys.user, key=keys.key, known_hosts=keys.known_hosts, host=here),
             made,
         )
 
@@ -45,8 +44,9 @@ def by_host(client: Client) -> dict[str, str]:
     return {worker["name"]: address.removeprefix("tls://").rpartition(":")[0] for address, worker in workers}
 
 
+@pytest.mark.slow
 def test_a_pipeline_on_two_hosts_makes_the_bytes_of_a_serial_run(
-    project: Project, undisturbed: dict[str, str], network: tuple[Ssh, Sequence[Host]]
+    project: Project, undisturbed: dict[str, str], network: tuple[SshOptions, Sequence[Host]]
 ) -> None:
     ssh, _ = network
     project.write(
@@ -59,16 +59,17 @@ def test_a_pipeline_on_two_hosts_makes_the_bytes_of_a_serial_run(
     assert project.bytes() == undisturbed
 
 
+@pytest.mark.slow
 def test_a_host_that_is_cut_off_costs_no_task_and_comes_back(
-    network: tuple[Ssh, Sequence[Host]], monkeypatch: pytest.MonkeyPatch
+    network: tuple[SshOptions, Sequence[Host]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ssh, (first, second) = network
     # As in earnest, only sooner.
-    monkeypatch.setattr("melmill.cluster.types.pooled.TEND_EVERY_S", 0.5)
-    monkeypatch.setattr("melmill.cluster.types.ssh._KEEPALIVE", {"keepalive_interval": 1, "keepalive_count_max": 3})
-    monkeypatch.setattr("melmill.cluster.types.ssh.CLOSE_TIMEOUT_S", 1)
+    monkeypatch.setattr("melmill.cluster.launchers.pooled.CHECK_EVERY_S", 0.5)
+    monkeypatch.setattr("melmill.cluster.launchers.ssh._KEEPALIVE", {"keepalive_interval": 1, "keepalive_count_max": 3})
+    monkeypatch.setattr("melmill.cluster.launchers.ssh.CLOSE_TIMEOUT_S", 1)
     monkeypatch.setitem(SCHEDULER, "distributed.scheduler.worker-ttl", "5s")
-    with connected(ClusterSpec(type="ssh", ssh=ssh, pools={"cpu": Pool(workers=2)})) as cluster:
+    with connected(Ssh(ssh=ssh, pools={"cpu": SshPool(workers=2)})) as cluster:
         client = cluster.client
         assert by_host(client) == {"cpu-0": first.address, "cpu-1": second.address}
         for address in client.scheduler_info(n_workers=-1)["workers"]:
@@ -83,7 +84,9 @@ def test_a_host_that_is_cut_off_costs_no_task_and_comes_back(
             wait_until(lambda: all(future.done() for future in long), "its task is told of")
             # one task is told dead, to be tried again; the other host's was not disturbed
             assert sorted(future.status for future in long) == ["error", "finished"]
-            wait_until(lambda: any(f"host {second.address!r}" in text for text in cluster.told()), "it is told of")
+            wait_until(
+                lambda: any(f"host {second.address!r}" in text for text in cluster.take_notes()), "it is told of"
+            )
         finally:
             second.plug_in()
         wait_until(lambda: second.address in by_host(client).values(), "the host is back")

@@ -15,11 +15,9 @@ import psutil
 import pytest
 from distributed import Client
 
-from melmill.cluster.blocks import Ssh, SshPool
-from melmill.cluster.client import connected
+from melmill.cluster.connect import connected
 from melmill.cluster.errors import ClusterError
-from melmill.cluster.spec import ClusterSpec, Pool
-from melmill.cluster.types.ssh import workers_by_host
+from melmill.cluster.types.ssh import Ssh, SshOptions, SshPool, SshPoolOptions
 from tests.cluster.processes import environment, needs, python, wait_until
 from tests.cluster.sshd import Keys, make_keys, sshd
 
@@ -33,9 +31,9 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Keys:
 
 
 @pytest.fixture(scope="module")
-def ssh(keys: Keys) -> Iterator[Ssh]:
+def ssh(keys: Keys) -> Iterator[SshOptions]:
     with sshd(keys) as port:
-        yield Ssh(
+        yield SshOptions(
             hosts=(HOSTS,), port=port, user=keys.user, key=keys.key, known_hosts=keys.known_hosts, host="127.0.0.1"
         )
 
@@ -45,7 +43,7 @@ def supervisors() -> set[int]:
     found = set()
     for process in psutil.Process().children(recursive=True):
         with suppress(psutil.NoSuchProcess):
-            if "melmill.cluster.types.host" in process.cmdline():
+            if "melmill.cluster.launchers.ssh_host" in process.cmdline():
                 found.add(process.pid)
     return found
 
@@ -56,9 +54,12 @@ def workers_there(client: Client) -> set[str]:
 
 
 def test_pools_are_spread_over_their_hosts() -> None:
-    ssh = Ssh(hosts=("a", "b", "g"))
-    pools = {"cpu": Pool(workers=5), "gpu": Pool(workers=2, resources={"GPU": 1}, ssh=SshPool(hosts=("g",)))}
-    hosts = workers_by_host(ClusterSpec(type="ssh", ssh=ssh, pools=pools), ssh)
+    ssh = SshOptions(hosts=("a", "b", "g"))
+    pools = {
+        "cpu": SshPool(workers=5),
+        "gpu": SshPool(workers=2, resources={"GPU": 1}, ssh=SshPoolOptions(hosts=("g",))),
+    }
+    hosts = Ssh(ssh=ssh, pools=pools).workers_by_host()
     assert {host: [worker["name"] for worker in workers] for host, workers in hosts.items()} == {
         "a": ["cpu-0", "cpu-3"],
         "b": ["cpu-1", "cpu-4"],
@@ -68,11 +69,9 @@ def test_pools_are_spread_over_their_hosts() -> None:
 
 
 @pytest.mark.cluster
-def test_workers_are_as_declared_and_come_back(ssh: Ssh, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("melmill.cluster.types.pooled.TEND_EVERY_S", 0.5)
-    spec = ClusterSpec(
-        type="ssh", ssh=ssh, pools={"cpu": Pool(), "gpu": Pool(threads=2, memory="1GiB", resources={"GPU": 1})}
-    )
+def test_workers_are_as_declared_and_come_back(ssh: SshOptions, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("melmill.cluster.launchers.pooled.CHECK_EVERY_S", 0.5)
+    spec = Ssh(ssh=ssh, pools={"cpu": SshPool(), "gpu": SshPool(threads=2, memory="1GiB", resources={"GPU": 1})})
     with connected(spec) as cluster:
         client = cluster.client
         assert client.scheduler.address.startswith("tls://127.0.0.1:")
@@ -99,19 +98,19 @@ def test_workers_are_as_declared_and_come_back(ssh: Ssh, monkeypatch: pytest.Mon
         wait_until(lambda: not gone & workers_there(client), "the lost host is noticed")
         wait_until(lambda: len(workers_there(client)) == 2, "its workers are started again")
         assert client.submit(os.getpid, resources={"pool-cpu": 1}, pure=False, key="later").result() > 0
-        assert any("host '127.0.0.1' is lost" in text for text in cluster.told())
+        assert any("host '127.0.0.1' is lost" in text for text in cluster.take_notes())
     assert not supervisors()
 
 
+@pytest.mark.slow
 @pytest.mark.cluster
-def test_nothing_stays_on_a_host_when_the_client_is_killed(ssh: Ssh, tmp_path: Path) -> None:
+def test_nothing_stays_on_a_host_when_the_client_is_killed(ssh: SshOptions, tmp_path: Path) -> None:
     program = tmp_path / "client.py"
     program.write_text(
         "import time\n"
-        "from melmill.cluster.blocks import Ssh\n"
-        "from melmill.cluster.client import connected\n"
-        "from melmill.cluster.spec import ClusterSpec, Pool\n"
-        f"with connected(ClusterSpec(type='ssh', ssh={ssh!r}, pools={{'cpu': Pool()}})):\n"
+        "from melmill.cluster.connect import connected\n"
+        "from melmill.cluster.types.ssh import Ssh, SshOptions, SshPool\n"
+        f"with connected(Ssh(ssh={ssh!r}, pools={{'cpu': SshPool()}})):\n"
         "    print('up', flush=True)\n"
         "    time.sleep(600)\n"
     )
@@ -130,15 +129,19 @@ def test_nothing_stays_on_a_host_when_the_client_is_killed(ssh: Ssh, tmp_path: P
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("port", 1, "can't be had over SSH: no SSH server listens there"),
-        ("user", "nobody-of-that-name", "it does not let this user in; see that `ssh -p .* nobody-of-that-name@127"),
+        ("port", 1, "can't be reached over SSH: no SSH server listens there"),
+        ("user", "nobody-of-that-name", "it does not let this user in; check that `ssh -p .* nobody-of-that-name@127"),
         ("known_hosts", "/dev/null", "its key is not among the known hosts"),
-        ("python", "/no/such/python", "could not start its workers with '/no/such/python -m melmill.cluster.+host'"),
-        ("hosts", ("no.such.host.invalid",), "host 'no.such.host.invalid' can't be had over SSH"),
+        (
+            "python",
+            "/no/such/python",
+            "could not start its workers with '/no/such/python -m melmill.cluster.+ssh_host'",
+        ),
+        ("hosts", ("no.such.host.invalid",), "host 'no.such.host.invalid' can't be reached over SSH"),
     ],
 )
-def test_a_host_that_can_not_be_had_is_named(ssh: Ssh, field: str, value: object, message: str) -> None:
-    spec = ClusterSpec(type="ssh", ssh=replace(ssh, **{field: value}), pools={"cpu": Pool()})  # type: ignore[arg-type]
+def test_a_host_that_can_not_be_had_is_named(ssh: SshOptions, field: str, value: object, message: str) -> None:
+    spec = Ssh(ssh=replace(ssh, **{field: value}), pools={"cpu": SshPool()})  # type: ignore[arg-type]
     started = time.monotonic()
     with pytest.raises(ClusterError, match=message) as caught, connected(spec):
         pass

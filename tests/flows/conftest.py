@@ -5,18 +5,21 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 import soundfile
 
 from benchmarks.faults.comparing import fingerprint
+from melmill.flows.cli import main
 
 ROOT = Path(__file__).parents[2]
 SR = 16000
@@ -93,9 +96,27 @@ class Project:
             check=False,
         )
 
+    def called(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run a command in this process, which saves the imports of a new one."""
+        said, complained = io.StringIO(), io.StringIO()
+        with (
+            chdir(self.folder),
+            patch.object(sys, "argv", ["melmill", *arguments]),
+            redirect_stdout(said),
+            redirect_stderr(complained),
+            pytest.raises(SystemExit) as left,
+        ):
+            main()
+        assert isinstance(left.value.code, int)
+        return subprocess.CompletedProcess(arguments, left.value.code, said.getvalue(), complained.getvalue())
+
     def run(self, *arguments: str, expect: int = 0, extra: Path | None = None) -> dict[str, Any]:
-        """Run the pipeline and return what --json answers."""
-        done = self.melmill("run", str(self.pipeline), "--json", *arguments, extra=extra)
+        """Run the pipeline and return what --json answers.
+
+        A serial run happens in this process, unless it needs a package of the folder `extra`.
+        """
+        command = ["run", str(self.pipeline), "--json", *arguments]
+        done = self.called(*command) if "serial" in arguments and not extra else self.melmill(*command, extra=extra)
         assert done.returncode == expect, done.stderr
         answer: dict[str, Any] = json.loads(done.stdout)
         return answer
@@ -154,6 +175,13 @@ def finished(tmp_path_factory: pytest.TempPathFactory, corpus_files: dict[str, l
     made = make_project(tmp_path_factory.mktemp("finished"), corpus_files)
     made.run("--executor", "serial")
     return made
+
+
+@pytest.fixture
+def done(project: Project, finished: Project) -> Project:
+    """Return a project with a finished serial run, to be changed."""
+    shutil.copytree(finished.store, project.store)
+    return project
 
 
 @pytest.fixture(scope="session")

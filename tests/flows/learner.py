@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melmill.stages.contract import Input, Kind, Mel, Product, TrainedVocoder, TrainingData, TrainingPlace
-from melmill.stages.errors import ContractError
+from melmill.stages.numeric.errors import ContractError
 
 N_MELS, SEGMENT_FRAMES, BATCH_SIZE, SAVED_EVERY = 20, 24, 4, 5
 

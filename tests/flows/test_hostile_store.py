@@ -41,7 +41,7 @@ def test_export_writes_below_its_folder_alone(hostile: Project, path: str) -> No
     # With the seal that says that it was not tampered with: whoever means harm can make one.
     field = table.schema.field(column)
     part.write_bytes(to_parquet(_sealed(table.set_column(column, field, pa.array(paths, field.type)))))
-    done = hostile.melmill("export", str(hostile.store), "gla", str(hostile.folder / "out"))
+    done = hostile.called("export", str(hostile.store), "gla", str(hostile.folder / "out"))
     assert done.returncode != 0
     assert "must be relative, without '..'" in done.stderr
 
@@ -52,7 +52,7 @@ def test_care_looks_below_the_store_alone(hostile: Project, command: str) -> Non
     fields = unsealed(record.read_bytes())
     fields["files"][OUTSIDE] = {"n_bytes": len("precious"), "sha256": "0" * 64}
     record.write_bytes(sealed(fields))
-    done = hostile.melmill(command, str(hostile.store))
+    done = hostile.called(command, str(hostile.store))
     assert "must be relative, without '..'" in done.stdout + done.stderr
 
 
@@ -62,6 +62,6 @@ def test_a_manifest_names_products_of_its_store_alone(hostile: Project, field: s
     fields = unsealed(manifest.read_bytes())
     fields["nodes"]["gla"][field] = OUTSIDE
     manifest.write_bytes(sealed(fields))
-    done = hostile.melmill("export", str(hostile.store), "gla", str(hostile.folder / "out"))
+    done = hostile.called("export", str(hostile.store), "gla", str(hostile.folder / "out"))
     assert done.returncode != 0
     assert "no product can be called" in done.stderr

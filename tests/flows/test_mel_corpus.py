@@ -69,7 +69,7 @@ def test_new_mels_are_added_and_changed_ones_refused(mels: Project) -> None:
     assert (added["run"], added["reused"]) == (2, first["total"])
     save(mels, "s/0", np.ones((80, 41)))
     os.utime(mels.root / "s" / "0.npy")
-    done = mels.melmill("run", str(mels.pipeline))
+    done = mels.called("run", str(mels.pipeline))
     assert done.returncode == 2
     assert "changed since it was catalogued: s/0.npy" in done.stderr
 

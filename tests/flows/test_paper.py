@@ -14,6 +14,8 @@ import melmill
 from benchmarks.quality import main as quality
 from tests.flows.conftest import ROOT, SR, Project, add_chapter, flac, voice
 
+pytestmark = pytest.mark.slow
+
 ITERATED = ("griffin_lim", "fast_griffin_lim", "admm_gla", "ipalm", "admm", "admm_pghi", "swing")
 SMALL = {
     **{f"{name}.n_iter": "[1,2,3]" for name in ITERATED},

@@ -18,6 +18,7 @@ from melmill.flows.execution.isolation import process_apart
 from melmill.flows.execution.run import run
 from melmill.flows.pipeline.spec import load
 from melmill.flows.planning.plan import Plan, make_plan
+from melmill.flows.tasks.work import Processing
 from melmill.stages.contract import Item
 from tests.flows.conftest import Project, make_project
 from tests.stages.vocode.families.test_hifigan import CONFIG, LEAST, shapes
@@ -89,6 +90,7 @@ def failure(project: Project, *overrides: str) -> str:
     return str(caught.value)
 
 
+@pytest.mark.slow
 def test_executors_agree_and_the_model_is_loaded_once_a_process(vocoded: Project, tmp_path: Path) -> None:
     log, extra = tmp_path / "log", tmp_path / "extra"
     extra.mkdir()
@@ -129,13 +131,13 @@ def test_waveforms_are_the_vocoders_own_at_the_recordings_length(vocoded: Projec
     store = melmill.open(str(vocoded.store))
     voc = melmill.load_vocoder(vocoded.folder / "g_0")
     for name, y in store["speech"].items():
-        found, M = store["voc"][name], store["mel"][name]
-        assert found.shape == y.shape
-        assert found.dtype == np.int16
+        y_hat, M = store["voc"][name], store["mel"][name]
+        assert y_hat.shape == y.shape
+        assert y_hat.dtype == np.int16
         expected = voc(M)[: y.size]
         assert 0 <= y.size - expected.size < 64
-        np.testing.assert_allclose(found[: expected.size] / 32768, expected, atol=1e-4)
-        assert not found[expected.size :].any()
+        np.testing.assert_allclose(y_hat[: expected.size] / 32768, expected, atol=1e-4)
+        assert not y_hat[expected.size :].any()
     scores = store.scores()
     assert set(scores["node"]) == {"voc", "hybrid"}
     assert (scores["status_sc_db"] == "ok").all()
@@ -211,7 +213,9 @@ def test_an_utterance_in_a_process_of_its_own_opens_the_files_there(vocoded: Pro
     store, node = melmill.open(str(vocoded.store)), made.nodes["voc"].node
     utterance = made.catalogues["speech"].shard(0).utterances[0]
     item = Item(utterance=utterance, inputs={"from": store["mel"][utterance.utterance_id]}, seed=0)
-    (outcome,) = process_apart(node.stage, [item], {"from": made.nodes["mel"].node.product}, node.product, 120.0)
+    inputs = {"from": made.nodes["mel"].node.product}
+    work = Processing(stage=node.stage, inputs=inputs, product=node.product)
+    (outcome,) = process_apart(work, [item], 120.0)
     assert outcome.array is not None, outcome.rejected
     np.testing.assert_array_equal(outcome.array, store["voc"][utterance.utterance_id])
 

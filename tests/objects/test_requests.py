@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 import soundfile
 
-from melmill.flows.execution.run import Summary, run
+from melmill.flows.execution.prepare import describe
+from melmill.flows.execution.run import run
+from melmill.flows.execution.summary import Summary
 from melmill.flows.pipeline.spec import load
 from melmill.flows.planning.plan import make_plan
-from melmill.flows.tasks.products import describe
-from melmill.flows.tasks.receipt import Receipt
 from melmill.flows.tasks.shard import ShardJob
+from melmill.flows.tasks.task import Receipt
 from melmill.storage.recorded import record_file
 from melmill.storage.records import Copy, Packs, Record, StoredFile, record_name
 from melmill.storage.store import Store
@@ -106,6 +107,7 @@ def resumed(path: Path) -> Summary:
     return summary
 
 
+@pytest.mark.slow
 def test_resuming_takes_a_request_a_thousand_records(
     bucket: str, proxy: Proxy, object_server: int, tmp_path: Path
 ) -> None:

@@ -17,7 +17,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from benchmarks.faults.comparing import same_always
-from melmill.flows.cli import cli
+from melmill.flows.cli.group import cli
 from melmill.storage.files.location import Location
 from melmill.storage.store import Store
 from tests.flows.conftest import Project, add_chapter, flac, voice
@@ -102,6 +102,7 @@ def every(n: int) -> Callable[[Request], bool]:
     return lambda request: next(count) % n == 0
 
 
+@pytest.mark.slow
 def test_a_run_through_faults_stores_the_bytes_of_a_local_one(
     project: Project, local: Project, bucket: str, proxy: Proxy
 ) -> None:
@@ -236,6 +237,7 @@ def kill_all(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
+@pytest.mark.slow
 def test_two_clients_at_once(project: Project, local: Project, bucket: str) -> None:
     clients = [start(project), start(project)]
     try:

@@ -14,8 +14,8 @@ import pytest
 from numpy.typing import NDArray
 
 from melmill.stages.contract import UNSET, Item, Mel, Outcome, Report, UtteranceStage, Waveform, as_float
-from melmill.stages.errors import ContractError, ParameterError
 from melmill.stages.extract import Extract
+from melmill.stages.numeric.errors import ContractError, ParameterError
 from melmill.stages.numeric.mel import mel_spectrogram
 from melmill.stages.numeric.melspec import MelSpec, Pcen
 from melmill.stages.numeric.presets import preset

@@ -57,7 +57,7 @@ for _ in range(rounds):
 """
 
 
-@pytest.fixture(params=["local", "s3"])
+@pytest.fixture(params=["local", pytest.param("s3", marks=pytest.mark.slow)])
 def store(
     request: pytest.FixtureRequest,
     tmp_path: Path,

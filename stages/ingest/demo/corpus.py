@@ -1,7 +1,4 @@
-"""The demo corpus: a few minutes of synthetic speech in LibriSpeech's layout, made on the spot.
-
-``melmill fetch demo FOLDER`` makes it.
-"""
+"""The demo corpus of `melmill fetch demo`: two minutes of synthetic speech in LibriSpeech's layout."""
 
 from __future__ import annotations
 
@@ -11,7 +8,6 @@ import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import soundfile
@@ -20,11 +16,11 @@ from scipy.io import wavfile
 
 from melmill.stages.ingest.demo.espeak import SR as ESPEAK_SR
 from melmill.stages.ingest.demo.espeak import Line, speak
-from melmill.stages.ingest.demo.script import SPEAKERS, Speaker
+from melmill.stages.ingest.demo.script import SPEAKERS
 from melmill.stages.numeric.resample import resample
 
 SR = 16000
-# Raised whenever the corpus would come out otherwise, so that an older one is made again.
+# Raise it whenever the corpus changes, so that an older one is made again.
 VERSION = 1
 ROOM_TONE_DB = -60.0
 PAUSE_S = 0.3
@@ -39,26 +35,26 @@ were written for this corpus. Sentences and recordings are dedicated to the publ
 def make_demo_corpus(folder: Path, with_bad_files: bool = False) -> Path:
     """Make the demo corpus, ``<folder>/LibriSpeech``, unless it is there already.
 
-    It holds 32 utterances of 8 speakers, some two minutes, at 16 kHz and 16 bit. The same version of eSpeak NG and of
-    libsndfile give the same bytes. The corpus appears whole or not at all.
+    It holds 32 utterances of 8 speakers at 16 kHz and 16 bits, about two minutes. The same versions
+    of eSpeak NG and libsndfile give the same bytes. The corpus appears whole or not at all.
 
     Parameters
     ----------
     folder : Path
     with_bad_files : bool
-        Add to ``dev-clean`` a speaker ``bad``, one utterance for each way in which a file can be bad.
+        Add a speaker ``bad`` to ``dev-clean``, with an utterance for each way to be bad.
 
     Returns
     -------
     Path
-        The corpus's root.
+        Root of the corpus.
 
     Raises
     ------
     SynthesisError
-        If eSpeak NG is missing or failed.
+        eSpeak NG is missing or failed.
     FileExistsError
-        If another corpus lies there.
+        Another corpus is there.
     """
     corpus = folder / "LibriSpeech"
     marker = {"version": VERSION, "with_bad_files": with_bad_files}
@@ -74,20 +70,16 @@ def make_demo_corpus(folder: Path, with_bad_files: bool = False) -> Path:
         _write(made / _MARKER, json.dumps(marker).encode())
         if corpus.exists():
             corpus.rename(Path(aside) / "replaced")
-        _put(made, corpus, marker)
+        try:
+            made.rename(corpus)
+        except OSError:
+            # Another process may have made the same corpus meanwhile.
+            if _marker(corpus) != marker:
+                raise
     return corpus
 
 
-def _put(made: Path, corpus: Path, marker: Mapping[str, Any]) -> None:
-    try:
-        made.rename(corpus)
-    except OSError:
-        # Another process may have made the same one meanwhile.
-        if _marker(corpus) != marker:
-            raise
-
-
-def _marker(corpus: Path) -> Any:  # noqa: ANN401 - whatever JSON lies there
+def _marker(corpus: Path) -> object:
     try:
         return json.loads((corpus / _MARKER).read_bytes())
     except (OSError, ValueError):
@@ -102,7 +94,12 @@ def _write(path: Path, data: bytes) -> None:
 def _contents(with_bad_files: bool) -> dict[str, bytes]:
     """Return the whole corpus, bytes by path."""
     order = [(speaker, sentence) for speaker in SPEAKERS for sentence in speaker.sentences]
-    spoken = speak([_line(speaker, sentence) for speaker, sentence in order])
+    spoken = speak(
+        [
+            Line(text=sentence, voice=speaker.voice, rate_wpm=speaker.rate_wpm, pitch=speaker.pitch)
+            for speaker, sentence in order
+        ]
+    )
     waves: dict[str, list[NDArray[np.int16]]] = {speaker.speaker_id: [] for speaker in SPEAKERS}
     for i, ((speaker, _), y) in enumerate(zip(order, spoken, strict=True)):
         waves[speaker.speaker_id].append(record(y, level_db=speaker.level_db, seed=i))
@@ -119,35 +116,25 @@ def _contents(with_bad_files: bool) -> dict[str, bytes]:
     return contents
 
 
-def _line(speaker: Speaker, sentence: str) -> Line:
-    return Line(text=sentence, voice=speaker.voice, rate_wpm=speaker.rate_wpm, pitch=speaker.pitch)
-
-
 def record(y: NDArray[np.int16], *, level_db: float, seed: int) -> NDArray[np.int16]:
-    """Turn synthetic speech at `ESPEAK_SR` into what a microphone in a quiet room would give, int16 at `SR`.
+    """Return synthetic speech at `ESPEAK_SR` as a microphone in a quiet room records it, int16 at `SR`.
 
-    The RMS becomes `level_db` dBFS, with room tone of `ROOM_TONE_DB` under it and for `PAUSE_S` at both ends.
+    Its RMS is `level_db` dBFS. Room tone of `ROOM_TONE_DB` lies under it, and lasts for `PAUSE_S` before
+    and after it.
     """
     speech = resample(y, ESPEAK_SR, SR).astype(np.float64)
     speech *= 10 ** (level_db / 20) / np.sqrt(np.mean(np.square(speech)))
     speech = np.pad(speech, round(PAUSE_S * SR))
-    # Rooms rumble more than they hiss: noise with its highs taken off.
+    # Rooms rumble more than they hiss, so their noise has less of the high frequencies.
     tone = np.convolve(np.random.default_rng(seed).standard_normal(speech.size), 0.8 ** np.arange(32), mode="same")
     tone *= 10 ** (ROOM_TONE_DB / 20) / np.sqrt(np.mean(np.square(tone)))
     return np.rint(np.clip(speech + tone, -1.0, 1.0) * 32767.0).astype(np.int16)
 
 
 def encode(y: NDArray[np.int16]) -> bytes:
-    """Encode a waveform ``(n_samples,)`` at `SR` as FLAC."""
+    """Return a waveform ``(n_samples,)`` at `SR` as FLAC."""
     file = io.BytesIO()
     soundfile.write(file, y, SR, format="FLAC", subtype="PCM_16")
-    return file.getvalue()
-
-
-def _encode_float(y: NDArray[np.float32]) -> bytes:
-    # Not by libsndfile, which writes the time of day into WAV files of floats.
-    file = io.BytesIO()
-    wavfile.write(file, SR, y)
     return file.getvalue()
 
 
@@ -182,13 +169,15 @@ def _speakers_table(waves: Mapping[str, list[NDArray[np.int16]]]) -> str:
 
 
 def bad_files(y: NDArray[np.int16]) -> dict[str, bytes]:
-    """Return files that ingestion must refuse, by what is wrong with them, made of the good waveform `y`."""
-    good = encode(y)
+    """Return files that ingestion must refuse, made of a good waveform, by what is wrong with them."""
+    good, not_finite = encode(y), io.BytesIO()
     broken = np.where(np.arange(y.size) % 1000 == 500, np.nan, y / 32768.0).astype(np.float32)
+    # Not by libsndfile, which writes the time of day into WAV files of floats.
+    wavfile.write(not_finite, SR, broken)
     return {
         "empty": b"",
         "endless": with_claimed_length(good, 2**31 - 1),
-        "nan": _encode_float(broken),
+        "nan": not_finite.getvalue(),
         "short": with_claimed_length(good, y.size // 2),
         "silent": encode(np.zeros_like(y)),
         "text": b"This is not a recording.\n",

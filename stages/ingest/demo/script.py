@@ -1,4 +1,4 @@
-"""Who says what in the demo corpus; the sentences were written for it."""
+"""The speakers and the sentences of the demo corpus; the sentences were written for it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal
 
 @dataclass(frozen=True, kw_only=True)
 class Speaker:
-    """One synthetic speaker, who reads one chapter.
+    """Describe a synthetic speaker, who reads one chapter.
 
     Parameters
     ----------

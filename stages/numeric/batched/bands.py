@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from melmill.stages.numeric.bank import Bank
-from melmill.stages.numeric.batched.placement import Placement
+from melmill.stages.numeric.batched.device import Placement
 from melmill.stages.numeric.compiled.misfit import MAX_SCALE, TINY
+from melmill.stages.numeric.filterbank import Bank
 from melmill.stages.numeric.gram import inverse, product
 
 
@@ -53,7 +53,7 @@ def bands_of(bank: Bank, place: Placement) -> Bands:
     return as_bands(bank.E, place)
 
 
-def as_bands(E: NDArray[Any], place: Placement) -> Bands:
+def as_bands(E: NDArray[np.floating], place: Placement) -> Bands:
     """Return a matrix ``(n_mels, n_bins)`` on a device."""
     n_terms = max(1, int(np.count_nonzero(E, axis=0).max()))
     bands = np.argsort(E == 0, axis=0, kind="stable")[:n_terms]

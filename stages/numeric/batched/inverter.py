@@ -6,24 +6,23 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from melmill.stages.numeric.bank import bank_of
 from melmill.stages.numeric.batched.bands import bands_of, misfit_energies
-from melmill.stages.numeric.batched.batches import batches, in_halves
-from melmill.stages.numeric.batched.iterate import iterate
+from melmill.stages.numeric.batched.device import Placement, batches, full_precision, in_halves, placement, turn
+from melmill.stages.numeric.batched.iteration import Start, iterate, iteration
 from melmill.stages.numeric.batched.magnitude import estimate_magnitude
-from melmill.stages.numeric.batched.methods import Start, iteration
-from melmill.stages.numeric.batched.phase import fill_phase
-from melmill.stages.numeric.batched.placement import Placement, full_precision, placement
 from melmill.stages.numeric.batched.projection import Projection
-from melmill.stages.numeric.batched.turns import turn
+from melmill.stages.numeric.compiled.magnitude import estimate_magnitude as compiled_magnitude
+from melmill.stages.numeric.compiled.phase import start_phase
+from melmill.stages.numeric.filterbank import bank_of
+from melmill.stages.numeric.lanes.sweep import from_lanes, to_lanes
 from melmill.stages.numeric.melspec import MelSpec
-from melmill.stages.numeric.recipe import Problem, Recipe
+from melmill.stages.numeric.solver import Problem, Recipe
 
 # Half an hour of speech; more makes no iteration faster. A constant, so that the batches, and with them the rounding,
 # depend on the utterances alone on any device that has the room.
@@ -37,16 +36,17 @@ _BYTES_A_BIN = 80
 # Integrating phase takes a core about as long as the device takes for the iterations; so some cores do.
 _HOST_THREADS = 8
 
-Answer = tuple[NDArray[Any], list[float]]
+Answer = tuple[NDArray[np.floating], list[float]]
 
 
 def invert_linears(
     problems: Sequence[Problem], spec: MelSpec, device: str, memory_bytes: int | None = None
 ) -> list[Answer]:
-    """Invert linear mels on one device.
+    """Return a waveform for each of several linear mels, computed on one device.
 
-    Every utterance's result is that of `compiled.inverter.invert_linear` but for rounding, whatever
-    else is in its batch. While the device iterates on a batch, the host computes the phases that the next starts from.
+    Every result is that of `melmill.stages.numeric.compiled.inverter.invert_linear` but for
+    rounding, whatever else is in its batch. While the device iterates on one batch, the host
+    computes the starting phases of the next.
 
     Parameters
     ----------
@@ -126,7 +126,7 @@ class _Work:
         Y = estimate_magnitude(M, bank, self.recipe.magnitude, self.place)
         phase = self._on_host(*Y.shape)
         under_way = [
-            self.pool.submit(fill_phase, p, self.spec, row[:n])
+            self.pool.submit(_fill_phase, p, self.spec, row[:n])
             for p, n, row in zip(problems, n_frames, phase.numpy(), strict=True)
         ]
         return [_Started(batch=batch, M=M, Y=Y, phase=phase, under_way=under_way)]
@@ -143,16 +143,16 @@ class _Work:
         projection.synthesise(X.clone())
         misfits: list[Tensor] = []
 
-        def watch() -> None:
+        def measure() -> None:
             misfits.append(misfit_energies(projection.analyse(), M, bands_of(bank, self.place), bank.power))
 
         if self.recipe.trace:
-            watch()
+            measure()
         if self.recipe.method is not None:
             start = Start(X, projection.analyse(), Y, M)
             made = iteration(self.recipe.method, self.recipe.n_iter, start, bank, self.place)
             del X, Y, start
-            iterate(made, projection, self.place, watch if self.recipe.trace else None)
+            iterate(made, projection, self.place, measure if self.recipe.trace else None)
         scaled = (torch.stack(misfits, 1) * bank.norm**2).tolist() if misfits else [[] for _ in rows]
         return list(zip(projection.samples, scaled, strict=True))
 
@@ -166,3 +166,18 @@ def _memory_bytes(device: torch.device) -> int:
         return _BATCH_BYTES
     unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return min(_BATCH_BYTES, int(_SHARE_OF_FREE * (torch.cuda.mem_get_info(device)[0] + unused)))
+
+
+def _fill_phase(problem: Problem, spec: MelSpec, phase: NDArray[np.floating]) -> None:
+    """Write the starting phase of one utterance, rad, to the rows ``(T, F)`` of its own frames.
+
+    PGHI follows the compiled engine's magnitude, not the device's. A rounding that makes another
+    bin the louder would lead it another way.
+    """
+    recipe, bank = problem.recipe, bank_of(spec)
+
+    def magnitude() -> NDArray[np.floating]:
+        M = to_lanes(np.asarray(problem.linear / bank.norm, dtype=recipe.dtype))
+        return compiled_magnitude(M, bank, recipe.magnitude)
+
+    phase[:] = from_lanes(start_phase(recipe, spec.stft, problem.length, magnitude), len(phase)).T

@@ -8,12 +8,12 @@ from typing import NamedTuple
 import numpy as np
 from torch import Tensor
 
-from melmill.stages.numeric.bank import Bank
 from melmill.stages.numeric.batched.bands import Bands, as_bands, raised_to
-from melmill.stages.numeric.batched.placement import Placement
+from melmill.stages.numeric.batched.device import Placement
 from melmill.stages.numeric.compiled.magnitude import N_ITER, balance, inertia
+from melmill.stages.numeric.filterbank import Bank
 from melmill.stages.numeric.gram import pseudo_inverse
-from melmill.stages.numeric.recipe import MagnitudeStart
+from melmill.stages.numeric.solver import MagnitudeStart
 
 
 class _Conditioned(NamedTuple):

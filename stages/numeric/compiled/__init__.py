@@ -1,4 +1,4 @@
-"""The CPU engine: the iterative methods and their starts as compiled passes over `melmill.stages.numeric.lanes`.
+"""The CPU engine: mels, starts of inversions and solvers, as compiled passes over `lanes`.
 
-Importing its modules imports numba.
+It defines the results, to the byte. Importing its modules imports numba.
 """

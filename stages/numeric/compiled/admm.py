@@ -1,14 +1,14 @@
-"""Joint estimation of magnitude and phase by the alternating direction method of multipliers."""
+"""ADMM on magnitude and phase, compiled; `melmill.stages.numeric.solvers.admm` has the equations."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from melmill.stages.numeric.bank import Bank
 from melmill.stages.numeric.compiled.misfit import TINY, MelRuns, mel_runs, misfit, resolvent
+from melmill.stages.numeric.filterbank import Bank
 from melmill.stages.numeric.lanes.bands import Factor, apply, solve
 from melmill.stages.numeric.lanes.sweep import Sweep, finish, groups, overlap, spectrum
 from melmill.stages.numeric.lanes.vector import LANES, Flat, inlined, kernel, larger, load, root, store
@@ -18,33 +18,42 @@ from melmill.stages.numeric.solvers.admm import Admm
 class AdmmState(NamedTuple):
     """``D = X - V`` and ``Ups = W - U``, the magnitude Y and the mel M."""
 
-    D: NDArray[Any]
-    Ups: NDArray[Any]
-    Y: NDArray[Any]
-    M: NDArray[Any]
+    D: NDArray[np.floating]
+    Ups: NDArray[np.floating]
+    Y: NDArray[np.floating]
+    M: NDArray[np.floating]
 
 
-def start(method: Admm, X: NDArray[Any], Z: NDArray[Any], Y: NDArray[Any], M: NDArray[Any]) -> AdmmState:
-    """Return the state of duals V and U that are 0."""
+def begin(
+    solver: Admm, X: NDArray[np.floating], Z: NDArray[np.floating], Y: NDArray[np.floating], M: NDArray[np.floating]
+) -> AdmmState:
+    """Return the state in which the duals V and U are 0."""
     del X
     return AdmmState(D=Z, Ups=Y.copy(), Y=Y, M=M)
 
 
-def run(method: Admm, iterations: range, n_iter: int, sweep: Sweep, state: AdmmState, bank: Bank) -> None:
-    """Iterate on the signal of the sweep, that of Z, and on the state, both in place.
+def run(solver: Admm, iterations: range, n_iter: int, sweep: Sweep, state: AdmmState, bank: Bank) -> None:
+    """Iterate in place on the state and on the sweep's signal, which is that of Z.
 
-    V and U are scaled duals: where rho changes they shrink by as much as it grows.
+    V and U are scaled duals: they shrink by as much as rho grows.
     """
     dtype = state.Y.dtype
-    rhos = method.penalties(n_iter)
+    rhos = solver.penalties(n_iter)
     rescales = np.concatenate([[1.0], rhos[:-1] / rhos[1:]])
     now = slice(iterations.start, iterations.stop)
-    factor = resolvent(bank, method.rho / method.lam, dtype.name)
+    factor = resolvent(bank, solver.rho / solver.lam, dtype.name)
     _run(sweep, state, mel_runs(bank, dtype.name), factor, rhos[now].astype(dtype), rescales[now].astype(dtype))
 
 
 @kernel
-def _run(s: Sweep, state: AdmmState, bank: MelRuns, factor: Factor, rhos: NDArray[Any], rescales: NDArray[Any]) -> None:
+def _run(
+    s: Sweep,
+    state: AdmmState,
+    bank: MelRuns,
+    factor: Factor,
+    rhos: NDArray[np.floating],
+    rescales: NDArray[np.floating],
+) -> None:
     r = np.empty(len(bank.E.first) * LANES, s.Z.dtype)
     scratch = np.empty(s.Z.size // 2, s.Z.dtype)
     for i in range(len(rhos)):
@@ -58,14 +67,14 @@ def _run(s: Sweep, state: AdmmState, bank: MelRuns, factor: Factor, rhos: NDArra
             misfit(state.Y, at, state.M, group, bank, r, scratch)
             solve(factor, r)
             apply(bank.Et, r, scratch, 0, 0)
-            _update(s.Z, state.D, state.Ups, state.Y, scratch, at, rho, rescale)
+            _step(s.Z, state.D, state.Ups, state.Y, scratch, at, rho, rescale)
             overlap(s, group)
         finish(s)
 
 
 @inlined
-def _update(Z: Flat, D: Flat, Ups: Flat, Y: Flat, correction: Flat, at: int, rho: float, rescale: float) -> None:
-    """Make D the next ``X - V``, and Z the same, which is projected next (eq. 18)."""
+def _step(Z: Flat, D: Flat, Ups: Flat, Y: Flat, correction: Flat, at: int, rho: float, rescale: float) -> None:
+    """Make D the next ``X - V``, and Z the same: it is projected next (eq. 18)."""
     share = Z.dtype.type(1) / (Z.dtype.type(1) + rho)
     for row in range(0, correction.size, LANES):
         zr, zi = load(Z, 2 * row), load(Z, 2 * row + LANES)

@@ -2,37 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+import importlib
+from collections.abc import Callable
+from typing import Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from melmill.stages.numeric import solvers
-from melmill.stages.numeric.bank import Bank, bank_of
-from melmill.stages.numeric.compiled import admm, admm_gla, griffin_lim, ipalm, raar
 from melmill.stages.numeric.compiled.magnitude import estimate_magnitude
 from melmill.stages.numeric.compiled.misfit import misfit_energy
-from melmill.stages.numeric.compiled.phase import pghi, random_phase, signal_phase, zero_phase
+from melmill.stages.numeric.compiled.phase import start_phase
 from melmill.stages.numeric.compiled.projection import Projection
-from melmill.stages.numeric.lanes.sweep import to_lanes
+from melmill.stages.numeric.filterbank import Bank, bank_of
+from melmill.stages.numeric.lanes.sweep import Sweep, to_lanes
 from melmill.stages.numeric.melspec import MelSpec
-from melmill.stages.numeric.recipe import Recipe
-
-# Each has `start`, which makes the state before the first iteration, and `run`.
-_METHODS: Mapping[type[solvers.Method], Any] = {
-    solvers.Admm: admm,
-    solvers.AdmmGla: admm_gla,
-    solvers.GriffinLim: griffin_lim,
-    solvers.Ipalm: ipalm,
-    solvers.Raar: raar,
-}
+from melmill.stages.numeric.solver import Recipe, Solver
 
 # Iterations in compiled code before the interpreter may see an interrupt.
 _UNINTERRUPTED = 10
 
 
-def invert_linear(linear: NDArray[Any], spec: MelSpec, recipe: Recipe, length: int) -> tuple[NDArray[Any], list[float]]:
+class CompiledForm(Protocol):
+    """What a module has that computes a solver on the CPU."""
+
+    def begin(
+        self,
+        solver: Any,  # noqa: ANN401 - each solver has its own type and state
+        X: NDArray[np.floating],
+        Z: NDArray[np.floating],
+        Y: NDArray[np.floating],
+        M: NDArray[np.floating],
+    ) -> Any:  # noqa: ANN401
+        """Return the state before the first iteration.
+
+        Parameters
+        ----------
+        solver : Solver
+        X, Z : ndarray, shape (n_groups, n_bins, 2, LANES)
+            The start and its projection. The state may take over any of these arrays.
+        Y : ndarray, shape (n_groups, n_bins, LANES)
+            Magnitude of X.
+        M : ndarray, shape (n_groups, n_mels, LANES)
+            Linear mel divided by the bank's norm.
+        """
+        ...
+
+    def run(self, solver: Any, iterations: range, n_iter: int, sweep: Sweep, state: Any, bank: Bank) -> None:  # noqa: ANN401
+        """Make some of `n_iter` iterations, in place on the state and on the sweep's signal.
+
+        An iteration goes through the groups of frames. For each it takes the spectrum Z of the
+        signal, makes its step, and adds what is projected next to the new signal.
+        """
+        ...
+
+
+def invert_linear(
+    linear: NDArray[np.float32], spec: MelSpec, recipe: Recipe, length: int
+) -> tuple[NDArray[np.floating], list[float]]:
     """Invert one linear mel.
 
     Parameters
@@ -51,39 +77,44 @@ def invert_linear(linear: NDArray[Any], spec: MelSpec, recipe: Recipe, length: i
     y : ndarray of the recipe's dtype, shape (n_samples,)
         The signal whose STFT is the method's last consistent spectrum Z; for ADMM ``iSTFT(X - V)``.
     misfits : list of float
-        SCM's numerator (eq. 21) at the start and after every iteration, in the unit of `linear`; empty unless the
-        recipe asks for a trace.
+        SCM's numerator (eq. 21) at the start and after every iteration, in the unit of `linear`.
+        Empty unless the recipe asks for a trace.
     """
     bank = bank_of(spec)
     projection = Projection(spec.stft, length, recipe.dtype)
     M = to_lanes(np.asarray(linear / bank.norm, dtype=recipe.dtype))
     Y = estimate_magnitude(M, bank, recipe.magnitude)
-    X = _start(Y, recipe, projection)
+    phase = start_phase(recipe, spec.stft, length, lambda: Y)
+    X = np.empty((*Y.shape[:2], 2, Y.shape[2]), dtype=Y.dtype)
+    for part, function in enumerate((np.cos, np.sin)):
+        function(phase, out=X[:, :, part], dtype=Y.dtype)
+        X[:, :, part] *= Y
+    del phase
     projection.synthesise(X)
     misfits: list[float] = []
-    watch = (lambda: misfits.append(misfit_energy(projection.sweep, M, bank))) if recipe.trace else None
-    if watch is not None:
-        watch()
+    measure = (lambda: misfits.append(misfit_energy(projection.sweep, M, bank))) if recipe.trace else None
+    if measure is not None:
+        measure()
     if recipe.method is not None:
-        iterate(recipe.method, X, Y, M, bank, projection, recipe.n_iter, watch)
+        iterate(recipe.method, X, Y, M, bank, projection, recipe.n_iter, measure)
     return projection.samples, [misfit * bank.norm**2 for misfit in misfits]
 
 
 def iterate(
-    method: solvers.Method,
-    X: NDArray[Any],
-    Y: NDArray[Any],
-    M: NDArray[Any],
+    solver: Solver,
+    X: NDArray[np.floating],
+    Y: NDArray[np.floating],
+    M: NDArray[np.floating],
     bank: Bank,
     projection: Projection,
     n_iter: int,
-    watch: Callable[[], None] | None = None,
+    measure: Callable[[], None] | None = None,
 ) -> None:
     """Iterate on the projection's signal.
 
     Parameters
     ----------
-    method : Method
+    solver : Solver
     X : ndarray, shape (n_groups, n_bins, 2, LANES)
         Start, whose signal the projection holds; may be overwritten, as Y may.
     Y : ndarray, shape (n_groups, n_bins, LANES)
@@ -93,35 +124,14 @@ def iterate(
     bank : Bank
     projection : Projection
     n_iter : int
-    watch : callable, optional
+    measure : callable, optional
         Called after every iteration.
     """
-    solver = _METHODS[type(method)]
-    state = solver.start(method, X, projection.analyse(), Y, M)
+    form = cast(CompiledForm, importlib.import_module(solver.compiled))
+    state = form.begin(solver, X, projection.analyse(), Y, M)
     del X, Y
-    at_once = _UNINTERRUPTED if watch is None else 1
+    at_once = _UNINTERRUPTED if measure is None else 1
     for done in range(0, n_iter, at_once):
-        solver.run(method, range(done, min(done + at_once, n_iter)), n_iter, projection.sweep, state, bank)
-        if watch is not None:
-            watch()
-
-
-def _start(Y: NDArray[Any], recipe: Recipe, projection: Projection) -> NDArray[Any]:
-    phase = _phase(Y, recipe, projection)
-    X = np.empty((*Y.shape[:2], 2, Y.shape[2]), dtype=Y.dtype)
-    for part, function in enumerate((np.cos, np.sin)):
-        function(phase, out=X[:, :, part], dtype=Y.dtype)
-        X[:, :, part] *= Y
-    return X
-
-
-def _phase(Y: NDArray[Any], recipe: Recipe, projection: Projection) -> NDArray[Any]:
-    if not isinstance(recipe.start, str):
-        projection.samples = recipe.start
-        return signal_phase(projection)
-    params, n_frames = projection.params, projection.n_frames
-    if recipe.start == "random":
-        return random_phase(n_frames, params.n_bins, recipe.seed)
-    if recipe.start == "zero":
-        return zero_phase(n_frames, params)
-    return pghi(Y, n_frames, params, recipe.seed)
+        form.run(solver, range(done, min(done + at_once, n_iter)), n_iter, projection.sweep, state, bank)
+        if measure is not None:
+            measure()

@@ -1,14 +1,14 @@
-"""Joint estimation of magnitude and phase by inertial proximal alternating linearised minimisation."""
+"""iPALM on magnitude and phase, compiled; `melmill.stages.numeric.solvers.ipalm` has the equations."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from melmill.stages.numeric.bank import Bank
 from melmill.stages.numeric.compiled.misfit import TINY, MelRuns, mel_runs, misfit, phase_factor
+from melmill.stages.numeric.filterbank import Bank
 from melmill.stages.numeric.lanes.bands import apply
 from melmill.stages.numeric.lanes.sweep import Sweep, finish, groups, overlap, spectrum
 from melmill.stages.numeric.lanes.vector import LANES, Flat, inlined, kernel, larger, load, root, store
@@ -18,21 +18,23 @@ from melmill.stages.numeric.solvers.ipalm import Ipalm
 class IpalmState(NamedTuple):
     """The last Z, the magnitude Y and the mel M."""
 
-    Z_old: NDArray[Any]
-    Y: NDArray[Any]
-    M: NDArray[Any]
+    Z_old: NDArray[np.floating]
+    Y: NDArray[np.floating]
+    M: NDArray[np.floating]
 
 
-def start(method: Ipalm, X: NDArray[Any], Z: NDArray[Any], Y: NDArray[Any], M: NDArray[Any]) -> IpalmState:
+def begin(
+    solver: Ipalm, X: NDArray[np.floating], Z: NDArray[np.floating], Y: NDArray[np.floating], M: NDArray[np.floating]
+) -> IpalmState:
     """Return the state whose first Z is P_C(X)."""
     del Z
     return IpalmState(Z_old=X, Y=Y, M=M)
 
 
-def run(method: Ipalm, iterations: range, n_iter: int, sweep: Sweep, state: IpalmState, bank: Bank) -> None:
-    """Iterate on the sweep's signal: the Y-update of one iteration, then the X-update of the next."""
+def run(solver: Ipalm, iterations: range, n_iter: int, sweep: Sweep, state: IpalmState, bank: Bank) -> None:
+    """Iterate in place on the state and on the sweep's signal, which is that of Z."""
     del n_iter
-    _run(len(iterations), sweep, state, mel_runs(bank, state.Y.dtype.name), float(method.alpha), float(method.lam))
+    _run(len(iterations), sweep, state, mel_runs(bank, state.Y.dtype.name), float(solver.alpha), float(solver.lam))
 
 
 @kernel
@@ -46,13 +48,14 @@ def _run(n_iter: int, s: Sweep, state: IpalmState, bank: MelRuns, alpha: float, 
             back[:] = state.Y.reshape(-1)[at : at + back.size]
             misfit(state.Y, at, state.M, group, bank, r, back)
             apply(bank.Et, r, back, 0, 0)
-            _update(s.Z, state.Z_old, state.Y, back, at, alpha, lam)
+            _step(s.Z, state.Z_old, state.Y, back, at, alpha, lam)
             overlap(s, group)
         finish(s)
 
 
 @inlined
-def _update(Z: Flat, Z_old: Flat, Y: Flat, back: Flat, at: int, alpha: float, lam: float) -> None:
+def _step(Z: Flat, Z_old: Flat, Y: Flat, back: Flat, at: int, alpha: float, lam: float) -> None:
+    """Make the Y-update of one iteration, then the X-update of the next: Z becomes X."""
     lam, share = Z.dtype.type(lam), Z.dtype.type(1 / (1 + lam))
     for row in range(0, back.size, LANES):
         zr, zi = load(Z, 2 * row), load(Z, 2 * row + LANES)

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from melmill.stages.numeric.bank import Bank
 from melmill.stages.numeric.compiled.misfit import raised_to
+from melmill.stages.numeric.filterbank import Bank
 from melmill.stages.numeric.gram import pseudo_inverse, spectral_norm
 from melmill.stages.numeric.lanes.bands import Runs, apply, runs
 from melmill.stages.numeric.lanes.vector import LANES, Flat, kernel, larger, load, store
 from melmill.stages.numeric.melspec import Precision
-from melmill.stages.numeric.recipe import MagnitudeStart
+from melmill.stages.numeric.solver import MagnitudeStart
 
 # On speech the misfit is below -70 dB after 30 iterations, far under what phase recovery leaves.
 N_ITER = 30
 
 
-def estimate_magnitude(M: NDArray[Any], bank: Bank, how: MagnitudeStart) -> NDArray[Any]:
+def estimate_magnitude(M: NDArray[np.floating], bank: Bank, how: MagnitudeStart) -> NDArray[np.floating]:
     """Return a magnitude whose mel is near M.
 
     Parameters
@@ -29,10 +29,11 @@ def estimate_magnitude(M: NDArray[Any], bank: Bank, how: MagnitudeStart) -> NDAr
         Linear mel ``E |X|**p``, divided by the bank's norm, in lane layout.
     bank : Bank
     how : {"nnls", "pinv"}
-        ``"pinv"`` is ``(E^+ M)_+``, the smallest solution of ``E Y = M`` with its negative bins set to 0; ``"nnls"`` a
-        non-negative Y with ``E Y`` near M, by accelerated projected gradient from there. The bands are weighted to
-        rows of equal norm: where some ``Y >= 0`` attains M, as for every mel of a signal, that changes no solution of
-        eq. 6, only the speed; otherwise misfit is judged relative to each band's width.
+        ``"pinv"`` is ``(E^+ M)_+``: the smallest solution of ``E Y = M``, its negative bins set to
+        0. ``"nnls"`` goes on from there to a non-negative Y with ``E Y`` near M, by accelerated
+        projected gradient. The bands are weighted to rows of equal norm. Where some ``Y >= 0``
+        attains M, as for every mel of a signal, that changes the speed but no solution of eq. 6.
+        Elsewhere it judges misfit relative to each band's width.
 
     Returns
     -------
@@ -54,7 +55,7 @@ class _Conditioned(NamedTuple):
 
     E: Runs
     Et: Runs
-    weight: NDArray[Any]
+    weight: NDArray[np.floating]
     pinv: Runs
 
 
@@ -83,7 +84,7 @@ def inertia(n_iter: int) -> NDArray[np.float64]:
 
 
 @kernel
-def _estimate(M: Flat, Y: Flat, bank: _Conditioned, inertia: NDArray[Any], exponent: float) -> None:
+def _estimate(M: Flat, Y: Flat, bank: _Conditioned, inertia: NDArray[np.floating], exponent: float) -> None:
     n_groups, n_mels = M.shape[0], M.shape[1]
     mel, misfit = np.empty(n_mels * LANES, M.dtype), np.empty(n_mels * LANES, M.dtype)
     size = Y.shape[1] * LANES

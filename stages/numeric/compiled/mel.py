@@ -11,9 +11,8 @@ from melmill.stages.numeric.lanes.bands import Runs, apply, runs
 from melmill.stages.numeric.lanes.framing import analysis, n_groups, padded, tiled
 from melmill.stages.numeric.lanes.sweep import Sweep, groups, spectrum, sweep
 from melmill.stages.numeric.lanes.vector import LANES, Flat, kernel, load, root, store
-from melmill.stages.numeric.mel import window_norm
 from melmill.stages.numeric.melspec import MelSpec
-from melmill.stages.numeric.stft import hann
+from melmill.stages.numeric.stft import hann, window_norm
 
 
 def mel_bands(y: NDArray[np.float32], spec: MelSpec) -> NDArray[np.float32]:

@@ -1,14 +1,14 @@
-"""How far a magnitude or a signal is from the mel that it is made from, and what else the methods share."""
+"""How far a magnitude or a signal is from its mel, and what else the solvers share."""
 
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from melmill.stages.numeric.bank import Bank
+from melmill.stages.numeric.filterbank import Bank
 from melmill.stages.numeric.gram import product
 from melmill.stages.numeric.lanes.bands import Factor, Runs, apply, factored, runs
 from melmill.stages.numeric.lanes.sweep import Sweep, groups, spectrum
@@ -64,8 +64,9 @@ def phase_factor(re: Lanes, im: Lanes, length: float) -> Lanes:
 def misfit(Y: Flat, at: int, M: Flat, group: int, bank: MelRuns, out: Flat, scratch: Flat) -> None:
     """Write ``E Phi - M`` of a group to the rows of `out`; `scratch` holds Phi, and Y is read only where p is not 1.
 
-    For ``p = 1`` the joint methods aim at M. Otherwise they aim at what ``E Y`` becomes when every band of Y is scaled
-    until ``E Y**p = M``: a fixed point of the iteration meets M itself, not a magnitude mel guessed before it.
+    For ``p = 1`` the joint methods aim at M. Otherwise every band of Y is scaled until
+    ``E Y**p = M``, and they aim at what ``E Y`` becomes by that. So a fixed point of the iteration
+    meets M itself, rather than a magnitude mel that was guessed before.
     """
     apply(bank.E, scratch, out, 0, 0)
     n_mels = len(bank.E.first)
@@ -97,7 +98,7 @@ def raised_to(x: Lanes, exponent: float) -> Lanes:
     return power(x, exponent)
 
 
-def misfit_energy(sweep: Sweep, M: NDArray[Any], bank: Bank) -> float:
+def misfit_energy(sweep: Sweep, M: NDArray[np.floating], bank: Bank) -> float:
     """Return ``||E |Z|**p - M||^2`` of the sweep's signal, SCM's numerator (eq. 21)."""
     return float(_misfit_energy(sweep, M, mel_runs(bank, M.dtype.name)))
 

@@ -1,12 +1,9 @@
-"""Compiled core of phase-gradient heap integration.
-
-- Where an iteration starts from: random phase, zero phase, integrated phase, or a signal's own.
-"""
+"""The phases that an inversion starts from: random, zero, integrated from the magnitude, or a signal's own."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +13,7 @@ from melmill.stages.numeric.lanes.framing import n_groups
 from melmill.stages.numeric.lanes.sweep import to_lanes
 from melmill.stages.numeric.lanes.vector import LANES, inlined, kernel
 from melmill.stages.numeric.melspec import StftParams
-from melmill.stages.numeric.recipe import Seed
+from melmill.stages.numeric.solver import Recipe, Seed
 
 _TWO_PI = 2 * np.pi
 _TURNS = 1 / _TWO_PI
@@ -34,8 +31,8 @@ _END, _UNSEEN = -1, -2
 
 
 def integrate(
-    s: NDArray[Any], n_frames: int, least: float, per_frame: float, per_bin: float, advance: NDArray[Any],
-    centre: float, phase: NDArray[Any],
+    s: NDArray[np.float32], n_frames: int, least: float, per_frame: float, per_bin: float, advance: NDArray[np.float64],
+    centre: float, phase: NDArray[np.float32],
 ) -> None:  # fmt: skip
     """Spread phase from the loudest bins over all others that are audible, louder neighbours first.
 
@@ -68,8 +65,8 @@ def integrate(
 
 @kernel
 def _fill(
-    s: NDArray[Any], n_frames: int, least: float, lowest: int,
-    fields: NDArray[Any], values: NDArray[Any], seeds: NDArray[Any],
+    s: NDArray[np.float32], n_frames: int, least: float, lowest: int,
+    fields: NDArray[np.int32], values: NDArray[np.float32], seeds: NDArray[np.int32],
 ) -> None:  # fmt: skip
     """Fill the bins' fields, with a border that continues the slopes at the edges and counts as done."""
     n_bins = s.shape[1]
@@ -93,8 +90,8 @@ def _fill(
 
 @kernel
 def _integrate(
-    fields: NDArray[Any], values: NDArray[Any], heads: NDArray[Any], seeds: NDArray[Any], lowest: int,
-    per_frame: float, per_bin: float, advance: NDArray[Any], centre: float,
+    fields: NDArray[np.int32], values: NDArray[np.float32], heads: NDArray[np.int32], seeds: NDArray[np.int32],
+    lowest: int, per_frame: float, per_bin: float, advance: NDArray[np.float64], centre: float,
 ) -> None:  # fmt: skip
     width = len(advance) + 2
     for start in range(len(heads) - 1, -1, -1):
@@ -128,7 +125,12 @@ def _integrate(
 
 @inlined
 def _queue(
-    fields: NDArray[Any], values: NDArray[Any], heads: NDArray[Any], here: int, angle: float, lowest: int
+    fields: NDArray[np.int32],
+    values: NDArray[np.float32],
+    heads: NDArray[np.int32],
+    here: int,
+    angle: float,
+    lowest: int,
 ) -> int:
     """Give a bin its phase and queue it; return its level."""
     values[here * _FIELDS + _PHASE] = angle - _TWO_PI * np.round(angle * _TURNS)
@@ -138,7 +140,7 @@ def _queue(
 
 
 @inlined
-def _slope(values: NDArray[Any], here: int, step: int) -> float:
+def _slope(values: NDArray[np.float32], here: int, step: int) -> float:
     return float(0.5 * (values[(here + step) * _FIELDS + _LOUD] - values[(here - step) * _FIELDS + _LOUD]))
 
 
@@ -149,8 +151,8 @@ def _level(loud: float, lowest: int) -> int:
 
 @kernel
 def _copy(
-    values: NDArray[Any], s: NDArray[Any], n_frames: int, least: float,
-    phase: NDArray[Any],
+    values: NDArray[np.float32], s: NDArray[np.float32], n_frames: int, least: float,
+    phase: NDArray[np.float32],
 ) -> None:  # fmt: skip
     width = s.shape[1] + 2
     for t in range(n_frames):
@@ -160,7 +162,7 @@ def _copy(
 
 
 @inlined
-def _at(array: NDArray[Any], t: int, k: int) -> Any:  # noqa: ANN401 - a float of the array's precision
+def _at(array: NDArray[np.float32], t: int, k: int) -> np.float32:
     return array[t // LANES, k, t % LANES]
 
 
@@ -183,6 +185,34 @@ _MARGIN = 1e-4
 _SILENT = 1e-30
 
 
+def start_phase(
+    recipe: Recipe, params: StftParams, length: int, magnitude: Callable[[], NDArray[np.floating]]
+) -> NDArray[np.floating]:
+    """Return the phase that a recipe starts from, rad, in lane layout.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        A waveform to start from has `length` samples.
+    params : StftParams
+    length : int
+        Samples of the result.
+    magnitude : callable
+        Returns the magnitude in lane layout; called where the phase follows from it.
+    """
+    n_frames = params.n_frames(length)
+    if not isinstance(recipe.start, str):
+        projection = Projection(params, length, recipe.dtype)
+        projection.samples = recipe.start
+        Z = projection.analyse()
+        return np.asarray(np.arctan2(Z[:, :, 1], Z[:, :, 0]))
+    if recipe.start == "random":
+        return random_phase(n_frames, params.n_bins, recipe.seed)
+    if recipe.start == "zero":
+        return zero_phase(n_frames, params)
+    return pghi(magnitude(), n_frames, params, recipe.seed)
+
+
 def random_phase(n_frames: int, n_bins: int, seed: Seed) -> NDArray[np.float32]:
     """Return phases uniform in [-pi, pi), rad, in lane layout, a function of the sizes and `seed` alone."""
     phase = np.random.default_rng(seed).random((n_bins, n_frames), dtype=np.float32)
@@ -198,7 +228,7 @@ def zero_phase(n_frames: int, params: StftParams) -> NDArray[np.float32]:
     return np.broadcast_to(phase.astype(np.float32)[:, np.newaxis], shape)
 
 
-def pghi(Y: NDArray[Any], n_frames: int, params: StftParams, seed: Seed) -> NDArray[np.float32]:
+def pghi(Y: NDArray[np.floating], n_frames: int, params: StftParams, seed: Seed) -> NDArray[np.float32]:
     """Return the phase that a magnitude implies, by phase-gradient heap integration.
 
     The phase of an STFT with a Gaussian window follows from its log magnitude's slopes; the Hann window is taken for
@@ -250,7 +280,7 @@ class Segment(NamedTuple):
 
 
 def segments(
-    Y: NDArray[Any], n_frames: int, tolerance: float = TOLERANCE, length: int = SEGMENT_FRAMES
+    Y: NDArray[np.floating], n_frames: int, tolerance: float = TOLERANCE, length: int = SEGMENT_FRAMES
 ) -> Iterator[Segment]:
     """Yield the segments of a magnitude in lane layout that hold anything, each with its own floor.
 
@@ -282,12 +312,6 @@ def spread(segment: Segment, params: StftParams, phase: NDArray[np.float32]) -> 
         segment.s, segment.n_frames, segment.least, hop * n_fft / gamma, -gamma / (hop * n_fft), advance,
         _centre_step(params), phase[segment.groups],
     )  # fmt: skip
-
-
-def signal_phase(projection: Projection) -> NDArray[Any]:
-    """Return the phase of the STFT of the projection's current signal, rad, in lane layout."""
-    Z = projection.analyse()
-    return np.asarray(np.arctan2(Z[:, :, 1], Z[:, :, 0]))
 
 
 def _centre_step(params: StftParams) -> float:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -49,26 +47,26 @@ class Projection:
         return -(-self.n_frames // LANES), self.params.n_bins, LANES
 
     @property
-    def samples(self) -> NDArray[Any]:
+    def samples(self) -> NDArray[np.floating]:
         """The current signal ``(n_samples,)``."""
         return untiled(self.sweep.signal)[self.params.pad : self.params.pad + self.n_samples].copy()
 
     @samples.setter
-    def samples(self, y: NDArray[Any]) -> None:
+    def samples(self, y: NDArray[np.floating]) -> None:
         self.sweep.signal[...] = tiled(padded(y, self.params, self.dtype), self.params.hop_length)
 
-    def analyse(self) -> NDArray[Any]:
+    def analyse(self) -> NDArray[np.floating]:
         """Return the current signal's spectra ``(n_groups, n_bins, 2, LANES)``."""
         groups, bins, lanes = self.shape
         Z = np.empty((groups, bins, 2, lanes), dtype=self.dtype)
         analyse(self.sweep, Z)
         return Z
 
-    def synthesise(self, X: NDArray[Any]) -> None:
+    def synthesise(self, X: NDArray[np.floating]) -> None:
         """Make the current signal the nearest to spectra in lane layout."""
         synthesise(self.sweep, X)
 
-    def __call__(self, X: NDArray[Any]) -> NDArray[Any]:
+    def __call__(self, X: NDArray[np.complexfloating]) -> NDArray[np.complexfloating]:
         """Return P_C(X) of a complex spectrum ``(n_bins, n_frames)``, of that shape."""
         self.synthesise(np.stack([to_lanes(X.real), to_lanes(X.imag)], axis=2).astype(self.dtype))
         Z = self.analyse()

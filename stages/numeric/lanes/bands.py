@@ -6,7 +6,7 @@ all of it is O(n_bins) a frame. Any other bank works as well, a dense one as a d
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,10 +24,10 @@ class Runs(NamedTuple):
 
     first: NDArray[np.int64]
     at: NDArray[np.int64]
-    weights: NDArray[Any]
+    weights: NDArray[np.floating]
 
 
-def runs(matrix: NDArray[Any], dtype: Precision) -> Runs:
+def runs(matrix: NDArray[np.floating], dtype: Precision) -> Runs:
     """Return the runs of a matrix."""
     first, at, weights = [], [0], []
     for row in matrix:
@@ -44,7 +44,7 @@ class Factor(NamedTuple):
 
     lower: Runs
     upper: Runs
-    over_diagonal: NDArray[Any]
+    over_diagonal: NDArray[np.floating]
 
 
 def factored(A: NDArray[np.float64], dtype: Precision) -> Factor:

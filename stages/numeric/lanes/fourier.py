@@ -8,7 +8,7 @@ butterflies of their own, other primes a plain sum.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,9 +28,9 @@ class Fourier(NamedTuple):
     size: int
     packed: bool
     radices: NDArray[np.int64]
-    twiddles: NDArray[Any]
+    twiddles: NDArray[np.floating]
     place: NDArray[np.int64]
-    turns: NDArray[Any]
+    turns: NDArray[np.floating]
 
 
 @lru_cache(maxsize=16)
@@ -55,7 +55,7 @@ def fourier(n_fft: int, dtype: Precision = "float32") -> Fourier:
     )
 
 
-def _turn(angle: NDArray[Any]) -> NDArray[np.float64]:
+def _turn(angle: NDArray[np.floating]) -> NDArray[np.float64]:
     """Return ``exp(-2 pi i angle)`` as pairs."""
     turn = np.exp(-2j * np.pi * angle)
     return np.stack([turn.real, turn.imag], axis=-1)

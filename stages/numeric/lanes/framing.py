@@ -33,12 +33,12 @@ class Framing(NamedTuple):
     hop: int
     reach: int  # hops that a frame touches
     step: int  # rows of work to a sample, see `Fourier`
-    window: NDArray[Any]
-    gain: NDArray[Any]
+    window: NDArray[np.floating]
+    gain: NDArray[np.floating]
     padding: NDArray[np.int64]
     mirrored: NDArray[np.int64]
     sources: NDArray[np.int64]
-    source_gain: NDArray[Any]
+    source_gain: NDArray[np.floating]
 
 
 def n_groups(n_frames: int) -> int:
@@ -46,7 +46,7 @@ def n_groups(n_frames: int) -> int:
     return -(-n_frames // LANES)
 
 
-def analysis(window: NDArray[Any], hop: int, n_frames: int, dtype: Precision = "float32") -> Framing:
+def analysis(window: NDArray[np.floating], hop: int, n_frames: int, dtype: Precision = "float32") -> Framing:
     """Return how signals are framed that are only looked at: without what undoes it.
 
     Parameters
@@ -95,17 +95,17 @@ def framing(params: StftParams, n_samples: int, dtype: Precision = "float32") ->
     )
 
 
-def tiled(padded: NDArray[Any], hop: int) -> NDArray[Any]:
+def tiled(padded: NDArray[np.floating], hop: int) -> NDArray[np.floating]:
     """Return a padded signal, a whole number of tiles, in tiles."""
     return np.ascontiguousarray(padded.reshape(-1, LANES, hop).swapaxes(1, 2))
 
 
-def untiled(signal: NDArray[Any]) -> NDArray[Any]:
+def untiled(signal: NDArray[np.floating]) -> NDArray[np.floating]:
     """Return the padded signal that `tiled` was given."""
     return np.ascontiguousarray(signal.swapaxes(1, 2)).reshape(-1)
 
 
-def padded(y: NDArray[Any], params: StftParams, dtype: Precision) -> NDArray[Any]:
+def padded(y: NDArray[np.floating], params: StftParams, dtype: Precision) -> NDArray[np.floating]:
     """Return a signal ``(n_samples,)`` with its padding, and zeros up to a whole number of tiles."""
     out = np.zeros(_tiled_size(params, params.n_frames(y.size)), dtype=dtype)
     out[params.pad : params.pad + y.size] = y

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,13 +18,13 @@ class Sweep(NamedTuple):
     `Z` holds the spectrum of one group between `spectrum` and `overlap`, rows ``(n_bins, 2)``.
     """
 
-    signal: NDArray[Any]
+    signal: NDArray[np.floating]
     framing: Framing
     fourier: Fourier
-    Z: NDArray[Any]
-    work: NDArray[Any]
-    span: NDArray[Any]
-    sums: NDArray[Any]
+    Z: NDArray[np.floating]
+    work: NDArray[np.floating]
+    span: NDArray[np.floating]
+    sums: NDArray[np.floating]
 
 
 def sweep(f: Framing, n_fft: int) -> Sweep:
@@ -44,7 +44,7 @@ def sweep(f: Framing, n_fft: int) -> Sweep:
 
 
 @inlined
-def groups(s: Sweep) -> Any:  # noqa: ANN401 - a range
+def groups(s: Sweep) -> range:
     """Return the groups of frames, in order."""
     return range(-(-s.framing.n_frames // LANES))
 
@@ -88,7 +88,7 @@ def synthesise(s: Sweep, X: Flat) -> None:
     finish(s)
 
 
-def to_lanes(rows: NDArray[Any]) -> NDArray[Any]:
+def to_lanes(rows: NDArray[np.floating]) -> NDArray[np.floating]:
     """Return an array ``(n_rows, n_frames)`` of reals in lane layout, with frames of 0 up to whole groups.
 
     >>> to_lanes(np.ones((80, 17))).shape
@@ -103,6 +103,6 @@ def to_lanes(rows: NDArray[Any]) -> NDArray[Any]:
     return out
 
 
-def from_lanes(array: NDArray[Any], n_frames: int) -> NDArray[Any]:
+def from_lanes(array: NDArray[np.floating], n_frames: int) -> NDArray[np.floating]:
     """Return what `to_lanes` was given, ``(n_rows, n_frames)``."""
     return np.ascontiguousarray(array.swapaxes(0, 1)).reshape(array.shape[1], -1)[:, :n_frames]

@@ -8,33 +8,41 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from melmill.stages.errors import ParameterError
+from melmill.stages.numeric.checks import check_choice, check_float
+from melmill.stages.numeric.solver import Solver
 
 
 @dataclass(frozen=True, kw_only=True)
-class Admm:
-    """Iterate Algorithm 2 with a compact state.
+class Admm(Solver):
+    """Estimate magnitude and phase together by ADMM (Masuyama 2024).
 
-    ``V = Z - D`` and ``U = Y - Ups`` need not be kept. The inverse of eq. 17 shrinks to the bands by the Woodbury
-    identity, ``W = Phi - E^T (E E^T + (rho / lam) I)^-1 (E Phi - M)``.
+    This is Algorithm 2 with a compact state: ``V = Z - D`` and ``U = Y - Ups`` need not be kept.
+    The inverse of eq. 17 shrinks to the bands by the Woodbury identity,
+    ``W = Phi - E^T (E E^T + (rho / lam) I)^-1 (E Phi - M)``.
+
+    From PGHI's phase it needs half as many iterations as from random phase. ``schedule="swing"``
+    with ``lam=85.8`` halves them again by PESQ and SC, and saves less by ESTOI and SCM.
 
     Parameters
     ----------
     lam : float
-        Weight of the mel, positive, on a bank of unit spectral norm: a paper's lam on its own bank E is
-        ``lam ||E||_2^2`` here. The default is the paper's 5000 with the Slaney-normalised bank of its setting
-        (80 bands, 16 kHz, ``||E||_2 = 0.0414``).
+        Weight of the mel, positive, on a bank of unit spectral norm. A paper's lam on its own bank
+        E is ``lam ||E||_2^2`` here. The default is the paper's 5000 with the Slaney-normalised bank
+        of its setting (80 bands, 16 kHz, ``||E||_2 = 0.0414``).
     rho : float
-        Penalty of the augmented Lagrangian, positive; larger favours SCM, smaller PESQ.
+        Penalty of the augmented Lagrangian, positive. Larger favours SCM, smaller PESQ.
     schedule : {"constant", "swing"}
-        How the penalty goes through the iterations, see `penalties`. From PGHI's phase, 50 iterations of ``"swing"``
-        with ten times `lam` have the PESQ and SC of 100 of the constant penalty, the paper's, and are between 50 and
-        100 of them by ESTOI and SCM.
+        How the penalty changes over the iterations, see `penalties`.
 
     References
     ----------
     Masuyama, Ueno and Ono 2024, Algorithm 2, eqs. 15, 17, 18 and 20.
     """
+
+    name = "admm"
+    compiled = "melmill.stages.numeric.compiled.admm"
+    batched = "melmill.stages.numeric.batched.admm"
+    default_start = "pghi"
 
     lam: float = 8.58
     rho: float = 0.1
@@ -42,18 +50,17 @@ class Admm:
 
     def __post_init__(self) -> None:
         """Check the parameters."""
-        for name in ("lam", "rho"):
-            if not getattr(self, name) > 0:
-                raise ParameterError(name, f"must be positive, got {getattr(self, name)!r}")
-        if self.schedule not in ("constant", "swing"):
-            raise ParameterError("schedule", f"must be 'constant' or 'swing', got {self.schedule!r}")
+        check_float("lam", self.lam, above=0)
+        check_float("rho", self.rho, above=0)
+        check_choice("schedule", self.schedule, ("constant", "swing"))
 
     def penalties(self, n_iter: int) -> NDArray[np.float64]:
-        """Return rho of every iteration of a run.
+        """Return rho of every iteration of a run, shape (n_iter,).
 
-        It swings from ``10 rho``, which makes the phase consistent fast, down to a little of rho at half-time, where
-        magnitude and phase find each other, and up to ``1.5 rho``, which makes them agree; each leg is geometric. The
-        longer the run, the further down: ``10 rho n_iter**(-3/4)``. `lam` goes along, so that eq. 17 keeps its inverse.
+        The swing starts at ``10 rho``, which makes the phase consistent fast. By half-time it is
+        down to ``10 rho n_iter**(-3/4)``, where magnitude and phase find each other. It ends at
+        ``1.5 rho``, which makes them agree. Each leg is geometric. `lam` goes along, so that
+        eq. 17 keeps its inverse.
         """
         if self.schedule == "constant":
             return np.full(n_iter, self.rho)

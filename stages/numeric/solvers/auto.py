@@ -3,23 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Literal
 
-from melmill.stages.errors import ParameterError
+from melmill.stages.numeric.checks import check_choice
+from melmill.stages.numeric.solver import Solver
 from melmill.stages.numeric.solvers.admm import Admm
 
 Quality = Literal["draft", "good", "best"]
 
-# Iterations that each costs. The best scores for their time among all that `docs/results.md` compares.
+# Iterations that each costs. They score best for their time among all that docs/results.md compares.
 _N_ITER: Mapping[Quality, int] = {"draft": 20, "good": 50, "best": 200}
 
 
-def auto(quality: Quality = "good") -> tuple[Admm, int]:
-    """Return the method and the number of iterations of a quality, to be started from PGHI's phase.
+@dataclass(frozen=True, kw_only=True)
+class Auto(Solver):
+    """Invert as well as is known for the time: at present by ADMM with a swinging penalty.
 
-    >>> auto("good")[1]
-    50
+    Parameters
+    ----------
+    quality : {"draft", "good", "best"}
+        What to spend: 20, 50 or 200 iterations.
+
+    Examples
+    --------
+    >>> Auto(quality="draft").resolved(None)[1]
+    20
     """
-    if quality not in _N_ITER:
-        raise ParameterError("quality", f"must be one of {', '.join(map(repr, _N_ITER))}, got {quality!r}")
-    return Admm(lam=85.8, schedule="swing"), _N_ITER[quality]
+
+    name = "auto"
+    uses = "invert"
+    default_n_iter = None
+    starts = ("pghi",)
+    default_start = "pghi"
+
+    quality: Quality = "good"
+
+    def __post_init__(self) -> None:
+        """Check the quality."""
+        check_choice("quality", self.quality, tuple(_N_ITER))
+
+    def resolved(self, n_iter: int | None) -> tuple[Solver, int]:
+        """Return ADMM and the iterations of the quality, unless the user asked for another number."""
+        return Admm(lam=85.8, schedule="swing"), _N_ITER[self.quality] if n_iter is None else n_iter

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from melmill.stages.errors import ParameterError
+from melmill.stages.numeric.checks import check_float
+from melmill.stages.numeric.solver import Solver
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ipalm:
-    """Iterate Algorithm 1, on the bank scaled to unit spectral norm (the step of the W-update needs that).
+class Ipalm(Solver):
+    """Estimate magnitude and phase together by iPALM (Masuyama 2023).
+
+    This is Algorithm 1 on the bank scaled to unit spectral norm, which the step of the W-update
+    needs.
 
     Parameters
     ----------
@@ -23,12 +27,14 @@ class Ipalm:
     Masuyama, Ueno and Ono 2023; Algorithm 1 of Masuyama et al. 2024.
     """
 
+    name = "ipalm"
+    compiled = "melmill.stages.numeric.compiled.ipalm"
+    batched = "melmill.stages.numeric.batched.ipalm"
+
     alpha: float = 0.9
     lam: float = 10.0
 
     def __post_init__(self) -> None:
         """Check the parameters."""
-        if not 0 <= self.alpha < 1:
-            raise ParameterError("alpha", f"must be in [0, 1), got {self.alpha!r}")
-        if not self.lam > 0:
-            raise ParameterError("lam", f"must be positive, got {self.lam!r}")
+        check_float("alpha", self.alpha, at_least=0, below=1)
+        check_float("lam", self.lam, above=0)

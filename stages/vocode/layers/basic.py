@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from melmill.stages.errors import Unusable
+from melmill.stages.numeric.errors import Unusable
 from melmill.stages.vocode.errors import VocoderError
 
 

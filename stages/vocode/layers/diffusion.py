@@ -12,12 +12,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from melmill.stages.errors import ParameterError
 from melmill.stages.invert.inversion import shortest_length, solve
+from melmill.stages.numeric.errors import ParameterError
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.numeric.presets import preset
-from melmill.stages.numeric.recipe import Recipe
-from melmill.stages.numeric.solvers import GriffinLim
+from melmill.stages.numeric.solver import Recipe
+from melmill.stages.numeric.solvers.griffin_lim import GriffinLim
 from melmill.stages.vocode.errors import VocoderError
 from melmill.stages.vocode.layers.schedule import DiffusionOptions, Step, checked_betas, reverse_steps
 from melmill.stages.vocode.network import Checkpoint, Noise, Vocoder

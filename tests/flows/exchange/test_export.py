@@ -50,7 +50,7 @@ def store(finished: Project) -> Store:
 
 @pytest.mark.parametrize(("format_", "bits"), [("flac", 16), ("wav", 16), ("flac", 24), ("wav", 24)])
 def test_waveforms_keep_names_lengths_and_samples(store: Store, tmp_path: Path, format_: str, bits: int) -> None:
-    summary = export(store, "gla", str(tmp_path), format_=format_, bits=bits)  # type: ignore[arg-type]
+    summary = export(store, "gla", str(tmp_path), format_=format_, bits=bits)
     assert (summary.written, summary.kept, summary.missing, summary.quarantined) == (16, 0, 0, 0)
     table = store.utterances()
     paths = dict(zip(table["utterance_id"], table["path"], strict=True))
@@ -81,7 +81,7 @@ def test_mels_become_arrays_that_a_pipeline_takes_again(store: Store, finished: 
         f"  mel: {{uses: mel_folder, root: {tmp_path / 'mels'}, preset: paper}}\n"
         "  gla: {uses: griffin_lim, from: mel, n_iter: 1}\n"
     )
-    done = finished.melmill("run", str(pipeline), "--executor", "serial")
+    done = finished.called("run", str(pipeline), "--executor", "serial")
     assert done.returncode == 0, done.stderr
     again = melmill.open(str(tmp_path / "again"))
     same = f"dev-clean--{path.split('/', 1)[1].removesuffix('.flac').replace('/', '--')}"
@@ -152,7 +152,7 @@ def test_what_passes_full_scale_is_clipped_counted_and_told(store: Store, tmp_pa
     for i, (name, M) in enumerate(list(store["mel"].items())[:6]):
         np.save(tmp_path / "mels" / f"{name}.npy", M * (1.0 if i < 2 else 4.0))
     loud.run("--executor", "serial")
-    done = loud.melmill("export", str(loud.store), "loud", "out")
+    done = loud.called("export", str(loud.store), "loud", "out")
     assert done.returncode == 0, done.stderr
     made = dict(melmill.open(str(loud.store))["loud"].items())
     whole = {name: np.rint(y.astype(np.float64) * 32768) for name, y in made.items()}
@@ -164,7 +164,7 @@ def test_what_passes_full_scale_is_clipped_counted_and_told(store: Store, tmp_pa
         y, _ = soundfile.read(tmp_path / "out" / f"{name}.flac", dtype="int16")
         np.testing.assert_array_equal(y, np.clip(n, -32768, 32767))
     # Told again by an export that finds all files there.
-    told = json.loads(loud.melmill("export", str(loud.store), "loud", "out", "--json").stdout)
+    told = json.loads(loud.called("export", str(loud.store), "loud", "out", "--json").stdout)
     assert (told["clipped"], told["written"], told["kept"]) == (clipped, 0, 6)
 
 
@@ -177,7 +177,7 @@ def test_what_is_quarantined_or_not_done_is_left_out(project: Project) -> None:
     (record,) = project.store.glob("gla/*/records/000001.json")
     n = json.loads(record.read_text())["n_utterances"]
     record.unlink()
-    done = project.melmill("export", str(project.store), "gla", "other")
+    done = project.called("export", str(project.store), "gla", "other")
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == (
         f"error: {n} utterances of 'gla' are not done yet: run the pipeline, then export again"
@@ -199,7 +199,11 @@ def test_damage_ends_it_and_names_the_place(finished: Project, tmp_path: Path) -
     [
         ("glaa", {}, r"the last run has no node 'glaa'; did you mean 'gla'\?"),
         ("scores[gla]", {}, "makes scores: it has no arrays"),
-        ("mel", {"bits": 16}, "node 'mel' makes mels, which are written as .npy: leave --format and --bits out"),
+        ("mel", {"bits": 16}, "node 'mel' is written as npy, which has no choice of bits: leave --bits out"),
+        ("mel", {"format_": "wav"}, "node 'mel' makes mels, which format 'wav' can't hold: use --format npy"),
+        ("gla", {"format_": "npy"}, "node 'gla' makes waveforms, .* use --format flac or wav"),
+        ("gla", {"format_": "flacc"}, r"there is no format 'flacc'; did you mean 'flac'\? \(formats: flac, wav, npy\)"),
+        ("gla", {"bits": 8}, "--bits of flac must be 16 or 24, got 8"),
         ("speech", {"bits": 24}, "node 'speech' is stored as int16"),
         ("gla", {"utterances": ["33-*"]}, r"got '33-\*', which match none of 16, e\.g\. '"),
     ],
@@ -249,7 +253,7 @@ def test_a_killed_export_goes_on_where_it_stopped(many: Project, peaceful: dict[
     assert 20 <= len(whole) < N_MANY
     assert whole.items() <= peaceful.items(), "no file is torn"
     times = {name: (out / name).stat().st_mtime_ns for name in whole}
-    again = json.loads(many.melmill(*arguments, "--json").stdout)
+    again = json.loads(many.called(*arguments, "--json").stdout)
     assert (again["kept"], again["written"]) == (len(whole), N_MANY - len(whole))
     assert files(out) == peaceful, "and nothing is left behind"
     assert {name: (out / name).stat().st_mtime_ns for name in whole} == times
@@ -267,7 +271,7 @@ def test_a_full_disk_ends_an_export_that_goes_on_with_more_room(
 ) -> None:
     out = disk / "out"
     arguments = ["export", str(many.store), "speech", str(out), "--format", "wav"]
-    full = many.melmill(*arguments)
+    full = many.called(*arguments)
     assert full.returncode == 1, full.stderr
     (error,) = [line for line in full.stderr.splitlines() if line.startswith("error:")]
     assert error.startswith(f"error: can't write {out}/")
@@ -276,7 +280,7 @@ def test_a_full_disk_ends_an_export_that_goes_on_with_more_room(
     assert there
     assert there.items() <= peaceful.items()
     enlarge(disk)
-    again = json.loads(many.melmill(*arguments, "--json").stdout)
+    again = json.loads(many.called(*arguments, "--json").stdout)
     assert again["written"] == N_MANY - len(there)
     assert files(out) == peaceful
 

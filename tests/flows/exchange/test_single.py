@@ -22,7 +22,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Project:
     made = Project(tmp_path_factory.mktemp("single"))
     for name, f0 in (("a", 110.0), ("b", 190.0)):
         soundfile.write(made.folder / f"{name}.wav", voice(1.0, f0, seed=1), 16000, subtype="PCM_16")
-    done = made.melmill("mel", "make", "a.wav", "b.wav", "-o", "mels", "--preset", "hifigan", "-v")
+    done = made.called("mel", "make", "a.wav", "b.wav", "-o", "mels", "--preset", "hifigan", "-v")
     assert done.returncode == 0, done.stderr
     assert not done.stdout
     assert "mels/a.npy: 1.00 s of audio in " in done.stderr
@@ -42,7 +42,7 @@ def test_a_mel_is_the_one_that_a_pipeline_makes(work: Project) -> None:
 
 
 def test_inverting_says_nothing_and_does_what_python_does(work: Project) -> None:
-    done = work.melmill("invert", "mels/a.npy", "-o", "out/a.wav", "--preset", "hifigan", "--quality", "draft")
+    done = work.called("invert", "mels/a.npy", "-o", "out/a.wav", "--preset", "hifigan", "--quality", "draft")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     y, sr = soundfile.read(work.folder / "out" / "a.wav", dtype="int16")
     expected = melmill.invert(np.load(work.folder / "mels" / "a.npy"), preset="hifigan", quality="draft")
@@ -54,7 +54,7 @@ def test_options_reach_the_method(work: Project) -> None:
     M = np.load(work.folder / "mels" / "b.npy")
     length = M.shape[1] * 256 + 17
     options = ["--method", "griffin_lim", "--n-iter", "3", "--length", str(length), "--bits", "24", "-v"]
-    done = work.melmill("invert", "mels/b.npy", "-o", "b.flac", "--spec", "n_mels=80", "--preset", "hifigan", *options)
+    done = work.called("invert", "mels/b.npy", "-o", "b.flac", "--spec", "n_mels=80", "--preset", "hifigan", *options)
     assert done.returncode == 0, done.stderr
     assert "b.flac: 1.0" in done.stderr
     y, _ = soundfile.read(work.folder / "b.flac", dtype="float64")
@@ -66,9 +66,7 @@ def test_options_reach_the_method(work: Project) -> None:
 def test_several_files_go_on_past_a_bad_one(work: Project) -> None:
     (work.folder / "mels" / "bad.npy").write_bytes(b"?")
     names = [f"mels/{name}.npy" for name in ("a", "bad", "nowhere", "b")]
-    done = work.melmill(
-        "invert", *names, "-o", "several", "--preset", "hifigan", "--method", "pghi", "--format", "flac"
-    )
+    done = work.called("invert", *names, "-o", "several", "--preset", "hifigan", "--method", "pghi", "--format", "flac")
     assert done.returncode == 1
     assert done.stderr.splitlines() == [
         "error: mels/bad.npy: not a .npy file: it starts with b'?', expected b'\\x93NUMPY'",

@@ -115,7 +115,9 @@ def test_a_killed_client_takes_its_workers_along(project: Project, undisturbed: 
     "stop",
     [
         pytest.param(lambda pid: os.killpg(pid, signal.SIGINT), id="ctrl-C, which workers get too"),
-        pytest.param(lambda pid: os.kill(pid, signal.SIGTERM), id="SIGTERM to the client alone"),
+        pytest.param(
+            lambda pid: os.kill(pid, signal.SIGTERM), id="SIGTERM to the client alone", marks=pytest.mark.slow
+        ),
     ],
 )
 def test_an_interrupted_run_finishes_what_is_in_flight(
@@ -134,6 +136,7 @@ def test_an_interrupted_run_finishes_what_is_in_flight(
     check_rerun(project, undisturbed)
 
 
+@pytest.mark.slow
 def test_a_second_interrupt_leaves_at_once(project: Project, undisturbed: dict[str, str]) -> None:
     with running(project, "--set", f"admm.n_iter={10**6}") as client:
         client.until(lambda: len(records(project, "mel")) >= 2)
@@ -185,25 +188,26 @@ def test_one_damaged_file_costs_one_task(
 def test_a_flipped_bit_is_found_never_used_and_repaired(finished: Project, undisturbed: dict[str, str]) -> None:
     (path,) = finished.store.glob("mel/*/data/c/2/0")
     flip(path)
-    found = finished.melmill("verify", str(finished.store))
-    assert found.returncode == 1
-    assert "mel" in found.stdout
-    assert "data/c/2/0" in found.stdout
+    damaged = finished.called("verify", str(finished.store))
+    assert damaged.returncode == 1
+    assert "mel" in damaged.stdout
+    assert "data/c/2/0" in damaged.stdout
     # Its size is right, so only what reads it finds out; all the other shards go on.
-    refused = finished.melmill("run", str(finished.pipeline), "--executor", "serial", "--set", "admm.n_iter=1")
+    refused = finished.called("run", str(finished.pipeline), "--executor", "serial", "--set", "admm.n_iter=1")
     assert refused.returncode == 1
     assert "failed: admm, shard 2: DamagedData: node 'mel', record '000002'" in refused.stderr
     assert f"{path}: has checksum" in refused.stderr
     assert "Run `melmill repair` on the store" in refused.stderr
     assert "2 tasks failed or waited for failed ones" in refused.stderr
-    repaired = finished.melmill("repair", str(finished.store), "--json")
+    repaired = finished.called("repair", str(finished.store), "--json")
     assert [(one["node"], one["file"]) for one in json.loads(repaired.stdout)["dropped"]] == [("mel", "data/c/2/0")]
     assert finished.run("--executor", "serial")["tasks"]["run"] == 1
     bytes_after = finished.bytes()
     assert {name: bytes_after[name] for name in undisturbed} == undisturbed
-    assert finished.melmill("verify", str(finished.store)).returncode == 0
+    assert finished.called("verify", str(finished.store)).returncode == 0
 
 
+@pytest.mark.slow
 def test_two_clients_at_once_do_not_harm_each_other(project: Project, undisturbed: dict[str, str]) -> None:
     with running(project, "--executor", "serial") as one, running(project) as other:
         assert one.exit_code() == 0, one.said
@@ -212,15 +216,16 @@ def test_two_clients_at_once_do_not_harm_each_other(project: Project, undisturbe
     check_rerun(project, undisturbed)
 
 
+@pytest.mark.slow
 def test_who_looks_while_another_run_begins_sees_no_damage(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     begins = [lambda: project.run("--executor", "serial")]
 
     def then_begins(look: Callable[..., object]) -> Callable[..., object]:
         def looked(*arguments: object) -> object:
-            found = look(*arguments)
+            answer = look(*arguments)
             while begins:
                 begins.pop()()
-            return found
+            return answer
 
         return looked
 
@@ -286,6 +291,7 @@ def dask_process(project: Project, *arguments: str) -> Iterator[subprocess.Popen
         process.wait()
 
 
+@pytest.mark.slow
 def test_a_running_cluster_is_used_by_its_address(
     project: Project, undisturbed: dict[str, str], cluster: Cluster
 ) -> None:
@@ -294,6 +300,7 @@ def test_a_running_cluster_is_used_by_its_address(
     check_rerun(project, undisturbed)
 
 
+@pytest.mark.slow
 def test_a_lost_scheduler_ends_the_run_which_goes_on_elsewhere(
     project: Project, undisturbed: dict[str, str], cluster: Cluster
 ) -> None:
@@ -310,6 +317,7 @@ def test_a_lost_scheduler_ends_the_run_which_goes_on_elsewhere(
     check_rerun(project, undisturbed)
 
 
+@pytest.mark.slow
 def test_a_scheduler_that_falls_silent_is_told_of_and_waited_for(
     project: Project, undisturbed: dict[str, str], cluster: Cluster
 ) -> None:
@@ -326,6 +334,7 @@ def test_a_scheduler_that_falls_silent_is_told_of_and_waited_for(
     check_rerun(project, undisturbed)
 
 
+@pytest.mark.slow
 def test_a_run_whose_scheduler_is_silent_can_be_left(project: Project, cluster: Cluster) -> None:
     with running(project, "--set", cluster.override) as client:
         client.until(lambda: bool(records(project, "mel")))
@@ -336,6 +345,7 @@ def test_a_run_whose_scheduler_is_silent_can_be_left(project: Project, cluster: 
         assert client.exit_code(timeout_s=60) == 130, client.said
 
 
+@pytest.mark.slow
 def test_the_loss_of_all_workers_ends_the_run_in_a_line(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DASK_DISTRIBUTED__SCHEDULER__NO_WORKERS_TIMEOUT", "3s")
     with cluster_of_one(project) as cluster, running(project, "--set", cluster.override) as client:
@@ -354,6 +364,7 @@ def disk(project: Project) -> Iterator[Path]:
         yield folder
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_the_run_which_goes_on_with_more_room(
     project: Project, undisturbed: dict[str, str], disk: Path
 ) -> None:

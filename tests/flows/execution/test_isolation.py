@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 from melmill.flows.execution.isolation import process_apart
-from melmill.stages.contract import Input, Item, Outcome, Product, Waveform
+from melmill.flows.tasks.work import Ingesting, Processing, SourceItem
+from melmill.stages.contract import CorpusTree, Input, Item, Outcome, Product, Waveform
 from melmill.storage.utterance import Utterance
 
 ROOT = Path(__file__).parents[3]
@@ -71,49 +72,88 @@ def item(name: str) -> Item:
 
 
 def outcomes(names: Sequence[str], limit_s: float = 60.0) -> dict[str, Outcome]:
-    found = process_apart(Fussy(), [item(name) for name in names], {}, PRODUCT, limit_s)
-    return dict(zip(names, found, strict=True))
+    work = Processing(stage=Fussy(), inputs={}, product=PRODUCT)
+    results = process_apart(work, [item(name) for name in names], limit_s)
+    return dict(zip(names, results, strict=True))
 
 
-def processes(found: Mapping[str, Outcome]) -> list[Any]:
-    return list(dict.fromkeys(outcome.row["pid"] for outcome in found.values() if outcome.row))
+def processes(by_name: Mapping[str, Outcome]) -> list[Any]:
+    return list(dict.fromkeys(outcome.row["pid"] for outcome in by_name.values() if outcome.row))
 
 
 def test_a_killer_among_many_costs_three_processes() -> None:
     names = [f"good-{i}" for i in range(N)]
     names.insert(17, "kills-1")
-    found = outcomes(names)
-    assert [name for name in names if found[name].rejected] == ["kills-1"]
-    rejected = found["kills-1"].rejected
+    by_name = outcomes(names)
+    assert [name for name in names if by_name[name].rejected] == ["kills-1"]
+    rejected = by_name["kills-1"].rejected
     assert rejected is not None
     assert rejected.reason == "crashed the process that worked on it (SIGSEGV)"
     assert "Segmentation fault" in rejected.detail
     assert "in process" in rejected.detail
     # One before it, one that only it saw, one after it.
-    assert len(processes(found)) == 2
+    assert len(processes(by_name)) == 2
 
 
 def test_who_dies_of_what_others_left_behind_is_not_blamed() -> None:
-    found = outcomes(["good-1", "second-1", "good-2"])
-    assert not any(outcome.rejected for outcome in found.values())
-    assert len(processes(found)) == 2
+    by_name = outcomes(["good-1", "second-1", "good-2"])
+    assert not any(outcome.rejected for outcome in by_name.values())
+    assert len(processes(by_name)) == 2
 
 
 def test_a_hang_ends_with_its_limit_and_says_where() -> None:
     started = time.monotonic()
-    found = outcomes(["good-1", "hangs-1", "good-2"], limit_s=5.0)
+    by_name = outcomes(["good-1", "hangs-1", "good-2"], limit_s=5.0)
     assert time.monotonic() - started < 60
-    rejected = found["hangs-1"].rejected
+    rejected = by_name["hangs-1"].rejected
     assert rejected is not None
     assert rejected.reason == "took longer than the limit of 5 s"
     assert "in wait" in rejected.detail
-    assert not found["good-1"].rejected
-    assert not found["good-2"].rejected
+    assert not by_name["good-1"].rejected
+    assert not by_name["good-2"].rejected
 
 
 def test_what_fails_or_prints_harms_nobody() -> None:
-    found = outcomes(["prints-1", "fails-1", "good-1"])
-    rejected = found["fails-1"].rejected
+    by_name = outcomes(["prints-1", "fails-1", "good-1"])
+    rejected = by_name["fails-1"].rejected
     assert rejected is not None
     assert rejected.reason == "ValueError: too loud"
-    assert len(processes(found)) == 1
+    assert len(processes(by_name)) == 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class FussyCorpus:
+    """Does to its process what each file says."""
+
+    uses: ClassVar[str] = "fussy_corpus"
+    version: ClassVar[int] = 1
+    inputs: ClassVar[Mapping[str, Input]] = {}
+
+    root: str = "."
+
+    def identity(self) -> Mapping[str, Any]:
+        return {}
+
+    def produces(self, inputs: Mapping[str, Sequence[Product]]) -> Product:
+        return PRODUCT
+
+    def discover(self, tree: CorpusTree, known: Mapping[str, Utterance]) -> list[Utterance]:
+        return []
+
+    def ingest(self, utterance: Utterance, data: bytes) -> Outcome:
+        if data == b"kills":
+            os.kill(os.getpid(), signal.SIGSEGV)
+        if data == b"fails":
+            raise ValueError("too loud")
+        return Outcome(row={"path": utterance.path})
+
+
+def test_a_file_that_kills_its_reader_is_found_too() -> None:
+    files = {"a": b"good", "b": b"kills", "c": b"fails"}
+    items = [SourceItem(utterance=item(name).utterance, data=data) for name, data in files.items()]
+    good, kills, fails = process_apart(Ingesting(stage=FussyCorpus()), items, 60.0)
+    assert good.row == {"path": "a"}
+    assert kills.rejected is not None
+    assert kills.rejected.reason == "crashed the process that worked on it (SIGSEGV)"
+    assert fails.rejected is not None
+    assert fails.rejected.reason == "ValueError: too loud"

@@ -96,7 +96,7 @@ def project(project: Project) -> Project:
 
 
 def quarantined(project: Project) -> dict[str, dict[str, Any]]:
-    shown = project.melmill("quarantine", str(project.store), "--json")
+    shown = project.called("quarantine", str(project.store), "--json")
     return {row["utterance_id"]: row for row in json.loads(shown.stdout)["quarantined"]}
 
 
@@ -115,9 +115,9 @@ def test_utterances_that_kill_their_process_are_found_and_set_aside(project: Pro
     answer = project.run("--set", f"loud.kills={killers}", extra=package)
     assert answer["tasks"] == {"total": N_TASKS, "run": N_TASKS, "reused": 0, "failed": 0}
     assert answer["quarantined"] == len(killers)
-    found = quarantined(project)
-    assert sorted(found) == killers
-    for row in found.values():
+    rows = quarantined(project)
+    assert sorted(rows) == killers
+    for row in rows.values():
         assert row["node"] == "loud"
         assert row["reason"] == "crashed the process that worked on it (SIGKILL)"
     check_all_but(project, killers)
@@ -125,13 +125,14 @@ def test_utterances_that_kill_their_process_are_found_and_set_aside(project: Pro
     assert (again["tasks"]["run"], again["quarantined"]) == (0, len(killers))
 
 
+@pytest.mark.slow
 def test_an_utterance_that_hangs_is_found_and_set_aside(project: Project, package: Path) -> None:
     hung = ["22-1-0006"]
     answer = project.run("--set", f"loud.hangs={hung}", "--set", "time_limit_s=5", extra=package)
     assert answer["tasks"] == {"total": N_TASKS, "run": N_TASKS, "reused": 0, "failed": 0}
-    found = quarantined(project)
-    assert sorted(found) == hung
-    for row in found.values():
+    rows = quarantined(project)
+    assert sorted(rows) == hung
+    for row in rows.values():
         assert row["reason"] == "took longer than the limit of 5 s"
         assert "in louder" in row["detail"]
     check_all_but(project, hung)
@@ -157,6 +158,7 @@ cluster:""",
 )
 
 
+@pytest.mark.slow
 def test_a_retry_makes_anew_all_that_knew_of_the_failure(project: Project, package: Path) -> None:
     project.write(SCORED)
     project.run("--executor", "serial", extra=package)
@@ -167,7 +169,7 @@ def test_a_retry_makes_anew_all_that_knew_of_the_failure(project: Project, packa
     # its score was of an estimate that was missing, which no record calls absent
     (statuses,) = melmill.open(str(project.store)).scores().filter(like="status_").T.to_numpy().tolist()
     assert statuses.count("missing_estimate") == 1
-    retried = project.melmill("quarantine", str(project.store), "--retry", "--json")
+    retried = project.called("quarantine", str(project.store), "--retry", "--json")
     assert json.loads(retried.stdout)["dropped"] == 5
     again = project.run("--executor", "serial", extra=package)
     assert (again["tasks"]["run"], again["quarantined"]) == (5, 0)

@@ -35,48 +35,47 @@ def test_a_second_run_has_nothing_to_do(project: Project) -> None:
     second = project.run()
     assert second["tasks"] == {**first["tasks"], "run": 0, "reused": first["tasks"]["total"]}
     assert second["report"] == first["report"]
-    shown = project.melmill("run", str(project.pipeline))
+    shown = project.called("run", str(project.pipeline))
     assert "nothing to run" in shown.stdout
     assert "report: " in shown.stdout
 
 
-def test_a_changed_parameter_redoes_the_node_and_what_reads_it(project: Project) -> None:
-    total = project.run("--executor", "serial")["tasks"]["total"]
+def test_a_changed_parameter_redoes_the_node_and_what_reads_it(done: Project) -> None:
+    total = done.run("--executor", "serial")["tasks"]["total"]
     n_shards = (total - 1) // len(NODES)
-    plan = json.loads(project.melmill("plan", str(project.pipeline), "--set", "gla.n_iter=3", "--json").stdout)
+    plan = json.loads(done.called("plan", str(done.pipeline), "--set", "gla.n_iter=3", "--json").stdout)
     reasons = {node["node"]: node["reasons"] for node in plan["nodes"]}
     assert reasons["gla"] == {"n_iter was 2": n_shards}
     assert reasons["scores[gla]"] == {"its input changed": n_shards}
     assert reasons["report"] == {"its input changed": 1}
     assert not any(reasons[name] for name in ("speech", "mel", "admm", "scores[admm]"))
-    plan = json.loads(project.melmill("plan", str(project.pipeline), "--set", "mel.n_mels=40", "--json").stdout)
+    plan = json.loads(done.called("plan", str(done.pipeline), "--set", "mel.n_mels=40", "--json").stdout)
     assert {node["node"]: node["reasons"] for node in plan["nodes"]}["mel"] == {"n_mels was 80": n_shards}
-    assert project.run("--set", "gla.n_iter=3", "--executor", "serial")["tasks"]["run"] == 2 * n_shards + 1
+    assert done.run("--set", "gla.n_iter=3", "--executor", "serial")["tasks"]["run"] == 2 * n_shards + 1
     # what was made before is still there
-    assert project.run("--executor", "serial")["tasks"]["run"] == 0
+    assert done.run("--executor", "serial")["tasks"]["run"] == 0
 
 
-def test_until_runs_no_further_and_forgets_nothing(project: Project) -> None:
-    project.run("--executor", "serial")
-    project.run("--executor", "serial", "--until", "mel", "--set", "mel.n_mels=40")
-    store = melmill.open(str(project.store))
+def test_until_runs_no_further_and_forgets_nothing(done: Project) -> None:
+    done.run("--executor", "serial", "--until", "mel", "--set", "mel.n_mels=40")
+    store = melmill.open(str(done.store))
     assert store["mel"]["11-1-0000"].shape[0] == 40
     assert store["admm"]["11-1-0000"].ndim == 1
     assert len(store.scores()) == 32
 
 
-def test_new_utterances_make_new_shards_and_leave_the_old(project: Project) -> None:
-    first = project.run("--executor", "serial")
-    before = project.bytes()
-    add_chapter(project.root, "dev-clean", "33", [flac(voice(1.0, 150.0, 9))])
-    second = project.run("--executor", "serial")
+def test_new_utterances_make_new_shards_and_leave_the_old(done: Project) -> None:
+    first = done.run("--executor", "serial")
+    before = done.bytes()
+    add_chapter(done.root, "dev-clean", "33", [flac(voice(1.0, 150.0, 9))])
+    second = done.run("--executor", "serial")
     assert second["tasks"]["run"] == len(NODES) + 1
     assert second["tasks"]["reused"] == first["tasks"]["total"] - 1
-    after = project.bytes()
+    after = done.bytes()
     grown = {name for name in before if after.get(name) != before[name]}
     assert all(name.endswith("zarr.json") for name in grown), grown
     assert second["report"] != first["report"]
-    assert "33-1-0000" in set(melmill.open(str(project.store)).scores()["utterance_id"])
+    assert "33-1-0000" in set(melmill.open(str(done.store)).scores()["utterance_id"])
 
 
 def test_the_store_reads_back_what_was_made(finished: Project) -> None:
@@ -103,7 +102,7 @@ def test_two_tables_of_scores_of_one_node_stand_side_by_side(project: Project) -
     of_gla = scores["node"] == "gla"
     assert (scores.loc[of_gla, "status_lsd_db"] == "ok").all()
     assert scores.loc[~of_gla, "lsd_db"].isna().all()
-    assert "LSD [dB]" in project.melmill("report", str(project.store)).stdout
+    assert "LSD [dB]" in project.called("report", str(project.store)).stdout
 
 
 def test_an_utterance_longer_than_a_shard_and_an_all_silent_shard(project: Project) -> None:
@@ -120,13 +119,13 @@ def test_an_utterance_longer_than_a_shard_and_an_all_silent_shard(project: Proje
 def test_quarantine_names_the_reason_and_fails_the_run_above_the_threshold(project: Project) -> None:
     good = flac(voice(1.0, 140.0, 5))
     add_chapter(project.root, "test-clean", "55", [b"", good[: len(good) // 2], b"no audio at all"])
-    failed = project.melmill("run", str(project.pipeline), "--executor", "serial")
+    failed = project.called("run", str(project.pipeline), "--executor", "serial")
     assert failed.returncode == 1
     assert "3 of 19 utterances are in quarantine (15.8%), more than max_quarantined = 1.0% allows" in failed.stderr
-    listed = json.loads(project.melmill("quarantine", str(project.store), "--json").stdout)["quarantined"]
+    listed = json.loads(project.called("quarantine", str(project.store), "--json").stdout)["quarantined"]
     assert {row["utterance_id"]: row["node"] for row in listed} == {f"55-1-000{i}": "speech" for i in range(3)}
     assert any("empty" in row["reason"] for row in listed)
-    shown = project.melmill("quarantine", str(project.store), "--detail").stdout
+    shown = project.called("quarantine", str(project.store), "--detail").stdout
     assert "Traceback" in shown
     passed = project.run("--executor", "serial", "--set", "max_quarantined=20 %")
     assert (passed["tasks"]["run"], passed["quarantined"]) == (0, 3)
@@ -135,7 +134,7 @@ def test_quarantine_names_the_reason_and_fails_the_run_above_the_threshold(proje
 def test_quarantined_utterances_are_retried_on_request(project: Project, undisturbed: dict[str, str]) -> None:
     victim = project.root / "dev-clean" / "11" / "1" / "11-1-0003.flac"
     good, before = victim.read_bytes(), victim.stat()
-    plan = json.loads(project.melmill("plan", str(project.pipeline), "--json").stdout)
+    plan = json.loads(project.called("plan", str(project.pipeline), "--json").stdout)
     assert plan["utterances"] == 16
     # The file goes bad between the plan and the reading of it: here by a catalogue made while it was good.
     project.run("--executor", "serial", "--until", "speech")
@@ -148,7 +147,7 @@ def test_quarantined_utterances_are_retried_on_request(project: Project, undistu
     victim.write_bytes(good)
     os.utime(victim, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert project.run("--set", "max_quarantined=1.0")["tasks"]["run"] == 0
-    retried = project.melmill("quarantine", str(project.store), "--retry", "--json")
+    retried = project.called("quarantine", str(project.store), "--retry", "--json")
     # all nodes lack it in that shard, and the report was made without it
     assert json.loads(retried.stdout)["dropped"] == len(NODES) + 1
     assert project.run("--executor", "serial")["quarantined"] == 0
@@ -158,18 +157,18 @@ def test_quarantined_utterances_are_retried_on_request(project: Project, undistu
 
 
 def test_records_say_with_what_they_were_computed(finished: Project) -> None:
-    found = [json.loads(path.read_text()) for path in finished.store.glob("*/*/records/*.json")]
-    assert found
-    for record in found:
+    records = [json.loads(path.read_text()) for path in finished.store.glob("*/*/records/*.json")]
+    assert records
+    for record in records:
         assert record["versions"].keys() == {"python", "melmill", "numba", "numpy", "scipy", "torch", "zarr"}
 
 
 @pytest.mark.parametrize("command", ["status", "report", "scores", "verify", "repair", "quarantine"])
 def test_commands_on_a_store_answer(finished: Project, command: str) -> None:
-    done = finished.melmill(command, str(finished.store))
+    done = finished.called(command, str(finished.store))
     assert done.returncode == 0, done.stderr
     assert done.stdout
-    missing = finished.melmill(command, str(finished.folder / "nowhere"))
+    missing = finished.called(command, str(finished.folder / "nowhere"))
     assert missing.returncode == 2
     assert "is not a store" in missing.stderr
 

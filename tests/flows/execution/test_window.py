@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from melmill.flows.execution.window import Frontier, Task
+from melmill.flows.execution.window import ShardWindow
 from melmill.flows.pipeline.graph import Node, build_graph
 from melmill.flows.pipeline.spec import load
+from melmill.flows.tasks.task import Task
 
 PIPELINE = """\
 name: x
@@ -35,18 +36,18 @@ def pending(n_shards: int) -> dict[str, set[int]]:
     return {name: set(range(n_shards)) for name in FLOW} | {"report": {-1}}
 
 
-def drained(frontier: Frontier) -> list[Task]:
+def drained(window: ShardWindow) -> list[Task]:
     order = []
-    while not frontier.done:
-        task = frontier.take("cpu")
+    while not window.done:
+        task = window.take("cpu")
         assert task is not None
         order.append(task)
-        frontier.finish(task)
+        window.finish(task)
     return order
 
 
 def test_a_shard_flows_to_its_end_before_the_next_begins(nodes: dict[str, Node]) -> None:
-    order = drained(Frontier(nodes, pending(3), window=8))
+    order = drained(ShardWindow(nodes, pending(3), max_open=8))
     assert [(task.node, task.shard) for task in order] == [
         *((name, shard) for shard in range(3) for name in FLOW),
         ("report", -1),
@@ -56,37 +57,37 @@ def test_a_shard_flows_to_its_end_before_the_next_begins(nodes: dict[str, Node])
 def test_every_report_is_handed_out(tmp_path: Path) -> None:
     path = tmp_path / "p.yaml"
     path.write_text(PIPELINE + "  second: {uses: aggregate, from: scores, examples: 0}\n")
-    frontier = Frontier(build_graph(load(path)), pending(2) | {"second": {-1}}, window=8)
-    assert [task.node for task in drained(frontier)][-2:] == ["report", "second"]
+    window = ShardWindow(build_graph(load(path)), pending(2) | {"second": {-1}}, max_open=8)
+    assert [task.node for task in drained(window)][-2:] == ["report", "second"]
 
 
 def test_no_task_is_handed_out_before_its_inputs_are_done(nodes: dict[str, Node]) -> None:
-    frontier = Frontier(nodes, pending(4), window=8)
+    window = ShardWindow(nodes, pending(4), max_open=8)
     running: list[Task] = []
     done: set[Task] = set()
-    while not frontier.done:
-        while (task := frontier.take("cpu")) is not None:
+    while not window.done:
+        while (task := window.take("cpu")) is not None:
             running.append(task)
             assert {Task(s, task.corpus, task.shard) for s in nodes[task.node].sources if s != "report"} <= done or (
                 task.node == "report"
             )
         last = running.pop()
         done.add(last)
-        frontier.finish(last)
+        window.finish(last)
     assert len(done) == 4 * len(FLOW) + 1
 
 
 def test_only_a_window_of_shards_is_open(nodes: dict[str, Node]) -> None:
-    frontier = Frontier(nodes, pending(10), window=3)
+    window = ShardWindow(nodes, pending(10), max_open=3)
     taken = []
-    while (task := frontier.take("cpu")) is not None:
+    while (task := window.take("cpu")) is not None:
         taken.append(task)
     assert [task.shard for task in taken] == [0, 1, 2]
 
 
 def test_done_tasks_are_not_handed_out_and_hold_nobody_up(nodes: dict[str, Node]) -> None:
     left = pending(2) | {"speech": set(), "mel": {1}, "a": set(), "scores[b]": {0}}
-    order = drained(Frontier(nodes, left, window=8))
+    order = drained(ShardWindow(nodes, left, max_open=8))
     assert [(task.node, task.shard) for task in order] == [
         ("b", 0),
         ("scores[a]", 0),
@@ -99,17 +100,17 @@ def test_done_tasks_are_not_handed_out_and_hold_nobody_up(nodes: dict[str, Node]
 
 
 def test_a_failed_task_blocks_only_what_needs_it(nodes: dict[str, Node]) -> None:
-    frontier = Frontier(nodes, pending(2), window=8)
+    window = ShardWindow(nodes, pending(2), max_open=8)
     order = []
-    while not frontier.done:
-        task = frontier.take("cpu")
+    while not window.done:
+        task = window.take("cpu")
         if task is None:
             continue
         if (task.node, task.shard) == ("a", 0):
-            frontier.fail(task)
+            window.fail(task)
         else:
             order.append((task.node, task.shard))
-            frontier.finish(task)
-    assert {(task.node, task.shard) for task in frontier.blocked} == {("scores[a]", 0), ("report", -1)}
+            window.finish(task)
+    assert {(task.node, task.shard) for task in window.blocked} == {("scores[a]", 0), ("report", -1)}
     assert ("scores[b]", 0) in order
     assert ("scores[a]", 1) in order

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from melmill.cluster.types import address
 from tests.flows.conftest import NODES, PIPELINE, Project
 
 
 def refused(project: Project, *arguments: str) -> str:
     """Run, expect exit code 2 and one line of error; return it."""
-    done = project.melmill("run", str(project.pipeline), *arguments)
+    done = project.called("run", str(project.pipeline), *arguments)
     assert done.returncode == 2, (done.returncode, done.stderr)
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: ")
@@ -22,24 +23,29 @@ def refused(project: Project, *arguments: str) -> str:
     return line
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "message"),
-    [
-        ("uses: extract", "uses: extrct", "no stage is called 'extrct'; did you mean 'extract'?"),
-        ("n_iter: 2}}\n  admm", "n_itr: 2}}\n  admm", "griffin_lim has no field 'n_itr'; did you mean 'n_iter'?"),
-        ("n_iter: 2}}\n  admm", "n_iter: two}}\n  admm", "n_iter of griffin_lim must be a whole number, got 'two'"),
-        ("extract, from: speech", "extract, from: gla", "cycle: mel -> gla -> mel"),
-        ("extract, from: speech", "extract", "node 'mel' needs the input 'from'"),
-        ("baseline: gla", "baseline: gal", "baseline must be a scored node, got 'gal' (scored: admm, gla)"),
-        # the mel contract: what can't be inverted, and a start at another rate
-        ("from: speech}}", "from: speech, pcen: {{gain: 1.0}}}}", "node 'gla': "),
-        (
-            "from: mel, n_iter: 2}}\n  scores",
-            "from: mel22, n_iter: 2, start: gla}}\n  mel22: {{uses: extract, from: speech, preset: hifigan}}\n  scores",
-            "'start' is at 16000 Hz but the mel is of audio at 22050 Hz",
-        ),
-    ],
-)
+# What is wrong by itself, which the JSON Schema refuses too.
+BAD_FORM = [
+    ("uses: extract", "uses: extrct", "no stage is called 'extrct'; did you mean 'extract'?"),
+    ("n_iter: 2}}\n  admm", "n_itr: 2}}\n  admm", "griffin_lim has no field 'n_itr'; did you mean 'n_iter'?"),
+    ("n_iter: 2}}\n  admm", "n_iter: two}}\n  admm", "n_iter of griffin_lim must be a whole number, got 'two'"),
+    ("extract, from: speech", "extract", "node 'mel' needs the input 'from'"),
+]
+
+# What only the graph can know.
+BAD_MEANING = [
+    ("extract, from: speech", "extract, from: gla", "cycle: mel -> gla -> mel"),
+    ("baseline: gla", "baseline: gal", "baseline must be a scored node, got 'gal' (scored: admm, gla)"),
+    # the mel contract: what can't be inverted, and a start at another rate
+    ("from: speech}}", "from: speech, pcen: {{gain: 1.0}}}}", "node 'gla': "),
+    (
+        "from: mel, n_iter: 2}}\n  scores",
+        "from: mel22, n_iter: 2, start: gla}}\n  mel22: {{uses: extract, from: speech, preset: hifigan}}\n  scores",
+        "'start' is at 16000 Hz but the mel is of audio at 22050 Hz",
+    ),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "message"), [*BAD_FORM, *BAD_MEANING])
 def test_a_bad_pipeline_is_refused_with_its_line(project: Project, old: str, new: str, message: str) -> None:
     assert old in PIPELINE
     project.write(PIPELINE.replace(old, new, 1))
@@ -53,7 +59,7 @@ def test_a_missing_pipeline_and_bad_usage_are_refused(project: Project) -> None:
     done = project.melmill("run", "nowhere.yaml")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "pipeline 'nowhere.yaml' can't be read: No such file or directory" in done.stderr
-    assert project.melmill("run", "--no-such-option").returncode == 2
+    assert project.called("run", "--no-such-option").returncode == 2
     assert "the pipeline has no node 'scors'; did you mean 'scores'?" in refused(project, "--until", "scors")
 
 
@@ -114,7 +120,7 @@ def test_a_refused_file_that_was_only_touched_has_not_changed(project: Project) 
     bad.write_bytes(b"no audio")
     project.run("--executor", "serial", "--until", "mel", "--set", "max_quarantined=1.0")
     os.utime(bad)
-    assert project.run("--until", "mel", "--set", "max_quarantined=1.0")["tasks"]["run"] == 0
+    assert project.run("--executor", "serial", "--until", "mel", "--set", "max_quarantined=1.0")["tasks"]["run"] == 0
 
 
 def test_a_mended_file_is_taken_when_quarantine_is_retried(project: Project, undisturbed: dict[str, str]) -> None:
@@ -127,7 +133,7 @@ def test_a_mended_file_is_taken_when_quarantine_is_retried(project: Project, und
     assert answer["quarantined"] == 1
     bad.write_bytes(whole)
     assert project.run(*serial)["tasks"]["run"] == 0
-    retried = project.melmill("quarantine", str(project.store), "--retry", "--json")
+    retried = project.called("quarantine", str(project.store), "--retry", "--json")
     # the shard at every node, and the report, which was made without it
     assert json.loads(retried.stdout)["dropped"] == len(NODES) + 1
     answer = project.run(*serial)
@@ -137,20 +143,21 @@ def test_a_mended_file_is_taken_when_quarantine_is_retried(project: Project, und
     assert stored == {name: digest for name, digest in undisturbed.items() if "catalogue" not in name}
 
 
-def test_an_unreachable_cluster_is_refused(project: Project) -> None:
+def test_an_unreachable_cluster_is_refused(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(address, "CONNECT_TIMEOUT_S", 1)
     project.write(PIPELINE.replace("{{pools: {{cpu: {{workers: 2}}}}}}", "{{type: address, address: 'nowhere:1'}}"))
     assert "'nowhere:1'" in refused(project)
 
 
 def test_mel_commands_explain(project: Project, tmp_path: Path) -> None:
-    shown = project.melmill("mel", "show", "hifigan")
+    shown = project.called("mel", "show", "hifigan")
     assert "22050" in shown.stdout
-    listed = project.melmill("mel", "show")
+    listed = project.called("mel", "show")
     assert "vocos_24khz" in listed.stdout
-    explained = project.melmill("mel", "explain", "hifigan", f"{project.pipeline}:mel")
+    explained = project.called("mel", "explain", "hifigan", f"{project.pipeline}:mel")
     assert explained.returncode == 0
     assert "sr" in explained.stdout
-    wrong = project.melmill("mel", "explain", "hifigan", "hifigna")
+    wrong = project.called("mel", "explain", "hifigan", "hifigna")
     assert wrong.returncode == 2
     assert "hifigan" in wrong.stderr
 
@@ -161,7 +168,7 @@ def test_a_missing_device_ends_the_run_in_a_line(project: Project) -> None:
     if torch.cuda.is_available():
         pytest.skip("there is a CUDA device")
     project.write(PIPELINE.replace("n_iter: 2}}\n  admm", "n_iter: 2, device: cuda}}\n  admm", 1))
-    done = project.melmill("run", str(project.pipeline), "--executor", "serial")
+    done = project.called("run", str(project.pipeline), "--executor", "serial")
     assert done.returncode == 1, done.stderr
     assert done.stderr.count("device 'cuda' needs a CUDA device") == 1
     assert "quarantined" not in done.stdout + done.stderr

@@ -36,6 +36,7 @@ def run(demo: Project, name: str, *overrides: str) -> Store:
     return melmill.open(str(demo.folder / answer["store"]))
 
 
+@pytest.mark.slow
 def test_the_default_pipeline_scores_every_method(demo: Project) -> None:
     store = run(demo, "pipeline.yaml", "gla.n_iter=5", "ipalm.n_iter=5", "admm.n_iter=5")
     scores = store.scores()
@@ -77,6 +78,7 @@ def test_resynthesise_makes_files_of_the_same_names_and_lengths(demo: Project) -
         assert (info.frames, info.samplerate, info.subtype) == (n_samples, 16000, "PCM_16")
 
 
+@pytest.mark.slow
 def test_exported_mels_are_inverted_by_themselves(demo: Project) -> None:
     demo.pipeline = ROOT / "flows/preprocess.yaml"
     demo.run("--set", FEW, "--until", "hifigan", "--store", "runs/training")
@@ -88,6 +90,7 @@ def test_exported_mels_are_inverted_by_themselves(demo: Project) -> None:
         assert (info.frames, info.samplerate) == (M.shape[1] * 256, 22050)
 
 
+@pytest.mark.slow
 def test_evaluate_compares_methods_and_iterations(demo: Project) -> None:
     overrides = [FEW, "gla.n_iter=3", "raar.n_iter=3", "ipalm.n_iter=3", "admm.n_iter=[2,4]"]
     store = run(demo, "flows/evaluate.yaml", *overrides)

@@ -11,7 +11,7 @@ import torch
 from melmill.flows.errors import PipelineError, RunFailed
 from melmill.flows.execution.run import run
 from melmill.flows.pipeline.graph import Node, build_graph
-from melmill.flows.pipeline.pools import device, fallen
+from melmill.flows.pipeline.pools import cpu_fallbacks, device
 from melmill.flows.pipeline.spec import load
 from melmill.flows.planning.plan import make_plan
 from tests.flows.conftest import Project
@@ -37,6 +37,10 @@ def graph(folder: Path, *overrides: str) -> dict[str, Node]:
     return build_graph(load(path, overrides))
 
 
+def fallbacks(nodes: dict[str, Node]) -> str | None:
+    return cpu_fallbacks({name: node.route for name, node in nodes.items()})
+
+
 @pytest.mark.parametrize(
     ("overrides", "words", "on"),
     [
@@ -57,10 +61,10 @@ def test_any_is_the_gpu_pool_where_there_is_one(tmp_path: Path, overrides: list[
 
 
 def test_nodes_that_fell_to_the_cpu_are_named_in_a_line(tmp_path: Path) -> None:
-    told = fallen(graph(tmp_path).values())
-    assert told == "mel, gla: pool any is pool cpu here, as the cluster declares no pool gpu"
-    assert fallen(graph(tmp_path, BOTH).values()) is None
-    assert fallen(graph(tmp_path, "mel.pool=cpu", "gla.pool=cpu").values()) is None
+    line = fallbacks(graph(tmp_path))
+    assert line == "mel, gla: pool any means pool cpu here, because the cluster has no pool gpu"
+    assert fallbacks(graph(tmp_path, BOTH)) is None
+    assert fallbacks(graph(tmp_path, "mel.pool=cpu", "gla.pool=cpu")) is None
 
 
 @pytest.mark.parametrize(
@@ -68,8 +72,8 @@ def test_nodes_that_fell_to_the_cpu_are_named_in_a_line(tmp_path: Path) -> None:
     [
         (["gla.pool=gpu"], r"'gla' runs in pool 'gpu', but the cluster has only cpu: add gpu: .*, or say pool: any"),
         (["cluster.pools={big: {workers: 1}}", "speech.pool=big"], r"'mel' runs in pool 'any', .* only big: add cpu:"),
-        (["cluster.pools={cpu: {workers: 1}, any: {workers: 1}}"], r"calls a pool 'any', which nodes say for"),
-        (["gla.device=[cpu, cuda]"], r"'gla\[device=cuda\]' would make the very product of 'gla\[device=cpu\]'"),
+        (["cluster.pools={cpu: {workers: 1}, any: {workers: 1}}"], r"a pool can't be called 'any', which means"),
+        (["gla.device=[cpu, cuda]"], r"'gla\[device=cuda\]' and 'gla\[device=cpu\]' would make the same product"),
     ],
 )
 def test_a_pool_that_can_not_be_had_is_an_error(tmp_path: Path, overrides: list[str], message: str) -> None:
@@ -79,21 +83,21 @@ def test_a_pool_that_can_not_be_had_is_an_error(tmp_path: Path, overrides: list[
 
 def test_plan_and_run_say_where_nodes_run(project: Project) -> None:
     project.write(PIPELINE)
-    planned = project.melmill("plan", str(project.pipeline))
-    line = "mel, gla: pool any is pool cpu here, as the cluster declares no pool gpu"
+    planned = project.called("plan", str(project.pipeline))
+    line = "mel, gla: pool any means pool cpu here, because the cluster has no pool gpu"
     assert line in planned.stdout
     assert "cpu (any)" in planned.stdout
-    nodes = json.loads(project.melmill("plan", str(project.pipeline), "--json").stdout)["nodes"]
+    nodes = json.loads(project.called("plan", str(project.pipeline), "--json").stdout)["nodes"]
     where = {node["node"]: (node["pool"], node["pool_asked"], node["device"]) for node in nodes}
     assert where["gla"] == ("cpu", "any", "cpu")
     assert where["speech"] == ("cpu", "cpu", "cpu")
-    done = project.melmill("run", str(project.pipeline), "--executor", "serial")
+    done = project.called("run", str(project.pipeline), "--executor", "serial")
     assert line in done.stderr
     records = [json.loads(path.read_bytes()) for path in (project.store / "gla").glob("*/records/*.json")]
     assert {(record["pool"], record["device"]) for record in records} == {("cpu (any)", "cpu")}
     (page,) = (project.store / "report").glob("*/report/*/index.html")
     assert "cpu (any)" in page.read_text()
-    again = project.melmill("run", str(project.pipeline), "--executor", "serial")
+    again = project.called("run", str(project.pipeline), "--executor", "serial")
     assert line not in again.stderr, "nothing runs, so there is nothing to say"
 
 

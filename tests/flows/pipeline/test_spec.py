@@ -33,45 +33,61 @@ def test_a_good_pipeline_has_its_fields(tmp_path: Path) -> None:
     assert list(build_graph(pipeline)) == ["speech", "mel", "gla", "scores"]
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "line", "message"),
-    [
-        # form of the document
-        ("name: round-trip", "nam: round-trip", 1, r"a pipeline has no field 'nam'; did you mean 'name'\?"),
-        ("name: round-trip\n", "", 1, "needs the field 'name'"),
-        ("runs/x", "[1", 3, "not valid YAML"),
-        ("name: round-trip", "name: 3", 1, "name must be text, got 3"),
-        ("name: round-trip", "name: a\nname: b", 2, "'name' is given twice"),
-        ("  mel:", "  speech:", 5, "'speech' is given twice"),
-        ("  mel:", "  store:", 5, "'store' can't name a node"),
-        ("  mel:", "  'a b':", 5, "'a b' can't name a node"),
-        ("store: runs/x", "store: runs/x\nshard_duration_s: 0", 3, "shard_duration_s must be positive, got 0"),
-        ("store: runs/x", "store: runs/x\nmax_quarantined: 2", 3, "must be a share such as 1 % or 0.01, got 2"),
-        ("{uses: griffin_lim, from: mel, n_iter: 10}", "griffin_lim", 6, "node 'gla' must be a mapping"),
-        ("uses: griffin_lim, ", "", 6, "node 'gla' needs the field 'uses'"),
-        # stages and their fields
-        ("griffin_lim", "grifin_lim", 6, r"no stage is called 'grifin_lim'; did you mean 'griffin_lim'\?"),
-        ("n_iter: 10", "momentun: 0.9", 6, "griffin_lim has no field 'momentun'; did you mean 'momentum'"),
-        ("n_iter: 10", "n_iter: many", 6, "n_iter of griffin_lim must be a whole number, got 'many'"),
-        ("n_iter: 10", "n_iter: 10.5", 6, "n_iter of griffin_lim must be a whole number, got 10.5"),
-        ("n_iter: 10", "n_iter: true", 6, "n_iter of griffin_lim must be a whole number, got True"),
-        ("n_iter: 10", "momentum: 1.5", 6, r"momentum must be in \[0, 1\), got 1.5"),
-        ("n_iter: 10", "momentum: 1e-5", 6, "which YAML reads as text: write 1.0e-05"),
-        ("n_iter: 10", "n_iter: []", 6, "n_iter is an empty list"),
-        ("preset: paper", "preset: papre", 5, "papre"),
-        # wiring
-        ("from: mel", "from: mell", 6, r"from of 'gla' has no node 'mell'; did you mean 'mel'\?"),
-        ("from: mel, n_iter", "n_iter", 6, "node 'gla' needs the input 'from'"),
-        ("from: mel", "from: speech", 6, "from of 'gla' takes mel, but 'speech' makes utterances"),
-        ("from: speech, preset", "from: gla, preset", 5, "cycle: mel -> gla -> mel"),
-        ("n_iter: 10", "start: pgih", 6, r"start of 'gla' has no word or node 'pgih'; did you mean 'pghi'\?"),
-        ("n_iter: 10", "pool: gpu", 6, "node 'gla' runs in pool 'gpu', but the cluster has only cpu"),
-        # cluster
-        ("stages:", "cluster: {type: slrum}\nstages:", 3, "type of cluster must be 'local' or 'add.*, got 'slrum'"),
-        ("stages:", "cluster: {type: address}\nstages:", 3, "type 'address' needs the field 'address'"),
-        ("stages:", "cluster: {pools: {cpu: {workers: 0}}}\nstages:", 3, "a pool needs at least one worker"),
-    ],
-)
+Case = tuple[str, str, int, str]  # what of GOOD is replaced, by what, the line of the error, and its message
+
+NO_YAML: list[Case] = [
+    ("runs/x", "[1", 3, "not valid YAML"),
+    ("name: round-trip", "name: a\nname: b", 2, "'name' is given twice"),
+    ("  mel:", "  speech:", 5, "'speech' is given twice"),
+]
+
+# What is wrong by itself: form, names of stages and fields, types. The JSON Schema refuses these too.
+BAD_FORM: list[Case] = [
+    # form of the document
+    ("name: round-trip", "nam: round-trip", 1, r"a pipeline has no field 'nam'; did you mean 'name'\?"),
+    ("name: round-trip\n", "", 1, "needs the field 'name'"),
+    ("name: round-trip", "name: 3", 1, "name must be text, got 3"),
+    ("  mel:", "  store:", 5, "'store' can't name a node"),
+    ("  mel:", "  'a b':", 5, "'a b' can't name a node"),
+    ("store: runs/x", "store: runs/x\nshard_duration_s: 0", 3, "shard_duration_s must be positive, got 0"),
+    ("store: runs/x", "store: runs/x\nmax_quarantined: 2", 3, "must be a share such as 1 % or 0.01, got 2"),
+    ("{uses: griffin_lim, from: mel, n_iter: 10}", "griffin_lim", 6, "node 'gla' must be a mapping"),
+    ("uses: griffin_lim, ", "", 6, "node 'gla' needs the field 'uses'"),
+    # stages and their fields
+    ("griffin_lim", "grifin_lim", 6, r"no stage is called 'grifin_lim'; did you mean 'griffin_lim'\?"),
+    ("n_iter: 10", "momentun: 0.9", 6, "griffin_lim has no field 'momentun'; did you mean 'momentum'"),
+    ("n_iter: 10", "n_iter: many", 6, "n_iter of griffin_lim must be a whole number, got 'many'"),
+    ("n_iter: 10", "n_iter: 10.5", 6, "n_iter of griffin_lim must be a whole number, got 10.5"),
+    ("n_iter: 10", "n_iter: true", 6, "n_iter of griffin_lim must be a whole number, got True"),
+    ("n_iter: 10", "momentum: 1e-5", 6, "which YAML reads as text: write 1.0e-05"),
+    ("n_iter: 10", "n_iter: []", 6, "n_iter is an empty list"),
+    ("preset: paper", "preset: papre", 5, "papre"),
+    # ports
+    ("from: mel, n_iter", "n_iter", 6, "node 'gla' needs the input 'from'"),
+    ("from: mel, n_iter", "from: [], n_iter", 6, "from of 'gla' is an empty list"),
+    ("from: mel, n_iter", "from: 3, n_iter", 6, "from of 'gla' must be text, got 3"),
+    # cluster
+    ("stages:", "cluster: {type: slrum}\nstages:", 3, r"no type is called 'slrum'; did you mean 'slurm'\?"),
+    ("stages:", "cluster: {type: address}\nstages:", 3, "cluster needs the field 'address', such as address: tcp"),
+    ("stages:", "cluster: {address: 'tcp://x:1'}\nstages:", 3, "'address' is for type 'address', got type 'local'"),
+    ("stages:", "cluster: {pools: {cpu: {worker: 1}}}\nstages:", 3, "has no field 'worker'"),
+]
+
+# What only a stage, a block of the cluster or the graph can know.
+BAD_MEANING: list[Case] = [
+    ("n_iter: 10", "momentum: 1.5", 6, r"momentum must be in \[0, 1\), got 1.5"),
+    # wiring
+    ("from: mel", "from: mell", 6, r"from of 'gla' has no node 'mell'; did you mean 'mel'\?"),
+    ("from: mel", "from: speech", 6, "from of 'gla' takes mel, but 'speech' makes utterances"),
+    ("from: speech, preset", "from: gla, preset", 5, "cycle: mel -> gla -> mel"),
+    ("n_iter: 10", "start: pgih", 6, r"start of 'gla' has no word or node 'pgih'; did you mean 'pghi'\?"),
+    ("n_iter: 10", "pool: gpu", 6, "node 'gla' runs in pool 'gpu', but the cluster has only cpu"),
+    # cluster
+    ("stages:", "cluster: {pools: {cpu: {workers: 0}}}\nstages:", 3, "a pool needs at least one worker"),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "line", "message"), [*NO_YAML, *BAD_FORM, *BAD_MEANING])
 def test_bad_pipelines_name_the_line_and_the_fix(tmp_path: Path, old: str, new: str, line: int, message: str) -> None:
     assert old in GOOD
     path = written(tmp_path, GOOD.replace(old, new, 1))

@@ -6,11 +6,10 @@ import json
 
 import pytest
 
-from melmill.flows.execution.window import Task
 from melmill.flows.pipeline.spec import load
 from melmill.flows.planning.estimate import Paces, sample
 from melmill.flows.planning.plan import make_plan
-from melmill.flows.tasks.receipt import Receipt
+from melmill.flows.tasks.task import Receipt, Task
 from melmill.flows.watching.events import Finished
 from tests.flows.conftest import NODES, Project
 
@@ -57,6 +56,7 @@ def test_a_sample_is_spread_and_whole(project: Project) -> None:
     assert sample(plan, per_slot=100).nodes["mel"].pending == set(range(n_shards))
 
 
+@pytest.mark.slow
 def test_an_estimate_keeps_its_work_and_knows_room_and_files(project: Project) -> None:
     arguments = ["plan", str(project.pipeline), "--estimate", "--json", "--set", "cluster.pools.cpu.workers=1"]
     done = project.melmill(*arguments)
@@ -82,6 +82,6 @@ def test_an_estimate_keeps_its_work_and_knows_room_and_files(project: Project) -
         assert node["disk_bytes"] == pytest.approx(sum(path.stat().st_size for path in files) / fan_out, rel=0.15)
 
     # With all done there is nothing to run, but room and files are known.
-    again = json.loads(project.melmill(*arguments).stdout)
+    again = json.loads(project.called(*arguments).stdout)
     assert (again["sampled"], again["left_s"], again["pools"]) == (0, 0.0, [])
     assert again["files"] == found["files"]

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from melmill.flows.execution.window import Frontier, Task
+from melmill.flows.execution.window import ShardWindow
 from melmill.flows.pipeline.graph import Node, build_graph
 from melmill.flows.pipeline.spec import load
 from melmill.flows.planning.phases import phases
+from melmill.flows.tasks.task import Task
 from melmill.stages import registry
 from tests.flows.test_vocoders import MEL
 
@@ -55,21 +56,21 @@ def short(tasks: list[Task]) -> list[tuple[str, int]]:
     return [(task.node, task.shard) for task in tasks]
 
 
-def taken(frontier: Frontier, pool: str) -> list[Task]:
+def taken(window: ShardWindow, pool: str) -> list[Task]:
     """Return, and leave running, all tasks of a pool that may run now."""
-    return list(iter(lambda: frontier.take(pool), None))
+    return list(iter(lambda: window.take(pool), None))
 
 
-def drained(frontier: Frontier, fails: tuple[str, int] | None = None) -> list[Task]:
+def drained(window: ShardWindow, fails: tuple[str, int] | None = None) -> list[Task]:
     """Return the tasks that one worker does, in order."""
     order = []
-    while task := frontier.take("cpu") or frontier.take("gpu"):
+    while task := window.take("cpu") or window.take("gpu"):
         if (task.node, task.shard) == fails:
-            frontier.fail(task)
+            window.fail(task)
         else:
             order.append(task)
-            frontier.finish(task)
-    assert frontier.done
+            window.finish(task)
+    assert window.done
     return order
 
 
@@ -99,81 +100,81 @@ def test_phases_are_what_trainings_need_and_what_needs_them(
 
 
 def test_a_training_runs_as_soon_as_all_it_reads_is_there(nodes: dict[str, Node]) -> None:
-    frontier = Frontier(nodes, all_of(nodes, 2), window=8)
+    window = ShardWindow(nodes, all_of(nodes, 2), max_open=8)
     for _ in range(2 * len(BEFORE)):
-        assert frontier.take("gpu") is None
-        task = frontier.take("cpu")
+        assert window.take("gpu") is None
+        task = window.take("cpu")
         assert task is not None
-        frontier.finish(task)
+        window.finish(task)
     # What does not need it goes on beside it, and what does waits, however many workers are idle.
-    assert short(taken(frontier, "gpu")) == [("tuned", -1)]
-    beside = taken(frontier, "cpu")
+    assert short(taken(window, "gpu")) == [("tuned", -1)]
+    beside = taken(window, "cpu")
     assert short(beside) == [("gla", 0), ("gla", 1)]
     for task in beside:
-        frontier.finish(task)
-    for task in taken(frontier, "cpu"):
+        window.finish(task)
+    for task in taken(window, "cpu"):
         assert task.node == "scores[gla]"
-        frontier.finish(task)
-    assert not taken(frontier, "cpu")
-    assert not frontier.done
-    frontier.finish(Task("tuned", "", -1))
-    assert short(drained(frontier)) == [*((name, shard) for shard in range(2) for name in AFTER), ("plain", -1)]
+        window.finish(task)
+    assert not taken(window, "cpu")
+    assert not window.done
+    window.finish(Task("tuned", "", -1))
+    assert short(drained(window)) == [*((name, shard) for shard in range(2) for name in AFTER), ("plain", -1)]
 
 
 def test_what_needs_a_training_may_begin_before_all_beside_it_is_done(nodes: dict[str, Node]) -> None:
-    frontier = Frontier(nodes, all_of(nodes, 1), window=8)
+    window = ShardWindow(nodes, all_of(nodes, 1), max_open=8)
     for _ in BEFORE:
-        task = frontier.take("cpu")
+        task = window.take("cpu")
         assert task is not None
-        frontier.finish(task)
-    (slow,) = taken(frontier, "cpu")
-    (training,) = taken(frontier, "gpu")
-    frontier.finish(training)
-    assert short(taken(frontier, "cpu")) == [("voc", 0)]
-    frontier.finish(slow)
-    assert short(taken(frontier, "cpu")) == [("scores[gla]", 0)]
+        window.finish(task)
+    (slow,) = taken(window, "cpu")
+    (training,) = taken(window, "gpu")
+    window.finish(training)
+    assert short(taken(window, "cpu")) == [("voc", 0)]
+    window.finish(slow)
+    assert short(taken(window, "cpu")) == [("scores[gla]", 0)]
 
 
 def test_a_window_bounds_the_shards_of_all_phases_together(nodes: dict[str, Node]) -> None:
-    frontier = Frontier(nodes, all_of(nodes, 9) | {"tuned": set()}, window=3)
-    assert {task.shard for task in taken(frontier, "cpu")} == {0, 1, 2}
-    frontier = Frontier(nodes, all_of(nodes, 9) | {name: set() for name in BEFORE}, window=3)
-    (training,) = taken(frontier, "gpu")
-    assert short(taken(frontier, "cpu")) == [("gla", 0), ("gla", 1), ("gla", 2)]
-    frontier.finish(training)
+    window = ShardWindow(nodes, all_of(nodes, 9) | {"tuned": set()}, max_open=3)
+    assert {task.shard for task in taken(window, "cpu")} == {0, 1, 2}
+    window = ShardWindow(nodes, all_of(nodes, 9) | {name: set() for name in BEFORE}, max_open=3)
+    (training,) = taken(window, "gpu")
+    assert short(taken(window, "cpu")) == [("gla", 0), ("gla", 1), ("gla", 2)]
+    window.finish(training)
     # Those of the next phase come when there is room for their shards.
-    assert not taken(frontier, "cpu")
+    assert not taken(window, "cpu")
 
 
 def test_a_lost_training_blocks_its_descendants_alone(nodes: dict[str, Node]) -> None:
-    frontier = Frontier(nodes, all_of(nodes, 3), window=2)
-    order = drained(frontier, fails=("tuned", -1))
+    window = ShardWindow(nodes, all_of(nodes, 3), max_open=2)
+    order = drained(window, fails=("tuned", -1))
     assert sorted(short(order)) == sorted((name, shard) for name in BEFORE + BESIDE for shard in range(3))
-    assert short(sorted(frontier.failed)) == [("tuned", -1)]
+    assert short(sorted(window.failed)) == [("tuned", -1)]
     expected = [*((name, shard) for name in AFTER for shard in range(3)), ("plain", -1)]
-    assert sorted(short(list(frontier.blocked))) == sorted(expected)
+    assert sorted(short(list(window.blocked))) == sorted(expected)
 
 
 def test_a_lost_shard_blocks_the_training_and_all_that_needs_it(nodes: dict[str, Node]) -> None:
-    frontier = Frontier(nodes, all_of(nodes, 2), window=2)
-    order = drained(frontier, fails=("mel", 1))
+    window = ShardWindow(nodes, all_of(nodes, 2), max_open=2)
+    order = drained(window, fails=("mel", 1))
     assert sorted(short(order)) == [("gla", 0), ("mel", 0), ("scores[gla]", 0), ("speech", 0), ("speech", 1)]
-    assert Task("tuned", "", -1) in frontier.blocked
-    assert {task.node for task in frontier.blocked} == {"tuned", "gla", "scores[gla]", *AFTER, "plain"}
+    assert Task("tuned", "", -1) in window.blocked
+    assert {task.node for task in window.blocked} == {"tuned", "gla", "scores[gla]", *AFTER, "plain"}
 
 
 def test_a_training_that_is_done_holds_nobody_up(nodes: dict[str, Node]) -> None:
     left = all_of(nodes, 1) | {"tuned": set(), "speech": set(), "mel": set(), "gla": set(), "scores[gla]": set()}
-    assert short(drained(Frontier(nodes, left, window=2))) == [*((name, 0) for name in AFTER), ("plain", -1)]
+    assert short(drained(ShardWindow(nodes, left, max_open=2))) == [*((name, 0) for name in AFTER), ("plain", -1)]
 
 
 def test_trainings_that_need_each_other_follow_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nodes = graph(tmp_path, monkeypatch, PIPELINE.replace("cluster:", SECOND))
-    order = short(drained(Frontier(nodes, all_of(nodes, 2), window=2)))
+    order = short(drained(ShardWindow(nodes, all_of(nodes, 2), max_open=2)))
     place = {name: order.index((name, -1)) for name in ("tuned", "second")}
     assert max(order.index(("voc", shard)) for shard in range(2)) < place["second"]
     assert place["tuned"] < order.index(("voc", 0))
     assert place["second"] < order.index(("voc2", 0))
-    lost = Frontier(nodes, all_of(nodes, 2), window=2)
+    lost = ShardWindow(nodes, all_of(nodes, 2), max_open=2)
     drained(lost, fails=("second", -1))
     assert {task.node for task in lost.blocked} == {"voc2"}

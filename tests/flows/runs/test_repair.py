@@ -1,4 +1,4 @@
-"""A damaged catalogue is made anew from the corpus, or nothing is touched."""
+"""A damaged catalogue is rebuilt from the corpus, or nothing is touched."""
 
 from __future__ import annotations
 
@@ -53,19 +53,19 @@ def scramble(path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [cut, scramble, Path.unlink])
-def test_the_last_part_is_made_anew(grown: Project, damage: Callable[[Path], None]) -> None:
+def test_the_last_part_is_rebuilt(grown: Project, damage: Callable[[Path], None]) -> None:
     before = grown.bytes()
     damage(part(grown, 1))
-    refused = grown.melmill("run", str(grown.pipeline))
+    refused = grown.called("run", str(grown.pipeline))
     assert refused.returncode == 2
     assert "Run `melmill repair`" in refused.stderr
-    without = grown.melmill("repair", str(grown.store))
+    without = grown.called("repair", str(grown.store))
     assert without.returncode == 2
     assert "`melmill repair STORE --pipeline FILE`" in without.stderr
-    done = grown.melmill("repair", str(grown.store), "--pipeline", str(grown.pipeline))
+    done = grown.called("repair", str(grown.store), "--pipeline", str(grown.pipeline))
     assert done.returncode == 0, done.stderr
     assert grown.bytes() == before
-    assert grown.melmill("verify", str(grown.store)).returncode == 0
+    assert grown.called("verify", str(grown.store)).returncode == 0
     assert grown.run("--executor", "serial")["tasks"]["run"] == 0
 
 
@@ -75,18 +75,18 @@ def test_a_corpus_that_changed_proves_nothing(grown: Project) -> None:
     file = grown.root / "dev-clean" / "33" / "1" / "33-1-0003.flac"
     whole = file.read_bytes()
     file.write_bytes((grown.root / "dev-clean" / "22" / "1" / "22-1-0003.flac").read_bytes())
-    done = grown.melmill("repair", str(grown.store), "--pipeline", str(grown.pipeline))
+    done = grown.called("repair", str(grown.store), "--pipeline", str(grown.pipeline))
     assert done.returncode == 2
     assert "can't be made of the corpus as it is now: dev-clean/33/1/33-1-0003.flac has changed" in done.stderr
     file.unlink()
-    done = grown.melmill("repair", str(grown.store), "--pipeline", str(grown.pipeline))
+    done = grown.called("repair", str(grown.store), "--pipeline", str(grown.pipeline))
     assert done.returncode == 2
     assert "can't be made of the corpus as it is now" in done.stderr
     assert grown.bytes() == before
     # put back, though newer, it is the same corpus
     file.write_bytes(whole)
     os.utime(file)
-    done = grown.melmill("repair", str(grown.store), "--pipeline", str(grown.pipeline))
+    done = grown.called("repair", str(grown.store), "--pipeline", str(grown.pipeline))
     assert done.returncode == 0, done.stderr
     assert grown.run("--executor", "serial")["tasks"]["run"] == 0
 
@@ -95,6 +95,6 @@ def test_another_pipeline_is_no_help(grown: Project) -> None:
     scramble(part(grown, 1))
     other = grown.folder / "other.yaml"
     other.write_text(grown.pipeline.read_text().replace("shard_duration_s: 3", "shard_duration_s: 4"))
-    done = grown.melmill("repair", str(grown.store), "--pipeline", str(other))
+    done = grown.called("repair", str(grown.store), "--pipeline", str(other))
     assert done.returncode == 2
     assert "no node of the pipeline makes speech/" in done.stderr

@@ -20,10 +20,11 @@ import melmill
 from benchmarks.faults.processes import wait_for
 from melmill.flows.errors import PipelineError
 from melmill.flows.exchange.vocoder import export_vocoder
-from melmill.flows.execution.run import Summary, run
+from melmill.flows.execution.run import run
+from melmill.flows.execution.summary import Summary
 from melmill.flows.pipeline.spec import load
 from melmill.flows.planning.plan import Plan, make_plan
-from melmill.flows.watching.status import Watcher, training_pages
+from melmill.flows.watching.status import StatusReader, training_pages
 from melmill.stages import registry
 from melmill.stages.vocode.errors import VocoderError
 from melmill.storage.errors import StoreError
@@ -69,6 +70,10 @@ class LearnerProject(Project):
 
     def environment(self, extra: Path | None = None) -> dict[str, str]:
         return super().environment(extra or self.site)
+
+    def called(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Start a process after all: it finds the package, and a training may end it."""
+        return self.melmill(*arguments)
 
 
 def made(folder: Path, corpus_files: dict[str, list[bytes]]) -> LearnerProject:
@@ -136,7 +141,7 @@ def trained(project: Project, file: str) -> bytes:
 
 
 def noted(project: Project) -> list[str]:
-    """Return the steps that a training told of."""
+    """Return the steps that a training noted."""
     (path,) = project.store.glob("tuned/*/training/log.txt")
     return [line.partition(" ")[2].partition(":")[0] for line in path.read_text().splitlines()]
 
@@ -179,6 +184,7 @@ def test_the_key_of_a_training_stands_for_its_files(project: Project) -> None:
     assert more == keys
 
 
+@pytest.mark.slow
 def test_a_killed_worker_costs_what_was_not_saved(project: Project, undisturbed: dict[str, str], marks: Path) -> None:
     """As many deaths as a training may have in a row; but it comes further between each two."""
     deaths = [7, 12, 18]
@@ -189,13 +195,14 @@ def test_a_killed_worker_costs_what_was_not_saved(project: Project, undisturbed:
     assert "tuned: step 25: " in client.said
     assert sorted(path.name for path in marks.glob("died-*")) == sorted(f"died-{step}" for step in deaths)
     assert noted(project) == STEPS
-    found = results(project)
-    assert any(name.startswith("voc/") for name in found)
-    assert found == {name: digest for name, digest in undisturbed.items() if name in found}
+    present = results(project)
+    assert any(name.startswith("voc/") for name in present)
+    assert present == {name: digest for name, digest in undisturbed.items() if name in present}
     (record,) = project.store.glob("tuned/*/records/trained.json")
     assert json.loads(record.read_text())["attempt"] == 1 + len(deaths)
 
 
+@pytest.mark.slow
 def test_a_training_that_only_dies_fails_and_blocks_what_needs_it(
     project: Project, undisturbed: dict[str, str]
 ) -> None:
@@ -218,9 +225,11 @@ def test_a_training_that_only_dies_fails_and_blocks_what_needs_it(
 @pytest.mark.parametrize(
     ("executor", "number", "exit_code", "words"),
     [
-        ("dask", signal.SIGINT, 130, "stopping: tuned will go on from what it saved last"),
+        pytest.param(
+            "dask", signal.SIGINT, 130, "stopping: tuned will go on from what it saved last", marks=pytest.mark.slow
+        ),
         ("serial", signal.SIGTERM, 130, "interrupted: what is stored stays; run again to go on"),
-        ("dask", signal.SIGKILL, -signal.SIGKILL, ""),
+        pytest.param("dask", signal.SIGKILL, -signal.SIGKILL, "", marks=pytest.mark.slow),
     ],
 )
 def test_an_ended_run_is_gone_on_with(
@@ -232,15 +241,16 @@ def test_an_ended_run_is_gone_on_with(
         assert client.exit_code(timeout_s=30) == exit_code, client.said
     assert words in client.said
     assert not list(project.store.glob("tuned/*/records/*"))
-    states = {state.node: state for state in Watcher(Store.open(str(project.store))).look().nodes}
+    states = {state.node: state for state in StatusReader(Store.open(str(project.store))).read().nodes}
     assert (states["tuned"].shards, states["tuned"].done) == (1, 0)
     assert " step " in states["tuned"].note
     done(project)
     assert results(project) == undisturbed
-    found = noted(project)
-    assert found == [step for step in STEPS if step in found], "nothing was done twice but what was not saved"
+    steps = noted(project)
+    assert steps == [step for step in STEPS if step in steps], "nothing was done twice but what was not saved"
 
 
+@pytest.mark.slow
 def test_a_training_ends_on_the_workers_of_others_when_its_client_is_lost(
     project: Project, undisturbed: dict[str, str], cluster: Cluster
 ) -> None:
@@ -388,7 +398,7 @@ def test_a_trained_vocoder_is_passed_on_as_a_folder(finished: Project) -> None:
 
 def test_status_and_report_show_a_training(finished: Project) -> None:
     store = Store.open(str(finished.store))
-    state = next(state for state in Watcher(store).look().nodes if state.node == "tuned")
+    state = next(state for state in StatusReader(store).read().nodes if state.node == "tuned")
     assert (state.shards, state.done, state.note) == (1, 1, "")
     shown = finished.melmill("report", str(finished.store))
     assert f"training: {training_pages(store)[0]}" in shown.stdout

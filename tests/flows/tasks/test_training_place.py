@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from melmill.flows.tasks.training import TrainingFolder
-from melmill.stages.task_context import Employer, Unwanted, working_for
+from melmill.stages.task_context import TaskCancelled, current_task
 from melmill.storage.files.location import Location
 
 
@@ -26,22 +26,22 @@ def test_a_state_replaces_the_last_one(place: TrainingFolder) -> None:
     assert place.stamp != first
 
 
-def test_what_is_noted_is_heard_and_kept(place: TrainingFolder) -> None:
-    heard: list[str] = []
+def test_a_noted_line_is_reported_and_kept(place: TrainingFolder) -> None:
+    lines: list[str] = []
     place.note("nobody listens")
-    with working_for(Employer(heard.append)):
+    with current_task("tuned", report=lines.append):
         place.note("step 1")
     place.note("nobody listens any more")
-    assert heard == ["tuned: step 1"]
+    assert lines == ["tuned: step 1"]
     said = [line.partition(" ")[2] for line in place.log.decode().splitlines()]
     assert said == ["nobody listens", "step 1", "nobody listens any more"]
 
 
 def test_one_that_nobody_waits_for_ends_with_its_state_saved(place: TrainingFolder) -> None:
-    with working_for(Employer(lambda line: None, wants=lambda: False)):
-        with pytest.raises(Unwanted):
+    with current_task("tuned", is_wanted=lambda: False):
+        with pytest.raises(TaskCancelled):
             place.save(b"state")
-        with pytest.raises(Unwanted):
+        with pytest.raises(TaskCancelled):
             place.note("still here")
     assert place.load() == b"state"
     assert place.log == b""
@@ -56,12 +56,12 @@ def test_it_goes_on_with_the_utterances_that_it_began_with(place: TrainingFolder
     assert place.load() == b"state"
 
 
-def test_it_begins_anew_where_an_utterance_is_lost(place: TrainingFolder) -> None:
+def test_it_starts_over_where_an_utterance_is_lost(place: TrainingFolder) -> None:
     place.begin(["a", "b"])
     place.save(b"state")
     assert list(place.begin(["b", "c"])) == ["b", "c"]
     assert place.load() is None
-    assert b"begins anew: 1 of the utterances that it began with are not in its inputs now" in place.log
+    assert b"starts over: 1 of the utterances that it began with are not in its inputs now" in place.log
 
 
 def test_nothing_but_the_log_stays_of_one_that_is_done(place: TrainingFolder, tmp_path: Path) -> None:

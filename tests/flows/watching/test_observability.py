@@ -19,7 +19,7 @@ from melmill.flows.errors import PipelineError
 from melmill.flows.pipeline.spec import load
 from melmill.flows.watching.events import Note
 from melmill.flows.watching.log import EventLog
-from melmill.flows.watching.status import Watcher
+from melmill.flows.watching.status import StatusReader
 from melmill.storage.store import Store
 from tests.flows.conftest import NODES, Project
 from tests.flows.processes import running
@@ -95,9 +95,9 @@ def package(tmp_path: Path) -> Path:
 
 
 def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def logged(path: Path) -> list[dict[str, Any]]:
@@ -119,6 +119,7 @@ def scraped(url: str) -> dict[str, float]:
     return {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in lines if not line.startswith("#")}
 
 
+@pytest.mark.slow
 def test_a_run_that_hangs_says_where_to_whoever_asks(project: Project, package: Path, tmp_path: Path) -> None:
     project.write(SLOW)
     log, gate = tmp_path / "run.jsonl", tmp_path / "gate"
@@ -175,11 +176,11 @@ def test_a_run_that_hangs_says_where_to_whoever_asks(project: Project, package: 
 
 
 def check_log(log: Path, shards: int) -> None:
-    told = logged(log)
-    assert [told[0]["event"], told[-1]["event"]] == ["run_started", "run_finished"]
-    assert len({event["run"] for event in told}) == 1
-    assert told[0]["tasks_pending"] == 2 * shards
-    assert (told[-1]["outcome"], told[-1]["tasks_run"], told[-1]["tasks_pending"]) == ("done", 2 * shards, 0)
+    lines = logged(log)
+    assert [lines[0]["event"], lines[-1]["event"]] == ["run_started", "run_finished"]
+    assert len({event["run"] for event in lines}) == 1
+    assert lines[0]["tasks_pending"] == 2 * shards
+    assert (lines[-1]["outcome"], lines[-1]["tasks_run"], lines[-1]["tasks_pending"]) == ("done", 2 * shards, 0)
     finished = events(log, "task_finished")
     assert {(event["node"], event["shard"]) for event in finished} == {
         (node, shard) for node in ("speech", "slow") for shard in range(shards)
@@ -194,6 +195,7 @@ def check_log(log: Path, shards: int) -> None:
     assert (quarantined["node"], quarantined["count"], quarantined["utterances"]) == ("slow", 1, [FAILS])
 
 
+@pytest.mark.slow
 def test_a_dead_worker_is_logged_and_the_log_goes_on_with_the_next_run(
     project: Project, package: Path, tmp_path: Path
 ) -> None:
@@ -212,9 +214,9 @@ def test_a_dead_worker_is_logged_and_the_log_goes_on_with_the_next_run(
     broken = next(project.store.glob("slow/*/records/000001.json"))
     broken.unlink()
     project.run("--log", str(log), "--executor", "serial", extra=package)
-    told = logged(log)[n_events:]
-    assert [event["event"] for event in told] == ["run_started", "cluster_ready", "task_finished", "run_finished"]
-    assert told[-1]["tasks_run"] == 1
+    lines = logged(log)[n_events:]
+    assert [event["event"] for event in lines] == ["run_started", "cluster_ready", "task_finished", "run_finished"]
+    assert lines[-1]["tasks_run"] == 1
 
 
 def test_status_tells_of_failures_and_watch_ends_with_them(project: Project) -> None:
@@ -224,17 +226,17 @@ def test_status_tells_of_failures_and_watch_ends_with_them(project: Project) -> 
     data[len(data) // 2] ^= 1
     victim.write_bytes(data)
     project.run("--executor", "serial", expect=1)
-    watched = project.melmill("status", str(project.store), "--watch", "--interval", "0.1")
+    watched = project.called("status", str(project.store), "--watch", "--interval", "0.1")
     assert watched.returncode == 1
     assert "2 failed" in watched.stdout
     assert "failed: gla, shard 2: DamagedData" in watched.stdout
-    look = Watcher(Store.open(str(project.store))).look()
-    n_shards = look.nodes[0].shards
-    assert look.n_tasks == len(NODES) * n_shards + 1
-    assert (look.n_done, look.n_failed, look.over) == (len(NODES) * (n_shards - 1) + 2, 2, True)
-    assert {node.node: node.failed for node in look.nodes}["admm"] == 1
-    assert look.run is not None
-    assert look.run.state == "failed"
+    status = StatusReader(Store.open(str(project.store))).read()
+    n_shards = status.nodes[0].shards
+    assert status.n_tasks == len(NODES) * n_shards + 1
+    assert (status.n_done, status.n_failed, status.over) == (len(NODES) * (n_shards - 1) + 2, 2, True)
+    assert {node.node: node.failed for node in status.nodes}["admm"] == 1
+    assert status.run is not None
+    assert status.run.state == "failed"
 
 
 def test_a_report_that_failed_is_told_without_a_shard(project: Project) -> None:
@@ -245,7 +247,7 @@ def test_a_report_that_failed_is_told_without_a_shard(project: Project) -> None:
     store.write_state(
         replace(state, state="failed", failures=[{"node": "report", "shard": None, "reason": "ValueError: no"}])
     )
-    watched = project.melmill("status", str(project.store), "--watch")
+    watched = project.called("status", str(project.store), "--watch")
     assert "failed: report, all shards: ValueError: no" in watched.stdout
 
 
@@ -278,13 +280,13 @@ def test_the_report_and_the_records_tell_memory_and_time(finished: Project) -> N
     for whole, inside, memory in zip(columns["wall_s"], columns["compute_s"], columns["peak_mem_bytes"], strict=True):
         assert float(whole) > float(inside) > 0
         assert 2**20 < int(memory) < 2**34
-    look = Watcher(Store.open(str(finished.store))).look()
-    assert {str(node.peak_mem_bytes) for node in look.nodes} >= set(columns["peak_mem_bytes"])
-    assert all(not node.left for node in look.nodes)
+    status = StatusReader(Store.open(str(finished.store))).read()
+    assert {str(node.peak_mem_bytes) for node in status.nodes} >= set(columns["peak_mem_bytes"])
+    assert all(not node.left for node in status.nodes)
 
 
 def test_a_log_that_can_not_be_written_is_refused_or_given_up(project: Project, tmp_path: Path) -> None:
-    refused = project.melmill("run", str(project.pipeline), "--log", str(tmp_path / "nowhere" / "run.jsonl"))
+    refused = project.called("run", str(project.pipeline), "--log", str(tmp_path / "nowhere" / "run.jsonl"))
     assert refused.returncode == 2
     assert "run.jsonl' can't be written: No such file or directory" in refused.stderr
     complaints: list[str] = []

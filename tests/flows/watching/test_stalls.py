@@ -7,8 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from melmill.flows.execution.window import Task
-from melmill.flows.tasks.receipt import Receipt
+from melmill.flows.tasks.task import Receipt, Task
 from melmill.flows.watching.events import (
     Announcer,
     Event,
@@ -17,15 +16,15 @@ from melmill.flows.watching.events import (
     Place,
     Ready,
     Retried,
-    Running,
     Stalled,
     Submitted,
+    TaskStatus,
     WorkerDied,
 )
-from melmill.flows.watching.heartbeat import Heartbeat
-from melmill.flows.watching.stalls import StallWatch
-from melmill.flows.watching.tally import NodeTally, Pace, Tally
-from melmill.stages.task_context import enter, glimpses, take_up, working
+from melmill.flows.watching.observers import Heartbeat
+from melmill.flows.watching.stalls import Pace, StallWatch
+from melmill.flows.watching.tally import NodeTally, Tally
+from melmill.stages.task_context import current_task, enter_phase, enter_utterance, thread_statuses
 
 A, B = Task("mel", "speech", 0), Task("mel", "speech", 1)
 
@@ -36,7 +35,7 @@ def receipt(audio_s: float, wall_s: float) -> Receipt:
     )
 
 
-def test_a_tally_counts_each_landing_once() -> None:
+def test_a_tally_counts_each_end_once() -> None:
     tally = Tally({"mel": NodeTally(pending=2)})
     for event in (
         Submitted(task=A, attempt=1),
@@ -77,47 +76,46 @@ def test_a_pace_is_the_median_of_the_last() -> None:
     ],
 )
 def test_what_takes_much_longer_than_its_node_does_stalls(walls: list[float], running_s: float, stalls: bool) -> None:
-    told: list[Event] = []
+    announced: list[Event] = []
     asked: list[Task] = []
 
-    def look(tasks: Sequence[Task]) -> list[Running]:
+    def probe(tasks: Sequence[Task]) -> list[TaskStatus]:
         asked.extend(tasks)
         place = Place(worker="w", host="h")
-        return [
-            Running(task=A, attempt=1, place=place, running_s=running_s, phase="computing", utterance_id="u", for_s=1.0)
-        ]
+        at = {"phase": "computing", "utterance_id": "u"}
+        return [TaskStatus(task=A, attempt=1, place=place, running_s=running_s, phase_s=1.0, **at)]
 
-    watch = StallWatch(["mel"], lambda task: 10.0, told.append, after_s=0.02)
-    watch(Ready(look=look))
+    watch = StallWatch(["mel"], lambda task: 10.0, announced.append, after_s=0.02)
+    watch(Ready(probe=probe))
     for wall_s in walls:
         watch(Finished(task=B, attempt=1, receipt=receipt(10.0, wall_s)))
     watch(Submitted(task=A, attempt=1))
-    watch.look()
-    assert not asked, "nobody is asked of what was just handed out"
-    # As if it had been handed out so long ago.
-    watch._flying[A] = type(watch._flying[A])(1, time.monotonic() - max(running_s, 0.0))
-    watch.look()
-    watch.look()
-    assert [type(event) for event in told] == [Stalled] * stalls
-    assert not stalls or len(asked) == 1, "one that was told of is not asked about again"
+    watch.check()
+    assert not asked, "nobody is asked about what was just submitted"
+    # As if it had been submitted so long ago.
+    watch._in_flight[A] = type(watch._in_flight[A])(1, time.monotonic() - max(running_s, 0.0))
+    watch.check()
+    watch.check()
+    assert [type(event) for event in announced] == [Stalled] * stalls
+    assert not stalls or len(asked) == 1, "one that was announced is not asked about again"
 
 
-def test_a_thread_says_what_it_is_at() -> None:
-    take_up("nobody's")
-    assert glimpses() == []
-    with working("task"):
-        (reading,) = glimpses()
-        enter("computing")
-        take_up("11-1-0000")
-        (computing,) = glimpses()
+def test_a_thread_says_what_it_works_on() -> None:
+    enter_utterance("nobody's")
+    assert thread_statuses() == []
+    with current_task("task"):
+        (reading,) = thread_statuses()
+        enter_phase("computing")
+        enter_utterance("11-1-0000")
+        (computing,) = thread_statuses()
     assert (reading.label, reading.phase, reading.utterance_id) == ("task", "reading", "")
     assert (computing.phase, computing.utterance_id) == ("computing", "11-1-0000")
-    assert computing.running_s >= computing.for_s
-    assert glimpses() == []
+    assert computing.running_s >= computing.phase_s
+    assert thread_statuses() == []
 
 
-def test_a_duty_that_fails_is_told_of_once_and_the_others_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("melmill.flows.watching.heartbeat.INTERVAL_S", 0.01)
+def test_a_call_that_fails_is_reported_once_and_the_others_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("melmill.flows.watching.observers.INTERVAL_S", 0.01)
     said: list[str] = []
     beats: list[int] = []
 
@@ -127,18 +125,18 @@ def test_a_duty_that_fails_is_told_of_once_and_the_others_go_on(monkeypatch: pyt
     with Heartbeat([fails, lambda: beats.append(1)], said.append):
         while len(beats) < 3:
             time.sleep(0.01)
-    assert said == ["watching the run goes on without a part of it: OSError: away"]
+    assert said == ["the run goes on, but a part of watching it failed: OSError: away"]
 
 
 def test_a_listener_may_announce() -> None:
-    heard: list[str] = []
+    received: list[str] = []
     announce: Announcer
 
     def answers(event: Event) -> None:
-        heard.append(type(event).__name__)
+        received.append(type(event).__name__)
         if isinstance(event, Submitted):
             announce(Retried(task=event.task, attempt=1, reason=""))
 
     announce = Announcer([answers])
     announce(Submitted(task=A, attempt=1))
-    assert heard == ["Submitted", "Retried"]
+    assert received == ["Submitted", "Retried"]

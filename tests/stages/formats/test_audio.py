@@ -11,8 +11,8 @@ import pytest
 import soundfile
 from numpy.typing import NDArray
 
-from melmill.stages.errors import Unusable
 from melmill.stages.formats.audio import FLAC_HEAD_BYTES, decode, read_header, tells
+from melmill.stages.numeric.errors import Unusable
 
 
 def encode(y: NDArray[Any], sr: int = 16000, kind: str = "FLAC", subtype: str = "PCM_16") -> bytes:
@@ -125,7 +125,7 @@ def test_a_wav_cut_short_is_truncated() -> None:
 
 def test_only_flac_and_whole_wav_headers_are_told_by_first_bytes() -> None:
     data = encode(noise(), kind="WAV")
-    with pytest.raises(ValueError, match="only FLAC and plain WAV can be told by their first bytes, got 42 of 40044"):
+    with pytest.raises(ValueError, match="only FLAC and plain WAV are read from their first bytes, got 42 of 40044"):
         read_header(data[:42], len(data))
 
 

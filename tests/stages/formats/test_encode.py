@@ -10,9 +10,9 @@ import pytest
 import soundfile
 from numpy.typing import NDArray
 
-from melmill.stages.errors import Unusable
 from melmill.stages.formats.audio import decode
 from melmill.stages.formats.encode import AUDIO_FORMATS, BITS, AudioFormat, Bits, encode_audio
+from melmill.stages.numeric.errors import Unusable
 
 SR = 22050
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from melmill.stages.errors import Unusable
 from melmill.stages.formats.npy import HEAD_BYTES, decode_npy, encode_npy, npy_header
+from melmill.stages.numeric.errors import Unusable
 
 
 def saved(array: NDArray[Any]) -> bytes:

@@ -16,14 +16,15 @@ import soundfile
 from click.testing import CliRunner
 from numpy.typing import NDArray
 
-from melmill.flows.cli import cli
-from melmill.stages.contract import Item, Outcome
+from melmill.flows.cli.group import cli
+from melmill.stages.contract import Outcome
 from melmill.stages.ingest.demo.corpus import SR, make_demo_corpus, record, with_claimed_length
 from melmill.stages.ingest.demo.espeak import Line, SynthesisError, speak
 from melmill.stages.ingest.demo.script import SPEAKERS
-from melmill.stages.ingest.librispeech import LibriSpeech
+from melmill.stages.ingest.readers.librispeech import LibriSpeech
 from melmill.storage.files.sources import SourceTree
 from melmill.storage.utterance import Utterance
+from tests.stages.ingest.corpora import outcome_of
 
 needs_espeak = pytest.mark.skipif(
     importlib.util.find_spec("espeakng_loader") is None, reason="eSpeak NG is missing: pip install melmill[demo]"
@@ -44,11 +45,7 @@ def ingest(corpus: Path) -> dict[str, tuple[Utterance, Outcome]]:
     stage = LibriSpeech(root=str(corpus))
     tree = SourceTree(str(corpus))
     found = stage.discover(tree, {})
-    items = [
-        Item(utterance=u, inputs={"file": np.frombuffer(tree.read(u.path), dtype=np.uint8)}, seed=0) for u in found
-    ]
-    outcomes = stage.process(items, {}, stage.produces({}))
-    return {u.utterance_id: (u, outcome) for u, outcome in zip(found, outcomes, strict=True)}
+    return {u.utterance_id: (u, outcome_of(stage, u, tree.read(u.path))) for u in found}
 
 
 @needs_espeak
@@ -181,6 +178,14 @@ def test_missing_espeak_says_what_to_install(tmp_path: Path, monkeypatch: pytest
     result = CliRunner().invoke(cli, ["fetch", "demo", str(tmp_path)])
     assert result.exit_code == 1
     assert 'pip install "melmill[demo]"' in result.output
+
+
+@needs_espeak
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_lines_come_whole_through_a_pipe(unbuffered: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
+    line = Line(text="Hello.", voice="en-us", rate_wpm=150, pitch=50)
+    assert [wave.size > 2000 for wave in speak([line, line])] == [True, True]
 
 
 @needs_espeak

@@ -14,13 +14,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from melmill.stages.errors import ContractError, ParameterError, Unusable
 from melmill.stages.invert.inversion import invert, shortest_length, solve
-from melmill.stages.numeric import solvers
+from melmill.stages.numeric.errors import ContractError, ParameterError, Unusable
 from melmill.stages.numeric.filterbank import mel_bank
 from melmill.stages.numeric.mel import magnitude_spec, mel_spectrogram
 from melmill.stages.numeric.melspec import MelSpec
-from melmill.stages.numeric.recipe import Recipe
+from melmill.stages.numeric.solver import Recipe, Solver
+from melmill.stages.numeric.solvers.admm import Admm
+from melmill.stages.numeric.solvers.griffin_lim import GriffinLim
+from melmill.stages.numeric.solvers.ipalm import Ipalm
 from melmill.stages.numeric.stft import Stft
 
 Float32 = NDArray[np.float32]
@@ -48,19 +50,19 @@ def test_every_method_improves_on_its_start(method: str, start: str, voice: Floa
 
 
 def test_ipalm_reduces_the_misfit_steadily(voice: Float32) -> None:
-    every_tenth = _scm_trace(solvers.Ipalm(), 60, voice)[::10]
+    every_tenth = _scm_trace(Ipalm(), 60, voice)[::10]
     assert (np.diff(every_tenth[1:]) < 0).all()
     assert every_tenth[-1] < every_tenth[0] - 10
 
 
 def test_admm_reduces_the_misfit_though_not_steadily(voice: Float32) -> None:
-    trace = _scm_trace(solvers.Admm(), 200, voice)
+    trace = _scm_trace(Admm(), 200, voice)
     # On a nonconvex problem its objective may rise for a while.
     assert trace[50:].max() < trace[0] - 5
     assert trace[-1] < trace[0] - 20
 
 
-def _scm_trace(method: solvers.Method, n_iter: int, y: Float32) -> NDArray[Any]:
+def _scm_trace(method: Solver, n_iter: int, y: Float32) -> NDArray[Any]:
     recipe = Recipe(method=method, n_iter=n_iter, start="random", trace=True)
     trace = solve(mel_spectrogram(y, PAPER), PAPER, recipe, y.size).trace
     assert trace is not None
@@ -85,7 +87,7 @@ def test_quality_costs_iterations(voice: Float32) -> None:
 
 def test_double_precision_is_the_reference(voice: Float32) -> None:
     M = mel_spectrogram(voice, PAPER)
-    for method in (solvers.Admm(), solvers.Ipalm(), solvers.GriffinLim(momentum=0.9)):
+    for method in (Admm(), Ipalm(), GriffinLim(momentum=0.9)):
         single, double = (
             solve(M, PAPER, Recipe(method=method, n_iter=1, start="random", dtype=dtype), voice.size).y
             for dtype in ("float32", "float64")
@@ -135,7 +137,7 @@ def test_lam_does_not_depend_on_the_banks_scale(voice: Float32) -> None:
 def test_trace_measures_every_iteration(power: float, voice: Float32) -> None:
     spec = replace(PAPER, power=power)
     M = mel_spectrogram(voice, spec)
-    result = solve(M, spec, Recipe(method=solvers.Admm(), n_iter=7, trace=True), voice.size)
+    result = solve(M, spec, Recipe(method=Admm(), n_iter=7, trace=True), voice.size)
     assert result.trace is not None
     assert result.trace["iteration"].tolist() == list(range(8))
     shorter = [invert(M, spec, "admm", n, length=voice.size) for n in (1, 7)]
@@ -186,6 +188,7 @@ def test_bytes_do_not_depend_on_threads(method: str, voice: Float32) -> None:
         assert list(pool.map(inverted, mels)) == alone
 
 
+@pytest.mark.slow
 def test_bytes_do_not_depend_on_registers_and_kernels_of_the_cpu(tmp_path: Path) -> None:
     code = """
 import numpy as np, melmill
@@ -208,6 +211,7 @@ print(M.tobytes().hex(), melmill.invert(M, method="admm", n_iter=5).tobytes().he
     assert answers[0] == answers[1]
 
 
+@pytest.mark.slow
 def test_an_hour_is_inverted_whole(voice: Float32) -> None:
     y = np.tile(voice, 3600)
     M = mel_spectrogram(y, PAPER)
@@ -222,7 +226,7 @@ def test_an_hour_is_inverted_whole(voice: Float32) -> None:
 
 
 def test_trace_of_silence_is_undefined() -> None:
-    trace = solve(np.zeros((80, 4)), PAPER, Recipe(method=solvers.Admm(), n_iter=1, trace=True)).trace
+    trace = solve(np.zeros((80, 4)), PAPER, Recipe(method=Admm(), n_iter=1, trace=True)).trace
     assert trace is not None
     assert np.isnan(trace["scm_db"]).all()
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pickle
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,9 +15,8 @@ import pytest
 from numpy.typing import NDArray
 
 from melmill.stages.contract import Item, Mel, Outcome, Scores, Stage, UtteranceStage, Waveform
-from melmill.stages.errors import ContractError, DeviceMissing, ParameterError
 from melmill.stages.invert.inversion import invert
-from melmill.stages.invert.stages import Admm, AdmmGla, GriffinLim, Invert, Ipalm, Pghi, Raar
+from melmill.stages.numeric.errors import ContractError, DeviceMissing, ParameterError
 from melmill.stages.numeric.mel import mel_spectrogram
 from melmill.stages.numeric.melspec import MelSpec, Pcen
 from melmill.stages.registry import stage_class
@@ -50,6 +52,11 @@ def registered(name: str, **parameters: Any) -> UtteranceStage:
     stage = stage_class(name)(**parameters)
     assert isinstance(stage, UtteranceStage)
     return stage
+
+
+Admm, AdmmGla, GriffinLim, Invert, Ipalm, Pghi, Raar = (
+    partial(registered, name) for name in ("admm", "admm_gla", "griffin_lim", "invert", "ipalm", "pghi", "raar")
+)
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "pghi"])
@@ -91,15 +98,15 @@ def test_invert_is_the_automatic_method(voice: NDArray[np.float32]) -> None:
     assert mine.tobytes() == array(run(named, [item(voice)])[0]).tobytes()
     assert Invert().identity()["quality"] == "good"
     with pytest.raises(ParameterError, match="quality must be one of 'draft', 'good', 'best', got 'fine'"):
-        Invert(quality="fine")  # type: ignore[arg-type]
+        Invert(quality="fine")
     for parameters, message in (({"n_iter": 0}, "n_iter must be at least 1"), ({"start": "random"}, "start must be")):
         with pytest.raises(ParameterError, match=message):
             Invert(**parameters)
 
 
 def test_invert_starts_from_a_nodes_waveforms(voice: NDArray[np.float32]) -> None:
-    mine = array(run(Invert(start="node", n_iter=7), [item(voice, start=voice)])[0])
-    named = Admm(lam=85.8, schedule="swing", n_iter=7, start="node")
+    mine = array(run(Invert(n_iter=7), [item(voice, start=voice)])[0])
+    named = Admm(lam=85.8, schedule="swing", n_iter=7)
     assert mine.tobytes() == array(run(named, [item(voice, start=voice)])[0]).tobytes()
     assert mine.tobytes() != array(run(Invert(n_iter=7), [item(voice)])[0]).tobytes()
 
@@ -130,10 +137,10 @@ def test_a_bad_mel_is_rejected_alone(voice: NDArray[np.float32]) -> None:
 def test_a_bad_mel_is_rejected_alone_from_a_batch(monkeypatch: pytest.MonkeyPatch, voice: NDArray[np.float32]) -> None:
     import torch
 
-    from melmill.stages.numeric.batched import inverter, placement
+    from melmill.stages.numeric.batched import device, inverter
 
     if not torch.cuda.is_available():  # the engine itself, on the device that there is
-        monkeypatch.setattr(inverter, "placement", lambda _, dtype: placement.placement("cpu", dtype))
+        monkeypatch.setattr(inverter, "placement", lambda _, dtype: device.placement("cpu", dtype))
     good, longer = item(voice[:4000]), item(voice[:9000])
     nan = Item(utterance=good.utterance, inputs={"from": np.full_like(good.inputs["from"], np.nan)}, seed=0)
     outcomes = run(Admm(n_iter=1, trace=True, device="cuda"), [good, nan, longer, good])
@@ -169,7 +176,7 @@ def test_silence_and_one_frame_are_no_special_case() -> None:
 
 def test_a_nodes_waveforms_start_the_iteration(voice: NDArray[np.float32]) -> None:
     pcm = np.rint(voice * 32767).astype(np.int16)
-    stage = Admm(n_iter=5, start="node")
+    stage = Admm(n_iter=5)
     mel, wave = Mel(spec=PAPER), Waveform(sr=16000, dtype="int16")
     product = stage.produces({"from": [mel], "start": [wave]})
     outcome = stage.process([item(voice, start=pcm)], {"from": mel, "start": wave}, product)[0]
@@ -225,11 +232,13 @@ def test_inputs_that_do_not_fit_are_refused(inputs: dict[str, list[Any]], messag
         (Admm, {"start": "phgi"}, "start must be one of random, zero, pghi or a node, got 'phgi'"),
         (Admm, {"magnitude": "ls"}, "magnitude must be 'nnls' or 'pinv', got 'ls'"),
         (Pghi, {"dtype": "float16"}, "dtype must be 'float32' or 'int16', got 'float16'"),
-        (Pghi, {"device": "gpu"}, "device must be one of cpu, cuda, got 'gpu'"),
+        (Pghi, {"device": "gpu"}, "device must be 'cpu' or 'cuda', got 'gpu'"),
         (Pghi, {"seed": -1}, "seed must not be negative, got -1"),
     ],
 )
-def test_wrong_parameters_name_their_field(stage: type[Stage], parameters: dict[str, Any], message: str) -> None:
+def test_wrong_parameters_name_their_field(
+    stage: Callable[..., Stage], parameters: dict[str, Any], message: str
+) -> None:
     with pytest.raises(ParameterError, match=message) as raised:
         stage(**parameters)
     assert raised.value.field == next(iter(parameters))
@@ -241,6 +250,11 @@ def test_identity_holds_every_parameter() -> None:
         "momentum": 0.99,
     }  # fmt: skip
     assert Admm().identity()["start"] == "pghi"
+
+
+def test_a_stage_is_pickled_by_name_and_fields() -> None:
+    stage = Admm(n_iter=3, start="zero", lam=85.8)
+    assert pickle.loads(pickle.dumps(stage)) == stage
 
 
 def test_import_is_light() -> None:

@@ -12,34 +12,37 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from melmill.stages.errors import DeviceMissing, ParameterError
 from melmill.stages.invert.inversion import invert, invert_batch, pose
-from melmill.stages.numeric import solvers
-from melmill.stages.numeric.bank import bank_of
 from melmill.stages.numeric.batched import inverter
 from melmill.stages.numeric.batched.bands import as_bands
-from melmill.stages.numeric.batched.batches import batches, in_halves
+from melmill.stages.numeric.batched.device import batches, in_halves, placement
 from melmill.stages.numeric.batched.inverter import invert_linears
+from melmill.stages.numeric.batched.iteration import Start, iteration
 from melmill.stages.numeric.batched.magnitude import estimate_magnitude
-from melmill.stages.numeric.batched.methods import Start, iteration
-from melmill.stages.numeric.batched.placement import placement
 from melmill.stages.numeric.batched.projection import Projection
 from melmill.stages.numeric.compiled.inverter import invert_linear
 from melmill.stages.numeric.compiled.projection import Projection as CompiledProjection
+from melmill.stages.numeric.errors import DeviceMissing, ParameterError
+from melmill.stages.numeric.filterbank import bank_of
 from melmill.stages.numeric.mel import mel_spectrogram
 from melmill.stages.numeric.melspec import MelSpec, StftParams
-from melmill.stages.numeric.recipe import Problem, Recipe
+from melmill.stages.numeric.solver import Problem, Recipe, Solver
+from melmill.stages.numeric.solvers.admm import Admm
+from melmill.stages.numeric.solvers.admm_gla import AdmmGla
+from melmill.stages.numeric.solvers.griffin_lim import GriffinLim
+from melmill.stages.numeric.solvers.ipalm import Ipalm
+from melmill.stages.numeric.solvers.raar import Raar
 
 Array = NDArray[Any]
 SMALL = MelSpec(n_fft=64, win_length=64, hop_length=16, n_mels=10)
-METHODS: list[solvers.Method] = [
-    solvers.Admm(),
-    solvers.Admm(lam=85.8, schedule="swing"),
-    solvers.AdmmGla(),
-    solvers.GriffinLim(),
-    solvers.GriffinLim(momentum=0.99),
-    solvers.Ipalm(),
-    solvers.Raar(),
+METHODS: list[Solver] = [
+    Admm(),
+    Admm(lam=85.8, schedule="swing"),
+    AdmmGla(),
+    GriffinLim(),
+    GriffinLim(momentum=0.99),
+    Ipalm(),
+    Raar(),
 ]
 CUDA = pytest.param("cuda", marks=pytest.mark.gpu)
 
@@ -76,7 +79,7 @@ LENGTHS = [1000, 950, 333, 1001, 20, 2]
 @pytest.mark.parametrize("device", ["cpu", CUDA])
 @pytest.mark.parametrize("method", METHODS, ids=repr)
 @pytest.mark.parametrize("power", [1.0, 1.5, 2.0])
-def test_iterations_are_the_compiled_engines(method: solvers.Method, power: float, device: str) -> None:
+def test_iterations_are_the_compiled_engines(method: Solver, power: float, device: str) -> None:
     spec = replace(SMALL, power=power)
     recipe = Recipe(method=method, n_iter=4, start="random", dtype="float64", trace=True)
     problems = posed(signals(LENGTHS), spec, recipe)
@@ -102,7 +105,7 @@ def test_iterations_are_the_compiled_engines(method: solvers.Method, power: floa
     ],
 )
 def test_every_framing_is_the_compiled_engines(spec: MelSpec, device: str) -> None:
-    recipe = Recipe(method=solvers.Admm(), n_iter=3, start="random", dtype="float64")
+    recipe = Recipe(method=Admm(), n_iter=3, start="random", dtype="float64")
     problems = posed(signals([n for n in LENGTHS if spec.n_frames(n)]), spec, recipe)
     assert len(problems) >= 5
     for (y, _), (expected, _) in zip(invert_linears(problems, spec, device), one_by_one(problems, spec), strict=True):
@@ -112,7 +115,7 @@ def test_every_framing_is_the_compiled_engines(spec: MelSpec, device: str) -> No
 @pytest.mark.parametrize("device", ["cpu", CUDA])
 def test_without_centring_faint_samples_are_silent(device: str) -> None:
     spec = replace(SMALL, center=False)
-    recipe = Recipe(method=solvers.AdmmGla(), n_iter=3, start="random", dtype="float64")
+    recipe = Recipe(method=AdmmGla(), n_iter=3, start="random", dtype="float64")
     problems = posed(signals([1000, 950, 64, 65]), spec, recipe)
     for (y, _), (expected, _) in zip(invert_linears(problems, spec, device), one_by_one(problems, spec), strict=True):
         assert y[0] == 0
@@ -144,9 +147,7 @@ def test_projection_is_each_utterances_own(params: StftParams) -> None:
 
 @pytest.mark.parametrize("device", ["cpu", CUDA])
 @pytest.mark.parametrize("method", METHODS, ids=repr)
-def test_single_precision_agrees_for_an_iteration(
-    method: solvers.Method, device: str, voice: NDArray[np.float32]
-) -> None:
+def test_single_precision_agrees_for_an_iteration(method: Solver, device: str, voice: NDArray[np.float32]) -> None:
     spec = MelSpec()
     problems = posed([voice, voice[:5000], voice[3000:9000]], spec, Recipe(method=method, n_iter=1, start="pghi"))
     for (y, _), (expected, _) in zip(invert_linears(problems, spec, device), one_by_one(problems, spec), strict=True):
@@ -169,7 +170,7 @@ def test_single_precision_agrees_for_an_iteration(
 def test_scores_agree_after_many_iterations(
     start: str, dtype: Any, tolerance_db: float, device: str, voice: NDArray[np.float32]
 ) -> None:
-    recipe = Recipe(method=solvers.Admm(), n_iter=100, start=start, trace=True, dtype=dtype)
+    recipe = Recipe(method=Admm(), n_iter=100, start=start, trace=True, dtype=dtype)
     problems = posed([voice, 0 * voice, voice[3000:13000]], MelSpec(), recipe)
     del problems[1]
     for (_, misfits), (_, expected) in zip(
@@ -201,21 +202,21 @@ def test_a_waveform_gives_the_start() -> None:
     ys = signals(LENGTHS[:4])
     problems = [
         replace(p, recipe=replace(p.recipe, start=y[::-1].copy()))
-        for p, y in zip(posed(ys, SMALL, Recipe(method=solvers.Raar(), n_iter=2, dtype="float64")), ys, strict=True)
+        for p, y in zip(posed(ys, SMALL, Recipe(method=Raar(), n_iter=2, dtype="float64")), ys, strict=True)
     ]
     for (y, _), (expected, _) in zip(invert_linears(problems, SMALL, "cpu"), one_by_one(problems, SMALL), strict=True):
         np.testing.assert_allclose(y, expected, rtol=0, atol=1e-9 * np.abs(expected).max())
 
 
 def test_results_do_not_depend_on_the_batches() -> None:
-    problems = posed(signals(LENGTHS), SMALL, Recipe(method=solvers.Admm(), n_iter=5, dtype="float64"))
+    problems = posed(signals(LENGTHS), SMALL, Recipe(method=Admm(), n_iter=5, dtype="float64"))
     together, apart = (invert_linears(problems, SMALL, "cpu", memory_bytes=room) for room in (2**30, 1))
     for (y, _), (alone, _) in zip(together, apart, strict=True):
         np.testing.assert_allclose(y, alone, rtol=0, atol=1e-12)
 
 
 def test_same_problems_give_the_same_bytes() -> None:
-    problems = posed(signals(LENGTHS), SMALL, Recipe(method=solvers.Ipalm(), n_iter=5))
+    problems = posed(signals(LENGTHS), SMALL, Recipe(method=Ipalm(), n_iter=5))
     first, again = (
         [y.tobytes() for y, _ in invert_linears(problems, SMALL, "cpu", memory_bytes=300_000)] for _ in range(2)
     )
@@ -227,13 +228,13 @@ def test_nothing_gives_nothing() -> None:
 
 
 def test_recipes_of_one_call_are_one() -> None:
-    one, other = posed(signals([500, 500]), SMALL, Recipe(method=solvers.Admm()))
+    one, other = posed(signals([500, 500]), SMALL, Recipe(method=Admm()))
     with pytest.raises(ValueError, match="may differ in start and seed alone"):
-        invert_linears([one, replace(other, recipe=Recipe(method=solvers.Raar()))], SMALL, "cpu")
+        invert_linears([one, replace(other, recipe=Recipe(method=Raar()))], SMALL, "cpu")
 
 
 @pytest.mark.parametrize("method", METHODS, ids=repr)
-def test_what_is_kept_for_a_bin_is_little(method: solvers.Method) -> None:
+def test_what_is_kept_for_a_bin_is_little(method: Solver) -> None:
     spec, place = MelSpec(), placement("cpu", "float32")
     projection = Projection(spec.stft, [40000] * 3, place)
     n_frames, bank = spec.n_frames(40000), bank_of(spec)
@@ -286,7 +287,7 @@ def test_an_utterance_that_memory_does_not_hold_is_an_error() -> None:
 
 def test_halves_give_what_the_whole_gives() -> None:
     """Iterations on a half of what was started are those on the half's utterances."""
-    problems = posed(signals(LENGTHS), SMALL, Recipe(method=solvers.Admm(), n_iter=3, dtype="float64"))
+    problems = posed(signals(LENGTHS), SMALL, Recipe(method=Admm(), n_iter=3, dtype="float64"))
     problems.sort(key=lambda p: -p.length)
     place = placement("cpu", "float64")
     with ThreadPoolExecutor(1) as pool:
@@ -323,7 +324,7 @@ def test_batches_on_cuda_are_inverted_alike(voice: NDArray[np.float32]) -> None:
 @pytest.mark.parametrize(
     ("keywords", "message"),
     [
-        ({"device": "gpu"}, "device must be one of cpu, cuda, got 'gpu'"),
+        ({"device": "gpu"}, "device must be 'cpu' or 'cuda', got 'gpu'"),
         ({"lengths": [512]}, "lengths must have one entry for each of 2 mels, got 1"),
         ({"start": [np.zeros(512)]}, "start must have one entry for each of 2 mels, got 1"),
     ],

@@ -10,14 +10,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from melmill.stages.numeric import solvers
-from melmill.stages.numeric.bank import bank_of
-from melmill.stages.numeric.batched.iterate import iterate
-from melmill.stages.numeric.batched.methods import Iteration, Start, iteration
-from melmill.stages.numeric.batched.pair import Pair, packed, parts, store
-from melmill.stages.numeric.batched.placement import Placement
+from melmill.stages.numeric.batched.device import Placement
+from melmill.stages.numeric.batched.iteration import Iteration, Pair, Start, iterate, iteration, packed, parts, store
 from melmill.stages.numeric.batched.projection import Projection
+from melmill.stages.numeric.filterbank import bank_of
 from melmill.stages.numeric.melspec import MelSpec
+from melmill.stages.numeric.solver import Solver
+from melmill.stages.numeric.solvers.admm import Admm
+from melmill.stages.numeric.solvers.admm_gla import AdmmGla
+from melmill.stages.numeric.solvers.griffin_lim import GriffinLim
+from melmill.stages.numeric.solvers.ipalm import Ipalm
+from melmill.stages.numeric.solvers.raar import Raar
 
 SPEC = MelSpec(n_fft=64, win_length=64, hop_length=16, n_mels=10)
 LENGTHS = [500, 330]
@@ -27,7 +30,7 @@ def place(*, fused: bool) -> Placement:
     return Placement(device=torch.device("cpu"), dtype=torch.float32, fused=fused)
 
 
-def begun(method: solvers.Method, power: float = 1.0, *, fused: bool) -> tuple[Projection, Iteration]:
+def begun(method: Solver, power: float = 1.0, *, fused: bool) -> tuple[Projection, Iteration]:
     """Return random data about to be iterated on."""
     projection = Projection(SPEC.stft, LENGTHS, place(fused=False))
     random = torch.Generator().manual_seed(0)
@@ -45,17 +48,17 @@ def begun(method: solvers.Method, power: float = 1.0, *, fused: bool) -> tuple[P
 @pytest.mark.parametrize(
     "method",
     [
-        solvers.Admm(schedule="swing"),
-        solvers.AdmmGla(),
-        solvers.GriffinLim(),
-        solvers.GriffinLim(momentum=0.9),
-        solvers.Ipalm(),
-        solvers.Raar(),
+        Admm(schedule="swing"),
+        AdmmGla(),
+        GriffinLim(),
+        GriffinLim(momentum=0.9),
+        Ipalm(),
+        Raar(),
     ],
     ids=repr,
 )
 @pytest.mark.parametrize("power", [1.0, 2.0])
-def test_steps_are_one_graph_on_packed_spectra(method: solvers.Method, power: float) -> None:
+def test_steps_are_one_graph_on_packed_spectra(method: Solver, power: float) -> None:
     projection, plain = begun(method, power, fused=False)
     other = begun(method, power, fused=False)[1]
     Z, now = projection.analyse(), plain.parameters[0]
@@ -69,11 +72,11 @@ def test_steps_are_one_graph_on_packed_spectra(method: solvers.Method, power: fl
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch's compiler needs g++ on the CPU")
 def test_compiled_kernels_give_what_they_are_compiled_from() -> None:
-    projection, plain = begun(solvers.Admm(), fused=False)
+    projection, plain = begun(Admm(), fused=False)
     iterate(plain, projection, place(fused=False))
-    compiled, fused = begun(solvers.Admm(), fused=True)
+    compiled, fused = begun(Admm(), fused=True)
     compiled = Projection(SPEC.stft, LENGTHS, place(fused=True))
-    compiled.signal.copy_(begun(solvers.Admm(), fused=False)[0].signal)
+    compiled.signal.copy_(begun(Admm(), fused=False)[0].signal)
     iterate(fused, compiled, place(fused=True))
     for y, expected in zip(compiled.samples, projection.samples, strict=True):
         np.testing.assert_allclose(y, expected, rtol=0, atol=1e-5 * np.abs(expected).max())

@@ -10,8 +10,7 @@ import warnings
 import numpy as np
 import pytest
 
-from melmill.stages.numeric.bank import bank_of
-from melmill.stages.numeric.filterbank import EmptyBandWarning
+from melmill.stages.numeric.filterbank import EmptyBandWarning, bank_of
 from melmill.stages.numeric.gram import factors, independent, inverse, pseudo_inverse, spectral_norm
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.numeric.presets import preset, preset_names
@@ -21,7 +20,7 @@ KERNELS = ("Prescott", "Haswell")
 
 # All that an inverter makes once of a bank, in float64: rounded to float32, most differences would be hidden.
 MADE_ONCE = """
-from melmill.stages.numeric.bank import bank_of
+from melmill.stages.numeric.filterbank import bank_of
 from melmill.stages.numeric.compiled.magnitude import balance
 from melmill.stages.numeric.compiled.misfit import resolvent
 from melmill.stages.numeric.gram import pseudo_inverse

@@ -9,11 +9,11 @@ import pytest
 import scipy.optimize
 from numpy.typing import NDArray
 
-from melmill.stages.numeric.bank import Bank, bank_of
 from melmill.stages.numeric.compiled.magnitude import estimate_magnitude
+from melmill.stages.numeric.filterbank import Bank, bank_of
 from melmill.stages.numeric.lanes.sweep import from_lanes, to_lanes
 from melmill.stages.numeric.melspec import MelSpec
-from melmill.stages.numeric.recipe import MagnitudeStart
+from melmill.stages.numeric.solver import MagnitudeStart
 from melmill.stages.numeric.stft import Stft
 
 SPECS = [

@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from melmill.stages.errors import ParameterError, StageError, Unusable
+from melmill.stages.numeric.errors import ParameterError, StageError, Unusable
 from melmill.stages.numeric.filterbank import mel_bank
 from melmill.stages.numeric.mel import mel_spectrogram
 from melmill.stages.numeric.melspec import MelSpec, Pcen

@@ -12,6 +12,7 @@ from melmill.stages.numeric.compiled import phase as starts
 from melmill.stages.numeric.compiled.projection import Projection
 from melmill.stages.numeric.lanes.sweep import from_lanes, to_lanes
 from melmill.stages.numeric.melspec import StftParams
+from melmill.stages.numeric.solver import Recipe
 from melmill.stages.numeric.stft import Stft
 
 SR = 16000
@@ -95,9 +96,8 @@ def test_zero_phase_is_an_impulse_at_the_windows_centre() -> None:
 
 
 def test_signal_phase_is_that_of_its_stft() -> None:
-    projection = Projection(PARAMS, SR, "float64")
-    projection.samples = chirp()
-    phase = from_lanes(starts.signal_phase(projection), projection.n_frames)
+    recipe = Recipe(method=None, start=chirp(), dtype="float64")
+    phase = from_lanes(starts.start_phase(recipe, PARAMS, SR, lambda: np.empty(0)), PARAMS.n_frames(SR))
     expected = np.angle(Stft(PARAMS, np.float64).forward(chirp())).T
     np.testing.assert_allclose(wrapped(phase - expected), 0, atol=1e-6)
 

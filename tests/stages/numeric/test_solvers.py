@@ -10,22 +10,26 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from melmill.stages.errors import ParameterError
-from melmill.stages.numeric import solvers
-from melmill.stages.numeric.bank import Bank, bank_of
 from melmill.stages.numeric.compiled.inverter import iterate
 from melmill.stages.numeric.compiled.misfit import mel_runs, misfit
 from melmill.stages.numeric.compiled.projection import Projection
+from melmill.stages.numeric.errors import ParameterError
+from melmill.stages.numeric.filterbank import Bank, bank_of
 from melmill.stages.numeric.lanes.sweep import to_lanes
 from melmill.stages.numeric.lanes.vector import LANES
 from melmill.stages.numeric.melspec import MelSpec, StftParams
-from melmill.stages.numeric.solvers import Method
+from melmill.stages.numeric.solver import Solver
+from melmill.stages.numeric.solvers.admm import Admm
+from melmill.stages.numeric.solvers.admm_gla import AdmmGla
+from melmill.stages.numeric.solvers.griffin_lim import GriffinLim
+from melmill.stages.numeric.solvers.ipalm import Ipalm
+from melmill.stages.numeric.solvers.raar import Raar
 
 # Spectra are (n_bins, n_frames), mels (n_mels, n_frames).
 Array = NDArray[Any]
 PARAMS = StftParams(n_fft=32, win_length=32, hop_length=8)
 N_ITER = 4
-SWING = solvers.Admm(lam=8.0, rho=0.1, schedule="swing")
+SWING = Admm(lam=8.0, rho=0.1, schedule="swing")
 
 
 def problem(power: float = 1.0) -> tuple[Projection, Array, Array, Array, Bank]:
@@ -51,7 +55,7 @@ def complex_lanes(X: Array) -> Array:
     return np.stack([to_lanes(X.real), to_lanes(X.imag)], axis=2)
 
 
-def iterated(method: Method, power: float = 1.0) -> Array:
+def iterated(method: Solver, power: float = 1.0) -> Array:
     """Return the signal of Z after N_ITER iterations from `problem`."""
     projection, X, Y, M, bank = problem(power)
     projection.synthesise(complex_lanes(X))
@@ -140,27 +144,27 @@ def admm(lam: float, rho: float | Array, scale: float = 1.0, power: float = 1.0)
 @pytest.mark.parametrize(
     ("method", "reference"),
     [
-        pytest.param(solvers.GriffinLim(), lambda: griffin_lim(0.0), id="Griffin-Lim"),
-        pytest.param(solvers.GriffinLim(momentum=0.99), lambda: griffin_lim(0.99), id="fast Griffin-Lim"),
-        pytest.param(solvers.AdmmGla(rho=0.2), lambda: admm_gla(0.2), id="ADMM on a fixed magnitude"),
-        pytest.param(solvers.AdmmGla(rho=0.0), lambda: admm_gla(0.0), id="the same with the magnitude imposed"),
-        pytest.param(solvers.Raar(beta=0.8), lambda: raar(0.8), id="RAAR"),
-        pytest.param(solvers.Ipalm(alpha=0.9, lam=10.0), lambda: ipalm(0.9, 10.0), id="iPALM"),
-        pytest.param(solvers.Admm(lam=8.0, rho=0.1), lambda: admm(8.0, 0.1), id="ADMM"),
+        pytest.param(GriffinLim(), lambda: griffin_lim(0.0), id="Griffin-Lim"),
+        pytest.param(GriffinLim(momentum=0.99), lambda: griffin_lim(0.99), id="fast Griffin-Lim"),
+        pytest.param(AdmmGla(rho=0.2), lambda: admm_gla(0.2), id="ADMM on a fixed magnitude"),
+        pytest.param(AdmmGla(rho=0.0), lambda: admm_gla(0.0), id="the same with the magnitude imposed"),
+        pytest.param(Raar(beta=0.8), lambda: raar(0.8), id="RAAR"),
+        pytest.param(Ipalm(alpha=0.9, lam=10.0), lambda: ipalm(0.9, 10.0), id="iPALM"),
+        pytest.param(Admm(lam=8.0, rho=0.1), lambda: admm(8.0, 0.1), id="ADMM"),
         # The paper's lam on its own bank E is lam ||E||^2 on the scaled one.
         pytest.param(SWING, lambda: admm(8.0 * SWING.penalties(N_ITER)[0] / 0.1, SWING.penalties(N_ITER)), id="swing"),
-        pytest.param(solvers.Admm(lam=8.0, rho=0.1), lambda: admm(8.0 / 0.04**2, 0.1, 0.04), id="ADMM, small bank"),
+        pytest.param(Admm(lam=8.0, rho=0.1), lambda: admm(8.0 / 0.04**2, 0.1, 0.04), id="ADMM, small bank"),
     ],
 )
-def test_iterations_follow_their_equations(method: Method, reference: Callable[[], Array]) -> None:
+def test_iterations_follow_their_equations(method: Solver, reference: Callable[[], Array]) -> None:
     np.testing.assert_allclose(iterated(method), signal_of(reference()), rtol=1e-9, atol=1e-11)
 
 
 @pytest.mark.parametrize("power", [1.5, 2.0])
 def test_joint_methods_follow_their_equations_on_power_mels(power: float) -> None:
     for method, reference in (
-        (solvers.Ipalm(alpha=0.9, lam=10.0), ipalm(0.9, 10.0, power)),
-        (solvers.Admm(lam=8.0, rho=0.1), admm(8.0, 0.1, power=power)),
+        (Ipalm(alpha=0.9, lam=10.0), ipalm(0.9, 10.0, power)),
+        (Admm(lam=8.0, rho=0.1), admm(8.0, 0.1, power=power)),
     ):
         np.testing.assert_allclose(iterated(method, power), signal_of(reference), rtol=1e-9, atol=1e-11)
 
@@ -173,10 +177,10 @@ def signal_of(Z: Array) -> Array:
 
 @pytest.mark.parametrize(
     "method",
-    [solvers.GriffinLim(), solvers.GriffinLim(momentum=0.9), solvers.AdmmGla(), solvers.Raar(), solvers.Ipalm()],
+    [GriffinLim(), GriffinLim(momentum=0.9), AdmmGla(), Raar(), Ipalm()],
     ids=lambda method: repr(method),
 )
-def test_a_bin_without_phase_stays_zero(method: Method) -> None:
+def test_a_bin_without_phase_stays_zero(method: Solver) -> None:
     projection, X, Y, M, bank = problem()
     iterate(method, complex_lanes(0 * X), to_lanes(Y), to_lanes(M), bank, projection, N_ITER)
     assert not projection.samples.any()
@@ -203,22 +207,22 @@ def test_the_swing_goes_down_and_halfway_up() -> None:
 
 
 def test_default_lam_is_the_papers() -> None:
-    assert solvers.Admm().lam == pytest.approx(5000 * bank_of(MelSpec()).norm ** 2, rel=2e-3)
+    assert Admm().lam == pytest.approx(5000 * bank_of(MelSpec()).norm ** 2, rel=2e-3)
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: solvers.GriffinLim(momentum=1.5), r"momentum must be in \[0, 1\), got 1.5"),
-        (lambda: solvers.AdmmGla(rho=-1.0), "rho must not be negative, got -1.0"),
-        (lambda: solvers.Raar(beta=0.0), r"beta must be in \(0, 1\], got 0.0"),
-        (lambda: solvers.Ipalm(alpha=1.0), r"alpha must be in \[0, 1\), got 1.0"),
-        (lambda: solvers.Ipalm(lam=0.0), "lam must be positive, got 0.0"),
-        (lambda: solvers.Admm(rho=0.0), "rho must be positive, got 0.0"),
-        (lambda: solvers.Admm(lam=float("nan")), "lam must be positive, got nan"),
-        (lambda: solvers.Admm(schedule="swang"), "schedule must be 'constant' or 'swing', got 'swang'"),  # type: ignore[arg-type]
+        (lambda: GriffinLim(momentum=1.5), r"momentum must be in \[0, 1\), got 1.5"),
+        (lambda: AdmmGla(rho=-1.0), "rho must not be negative, got -1.0"),
+        (lambda: Raar(beta=0.0), r"beta must be in \(0, 1\], got 0.0"),
+        (lambda: Ipalm(alpha=1.0), r"alpha must be in \[0, 1\), got 1.0"),
+        (lambda: Ipalm(lam=0.0), "lam must be positive, got 0.0"),
+        (lambda: Admm(rho=0.0), "rho must be positive, got 0.0"),
+        (lambda: Admm(lam=float("nan")), "lam must be positive, got nan"),
+        (lambda: Admm(schedule="swang"), "schedule must be 'constant' or 'swing', got 'swang'"),  # type: ignore[arg-type]
     ],
 )
-def test_parameters_out_of_range_are_refused(make: Callable[[], Method], message: str) -> None:
+def test_parameters_out_of_range_are_refused(make: Callable[[], Solver], message: str) -> None:
     with pytest.raises(ParameterError, match=message):
         make()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from melmill.stages.errors import ContractError, Unusable
+from melmill.stages.numeric.errors import ContractError, Unusable
 from melmill.stages.numeric.mel import magnitude_spec, mel_spectrogram, to_linear
 from melmill.stages.numeric.melspec import MelSpec, Pcen
 from melmill.stages.numeric.pcen import inverse_pcen, pcen

@@ -10,10 +10,10 @@ import pandas as pd
 import pytest
 
 from melmill.stages.contract import Mel, Report, Scores, Stage
-from melmill.stages.errors import ContractError, ParameterError
+from melmill.stages.numeric.errors import ContractError, ParameterError
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.registry import stage_class
-from melmill.stages.report.inputs import Tables
+from melmill.stages.report.contract import Tables
 from melmill.stages.report.stage import Aggregate
 
 GLA = Scores(metrics=("estoi",), scored="gla")

@@ -15,20 +15,17 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from melmill.stages.report import statistics
-from melmill.stages.report.cube import Cube, cube
-from melmill.stages.report.figures import (
-    COLOURS,
+from melmill.stages.report.examples import (
     axes,
-    box_plot,
-    convergence,
+    clip,
     difference_picture,
-    label,
-    look,
+    excerpt_s,
     mel_db,
     mel_picture,
     picture_spec,
 )
-from melmill.stages.report.sound import clip, excerpt_s
+from melmill.stages.report.figures import COLOURS, box_plot, convergence, label, line_style
+from melmill.stages.report.statistics import Cube, cube
 
 LONG = "admm[n_iter=1000,rho=0.2,start=pghi,momentum=$0.99$]<b>&"
 
@@ -134,7 +131,7 @@ def test_labels_keep_the_whole_name_in_short_lines(node: str) -> None:
 
 def test_twelve_nodes_look_different() -> None:
     nodes = [f"n{i}" for i in range(12)]
-    assert len({look(nodes, node) for node in nodes}) == 12
+    assert len({line_style(nodes, node) for node in nodes}) == 12
 
 
 def tone(hz: float, sr: int = 16000, seconds: float = 1.0) -> NDArray[np.float32]:

@@ -13,12 +13,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from melmill.stages.report.contract import Example, Provenance, Tables
 from melmill.stages.report.examples import pick, shown
-from melmill.stages.report.inputs import Example, Made, Tables
+from melmill.stages.report.page_tables import Grid, by_group, headline, paired
 from melmill.stages.report.stage import Aggregate
 from melmill.stages.report.sweeps import arrange
 from melmill.stages.report.tables import results
-from melmill.stages.report.views import Grid, by_group, headline, paired
 
 EVIL = '<script>alert("x")</script>&\''
 VOID = {"meta", "img", "br", "wbr", "link", "input"}
@@ -133,7 +133,7 @@ def full_tables(name: str = "gla") -> Tables:
             }
         ),
         made=[
-            Made(
+            Provenance(
                 name=name, uses="griffin_lim", version=1, key="abc123" * 8, inputs=("mel",), parameters={"n_iter": name}
             )
         ],

@@ -12,10 +12,18 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
-from melmill.stages.errors import ParameterError, StageError
+from melmill.stages.numeric.errors import ParameterError, StageError
 from melmill.stages.report.comparison import holm_adjusted, leaders, paired
-from melmill.stages.report.cube import cube, groups, statuses
-from melmill.stages.report.statistics import convergence, failures, generator, intervals, summary
+from melmill.stages.report.statistics import (
+    convergence,
+    cube,
+    failures,
+    generator,
+    groups,
+    intervals,
+    statuses,
+    summary,
+)
 
 
 def table(metric: str = "estoi", speakers: Sequence[str] | None = None, **nodes: Sequence[float | str]) -> pd.DataFrame:

@@ -11,19 +11,19 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from melmill.stages.report.contract import Provenance, Tables
 from melmill.stages.report.figures import COLOURS
-from melmill.stages.report.inputs import Made, Tables
+from melmill.stages.report.page_tables import folded_maps, headline, of_map
 from melmill.stages.report.stage import Aggregate
 from melmill.stages.report.statistics import summary
-from melmill.stages.report.sweep_views import Line, Map, against, heat_map, lines, maps
+from melmill.stages.report.sweep_figures import Line, Map, against, heat_map, lines, maps
 from melmill.stages.report.sweeps import CROWDED, arrange, find_sweeps
 from melmill.stages.report.tables import results
-from melmill.stages.report.views import folded_maps, headline, of_map
 from tests.stages.report.test_figures import texts
 from tests.stages.report.test_page import example_of, page_of, read, words
 
 
-def fanned(name: str, source: str = "", **values: Any) -> list[Made]:
+def fanned(name: str, source: str = "", **values: Any) -> list[Provenance]:
     """Return the nodes of a declaration as a pipeline fans them out: over its lists, and over `source`."""
     axes = {key: value if isinstance(value, list) else [value] for key, value in values.items()}
     made = []
@@ -32,11 +32,11 @@ def fanned(name: str, source: str = "", **values: Any) -> list[Made]:
         told = [source] * bool(source) + [f"{key}={value}" for key, value in chosen.items() if len(axes[key]) > 1]
         full = f"{name}[{','.join(told)}]" if told else name
         inputs = ("mel", source) if source else ("mel",)
-        made.append(Made(name=full, uses="admm", version=1, key=full, inputs=inputs, parameters=chosen))
+        made.append(Provenance(name=full, uses="admm", version=1, key=full, inputs=inputs, parameters=chosen))
     return made
 
 
-def names(made: Sequence[Made]) -> list[str]:
+def names(made: Sequence[Provenance]) -> list[str]:
     return [one.name for one in made]
 
 
@@ -103,7 +103,7 @@ FIVE = [10, 20, 50, 100, 200]
     ],
 )
 def test_sweeps_are_nodes_that_differ_in_numbers_alone(
-    made: list[Made], expected: list[tuple[str, tuple[str, ...], int]]
+    made: list[Provenance], expected: list[tuple[str, tuple[str, ...], int]]
 ) -> None:
     found = find_sweeps(made, names(made))
     assert [(sweep.name, sweep.axes, len(sweep.points)) for sweep in found] == expected
@@ -141,7 +141,7 @@ def test_only_curves_that_another_goes_on_are_left_out() -> None:
 
 def line(name: str, x: Sequence[float], at: int = 0) -> Line:
     values = np.array(x, dtype=np.float64)
-    return Line(name=name, look=(COLOURS[at], "-"), x=values, mean=values, low=values - 1, high=values + 1)
+    return Line(name=name, style=(COLOURS[at], "-"), x=values, mean=values, low=values - 1, high=values + 1)
 
 
 @pytest.mark.parametrize(
@@ -212,7 +212,7 @@ def test_panels_hold_a_figure_a_metric() -> None:
     assert panel.drawn[0][1].count("stroke-width: 2.4") == 1
 
 
-def crowd() -> list[Made]:
+def crowd() -> list[Provenance]:
     made = [one for name in ("gla", "ipalm", "admm") for one in fanned(name, n_iter=[*FIVE, 500])]
     return [*made, *fanned("map", n_iter=100, lam=[0.1, 1.0, 10.0], rho=[0.1, 0.3, 1.0]), *fanned("pghi")]
 
@@ -238,7 +238,7 @@ def test_a_page_of_many_nodes_says_the_best_and_folds_its_maps() -> None:
     assert "9 nodes over lam and rho" in text
     assert "5 of 28 nodes" in text
     assert sum(tag == "audio" for tag, _ in reader.tags) == 6  # the recording and the five
-    assert text.index("Against n_iter") < text.index("Means over utterances")
+    assert text.index("Against n_iter") < text.index("Means over utterances,")
 
 
 def test_a_page_of_a_map_alone_has_no_empty_table() -> None:
@@ -254,7 +254,7 @@ def test_a_page_of_few_nodes_begins_with_its_table() -> None:
     tables = Tables(scores=scores_of({node: i / 10 for i, node in enumerate(names(made))}), made=made)
     text = words(read(Aggregate().render(tables)["index.html"]))
     assert "Best PESQ" not in text
-    assert text.index("Means over utterances") < text.index("Nodes that differ in numbers alone")
+    assert text.index("Means over utterances,") < text.index("Means over utterances of nodes")
 
 
 def test_sweeps_of_a_metric_without_values_are_not_drawn() -> None:

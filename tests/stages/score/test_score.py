@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from melmill.stages.contract import Item, Scalar, Scores, Stage, UtteranceStage, Waveform
-from melmill.stages.errors import ParameterError
+from melmill.stages.numeric.errors import ParameterError
 from melmill.stages.numeric.presets import preset
 from melmill.stages.registry import stage_class
 from melmill.stages.score.registry import METRICS
@@ -146,7 +146,7 @@ def test_one_bad_utterance_costs_itself_alone() -> None:
     lost = item(from_=voice())  # the flow gives no such item; if it did, quarantine must say so
     inputs = {"from": MADE, "against": SPEECH}
     stage = Score(metrics=("scm",))
-    outcomes = stage.process([bad, good, lost], inputs, stage.produces({}))
+    outcomes = stage.process([bad, good, lost], inputs, stage.produces({"from": [MADE], "against": [SPEECH]}))
     assert [outcome.row and outcome.row["status_scm_db"] for outcome in outcomes] == ["non_finite", "ok", None]
     assert outcomes[2].rejected is not None
 

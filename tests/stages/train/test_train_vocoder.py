@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 import melmill
 from melmill.stages.contract import Batch, Mel, StageFile, TrainedVocoder, Waveform
-from melmill.stages.errors import ContractError, ParameterError, StageError
+from melmill.stages.numeric.errors import ContractError, ParameterError, StageError
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.train import losses
 from melmill.stages.train.discriminators import Discriminators, phase_rotated
@@ -130,7 +130,10 @@ def loaded(files: dict[str, bytes]) -> Any:
     return load(read_files({role: StageFile(url=name, data=files[name]) for role, name in TRAINED_FILES.items()}))
 
 
-@pytest.mark.parametrize("generator", ["vocos", "hifigan", "unfolded"])
+@pytest.mark.parametrize(
+    "generator",
+    ["vocos", pytest.param("hifigan", marks=pytest.mark.slow), pytest.param("unfolded", marks=pytest.mark.slow)],
+)
 def test_what_is_trained_loads_and_gives_waveforms(memory: Memory, generator: str) -> None:
     files = trained(memory, Place(), generator=generator, steps=2, adversarial_from=1)
     voc = loaded(files)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from melmill.stages.errors import ParameterError
+from melmill.stages.numeric.errors import ParameterError
 from melmill.stages.numeric.mel import mel_spectrogram
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.numeric.presets import preset

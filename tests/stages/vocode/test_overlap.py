@@ -9,7 +9,7 @@ from contextlib import nullcontext
 
 import pytest
 
-from melmill.stages.numeric.batched.turns import Turns
+from melmill.stages.numeric.batched.device import Turns
 from melmill.stages.vocode.vocoding import overlapped
 
 PATIENCE_S = 60.0

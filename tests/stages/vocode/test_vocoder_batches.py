@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from melmill.stages.contract import Item, Mel, Outcome, Waveform
-from melmill.stages.numeric.batched.turns import Turns
-from melmill.stages.task_context import glimpses, working
+from melmill.stages.numeric.batched.device import Turns
+from melmill.stages.task_context import current_task, thread_statuses
 from melmill.stages.vocode import vocoding
 from melmill.stages.vocode.loaded import LoadedVocoder, load
 from melmill.stages.vocode.vocoding import Vocoding
@@ -192,14 +192,14 @@ def test_the_utterance_at_hand_is_known_while_it_is_computed() -> None:
     forward = voc.model.forward
 
     def looked_at(mel: Tensor, lengths: Tensor | None = None, noise: Sequence[Tensor] = ()) -> Tensor:
-        (glimpse,) = glimpses()
-        seen.append(glimpse.utterance_id)
+        (status,) = thread_statuses()
+        seen.append(status.utterance_id)
         result: Tensor = forward(mel, lengths, noise)
         return result
 
     voc.model.forward = looked_at  # type: ignore[method-assign]
     items = items_of(voc, [9, 5])
-    with working("task"):
+    with current_task("task"):
         run(voc, items, padded=False)
     assert seen == [one.utterance.utterance_id for one in items]
 

@@ -20,7 +20,7 @@ from torch._dynamo.utils import counters
 import melmill
 from melmill.flows.pipeline.stage_files import prepared
 from melmill.stages.contract import FileStage, Item, Mel, Outcome, Stage, StageFile, StageFiles, Waveform
-from melmill.stages.errors import ContractError, ParameterError
+from melmill.stages.numeric.errors import ContractError, ParameterError
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.registry import stage_class
 from melmill.stages.vocode.cache import Settings, VocoderCache
@@ -160,6 +160,7 @@ def test_reduced_precision_is_near_and_int16_rounds() -> None:
     np.testing.assert_array_equal(pcm, np.clip(np.rint(full * np.float32(32768)), -32768, 32767).astype(np.int16))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("c++") is None, reason="torch's compiler needs a C++ compiler")
 def test_compiled_it_is_the_same_to_rounding() -> None:
     files = files_of(LEAST, "/w/g_1")

@@ -178,7 +178,7 @@ def test_a_folder_without_permission_is_told(tmp_path: Path) -> None:
     code = f"""
 import os
 from melmill.storage.files.location import Location
-from melmill.storage import local_files
+from melmill.storage.files import local
 if os.getuid() == 0:
     os.setuid(65534)
 try:

@@ -41,7 +41,7 @@ def fresh(size: Size, spec: MelSpec) -> Fresh:
         "num_mels": spec.n_mels,
         "n_fft": spec.n_fft,
         "hop_size": spec.hop_length,
-        "win_size": spec.win_length,
+        "win_size": spec.stft.win_length,
         "sampling_rate": spec.sr,
         "fmin": spec.fmin,
         "fmax": spec.top_hz,

@@ -168,7 +168,7 @@ def _spec(checkpoint: Checkpoint, prefix: str) -> MelSpec:
             f"{checkpoint.name} is a WaveNet of 2018 ('{prefix}*'), whose mels were framed by lws, which no preset is: "
             "say which mel you give it"
         )
-    window = int(config.get("win_length") or usual.win_length)
+    window = int(config.get("win_length") or usual.stft.win_length)
     spec = replace(
         usual,
         sr=sr,

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import conv1d, conv_transpose1d, leaky_relu, pad
 
 import melmill
-from melmill.stages.errors import Unusable
+from melmill.stages.numeric.errors import Unusable
 from melmill.stages.vocode.errors import VocoderError
 from melmill.stages.vocode.families.melgan import network as melgan
 from melmill.stages.vocode.loaded import LoadedVocoder, load

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import conv1d, conv_transpose1d, leaky_relu, pad
 
-from melmill.stages.errors import Unusable
+from melmill.stages.numeric.errors import Unusable
 from melmill.stages.vocode.errors import VocoderError
 from melmill.stages.vocode.families.univnet import network as univnet
 from melmill.stages.vocode.loaded import LoadedVocoder, load

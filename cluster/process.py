@@ -1,0 +1,86 @@
+"""The threads and the memory of this process."""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+
+_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+    "NUMBA_NUM_THREADS",
+)
+# They choose the kernels of linear algebra, which decide the last bits of results.
+_KERNELS = ("OPENBLAS_CORETYPE", "MKL_CBWR", "BLIS_ARCH_TYPE")
+
+
+def thread_environment(threads: int) -> dict[str, str]:
+    """Return the environment of a process whose numerical libraries use `threads` threads each."""
+    return dict.fromkeys(_VARIABLES, str(threads))
+
+
+def kernel_environment() -> dict[str, str]:
+    """Return the variables of this environment that choose kernels, so that workers choose the same."""
+    return {name: os.environ[name] for name in _KERNELS if name in os.environ}
+
+
+@cache
+def limit_threads(threads: int) -> None:
+    """Limit the numerical libraries of this process to `threads` threads each, for good.
+
+    Libraries that are loaded later read the limit from the environment.
+    """
+    _limit(threads)
+
+
+@contextmanager
+def threads_raised(threads: int) -> Iterator[None]:
+    """Let the numerical libraries use `threads` threads each in the block, and one after it."""
+    _limit(threads)
+    try:
+        yield
+    finally:
+        _limit(1)
+
+
+def _limit(threads: int) -> None:
+    from threadpoolctl import threadpool_limits
+
+    os.environ.update(thread_environment(threads))
+    threadpool_limits(limits=threads)
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(threads)
+
+
+_PROC = Path("/proc/self")
+# "Reset the peak resident set size" (proc(5), clear_refs).
+_RESET_PEAK = "5"
+
+
+def reset_peak() -> None:
+    """Start a new measurement of the peak. Only Linux can; elsewhere the peak is the whole process's."""
+    try:
+        (_PROC / "clear_refs").write_text(_RESET_PEAK)
+    except OSError:
+        return
+
+
+def peak_bytes() -> int:
+    """Return the largest resident size of this process since `reset_peak`, in bytes."""
+    try:
+        lines = (_PROC / "status").read_text().splitlines()
+    except OSError:
+        lines = []
+    for line in lines:
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    # Linux counts in KiB, macOS in bytes.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -1,0 +1,129 @@
+"""Prepare a store before tasks run: descriptions, catalogues, array metadata and the manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from melmill.flows.pipeline.graph import Node
+from melmill.flows.planning.plan import Plan
+from melmill.stages.contract import Mel, Scores, TrainedVocoder, Waveform
+from melmill.storage.arrays import ArraySpec
+from melmill.storage.product import ProductDescription
+from melmill.storage.store import Manifest, NodeEntry, Store
+
+
+def prepare_store(plan: Plan) -> Store:
+    """Return the store of a plan, fit for its tasks.
+
+    It holds all that tasks rely on, and no records of damaged data. If nothing is pending, only
+    records are packed, so that the next plan reads them with few requests.
+
+    Raises
+    ------
+    StoreError
+        The store can't be written, or belongs to another project.
+    """
+    store = Store.create(plan.pipeline.store, plan.pipeline.name)
+    nodes = {name: node_plan.node for name, node_plan in plan.nodes.items()}
+    for node in nodes.values():
+        if not node.is_whole:
+            store.product(node.folder, node.key).pack()
+    for name, node_plan in plan.nodes.items() if plan.n_pending else ():
+        node = node_plan.node
+        folder = store.product(node.folder, node.key)
+        n_slots = 0 if node.is_whole else plan.catalogues[node.corpora[0]].n_slots
+        folder.prepare(describe(node, nodes, plan.pipeline.shard_duration_s), n_slots)
+        if name in plan.catalogues:
+            store.write_catalogue(node.folder, node.key, plan.catalogues[name])
+        for record in node_plan.damaged:
+            folder.drop(record)
+    return store
+
+
+def publish_manifest(plan: Plan, store: Store, *, partial: bool) -> str:
+    """Store which products the pipeline's names mean now; return the id of the new run.
+
+    Nothing is stored if the last run says the same. With `partial` the plan leaves out nodes of the
+    pipeline, and what the last run says of those stays.
+    """
+    run_id = store.new_run_id()
+    nodes = {name: node_plan.node for name, node_plan in plan.nodes.items()}
+    entries = {name: _entry(node, nodes) for name, node in nodes.items()}
+    last = store.latest_manifest()
+    if partial and last is not None:
+        entries = {**last.nodes, **entries}
+    if last is None or dict(last.nodes) != entries:
+        manifest = Manifest(
+            run_id=run_id,
+            project=plan.pipeline.name,
+            started_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            nodes=entries,
+            pipeline=dict(plan.pipeline.document),
+        )
+        store.publish_run(run_id, manifest)
+    return run_id
+
+
+def _entry(node: Node, nodes: Mapping[str, Node]) -> NodeEntry:
+    return NodeEntry(
+        folder=node.folder,
+        key=node.key,
+        kind=node.product.kind.value,
+        stage=node.stage.uses,
+        catalogues=tuple(_address(nodes[name]) for name in node.corpora),
+        scored=node.product.scored if isinstance(node.product, Scores) else None,
+    )
+
+
+def describe(node: Node, nodes: Mapping[str, Node], shard_duration_s: float) -> ProductDescription:
+    """Return the description that is stored beside a node's product."""
+    array = array_spec(node)
+    return ProductDescription(
+        node=node.folder,
+        key=node.key,
+        kind=node.product.kind.value,
+        stage=node.stage.uses,
+        version=node.stage.version,
+        parameters=dict(node.parameters),
+        inputs={port: [_address(nodes[name]) for name in names] for port, names in node.inputs.items()},
+        catalogue=None if node.is_whole else _address(nodes[node.corpora[0]]),
+        array=array,
+        mel=_mel(node),
+        conversions=dict(node.product.conversions) if isinstance(node.product, Waveform) else {},
+        sr=None if array is None else array.sr,
+        shard_duration_s=shard_duration_s,
+    )
+
+
+def array_spec(node: Node) -> ArraySpec | None:
+    """Return the layout of a node's array; None if it makes none."""
+    product = node.product
+    if isinstance(product, Waveform):
+        return ArraySpec(dtype=product.dtype, sr=product.sr)
+    if isinstance(product, Mel):
+        stft = product.spec.stft
+        return ArraySpec(
+            dtype=product.dtype,
+            sr=product.spec.sr,
+            n_mels=product.spec.n_mels,
+            n_fft=stft.n_fft,
+            hop_length=stft.hop_length,
+            pad=stft.pad,
+        )
+    return None
+
+
+def _mel(node: Node) -> dict[str, Any] | None:
+    """Return the fields of the mel that a product is, was made from, or needs; None without one."""
+    product = node.product
+    if isinstance(product, Mel | TrainedVocoder):
+        return product.spec.as_dict()
+    if isinstance(product, Waveform) and product.mel is not None:
+        return product.mel.as_dict()
+    return None
+
+
+def _address(node: Node) -> tuple[str, str]:
+    return node.folder, node.key

@@ -1,0 +1,257 @@
+"""Look at a folder of recordings or mels: recognise its layout, and count what it holds."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
+
+from melmill.flows.errors import PipelineError
+from melmill.stages.contract import IngestStage
+from melmill.stages.formats.npy import HEAD_BYTES, npy_header
+from melmill.stages.ingest.folder import AUDIO_SUFFIXES, MEL_SUFFIXES, SKIPPED
+from melmill.stages.ingest.registry import READERS
+from melmill.stages.numeric.errors import StageError, Unusable
+from melmill.stages.numeric.presets import preset, preset_names
+from melmill.stages.registry import stage_class
+from melmill.storage.files.sources import SourceTree
+from melmill.storage.utterance import SourceFile
+
+# Headers of so many files tell the shape of a folder's mels.
+_PROBED = 50
+
+_LIBRITTS = re.compile(r"(?P<speaker>\d+)_(?P<chapter>\d+)_\d+_\d+")
+_VCTK = re.compile(r"(?P<speaker>[ps]\d+)_\d+(?P<microphone>_mic\d)?")
+_LJSPEECH = re.compile(r"LJ\d{3}-\d{4}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """Say how the files of a folder lie, and what reads them.
+
+    Parameters
+    ----------
+    name : str
+        What the folder is: the name of the corpus that lies so, or a few words.
+    uses : str
+        Ingest stage that reads it.
+    fields : mapping
+        Fields of that stage, ``root`` among them.
+    """
+
+    name: str
+    uses: str
+    fields: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contents:
+    """Say what a folder holds, by the headers of its files.
+
+    Parameters
+    ----------
+    layout : Layout
+    n_files, n_unreadable : int
+        All files, and those whose headers tell no length.
+    duration_s : float
+        Audio, s. 0 for mels.
+    rates : mapping of int to int
+        Number of files of each sampling rate, Hz. Empty for mels.
+    n_texts, n_speakers : int
+        Utterances that have texts, and speakers.
+    has_subsets : bool
+        The utterances belong to subsets.
+    n_mels : int or None
+        Bands of the mels. None for audio.
+    """
+
+    layout: Layout
+    n_files: int
+    n_unreadable: int = 0
+    duration_s: float = 0.0
+    rates: Mapping[int, int] = field(default_factory=dict)
+    n_texts: int = 0
+    n_speakers: int = 0
+    has_subsets: bool = False
+    n_mels: int | None = None
+
+
+def look(root: str) -> Contents:
+    """Return what a folder holds. Headers and transcripts are read, and nothing is written.
+
+    Parameters
+    ----------
+    root : str
+        A path, or any URL that fsspec knows.
+
+    Raises
+    ------
+    PipelineError
+        The folder holds neither audio nor mels, or several corpora.
+    StoreError
+        The folder can't be read.
+    """
+    tree = SourceTree(root)
+    files = list(tree.walk())
+    audio = _with_suffix(files, AUDIO_SUFFIXES)
+    if audio:
+        layout = recognised(tree.url, [file.path for file in audio])
+        if layout.fields["root"] == tree.url:
+            # A path that is relative stays so in the pipeline.
+            layout = replace(layout, fields={**layout.fields, "root": root})
+        return _audio_contents(layout)
+    mels = _with_suffix(files, MEL_SUFFIXES)
+    if mels:
+        return _mel_contents(root, tree, mels)
+    raise PipelineError(
+        f"{root!r} holds neither audio ({', '.join(AUDIO_SUFFIXES)}) nor mels ({', '.join(MEL_SUFFIXES)}) among "
+        f"{len(files):,} files: name the folder of a corpus"
+    )
+
+
+def recognised(root: str, paths: Sequence[str]) -> Layout:
+    """Return the layout that most audio files of a folder have, by their paths below it.
+
+    A reader says itself what its corpus looks like. Other known corpora are told by their file names.
+
+    >>> recognised("x", ["LJSpeech-1.1/wavs/LJ001-0001.wav", "LJSpeech-1.1/wavs/LJ001-0002.wav"]).name
+    'LJSpeech'
+    >>> recognised("x", ["rain/1.ogg", "rain/2.ogg", "dogs/1.ogg"]).fields
+    {'root': 'x', 'folders': ('subset',)}
+    """
+    for name, reader in READERS.items():
+        fields = reader.recognise(root, paths)
+        if fields is not None:
+            return Layout(name=reader.__name__, uses=name, fields=fields)
+    for name, recognise in _BY_NAMES.items():
+        fields = recognise(paths)
+        if fields is not None:
+            return Layout(name=name, uses="audio_folder", fields={"root": root, **fields})
+    levels = ("subset", "speaker", "chapter")[: _depth(paths)]
+    return Layout(name="a folder of audio", uses="audio_folder", fields={"root": root, "folders": levels})
+
+
+def bands(shapes: Sequence[tuple[int, ...]]) -> tuple[int, str]:
+    """Return how many bands mels of some shapes have, and which axis is theirs.
+
+    Parameters
+    ----------
+    shapes : sequence of tuple of int
+        ``(n_mels, n_frames)`` or ``(n_frames, n_mels)``, maybe below one axis of length 1.
+
+    Returns
+    -------
+    n_mels : int
+    layout : str
+        ``"bands_first"`` or ``"frames_first"``.
+
+    Raises
+    ------
+    PipelineError
+        No axis has one length in all of them.
+
+    >>> bands([(80, 312), (80, 97)]), bands([(1, 55, 100)])
+    ((80, 'bands_first'), (100, 'frames_first'))
+    """
+    planes = [shape[1:] if len(shape) == 3 and shape[0] == 1 else shape for shape in shapes]
+    lengths = [{plane[axis] for plane in planes if len(plane) == 2} for axis in (0, 1)]
+    candidates = [axis for axis in (0, 1) if len(lengths[axis]) == 1]
+    # If both axes have one length each, the one that some preset has is that of the bands.
+    known = {preset(name).n_mels for name in preset_names()}
+    candidates.sort(key=lambda axis: not lengths[axis] <= known)
+    if not candidates:
+        shown = ", ".join(map(repr, shapes[:3]))
+        raise PipelineError(f"the .npy files are no mels of one kind: expected one number of bands, got shapes {shown}")
+    axis = candidates[0]
+    return lengths[axis].pop(), ("bands_first", "frames_first")[axis]
+
+
+def _with_suffix(files: Sequence[SourceFile], suffixes: Sequence[str]) -> list[SourceFile]:
+    """Return the files with one of some suffixes; names with a leading dot are what systems leave behind."""
+    return [
+        file
+        for file in files
+        if file.path.lower().endswith(tuple(f".{suffix}" for suffix in suffixes))
+        and not any(part.startswith(".") for part in file.path.split("/"))
+    ]
+
+
+def _most(paths: Sequence[str], matches: Callable[[str], object]) -> bool:
+    """Tell whether half of the paths match, or more."""
+    return 2 * sum(1 for path in paths if matches(path)) >= len(paths)
+
+
+def _depth(paths: Sequence[str]) -> int:
+    """Return how many folders most files lie below."""
+    return Counter(path.count("/") for path in paths).most_common(1)[0][0]
+
+
+def _stem(path: str) -> str:
+    return path.rpartition("/")[2].rpartition(".")[0]
+
+
+def _libritts(paths: Sequence[str]) -> dict[str, tuple[str, ...]] | None:
+    if not _most(paths, lambda path: _LIBRITTS.fullmatch(_stem(path))):
+        return None
+    # Extracts of the corpus may leave the folders of chapters out.
+    in_chapters = _most(paths, lambda path: path.split("/")[-2:-1] == _stem(path).split("_")[1:2])
+    inner = ("subset", "speaker", "chapter") if in_chapters else ("subset", "speaker")
+    return {"folders": _roles(_depth(paths), inner)}
+
+
+def _vctk(paths: Sequence[str]) -> dict[str, tuple[str, ...]] | None:
+    if not _most(paths, lambda path: _VCTK.fullmatch(_stem(path))):
+        return None
+    fields = {"folders": _roles(_depth(paths), ("speaker",))}
+    microphones = {match["microphone"] for path in paths if (match := _VCTK.fullmatch(_stem(path)))}
+    return {**fields, "files": ("*_mic1.*",)} if {"_mic1", "_mic2"} <= microphones else fields
+
+
+def _ljspeech(paths: Sequence[str]) -> dict[str, tuple[str, ...]] | None:
+    if not _most(paths, lambda path: _LJSPEECH.fullmatch(_stem(path))):
+        return None
+    return {"folders": _roles(_depth(paths), ())}
+
+
+_BY_NAMES = {"LibriTTS": _libritts, "VCTK": _vctk, "LJSpeech": _ljspeech}
+
+
+def _roles(depth: int, inner: tuple[str, ...]) -> tuple[str, ...]:
+    """Say what `depth` folders stand for, of which the innermost are `inner` and the others stand for nothing."""
+    inner = inner[max(0, len(inner) - depth) :]
+    return (SKIPPED,) * (depth - len(inner)) + inner
+
+
+def _audio_contents(layout: Layout) -> Contents:
+    stage = cast("IngestStage", cast("Any", stage_class(layout.uses))(**layout.fields))
+    try:
+        utterances = stage.discover(SourceTree(stage.root), {})
+    except StageError as error:
+        raise PipelineError(str(error)) from error
+    readable = [utterance for utterance in utterances if utterance.source_sr]
+    return Contents(
+        layout=layout,
+        n_files=len(utterances),
+        n_unreadable=len(utterances) - len(readable),
+        duration_s=sum(utterance.source_n_samples / utterance.source_sr for utterance in readable),
+        rates=dict(Counter(utterance.source_sr for utterance in readable).most_common()),
+        n_texts=sum(bool(utterance.text) for utterance in utterances),
+        n_speakers=len({utterance.speaker_id for utterance in utterances} - {""}),
+        has_subsets=any(utterance.subset for utterance in utterances),
+    )
+
+
+def _mel_contents(root: str, tree: SourceTree, files: Sequence[SourceFile]) -> Contents:
+    shapes = []
+    for file in files[:_PROBED]:
+        try:
+            shapes.append(npy_header(tree.head(file.path, HEAD_BYTES), file.size_bytes).shape)
+        except (OSError, Unusable):
+            continue
+    n_mels, axes = bands(shapes)
+    layout = Layout(name="a folder of mels", uses="mel_folder", fields={"root": root, "layout": axes})
+    return Contents(
+        layout=layout, n_files=len(files), n_unreadable=min(len(files), _PROBED) - len(shapes), n_mels=n_mels
+    )

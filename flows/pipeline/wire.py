@@ -1,0 +1,127 @@
+"""Step 1 of the graph: resolve the names that declarations use to stages, pools and each other."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from melmill.flows.errors import PipelineError
+from melmill.flows.pipeline.convert import convert, unknown
+from melmill.flows.pipeline.located import Located
+from melmill.flows.pipeline.pools import Route, route, with_device
+from melmill.flows.pipeline.spec import Declaration
+from melmill.stages.contract import Stage
+from melmill.stages.errors import UnknownStage
+from melmill.stages.registry import stage_class
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wired:
+    """A declaration whose names are resolved.
+
+    Parameters
+    ----------
+    name : str
+        Name as declared.
+    cls : type of Stage
+        The stage that it uses.
+    ports : mapping of str to tuple of Located
+        What is written at each port: words of the port, and names of other declarations.
+    fields : mapping of str to Located
+        All other fields. A list may still stand for several nodes.
+    route : Route
+        Where its tasks go.
+    where : str
+        ``file:line`` of the declaration.
+    """
+
+    name: str
+    cls: type[Stage]
+    ports: Mapping[str, tuple[Located, ...]]
+    fields: Mapping[str, Located]
+    route: Route
+    where: str
+
+    def is_word(self, port: str, entry: Located) -> bool:
+        """Tell whether an entry at a port is a word of the port. A word wins over a node of that name."""
+        return entry.value in self.cls.inputs[port].words
+
+    @property
+    def sources(self) -> list[Located]:
+        """Names of the declarations that it reads, with their places."""
+        return [entry for port, entries in self.ports.items() for entry in entries if not self.is_word(port, entry)]
+
+
+def wire(declarations: Sequence[Declaration], pools: Collection[str]) -> list[Wired]:
+    """Resolve declarations and sort them, each after those that it reads.
+
+    Parameters
+    ----------
+    declarations : sequence of Declaration
+    pools : collection of str
+        Names of the cluster's worker pools.
+
+    Raises
+    ------
+    PipelineError
+        There is no stage, node or pool of a name, or declarations read each other in a cycle.
+    """
+    wired = [_resolved(declaration, pools) for declaration in declarations]
+    known = [declaration.name for declaration in declarations]
+    for one in wired:
+        _check_sources(one, known)
+    return _sorted({one.name: one for one in wired})
+
+
+def _resolved(declaration: Declaration, pools: Collection[str]) -> Wired:
+    name, where = declaration.name, declaration.where
+    try:
+        cls = stage_class(convert(declaration.uses, str, f"uses of {name!r}"))
+    except UnknownStage as error:
+        raise PipelineError(str(error), declaration.uses.where) from error
+    fields = dict(declaration.fields)
+    to = route(name, fields.pop("pool", None), where, pools)
+    ports = {
+        port: _entries(fields.pop(port), f"{port} of {name!r}") for port in cls.inputs if port in declaration.fields
+    }
+    return Wired(name=name, cls=cls, ports=ports, fields=with_device(cls, fields, to, where), route=to, where=where)
+
+
+def _entries(value: Located, owner: str) -> tuple[Located, ...]:
+    """Return what is written at a port, one name or a list of names, as a tuple."""
+    entries = value.value if isinstance(value.value, list) else [value]
+    if not entries:
+        raise PipelineError(f"{owner} is an empty list: name at least one node", value.where)
+    for entry in entries:
+        convert(entry, str, owner)
+    return tuple(entries)
+
+
+def _check_sources(wired: Wired, known: Iterable[str]) -> None:
+    for port, entries in wired.ports.items():
+        words = wired.cls.inputs[port].words
+        for entry in entries:
+            if entry.value not in (*words, *known):
+                what = "word or node" if words else "node"
+                raise PipelineError(
+                    unknown(what, entry.value, [*words, *known], f"{port} of {wired.name!r}"), entry.where
+                )
+
+
+def _sorted(wired: Mapping[str, Wired]) -> list[Wired]:
+    """Sort declarations so that each comes after those that it reads; raise on a cycle."""
+    done: dict[str, Wired] = {}
+
+    def visit(one: Wired, path: tuple[str, ...]) -> None:
+        if one.name in path:
+            cycle = " -> ".join([*path[path.index(one.name) :], one.name])
+            raise PipelineError(f"cycle: {cycle}", one.where)
+        if one.name in done:
+            return
+        for source in one.sources:
+            visit(wired[source.value], (*path, one.name))
+        done[one.name] = one
+
+    for one in wired.values():
+        visit(one, ())
+    return list(done.values())

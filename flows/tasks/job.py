@@ -1,0 +1,159 @@
+"""A job: a task with all that a worker needs, and the facts that its record and receipt hold."""
+
+from __future__ import annotations
+
+import os
+import platform
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache
+from importlib.metadata import version
+from typing import ClassVar
+
+from melmill.cluster.process import peak_bytes, reset_peak
+from melmill.flows.pipeline.graph import Node
+from melmill.flows.pipeline.pools import CPU, device
+from melmill.flows.tasks.task import Receipt
+from melmill.stages.contract import Product, Stage
+from melmill.stages.task_context import enter_phase
+from melmill.storage.product import Facts, ProductFolder
+from melmill.storage.store import Store
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Say where the product of a node is, and what it holds."""
+
+    name: str
+    folder: str
+    key: str
+    product: Product
+
+    @classmethod
+    def of(cls, node: Node) -> Source:
+        """Return where the product of a node is."""
+        return cls(name=node.name, folder=node.folder, key=node.key, product=node.product)
+
+    def in_store(self, store: Store) -> ProductFolder:
+        """Return the folder of the product."""
+        return store.product(self.folder, self.key)
+
+
+class Job(ABC):
+    """A task as it travels to a worker: names and parameters, but no data."""
+
+    # Whether a later attempt goes on from what this one saved.
+    resumes: ClassVar[bool] = False
+
+    @abstractmethod
+    def run(self) -> Receipt:
+        """Do the work and commit it."""
+
+    def saved(self) -> str | None:
+        """Return a stamp that changes whenever the job saves its progress; None if it saved nothing."""
+        return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeJob(Job):
+    """The work of one node.
+
+    Parameters
+    ----------
+    store : str
+        URL of the store.
+    node : Source
+        What the job makes.
+    stage : Stage
+    pool : str
+        The workers that the job is for, in words.
+    attempt : int
+        Number of the attempt, from 1.
+    """
+
+    store: str
+    node: Source
+    stage: Stage
+    pool: str = ""
+    attempt: int = 1
+
+
+class Stopwatch:
+    """Measure a task and its stage, for the record and the receipt of the task.
+
+    It starts when it is made, on the thread that does the task.
+    """
+
+    def __init__(self) -> None:
+        reset_peak()
+        self.started_at = datetime.now(UTC)
+        self.started_s = time.perf_counter()
+        self.compute_s = 0.0
+
+    @contextmanager
+    def computing(self) -> Iterator[None]:
+        """Count the block as time inside the stage; after it the task's phase is ``writing``."""
+        enter_phase("computing")
+        started_s = time.perf_counter()
+        yield
+        self.compute_s = time.perf_counter() - started_s
+        enter_phase("writing")
+
+    def facts(self, job: NodeJob, busy_s: float | None = None) -> Facts:
+        """Return what the record says of the work; `busy_s` is the device's time at work, s."""
+        used = device(job.stage)
+        return Facts(
+            compute_s=self.compute_s,
+            started_at=self.started_at.isoformat(timespec="milliseconds"),
+            host=platform.node(),
+            attempt=job.attempt,
+            versions=versions(),
+            pool=job.pool,
+            device=_device_name(used),
+            # The threads of a process have a core each, but share its GPU.
+            worker=f"{os.getpid()}-{threading.get_native_id()}" if used == CPU else f"{os.getpid()}",
+            busy_s=busy_s,
+            peak_mem_bytes=peak_bytes(),
+        )
+
+    def receipt(
+        self,
+        facts: Facts,
+        *,
+        n_utterances: int,
+        audio_s: float,
+        n_quarantined: int = 0,
+        quarantined: tuple[str, ...] = (),
+    ) -> Receipt:
+        """Return the receipt of the task, which ends now."""
+        return Receipt(
+            n_utterances=n_utterances,
+            n_quarantined=n_quarantined,
+            quarantined=quarantined,
+            audio_s=audio_s,
+            compute_s=facts.compute_s,
+            wall_s=time.perf_counter() - self.started_s,
+            peak_mem_bytes=facts.peak_mem_bytes,
+            host=facts.host,
+        )
+
+
+def _device_name(device: str) -> str:
+    if device == CPU:
+        return device
+    # Imports torch.
+    from melmill.stages.numeric.batched.device import device_name
+
+    return device_name(device)
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Return the versions of the interpreter and of the packages that results may depend on."""
+    packages = ("melmill", "numba", "numpy", "scipy", "torch", "zarr")
+    return {"python": platform.python_version(), **{package: version(package) for package in packages}}

@@ -1,0 +1,254 @@
+"""What a corpus reader is: a stage that finds the utterances of a corpus and says what they are."""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+from melmill.stages.contract import CorpusTree, Input, Mel, Outcome, Product, Waveform
+from melmill.stages.numeric.errors import ParameterError
+from melmill.storage.utterance import SourceFile, Utterance, resampled_length
+
+
+class CorpusFile(NamedTuple):
+    """Hold a file that is an utterance, and what the corpus says of it; empty where it says nothing."""
+
+    file: SourceFile
+    utterance_id: str
+    subset: str = ""
+    speaker_id: str = ""
+    chapter_id: str = ""
+    text: str = ""
+    sex: str = ""
+    speaker_name: str = ""
+
+    @property
+    def path(self) -> str:
+        """Path below the root of the corpus."""
+        return self.file.path
+
+
+Annotate = Callable[[CorpusFile], CorpusFile]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reader(ABC):
+    """Read a corpus.
+
+    A reader is an ingest stage. It says with `find` which files are utterances, and with `annotate`
+    what other files say of them. `AudioReader` and `FolderReader` have the rest of a stage, and
+    choosing, checking and cataloguing are the same for all.
+
+    Parameters
+    ----------
+    root : str
+        Folder or URL of the corpus.
+    subsets : tuple of str or None
+        Names of the subsets wanted; None: all.
+    files : tuple of str or None
+        Patterns of the paths wanted, below the root (``*-000[34].flac``); None: all. ``*`` matches
+        any text, ``/`` too.
+    """
+
+    root: str
+    subsets: tuple[str, ...] | None = None
+    files: tuple[str, ...] | None = None
+
+    uses: ClassVar[str]
+    version: ClassVar[int]
+    inputs: ClassVar[Mapping[str, Input]] = {}
+    expects: ClassVar[str]
+    """What it expects below the root, for messages and documentation."""
+
+    def __post_init__(self) -> None:
+        """Check the fields."""
+        if not self.root:
+            raise ParameterError("root", "must be the folder of the corpus, got ''")
+        for name, what in (("subsets", "subset"), ("files", "pattern")):
+            if getattr(self, name) == ():
+                raise ParameterError(name, f"must name at least one {what}, or be left out for all, got []")
+
+    def identity(self) -> Mapping[str, Any]:
+        """Return what is chosen; where the corpus lies decides nothing."""
+        chosen = {"subsets": None if self.subsets is None else sorted(set(self.subsets))}
+        # Absent rather than None, so that the keys of products made before there were patterns stay.
+        return chosen if self.files is None else {**chosen, "files": sorted(set(self.files))}
+
+    @classmethod
+    def recognise(cls, root: str, paths: Sequence[str]) -> Mapping[str, Any] | None:
+        """Return the fields that read a folder, if most of its files are of this reader's corpus; else None.
+
+        `melmill init` asks every reader. One that returns None can still be named in a pipeline.
+
+        Parameters
+        ----------
+        root : str
+            Absolute path, or URL.
+        paths : sequence of str
+            Paths of all audio files below it.
+        """
+        del root, paths
+        return None
+
+    @abstractmethod
+    def produces(self, inputs: Mapping[str, Sequence[Product]]) -> Waveform | Mel:
+        """Describe what is stored: waveforms or mels, with a catalogue."""
+
+    @abstractmethod
+    def find(self, tree: CorpusTree, files: Sequence[SourceFile]) -> Iterable[CorpusFile]:
+        """Return the files that are utterances, and what their paths say of them.
+
+        Parameters
+        ----------
+        tree : CorpusTree
+            Reads files below the root.
+        files : sequence of SourceFile
+            All files below the root, sorted by path; others than utterances are passed over.
+
+        Raises
+        ------
+        ParameterError
+            The files do not make up one corpus.
+        """
+
+    def annotate(self, tree: CorpusTree, files: Sequence[SourceFile], chosen: Sequence[CorpusFile]) -> Annotate:
+        """Return a function that adds what takes reading, such as texts and speakers.
+
+        It is called only for files that are not catalogued yet.
+
+        Parameters
+        ----------
+        tree : CorpusTree
+        files : sequence of SourceFile
+            All files below the root.
+        chosen : sequence of CorpusFile
+            The utterances that are wanted.
+
+        Raises
+        ------
+        ParameterError
+            A file of texts can't be read.
+        """
+        return lambda entry: entry
+
+    @abstractmethod
+    def ingest(self, utterance: Utterance, data: bytes) -> Outcome:
+        """Return what a file holds, from its bytes; an exception puts the utterance in quarantine."""
+
+    @abstractmethod
+    def claims(self, tree: CorpusTree, file: SourceFile) -> tuple[int, int]:
+        """Return the rate (Hz) and the length (samples) that a file claims; zeros where it claims none."""
+
+    def discover(self, tree: CorpusTree, known: Mapping[str, Utterance]) -> list[Utterance]:
+        """List the utterances of the corpus that are wanted, sorted by path; only headers and texts are read.
+
+        Parameters
+        ----------
+        tree : CorpusTree
+        known : mapping of str to Utterance
+            Utterances catalogued earlier, by path. One whose file has the same size and time is
+            taken as it is.
+
+        Returns
+        -------
+        list of Utterance
+            A file that claims no length that can be believed has the length 0; ingestion says why.
+
+        Raises
+        ------
+        ParameterError
+            There are no utterances, a subset is missing, a pattern matches nothing, an id occurs
+            twice, or a file of texts can't be read.
+        """
+        files = list(tree.walk())
+        entries = list(self.find(tree, files))
+        if not entries:
+            raise ParameterError(
+                "root", f"must hold {self.expects}, got {self.root!r} with none among {len(files):,} files"
+            )
+        chosen = self._chosen(entries)
+        self._check_unique(chosen)
+        annotate, sr = self.annotate(tree, files, chosen), self.produces({}).sr
+        utterances = []
+        for entry in chosen:
+            before, file = known.get(entry.path), entry.file
+            if before and (before.size_bytes, before.mtime_ns, before.sr) == (file.size_bytes, file.mtime_ns, sr):
+                utterances.append(before)
+            else:
+                utterances.append(_utterance(annotate(entry), self.claims(tree, file), sr))
+        return utterances
+
+    def _chosen(self, entries: Sequence[CorpusFile]) -> Sequence[CorpusFile]:
+        """Return the files of the wanted subsets whose path matches a pattern."""
+        if self.subsets is not None:
+            present = sorted({entry.subset for entry in entries} - {""})
+            for subset in self.subsets:
+                if subset not in present:
+                    near = difflib.get_close_matches(subset, present, n=1)
+                    hint = f"; did you mean {near[0]!r}?" if near else ""
+                    raise ParameterError(
+                        "subsets",
+                        f"must be in {self.root!r}, got {subset!r}{hint} (there: {', '.join(present) or 'none'})",
+                    )
+            entries = [entry for entry in entries if entry.subset in self.subsets]
+        if self.files is None:
+            return entries
+        chosen: set[str] = set()
+        for pattern in self.files:
+            matches = re.compile(fnmatch.translate(pattern)).match
+            matching = [entry.path for entry in entries if matches(entry.path)]
+            if not matching:
+                raise ParameterError(
+                    "files",
+                    f"must match files in {self.root!r}, got {pattern!r}, which matches none of its {len(entries):,} "
+                    f"utterances; their paths read like {entries[0].path!r}",
+                )
+            chosen.update(matching)
+        return [entry for entry in entries if entry.path in chosen]
+
+    def _check_unique(self, chosen: Iterable[CorpusFile]) -> None:
+        seen: dict[str, str] = {}
+        for entry in chosen:
+            first = seen.setdefault(entry.utterance_id, entry.path)
+            if first != entry.path:
+                pattern = f"*.{first.rpartition('.')[2]}"
+                raise ParameterError(
+                    "root",
+                    f"must name each utterance once, got {entry.utterance_id!r} twice in {self.root!r}: {first} and "
+                    f"{entry.path}; rename one, or choose with subsets or files, say files: {pattern!r}",
+                )
+
+
+def read_texts(tree: CorpusTree, path: str) -> str:
+    """Return the content of a file of texts; raise ParameterError where it can't be read."""
+    try:
+        data = tree.read(path)
+    except OSError as error:
+        raise ParameterError("root", f"must hold readable transcripts, got {path!r}: {error.strerror}") from error
+    # A stray byte in one transcript must not end the discovery of a whole corpus.
+    return data.decode("utf-8-sig", errors="replace")
+
+
+def _utterance(entry: CorpusFile, claimed: tuple[int, int], sr: int) -> Utterance:
+    source_sr, source_n_samples = claimed
+    return Utterance(
+        utterance_id=entry.utterance_id,
+        subset=entry.subset,
+        speaker_id=entry.speaker_id,
+        chapter_id=entry.chapter_id,
+        text=entry.text,
+        path=entry.path,
+        size_bytes=entry.file.size_bytes,
+        mtime_ns=entry.file.mtime_ns,
+        source_sr=source_sr,
+        source_n_samples=source_n_samples,
+        sr=sr,
+        n_samples=resampled_length(source_n_samples, source_sr, sr) if source_n_samples else 0,
+        sex=entry.sex,
+        speaker_name=entry.speaker_name,
+    )

@@ -1,0 +1,225 @@
+"""The contract of a report stage, and the tables and utterances that the page of `aggregate` shows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from melmill.stages.contract import Stage
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """Say how the product of one node was made.
+
+    Parameters
+    ----------
+    name, uses : str
+        Node and stage.
+    version : int
+        Of the stage.
+    key : str
+        Fingerprint that the product is stored under.
+    inputs : sequence of str
+        Names of the nodes that it reads.
+    parameters : mapping
+        Resolved parameters, plain values.
+    """
+
+    name: str
+    uses: str
+    version: int
+    key: str
+    inputs: Sequence[str] = ()
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """Hold the audio of one utterance: the recording, and what each scored node made of it.
+
+    Parameters
+    ----------
+    utterance_id, text : str
+        Its id and its transcript, which may be empty.
+    why : str
+        Why a report shows it. Only the report sets this.
+    sr : int
+        Rate of `reference`, Hz.
+    reference : ndarray of float32, shape (n_samples,)
+        The recording, full scale 1.
+    reconstructions : mapping of str to ndarray of float32, shape (n_samples,)
+        By node. Nodes that lack the utterance are left out.
+    rates : mapping of str to int
+        Rate of each reconstruction, Hz. `sr` applies to nodes that are not named.
+    """
+
+    utterance_id: str
+    text: str
+    why: str = ""
+    sr: int
+    reference: NDArray[np.float32]
+    reconstructions: Mapping[str, NDArray[np.float32]]
+    rates: Mapping[str, int] = field(default_factory=dict)
+
+
+class ReportData(Protocol):
+    """What a report can read: everything that led to its inputs. Each table is read when it is asked for."""
+
+    @property
+    def pipeline(self) -> str:
+        """Name of the pipeline."""
+        ...
+
+    @property
+    def versions(self) -> Mapping[str, str]:
+        """Versions of the interpreter and of the packages that results may depend on."""
+        ...
+
+    @property
+    def provenance(self) -> Sequence[Provenance]:
+        """All nodes before the report, each after those that it reads."""
+        ...
+
+    @property
+    def scores(self) -> pd.DataFrame:
+        """One row per utterance and scored node.
+
+        Columns: ``utterance_id, subset, speaker_id, node, duration_s``, a float column per metric, and
+        ``status_<metric>`` beside it. A value counts only where its status is ``ok``.
+        """
+        ...
+
+    @property
+    def traces(self) -> pd.DataFrame:
+        """One row per utterance, scored node and iteration: ``utterance_id, node, iteration, scm_db``."""
+        ...
+
+    @property
+    def quarantine(self) -> pd.DataFrame:
+        """One row per utterance that a node could not process: ``utterance_id, node, stage, reason, detail``."""
+        ...
+
+    @property
+    def throughput(self) -> pd.DataFrame:
+        """One row per node: what it worked through, where, and for how long.
+
+        Columns: ``node, shards, utterances, audio_s, compute_s, wall_s, peak_mem_bytes, busy_s, pool, device``.
+        """
+        ...
+
+    def example(self, utterance_id: str) -> Example:
+        """Return the audio of a scored utterance; raise ValueError where there is no recording of it."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportFiles:
+    """Hold what a report stage made.
+
+    Parameters
+    ----------
+    files : mapping of str to bytes
+        By name. ``index.html`` is the page that `melmill run` and `melmill report` point to.
+    headline : str
+        A small table that they print: CSV whose first line names the columns.
+    """
+
+    files: Mapping[str, bytes]
+    headline: str
+
+
+@runtime_checkable
+class ReportStage(Stage, Protocol):
+    """A stage that reports on whole corpora, in one task; `produces` returns `Report()`."""
+
+    def report(self, data: ReportData) -> ReportFiles:
+        """Return the files of the report. The same data gives the same bytes."""
+        ...
+
+
+TRACE_COLUMNS = ("utterance_id", "node", "iteration", "scm_db")
+QUARANTINE_COLUMNS = ("utterance_id", "node", "stage", "reason", "detail")
+TRAINING_COLUMNS = ("series", "loss", "step", "value")
+THROUGHPUT_COLUMNS = (
+    "node", "shards", "utterances", "audio_s", "compute_s", "wall_s", "busy_s", "pool", "device",
+    "peak_mem_bytes",
+)  # fmt: skip
+
+
+def _empty(columns: Sequence[str]) -> pd.DataFrame:
+    import pandas as pd
+
+    return pd.DataFrame({name: pd.Series(dtype="str") for name in columns})
+
+
+def _no_traces() -> pd.DataFrame:
+    return _empty(TRACE_COLUMNS).astype({"iteration": "int64", "scm_db": "float64"})
+
+
+def _no_training() -> pd.DataFrame:
+    return _empty(TRAINING_COLUMNS).astype({"step": "int64", "value": "float64"})
+
+
+def _no_quarantine() -> pd.DataFrame:
+    return _empty(QUARANTINE_COLUMNS)
+
+
+def _no_throughput() -> pd.DataFrame:
+    whole, real = ("shards", "utterances", "peak_mem_bytes"), ("audio_s", "compute_s", "wall_s", "busy_s")
+    return _empty(THROUGHPUT_COLUMNS).astype(dict.fromkeys(whole, "int64") | dict.fromkeys(real, "float64"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tables:
+    """Hold everything that a report shows, except audio.
+
+    Parameters
+    ----------
+    scores : DataFrame
+        One row per utterance and scored node: ``utterance_id, subset, speaker_id, node, duration_s``,
+        a float column per metric, and ``status_<column>`` beside it. A value counts only where its
+        status is ``ok``.
+    traces : DataFrame
+        ``utterance_id, node, iteration, scm_db``; may be empty.
+    quarantine : DataFrame
+        ``utterance_id, node, stage, reason, detail``; may be empty.
+    throughput : DataFrame
+        ``node, shards, utterances, audio_s, compute_s, wall_s, busy_s, pool, device, peak_mem_bytes``; may be empty.
+        `compute_s` is time inside the stage, summed over tasks. `wall_s` is time with a task under
+        way, with reading and writing, summed over workers. `busy_s` is the device's time at work,
+        NaN where the stage does not measure it. `peak_mem_bytes` is the largest size of a process
+        during a task, 0 where it was not measured.
+    training : DataFrame
+        ``series, loss, step, value`` of a training, with a curve for each loss and series; may be empty.
+    made : sequence of Provenance
+        The pipeline's nodes in order.
+    versions : mapping of str to str
+        Versions of the packages and of the interpreter that did the work.
+    pipeline : str
+        Its name.
+    """
+
+    scores: pd.DataFrame
+    traces: pd.DataFrame = field(default_factory=_no_traces)
+    quarantine: pd.DataFrame = field(default_factory=_no_quarantine)
+    throughput: pd.DataFrame = field(default_factory=_no_throughput)
+    training: pd.DataFrame = field(default_factory=_no_training)
+    made: Sequence[Provenance] = ()
+    versions: Mapping[str, str] = field(default_factory=dict)
+    pipeline: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pick:
+    """Name an utterance to play, and why it was chosen."""
+
+    utterance_id: str
+    why: str

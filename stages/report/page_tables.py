@@ -1,0 +1,318 @@
+"""The tables of the report's page, as rows of text."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import pandas as pd
+
+from melmill.stages.report.sweeps import FEWEST, Arrangement, Sweep, declared
+from melmill.stages.report.tables import Results, number, p_value, plus_minus, status, why_none
+from melmill.stages.score.registry import metric as metric_of
+
+SHOWN_QUARANTINE = 200
+_REASON_LENGTH = 300
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """Hold a cell: its text, a smaller line under it, its tooltip, and its mark.
+
+    `kind` is ``number`` (right-aligned), ``label`` (left-aligned, one line) or ``text``
+    (left-aligned, wrapped).
+    """
+
+    text: str
+    small: str = ""
+    hint: str = ""
+    mark: str = ""
+    kind: Literal["number", "label", "text"] = "number"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """Hold a table of the page.
+
+    The first cell of each row is its head. `sections` are titles with their numbers of rows.
+    """
+
+    caption: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+    notes: Sequence[str] = field(default_factory=tuple)
+    sections: Sequence[tuple[str, int]] = ()
+
+    @property
+    def parts(self) -> list[tuple[str, Sequence[Sequence[Cell]]]]:
+        """The sections with their rows; without sections, all rows under an empty title."""
+        parts, start = [], 0
+        for title, count in self.sections or [("", len(self.rows))]:
+            parts.append((title, self.rows[start : start + count]))
+            start += count
+        return parts
+
+
+Record = Mapping[Hashable, Any]
+
+
+def headline(results: Results, arrangement: Arrangement) -> Grid:
+    """Return means and intervals over all utterances, without the nodes of maps that have their own table."""
+    folded = {node for sweep in folded_maps(arrangement) for node in sweep.points}
+    return _means(results, [node for node in arrangement.nodes if node not in folded])
+
+
+def folded_maps(arrangement: Arrangement) -> list[Sweep]:
+    """Return the maps of a crowded report; their figures show the means, so their tables stand apart."""
+    return [sweep for sweep in arrangement.sweeps if sweep.is_map and arrangement.is_crowded]
+
+
+def of_map(results: Results, sweep: Sweep) -> Grid:
+    """Return means and intervals of the nodes of a map."""
+    return _means(results, list(sweep.points))
+
+
+def _means(results: Results, nodes: Sequence[str]) -> Grid:
+    summary = results.summary
+    whole = summary[(summary["level"] == "all") & summary["node"].isin(nodes)]
+    metrics, rated = list(dict.fromkeys(whole["metric"])), set(whole["node"])
+    nodes = [node for node in nodes if node in rated]
+    counts = set(whole["n"]) if not (whole["n_failed"].any() or whole["uneven"].any()) else set()
+    alike = len(counts) == 1
+    cells = {(row["node"], row["metric"]): _mean(row, results, counted=not alike) for row in whole.to_dict("records")}
+    sections = _sections(nodes)
+    rows = [
+        [
+            _head(node.partition("[")[2][:-1] if sections and "[" in node else node),
+            *(cells.get((node, metric), _none("not asked for")) for metric in metrics),
+        ]
+        for node in nodes
+    ]
+    over = f"{counts.pop():,} utterances" if alike else "utterances"
+    return Grid(
+        caption=f"Mean over {over} ± half the 95 % interval",
+        columns=["node", *(_titled(metric) for metric in metrics)],
+        rows=rows,
+        notes=[
+            _uneven(of_metric, metric)
+            for metric in metrics
+            if (of_metric := whole[whole["metric"] == metric])["uneven"].any()
+        ],
+        sections=sections,
+    )
+
+
+def _sections(nodes: Sequence[str]) -> list[tuple[str, int]]:
+    """Return a section for each declared node where one was fanned out into three or more nodes."""
+    counts = [(name, len(list(group))) for name, group in itertools.groupby(nodes, declared)]
+    if max((count for _, count in counts), default=0) < FEWEST:
+        return []
+    fanned = {declared(node) for node in nodes if "[" in node}
+    return [(name if name in fanned else "", count) for name, count in counts]
+
+
+def best(results: Results) -> list[tuple[str, str, str, int]]:
+    """Return for each metric its name, the best node, its mean, and how many nodes can't be told from it."""
+    whole = results.summary[results.summary["level"] == "all"]
+    means = {(row["metric"], row["node"]): row for row in whole.to_dict("records")}
+    rows = []
+    for metric, (node, *tied) in results.leaders.items():
+        row = means[metric, node]
+        mean = plus_minus(row["mean"], row["ci_low"], row["ci_high"], metric_of(metric).decimals)
+        rows.append((_titled(metric), node, mean, len(tied)))
+    return rows
+
+
+def _mean(row: Record, results: Results, *, counted: bool) -> Cell:
+    metric, node = row["metric"], row["node"]
+    if row["n"] == 0:
+        return _none(why_none(results.failures, metric, node))
+    best, *tied = results.leaders.get(metric, [""])
+    digits = metric_of(metric).decimals
+    small = f"n\u00a0{row['n']}" if counted else ""
+    small += f", {row['n_failed']}\u00a0failed" if row["n_failed"] else ""
+    if row["uneven"]:
+        small += f"\ncommon\u00a0{number(row['mean_common'], digits)}"
+    return Cell(
+        text=plus_minus(row["mean"], row["ci_low"], row["ci_high"], digits),
+        small=small,
+        hint=_interval(row, digits),
+        mark="best" if node == best else "tied" if node in tied else "",
+    )
+
+
+def _interval(row: Record, digits: int) -> str:
+    if math.isnan(row["ci_low"]):
+        return f"n {row['n']}: no interval"
+    spread = f"median {number(row['median'], digits)}, standard deviation {number(row['std'], digits)}"
+    return f"95 % interval {number(row['ci_low'], digits)} to {number(row['ci_high'], digits)}, {spread}"
+
+
+def _uneven(rows: pd.DataFrame, metric: str) -> str:
+    n_common = int(rows["n_common"].iloc[0])
+    shared = (
+        f"is the mean over the {n_common} that all nodes have" if n_common else "has no mean: they share no utterance"
+    )
+    return f"{metric_of(metric).title}: the nodes failed on different utterances. “Common” {shared}."
+
+
+def paired(table: pd.DataFrame) -> Grid:
+    """Return the differences from the baseline with their tests, in a section for each metric."""
+    rows = []
+    for row in table.to_dict("records"):
+        digits, verdict = metric_of(row["metric"]).decimals, _verdict(row)
+        rows.append(
+            [
+                _head(row["node"]),
+                Cell(text=verdict, mark=verdict, kind="label"),
+                Cell(text=_signed(row["mean_difference"], digits), hint=row["reason"]),
+                Cell(text=_range(row, digits), kind="label"),
+                Cell(text=f"{row['n_better']} / {row['n_worse']}"),
+                Cell(text=str(row["n"])),
+                Cell(text=p_value(row["wilcoxon_p"]), hint=row["reason"]),
+                Cell(text=p_value(row["wilcoxon_p_holm"]), hint=row["reason"]),
+                Cell(text=p_value(row["ttest_p"]), hint=row["reason"], small=row["reason"]),
+            ]
+        )
+    columns = [
+        "node",
+        "verdict",
+        "difference",
+        "95 % interval",
+        "better / worse",
+        "n",
+        "Wilcoxon p",
+        "Holm p",
+        "t test p",
+    ]
+    counts = table["metric"].value_counts(sort=False)
+    return Grid(
+        caption="Node minus baseline, utterance by utterance",
+        columns=columns,
+        rows=rows,
+        sections=[(_titled(metric), int(counts[metric])) for metric in dict.fromkeys(table["metric"])],
+    )
+
+
+def _verdict(row: Record) -> str:
+    low, high = row["ci_low"], row["ci_high"]
+    if math.isnan(low) or low <= 0 <= high:
+        return "open"
+    return "better" if low * metric_of(row["metric"]).sign > 0 else "worse"
+
+
+def _range(row: Record, digits: int) -> str:
+    return (
+        "–" if math.isnan(row["ci_low"]) else f"{_signed(row['ci_low'], digits)} to {_signed(row['ci_high'], digits)}"
+    )
+
+
+def _signed(value: float, digits: int) -> str:
+    return number(value, digits) if math.isnan(value) or value <= 0 else f"+{number(value, digits)}"
+
+
+def by_group(results: Results, by: Sequence[str], nodes: Sequence[str]) -> list[Grid]:
+    """Return a table for each metric, with a row per group and a column for each of `nodes`."""
+    summary = results.summary
+    parts = summary[(summary["level"] != "all") & summary["node"].isin(nodes)]
+    return [_groups(parts[parts["metric"] == metric], metric, by) for metric in dict.fromkeys(parts["metric"])]
+
+
+def _groups(part: pd.DataFrame, metric: str, by: Sequence[str]) -> Grid:
+    columns = [{"subset": "subset", "speaker": "speaker_id"}[name] for name in by]
+    nodes, digits = list(dict.fromkeys(part["node"])), metric_of(metric).decimals
+    cells: dict[tuple[str, ...], dict[str, Cell]] = {}
+    for row in part.to_dict("records"):
+        small = f"{row['n_failed']} failed" if row["n_failed"] else ""
+        text = plus_minus(row["mean"], row["ci_low"], row["ci_high"], digits) if row["n"] else "–"
+        key = tuple(str(row[column]) for column in columns)
+        cells.setdefault(key, {})[row["node"]] = Cell(text=text, small=small, hint=f"n {row['n']}")
+    rows = [
+        [*(_head(name or "(none)") for name in key), *(of_node.get(node, Cell(text="–")) for node in nodes)]
+        for key, of_node in sorted(cells.items(), key=lambda item: _all_first(item[0]))
+    ]
+    return Grid(caption=_titled(metric), columns=[*by, *nodes], rows=rows)
+
+
+def _all_first(key: tuple[str, ...]) -> list[tuple[bool, int, str]]:
+    """Return a sort key: a group's total before its parts, names by letter, numbers by size."""
+    return [(name != "all", int(name) if name.isdecimal() else 0, name) for name in key]
+
+
+def failures(counted: pd.DataFrame) -> Grid:
+    """Return counts of failed measurements: a row per node and metric, a column per status."""
+    kinds = list(dict.fromkeys(counted["status"]))
+    counts: dict[tuple[str, str], dict[str, int]] = {}
+    for row in counted.to_dict("records"):
+        counts.setdefault((row["node"], row["metric"]), {})[row["status"]] = row["n"]
+    rows = [
+        [
+            _head(node),
+            Cell(text=metric_of(name).title, kind="label"),
+            *(Cell(text=str(of.get(kind, 0))) for kind in kinds),
+        ]
+        for (node, name), of in counts.items()
+    ]
+    return Grid(caption="Measurements without a value", columns=["node", "metric", *map(status, kinds)], rows=rows)
+
+
+def quarantine_reasons(rejected: pd.DataFrame) -> Grid:
+    """Return counts of quarantined utterances: a row per node and reason."""
+    counts = rejected.groupby(["node", "stage", "reason"], sort=False, dropna=False).size().rename("n").reset_index()
+    ordered = counts.sort_values("n", ascending=False, kind="stable").head(SHOWN_QUARANTINE)
+    rows = [[*_texts(row, ("node", "stage", "reason")), Cell(text=str(row["n"]))] for row in ordered.to_dict("records")]
+    return Grid(caption="Why", columns=["node", "stage", "reason", "utterances"], rows=rows)
+
+
+def quarantine(rejected: pd.DataFrame) -> Grid:
+    """Return the first 200 quarantined utterances."""
+    columns = ("utterance_id", "node", "stage", "reason")
+    rows = [_texts(row, columns) for row in rejected.head(SHOWN_QUARANTINE).to_dict("records")]
+    rest = len(rejected) - len(rows)
+    notes = [f"{rest} more, and all tracebacks, are in quarantine.csv."] if rest else []
+    return Grid(caption="Which", columns=["utterance", *columns[1:]], rows=rows, notes=notes)
+
+
+def _texts(row: Record, columns: Iterable[str]) -> list[Cell]:
+    texts: list[str] = ["" if pd.isna(row[name]) else str(row[name]) for name in columns]
+    cut = [text if len(text) <= _REASON_LENGTH else f"{text[:_REASON_LENGTH]}…" for text in texts]
+    return [Cell(text=text, kind="text") for text in cut]
+
+
+def throughput(timing: pd.DataFrame) -> Grid:
+    """Return how long each node took for how much audio, and how busy its device was."""
+    rows = []
+    for row in timing.to_dict("records"):
+        sizes = [str(row["shards"]), str(row["utterances"]), f"{row['audio_s'] / 3600:.2f}", f"{row['compute_s']:.1f}"]
+        fast = f"{row['audio_s'] / row['wall_s']:.1f}" if row["wall_s"] > 0 else "–"
+        busy = f"{row['busy_s'] / row['wall_s']:.0%}" if row["wall_s"] > 0 and row["busy_s"] >= 0 else "–"
+        memory = f"{row['peak_mem_bytes'] / 2**20:.0f}" if row["peak_mem_bytes"] > 0 else "–"
+        cells = [*sizes, f"{row['wall_s']:.1f}", fast, busy, memory]
+        rows.append([_head(row["node"]), *_texts(row, ["pool", "device"]), *(Cell(text=text) for text in cells)])
+    columns = ["node", "pool", "device", "shards", "utterances", "audio [h]", "compute [s]", "worker [s]"]
+    note = (
+        "Compute is time inside the stage. Worker is time with a task under way, including reading and writing. "
+        "Utilisation is the share of worker time in which the device was at work. Memory is the largest size of a "
+        "process during a task."
+    )
+    return Grid(
+        caption="Work done, summed over workers",
+        columns=[*columns, "× real time", "utilisation", "memory [MiB]"],
+        rows=rows,
+        notes=[note],
+    )
+
+
+def _titled(metric: str) -> str:
+    return f"{metric_of(metric).label}\u00a0{metric_of(metric).arrow}"
+
+
+def _head(text: str) -> Cell:
+    return Cell(text=text, kind="label")
+
+
+def _none(reason: str) -> Cell:
+    return Cell(text=reason, mark="none")

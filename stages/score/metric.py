@@ -1,0 +1,128 @@
+"""What a metric is: one object that holds its name, its unit, its computation and its text."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from melmill.stages.score.pair import Pair
+from melmill.stages.score.status import Measured, Status
+
+Needs = Literal["signals", "waveforms", "spectra", "mels"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """Describe a metric and compute it.
+
+    Tables, the report and the documentation read everything about a metric from its object.
+
+    Parameters
+    ----------
+    name : str
+        What pipeline.yaml calls it.
+    title : str
+        Its name in headings and on axes, without the unit.
+    better : {"higher", "lower"}
+        Which direction is better.
+    compute : callable
+        Takes a `Pair` and returns a float in `unit`, or a `Measured` with a status where the pair
+        has no value. An exception quarantines the utterance.
+    needs : {"signals", "waveforms", "spectra", "mels"}
+        What it compares: ``signals`` at any rate (`Pair.at`), or what the mel of the score node
+        decides: `Pair.waveforms` at its rate, `Pair.magnitudes` or `Pair.mels`.
+    says : str
+        What it measures, in a sentence.
+    limits : str
+        What it can't tell, in a sentence or two.
+    formula : str
+        How it is computed, in Markdown; TeX between dollar signs.
+    reference : str
+        Where it is defined.
+    unit : str
+        ``"dB"``, ``"MOS-LQO"``, ``"Np"`` (neper); empty where it has none.
+    column : str
+        Its column in tables of scores; ``status_<column>`` stands beside it. Empty: its name.
+    decimals : int
+        Decimals worth printing: intervals are rarely narrower.
+    lowest_sr : int
+        Lowest rate of both signals in Hz; below it the status is `unsupported_rate`.
+    package : str
+        Package that it needs besides melmill's own; without it the status is `not_installed`, and
+        the score node has another key.
+    version : int
+        Raise it whenever its values change, so that scores are computed again.
+    order : int
+        Place among melmill's own metrics in tables, smaller first.
+    """
+
+    name: str
+    title: str
+    better: Literal["higher", "lower"]
+    compute: Callable[[Pair], float | Measured]
+    needs: Needs
+    says: str
+    limits: str
+    formula: str
+    reference: str
+    unit: str = ""
+    column: str = ""
+    decimals: int = 2
+    lowest_sr: int = 0
+    package: str = ""
+    version: int = 1
+    order: int = 0
+
+    def __post_init__(self) -> None:
+        """Name the column."""
+        if not self.column:
+            object.__setattr__(self, "column", self.name)
+
+    @property
+    def status_column(self) -> str:
+        """Name of the column that holds its statuses."""
+        return status_column(self.column)
+
+    @property
+    def label(self) -> str:
+        """Title with unit: ``SCM [dB]``."""
+        return f"{self.title} [{self.unit}]" if self.unit else self.title
+
+    @property
+    def arrow(self) -> str:
+        """Arrow that shows which direction is better."""
+        return "↑" if self.better == "higher" else "↓"
+
+    @property
+    def sign(self) -> int:
+        """1 where higher is better, otherwise -1: ``sign * value`` grows with quality."""
+        return 1 if self.better == "higher" else -1
+
+    @property
+    def is_installed(self) -> bool:
+        """Whether the package that it needs is there."""
+        return not self.package or importlib.util.find_spec(self.package) is not None
+
+    def measure(self, pair: Pair) -> Measured:
+        """Return the value of a pair, or the status that says why it has none."""
+        if pair.status is not Status.OK:
+            return Measured.failed(pair.status)
+        if pair.lowest_sr < self.lowest_sr:
+            return Measured.failed(Status.UNSUPPORTED_RATE)
+        if self.needs != "signals" and pair.n_frames == 0:
+            return Measured.failed(Status.TOO_SHORT)
+        if not self.is_installed:
+            return Measured.failed(Status.NOT_INSTALLED)
+        value = self.compute(pair)
+        return value if isinstance(value, Measured) else Measured.of(value)
+
+
+def status_column(column: str) -> str:
+    """Return the name of the column that holds a metric's statuses.
+
+    >>> status_column("scm_db")
+    'status_scm_db'
+    """
+    return f"status_{column}"

@@ -1,0 +1,223 @@
+"""Discovery and ingestion of any folder of audio files."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+from melmill.stages.contract import IngestStage
+from melmill.stages.ingest.readers.audio_folder import AudioFolder
+from melmill.stages.numeric.errors import ParameterError
+from melmill.stages.numeric.resample import resample
+from melmill.storage.files.sources import SourceTree
+from tests.stages.ingest.corpora import Tree, flac, ids, tone
+
+VCTK = {"wav48/p225/p225_001.wav": b"", "wav48/p225/p225_001.txt": b"Please call Stella.\n", "wav48/p226/a.wav": b""}
+LJSPEECH = {
+    "wavs/LJ001-0001.wav": b"",
+    "wavs/LJ001-0002.wav": b"",
+    "metadata.csv": b"LJ001-0001|In 1455|In fourteen fifty-five\nLJ001-0003|not here\n",
+}
+ESC = {"Rain/1-21189-A.ogg": b"", "Dog/1-21189-A.ogg": b""}
+LIBRITTS = {
+    "dev-clean/84/121123/84_121123_000007_000001.wav": b"",
+    "dev-clean/84/121123/84_121123_000007_000001.normalized.txt": b"Maximilian.",
+    "dev-clean/84/121123/84_121123_000007_000001.original.txt": b"MAXIMILIAN",
+}
+
+
+@pytest.mark.parametrize(
+    ("files", "fields", "expected"),
+    [
+        # Every file: id, subset, speaker, chapter, text.
+        (
+            VCTK,
+            {},
+            [
+                ("wav48--p225--p225_001", "wav48", "p225", "", "Please call Stella."),
+                ("wav48--p226--a", "wav48", "p226", "", ""),
+            ],
+        ),
+        (
+            {path.removeprefix("wav48/"): data for path, data in VCTK.items()},
+            {"folders": ("speaker",)},
+            [("p225--p225_001", "", "p225", "", "Please call Stella."), ("p226--a", "", "p226", "", "")],
+        ),
+        (
+            VCTK,
+            {"folders": ("-", "speaker"), "files": ("*/p226/*",)},
+            [("wav48--p226--a", "", "p226", "", "")],
+        ),
+        (
+            LJSPEECH,
+            {},
+            [
+                ("wavs--LJ001-0001", "wavs", "", "", "In fourteen fifty-five"),
+                ("wavs--LJ001-0002", "wavs", "", "", ""),
+            ],
+        ),
+        # The same stem in two folders.
+        (ESC, {}, [("Dog--1-21189-A", "Dog", "", "", ""), ("Rain--1-21189-A", "Rain", "", "", "")]),
+        (ESC, {"subsets": ("Rain",)}, [("Rain--1-21189-A", "Rain", "", "", "")]),
+        (
+            LIBRITTS,
+            {},
+            [("dev-clean--84--121123--84_121123_000007_000001", "dev-clean", "84", "121123", "Maximilian.")],
+        ),
+        # Levels that are not there, and levels that have no name.
+        ({"a.flac": b"", "1/2/3/4/a.flac": b""}, {}, [("1--2--3--4--a", "1", "2", "3", ""), ("a", "", "", "", "")]),
+    ],
+)
+def test_folders_name_what_they_hold(
+    files: dict[str, bytes], fields: dict[str, Any], expected: list[tuple[str, ...]]
+) -> None:
+    found = AudioFolder(root="x", **fields).discover(Tree(files), {})
+    assert [(u.utterance_id, u.subset, u.speaker_id, u.chapter_id, u.text) for u in found] == expected
+
+
+@pytest.mark.parametrize(
+    ("files", "text"),
+    [
+        # A path below the table's folder, with suffix; the nearest table that has the file goes first.
+        ({"metadata.csv": b"s/a.wav|far", "s/b.txt": b"other"}, "far"),
+        ({"metadata.csv": b"s/a|far", "s/metadata.csv": b"a|near"}, "near"),
+        ({"metadata.csv": b"s/a|far", "s/metadata.csv": b"b|near"}, "far"),
+        ({"metadata.csv": b"a|listed", "s/a.txt": b"two\n lines "}, "two lines"),  # what lies beside it counts first
+        ({"metadata.csv": "\ufeffa|in UTF-8 with a mark".encode()}, "in UTF-8 with a mark"),
+        ({"metadata.csv": b"a"}, ""),
+    ],
+)
+def test_transcripts_come_from_beside_or_the_nearest_table(files: dict[str, bytes], text: str) -> None:
+    (found,) = AudioFolder(root="x").discover(Tree({"s/a.wav": b"", **files}), {})
+    assert found.text == text
+
+
+@pytest.mark.parametrize(
+    "path", ["._a.wav", "s/._a.wav", ".Trashes/a.wav", "a.wav.part", "a.txt", "wav", "a.m4a", "cover.jpg"]
+)
+def test_other_files_are_passed_over(path: str) -> None:
+    assert ids(AudioFolder(root="x").discover(Tree({"b.WAV": b"", path: b"?"}), {})) == ["b"]
+
+
+@pytest.mark.parametrize(
+    ("files", "fields", "message"),
+    [
+        ({}, {}, r"root must hold audio files \(flac, wav, .*\), got 'x' with none among 0 files"),
+        ({"a.txt": b"", "b.csv": b""}, {}, r"with none among 2 files"),
+        # One recording in two formats, and two names that differ in what an id can't hold.
+        (
+            {"a.wav": b"", "a.flac": b""},
+            {},
+            r"twice in 'x': a.flac and a.wav; rename one, or choose with subsets or files, say files: '\*.flac'",
+        ),
+        ({"a b.wav": b"", "a  b.wav": b""}, {}, r"got 'a_b' twice"),
+        (
+            ESC,
+            {"subsets": ("Rian",)},
+            r"subsets must be in 'x', got 'Rian'; did you mean 'Rain'\? \(there: Dog, Rain\)",
+        ),
+        ({"a.wav": b""}, {"subsets": ("s",)}, r"got 's' \(there: none\)"),
+        (ESC, {"files": ("*.wav",)}, r"got '\*.wav', which matches none of its 2 utterances; .*'Dog/1-21189-A.ogg'"),
+    ],
+)
+def test_a_folder_that_will_not_do_is_explained(files: dict[str, bytes], fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ParameterError, match=message):
+        AudioFolder(root="x", **fields).discover(Tree(files), {})
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"root": ""}, "root must be the folder of the corpus"),
+        ({"root": "x", "folders": ("speakers",)}, "folders must hold only subset, speaker, chapter, -, got 'speakers'"),
+        ({"root": "x", "folders": ("speaker", "-", "-", "speaker")}, "folders must name each level once"),
+        ({"root": "x", "folders": ("speaker",), "subsets": ("a",)}, r"where no folder is a subset: folders is \['sp"),
+    ],
+)
+def test_fields_are_checked(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ParameterError, match=message):
+        AudioFolder(**fields)
+
+
+def test_identity_leaves_the_place_out() -> None:
+    assert AudioFolder(root="a").identity() == AudioFolder(root="b").identity()
+    assert AudioFolder(root="a").identity() != AudioFolder(root="a", folders=("speaker",)).identity()
+
+
+def test_it_is_an_ingest_stage() -> None:
+    assert isinstance(AudioFolder(root="x"), IngestStage)
+
+
+def test_only_the_first_bytes_of_a_wav_are_read_to_catalogue_it() -> None:
+    class Headed(Tree):
+        def read(self, path: str) -> bytes:
+            assert not path.endswith(".wav"), "read whole"
+            return super().read(path)
+
+        def head(self, path: str, n: int) -> bytes:
+            return self.contents[path][:n]
+
+    found = AudioFolder(root="x").discover(Headed({"a.wav": flac(tone(9000), kind="WAV")}), {})
+    assert [u.n_samples for u in found] == [9000]
+
+
+def encoded(kind: str, subtype: str, sr: int) -> bytes:
+    y = np.stack([tone(sr, sr, 0.5), tone(sr, sr, 0.25)], axis=1)
+    file = io.BytesIO()
+    soundfile.write(file, y, sr, format=kind, subtype=subtype)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "subtype", "sr"),
+    [
+        ("a.wav", "WAV", "PCM_24", 22050),
+        ("a.ogg", "OGG", "VORBIS", 44100),
+        ("a.opus", "OGG", "OPUS", 48000),
+        ("a.mp3", "MP3", "MPEG_LAYER_III", 44100),
+        ("a.AIFF", "AIFF", "PCM_16", 8000),
+    ],
+)
+def test_every_format_is_mixed_and_resampled(name: str, kind: str, subtype: str, sr: int) -> None:
+    data = encoded(kind, subtype, sr)
+    stage = AudioFolder(root="x")
+    (utterance,) = stage.discover(Tree({name: data}), {})
+    assert (utterance.source_sr, utterance.source_n_samples, utterance.n_samples) == (sr, sr, 16000)
+    outcome = stage.ingest(utterance, data)
+    assert outcome.array is not None
+    assert outcome.array.shape == (16000,)
+    y, _ = soundfile.read(io.BytesIO(data), dtype="float32")
+    np.testing.assert_allclose(outcome.array, 32768 * resample(y.mean(axis=1), sr, 16000), atol=0.51)
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(
+    ("corpus", "fields", "n", "n_subsets", "n_speakers"),
+    [
+        ("ESC-10", {"sr": 22050}, 48, 3, 0),
+        ("VCTK", {"folders": ("speaker",)}, 20, 0, 6),
+        ("LJSpeech", {}, 20, 1, 0),
+        ("LibriTTS", {"folders": ("speaker",)}, 16, 0, 13),
+    ],
+)
+def test_real_corpora_are_discovered_and_ingested(
+    real_data: Path, corpus: str, fields: dict[str, Any], n: int, n_subsets: int, n_speakers: int
+) -> None:
+    root = real_data / "corpora" / corpus
+    stage = AudioFolder(root=str(root), **fields)
+    tree = SourceTree(str(root))
+    found = stage.discover(tree, {})
+    counts = (len(found), len({u.subset for u in found} - {""}), len({u.speaker_id for u in found} - {""}))
+    assert counts == (n, n_subsets, n_speakers)
+    chosen = found[::4]
+    for u in chosen:
+        outcome = stage.ingest(u, tree.read(u.path))
+        assert outcome.array is not None
+        assert outcome.array.shape == (u.n_samples,)
+        info = soundfile.info(root / u.path)
+        assert u.n_samples == -(-info.frames * stage.sr // info.samplerate)
