@@ -33,7 +33,7 @@ from melmill.stages.numeric.errors import StageError
 from melmill.stages.numeric.resample import resample
 from melmill.stages.score.pair import Pair
 from melmill.stages.score.registry import metric
-from melmill.stages.vocode.stage import Precision, Vocoder
+from melmill.stages.vocode.stage import Precision, Vocode
 from melmill.storage.utterance import Utterance
 
 METRICS = {"pesq_wb": "PESQ-wb", "estoi": "ESTOI", "mel_mae": "mel error [Np]"}
@@ -49,7 +49,7 @@ WAYS: Mapping[str, tuple[Precision, bool]] = {
 
 Waves = Sequence[NDArray[np.float32]]
 # The stage of a way.
-MakeStage = Callable[[Precision, bool], Vocoder]
+MakeStage = Callable[[Precision, bool], Vocode]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,12 +84,12 @@ def main(
         sys.exit(1)
     torch.set_num_threads(1)
 
-    def make(precision: Precision, compiled: bool) -> Vocoder:
+    def make(precision: Precision, compiled: bool) -> Vocode:
         on: Device = "cuda" if device == "cuda" else "cpu"
         stage = prepared(
-            Vocoder(checkpoint=checkpoint, config=config, mel=mel, precision=precision, device=on, compile=compiled)
+            Vocode(checkpoint=checkpoint, config=config, mel=mel, precision=precision, device=on, compile=compiled)
         )
-        if not isinstance(stage, Vocoder):
+        if not isinstance(stage, Vocode):
             raise TypeError(f"a vocoder was prepared as {stage!r}")
         return stage
 
@@ -126,7 +126,7 @@ def compare(make: MakeStage, recordings: Waves, ways: Sequence[str]) -> None:
         print(f"| {way} | {' | '.join(cells(result, single))} |", flush=True)
 
 
-def resynthesised(stage: Vocoder, recordings: Waves) -> Result:
+def resynthesised(stage: Vocode, recordings: Waves) -> Result:
     """Send recordings through the stage twice, and score the second output.
 
     The first pass compiles and allocates.

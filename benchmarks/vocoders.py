@@ -32,7 +32,7 @@ from melmill.stages.vocode.families.diffwave.network import DiffWave
 from melmill.stages.vocode.families.diffwave.network import Sizes as DiffWaveSizes
 from melmill.stages.vocode.families.hifigan.layouts import Layout
 from melmill.stages.vocode.families.hifigan.network import HifiGan
-from melmill.stages.vocode.families.hifigan.sizes import Sizes
+from melmill.stages.vocode.families.hifigan.sizes import Sizes, hifigan_mel
 from melmill.stages.vocode.families.melgan.network import MelGan
 from melmill.stages.vocode.families.melgan.sizes import Layout as MelGanLayout
 from melmill.stages.vocode.families.melgan.sizes import MelGanSizes
@@ -42,13 +42,13 @@ from melmill.stages.vocode.families.vocos.network import Vocos, VocosSizes
 from melmill.stages.vocode.families.waveglow.network import WaveGlow
 from melmill.stages.vocode.families.waveglow.sizes import WaveGlowSizes
 from melmill.stages.vocode.families.wavegrad.network import WaveGrad
-from melmill.stages.vocode.families.wavenet.network import MixedFirst, Preprocessing, Smoothed, WaveNet
+from melmill.stages.vocode.families.wavenet.network import Preprocessing, WaveNet
 from melmill.stages.vocode.families.wavenet.network import Sizes as WaveNetSizes
 from melmill.stages.vocode.families.wavenet.outputs import Logistic
-from melmill.stages.vocode.family import Vocoder
+from melmill.stages.vocode.families.wavenet.upsampling import MixedFirst, Smoothed
 from melmill.stages.vocode.files.checkpoint import read
 from melmill.stages.vocode.loaded import LoadedVocoder
-from melmill.stages.vocode.mels import hifigan_mel
+from melmill.stages.vocode.network import Vocoder
 from melmill.stages.vocode.vocoding import Vocoding
 
 # Kong et al. 2020, configuration V1; BigVGAN v2 for 24 kHz and 100 bands.
@@ -169,9 +169,8 @@ def measured(name: str, make: Callable[[], Vocoder], seconds: float, n_batch: in
 
 def through_the_stage(voc: LoadedVocoder, M: NDArray[np.float32], n_batch: int) -> list[Figure]:
     """Return the speed of the stage over several batches, and the device's share of the time."""
-    context = voc.model.context if isinstance(voc.model, WaveNet) else 0
-    bare, n_samples = M[:, context : M.shape[1] - context], voc.model.n_samples(M.shape[1])
-    items = [item(place, bare, n_samples, voc.spec.sr) for place in range(BATCHES * n_batch)]
+    n_samples = voc.model.n_samples(M.shape[1] + 2 * voc.model.context)
+    items = [item(place, M, n_samples, voc.spec.sr) for place in range(BATCHES * n_batch)]
     stage = Vocoding(voc=voc, batched=voc.device != "cpu")
     started = time.perf_counter()
     outcomes = stage.process(items, {"from": Mel(spec=voc.spec)}, Waveform(sr=voc.spec.sr))
@@ -203,8 +202,7 @@ def mel(voc: LoadedVocoder, seconds: float) -> NDArray[np.float32]:
     """Return a random mel in the range of the vocoder's own."""
     spec = voc.spec
     low, high = spec.clip or (-8.0, 1.0)
-    context = 2 * voc.model.context if isinstance(voc.model, WaveNet) else 0
-    shape = (spec.n_mels, round(seconds * spec.sr / spec.hop_length) + context)
+    shape = (spec.n_mels, round(seconds * spec.sr / spec.hop_length))
     return np.random.default_rng(0).uniform(low, high, shape).astype(np.float32)
 
 

@@ -20,9 +20,10 @@ from typing import Any, ClassVar, Literal, Protocol, TypeVar, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from melmill.pcm import as_float as as_float
+from melmill.pcm import stored as stored
 from melmill.stages.numeric.errors import Unusable
 from melmill.stages.numeric.melspec import MelSpec
-from melmill.stages.numeric.resample import as_float as as_float
 from melmill.stages.task_context import enter_utterance
 from melmill.storage.utterance import SourceFile as SourceFile
 from melmill.storage.utterance import Utterance
@@ -521,14 +522,3 @@ def rejection(error: Exception) -> Rejected:
     """Return the rejection that an exception means, with the reason that quarantine shows."""
     reason = str(error) if isinstance(error, Unusable) else f"{type(error).__name__}: {error}"
     return Rejected(reason=reason, detail="".join(traceback.format_exception(error)))
-
-
-def stored(y: NDArray[np.float32], dtype: Literal["float32", "int16"]) -> NDArray[Any]:
-    """Return a waveform as the store keeps it. int16 is ``32768 y``, rounded to even and clipped.
-
-    >>> stored(np.array([-1.0, 0.5, 1.0], dtype=np.float32), "int16").tolist()
-    [-32768, 16384, 32767]
-    """
-    if dtype == "float32":
-        return y
-    return np.asarray(np.clip(np.rint(y * np.float32(32768)), -32768, 32767), dtype=np.int16)

@@ -13,27 +13,17 @@ from melmill.stages.errors import UnknownStage
 from melmill.stages.ingest.registry import READERS
 from melmill.stages.numeric.errors import StageError
 from melmill.stages.numeric.solver import solver_stages
+from melmill.stages.vocode.registry import family_names
 
 GROUP = "melmill.stages"
 
 # Imported when first named, so that a plan that uses three stages does not pay for all of them.
 _BUILT_IN = {
     "aggregate": "melmill.stages.report.stage:Aggregate",
-    "bigvgan": "melmill.stages.vocode.stage:BigVgan",
-    "diffwave": "melmill.stages.vocode.stage:DiffWave",
-    "exported": "melmill.stages.vocode.stage:Exported",
     "extract": "melmill.stages.extract:Extract",
-    "hifigan": "melmill.stages.vocode.stage:HifiGan",
-    "melgan": "melmill.stages.vocode.stage:MelGan",
     "score": "melmill.stages.score.stage:Score",
     "train_vocoder": "melmill.stages.train.stage:TrainVocoder",
-    "unfolded": "melmill.stages.vocode.stage:Unfolded",
-    "univnet": "melmill.stages.vocode.stage:UnivNet",
-    "vocoder": "melmill.stages.vocode.stage:Vocoder",
-    "vocos": "melmill.stages.vocode.stage:Vocos",
-    "waveglow": "melmill.stages.vocode.stage:WaveGlow",
-    "wavegrad": "melmill.stages.vocode.stage:WaveGrad",
-    "wavenet": "melmill.stages.vocode.stage:WaveNet",
+    "vocoder": "melmill.stages.vocode.stage:Vocode",
 }
 
 
@@ -44,7 +34,7 @@ def _installed() -> dict[str, EntryPoint]:
 
 def stage_names() -> list[str]:
     """Return the names of all stages: melmill's own, and those of the entry-point group `melmill.stages`."""
-    return sorted({*_BUILT_IN, *READERS, *solver_stages(), *_installed()})
+    return sorted({*_BUILT_IN, *READERS, *solver_stages(), *family_names(), *_installed()})
 
 
 def stage_class(name: str) -> type[Stage]:
@@ -56,6 +46,8 @@ def stage_class(name: str) -> type[Stage]:
         return _checked(READERS[name])
     if name in solver_stages():
         return _checked(importlib.import_module("melmill.stages.invert.stages").inverter_stage(name))
+    if name in family_names():
+        return _checked(importlib.import_module("melmill.stages.vocode.stage").stage_of(name))
     if name in _installed():
         return _checked(_installed()[name].load())
     near = difflib.get_close_matches(name, stage_names(), n=1)

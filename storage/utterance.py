@@ -1,8 +1,11 @@
-"""The plain types that all layers share: a file, an utterance, and a shard of utterances."""
+"""What all layers share: a file, an utterance, a shard of utterances, and what stored values mean."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,3 +94,23 @@ def resampled_length(n_samples: int, sr: int, new_sr: int) -> int:
     8001
     """
     return -(-n_samples * new_sr // sr)
+
+
+def silence(mel: Mapping[str, Any]) -> float:
+    """Return the value of digital silence in a mel of the given spec.
+
+    Parameters
+    ----------
+    mel : mapping
+        Fields of the mel spec. Without `log`, compressions leave 0 at 0.
+
+    >>> silence({"log": "log10", "floor": 1e-5, "power": 1.0, "shift": 4.0, "scale": 0.5, "clip": None})
+    -0.5
+    """
+    value = 0.0
+    if mel["log"] is not None:
+        # What a tenfold mel adds.
+        decade = {"ln": math.log(10), "log10": 1.0, "db": 20.0 / mel["power"]}[mel["log"]]
+        value = decade * math.log10(mel["floor"])
+    low, high = mel["clip"] or (-math.inf, math.inf)
+    return float(min(max((value + mel["shift"]) * mel["scale"], low), high))

@@ -17,11 +17,11 @@ def vocoder() -> None:
 @click.argument("out")
 @click.option("--trust", is_flag=True, help="You know where FILE comes from: read its pickled objects.")
 def convert(file: str, out: str, trust: bool) -> int:
-    """Write the tensors of FILE, which pickles a whole module, to OUT, which holds nothing else.
+    """Write the tensors of FILE, which pickles a whole module, to OUT as plain tensors.
 
-    WaveGlow's checkpoints are such files. They name code that reading them usually would run: here it is not looked
-    up, and the reading is done in a process of its own; still, only convert what you trust. A configuration beside
-    FILE is kept in OUT.
+    WaveGlow's checkpoints are such files. They name code that reading them would usually run. Here that code is not
+    looked up, and a process of its own reads the file. Still, only convert files that you trust. A configuration
+    beside FILE is kept in OUT.
 
     \b
     Example:
@@ -31,7 +31,7 @@ def convert(file: str, out: str, trust: bool) -> int:
 
     if not trust:
         raise click.UsageError(
-            f"{file} is unpickled to be converted, which can run code that it brings: add --trust if you know where "
+            f"converting {file} unpickles it, which can run code that the file brings: add --trust if you know where "
             "it comes from"
         )
     convert_file(file, out)

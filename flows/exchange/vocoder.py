@@ -1,9 +1,8 @@
-"""From a training's product in the store to a folder of files, as vocoders are passed on."""
+"""Export what a training made from the store to a folder of files, as vocoders are passed on."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from melmill.flows.errors import PipelineError
 from melmill.flows.exchange.export import check_outside
@@ -14,7 +13,7 @@ from melmill.storage.store import Store
 
 @dataclass(frozen=True, kw_only=True)
 class ExportedVocoder:
-    """What came of an export; its fields are what `melmill export --json` prints: files written, and those kept."""
+    """Say how many files an export wrote, and how many it kept; `melmill export --json` prints the fields."""
 
     store: str
     node: str
@@ -23,28 +22,28 @@ class ExportedVocoder:
     written: int
     kept: int
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, str | int]:
         """Return plain values, for JSON."""
         return asdict(self)
 
 
 def export_vocoder(store: Store, node: str, folder: str) -> ExportedVocoder:
-    """Write what a training made to a folder: weights, configuration, page and whatever it answered besides.
+    """Write the files that a training made to a folder: weights, configuration, page and all others.
 
     Parameters
     ----------
     store : Store
     node : str
-        Of the last run; it trains a vocoder.
+        Name of a node of the last run that trains a vocoder.
     folder : str
         Path or URL.
 
     Raises
     ------
     PipelineError
-        A file of one of their names holds something else.
+        The folder has a file of one of these names with other bytes.
     StoreError, DamagedData
-        The training is not done, or its files are not those of its record; nothing is written then.
+        The training is not done, or its files are not those of its record. Nothing is written then.
     """
     entry, location = store.nodes[node], Location(folder)
     check_outside(location, store)
@@ -54,7 +53,7 @@ def export_vocoder(store: Store, node: str, folder: str) -> ExportedVocoder:
     present = [name for name in files if location.exists(name)]
     for name in present:
         if location.read(name) != files[name]:
-            raise PipelineError(f"{location.url}/{name} holds something else than {node!r} made: name another folder")
+            raise PipelineError(f"{location.url}/{name} holds other bytes than what {node!r} made: name another folder")
     for name in files.keys() - present:
         location.replace(name, files[name])
     return ExportedVocoder(

@@ -1,28 +1,30 @@
-"""Vocoder checkpoints that pickle a module, converted to plain tensors in a process of its own."""
+"""Convert vocoder checkpoints that pickle a module to plain tensors, in a process of its own."""
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 from typing import Any
 
-from melmill.flows.exchange.vocoder_files import Where, beside, read_file, split
+from melmill.flows.exchange.vocoder_files import PathOrUrl, read_first, split
 from melmill.stages.vocode.errors import VocoderError
+from melmill.stages.vocode.files.companions import FOUND_CONFIG, WEIGHTS, candidates, parse
 
 
-def convert(path: Where, out: Where) -> None:
-    """Convert the checkpoint at `path`, trusted by the user, to a plain one at `out`.
+def convert(path: PathOrUrl, out: PathOrUrl) -> None:
+    """Convert the checkpoint at `path`, which the user trusts, to a plain one at `out`.
 
-    The pickle is read in a process that ends with it, so that nothing that it does can touch this one.
+    A process that ends afterwards reads the pickle, so that nothing in the pickle can touch this process.
 
     Raises
     ------
     VocoderError
-        It can't be read or holds no module.
+        The checkpoint can't be read or holds no module.
     StoreError
         Something else is at `out`.
     """
-    source, target = _whole(path), _whole(out)
+    source, target = _url(path), _url(out)
     command = [sys.executable, "-m", "melmill.flows.exchange.vocoder_conversion", source, target]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -30,26 +32,26 @@ def convert(path: Where, out: Where) -> None:
         raise VocoderError(last if done.returncode == 1 else f"{source}: the conversion ended early: {last}")
 
 
-def _whole(path: Where) -> str:
+def _url(path: PathOrUrl) -> str:
     folder, name = split(path)
     return f"{folder.url}/{name}"
 
 
 def convert_here(path: str, out: str) -> None:
-    """Convert in this process."""
-    import io
-
-    import torch
+    """Convert in this process; see `convert`."""
+    import torch  # here, as it is slow to import
 
     from melmill.stages.vocode.files.unpickling import plain
 
-    folder, name = split(path)
-    state, settings = plain(name, read_file(folder, name))
-    content: dict[str, Any] = {"state_dict": state, "config": {**beside(folder, name), **settings}}
+    files = read_first(candidates(path))
+    state, settings = plain(files[WEIGHTS].name, files[WEIGHTS].data)
+    found = files.get(FOUND_CONFIG)
+    config = {} if found is None else parse(found.name, found.data)
+    content: dict[str, Any] = {"state_dict": state, "config": {**config, **settings}}
     data = io.BytesIO()
     torch.save(content, data)
-    target, target_name = split(out)
-    target.put(target_name, data.getvalue())
+    folder, name = split(out)
+    folder.put(name, data.getvalue())
 
 
 if __name__ == "__main__":

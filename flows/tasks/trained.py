@@ -6,14 +6,12 @@ import hashlib
 from dataclasses import dataclass
 
 from melmill.stages.contract import FileStage, Processor, StageFile, StageFiles, TrainedVocoder
+from melmill.stages.vocode.files.companions import TRAINED_FILES
 from melmill.storage.product import ProductFolder
 from melmill.storage.store import Store
 
 # Name of the one record of a training, and of the folder of its files.
 TRAINED = "trained"
-
-# The files that a vocoder is loaded from, by role.
-ROLES = {"weights": "weights.pt", "config": "config.json"}
 
 # The page of a training that makes one.
 _PAGE = "index.html"
@@ -50,7 +48,7 @@ class TrainedFiles:
         """
         files = self._folder.done(TRAINED).files
         # A training that was repaired may have other bytes under the same key.
-        checksums = [files[_path(name)].sha256 for name in ROLES.values()]
+        checksums = [files[_path(name)].sha256 for name in TRAINED_FILES.values()]
         digest = hashlib.sha256("\n".join(checksums).encode()).hexdigest()
         with_files = stage.trained(self.product, self.name, digest)
         if not isinstance(with_files, FileStage):
@@ -63,7 +61,7 @@ class TrainedFiles:
             role: StageFile(
                 url=f"{self._folder.location.url}/{_path(name)}", data=self._folder.read_whole(record, _path(name))
             )
-            for role, name in ROLES.items()
+            for role, name in TRAINED_FILES.items()
         }
 
     @property

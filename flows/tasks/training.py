@@ -10,10 +10,11 @@ from typing import ClassVar
 from melmill.cluster.process import threads_raised
 from melmill.flows.tasks.job import NodeJob, Source, Stopwatch
 from melmill.flows.tasks.task import Receipt
-from melmill.flows.tasks.trained import ROLES, TRAINED
+from melmill.flows.tasks.trained import TRAINED
 from melmill.stages.contract import Mel, TrainingStage, Waveform
 from melmill.stages.numeric.errors import StageError
 from melmill.stages.task_context import check_still_wanted, report_line
+from melmill.stages.vocode.files.companions import TRAINED_FILES
 from melmill.storage.catalogue import Catalogue
 from melmill.storage.files.location import Location
 from melmill.storage.product import Address
@@ -150,7 +151,7 @@ class TrainingJob(NodeJob):
         data, folder = self._data(store, catalogue), self._folder(store)
         with watch.computing(), threads_raised(self.stage.threads):
             files = self.stage.train(data, folder, {port: source.product for port, source in self.ports.items()})
-        missing = set(ROLES.values()) - files.keys()
+        missing = set(TRAINED_FILES.values()) - files.keys()
         if missing:
             raise StageError(
                 f"stage {self.stage.uses!r}: train() must return a file {min(missing)!r}, got {sorted(files)}"

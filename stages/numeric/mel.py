@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from melmill.pcm import as_float
 from melmill.stages.numeric.errors import ContractError, StageError, Unusable
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.numeric.pcen import inverse_pcen, pcen
-from melmill.stages.numeric.resample import as_float
 from melmill.stages.numeric.stft import window_norm
 
 

@@ -1,20 +1,11 @@
-"""Samples of a waveform: their type and their rate."""
+"""Change of sampling rate."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
-
-def as_float(y: NDArray[np.floating | np.int16]) -> NDArray[np.float32]:
-    """Return a waveform as float32 in [-1, 1): int16 PCM is divided by 32768.
-
-    >>> as_float(np.array([-32768, 0, 16384], dtype=np.int16)).tolist()
-    [-1.0, 0.0, 0.5]
-    """
-    if y.dtype == np.int16:
-        return y.astype(np.float32) / np.float32(32768.0)
-    return y.astype(np.float32, copy=False)
+from melmill.pcm import as_float
 
 
 def resample(y: NDArray[np.floating | np.int16], sr: int, new_sr: int) -> NDArray[np.float32]:

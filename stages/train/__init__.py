@@ -1,1 +1,1 @@
-"""Training of vocoders: generators, discriminators, losses, and the loop."""
+"""The stage that trains vocoders."""

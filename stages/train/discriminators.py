@@ -1,4 +1,4 @@
-"""Discriminators that a generator learns from: periods of the waveform, and spectra at several resolutions.
+"""The discriminators that a generator learns from: of periods of the waveform, and of spectra.
 
 References
 ----------
@@ -26,7 +26,7 @@ _PHASE_N_FFT = 1024
 
 
 class _Period(nn.Module):
-    """Convolutions along the periods of a waveform folded to `period` columns."""
+    """Judge a waveform by convolutions along its periods, folded to `period` columns."""
 
     def __init__(self, period: int, width: int) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class _Period(nn.Module):
 
 
 class _Resolution(nn.Module):
-    """Convolutions over the magnitudes of an STFT of `n_fft`."""
+    """Judge a waveform by convolutions over the magnitudes of its STFT of `n_fft`."""
 
     def __init__(self, n_fft: int, width: int) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ class _Resolution(nn.Module):
             D = torch.stft(
                 y.float(), self.n_fft, self.n_fft // 4, window=window, pad_mode="constant", return_complex=True
             )
-            # The square root tells quiet harmonics from none.
+            # The square root makes quiet harmonics stand out.
             x = D.abs().clamp(min=1e-7).sqrt()
         return _judged(self.convs, self.post, x[:, None])
 
@@ -77,12 +77,12 @@ def _judged(convs: nn.ModuleList, post: nn.Module, x: Tensor) -> tuple[Tensor, l
 
 
 class Discriminators(nn.Module):
-    """All discriminators together.
+    """Judge waveforms by all discriminators together.
 
     Parameters
     ----------
     width : int
-        Channels of their first layers; 32 in the papers.
+        Channels of the first layers; 32 in the papers.
     """
 
     def __init__(self, width: int) -> None:
@@ -92,16 +92,16 @@ class Discriminators(nn.Module):
         )
 
     def forward(self, y: Tensor) -> tuple[list[Tensor], list[list[Tensor]]]:
-        """Return judgements and features of waveforms ``(batch, n_samples)``, one of each a discriminator."""
+        """Return each discriminator's judgement and features of waveforms ``(batch, n_samples)``."""
         found: Sequence[tuple[Tensor, list[Tensor]]] = [part(y) for part in self.parts]
         return [judgement for judgement, _ in found], [features for _, features in found]
 
 
 def phase_rotated(signals: Sequence[Tensor], generator: torch.Generator) -> list[Tensor]:
-    """Return waveforms ``(batch, n_samples)`` with the phase of every bin turned at random, alike in all `signals`.
+    """Return waveforms ``(batch, n_samples)`` whose bins' phases are turned at random, alike in all `signals`.
 
-    A discriminator that sees recordings and what was generated so can't punish a phase that the mel does not tell
-    (PhaseAug). The angles are drawn once an utterance and bin and multiplied by the bin's index, a smooth delay.
+    A discriminator that sees both signals turned can't punish a phase that the mel does not determine (PhaseAug). An
+    angle is drawn for each utterance and bin, and smoothed over the bins.
     """
     batch, n_samples = signals[0].shape
     window = torch.hann_window(_PHASE_N_FFT, device=signals[0].device)

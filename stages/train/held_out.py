@@ -1,4 +1,4 @@
-"""Speakers that a training never hears, and how well a generator does on them."""
+"""Speakers that a training holds out, and how well a generator does on them."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from melmill.storage.utterance import Utterance
 
 Invert = Callable[[NDArray[np.float32], int], NDArray[np.float32]]
 
-# Speakers held out are at most this share of all.
+# At most this share of all speakers is held out.
 _LARGEST_SHARE = 0.2
-# Utterances that are scored in the end.
+# Held-out utterances that are scored at the end.
 SCORED = 40
 _METRICS = ("pesq_wb", "estoi", "scm", "mel_mae", "lsd")
 
 
 def split(utterances: Sequence[Utterance], n_speakers: int, seed: int) -> tuple[list[str], list[Utterance]]:
-    """Return the ids to train with, and the utterances of `n_speakers` that are held out, a fifth of them at most.
+    """Return the ids to train with, and the utterances of `n_speakers` held-out speakers, a fifth of all at most.
 
-    Which speakers these are depends on their names and the seed, not on which others there are. An utterance that
-    names no speaker counts as one of its own.
+    The names of speakers and the seed decide who is held out, whoever else there is. An utterance without a speaker
+    counts as a speaker of its own.
     """
     speakers = {_speaker(utterance) for utterance in utterances}
     n_held = min(n_speakers, int(_LARGEST_SHARE * len(speakers)))
@@ -42,7 +42,7 @@ def _speaker(utterance: Utterance) -> str:
 
 
 def chosen(held: Sequence[Utterance], most: int) -> list[Utterance]:
-    """Return at most `most` of the held-out utterances, evenly spread."""
+    """Return at most `most` of the held-out utterances, spread evenly."""
     if len(held) <= most:
         return list(held)
     return [held[i * len(held) // most] for i in range(most)]
@@ -51,23 +51,23 @@ def chosen(held: Sequence[Utterance], most: int) -> list[Utterance]:
 def scores(
     data: TrainingData, utterances: Sequence[Utterance], inverters: Mapping[str, Invert], spec: MelSpec
 ) -> tuple[pd.DataFrame, dict[str, dict[str, NDArray[np.float32]]]]:
-    """Score what several inverters make of the mels of some utterances.
+    """Score the waveforms that several inverters make of the mels of some utterances.
 
     Parameters
     ----------
     data : TrainingData
     utterances : sequence of Utterance
     inverters : mapping of str to callable
-        A mel and a number of samples in, a waveform out.
+        Each takes a mel and a number of samples and returns a waveform.
     spec : MelSpec
-        Of the mels.
+        Spec of the mels.
 
     Returns
     -------
     scores : DataFrame
-        A row per utterance and inverter, as reports take it.
+        One row for each utterance and inverter, as reports take it.
     waves : dict of str to dict of str to ndarray
-        What was made, by utterance and inverter.
+        The waveforms, by utterance and inverter.
     """
     score = Score(metrics=_METRICS)
     port = Waveform(sr=spec.sr, mel=spec)
@@ -91,7 +91,7 @@ def scores(
 
 
 def references(spec: MelSpec) -> dict[str, Invert]:
-    """Return the inverters without weights that a generator is compared with."""
+    """Return the inverters, which have no weights, that a generator is compared with."""
 
     def griffin_lim(M: NDArray[np.float32], n_samples: int) -> NDArray[np.float32]:
         return invert(M, spec, method="griffin_lim", n_iter=100, start="random", length=n_samples)

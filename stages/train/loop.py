@@ -1,4 +1,4 @@
-"""A training from start to end: steps, checks on held-out speakers, saved states, and the files it makes."""
+"""A training from start to end: its steps, checks on held-out speakers, saved states, and its files."""
 
 from __future__ import annotations
 
@@ -22,13 +22,12 @@ from melmill.stages.train.card import card
 from melmill.stages.train.held_out import SCORED, Invert, chosen, references, scores, split
 from melmill.stages.train.recipe import Recipe
 from melmill.stages.train.trainer import Trainer
-from melmill.stages.vocode.files.configuration import assembled
+from melmill.stages.vocode.files.checkpoint import read_files
+from melmill.stages.vocode.files.companions import CONFIG, TRAINED_FILES, WEIGHTS
 from melmill.stages.vocode.loaded import LoadedVocoder, load
 from melmill.storage.utterance import Utterance
 
-WEIGHTS, CONFIG = "weights.pt", "config.json"
-
-# Utterances that are looked at on the way, and how much of each.
+# Held-out utterances that are checked at every saved state, and how many seconds of each.
 _CHECKED = 8
 _CHECKED_S = 10.0
 # Points of a curve.
@@ -37,16 +36,16 @@ _POINTS = 200
 
 @dataclass(frozen=True, kw_only=True)
 class Session:
-    """How a training goes on besides its recipe.
+    """Say how a training is conducted, besides its recipe.
 
     Parameters
     ----------
     name : str
-        What it makes, for its page and card.
+        Name of the vocoder, for its page and card.
     held_out : int
-        Speakers that are never trained with.
+        Number of speakers that are not trained with.
     save_every : int
-        Steps between two saved states, which are also those between two checks.
+        Steps between two saved states. A check goes with each.
     """
 
     name: str
@@ -62,21 +61,22 @@ def train(
     Raises
     ------
     Diverged
-        A loss is not finite any more.
+        A loss is no longer finite.
     StageError
-        There is nothing to train with, or the saved state is not this training's.
+        There is nothing to train with, or the saved state is another training's.
     """
     ids, held = split(data.utterances, session.held_out, recipe.seed)
     if not ids:
-        raise StageError("train_vocoder found no utterance that both its inputs hold")
+        raise StageError("train_vocoder found no utterance that both its inputs hold: make 'from' of 'audio'")
     trainer = Trainer(recipe, spec)
     state = place.load()
     if state is not None:
         trainer.resume(state)
         place.note(f"going on from step {trainer.step}")
-    _learn(trainer, recipe, session, data, ids, held, place)
+    _learn(trainer, session, data, ids, held, place)
     weights, config = _weights(trainer), json.dumps(trainer.config, indent=1).encode()
-    voc = load(assembled(StageFile(url=WEIGHTS, data=weights), StageFile(url=CONFIG, data=config)))
+    made = {WEIGHTS: weights, CONFIG: config}
+    voc = load(read_files({role: StageFile(url=TRAINED_FILES[role], data=data) for role, data in made.items()}))
     heard_s = recipe.steps * recipe.batch_size * recipe.segment_frames * spec.hop_length / spec.sr
     about = {
         "recipe": {name: value for name, value in asdict(recipe).items() if name != "device"},
@@ -86,19 +86,19 @@ def train(
         "heard_h": heard_s / 3600,
         "held_out": _described(held),
     }
-    files = {WEIGHTS: weights, CONFIG: config}
+    files = {TRAINED_FILES[role]: data for role, data in made.items()}
     return files | _judged(voc, trainer, session, data, held, about)
 
 
 def _learn(
     trainer: Trainer,
-    recipe: Recipe,
     session: Session,
     data: TrainingData,
     ids: Sequence[str],
     held: Sequence[Utterance],
     place: TrainingPlace,
 ) -> None:
+    recipe = trainer.recipe
     batches = data.batches(
         ids,
         segment_frames=recipe.segment_frames,
@@ -114,13 +114,13 @@ def _learn(
             checked = _checked(trainer, data, held)
             trainer.curves.add("held out", trainer.step, checked)
             place.save(trainer.state())
-            told = {**found, **{f"held-out {name}": value for name, value in checked.items()}}
-            shown = ", ".join(f"{name} {value:.3f}" for name, value in told.items())
+            shown_losses = {**found, **{f"held-out {name}": value for name, value in checked.items()}}
+            shown = ", ".join(f"{name} {value:.3f}" for name, value in shown_losses.items())
             place.note(f"step {trainer.step} of {recipe.steps}: {shown}")
 
 
 def _checked(trainer: Trainer, data: TrainingData, held: Sequence[Utterance]) -> dict[str, float]:
-    """Return losses of the averaged generator on held-out utterances."""
+    """Return the losses of the averaged generator on held-out utterances."""
     spec, found = trainer.spec, []
     trainer.model.eval()
     for utterance in chosen(held, _CHECKED):
@@ -140,7 +140,7 @@ def _generated(trainer: Trainer, M: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _weights(trainer: Trainer) -> bytes:
-    """Return the averaged generator's weights in float16, the way its family is published."""
+    """Return the averaged generator's weights in float16, as its family is published."""
     state = {
         name: tensor.detach().cpu().half() if tensor.is_floating_point() else tensor.detach().cpu()
         for name, tensor in trainer.model.state_dict().items()
@@ -166,7 +166,7 @@ def _judged(
     held: Sequence[Utterance],
     about: Mapping[str, object],
 ) -> dict[str, bytes]:
-    """Return the page, the tables and the card, of what was made on held-out utterances."""
+    """Return the page, the tables and the card, from what the vocoder makes of held-out utterances."""
 
     def generated(M: NDArray[np.float32], n_samples: int) -> NDArray[np.float32]:
         y = voc(M)[:n_samples]

@@ -1,4 +1,4 @@
-"""Losses of a vocoder's training: spectral ones against the recording, and those against discriminators.
+"""The losses of a vocoder's training: spectral ones, and those that discriminators make.
 
 References
 ----------
@@ -17,7 +17,7 @@ from torch.nn.functional import l1_loss, relu
 
 Features = Sequence[Sequence[Tensor]]
 
-# Windows of the spectral losses, samples; each is taken at a quarter of its length.
+# Windows of the spectral losses, samples. The hop is a quarter of each.
 WINDOWS = (256, 512, 1024, 2048)
 _FAINTEST = 1e-5
 
@@ -30,7 +30,7 @@ def magnitudes(y: Tensor, n_fft: int, hop_length: int) -> Tensor:
 
 
 def spectral_loss(estimate: Tensor, target: Tensor) -> Tensor:
-    """Return spectral convergence plus the mean distance of log magnitudes, both averaged over `WINDOWS`.
+    """Return spectral convergence plus the mean distance of log magnitudes, averaged over `WINDOWS`.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ def discriminator_loss(real: Sequence[Tensor], fake: Sequence[Tensor]) -> Tensor
 
 
 def generator_loss(fake: Sequence[Tensor]) -> Tensor:
-    """Return the hinge loss of a generator by the discriminators' judgements of what it made."""
+    """Return the hinge loss of a generator from the discriminators' judgements of what it made."""
     return torch.stack([relu(1 - f).mean() for f in fake]).mean()
 
 

@@ -1,7 +1,4 @@
-"""What a training is told.
-
-- Names of what can be trained; without torch, so that a plan needs none.
-"""
+"""The parameters of a training, without torch, so that a plan needs none."""
 
 from __future__ import annotations
 
@@ -12,14 +9,12 @@ Generator = Literal["vocos", "hifigan", "unfolded"]
 GENERATORS: tuple[Generator, ...] = ("vocos", "hifigan", "unfolded")
 Size = Literal["small", "base"]
 SIZES: tuple[Size, ...] = ("small", "base")
-
-
 Precision = Literal["float32", "bfloat16", "float16"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """Parameters of a training; see `melmill.stages.train.stage.TrainVocoder`, which checks them."""
+    """Hold the parameters of a training; `melmill.stages.train.stage.TrainVocoder` documents and checks them."""
 
     generator: Generator
     size: Size

@@ -1,4 +1,4 @@
-"""Stage `train_vocoder`: aligned mels and recordings in, a vocoder out."""
+"""The stage `train_vocoder`: aligned mels and recordings in, a vocoder out."""
 
 from __future__ import annotations
 
@@ -9,47 +9,48 @@ from typing import Any, ClassVar, Literal
 from melmill.stages.contract import Input, Kind, Mel, Product, TrainedVocoder, TrainingData, TrainingPlace, Waveform
 from melmill.stages.invert.inversion import DEVICES, Device
 from melmill.stages.numeric.errors import ContractError, ParameterError
-from melmill.stages.train.recipe import GENERATORS, SIZES, Generator, Size
+from melmill.stages.train.recipe import GENERATORS, SIZES, Generator, Recipe, Size
+from melmill.stages.vocode.registry import family
 
 _PRECISIONS = ("float32", "bfloat16", "float16")
-# They say where and how it is computed, and when it is saved.
+# These fields say where it is computed and when it is saved, not what is learnt.
 _NOT_IDENTITY = ("device", "threads", "save_every")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainVocoder:
-    """Train a generator on segments of a corpus, against spectral losses and discriminators.
+    """Train a vocoder on segments of a corpus, by spectral losses and discriminators.
 
     Parameters
     ----------
     generator : {"vocos", "hifigan", "unfolded"}
-        ``"vocos"`` and ``"hifigan"`` make the published networks, from log mels; ``"unfolded"`` a few learned steps
-        from a PGHI start, which needs far less training.
+        ``"vocos"`` and ``"hifigan"`` are the published networks, for log mels. ``"unfolded"`` learns a few steps from a
+        PGHI start and needs far less training.
     size : {"small", "base"}
         ``"base"`` is the published one.
     steps : int
     batch_size, segment_frames : int
-        Segments of a step, and frames of each.
+        Segments of a step, and frames of a segment.
     learning_rate : float or None
-        To start from; None: the generator's usual one.
+        Rate to start from; None: the generator's usual one.
     adversarial_from : int or None
-        Step at which discriminators join; None: never.
+        Step at which the discriminators join; None: they never do.
     discriminator_width : int
-        Channels of their first layers.
+        Channels of the discriminators' first layers.
     phase_aug : bool
-        Turn phases alike in what discriminators compare (PhaseAug).
+        Turn phases alike in the two signals that discriminators compare (PhaseAug).
     ema : float
-        Decay of the averaged weights, which are what is kept.
+        Decay of the averaged weights. The averaged weights are kept.
     held_out : int
-        Speakers that are never trained with, but judged on; a fifth of all at most.
+        Speakers that are not trained with; the vocoder is judged on them. A fifth of all speakers at most.
     precision : {"float32", "bfloat16", "float16"}
-        Of convolutions and products of matrices.
+        Precision of convolutions and matrix products.
     save_every : int
-        Steps between two saved states, which a later run goes on from.
+        Steps between two saved states, from which a later run resumes.
     seed : int
     device : {"cpu", "cuda"}
     threads : int
-        CPU threads.
+        CPU threads that it uses.
     """
 
     uses: ClassVar[str] = "train_vocoder"
@@ -79,9 +80,9 @@ class TrainVocoder:
     def __post_init__(self) -> None:
         """Check every field."""
         choices = {"generator": GENERATORS, "size": SIZES, "precision": _PRECISIONS, "device": DEVICES}
-        for name, words in choices.items():
-            if getattr(self, name) not in words:
-                raise ParameterError(name, f"must be one of {', '.join(words)}, got {getattr(self, name)!r}")
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise ParameterError(name, f"must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
         for name in ("steps", "batch_size", "discriminator_width", "save_every", "threads"):
             if getattr(self, name) < 1:
                 raise ParameterError(name, f"must be at least 1, got {getattr(self, name)!r}")
@@ -98,23 +99,17 @@ class TrainVocoder:
         return {name: value for name, value in asdict(self).items() if name not in _NOT_IDENTITY}
 
     def produces(self, inputs: Mapping[str, Sequence[Product]]) -> Product:
-        """Check that mel and recordings fit each other and the generator; describe the vocoder."""
+        """Describe the vocoder; raise ContractError where mel, recordings and generator don't fit each other."""
         (made,), (audio,) = inputs["from"], inputs["audio"]
         if not isinstance(made, Mel) or not isinstance(audio, Waveform):
             raise ContractError(f"'from' must be a mel and 'audio' recordings, got {made!r} and {audio!r}")
         if audio.sr != made.sr:
             raise ContractError(f"'audio' has {audio.sr} Hz, but the mels are of {made.sr} Hz: ingest at sr: {made.sr}")
         spec = made.spec
-        if self.generator == "unfolded" and spec.center is not True:
-            raise ContractError(
-                f"generator: unfolded learns from centred frames, but the mel has center: {spec.center!r}: extract "
-                "with center: true"
-            )
-        if self.generator != "unfolded" and spec.log is None:
-            raise ContractError(
-                f"generator: {self.generator} learns from log mels, but the mel has log: null: extract with log: ln "
-                "and floor: 1.0e-5"
-            )
+        training = family(self.generator).training
+        reason = None if training is None else training.refuses(spec)
+        if reason is not None:
+            raise ContractError(f"generator: {self.generator} {reason}")
         shortest = -(-2 * spec.n_fft // spec.hop_length)
         if self.segment_frames < shortest:
             raise ParameterError(
@@ -124,18 +119,17 @@ class TrainVocoder:
         return TrainedVocoder(family=self.generator, spec=spec)
 
     def train(self, data: TrainingData, place: TrainingPlace, inputs: Mapping[str, Product]) -> Mapping[str, bytes]:
-        """Train, going on from what `place` holds; return the vocoder's files by name.
+        """Train, resuming from what `place` holds; return the vocoder's files by name.
 
         Raises
         ------
         DeviceMissing
             This process lacks the device.
         StageError
-            There is nothing to train with, the training diverged, or what `place` holds is another's.
+            There is nothing to train with, the training diverged, or `place` holds the state of another training.
         """
         from melmill.stages.numeric.batched.device import placement  # here, as they import torch
         from melmill.stages.train.loop import Session, train
-        from melmill.stages.train.recipe import Recipe
 
         placement(self.device, "float32")
         made = inputs["from"]

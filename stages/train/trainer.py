@@ -1,8 +1,9 @@
-"""The steps of a training: a generator against spectral losses and, from some step on, discriminators."""
+"""The steps of a training: a generator learns from spectral losses and, from some step on, discriminators."""
 
 from __future__ import annotations
 
 import io
+import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
@@ -13,24 +14,22 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from melmill.stages.contract import Batch
 from melmill.stages.numeric.errors import StageError
 from melmill.stages.numeric.filterbank import mel_bank
 from melmill.stages.numeric.mel import from_bands, to_linear
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.train import losses
-from melmill.stages.train.card import Curves
 from melmill.stages.train.discriminators import Discriminators, phase_rotated
 from melmill.stages.train.generators import fresh
 from melmill.stages.train.recipe import Recipe
-from melmill.stages.vocode.family import Vocoder
-
-Batch = tuple[NDArray[np.float32], NDArray[np.float32]]
+from melmill.stages.vocode.network import Vocoder
 
 _BETAS = (0.8, 0.99)
 _WARM_UP = 200
 _LEAST_RATE = 0.02
 _LARGEST_GRADIENT = 5.0
-# Level of a segment relative to its recording's: corpora are louder and quieter than the one at hand.
+# Level of a segment relative to its recording, dB: other corpora are louder or quieter than this one.
 _GAIN_DB = (-10.0, 6.0)
 _MEL_WEIGHT = 1.0
 _FEATURE_WEIGHT = 2.0
@@ -41,18 +40,54 @@ def _ema(decay: float) -> Any:  # noqa: ANN401 - as torch takes it
     return get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
 
 
+class Curves:
+    """Collect losses as means over stretches of steps, thinned to what a plot shows.
+
+    Attributes
+    ----------
+    points : list of (str, str, int, float)
+        Series, loss, step and value.
+    """
+
+    def __init__(self) -> None:
+        self.points: list[tuple[str, str, int, float]] = []
+        self._sums: dict[str, list[float]] = {}
+
+    def add(self, series: str, step: int, losses: Mapping[str, float]) -> None:
+        """Add a point of every loss."""
+        self.points += [(series, name, step, value) for name, value in losses.items()]
+
+    def average(self, series: str, step: int, losses: Mapping[str, float], stretch: int) -> None:
+        """Take in the losses of a step. Where the step ends a stretch, add their means over it."""
+        for name, value in losses.items():
+            self._sums.setdefault(name, []).append(value)
+        if step % stretch == 0:
+            self.add(series, step, {name: sum(values) / len(values) for name, values in self._sums.items()})
+            self._sums = {}
+
+    def to_json(self) -> str:
+        """Return everything as text, for `restore`."""
+        return json.dumps({"points": self.points, "sums": self._sums})
+
+    def restore(self, text: str) -> None:
+        """Take over what `to_json` returned."""
+        state = json.loads(text)
+        self.points = [(series, name, int(step), float(value)) for series, name, step, value in state["points"]]
+        self._sums = state["sums"]
+
+
 class Diverged(StageError):
-    """A training's losses are not finite any more."""
+    """The losses of a training are no longer finite."""
 
 
 class Trainer:
-    """A training between two steps; what it does next depends on its state, the recipe and the batches alone.
+    """Hold a training between two steps. Its state, the recipe and the batches alone decide what it does next.
 
     Parameters
     ----------
     recipe : Recipe
     spec : MelSpec
-        Of the mels.
+        Spec of the mels.
     """
 
     def __init__(self, recipe: Recipe, spec: MelSpec) -> None:
@@ -76,7 +111,7 @@ class Trainer:
         self.curves = Curves()
 
     def learn(self, batch: Batch) -> dict[str, float]:
-        """Do one step and return its losses by name.
+        """Take one step and return its losses by name.
 
         Parameters
         ----------
@@ -107,7 +142,7 @@ class Trainer:
         self.averaged.update_parameters(self.generator)
         self.step += 1
         found |= {name: float(part.detach()) for name, part in parts.items()}
-        # A half-precision step that overflowed is left out by the scaler; a loss that is no number is the end.
+        # The scaler leaves out a half-precision step that overflowed. A loss that is no number is the end.
         if not math.isfinite(found["spectral"]):
             raise Diverged(
                 f"the training diverged at step {self.step}: try a lower learning_rate, or precision float32"
@@ -115,7 +150,7 @@ class Trainer:
         return found
 
     def _at_other_levels(self, batch: Batch) -> Batch:
-        """Return a batch whose segments are louder or quieter, each by a draw of its own."""
+        """Return a batch whose segments are louder or quieter, each by its own draw."""
         mels, audio = batch
         draws = np.random.default_rng([self.recipe.seed, self.step]).uniform(*_GAIN_DB, size=len(mels))
         gains = (10.0 ** (draws / 20.0)).astype(np.float32)
@@ -132,7 +167,7 @@ class Trainer:
         return torch.Generator().manual_seed(int(seed) >> 1)
 
     def _inside(self, fake: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
-        """Cut off the ends, where the mel hears sound that the segment does not hold."""
+        """Cut off the ends, where the mel knows of sound that the segment does not hold."""
         half = self.spec.n_fft // 2
         end = min(fake.shape[1], real.shape[1]) - half
         return fake[:, half:end], real[:, half:end]
@@ -172,7 +207,7 @@ class Trainer:
         self.scaler.update()
 
     def _set_rates(self) -> None:
-        """Warm up, then sink along half a cosine to a fiftieth."""
+        """Warm the learning rates up, then lower them along half a cosine to a fiftieth."""
         begun = min(1.0, (self.step + 1) / _WARM_UP)
         left = 0.5 * (1.0 + math.cos(math.pi * self.step / self.recipe.steps))
         rate = self.rate * begun * (_LEAST_RATE + (1.0 - _LEAST_RATE) * left)
@@ -191,14 +226,14 @@ class Trainer:
         return cast("Vocoder", self.averaged.module)
 
     def state(self) -> bytes:
-        """Return everything that a later process needs to go on, as a file of tensors and plain values."""
+        """Return what a later process needs to resume, as the bytes of a file of tensors and plain values."""
         parts = {name: part.state_dict() for name, part in self._parts()}
         buffer = io.BytesIO()
         torch.save({"step": self.step, "curves": self.curves.to_json(), **parts}, buffer)
         return buffer.getvalue()
 
     def resume(self, state: bytes) -> None:
-        """Go on from a state; raise StageError where it is not one of this training's."""
+        """Resume from a state; raise StageError where it is not one of this training's."""
         try:
             found: Mapping[str, Any] = torch.load(io.BytesIO(state), map_location="cpu", weights_only=True)
             for name, part in self._parts():

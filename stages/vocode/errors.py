@@ -1,4 +1,4 @@
-"""The error of everything that has to do with a vocoder's files."""
+"""The error of everything that concerns a vocoder's files."""
 
 from __future__ import annotations
 
@@ -6,4 +6,4 @@ from melmill.stages.numeric.errors import StageError
 
 
 class VocoderError(StageError):
-    """A checkpoint can't be read, or is not what its family or its configuration says."""
+    """A checkpoint can't be read, or it does not fit its family or its configuration."""

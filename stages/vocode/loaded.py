@@ -1,7 +1,12 @@
-"""A vocoder that is ready: NumPy mels in, NumPy waveforms out."""
+"""A vocoder that is ready: NumPy mels in, NumPy waveforms out.
+
+A batch takes three steps, so that the host can work on one batch while the device works on another: *stage* it in the
+host's memory, *launch* it on the device, and *finish* its waveforms.
+"""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,11 +17,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import pad
 
 from melmill.stages.numeric.melspec import MelSpec
-from melmill.stages.vocode.batches import Launched, Staged, stage, started, to_host
 from melmill.stages.vocode.errors import VocoderError
-from melmill.stages.vocode.family import Checkpoint, Noise, Vocoder
+from melmill.stages.vocode.network import Checkpoint, Noise, Vocoder
 from melmill.stages.vocode.registry import family as find_family
 from melmill.stages.vocode.registry import recognise
 
@@ -30,14 +35,14 @@ def load(checkpoint: Checkpoint, family: str | None = None, device: str = "cpu")
     ----------
     checkpoint : Checkpoint
     family : str or None
-        Name of its family; None: told by its keys.
+        Name of its family; None: recognise it.
     device : str
-        Where it computes, in torch's words.
+        Torch device that it computes on.
 
     Raises
     ------
     VocoderError
-        No family, or not the one named, recognises it; or its tensors, its configuration and its mel don't fit.
+        No family recognises it, or not the one named. Or its tensors, its configuration and its mel don't fit.
     """
     found = recognise(checkpoint) if family is None else find_family(family)
     if not found.recognises(checkpoint):
@@ -48,9 +53,87 @@ def load(checkpoint: Checkpoint, family: str | None = None, device: str = "cpu")
     return LoadedVocoder(model=found.build(checkpoint).to(device), name=checkpoint.name, device=device)
 
 
+class Stopwatch:
+    """Measure how long the processor works between the start, which is its making, and `stop`."""
+
+    def __init__(self) -> None:
+        self._began = self._ended = time.perf_counter()
+
+    def stop(self) -> None:
+        """Stop the clock."""
+        self._ended = time.perf_counter()
+
+    def wait(self) -> float:
+        """Wait until the device reaches `stop`; return the time, s."""
+        return self._ended - self._began
+
+
+class _CudaStopwatch(Stopwatch):
+    """Measure the same on a CUDA device, which does later what it is given now."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._stream = torch.cuda.current_stream(device)
+        self._first, self._last = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+        self._first.record(self._stream)
+
+    def stop(self) -> None:
+        self._last.record(self._stream)
+
+    def wait(self) -> float:
+        self._last.synchronize()
+        return float(self._first.elapsed_time(self._last)) / 1e3
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Staged:
+    """Hold a padded batch in the host's memory, pinned where a CUDA device copies it while it computes.
+
+    Parameters
+    ----------
+    mels : sequence of Tensor of float32, shape (n_mels, n_frames)
+        The mels of the batch, with their context.
+    draws : sequence of tuple of Tensor
+        The noise of each, as `Vocoder.drawn` gives it.
+    mel : Tensor of float32, shape (batch, n_mels, n_frames)
+    lengths : Tensor of int64, shape (batch,), or None
+        Frames of each; None: all have the same.
+    noise : sequence of Tensor, shape (batch, ...)
+    """
+
+    mels: Sequence[Tensor]
+    draws: Sequence[Noise]
+    mel: Tensor
+    lengths: Tensor | None
+    noise: Sequence[Tensor]
+
+    @property
+    def n_frames(self) -> list[int]:
+        """Frames of each mel."""
+        return [mel.shape[1] for mel in self.mels]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Launched:
+    """Hold the waveforms of a batch; they are whole after waiting for `clock`.
+
+    Parameters
+    ----------
+    y : Tensor of float32, shape (batch, n_samples)
+        In the host's memory.
+    n_frames : sequence of int
+        Frames of each mel.
+    clock : Stopwatch
+        Of the device.
+    """
+
+    y: Tensor
+    n_frames: Sequence[int]
+    clock: Stopwatch
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LoadedVocoder:
-    """Turns mels into waveforms; the same mel, seed and device give the same bytes.
+    """Turn mels into waveforms; the same mel, seed and device give the same bytes.
 
     Parameters
     ----------
@@ -58,7 +141,7 @@ class LoadedVocoder:
     name : str
         File name of its checkpoint.
     device : str
-        Where `model` is.
+        Torch device that `model` is on.
     """
 
     model: Vocoder
@@ -85,36 +168,36 @@ class LoadedVocoder:
         M : ndarray of float, shape (n_mels, n_frames)
             Made by `spec`.
         seed : int
-            Of what a stochastic vocoder draws; others ignore it.
+            Seed of what a stochastic vocoder draws; others ignore it.
         noise : sequence of ndarray or None
             The draws themselves, in the official order and shapes, with or without a batch axis of 1.
 
         Returns
         -------
         ndarray of float32, shape (n_samples,)
-            As the network gives it, before any conversion to int16.
+            What the recipe did to recordings before training is undone.
 
         Raises
         ------
         VocoderError
-            `M` has other bands, no frames or values that are not finite; or `noise` has other shapes.
+            `M` has other bands, no frames, or values that are not finite. Or `noise` has other shapes.
         Unusable
-            `M` has fewer frames than it takes.
+            `M` has fewer frames than the vocoder takes.
         """
         mel = self._checked(M)
         draws = self._drawn(mel, seed) if noise is None else self._given(mel, noise)
         return self._alone(mel, draws)
 
     def batch(self, mels: Sequence[NDArray[Any]], seed: int | Sequence[int] = 0) -> list[NDArray[np.float32]]:
-        """Return the waveforms of mels of any lengths: each is what it is alone, to rounding.
+        """Return the waveforms of mels of any lengths. Each equals what its mel gives alone, to rounding.
 
-        On a GPU they are worked on together; on the CPU one by one, where padding would only cost.
+        A GPU works on all together. The CPU works on one after the other, as padding would only cost time.
 
         Parameters
         ----------
         mels : sequence of ndarray of float, shape (n_mels, n_frames)
         seed : int or sequence of int
-            Of all, or of each.
+            One for all, or one for each.
         """
         seeds = list(seed) if isinstance(seed, Sequence) else [seed] * len(mels)
         if len(seeds) != len(mels):
@@ -125,11 +208,11 @@ class LoadedVocoder:
         return [self._alone(mel, self._drawn(mel, each)) for mel, each in zip(checked, seeds, strict=True)]
 
     def together(self, mels: Sequence[NDArray[Any]], seeds: Sequence[int]) -> list[NDArray[np.float32]]:
-        """Return the waveforms of one padded batch, see `batch`."""
+        """Return the waveforms of one padded batch; see `batch`."""
         return self.waves(self.launched(self.staged(mels, seeds)))[0] if mels else []
 
     def staged(self, mels: Sequence[NDArray[Any]], seeds: Sequence[int]) -> Staged:
-        """Return a padded batch, checked, with its noise, in the host's memory: the first of three steps."""
+        """Return a padded batch with its noise in the host's memory: the first of three steps. It checks the mels."""
         checked = [self._checked(M) for M in mels]
         if self.device == "cpu":
             return self._staged(checked, [self._drawn(mel, seed) for mel, seed in zip(checked, seeds, strict=True)])
@@ -138,27 +221,27 @@ class LoadedVocoder:
             return self._staged(checked, list(pool.map(self._drawn, checked, seeds)))
 
     def part(self, staged: Staged, rows: Sequence[int]) -> Staged:
-        """Return some of a batch, padded anew."""
+        """Return some rows of a batch, padded anew."""
         return self._staged([staged.mels[row] for row in rows], [staged.draws[row] for row in rows])
 
     def launched(self, staged: Staged) -> Launched:
-        """Give a batch to the device, which may still be at it on return: the second step."""
+        """Give a batch to the device, which may still compute when this returns: the second step."""
         device = torch.device(self.device)
-        clock = started(device)
+        clock = _CudaStopwatch(device) if device.type == "cuda" else Stopwatch()
         mel = staged.mel.to(device, non_blocking=True)
         lengths = None if staged.lengths is None else staged.lengths.to(device, non_blocking=True)
         noise = [draws.to(device, non_blocking=True) for draws in staged.noise]
         # Reduced precision is the default of convolutions on newer GPUs, and 1e-3 off.
         with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False, deterministic=True, benchmark=False):
-            y = to_host(self.model(mel, lengths, noise))
+            y = _to_host(self.model(mel, lengths, noise))
         clock.stop()
         return Launched(y=y, n_frames=staged.n_frames, clock=clock)
 
     def waves(self, launched: Launched) -> tuple[list[NDArray[np.float32]], float]:
-        """Wait for the device; return the waveforms, and for how long it was at work, s: the last step."""
+        """Wait for the device; return the waveforms and the time that it worked, s: the last step."""
         busy_s = launched.clock.wait()
-        rows = zip(launched.y.numpy(), launched.n_frames, strict=True)
-        return [row[: self.model.n_samples(n)].copy() for row, n in rows], busy_s
+        rows = zip(launched.y, launched.n_frames, strict=True)
+        return [self.model.restored(row[: self.model.n_samples(n)].clone()).numpy() for row, n in rows], busy_s
 
     def _checked(self, M: NDArray[Any]) -> Tensor:
         n_mels = self.spec.n_mels
@@ -168,7 +251,12 @@ class LoadedVocoder:
         mel = torch.from_numpy(np.ascontiguousarray(M, dtype=np.float32))
         if not torch.isfinite(mel).all():
             raise VocoderError(f"{self.name}: M holds values that are not finite")
-        return mel
+        return self._with_context(mel)
+
+    def _with_context(self, mel: Tensor) -> Tensor:
+        """Repeat the first and the last frame as often as the network looks beyond the ends of a mel."""
+        context = self.model.context
+        return pad(mel[None], (context, context), mode="replicate")[0] if context else mel
 
     def _drawn(self, mel: Tensor, seed: int) -> Noise:
         return self.model.drawn(mel, torch.Generator().manual_seed(seed))
@@ -182,10 +270,40 @@ class LoadedVocoder:
         return draws
 
     def _staged(self, mels: Sequence[Tensor], draws: Sequence[Noise]) -> Staged:
-        return stage(mels, draws, self.model.silence, torch.device(self.device))
+        return _padded(mels, draws, self.model.silence, torch.device(self.device))
 
     def _alone(self, mel: Tensor, draws: Noise) -> NDArray[np.float32]:
         return self.waves(self.launched(self._staged([mel], [draws])))[0][0]
+
+
+def _padded(mels: Sequence[Tensor], draws: Sequence[Noise], silence: float, device: torch.device) -> Staged:
+    """Pad mels with `silence`, and noise with zeros, to a batch that the device can copy."""
+    pinned = device.type == "cuda"
+    n_frames = [mel.shape[1] for mel in mels]
+    lengths = None if len(set(n_frames)) == 1 else torch.tensor(n_frames, pin_memory=pinned)
+    return Staged(
+        mels=mels,
+        draws=draws,
+        mel=_stacked(mels, silence, pinned),
+        lengths=lengths,
+        noise=[_stacked(kind, 0.0, pinned) for kind in zip(*draws, strict=True)],
+    )
+
+
+def _to_host(y: Tensor) -> Tensor:
+    """Return a tensor as float32 in the host's memory. From CUDA it arrives when the device is done."""
+    if y.device.type != "cuda":
+        return y.float()
+    return torch.empty(y.shape, dtype=torch.float32, pin_memory=True).copy_(y, non_blocking=True)
+
+
+def _stacked(tensors: Sequence[Tensor], filling: float, pinned: bool) -> Tensor:
+    """Stack tensors of one rank, each padded at the ends of its axes to the largest."""
+    shape = [max(sizes) for sizes in zip(*(tensor.shape for tensor in tensors), strict=True)]
+    stacked = torch.full((len(tensors), *shape), filling, dtype=tensors[0].dtype, pin_memory=pinned)
+    for row, tensor in zip(stacked, tensors, strict=True):
+        row[tuple(slice(size) for size in tensor.shape)] = tensor
+    return stacked
 
 
 def _without_batch(draw: Tensor, n_axes: int) -> Tensor:
@@ -196,7 +314,7 @@ def _without_batch(draw: Tensor, n_axes: int) -> Tensor:
 
 
 def _shapes(draws: Sequence[Tensor]) -> str:
-    """Say which shapes there are, those of one kind in a row once.
+    """Return shapes as text. Equal ones in a row are counted.
 
     >>> _shapes([torch.ones(8), torch.ones(8), torch.ones(2, 4)])
     '[2 x (8,), (2, 4)]'

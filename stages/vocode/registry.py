@@ -1,51 +1,77 @@
-"""Names of vocoder families and the modules behind them."""
+"""The families of vocoders: a folder each in ``families/``, and those of other packages."""
 
 from __future__ import annotations
 
 import difflib
 import importlib
+import pkgutil
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING
 
 from melmill.stages.vocode.errors import VocoderError
+from melmill.stages.vocode.family import Family
 
 if TYPE_CHECKING:
-    from melmill.stages.vocode.family import Checkpoint, Family
+    from melmill.stages.vocode.network import Checkpoint
 
-# Each module holds a FAMILY. Imported when first needed: none is without torch. Asked in this order.
-FAMILIES = {
-    "hifigan": "melmill.stages.vocode.families.hifigan.network",
-    "bigvgan": "melmill.stages.vocode.families.bigvgan.network",
-    "vocos": "melmill.stages.vocode.families.vocos.network",
-    "melgan": "melmill.stages.vocode.families.melgan.network",
-    "univnet": "melmill.stages.vocode.families.univnet.network",
-    "waveglow": "melmill.stages.vocode.families.waveglow.network",
-    "wavegrad": "melmill.stages.vocode.families.wavegrad.network",
-    "diffwave": "melmill.stages.vocode.families.diffwave.network",
-    "wavenet": "melmill.stages.vocode.families.wavenet.layouts",
-    "unfolded": "melmill.stages.vocode.families.unfolded.network",
-    "exported": "melmill.stages.vocode.families.exported.program",
-}
+# Entry points of this group name a `Family`.
+GROUP = "melmill.vocoders"
+
+_FOLDER = "melmill.stages.vocode.families"
 
 
+@cache
+def _built_in() -> frozenset[str]:
+    folders = pkgutil.iter_modules(importlib.import_module(_FOLDER).__path__)
+    return frozenset(folder.name for folder in folders if folder.ispkg)
+
+
+@cache
+def _installed() -> dict[str, EntryPoint]:
+    return {entry.name: entry for entry in entry_points(group=GROUP)}
+
+
+def family_names() -> list[str]:
+    """Return the names of all families, built in and installed, in alphabetical order; nothing is imported."""
+    return sorted(_built_in() | _installed().keys())
+
+
+@cache
 def family(name: str) -> Family:
-    """Return the family called `name`; raise VocoderError with the nearest name where there is none."""
-    if name not in FAMILIES:
-        near = difflib.get_close_matches(name, FAMILIES, n=1)
+    """Return the family called `name`.
+
+    Raises
+    ------
+    VocoderError
+        There is none of that name (the message has the nearest one), or the entry point names something else.
+    """
+    if name in _built_in():
+        found = importlib.import_module(f"{_FOLDER}.{name}").FAMILY
+    elif name in _installed():
+        found = _installed()[name].load()
+    else:
+        near = difflib.get_close_matches(name, family_names(), n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise VocoderError(f"no vocoder family is called {name!r}{hint} (families: {', '.join(FAMILIES)})")
-    found: Family = importlib.import_module(FAMILIES[name]).FAMILY
+        raise VocoderError(f"no vocoder family is called {name!r}{hint} (families: {', '.join(family_names())})")
+    if not isinstance(found, Family) or found.name != name:
+        raise VocoderError(
+            f"the entry point {name!r} of {GROUP} names {found!r}, expected a melmill.stages.vocode.family.Family of "
+            "the same name: correct the package that declares it"
+        )
     return found
 
 
 def recognise(checkpoint: Checkpoint) -> Family:
-    """Return the one family that a checkpoint's keys speak of; raise VocoderError where none or several do."""
-    found = [candidate for candidate in map(family, FAMILIES) if candidate.recognises(checkpoint)]
+    """Return the one family that a checkpoint is of; raise VocoderError where no family, or several, recognise it."""
+    found = [candidate for candidate in map(family, family_names()) if candidate.recognises(checkpoint)]
     if len(found) == 1:
         return found[0]
     if found:
         names = ", ".join(candidate.name for candidate in found)
-        raise VocoderError(f"{checkpoint.name} could be of several families ({names}): say which, family=...")
+        raise VocoderError(f"{checkpoint.name} could be of several families ({names}): say which one, family=...")
+    tensors = ", ".join(list(checkpoint.state)[:3])
     raise VocoderError(
-        f"{checkpoint.name}: its {len(checkpoint.state)} tensors ({', '.join(list(checkpoint.state)[:3])}, ...) are of "
-        f"no family known here (families: {', '.join(FAMILIES)})"
+        f"{checkpoint.name}: its {len(checkpoint.state)} tensors ({tensors}, ...) are of no family known here "
+        f"(families: {', '.join(family_names())})"
     )

@@ -1,11 +1,13 @@
-"""The utterances of a shard through a vocoder, in batches."""
+"""Turn the mels of a shard into waveforms, in batches, so that the device never waits for the host."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -17,22 +19,16 @@ from melmill.stages.numeric.contract import convert
 from melmill.stages.numeric.errors import ContractError, Unusable
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.task_context import enter_utterance
-from melmill.stages.vocode.batches import Launched, Staged, overlapped
-from melmill.stages.vocode.families.wavenet.network import WaveNet
 from melmill.stages.vocode.layers.basic import Precision, at
-from melmill.stages.vocode.loaded import LoadedVocoder
+from melmill.stages.vocode.loaded import Launched, LoadedVocoder, Staged
 from melmill.storage.utterance import resampled_length
 
 _BATCH_BYTES = 2 * 2**30
 
-# Memory that a sample of output takes on its way at the published sizes, bytes: measured on the CPU, rounded up.
-_SAMPLE_BYTES = {"univnet": 4000, "waveglow": 3000, "wavegrad": 8000, "diffwave": 6000, "bigvgan": 4000}
-_USUAL_BYTES = 2000
-
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Batch:
-    """Utterances that are worked on together, `launched` in parts where the device's memory does not hold them all."""
+    """Hold utterances that go together; `launched` has several parts where the device's memory is too small."""
 
     items: Sequence[Item]
     rejected: Sequence[tuple[Item, Outcome]]
@@ -50,14 +46,14 @@ class Vocoding:
     seed : int
         Combined with each utterance's own.
     dtype : {"float32", "int16"}
-        What is stored.
+        Type that is stored.
     precision : {"float32", "bfloat16", "float16"}
-        Of convolutions and products of matrices.
+        Precision of convolutions and matrix products.
     allow_lossy : bool
         Convert mels even where something is lost.
     batched : bool
-        Work as a GPU needs: on utterances of like length together, with threads of the host ahead of it and behind it.
-        On the CPU padding would only cost, and a task computes on one thread.
+        Work as a GPU needs it: on utterances of like length together, while threads of the host prepare the next batch
+        and finish the last one. On the CPU padding would only cost time, and a task computes on one thread.
     """
 
     voc: LoadedVocoder
@@ -68,7 +64,7 @@ class Vocoding:
     batched: bool = False
 
     def process(self, items: Sequence[Item], inputs: Mapping[str, Product], product: Product) -> Sequence[Outcome]:
-        """Make the waveform of every mel: by itself or those of like length together, which the shard alone decides."""
+        """Return the waveform of every mel. The shard alone decides which mels go together."""
         del product
         made = inputs["from"]
         if not isinstance(made, Mel):
@@ -84,8 +80,7 @@ class Vocoding:
         return [outcomes[id(item)] for item in items]
 
     def _batches(self, items: Sequence[Item]) -> list[list[int]]:
-        sample_bytes = _SAMPLE_BYTES.get(self.voc.family, _USUAL_BYTES)
-        most_frames = max(1, _BATCH_BYTES // (sample_bytes * self.voc.spec.hop_length))
+        most_frames = max(1, _BATCH_BYTES // (self.voc.model.sample_bytes * self.voc.spec.hop_length))
         return batches([item.inputs["from"].shape[1] for item in items], most_frames)
 
     def _prepared(self, items: Sequence[Item], spec: MelSpec) -> _Batch:
@@ -128,23 +123,19 @@ class Vocoding:
         return resampled_length(item.utterance.n_samples, item.utterance.sr, self.voc.spec.sr)
 
     def _needed(self, M: NDArray[Any], spec: MelSpec, length: int) -> NDArray[np.float32]:
-        """Return the mel that the vocoder needs, with the context that it hears beyond its ends."""
+        """Return the mel that the vocoder needs; frames that other framing lacks repeat those at the ends."""
         if M.shape[1] == 0:
             raise Unusable("the mel has no frames: the recording is shorter than a window")
         self.voc.model.check_length(M.shape[1])
         if not np.isfinite(M).all():
             raise Unusable(f"{int((~np.isfinite(M)).sum())} values of the mel are not finite")
         M = convert(M, spec, self.voc.spec, allow_lossy=self.allow_lossy)
-        M = np.pad(M, ((0, 0), _lacking(M.shape[1], spec, self.voc.spec, length)), mode="edge")
-        context = self.voc.model.context if isinstance(self.voc.model, WaveNet) else 0
-        return np.pad(M, ((0, 0), (context, context)), mode="edge")
+        return np.pad(M, ((0, 0), _lacking(M.shape[1], spec, self.voc.spec, length)), mode="edge")
 
     def _seed(self, item: Item) -> int:
         return int(np.random.SeedSequence((item.seed, self.seed)).generate_state(1, np.uint64)[0])
 
     def _outcome(self, item: Item, y: NDArray[np.float32]) -> Outcome:
-        if isinstance(self.voc.model, WaveNet):
-            y = self.voc.model.restored(torch.from_numpy(y)).numpy()
         if not np.isfinite(y).all():
             raise Unusable(f"{self.voc.name} gave {int((~np.isfinite(y)).sum())} samples that are not finite")
         length, spec = self._length(item), self.voc.spec
@@ -157,8 +148,47 @@ class Vocoding:
 
 
 def _lacking(n_frames: int, made: MelSpec, needed: MelSpec, length: int) -> tuple[int, int]:
-    """Return how many frames a mel that was framed with less padding lacks at each end, to the nearest below."""
+    """Return how many frames a mel lacks at each end that was framed with less padding, rounded down."""
     if made.stft.pad >= needed.stft.pad:
         return 0, 0
     before = (needed.stft.pad - made.stft.pad) // needed.hop_length
     return before, max(0, needed.n_frames(length) - n_frames - before)
+
+
+Batch = TypeVar("Batch")
+Prepared = TypeVar("Prepared")
+Computed = TypeVar("Computed")
+Finished = TypeVar("Finished")
+
+
+def overlapped(
+    batches: Sequence[Batch],
+    prepare: Callable[[Batch], Prepared],
+    compute: Callable[[Prepared], Computed],
+    finish: Callable[[Computed], Finished],
+    turn: AbstractContextManager[None],
+) -> list[Finished]:
+    """Return the results of batches that are computed one after the other in this thread.
+
+    While one batch is computed, a thread prepares the next and another finishes the one before. The first batch is
+    prepared before the turn comes, and the last is finished after it. What a step raises is raised here.
+
+    Parameters
+    ----------
+    batches : sequence
+    prepare, compute, finish : callable
+        The steps of a batch. `compute` may return before the device is done. The device then has two batches at most.
+    turn : context manager
+        Held while batches are computed.
+    """
+    finished: list[Future[Finished]] = []
+    with ThreadPoolExecutor(1) as ahead, ThreadPoolExecutor(1) as behind:
+        prepared = [ahead.submit(prepare, batch) for batch in batches[:1]]
+        with turn:
+            for index in range(len(batches)):
+                ready = prepared.pop().result()
+                prepared += [ahead.submit(prepare, batch) for batch in batches[index + 1 : index + 2]]
+                if index > 1:
+                    finished[index - 2].result()
+                finished.append(behind.submit(finish, compute(ready)))
+    return [one.result() for one in finished]

@@ -10,11 +10,12 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from melmill.pcm import as_float
 from melmill.storage.catalogue import Catalogue
 from melmill.storage.errors import StoreError
 from melmill.storage.files.location import Location
 from melmill.storage.product import ProductFolder
-from melmill.storage.reading.segments import aligned_frames, as_float, check_aligned, padded, silence_of
+from melmill.storage.reading.segments import aligned_frames, check_aligned, padded, silence_of
 from melmill.storage.store import Store
 
 Segment = tuple[torch.Tensor, torch.Tensor]

@@ -7,21 +7,20 @@ seed and the lengths alone, so a training can resume at any batch.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from melmill.pcm import as_float
 from melmill.storage.arrays import Array, ArraySpec
 from melmill.storage.errors import StoreError
 from melmill.storage.product import ProductDescription
 from melmill.storage.reading.views import ProductView
-from melmill.storage.utterance import Utterance, resampled_length
+from melmill.storage.utterance import Utterance, resampled_length, silence
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,32 +183,6 @@ def silence_of(mel: ProductDescription) -> float:
     if mel.mel is None:
         raise StoreError(f"{mel.node!r} does not say how its mels were made")
     return silence(mel.mel)
-
-
-def silence(mel: Mapping[str, Any]) -> float:
-    """Return the value of digital silence in a mel of the given spec.
-
-    Parameters
-    ----------
-    mel : mapping
-        Fields of the mel spec. Without `log`, all compressions map 0 to 0.
-
-    >>> silence({"log": "log10", "floor": 1e-5, "power": 1.0, "shift": 4.0, "scale": 0.5, "clip": None})
-    -0.5
-    """
-    value = 0.0
-    if mel["log"] is not None:
-        # The difference that a factor of ten in the mel makes.
-        decade = {"ln": math.log(10), "log10": 1.0, "db": 20.0 / mel["power"]}[mel["log"]]
-        value = decade * math.log10(mel["floor"])
-    low, high = mel["clip"] or (-math.inf, math.inf)
-    return float(min(max((value + mel["shift"]) * mel["scale"], low), high))
-
-
-def as_float(y: Array) -> NDArray[np.float32]:
-    """Return stored audio as float32 in [-1, 1)."""
-    scale = np.float32(32768.0) if y.dtype == np.int16 else np.float32(1.0)
-    return y.astype(np.float32) / scale
 
 
 def padded(array: Array, length: int, value: float) -> NDArray[np.float32]:

@@ -1,1 +1,1 @@
-"""Files of vocoders: checkpoints and what lies beside them."""
+"""The files of vocoders: checkpoints, and what lies beside them."""

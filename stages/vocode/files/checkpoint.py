@@ -1,20 +1,40 @@
-"""Checkpoint files to plain tensors: containers opened, weight norm folded, nothing unpickled but tensors."""
+"""Read the files of a vocoder into a `Checkpoint`: plain tensors and settings; only tensors are unpickled.
+
+References
+----------
+safetensors, "Format", https://huggingface.co/docs/safetensors
+"""
 
 from __future__ import annotations
 
 import io
+import json
+import math
 import pickle
 import re
 import zipfile
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from melmill.stages.contract import StageFile, StageFiles
+from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.vocode.errors import VocoderError
-from melmill.stages.vocode.family import Checkpoint
-from melmill.stages.vocode.files import configuration, safetensors
+from melmill.stages.vocode.files.companions import (
+    CONFIG,
+    FOUND_CONFIG,
+    SCHEDULE,
+    STATS,
+    WEIGHTS,
+    parse,
+    read_schedule,
+    read_stats,
+    stated_mel,
+)
+from melmill.stages.vocode.network import Checkpoint
 
 # Where a generator's tensors lie inside a training checkpoint, in the order of preference.
 _CONTAINERS = ("generator", "model_g", "model", "state_dict")
@@ -26,15 +46,64 @@ _WEIGHT_NORMS = (
 )
 _FOREIGN = re.compile(r"GLOBAL ((?:\w+\.)*(\w+))\b(?!\.)")
 _ZIP = b"PK\x03\x04"
+_SAFETENSORS_DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+
+
+def read_files(files: StageFiles, mel: MelSpec | None = None, config: Mapping[str, Any] | None = None) -> Checkpoint:
+    """Read a checkpoint with its configuration and everything else that belongs to it.
+
+    Parameters
+    ----------
+    files : mapping of str to StageFile
+        By the roles of `candidates`; only the weights must be there.
+    mel : MelSpec or None
+        The mel that the user says the vocoder needs; None: what the configuration says.
+    config : mapping or None
+        A configuration in place of those among the files.
+
+    Raises
+    ------
+    VocoderError
+        One of the files can't be read.
+    """
+    checkpoint = read(files[WEIGHTS].name, files[WEIGHTS].data)
+    if config is None:
+        # One that was asked for is the only one. One that was found says what the weights leave open.
+        asked = files.get(CONFIG)
+        config = _parsed(files.get(FOUND_CONFIG)) | dict(checkpoint.config) if asked is None else _parsed(asked)
+    stats, schedule = files.get(STATS), files.get(SCHEDULE)
+    arrays = {} if stats is None else read_stats(stats.name, stats.data)
+    return replace(
+        checkpoint,
+        config=dict(config),
+        mel=mel or stated_mel(checkpoint.name, config),
+        stats={key: torch.from_numpy(values) for key, values in arrays.items()},
+        schedule=() if schedule is None else read_schedule(schedule.name, schedule.data),
+    )
+
+
+def _parsed(file: StageFile | None) -> dict[str, Any]:
+    return {} if file is None else parse(file.name, file.data)
 
 
 def read(name: str, data: bytes) -> Checkpoint:
-    """Read the bytes of a checkpoint.
+    """Read the bytes of a checkpoint by itself.
 
     Parameters
     ----------
     name : str
-        File name, for messages; ``.onnx`` tells the one format that has no mark of its own.
+        File name, for messages. The ending ``.onnx`` tells the one format that has no mark of its own.
     data : bytes
         What ``torch.save`` wrote (either format), safetensors, TorchScript, a torch.export archive or ONNX.
 
@@ -46,12 +115,12 @@ def read(name: str, data: bytes) -> Checkpoint:
     Raises
     ------
     VocoderError
-        The file is truncated, is none of these, or pickles more than tensors.
+        The file is truncated, is none of these, or it pickles more than tensors.
     """
     program = _program(name, data)
     if program is not None:
         return Checkpoint(name=name, state={}, layout=program, program=data)
-    content = safetensors.read(name, data) if safetensors.is_safetensors(data) else _unpickled(name, data)
+    content = _safetensors(name, data) if _is_safetensors(data) else _unpickled(name, data)
     state, config, layout = _opened(name, content)
     return Checkpoint(name=name, state=_plain(name, state), config=config, layout=layout)
 
@@ -69,6 +138,33 @@ def _program(name: str, data: bytes) -> str | None:
     if "archive_format" in members or "serialized_exported_program.json" in members:
         return "pt2"
     return "torchscript" if "constants.pkl" in members else None
+
+
+def _is_safetensors(data: bytes) -> bool:
+    """Tell by the first bytes: a header of at most 100 MB that begins with a brace."""
+    return data[8:9] == b"{" and int.from_bytes(data[:8], "little") <= 100_000_000
+
+
+def _safetensors(name: str, data: bytes) -> dict[str, Tensor]:
+    """Return the tensors of a file; raise VocoderError where it is truncated or not of this format."""
+    start = 8 + int.from_bytes(data[:8], "little")
+    try:
+        header: dict[str, Any] = json.loads(data[8:start])
+        return {key: _safetensor(data[start:], entry) for key, entry in header.items() if key != "__metadata__"}
+    except (ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise VocoderError(
+            f"{name}: is truncated or not safetensors ({len(data)} bytes): {error}. Fetch it again"
+        ) from error
+
+
+def _safetensor(data: bytes, entry: dict[str, Any]) -> Tensor:
+    begin, end = entry["data_offsets"]
+    dtype, shape = _SAFETENSORS_DTYPES[entry["dtype"]], entry["shape"]
+    if end > len(data) or end - begin != math.prod(shape) * dtype.itemsize:
+        raise ValueError(f"a tensor of shape {shape} lies at bytes {begin} to {end} of {len(data)}")
+    if begin == end:
+        return torch.empty(shape, dtype=dtype)
+    return torch.frombuffer(bytearray(data[begin:end]), dtype=dtype).reshape(shape)
 
 
 def _unpickled(name: str, data: bytes) -> Any:  # noqa: ANN401 - checkpoints hold anything
@@ -118,7 +214,7 @@ def _settings(name: str, content: Mapping[str, Any]) -> dict[str, Any]:
     for key in _SETTINGS:
         value = content.get(key)
         if isinstance(value, str):
-            return configuration.parse(f"{name}[{key!r}]", value)
+            return parse(f"{name}[{key!r}]", value)
         if isinstance(value, Mapping):
             return dict(value)
     return {}

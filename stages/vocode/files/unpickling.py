@@ -1,4 +1,4 @@
-"""Checkpoints that pickle a whole module, taken apart without importing what they name."""
+"""Take checkpoints apart that pickle a whole module, without importing what they name."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from melmill.stages.vocode.errors import VocoderError
 
-# All that is looked up for real: what tensors and plain containers are made of.
+# Only these are looked up for real: what tensors and plain containers are made of.
 _REAL = {
     ("collections", "OrderedDict"),
     ("__builtin__", "set"),
@@ -29,23 +29,23 @@ _SETTING = (bool, int, float, str)
 
 
 class _Inert:
-    """Stands for an object of a class that is not looked up: keeps its attributes, does nothing."""
+    """Stand for an object whose class is not looked up: keep its attributes, do nothing."""
 
     def __new__(cls, *arguments: object, **named: object) -> _Inert:
-        """Take any arguments and forget them."""
+        """Take any arguments and ignore them."""
         return super().__new__(cls)
 
     def __init__(self, *arguments: object, **named: object) -> None:
         """Do nothing."""
 
     def __setstate__(self, state: object) -> None:
-        """Keep what is a mapping of attributes."""
+        """Keep a mapping of attributes; ignore any other state."""
         if isinstance(state, dict):
             self.__dict__.update(state)
 
 
 class _Unpickler(pickle.Unpickler):
-    """Make tensors and plain containers, and an `_Inert` of everything else that a file names."""
+    """Make tensors and plain containers, and an `_Inert` for everything else that a file names."""
 
     def find_class(self, module: str, name: str) -> Any:  # noqa: ANN401 - classes and functions
         if (module, name) in _REAL or (module == "torch" and isinstance(getattr(torch, name, None), torch.dtype)):
@@ -60,19 +60,19 @@ def _load(file: io.BufferedIOBase, **options: Any) -> Any:  # noqa: ANN401 - wha
 def plain(name: str, data: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return the tensors and the settings of the module that a checkpoint pickles.
 
-    No class or function that the file names is called but those that make tensors.
+    Of the classes and functions that the file names, only those that make tensors are called.
 
     Parameters
     ----------
     name : str
         File name, for messages.
     data : bytes
-        What ``torch.save`` wrote of a module or of a mapping that holds one, in either of its formats.
+        What ``torch.save`` wrote of a module, or of a mapping that holds one, in either of its formats.
 
     Returns
     -------
     state : dict of str to Tensor
-        As the module's own ``state_dict()``.
+        The same as the module's own ``state_dict()``.
     settings : dict
         The module's plain attributes: numbers, text and truth values.
 
@@ -96,7 +96,7 @@ def plain(name: str, data: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def _module(content: object) -> _Inert | None:
-    """Return the first object with a module's attributes, the outermost."""
+    """Return the outermost object that has a module's attributes."""
     if isinstance(content, _Inert):
         return content if "_modules" in vars(content) else None
     values = content.values() if isinstance(content, Mapping) else ()

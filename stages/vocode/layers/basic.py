@@ -1,9 +1,4 @@
-"""Layers that several families share, and the masks that keep utterances of a batch apart.
-
-- The precision of convolutions and products of matrices, which nothing else is left in.
-- Reflecting padding that knows where each utterance of a batch ends.
-- Checks of the noise that a stochastic family is given.
-"""
+"""Layers that several families share, and the masks that keep the utterances of a batch apart."""
 
 from __future__ import annotations
 
@@ -19,7 +14,7 @@ from melmill.stages.vocode.errors import VocoderError
 
 
 class Conv1d(nn.Conv1d):
-    """A convolution whose weights come from a checkpoint: no random start, so no global random state is touched."""
+    """A convolution whose weights come from a checkpoint. It draws none, so the global random state stays as it is."""
 
     def reset_parameters(self) -> None:
         """Leave the weights to the checkpoint."""
@@ -63,14 +58,14 @@ def same_padding(kernel_size: int, dilation: int = 1) -> int:
 
 
 def inside(lengths: Tensor | None, length: int) -> Tensor | None:
-    """Return where the utterances of a batch are: True up to each one's end.
+    """Return a mask of the utterances of a batch: True up to the end of each.
 
     Parameters
     ----------
     lengths : Tensor of int64, shape (batch,), or None
-        None where all are whole, which needs no mask.
+        None: all are whole, and no mask is needed.
     length : int
-        Of the padded axis.
+        Length of the padded axis.
 
     Returns
     -------
@@ -85,7 +80,7 @@ def inside(lengths: Tensor | None, length: int) -> Tensor | None:
 
 
 def silenced(x: Tensor, mask: Tensor | None) -> Tensor:
-    """Return `x` with zeros outside `mask`: what the zero padding of a convolution sees past an utterance alone."""
+    """Return `x` with zeros outside `mask`, as zero padding is for an utterance alone."""
     return x if mask is None else x.masked_fill(~mask, 0.0)
 
 
@@ -99,14 +94,14 @@ def upsampled_length(layer: nn.Module, length: Tensor | int) -> Tensor | int:
 
 
 class Ends:
-    """Where the utterances of a batch end, at the rate of the layer that is next.
+    """Know where each utterance of a batch ends, at the rate of the next layer.
 
     Parameters
     ----------
     lengths : Tensor of int64, shape (batch,), or None
-        None where all are whole: then nothing is done.
+        None: all are whole, and the methods change nothing.
     length : int
-        Of the padded axis.
+        Length of the padded axis.
     """
 
     def __init__(self, lengths: Tensor | None, length: int) -> None:
@@ -127,11 +122,11 @@ class Ends:
         return Ends(self.lengths * ratio, self.mask.shape[-1] * ratio)
 
     def cut(self, x: Tensor) -> Tensor:
-        """Return `x` with zeros past each end: what zero padding is to an utterance alone."""
+        """Return `x` with zeros past each end, as zero padding is for an utterance alone."""
         return silenced(x, self.mask)
 
     def held(self, x: Tensor) -> Tensor:
-        """Return `x` with each utterance's last value past its end: what replicating padding is to it alone."""
+        """Return `x` with each utterance's last value past its end, as replicating padding is for it alone."""
         if self.lengths is None or self.mask is None:
             return x
         last = (self.lengths - 1).clamp(min=0)[:, None, None].expand(-1, x.shape[1], 1)
@@ -142,13 +137,13 @@ Precision = Literal["float32", "bfloat16", "float16"]
 
 
 def at(precision: Precision, device: str) -> torch.autocast:
-    """Return a context in which a vocoder computes at a precision on a device; weights and results stay float32."""
+    """Return a context that computes convolutions and matrix products at a precision; the rest stays float32."""
     kind = torch.device(device).type
     return torch.autocast(kind, dtype=getattr(torch, precision), enabled=precision != "float32")
 
 
 def reflected(x: Tensor, amount: int, ends: Ends) -> Tensor:
-    """Return `x` with `amount` values more at each end: its own, mirrored at the first and the last.
+    """Extend `x` at each end by `amount` of its own values, mirrored at the first and the last.
 
     Parameters
     ----------
@@ -156,7 +151,7 @@ def reflected(x: Tensor, amount: int, ends: Ends) -> Tensor:
     amount : int
         Less than the shortest length.
     ends : Ends
-        Where each utterance's last value is; what comes after its mirror image is arbitrary.
+        Where each utterance's last value is. Values past its mirror image are arbitrary.
 
     Returns
     -------
@@ -184,7 +179,7 @@ def check_length(family: str, n_frames: int, lengths: Tensor | None, least: int)
 
 
 def checked(family: str, noise: Sequence[Tensor], shapes: Sequence[tuple[int, ...]]) -> Sequence[Tensor]:
-    """Return `noise`; raise VocoderError where it has not these shapes, batch axis and all.
+    """Return `noise`; raise VocoderError unless it has these shapes, batch axis included.
 
     >>> checked("waveglow", (), [(1, 4, 32)])
     Traceback (most recent call last):
@@ -193,11 +188,6 @@ def checked(family: str, noise: Sequence[Tensor], shapes: Sequence[tuple[int, ..
     got = [tuple(draw.shape) for draw in noise]
     if got != list(shapes):
         count = f"{len(shapes)} array" + "s" * (len(shapes) != 1)
-        raise VocoderError(
-            f"noise of {family} must be {count} of shape {_listed(shapes)}, got {_listed(got) or 'none'}"
-        )
+        wanted, given = (", ".join(map(str, some)) for some in (shapes, got))
+        raise VocoderError(f"noise of {family} must be {count} of shape {wanted}, got {given or 'none'}")
     return noise
-
-
-def _listed(shapes: Sequence[tuple[int, ...]]) -> str:
-    return ", ".join(map(str, shapes))

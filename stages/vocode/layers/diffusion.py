@@ -1,7 +1,4 @@
-"""What diffusion vocoders share: a denoiser run backwards along a noise schedule.
-
-- Griffin-Lim between the steps of a diffusion vocoder.
-"""
+"""What diffusion vocoders share: a denoiser that runs backwards along a noise schedule."""
 
 from __future__ import annotations
 
@@ -21,9 +18,10 @@ from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.numeric.presets import preset
 from melmill.stages.numeric.solver import Recipe
 from melmill.stages.numeric.solvers.griffin_lim import GriffinLim
-from melmill.stages.vocode.family import Checkpoint, Noise, Vocoder, VocoderError
-from melmill.stages.vocode.layers.schedule import Step, checked_betas, reverse_steps
-from melmill.stages.vocode.mels import fitting
+from melmill.stages.vocode.errors import VocoderError
+from melmill.stages.vocode.layers.schedule import DiffusionOptions, Step, checked_betas, reverse_steps
+from melmill.stages.vocode.network import Checkpoint, Noise, Vocoder
+from melmill.stages.vocode.settings import fitting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,16 +31,16 @@ class Correction:
     Parameters
     ----------
     n_steps : int
-        Reverse steps, from the noisiest on, whose mean is corrected before fresh noise is added.
+        Number of reverse steps, the noisiest first, whose mean is corrected before fresh noise is added.
     n_iter : int
-        Iterations of Griffin-Lim at each of them.
+        Iterations of Griffin-Lim at each of these steps.
     momentum : float
-        Of Griffin-Lim, in [0, 1).
+        Momentum of Griffin-Lim, in [0, 1).
 
     References
     ----------
     Liu, Baoueb, Fontaine, Le Roux and Richard 2024 (GLA-Grad): three steps of 32 iterations on the pseudo-inverse of
-    the mel.  Their code then scales to a peak of 0.95; here the level is the mel's own.
+    the mel. Their code then scales to a peak of 0.95. Here the level is that of the mel.
     """
 
     n_steps: int = 3
@@ -57,14 +55,14 @@ class Correction:
         GriffinLim(momentum=self.momentum)
 
     def apply(self, y: NDArray[Any], M: NDArray[Any], spec: MelSpec) -> NDArray[np.float32]:
-        """Return the signal that Griffin-Lim makes of estimate `y` and mel `M`.
+        """Return the signal that Griffin-Lim makes of the estimate `y` and the mel `M`.
 
         Parameters
         ----------
         y : ndarray of float32, shape (n_samples,)
-            About ``n_frames * hop_length`` samples; those past the last that keeps M's frames stay as they are.
+            About ``n_frames * hop_length`` samples. Samples beyond M's frames stay as they are.
         M : ndarray of float32, shape (n_mels, n_frames)
-            As made by `spec`.
+            Made by `spec`.
         spec : MelSpec
 
         Returns
@@ -79,12 +77,13 @@ class Correction:
 
 
 class Diffusion(Vocoder):
-    """Draw white noise and remove it step by step, as the mel says.
+    """Draw white noise and remove it step by step, guided by the mel.
 
     Attributes
     ----------
     betas : tuple of float
-        Noise variances of the steps, in order of diffusion (the cleanest first). May be set: fewer steps are faster.
+        Noise variances of the steps, in order of diffusion (the cleanest first). They may be set: fewer steps are
+        faster.
     correction : Correction or None
         Griffin-Lim between the first steps; None, the default, is the published sampler.
     """
@@ -102,23 +101,30 @@ class Diffusion(Vocoder):
         self._betas = checked_betas(betas)
         self._steps = reverse_steps(self._betas, self.times(self._betas))
 
+    def configure(self, options: DiffusionOptions) -> None:
+        """Take over the schedule and the correction that a pipeline asks for."""
+        if options.betas is not None:
+            self.betas = options.betas
+        if options.correction:
+            self.correction = Correction()
+
     @abstractmethod
     def times(self, betas: Sequence[float]) -> Sequence[float]:
-        """Return what the network is told at every step of a schedule."""
+        """Return the time that the network gets at every step of a schedule."""
 
     @abstractmethod
     def condition(self, mel: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Return what `denoise` needs of the mel; the same for all steps."""
+        """Return what `denoise` needs of the mel, the same at all steps."""
 
     @abstractmethod
     def denoise(self, y: Tensor, condition: Tensor, time: float, lengths: Tensor | None = None) -> Tensor:
-        """Return the noise ``(batch, n_samples)`` that the network hears in `y`.
+        """Return the noise ``(batch, n_samples)`` that the network finds in `y`.
 
         Parameters
         ----------
         y : Tensor of float32, shape (batch, n_samples)
         condition : Tensor
-            What `condition` made of the mel.
+            Made of the mel by the method `condition`.
         time : float
             See `Step`.
         lengths : Tensor of int64, shape (batch,), or None
@@ -126,11 +132,11 @@ class Diffusion(Vocoder):
         """
 
     def n_samples(self, n_frames: int) -> int:
-        """Return the number of samples that come of a mel of `n_frames`."""
+        """Return how many samples a mel of `n_frames` gives."""
         return n_frames * self.spec.hop_length
 
     def noise(self, n_frames: int, generator: torch.Generator) -> Noise:
-        """Draw normal noise ``(n_samples,)`` of variance 1: the start, then what every step but the last adds."""
+        """Draw normal noise ``(n_samples,)`` of variance 1: the start, then one draw for every step but the last."""
         size = self.n_samples(n_frames)
         return tuple(torch.randn(size, generator=generator, device=generator.device) for _ in self.betas)
 
@@ -144,7 +150,7 @@ class Diffusion(Vocoder):
         Raises
         ------
         VocoderError
-            The number of draws is not that of the steps.
+            There are not as many draws as steps.
         """
         if len(noise) != len(self.betas):
             raise VocoderError(
@@ -173,7 +179,7 @@ class Diffusion(Vocoder):
 
 
 def recipe_spec(checkpoint: Checkpoint, name: str, n_mels: int, hop_length: int) -> MelSpec:
-    """Return the mel of an lmnt recipe: its preset, with windows of four hops, as its parameters change it.
+    """Return the mel of an lmnt recipe: its preset with windows of four hops, and what its parameters change.
 
     Raises
     ------

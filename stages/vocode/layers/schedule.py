@@ -1,8 +1,7 @@
-"""Noise schedules of diffusion vocoders: what every reverse step multiplies by."""
+"""Noise schedules of diffusion vocoders, and the options of their stages, without torch."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,47 +10,43 @@ from numpy.typing import NDArray
 
 from melmill.stages.vocode.errors import VocoderError
 
-# Schedules are stored rounded, some to float32.
+# Tolerance for schedules that are stored rounded, some to float32.
 _SLACK = 1e-7
 
 
 @dataclass(frozen=True, kw_only=True)
+class DiffusionOptions:
+    """The fields that a stage of a diffusion vocoder has besides those of all vocoders.
+
+    Parameters
+    ----------
+    betas : tuple of float or None
+        Noise variance of each step, the cleanest first; None: what its files say.
+    correction : bool
+        Griffin-Lim between the first steps (Liu et al. 2024).
+    """
+
+    betas: tuple[float, ...] | None = None
+    correction: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class Step:
-    """One reverse step, ``y <- clip(gain (y - share eps(y, time)) + sigma z, -1, 1)``.
+    """Hold one reverse step, ``y <- clip(gain (y - share eps(y, time)) + sigma z, -1, 1)``.
 
     Parameters
     ----------
     gain, share, sigma : float
-        ``1 / sqrt(alpha_n)``, ``beta_n / sqrt(1 - alphabar_n)`` and the standard deviation of the fresh noise z, which
+        ``1 / sqrt(alpha_n)``, ``beta_n / sqrt(1 - alphabar_n)``, and the standard deviation of the fresh noise z. That
         is 0 at the last step.
     time : float
-        What the network is told: ``sqrt(alphabar_n)`` for WaveGrad, a place in the training schedule for DiffWave.
+        Time that the network gets: ``sqrt(alphabar_n)`` for WaveGrad, a place in the training schedule for DiffWave.
     """
 
     gain: float
     share: float
     sigma: float
     time: float
-
-
-def read_schedule(name: str, data: bytes) -> tuple[float, ...]:
-    """Return the noise variances that a ``.npy`` file of shape ``(n_steps,)`` holds, in order of diffusion.
-
-    Raises
-    ------
-    VocoderError
-        It is no such file, is empty, or holds something that is no variance.
-    """
-    try:
-        betas = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
-        if betas.ndim != 1 or betas.dtype.kind not in "fiu":
-            raise ValueError(f"got {betas.dtype} of shape {betas.shape}")
-        return checked_betas(betas.tolist())
-    except (ValueError, VocoderError) as error:
-        raise VocoderError(
-            f"{name}: expected the noise variance of each step (.npy of floats, shape (n_steps,)): {error}. "
-            "Save the schedule again, or move the file away to use what the checkpoint says"
-        ) from error
 
 
 def checked_betas(betas: Sequence[float]) -> tuple[float, ...]:
@@ -66,7 +61,7 @@ def checked_betas(betas: Sequence[float]) -> tuple[float, ...]:
 
 
 def signal_levels(betas: Sequence[float]) -> NDArray[np.float64]:
-    """Return ``sqrt(alphabar)`` of every step, the share of the signal that noise has left.
+    """Return ``sqrt(alphabar)`` of every step, the share of the signal that is left.
 
     >>> signal_levels([0.36, 0.75]).tolist()
     [0.8, 0.4]
@@ -80,7 +75,7 @@ def reverse_steps(betas: Sequence[float], times: Sequence[float]) -> list[Step]:
     Parameters
     ----------
     betas, times : sequence of float
-        Noise variances and what the network is told, in order of diffusion (cleanest first).
+        Noise variances and the times that the network gets, in order of diffusion (the cleanest first).
 
     References
     ----------
@@ -102,14 +97,14 @@ def reverse_steps(betas: Sequence[float], times: Sequence[float]) -> list[Step]:
 
 
 def training_times(betas: Sequence[float], training: Sequence[float]) -> list[float]:
-    """Return where in the training schedule each step of another one has the same level of noise.
+    """Return the place in the training schedule with the same level of noise as each step of another schedule.
 
-    Places are fractions of a step, linear in ``sqrt(alphabar)`` between two of them.
+    A place between two steps is a fraction, linear in ``sqrt(alphabar)``.
 
     Raises
     ------
     VocoderError
-        A step has less or more noise than the network ever saw.
+        A step has less or more noise than the network saw in training.
 
     References
     ----------

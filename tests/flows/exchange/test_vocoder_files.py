@@ -19,7 +19,7 @@ import melmill
 from melmill.stages.vocode.errors import VocoderError
 from melmill.stages.vocode.files.unpickling import plain
 from tests.stages.vocode.families.test_hifigan import CONFIG, STATE, pwg_config, pwg_state
-from tests.stages.vocode.tiny import TOLERANCE, golden, mel, relative, saved
+from tests.stages.vocode.tiny import TOLERANCE, Golden, mel, relative, saved
 
 M = mel(6, 5)
 
@@ -193,7 +193,7 @@ def test_a_conversion_that_fails_says_why_in_one_line(tmp_path: Path) -> None:
 
 @pytest.mark.real
 def test_waveglow_is_the_official_one_after_conversion(real_data: Path, tmp_path: Path) -> None:
-    folder, M, official = golden(real_data, "waveglow")
+    folder, M, official = Golden(real_data, "waveglow").case()
     with pytest.raises(VocoderError, match=r"waveglow_1: pickles a glow.WaveGlow object"):
         melmill.load_vocoder(folder / "waveglow_1")
     assert convert("--trust", folder / "waveglow_1", tmp_path / "plain.pt").returncode == 0

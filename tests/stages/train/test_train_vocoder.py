@@ -19,10 +19,12 @@ from melmill.stages.numeric.errors import ContractError, ParameterError, StageEr
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.train import losses
 from melmill.stages.train.discriminators import Discriminators, phase_rotated
-from melmill.stages.train.generators import factors, fresh
+from melmill.stages.train.generators import fresh
 from melmill.stages.train.held_out import split
 from melmill.stages.train.stage import TrainVocoder
-from melmill.stages.vocode.files.configuration import assembled
+from melmill.stages.vocode.families.hifigan.training import factors
+from melmill.stages.vocode.files.checkpoint import read_files
+from melmill.stages.vocode.files.companions import TRAINED_FILES
 from melmill.stages.vocode.loaded import load
 from melmill.storage.utterance import Utterance
 
@@ -125,8 +127,7 @@ def whole(memory: Memory) -> dict[str, bytes]:
 
 
 def loaded(files: dict[str, bytes]) -> Any:
-    weights, config = (StageFile(url=name, data=files[name]) for name in ("weights.pt", "config.json"))
-    return load(assembled(weights, config))
+    return load(read_files({role: StageFile(url=name, data=files[name]) for role, name in TRAINED_FILES.items()}))
 
 
 @pytest.mark.parametrize(

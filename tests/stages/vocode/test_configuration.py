@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from melmill.stages.vocode.errors import VocoderError
-from melmill.stages.vocode.files.configuration import parse
-from melmill.stages.vocode.files.stats import read_stats
+from melmill.stages.vocode.files.companions import parse, read_stats
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from contextlib import nullcontext
 import pytest
 
 from melmill.stages.numeric.batched.device import FifoLock
-from melmill.stages.vocode.batches import overlapped
+from melmill.stages.vocode.vocoding import overlapped
 
 PATIENCE_S = 60.0
 

@@ -17,7 +17,7 @@ from melmill.stages.score.pair import Pair
 from melmill.stages.score.registry import metric
 from melmill.stages.vocode.errors import VocoderError
 from melmill.stages.vocode.shipped import SHIPPED, located
-from melmill.stages.vocode.stage import HifiGan, Unfolded, Vocoder
+from melmill.stages.vocode.stage import Vocode, stage_of
 
 ROOT = Path(__file__).parents[3]
 MOST_BYTES = 8_000_000
@@ -32,13 +32,13 @@ def test_each_has_weights_that_fit_a_package_and_a_card() -> None:
 
 
 def test_a_stage_finds_it_by_name() -> None:
-    files = Vocoder(checkpoint="melmill-16k").files()
+    files = Vocode(checkpoint="melmill-16k").files()
     assert files["weights"] == (located("melmill-16k"),)
     assert located("melmill-16k").replace("weights.pt", "config.json") in files["beside"]
 
 
-@pytest.mark.parametrize("uses", [Vocoder, Unfolded])
-def test_a_plan_knows_of_it_what_loading_it_tells(uses: type[Vocoder]) -> None:
+@pytest.mark.parametrize("uses", [Vocode, stage_of("unfolded")])
+def test_a_plan_knows_of_it_what_loading_it_tells(uses: type[Vocode]) -> None:
     for name in SHIPPED:
         weights = Path(located(name))
         files = {
@@ -49,7 +49,7 @@ def test_a_plan_knows_of_it_what_loading_it_tells(uses: type[Vocoder]) -> None:
         loaded = melmill.load_vocoder(name)
         assert (known.name, known.family, known.spec) == (weights.name, loaded.family, loaded.spec)
         with pytest.raises(VocoderError, match="is no hifigan checkpoint"):
-            HifiGan(checkpoint=name).prepared(files, "digest")
+            stage_of("hifigan")(checkpoint=name).prepared(files, "digest")
 
 
 def test_planning_the_default_pipeline_takes_no_torch(tmp_path: Path) -> None:

@@ -17,7 +17,6 @@ from melmill.stages.contract import Item, Mel, Outcome, Waveform
 from melmill.stages.numeric.batched.device import FifoLock
 from melmill.stages.task_context import current_task, thread_statuses
 from melmill.stages.vocode import vocoding
-from melmill.stages.vocode.families.wavenet.network import WaveNet
 from melmill.stages.vocode.loaded import LoadedVocoder, load
 from melmill.stages.vocode.vocoding import Vocoding
 from tests.stages.vocode.families import (
@@ -74,11 +73,10 @@ OFF = (0, 0, -1, 1, -2, 0, 1, -1, 0)
 
 
 def items_of(voc: LoadedVocoder, frames: Sequence[int] = FRAMES) -> list[Item]:
-    context = voc.model.context if isinstance(voc.model, WaveNet) else 0
     made = []
     for place, (n_frames, off) in enumerate(zip(frames, OFF, strict=False)):
         M = mel(voc.spec.n_mels, n_frames, seed=place)
-        made.append(item(M, voc.model.n_samples(n_frames + 2 * context) + off, voc.spec.sr, seed=place))
+        made.append(item(M, voc.model.n_samples(n_frames + 2 * voc.model.context) + off, voc.spec.sr, seed=place))
     return made
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
 import subprocess
 import sys
@@ -22,14 +23,14 @@ from melmill.stages.contract import FileStage, Item, Mel, Outcome, Stage, StageF
 from melmill.stages.numeric.errors import ContractError, ParameterError
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.registry import stage_class
+from melmill.stages.vocode.cache import Settings, VocoderCache
 from melmill.stages.vocode.errors import VocoderError
-from melmill.stages.vocode.registry import FAMILIES
-from melmill.stages.vocode.session import Settings, _Shelf
-from melmill.stages.vocode.stage import DiffWave, HifiGan, Vocoder, WaveGlow
+from melmill.stages.vocode.registry import family, family_names
+from melmill.stages.vocode.stage import Vocode, stage_of
 from melmill.storage.utterance import Utterance
 from tests.stages.vocode.families import test_diffwave
 from tests.stages.vocode.families.test_hifigan import CONFIG, LEAST, shapes
-from tests.stages.vocode.tiny import TOLERANCE, golden, mel, relative, saved, tensors
+from tests.stages.vocode.tiny import TOLERANCE, Golden, mel, relative, saved, tensors
 
 
 def files_of(config: dict[str, Any], url: str) -> StageFiles:
@@ -45,8 +46,8 @@ def read() -> StageFiles:
     return FILES
 
 
-def tiny(files: StageFiles = FILES, **parameters: Any) -> Vocoder:
-    return HifiGan(checkpoint="g_0", **parameters).prepared(files, files["weights"].url)
+def tiny(files: StageFiles = FILES, **parameters: Any) -> Vocode:
+    return stage_of("hifigan")(checkpoint="g_0", **parameters).prepared(files, files["weights"].url)
 
 
 def item(M: NDArray[Any], n_samples: int, sr: int = 8000, seed: int = 7) -> Item:
@@ -57,7 +58,7 @@ def item(M: NDArray[Any], n_samples: int, sr: int = 8000, seed: int = 7) -> Item
     return Item(utterance=utterance, inputs={"from": M}, seed=seed)
 
 
-def run(stage: Vocoder, items: list[Item], spec: MelSpec, files: StageFiles = FILES) -> list[Outcome]:
+def run(stage: Vocode, items: list[Item], spec: MelSpec, files: StageFiles = FILES) -> list[Outcome]:
     made = Mel(spec=spec)
     processor = stage.opened(lambda: files)
     return list(processor.process(items, {"from": made}, stage.produces({"from": [made]})))
@@ -69,10 +70,12 @@ def array(outcome: Outcome) -> NDArray[Any]:
 
 
 def test_every_family_is_a_stage() -> None:
-    for name in FAMILIES:
-        stage = stage_class(name)(checkpoint="x")  # type: ignore[call-arg]
-        assert (stage.uses, stage.family) == (name, name)  # type: ignore[attr-defined]
+    for name in family_names():
+        assert stage_class(name) is stage_of(name)
+        stage = stage_of(name)(checkpoint="x")
+        assert (stage.uses, stage.family) == (name, family(name))
         assert isinstance(stage, FileStage)
+        assert pickle.loads(pickle.dumps(stage)) == stage
 
 
 def test_importing_the_stages_leaves_torch_alone() -> None:
@@ -180,7 +183,7 @@ def test_vocoders_of_many_steps_are_neither_reduced_nor_compiled(name: str, valu
     with pytest.raises(
         ParameterError, match=rf"{name} of a diffwave must be .*, got {value!r}: others are for bigvgan"
     ):
-        DiffWave(checkpoint="w.pt", **{name: value}).prepared(files, "d")  # type: ignore[arg-type]
+        stage_of("diffwave")(checkpoint="w.pt", **{name: value}).prepared(files, "d")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -195,19 +198,19 @@ def test_vocoders_of_many_steps_are_neither_reduced_nor_compiled(name: str, valu
 )
 def test_parameters_are_checked(parameters: dict[str, Any], message: str) -> None:
     with pytest.raises(ParameterError, match=message):
-        HifiGan(checkpoint="g_0", **parameters)
+        stage_of("hifigan")(checkpoint="g_0", **parameters)
 
 
 def test_the_family_of_the_name_must_be_the_weights() -> None:
     with pytest.raises(VocoderError, match="g_0: is no waveglow checkpoint"):
-        WaveGlow(checkpoint="g_0").prepared(FILES, "d")
+        stage_of("waveglow")(checkpoint="g_0").prepared(FILES, "d")
     with pytest.raises(ContractError, match="the files of 'g_0' were not read"):
-        HifiGan(checkpoint="g_0").identity()
+        stage_of("hifigan")(checkpoint="g_0").identity()
 
 
 def test_the_shelf_keeps_what_was_used_last() -> None:
     n_bytes = sum(t.numel() * 4 for t in tensors(shapes(CONFIG)).values())
-    shelf, loads = _Shelf(2 * n_bytes), []
+    shelf, loads = VocoderCache(2 * n_bytes), []
 
     def get(name: str) -> object:
         def counted() -> StageFiles:
@@ -241,11 +244,11 @@ PLAIN = {"hifigan", "bigvgan", "vocos", "melgan"}
 @pytest.mark.real
 @pytest.mark.parametrize(("case", "file", "family"), GOLDEN, ids=[family for *_, family in GOLDEN])
 def test_every_family_goes_through_the_stage(real_data: Path, case: str, file: str, family: str) -> None:
-    folder, M, official = golden(real_data, case)
+    folder, M, official = Golden(real_data, case).case()
     M = M if family in PLAIN else M[:, :12]
     declared: Stage = stage_class(family)(checkpoint=str(folder / file))  # type: ignore[call-arg]
     stage = prepared(declared)
-    assert isinstance(stage, Vocoder)
+    assert isinstance(stage, Vocode)
     spec = stage.known.spec
     n_samples = official.size if family in PLAIN else M.shape[1] * spec.hop_length - 3
     items = [item(M, n_samples, spec.sr, seed) for seed in (1, 2)]

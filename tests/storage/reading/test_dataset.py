@@ -14,8 +14,8 @@ from melmill.storage.arrays import ArraySpec
 from melmill.storage.catalogue import Catalogue
 from melmill.storage.errors import StoreError
 from melmill.storage.product import ProductDescription
-from melmill.storage.reading.segments import silence
 from melmill.storage.store import Manifest, NodeEntry, Store
+from melmill.storage.utterance import silence
 
 torch = pytest.importorskip("torch")
 

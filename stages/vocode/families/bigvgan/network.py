@@ -1,4 +1,4 @@
-"""BigVGAN, versions 1 and 2: HiFi-GAN with periodic, anti-aliased activations.
+"""BigVGAN, versions 1 and 2: a HiFi-GAN with periodic, anti-aliased activations.
 
 References
 ----------
@@ -17,17 +17,16 @@ from torch import Tensor, nn
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.vocode.errors import VocoderError
 from melmill.stages.vocode.families.bigvgan.periodic import PeriodicActivation, Snake
-from melmill.stages.vocode.families.hifigan.sizes import Sizes, read_sizes
-from melmill.stages.vocode.family import Checkpoint, Family, Vocoder, with_weights
+from melmill.stages.vocode.families.hifigan.sizes import Sizes, hifigan_mel, read_sizes
 from melmill.stages.vocode.layers.basic import Conv1d, ConvTranspose1d, Ends, same_padding, upsampled_length
-from melmill.stages.vocode.mels import hifigan_mel, silence_of
+from melmill.stages.vocode.network import Checkpoint, Vocoder, with_weights
 
 _UP = "ups.{}.0.weight"
 _END_KERNEL = 7
 
 
 class _PairedBlock(nn.Module):
-    """Residual convolutions, a dilated one and a plain one each, every one after an activation (AMP block 1)."""
+    """Add pairs of a dilated and a plain convolution, each after an activation (AMP block 1)."""
 
     def __init__(self, width: int, kernel: int, dilations: Sequence[int], snake: Snake) -> None:
         super().__init__()
@@ -45,7 +44,7 @@ class _PairedBlock(nn.Module):
 
 
 class _SingleBlock(nn.Module):
-    """Residual dilated convolutions, every one after an activation (AMP block 2)."""
+    """Add dilated convolutions, each after an activation (AMP block 2)."""
 
     def __init__(self, width: int, kernel: int, dilations: Sequence[int], snake: Snake) -> None:
         super().__init__()
@@ -64,16 +63,17 @@ def _conv(width: int, kernel: int, dilation: int) -> Conv1d:
 
 
 class BigVgan(Vocoder):
-    """Upsamples by transposed convolutions, each followed by periodic residual blocks whose outputs are averaged."""
+    """Upsample by transposed convolutions; average the outputs of the periodic blocks that follow each."""
 
     family: ClassVar[str] = "bigvgan"
+    sample_bytes: ClassVar[int] = 4000
 
     def __init__(self, sizes: Sizes, spec: MelSpec, snake: Snake, *, tanh: bool, last_bias: bool) -> None:
         super().__init__()
-        self.spec, self.silence, self.tanh = spec, silence_of(spec), tanh
+        self.spec, self.tanh = spec, tanh
         padding = same_padding(_END_KERNEL)
         self.conv_pre = Conv1d(sizes.n_mels, sizes.channels, _END_KERNEL, padding=padding)
-        # The official code keeps a list of lists, for more than one upsampling a level: there is always one.
+        # The official code keeps a list of lists, as a level might have several upsamplings. It always has one.
         self.ups = nn.ModuleList(
             nn.ModuleList(
                 [ConvTranspose1d(sizes.width(i), sizes.width(i + 1), kernel, rate, padding=(kernel - rate) // 2)]
@@ -94,7 +94,7 @@ class BigVgan(Vocoder):
         return [self.ups.get_submodule(f"{level}.0") for level in range(len(self.ups))]
 
     def n_samples(self, n_frames: int) -> int:
-        """Return the number of samples that come of a mel of `n_frames`."""
+        """Return how many samples a mel of `n_frames` gives."""
         for up in self._upsamplings():
             n_frames = int(upsampled_length(up, n_frames))
         return n_frames
@@ -140,11 +140,3 @@ def _kind(checkpoint: Checkpoint) -> str:
             f"{checkpoint.name}: activation of its configuration must be 'snake' or 'snakebeta', got {kind!r}"
         )
     return str(kind)
-
-
-def recognises(checkpoint: Checkpoint) -> bool:
-    """Tell whether a checkpoint is BigVGAN's."""
-    return {"ups.0.0.weight", "activation_post.act.alpha", "conv_post.weight"} <= checkpoint.state.keys()
-
-
-FAMILY = Family(name="bigvgan", recognises=recognises, build=build)

@@ -1,8 +1,8 @@
-"""Snake activations computed at twice the rate, so that the harmonics that they make don't alias.
+"""Snake activations, computed at twice the rate so that their harmonics don't alias.
 
 References
 ----------
-Lee et al., "BigVGAN", ICLR 2023, section 3.2 and figure 1; the filters, Kaiser-windowed sincs, are in the checkpoint.
+Lee et al., "BigVGAN", ICLR 2023, section 3.2 and figure 1. The filters, Kaiser-windowed sincs, are in the checkpoint.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch.nn.functional import conv1d, conv_transpose1d, pad
 
 from melmill.stages.vocode.layers.basic import Ends
 
-# Of the oversampling, and of its filters.
+# Ratio of the oversampling, and length of its filters.
 _RATIO = 2
 _TAPS = 12
 # Keeps the division finite, as the official code does.
@@ -24,14 +24,14 @@ _TINY = 1e-9
 
 @dataclass(frozen=True, kw_only=True)
 class Snake:
-    """Which activation: ``snake`` or ``snakebeta``, its parameters stored as logarithms where `log_scale`."""
+    """Say which activation it is, ``snake`` or ``snakebeta``, and whether its parameters are logarithms."""
 
     kind: str
     log_scale: bool
 
 
 class _Act(nn.Module):
-    """``x + sin^2(alpha x) / beta``, a frequency and a magnitude for each channel; in ``snake`` they are one."""
+    """Compute ``x + sin^2(alpha x) / beta`` with parameters for each channel; in ``snake`` beta is alpha."""
 
     def __init__(self, width: int, snake: Snake) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class _Act(nn.Module):
 
 
 class _Filter(nn.Module):
-    """Holds a filter under the official name."""
+    """Hold a filter under the official name."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ class _Filter(nn.Module):
 
 
 class _Downsample(nn.Module):
-    """Holds the second filter under the official name."""
+    """Hold the second filter under the official name."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ class _Downsample(nn.Module):
 
 
 class PeriodicActivation(nn.Module):
-    """Doubles the rate, applies Snake and halves the rate; the ends are extended by their last values."""
+    """Double the rate, apply Snake and halve the rate. The ends are extended by their last values."""
 
     def __init__(self, width: int, snake: Snake) -> None:
         super().__init__()

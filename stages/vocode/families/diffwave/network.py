@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -12,31 +13,31 @@ from torch import Tensor, nn
 from torch.nn.functional import leaky_relu, relu, silu
 
 from melmill.stages.numeric.melspec import MelSpec
-from melmill.stages.vocode.family import Checkpoint, Family, VocoderError, with_weights
+from melmill.stages.vocode.errors import VocoderError
 from melmill.stages.vocode.layers.basic import Conv1d, ConvTranspose2d, Ends, Linear
 from melmill.stages.vocode.layers.diffusion import Diffusion, recipe_spec
 from melmill.stages.vocode.layers.schedule import checked_betas, training_times
-from melmill.stages.vocode.mels import silence_of
+from melmill.stages.vocode.network import Checkpoint, with_weights
 
-# Of the published model, where a checkpoint has no parameters.
+# Parameters of the published model, where a checkpoint has none.
 _TRAINING = np.linspace(1e-4, 0.05, 50).tolist()
 _CYCLE = 10
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sizes:
-    """Sizes of a DiffWave.
+    """Hold the sizes of a DiffWave.
 
     Parameters
     ----------
     channels : int
-        Of the residual layers.
+        Channels of the residual layers.
     n_features, embedding : int
-        Sinusoids of a step's place, and what dense layers make of them.
+        Number of sinusoids that encode a step, and width of the dense layers that follow.
     n_layers, cycle : int
-        Residual layers, and how many of them double the dilation before it starts again.
+        Number of residual layers, and how many of them double the dilation before it starts again.
     kernels : tuple of (int, int)
-        Of the upsampler's layers, over mel bands and frames; their strides are half the latter.
+        Kernels of the upsampler's layers, over mel bands and frames. Strides over frames are half as long.
     """
 
     channels: int
@@ -53,21 +54,22 @@ class Sizes:
 
 
 class DiffWave(Diffusion):
-    """Hear noise by dilated, gated convolutions; the network is told a place in its training schedule.
+    """Find the noise by dilated, gated convolutions. The time is a place in the training schedule.
 
     Parameters
     ----------
     sizes : Sizes
     training : sequence of float
-        Noise variances of the training schedule.
+        Noise variances of the training schedule, in order of diffusion.
     spec : MelSpec
     """
 
-    family = "diffwave"
+    family: ClassVar[str] = "diffwave"
+    sample_bytes: ClassVar[int] = 6000
 
     def __init__(self, sizes: Sizes, training: Sequence[float], spec: MelSpec) -> None:
         super().__init__()
-        self.spec, self.silence, self.training_betas = spec, silence_of(spec), checked_betas(training)
+        self.spec, self.training_betas = spec, checked_betas(training)
         self.input_projection = Conv1d(1, sizes.channels, 1)
         self.diffusion_embedding = _Embedding(sizes.n_features, sizes.embedding, len(self.training_betas))
         self.spectrogram_upsampler = _Upsampler(sizes.kernels)
@@ -87,7 +89,7 @@ class DiffWave(Diffusion):
         return upsampled
 
     def denoise(self, y: Tensor, condition: Tensor, time: float, lengths: Tensor | None = None) -> Tensor:
-        """Return the noise ``(batch, n_samples)`` heard in `y` at place `time` of the training schedule."""
+        """Return the noise ``(batch, n_samples)`` in `y` at place `time` of the training schedule."""
         ends = Ends(None if lengths is None else lengths * self.spec.hop_length, y.shape[-1])
         step = self.diffusion_embedding(torch.tensor([time], dtype=y.dtype, device=y.device))
         x = relu(self.input_projection(y[:, None]))
@@ -95,12 +97,12 @@ class DiffWave(Diffusion):
         for layer in self.residual_layers:
             x, skip = layer(x, step, condition, ends)
             skips = skips + skip
-        heard: Tensor = self.output_projection(relu(self.skip_projection(skips / math.sqrt(len(self.residual_layers)))))
-        return heard[:, 0]
+        noise: Tensor = self.output_projection(relu(self.skip_projection(skips / math.sqrt(len(self.residual_layers)))))
+        return noise[:, 0]
 
 
 class _Embedding(nn.Module):
-    """Embed a place in the training schedule: sinusoids, linear between whole steps, and two dense layers."""
+    """Embed a place in the training schedule by sinusoids, linear between whole steps, and two dense layers."""
 
     table: Tensor
 
@@ -137,7 +139,7 @@ class _Upsampler(nn.Module):
 
 
 class _Layer(nn.Module):
-    """Add what a gated, dilated convolution finds (Kong et al. 2021, figure 2)."""
+    """Add the output of a gated, dilated convolution (Kong et al. 2021, figure 2)."""
 
     def __init__(self, n_mels: int, channels: int, embedding: int, dilation: int) -> None:
         super().__init__()
@@ -153,12 +155,8 @@ class _Layer(nn.Module):
         return (x + residual) / math.sqrt(2.0), skip
 
 
-def _recognises(checkpoint: Checkpoint) -> bool:
-    keys = {"residual_layers.0.dilated_conv.weight", "diffusion_embedding.projection1.weight"}
-    return keys <= checkpoint.state.keys()
-
-
-def _build(checkpoint: Checkpoint) -> DiffWave:
+def build(checkpoint: Checkpoint) -> DiffWave:
+    """Make the model of a checkpoint."""
     if not any(key.startswith("spectrogram_upsampler.") for key in checkpoint.state):
         raise VocoderError(
             f"{checkpoint.name} is an unconditional DiffWave (no tensor 'spectrogram_upsampler.*'): it reads no mel"
@@ -197,6 +195,3 @@ def _kernel(checkpoint: Checkpoint, key: str) -> tuple[int, int]:
             f"{checkpoint.name}: {key!r} spans {width} frames, expected a multiple of 4: twice an even stride"
         )
     return rows, width
-
-
-FAMILY = Family(name="diffwave", recognises=_recognises, build=_build)

@@ -1,6 +1,6 @@
-"""Vocoders as programs: TorchScript, torch.export archives and ONNX.
+"""Run vocoders that are programs: TorchScript, torch.export archives and ONNX.
 
-A program is code: load only those that you trust. What a ``.pt2`` would unpickle is refused all the same.
+A program is code: load only those that you trust. A ``.pt2`` that would unpickle more than tensors is refused anyway.
 """
 
 from __future__ import annotations
@@ -10,23 +10,23 @@ import json
 import pickle
 import zipfile
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from melmill.stages.numeric.melspec import MelSpec
-from melmill.stages.vocode.family import Checkpoint, Family, Vocoder, VocoderError
-from melmill.stages.vocode.mels import silence_of
+from melmill.stages.vocode.errors import VocoderError
+from melmill.stages.vocode.network import Checkpoint, Vocoder
 
-# Frames of the mels that tell how many samples a program makes of a frame.
+# Frames of two mels that show how many samples a program makes of a frame.
 _FEWER, _MORE = 32, 48
 
 
 class Exported(Vocoder):
     """Run a program that maps mels ``(1, n_mels, n_frames)`` to waveforms ``(1, n_samples)`` or ``(1, 1, n_samples)``.
 
-    It runs an utterance at a time: what a program does with padding can't be known.
+    It runs one utterance at a time, as nobody knows what a program does with padding.
 
     Parameters
     ----------
@@ -34,19 +34,19 @@ class Exported(Vocoder):
         File name, for messages.
     program : Module
     spec : MelSpec
-        As the user says: the file does not.
+        The mel that the user says it needs, as the file does not.
 
     Raises
     ------
     VocoderError
-        The program does not take such mels of any number of frames, or makes another number of samples of a frame.
+        The program does not take such mels with any number of frames. Or it makes another number of samples of a frame.
     """
 
-    family = "exported"
+    family: ClassVar[str] = "exported"
 
     def __init__(self, name: str, program: nn.Module, spec: MelSpec) -> None:
         super().__init__()
-        self.name, self.program, self.spec, self.silence = name, program, spec, silence_of(spec)
+        self.name, self.program, self.spec = name, program, spec
         fewer, more = (
             self._run(torch.full((1, spec.n_mels, n_frames), self.silence)).numel() for n_frames in (_FEWER, _MORE)
         )
@@ -58,7 +58,7 @@ class Exported(Vocoder):
         self._extra = more - _MORE * spec.hop_length
 
     def n_samples(self, n_frames: int) -> int:
-        """Return the number of samples that come of a mel of `n_frames`."""
+        """Return how many samples a mel of `n_frames` gives."""
         return max(0, n_frames * self.spec.hop_length + self._extra)
 
     def forward(self, mel: Tensor, lengths: Tensor | None = None, noise: Sequence[Tensor] = ()) -> Tensor:
@@ -93,7 +93,7 @@ class Exported(Vocoder):
 
 
 class _Sealed(nn.Module):
-    """Keep `eval` from an exported module, which has no modes to switch and raises."""
+    """Keep `eval` away from an exported module, which has no modes to switch and would raise."""
 
     def __init__(self, program: nn.Module) -> None:
         super().__init__()
@@ -107,7 +107,7 @@ class _Sealed(nn.Module):
 
 
 class _Onnx(nn.Module):
-    """An ONNX graph of one input on one thread of the CPU."""
+    """Run an ONNX graph of one input on one thread of the CPU."""
 
     def __init__(self, name: str, program: bytes) -> None:
         super().__init__()
@@ -119,7 +119,7 @@ class _Onnx(nn.Module):
             ) from error
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
-        # Failures are raised; its log would only repeat them.
+        # Failures are raised, and its log would only repeat them.
         options.log_severity_level = 4
         self._session = onnxruntime.InferenceSession(program, options, providers=["CPUExecutionProvider"])
         inputs = [one.name for one in self._session.get_inputs()]
@@ -178,7 +178,8 @@ def _line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[-1]
 
 
-def _build(checkpoint: Checkpoint) -> Exported:
+def build(checkpoint: Checkpoint) -> Exported:
+    """Make the model of a program that the user says the mel of."""
     if checkpoint.layout not in _READERS:
         raise VocoderError(f"{checkpoint.name}: is a {checkpoint.layout!r} checkpoint, expected {', '.join(_READERS)}")
     if checkpoint.mel is None:
@@ -195,6 +196,3 @@ def _build(checkpoint: Checkpoint) -> Exported:
             "Is it whole, and of a version that is installed?"
         ) from error
     return Exported(checkpoint.name, program, checkpoint.mel).eval().requires_grad_(False)
-
-
-FAMILY = Family(name="exported", recognises=lambda checkpoint: checkpoint.layout in _READERS, build=_build)

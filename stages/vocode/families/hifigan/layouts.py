@@ -1,6 +1,6 @@
-"""The three layouts in which HiFi-GAN generators are kept, brought to the names of the first.
+"""Three layouts of HiFi-GAN checkpoints, translated to the names of the first.
 
-The official one (``conv_pre``, ``ups.0``, ``resblocks.0.convs1.0``), that of ParallelWaveGAN and ESPnet
+They are the official one (``conv_pre``, ``ups.0``, ``resblocks.0.convs1.0``), that of ParallelWaveGAN and ESPnet
 (``input_conv``, ``upsamples.0.1``, ``blocks.0.convs1.0.1``, mels normalised by a stats file) and that of transformers
 (``upsampler.0``, mels normalised by tensors among the weights).
 """
@@ -15,12 +15,13 @@ from typing import Any
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.numeric.presets import preset
 from melmill.stages.vocode.errors import VocoderError
-from melmill.stages.vocode.families.hifigan.sizes import Sizes
-from melmill.stages.vocode.family import Checkpoint
-from melmill.stages.vocode.mels import changed, fitting, hifigan_mel
+from melmill.stages.vocode.families.hifigan import PARALLEL_WAVEGAN
+from melmill.stages.vocode.families.hifigan.sizes import Sizes, hifigan_mel
+from melmill.stages.vocode.network import Checkpoint
+from melmill.stages.vocode.settings import changed, fitting
 
 UP = "ups.{}.weight"
-# The official slope of all activations but the last.
+# Official slope of all activations but the last.
 _SLOPE = 0.1
 
 _PWG_NAMES = (
@@ -43,22 +44,22 @@ _PWG_SIZES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """In what the implementations differ besides names.
+    """Say how the implementations differ, apart from names.
 
     Parameters
     ----------
     mel : callable
         Return the mel of a translated checkpoint with these sizes.
     slope : float
-        Of the leaky rectifiers, but for the last.
+        Slope of the leaky rectifiers, except the last.
     end_kernel : int
-        Of the first and the last convolution.
+        Kernel of the first and the last convolution.
     bias : bool
-        The convolutions have one.
+        The convolutions have a bias.
     exact : bool
-        An odd rate gives exactly as many times the samples, one fewer than the official padding does.
+        An odd rate multiplies the length exactly. The official padding gives one sample more.
     normalises : bool
-        The mel loses `mean` and is divided by `scale` first.
+        The mel is normalised first: ``(M - mean) / scale``.
     """
 
     mel: Callable[[Checkpoint, Sizes], MelSpec]
@@ -73,24 +74,13 @@ class Layout:
         return (rate // 2 + rate % 2, rate % 2) if self.exact else ((kernel - rate) // 2, 0)
 
 
-def recognises(checkpoint: Checkpoint) -> bool:
-    """Tell whether a checkpoint is of one of the three layouts."""
-    block = {"resblocks.0.convs1.0.weight", "resblocks.0.convs.0.weight"} & checkpoint.state.keys()
-    ups = {"ups.0.weight", "upsampler.0.weight"} & checkpoint.state.keys()
-    return _is_pwg(checkpoint) or ("conv_pre.weight" in checkpoint.state and bool(block) and bool(ups))
-
-
 def as_hifigan(checkpoint: Checkpoint) -> tuple[Checkpoint, Layout]:
-    """Return a checkpoint with the official names of tensors and settings, and in what else it differs."""
-    if _is_pwg(checkpoint):
+    """Return the checkpoint under the official names of tensors and settings, and its layout."""
+    if checkpoint.state.keys() >= PARALLEL_WAVEGAN:
         return _from_pwg(checkpoint)
     if "upsampler.0.weight" in checkpoint.state:
         return _from_transformers(checkpoint)
     return checkpoint, Layout(mel=lambda found, sizes: hifigan_mel(found, sizes, default=preset("hifigan")))
-
-
-def _is_pwg(checkpoint: Checkpoint) -> bool:
-    return {"input_conv.weight", "upsamples.0.1.weight", "blocks.0.convs1.0.1.weight"} <= checkpoint.state.keys()
 
 
 def _from_pwg(checkpoint: Checkpoint) -> tuple[Checkpoint, Layout]:

@@ -16,18 +16,17 @@ from torch import Tensor, nn
 from torch.nn.functional import leaky_relu
 
 from melmill.stages.numeric.melspec import MelSpec
-from melmill.stages.vocode.families.hifigan.layouts import UP, Layout, as_hifigan, recognises
+from melmill.stages.vocode.families.hifigan.layouts import UP, Layout, as_hifigan
 from melmill.stages.vocode.families.hifigan.sizes import Sizes, read_sizes
-from melmill.stages.vocode.family import Checkpoint, Family, Vocoder, with_weights
 from melmill.stages.vocode.layers.basic import Conv1d, ConvTranspose1d, Ends, same_padding, upsampled_length
-from melmill.stages.vocode.mels import silence_of
+from melmill.stages.vocode.network import Checkpoint, Vocoder, with_weights
 
-# Of the last activation: the official code leaves it at torch's default, unlike all others.
+# Slope of the last activation. The official code leaves this one alone at torch's default.
 _LAST_SLOPE = 0.01
 
 
 class _PairedBlock(nn.Module):
-    """Residual convolutions, a dilated one and a plain one each (resblock 1)."""
+    """Add pairs of a dilated and a plain convolution to what comes in (resblock 1)."""
 
     def __init__(self, width: int, kernel: int, dilations: Sequence[int], slope: float, bias: bool) -> None:
         super().__init__()
@@ -44,7 +43,7 @@ class _PairedBlock(nn.Module):
 
 
 class _SingleBlock(nn.Module):
-    """Residual dilated convolutions (resblock 2)."""
+    """Add dilated convolutions to what comes in (resblock 2)."""
 
     def __init__(self, width: int, kernel: int, dilations: Sequence[int], slope: float, bias: bool) -> None:
         super().__init__()
@@ -63,13 +62,13 @@ def _conv(width: int, kernel: int, dilation: int, bias: bool) -> Conv1d:
 
 
 class HifiGan(Vocoder):
-    """Upsamples by transposed convolutions, each followed by residual blocks whose outputs are averaged."""
+    """Upsample by transposed convolutions; average the outputs of the residual blocks that follow each."""
 
     family: ClassVar[str] = "hifigan"
 
     def __init__(self, sizes: Sizes, spec: MelSpec, layout: Layout) -> None:
         super().__init__()
-        self.spec, self.silence, self.slope = spec, silence_of(spec), layout.slope
+        self.spec, self.slope = spec, layout.slope
         ends, bias = layout.end_kernel, layout.bias
         self.conv_pre = Conv1d(sizes.n_mels, sizes.channels, ends, padding=same_padding(ends), bias=bias)
         self.ups = nn.ModuleList(
@@ -89,7 +88,7 @@ class HifiGan(Vocoder):
         self.register_buffer("scale", torch.empty(sizes.n_mels) if layout.normalises else None)
 
     def n_samples(self, n_frames: int) -> int:
-        """Return the number of samples that come of a mel of `n_frames`."""
+        """Return how many samples a mel of `n_frames` gives."""
         for up in self.ups:
             n_frames = int(upsampled_length(up, n_frames))
         return n_frames
@@ -118,6 +117,3 @@ def build(checkpoint: Checkpoint) -> HifiGan:
     translated, layout = as_hifigan(checkpoint)
     sizes = read_sizes(translated, UP)
     return with_weights(HifiGan(sizes, layout.mel(translated, sizes), layout), translated)
-
-
-FAMILY = Family(name="hifigan", recognises=recognises, build=build)

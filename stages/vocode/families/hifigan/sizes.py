@@ -1,23 +1,36 @@
-"""Sizes of a generator that upsamples mels by transposed convolutions, as HiFi-GAN and BigVGAN do."""
+"""What HiFi-GAN's and BigVGAN's configurations say: the sizes of the generator, and its mel."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from melmill.stages.numeric.melspec import MelSpec
+from melmill.stages.numeric.presets import preset
 from melmill.stages.vocode.errors import VocoderError
-from melmill.stages.vocode.family import Checkpoint
+from melmill.stages.vocode.network import Checkpoint
+from melmill.stages.vocode.settings import changed, fitting, is_size, wholes, wrong
 
-# HiFi-GAN's published dilations, for files without a configuration: of V1 and V2, and of V3 by its kernels.
+# HiFi-GAN's names, which BigVGAN keeps, and ours.
+_MEL_NAMES = {
+    "sampling_rate": "sr",
+    "n_fft": "n_fft",
+    "win_size": "win_length",
+    "hop_size": "hop_length",
+    "num_mels": "n_mels",
+    "fmin": "fmin",
+    "fmax": "fmax",
+}
+
+# Published dilations, for files without a configuration: those of V1 and V2, and those of V3 by kernel.
 _PAIRED_DILATIONS = (1, 3, 5)
 _SINGLE_DILATIONS = {3: (1, 2), 5: (2, 6), 7: (3, 12)}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sizes:
-    """Sizes of the layers.
+    """Hold the sizes of the layers.
 
     Parameters
     ----------
@@ -28,9 +41,9 @@ class Sizes:
     block_kernels : tuple of int
         Kernel of each residual block after an upsampling.
     dilations : tuple of tuple of int
-        Of the convolutions of each such block.
+        Dilations of the convolutions of each such block.
     paired : bool
-        A block follows each dilated convolution by a plain one (HiFi-GAN's resblock 1).
+        In a block, a plain convolution follows each dilated one (HiFi-GAN's resblock 1).
     """
 
     n_mels: int
@@ -43,7 +56,7 @@ class Sizes:
 
     @property
     def hop_length(self) -> int:
-        """Samples a frame."""
+        """Samples of a frame."""
         return math.prod(self.rates)
 
     def width(self, level: int) -> int:
@@ -52,7 +65,7 @@ class Sizes:
 
 
 def read_sizes(checkpoint: Checkpoint, up: str) -> Sizes:
-    """Return the sizes that the configuration says, and where it is silent those of the weights.
+    """Return the sizes that the configuration says; where it is silent, those of the weights.
 
     Parameters
     ----------
@@ -64,15 +77,16 @@ def read_sizes(checkpoint: Checkpoint, up: str) -> Sizes:
     Raises
     ------
     VocoderError
-        Neither says, or what they say can't be a network.
+        Neither says them, or they make no network.
     """
     config, n_ups = checkpoint.config, checkpoint.count(up)
     if n_ups == 0:
         raise VocoderError(f"{checkpoint.name}: no tensor {up.format(0)!r}: is it another family's?")
     n_mels = config.get("num_mels", checkpoint.shape("conv_pre.weight")[1])
-    kernels = _whole(checkpoint, "upsample_kernel_sizes", [checkpoint.shape(up.format(i))[2] for i in range(n_ups)])
+    up_kernels = [checkpoint.shape(up.format(i))[2] for i in range(n_ups)]
+    kernels = wholes(checkpoint, config, "upsample_kernel_sizes", up_kernels)
     paired = _is_paired(checkpoint)
-    block_kernels = _whole(checkpoint, "resblock_kernel_sizes", _block_kernels(checkpoint, n_ups, paired))
+    block_kernels = wholes(checkpoint, config, "resblock_kernel_sizes", _block_kernels(checkpoint, n_ups, paired))
     return Sizes(
         n_mels=n_mels,
         channels=config.get("upsample_initial_channel", checkpoint.shape("conv_pre.weight")[0]),
@@ -82,21 +96,6 @@ def read_sizes(checkpoint: Checkpoint, up: str) -> Sizes:
         dilations=_dilations(checkpoint, block_kernels, paired),
         paired=paired,
     )
-
-
-def _whole(checkpoint: Checkpoint, field: str, otherwise: Sequence[int]) -> tuple[int, ...]:
-    value = checkpoint.config.get(field, otherwise)
-    if not (isinstance(value, Sequence) and value and all(_is_size(size) for size in value)):
-        raise _wrong(checkpoint, field, "a list of whole numbers from 1", value)
-    return tuple(value)
-
-
-def _is_size(value: Any) -> bool:  # noqa: ANN401 - whatever a configuration holds
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
-
-
-def _wrong(checkpoint: Checkpoint, field: str, expected: str, got: object) -> VocoderError:
-    return VocoderError(f"{checkpoint.name}: {field} of its configuration must be {expected}, got {got!r}")
 
 
 def _is_paired(checkpoint: Checkpoint) -> bool:
@@ -115,10 +114,10 @@ def _block_kernels(checkpoint: Checkpoint, n_ups: int, paired: bool) -> list[int
 
 
 def _rates(checkpoint: Checkpoint, kernels: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the rates; without a word of them half the kernels, as published: their product is checked later."""
-    rates = _whole(checkpoint, "upsample_rates", [max(1, kernel // 2) for kernel in kernels])
+    """Return the rates, by default half the kernels, as published. Their product is checked later."""
+    rates = wholes(checkpoint, checkpoint.config, "upsample_rates", [max(1, kernel // 2) for kernel in kernels])
     if len(rates) != len(kernels):
-        raise _wrong(checkpoint, "upsample_rates", f"as many as upsample_kernel_sizes {list(kernels)}", list(rates))
+        raise wrong(checkpoint, "upsample_rates", f"as many as upsample_kernel_sizes {list(kernels)}", list(rates))
     return rates
 
 
@@ -129,9 +128,40 @@ def _dilations(checkpoint: Checkpoint, kernels: tuple[int, ...], paired: bool) -
     counts = [checkpoint.count(_convolutions(paired).format(block, "{}")) for block in range(len(kernels))]
     rows = isinstance(said, Sequence) and len(said) == len(kernels) and all(isinstance(row, Sequence) for row in said)
     if not rows or not all(
-        len(row) >= max(1, n) and all(map(_is_size, row)) for row, n in zip(said, counts, strict=True)
+        len(row) >= max(1, n) and all(map(is_size, row)) for row, n in zip(said, counts, strict=True)
     ):
         expected = f"{len(kernels)} lists of {max(counts)} whole numbers, one for each of resblock_kernel_sizes"
-        raise _wrong(checkpoint, "resblock_dilation_sizes", expected, said)
-    # The official blocks make a fixed number of convolutions and look at no further dilation.
+        raise wrong(checkpoint, "resblock_dilation_sizes", expected, said)
+    # The official blocks make a fixed number of convolutions and ignore further dilations.
     return tuple(tuple(row[: n or None]) for row, n in zip(said, counts, strict=True))
+
+
+def hifigan_mel(checkpoint: Checkpoint, sizes: Sizes, default: MelSpec | None = None) -> MelSpec:
+    """Return the mel that a configuration in HiFi-GAN's names describes, or the one that the user says.
+
+    Parameters
+    ----------
+    checkpoint : Checkpoint
+    sizes : Sizes
+        They say bands and hop where the configuration does not.
+    default : MelSpec or None
+        The mel where the configuration says nothing of mels at all.
+
+    Raises
+    ------
+    VocoderError
+        A field is missing, or the mel does not fit the layers.
+    """
+    if checkpoint.mel is not None:
+        return fitting(checkpoint, checkpoint.mel, n_mels=sizes.n_mels, hop_length=sizes.hop_length)
+    said = {ours: checkpoint.config[theirs] for theirs, ours in _MEL_NAMES.items() if theirs in checkpoint.config}
+    if not said and default is not None:
+        return fitting(checkpoint, default, n_mels=sizes.n_mels, hop_length=sizes.hop_length)
+    said = {"n_mels": sizes.n_mels, "hop_length": sizes.hop_length, **said}
+    missing = [theirs for theirs, ours in _MEL_NAMES.items() if ours not in said]
+    if missing:
+        raise VocoderError(
+            f"{checkpoint.name}: its configuration lacks {missing[0]!r}, which the mel needs: add it, or give mel=..."
+        )
+    spec = changed(checkpoint, preset("hifigan"), **said)
+    return fitting(checkpoint, spec, n_mels=sizes.n_mels, hop_length=sizes.hop_length)

@@ -17,16 +17,15 @@ from torch import Tensor, nn
 from torch.nn.functional import leaky_relu
 
 from melmill.stages.numeric.melspec import MelSpec
-from melmill.stages.vocode.families.melgan.sizes import Layout, MelGanSizes, layout_of, read_mel, read_sizes, recognises
-from melmill.stages.vocode.family import Checkpoint, Family, Vocoder, with_weights
+from melmill.stages.vocode.families.melgan.sizes import Layout, MelGanSizes, layout_of, read_mel, read_sizes
 from melmill.stages.vocode.layers.basic import Conv1d, ConvTranspose1d, Ends, reflected, same_padding
-from melmill.stages.vocode.mels import silence_of
+from melmill.stages.vocode.network import Checkpoint, Vocoder, with_weights
 
 _SLOPE = 0.2
 
 
 class _Residual(nn.Module):
-    """One residual block under the names of descript."""
+    """Apply one residual block under the names of descript."""
 
     def __init__(self, width: int, kernel: int, dilation: int) -> None:
         super().__init__()
@@ -34,12 +33,12 @@ class _Residual(nn.Module):
         self.shortcut = Conv1d(width, width, 1)
 
     def forward(self, x: Tensor, ends: Ends) -> Tensor:
-        """Return the mapped `x` and what the block adds to it."""
+        """Return the sum of the mapped `x` and what the block adds."""
         return _added(x, ends, self.block, self.shortcut)
 
 
 class _ResidualStack(nn.Module):
-    """The residual blocks of a level under the names of seungwonpark."""
+    """Apply the residual blocks of a level under the names of seungwonpark."""
 
     def __init__(self, width: int, kernel: int, dilations: Sequence[int]) -> None:
         super().__init__()
@@ -47,7 +46,7 @@ class _ResidualStack(nn.Module):
         self.shortcuts = nn.ModuleList(Conv1d(width, width, 1) for _ in dilations)
 
     def forward(self, x: Tensor, ends: Ends) -> Tensor:
-        """Return what comes of one block after the other."""
+        """Return `x` after one block after the other."""
         for block, shortcut in zip(self.blocks, self.shortcuts, strict=True):
             x = _added(x, ends, block, shortcut)
         return x
@@ -66,26 +65,26 @@ def _added(x: Tensor, ends: Ends, block: nn.Module, shortcut: nn.Module) -> Tens
 
 
 def _margin(layer: nn.Module) -> int:
-    """Return how much must be reflected for a convolution that keeps the length."""
+    """Return how many values must be reflected so that a convolution keeps the length."""
     if not isinstance(layer, Conv1d):
         raise TypeError(f"expected a convolution, got {type(layer).__name__}")
     return same_padding(layer.kernel_size[0], layer.dilation[0])
 
 
 class MelGan(Vocoder):
-    """Upsamples by transposed convolutions, each followed by dilated residual blocks; all padding reflects.
+    """Upsample by transposed convolutions, each followed by dilated residual blocks. All padding reflects.
 
-    The official inference of seungwonpark's code appends ten frames of silence to a mel and drops what comes of them:
-    its forward pass, which this is, does not.
+    This is the official forward pass. The inference of seungwonpark's code also appends ten frames of silence to a mel
+    and drops their samples.
     """
 
     family: ClassVar[str] = "melgan"
 
     def __init__(self, sizes: MelGanSizes, spec: MelSpec, layout: Layout) -> None:
         super().__init__()
-        self.spec, self.silence, self.root, self.normalises = spec, silence_of(spec), layout.root, layout.normalises
+        self.spec, self.root, self.normalises = spec, layout.root, layout.normalises
         self.hop_length, self.least_frames = math.prod(sizes.rates), sizes.least_frames
-        # Every layer lies at its place in the official sequence, where activations and paddings have numbers too.
+        # Every layer has its place in the official sequence, where activations and paddings have numbers too.
         layers: dict[str, nn.Module] = {"1": Conv1d(sizes.n_mels, sizes.widths[0], sizes.end_kernel)}
         place = 3
         for level, rate in enumerate(sizes.rates):
@@ -99,7 +98,7 @@ class MelGan(Vocoder):
         self.add_module(layout.root, nn.ModuleDict(layers))
 
     def n_samples(self, n_frames: int) -> int:
-        """Return the number of samples that come of a mel of `n_frames`."""
+        """Return how many samples a mel of `n_frames` gives."""
         return n_frames * self.hop_length
 
     def forward(self, mel: Tensor, lengths: Tensor | None = None, noise: Sequence[Tensor] = ()) -> Tensor:
@@ -128,6 +127,3 @@ def build(checkpoint: Checkpoint) -> MelGan:
     layout = layout_of(checkpoint)
     sizes = read_sizes(checkpoint, layout)
     return with_weights(MelGan(sizes, read_mel(checkpoint, layout, sizes), layout), checkpoint)
-
-
-FAMILY = Family(name="melgan", recognises=recognises, build=build)

@@ -11,14 +11,14 @@ from typing import Any
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.numeric.presets import preset
 from melmill.stages.vocode.errors import VocoderError
-from melmill.stages.vocode.family import Checkpoint
 from melmill.stages.vocode.layers.basic import same_padding
-from melmill.stages.vocode.sections import conv_shape, half_kernel, section, tacotron_mel, whole
+from melmill.stages.vocode.network import Checkpoint
+from melmill.stages.vocode.settings import conv_shape, half_kernel, section, tacotron_mel, whole
 
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """Where tensors and settings lie, and in what else the implementations differ.
+    """Say where tensors and settings are, and how else the implementations differ.
 
     Parameters
     ----------
@@ -29,11 +29,12 @@ class Layout:
     stacked : bool
         The residual blocks of a level are one layer of the sequence, not one layer each.
     normalises : bool
-        The mel is brought near to [-1, 1] first.
+        The mel is scaled to about [-1, 1] first.
     audio : str or None
-        Section of the configuration that describes the mel; None where it is not divided and only tells the bands.
+        Section of the configuration that describes the mel. None: the configuration has no sections and only says the
+        number of bands.
     preset : str
-        Of the mel.
+        Preset of the mel.
     """
 
     root: str
@@ -59,7 +60,7 @@ _SEUNGWONPARK = Layout(
 
 @dataclass(frozen=True, kw_only=True)
 class MelGanSizes:
-    """Sizes of the layers.
+    """Hold the sizes of the layers.
 
     Parameters
     ----------
@@ -70,9 +71,9 @@ class MelGanSizes:
     rates : tuple of int
         Stride of each upsampling, half its kernel.
     end_kernel, block_kernel : int
-        Of the first and the last convolution, and of the dilated ones.
+        Kernel of the first and the last convolution, and of the dilated ones.
     dilations : tuple of int
-        Of the residual blocks after each upsampling.
+        Dilations of the residual blocks after each upsampling.
     """
 
     n_mels: int
@@ -84,15 +85,10 @@ class MelGanSizes:
 
     @property
     def least_frames(self) -> int:
-        """Frames of the shortest mel whose layers can all be reflected: more values than each padding takes."""
+        """Frames of the shortest mel that all layers can reflect: more values than each padding takes."""
         deepest = same_padding(self.block_kernel, max(self.dilations, default=1))
         per_level = [deepest // math.prod(self.rates[: level + 1]) + 1 for level in range(len(self.rates))]
         return max(same_padding(self.end_kernel) + 1, *per_level)
-
-
-def recognises(checkpoint: Checkpoint) -> bool:
-    """Tell whether a checkpoint is of one of the two layouts."""
-    return _layout(checkpoint) is not None
 
 
 def layout_of(checkpoint: Checkpoint) -> Layout:
@@ -115,12 +111,12 @@ def _layout(checkpoint: Checkpoint) -> Layout | None:
 
 
 def read_sizes(checkpoint: Checkpoint, layout: Layout) -> MelGanSizes:
-    """Return the sizes that the configuration says, and where it is silent those of the weights.
+    """Return the sizes that the configuration says; where it is silent, those of the weights.
 
     Raises
     ------
     VocoderError
-        The weights lack a layer, or the configuration is no network's.
+        The weights lack a layer, or the configuration describes no network.
     """
     first, *ups, last = _places(checkpoint, layout)
     names = [f"{layout.root}.{up}.weight" for up in ups]
@@ -140,7 +136,7 @@ def read_sizes(checkpoint: Checkpoint, layout: Layout) -> MelGanSizes:
 
 
 def _places(checkpoint: Checkpoint, layout: Layout) -> list[int]:
-    """Return the places of the convolutions that are layers of their own: the first, the upsamplings, the last."""
+    """Return the places of the first convolution, of the upsamplings and of the last convolution."""
     pattern = re.compile(re.escape(layout.root) + r"\.(\d+)\.(?:weight|bias)")
     places = sorted({int(match[1]) for match in map(pattern.fullmatch, checkpoint.state) if match})
     if len(places) < 3:
@@ -152,7 +148,7 @@ def _places(checkpoint: Checkpoint, layout: Layout) -> list[int]:
 
 
 def _n_blocks(checkpoint: Checkpoint, layout: Layout, ups: list[int], last: int) -> int:
-    """Return the residual blocks of a level: in descript's layout they fill the places up to the next activation."""
+    """Return the residual blocks of a level. In descript's layout they fill the places up to the next activation."""
     if layout.stacked:
         return checkpoint.count(layout.block.format(ups[0] + 1, "{}"))
     fill = (ups[1] - ups[0] - 2) if len(ups) > 1 else last - ups[0] - 3
@@ -164,7 +160,7 @@ def _audio(checkpoint: Checkpoint, layout: Layout) -> Mapping[str, Any]:
 
 
 def read_mel(checkpoint: Checkpoint, layout: Layout, sizes: MelGanSizes) -> MelSpec:
-    """Return the mel that a checkpoint needs: descript's code lets only the number of bands be set."""
+    """Return the mel that a checkpoint needs. Descript's code only lets the number of bands be set."""
     settings = {} if layout.audio is None else section(checkpoint, layout.audio)
     hop_length = math.prod(sizes.rates)
     return tacotron_mel(checkpoint, settings, preset(layout.preset), n_mels=sizes.n_mels, hop_length=hop_length)

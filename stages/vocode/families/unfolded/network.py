@@ -1,9 +1,9 @@
 """Unfolded inversion: a start by signal processing, then learned steps, each ending in a waveform.
 
 The start is what `invert` makes without iterations: non-negative least squares for the magnitude, PGHI for the phase.
-A step looks at the waveform's spectrum, at how its phase advances from frame to frame, and at how far its mel is from
-the one that is wanted, and answers a factor of the magnitude and a turn of the phase for every bin. So a network
-learns only what an iteration of Griffin-Lim or ADMM does by projection.
+A step gets the waveform's spectrum, the advance of its phase from frame to frame, and the distance of its mel from the
+one wanted. It answers with a factor of the magnitude and a turn of the phase for every bin. So a network only learns
+what an iteration of Griffin-Lim or ADMM does by projection.
 
 References
 ----------
@@ -27,27 +27,25 @@ from melmill.stages.numeric.mel import to_linear
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.numeric.stft import hann
 from melmill.stages.vocode.errors import VocoderError
-from melmill.stages.vocode.family import Checkpoint, Family, Noise, Vocoder, with_weights
 from melmill.stages.vocode.layers.basic import Conv1d, Ends, Linear
-from melmill.stages.vocode.layers.convnext import EPS, Block
-from melmill.stages.vocode.layers.synthesis import synthesised
-from melmill.stages.vocode.mels import silence_of
+from melmill.stages.vocode.layers.spectral import EPS, Block, synthesised
+from melmill.stages.vocode.network import Checkpoint, Noise, Vocoder, with_weights
 
 _FAINTEST = 1e-5
-# A step's factor of a magnitude goes no further than this power of e.
+# A step's factor of a magnitude is at most this power of e.
 _BOUND = 6.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class UnfoldedSizes:
-    """Sizes of the layers.
+    """Hold the sizes of the layers.
 
     Parameters
     ----------
     width, hidden : int
         Channels outside and inside the blocks.
     n_blocks : int
-        Of a step.
+        Blocks of a step.
     n_steps : int
     """
 
@@ -58,7 +56,7 @@ class UnfoldedSizes:
 
 
 class _Step(nn.Module):
-    """Answers a log factor and an angle for every bin of a spectrum."""
+    """Answer a log factor and an angle for every bin of a spectrum."""
 
     def __init__(self, sizes: UnfoldedSizes, n_mels: int, n_bins: int) -> None:
         super().__init__()
@@ -77,16 +75,16 @@ class _Step(nn.Module):
 
 
 class Unfolded(Vocoder):
-    """Improves a start step by step; see the module."""
+    """Improve a start step by step; see the module."""
 
     family: ClassVar[str] = "unfolded"
 
     def __init__(self, sizes: UnfoldedSizes, spec: MelSpec) -> None:
         super().__init__()
-        self.spec, self.silence = spec, silence_of(spec)
+        self.spec = spec
         n_bins = spec.stft.n_bins
         self.steps = nn.ModuleList(_Step(sizes, spec.n_mels, n_bins) for _ in range(sizes.n_steps))
-        # Follow from the spec: not kept with the weights.
+        # These follow from the spec and are not kept with the weights.
         self.window: Tensor
         self.bank: Tensor
         self.advance: Tensor
@@ -96,11 +94,11 @@ class Unfolded(Vocoder):
         self.register_buffer("advance", torch.from_numpy(np.exp(1j * expected).astype(np.complex64)), persistent=False)
 
     def n_samples(self, n_frames: int) -> int:
-        """Return the number of samples that come of a mel of `n_frames`."""
+        """Return how many samples a mel of `n_frames` gives."""
         return (n_frames - 1) * self.spec.hop_length
 
     def drawn(self, mel: Tensor, generator: torch.Generator) -> Noise:
-        """Return the start, a waveform ``(n_samples,)``, and the linear mel ``(n_mels, n_frames)`` that is wanted."""
+        """Return the start, a waveform ``(n_samples,)``, and the wanted linear mel ``(n_mels, n_frames)``."""
         del generator
         M = mel.numpy()
         n_samples = self.n_samples(mel.shape[1])
@@ -137,10 +135,10 @@ class Unfolded(Vocoder):
         return D
 
     def _seen(self, D: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return a step's features, and the magnitude and the direction of every bin."""
+        """Return a step's features, and the magnitude and direction of every bin."""
         magnitude = D.abs().clamp(min=_FAINTEST)
         direction = D / magnitude
-        # How far the phase went since the last frame, beyond what a sinusoid in the bin's middle would go.
+        # Advance of the phase since the last frame, beyond that of a sinusoid in the middle of the bin.
         turned = torch.zeros_like(direction)
         turned[..., 1:] = direction[..., 1:] * direction[..., :-1].conj() * self.advance[:, None]
         log_wanted = wanted.clamp(min=_FAINTEST).log()
@@ -150,14 +148,14 @@ class Unfolded(Vocoder):
 
 
 def fits(spec: MelSpec) -> str | None:
-    """Return why no such vocoder can be made for a mel; None where it can."""
+    """Return why there can't be such a vocoder for a mel; None where there can."""
     if spec.center is not True:
         return f"center is {spec.center!r}, but only centred frames (center: true) are inverted by learned steps"
     return None
 
 
 def build(checkpoint: Checkpoint) -> Unfolded:
-    """Make the model of a checkpoint; sizes follow from the tensors, the mel from the configuration."""
+    """Make the model of a checkpoint. The tensors say the sizes, the configuration says the mel."""
     spec = checkpoint.mel
     if spec is None:
         raise VocoderError(f"{checkpoint.name}: its configuration does not say its mel: put config.json beside it")
@@ -171,11 +169,3 @@ def build(checkpoint: Checkpoint) -> Unfolded:
         n_steps=checkpoint.count("steps.{}.norm.weight"),
     )
     return with_weights(Unfolded(sizes, spec), checkpoint)
-
-
-def recognises(checkpoint: Checkpoint) -> bool:
-    """Tell by the keys whether a checkpoint is of this family."""
-    return "steps.0.blocks.0.dwconv.weight" in checkpoint.state
-
-
-FAMILY = Family(name="unfolded", recognises=recognises, build=build)

@@ -1,4 +1,4 @@
-"""Location-variable convolutions: every frame of the mel has kernels of its own, which a small network predicts.
+"""Location-variable convolutions: a small network predicts kernels for every frame of the mel.
 
 References
 ----------
@@ -20,20 +20,21 @@ from melmill.stages.vocode.layers.basic import Conv1d, ConvTranspose1d, Ends, sa
 
 @dataclass(frozen=True, kw_only=True)
 class LvcSizes:
-    """Sizes of all levels.
+    """Hold the sizes of all levels.
 
     Parameters
     ----------
     n_mels, width : int
         Bands of the mel; channels of the signal at every level.
     dilations : tuple of int
-        Of the convolutions of a level, each followed by a location-variable one.
+        Dilations of the convolutions of a level. A location-variable convolution follows each.
     kernel : int
-        Of both.
+        Kernel of both.
     hidden, n_residuals, hidden_kernel, input_kernel : int
-        Of the network that predicts kernels: channels, residual blocks, their kernel and that of the first layer.
+        Sizes of the network that predicts kernels: channels, residual blocks, their kernel, and that of the first
+        layer.
     slope : float
-        Of all leaky rectifiers.
+        Slope of all leaky rectifiers.
     """
 
     n_mels: int
@@ -48,12 +49,12 @@ class LvcSizes:
 
 
 def location_variable(x: Tensor, kernels: Tensor, bias: Tensor) -> Tensor:
-    """Return the convolution of every frame's stretch of a signal with the kernel of that frame.
+    """Convolve the samples of every frame with the kernel of that frame.
 
     Parameters
     ----------
     x : Tensor, shape (batch, channels_in, n_frames * hop_length)
-        Zeros are all that is before and after it.
+        Zeros come before and after it.
     kernels : Tensor, shape (batch, channels_in, channels_out, kernel_size, n_frames)
     bias : Tensor, shape (batch, channels_out, n_frames)
 
@@ -73,7 +74,7 @@ def location_variable(x: Tensor, kernels: Tensor, bias: Tensor) -> Tensor:
 
 
 class _KernelPredictor(nn.Module):
-    """The kernels and biases of a level's location-variable convolutions, from the mel."""
+    """Predict the kernels and biases of a level's location-variable convolutions from the mel."""
 
     def __init__(self, sizes: LvcSizes) -> None:
         super().__init__()
@@ -105,7 +106,7 @@ class _KernelPredictor(nn.Module):
 
 
 class LvcBlock(nn.Module):
-    """One level: upsampling, then gated residual pairs of a dilated and a location-variable convolution."""
+    """Upsample, then add gated pairs of a dilated and a location-variable convolution."""
 
     def __init__(self, sizes: LvcSizes, rate: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""UnivNet, c16 and c32: noise upsampled by location-variable convolutions, whose kernels come from the mel.
+"""UnivNet, c16 and c32: location-variable convolutions upsample noise, and the mel makes their kernels.
 
 References
 ----------
@@ -19,40 +19,41 @@ from torch.nn.functional import leaky_relu, pad
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.numeric.presets import preset
 from melmill.stages.vocode.errors import VocoderError
+from melmill.stages.vocode.families.univnet import FAMILY
 from melmill.stages.vocode.families.univnet.kernels import LvcBlock, LvcSizes
-from melmill.stages.vocode.family import Checkpoint, Family, Noise, Vocoder, with_weights
 from melmill.stages.vocode.layers.basic import Conv1d, Ends, check_length, checked, inside, reflected
-from melmill.stages.vocode.mels import silence_of
-from melmill.stages.vocode.sections import conv_shape, half_kernel, number, section, tacotron_mel, whole, wholes
+from melmill.stages.vocode.network import Checkpoint, Noise, Vocoder, with_weights
+from melmill.stages.vocode.settings import conv_shape, half_kernel, number, section, tacotron_mel, whole, wholes
 
-# The official inference appends frames of this value and drops what comes of them: the end is free of artefacts.
+# The official inference appends frames of this value and drops their samples, so that the end has no artefacts.
 _EXTRA_FRAMES = 10
 _EXTRA_VALUE = -11.5129
-# Official, where neither the configuration nor the weights tell.
+# Official values, where neither the configuration nor the weights say them.
 _SLOPE = 0.2
 _END_KERNEL = 7
 _MARGIN = _END_KERNEL // 2
 
 
 class UnivNet(Vocoder):
-    """Noise of the mel's frame rate, upsampled level by level under kernels that the mel sets."""
+    """Upsample noise at the mel's frame rate level by level, by kernels that the mel makes."""
 
     family: ClassVar[str] = "univnet"
+    sample_bytes: ClassVar[int] = 4000
 
     def __init__(self, sizes: LvcSizes, rates: Sequence[int], noise_dim: int, spec: MelSpec) -> None:
         super().__init__()
-        self.spec, self.silence, self.slope = spec, silence_of(spec), sizes.slope
+        self.spec, self.slope = spec, sizes.slope
         self.noise_dim, self.hop_length = noise_dim, math.prod(rates)
         self.conv_pre = Conv1d(noise_dim, sizes.width, _END_KERNEL)
         self.res_stack = nn.ModuleList(LvcBlock(sizes, rate) for rate in rates)
         self.conv_post = nn.ModuleDict({"1": Conv1d(sizes.width, 1, _END_KERNEL)})
 
     def n_samples(self, n_frames: int) -> int:
-        """Return the number of samples that come of a mel of `n_frames`."""
+        """Return how many samples a mel of `n_frames` gives."""
         return n_frames * self.hop_length
 
     def noise(self, n_frames: int, generator: torch.Generator) -> Noise:
-        """Draw z ``(noise_dim, n_frames + 10)``, normal: for the mel and the silence after it."""
+        """Draw normal noise z ``(noise_dim, n_frames + 10)``, for the mel and the silence after it."""
         return (torch.randn(self.noise_dim, n_frames + _EXTRA_FRAMES, generator=generator),)
 
     def takes(self, n_frames: int, noise: Noise) -> bool:
@@ -62,8 +63,8 @@ class UnivNet(Vocoder):
     def forward(self, mel: Tensor, lengths: Tensor | None = None, noise: Sequence[Tensor] = ()) -> Tensor:
         """Return the waveforms ``(batch, n_samples)`` of mels ``(batch, n_mels, n_frames)``.
 
-        `noise` is one z ``(batch, noise_dim, n)``. Where it has more frames than the mel, this is extended by as many
-        of silence, and what comes of them is dropped: ten in official inference, none in the official forward pass.
+        `noise` is one z ``(batch, noise_dim, n)``. Where z has more frames than the mel, as many frames of silence
+        extend the mel, and their samples are dropped. Official inference has ten, the official forward pass none.
 
         Raises
         ------
@@ -86,7 +87,7 @@ class UnivNet(Vocoder):
 
 
 def _extended(mel: Tensor, lengths: Tensor | None, n_extra: int) -> tuple[Tensor, Ends]:
-    """Return mels with silence after the end of each, and where they end then."""
+    """Return mels with silence after the end of each, and their new ends."""
     n_frames = mel.shape[2]
     mask = inside(lengths, n_frames)
     if mask is not None:
@@ -95,14 +96,9 @@ def _extended(mel: Tensor, lengths: Tensor | None, n_extra: int) -> tuple[Tensor
     return pad(mel, (0, n_extra), value=_EXTRA_VALUE), Ends(longer, n_frames + n_extra)
 
 
-def recognises(checkpoint: Checkpoint) -> bool:
-    """Tell whether a checkpoint has UnivNet's kernel predictors."""
-    return any(key.startswith("res_stack.0.kernel_predictor.") for key in checkpoint.state)
-
-
 def build(checkpoint: Checkpoint) -> UnivNet:
     """Make the model of a checkpoint."""
-    if not recognises(checkpoint):
+    if not FAMILY.recognises(checkpoint):
         raise VocoderError(
             f"{checkpoint.name}: is no UnivNet: expected tensors such as 'res_stack.0.kernel_predictor.kernel_conv."
             f"weight', got {', '.join(map(repr, list(checkpoint.state)[:3]))}"
@@ -127,7 +123,7 @@ def _rates(checkpoint: Checkpoint) -> list[int]:
 
 
 def _sizes(checkpoint: Checkpoint) -> LvcSizes:
-    """Return the sizes that the configuration says, and where it is silent those of the weights."""
+    """Return the sizes that the configuration says; where it is silent, those of the weights."""
     gen, audio, first = section(checkpoint, "gen"), section(checkpoint, "audio"), "res_stack.0."
     hidden, n_mels, input_kernel = conv_shape(checkpoint, f"{first}kernel_predictor.input_conv.0.weight")
     hidden_kernel = conv_shape(checkpoint, f"{first}kernel_predictor.kernel_conv.weight")[2]
@@ -143,6 +139,3 @@ def _sizes(checkpoint: Checkpoint) -> LvcSizes:
         input_kernel=input_kernel,
         slope=number(checkpoint, gen, "lReLU_slope", _SLOPE),
     )
-
-
-FAMILY = Family(name="univnet", recognises=recognises, build=build)

@@ -1,4 +1,4 @@
-"""Vocos on mels: ConvNeXt blocks at the frame rate, and an inverse STFT of the spectrum that they predict.
+"""Vocos on mels: ConvNeXt blocks at the frame rate predict a spectrum, and an inverse STFT follows.
 
 References
 ----------
@@ -18,20 +18,19 @@ from torch import Tensor, nn
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.numeric.presets import preset
 from melmill.stages.vocode.errors import VocoderError
-from melmill.stages.vocode.family import Checkpoint, Family, Vocoder, with_weights
 from melmill.stages.vocode.layers.basic import Conv1d, Ends, Linear, same_padding
-from melmill.stages.vocode.layers.convnext import EPS, KERNEL, Block
-from melmill.stages.vocode.layers.synthesis import synthesised
-from melmill.stages.vocode.mels import changed, fitting, silence_of
+from melmill.stages.vocode.layers.spectral import EPS, KERNEL, Block, synthesised
+from melmill.stages.vocode.network import Checkpoint, Vocoder, with_weights
+from melmill.stages.vocode.settings import changed, fitting
 
-# The head's magnitudes go no further.
+# The head's magnitudes are clipped to this.
 _LOUDEST = 1e2
 _CLASSES = {"feature_extractor": "MelSpectrogramFeatures", "backbone": "VocosBackbone", "head": "ISTFTHead"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class VocosSizes:
-    """Sizes of the layers; `scaled` blocks weigh what they add by `gamma`; `center` as in `MelSpec`."""
+    """Hold the sizes of the layers; `scaled` blocks weigh what they add by `gamma`, `center` is as in `MelSpec`."""
 
     n_mels: int
     width: int
@@ -60,7 +59,7 @@ class _Backbone(nn.Module):
 
 
 class _Window(nn.Module):
-    """Holds the synthesis window under the official name."""
+    """Hold the synthesis window under the official name."""
 
     def __init__(self, n_fft: int) -> None:
         super().__init__()
@@ -83,18 +82,18 @@ class _Head(nn.Module):
 
 
 class Vocos(Vocoder):
-    """Predicts magnitudes and phases frame by frame."""
+    """Predict magnitudes and phases frame by frame."""
 
     family: ClassVar[str] = "vocos"
 
     def __init__(self, sizes: VocosSizes, spec: MelSpec) -> None:
         super().__init__()
-        self.spec, self.silence = spec, silence_of(spec)
+        self.spec = spec
         self.backbone = _Backbone(sizes)
         self.head = _Head(sizes)
 
     def n_samples(self, n_frames: int) -> int:
-        """Return the number of samples that come of a mel of `n_frames`."""
+        """Return how many samples a mel of `n_frames` gives."""
         return (n_frames - 1) * self.head.hop_length + self.head.n_fft - 2 * self.head.trim
 
     def forward(self, mel: Tensor, lengths: Tensor | None = None, noise: Sequence[Tensor] = ()) -> Tensor:
@@ -115,7 +114,7 @@ def build(checkpoint: Checkpoint) -> Vocos:
 
 
 def _arguments(checkpoint: Checkpoint, section: str, name: str) -> Mapping[str, Any]:
-    """Return the arguments of one part; its class is compared by name, nothing is imported."""
+    """Return the arguments of one part. Its class is compared by name, and nothing is imported."""
     part = checkpoint.config.get(section)
     if not isinstance(part, Mapping):
         raise VocoderError(
@@ -151,7 +150,7 @@ def _sizes(checkpoint: Checkpoint, backbone: Mapping[str, Any], head: Mapping[st
 
 
 def _mel(checkpoint: Checkpoint, arguments: Mapping[str, Any]) -> MelSpec:
-    """Return the mel of the feature extractor; what it does not say is the official default."""
+    """Return the mel of the feature extractor; official defaults fill in what it leaves out."""
     n_fft = arguments.get("n_fft", 1024)
     return changed(
         checkpoint,
@@ -163,11 +162,3 @@ def _mel(checkpoint: Checkpoint, arguments: Mapping[str, Any]) -> MelSpec:
         n_mels=arguments.get("n_mels", 100),
         center=True if arguments.get("padding", "center") == "center" else "same",
     )
-
-
-def recognises(checkpoint: Checkpoint) -> bool:
-    """Tell whether a checkpoint is Vocos's."""
-    return {"backbone.embed.weight", "head.out.weight", "backbone.convnext.0.dwconv.weight"} <= checkpoint.state.keys()
-
-
-FAMILY = Family(name="vocos", recognises=recognises, build=build)

@@ -1,4 +1,4 @@
-"""WaveGlow: noise turned into sound by affine couplings and 1x1 convolutions, each the inverse of what was trained.
+"""WaveGlow: affine couplings and 1x1 convolutions turn noise into sound. Each inverts what was trained.
 
 References
 ----------
@@ -16,24 +16,23 @@ from torch.nn.functional import conv1d
 
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.vocode.errors import VocoderError
+from melmill.stages.vocode.families.waveglow import WaveGlowOptions
 from melmill.stages.vocode.families.waveglow.sizes import (
     WaveGlowSizes,
     fused,
     read_mel,
     read_sigma,
     read_sizes,
-    recognises,
 )
-from melmill.stages.vocode.family import Checkpoint, Family, Noise, Vocoder, with_weights
 from melmill.stages.vocode.layers.basic import Conv1d, ConvTranspose1d, Ends, checked, same_padding
-from melmill.stages.vocode.mels import silence_of
+from melmill.stages.vocode.network import Checkpoint, Noise, Vocoder, with_weights
 
-# A matrix whose inverse loses more than half of float64's digits is none that was trained.
+# No trained matrix has an inverse that loses more than half of float64's digits.
 _WORST_CONDITION = 1e8
 
 
 class _WaveNet(nn.Module):
-    """The coupling's network: dilated gated convolutions, not causal, under the mel (equation 5)."""
+    """Predict a coupling from the mel by dilated gated convolutions that are not causal (equation 5)."""
 
     def __init__(self, n_half: int, sizes: WaveGlowSizes) -> None:
         super().__init__()
@@ -45,7 +44,7 @@ class _WaveNet(nn.Module):
             Conv1d(width, 2 * width, kernel, padding=same_padding(kernel, 2**i), dilation=2**i)
             for i in range(sizes.n_layers)
         )
-        # The last layer only skips.
+        # The last layer has only a skip output.
         self.res_skip_layers = nn.ModuleList(
             Conv1d(width, 2 * width if i < last else width, 1) for i in range(sizes.n_layers)
         )
@@ -67,7 +66,7 @@ class _WaveNet(nn.Module):
 
 
 class _Invertible(nn.Module):
-    """A 1x1 convolution that is run backwards; its inverse is made once, when the weights are there."""
+    """Run a 1x1 convolution backwards. Its inverse is made once, when the weights are loaded."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -76,37 +75,43 @@ class _Invertible(nn.Module):
         self.register_buffer("inverse", torch.empty(width, width), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return what the convolution makes `x` of."""
+        """Return what the convolution turns into `x`."""
         return conv1d(x, self.inverse[:, :, None])
 
 
 class WaveGlow(Vocoder):
-    """Noise, a group of samples side by side in its channels, some of which only join on the way.
+    """Turn noise into sound, with the samples of a group in its channels. Some channels join on the way.
 
     Attributes
     ----------
     sigma : float
-        Standard deviation that the noise is given: 1 as trained, less for a calmer voice (0.6 in the paper).
+        Standard deviation of the noise: 1 as trained, less for a calmer voice (0.6 in the paper).
     """
 
     family: ClassVar[str] = "waveglow"
+    sample_bytes: ClassVar[int] = 3000
 
     def __init__(self, sizes: WaveGlowSizes, spec: MelSpec, sigma: float) -> None:
         super().__init__()
-        self.spec, self.silence, self.sizes, self.sigma = spec, silence_of(spec), sizes, sigma
+        self.spec, self.sizes, self.sigma = spec, sizes, sigma
         self.upsample = ConvTranspose1d(sizes.n_mels, sizes.n_mels, sizes.up_kernel, sizes.rate)
         self.WN = nn.ModuleList(_WaveNet(width // 2, sizes) for width in sizes.widths)
         self.convinv = nn.ModuleList(_Invertible(width) for width in sizes.widths)
 
+    def configure(self, options: WaveGlowOptions) -> None:
+        """Take over the standard deviation that a pipeline asks for."""
+        if options.sigma is not None:
+            self.sigma = options.sigma
+
     def n_samples(self, n_frames: int) -> int:
-        """Return the number of samples that come of a mel of `n_frames`."""
+        """Return how many samples a mel of `n_frames` gives."""
         return self._n_groups(n_frames) * self.sizes.n_group
 
     def _n_groups(self, n_frames: int) -> int:
         return n_frames * self.sizes.rate // self.sizes.n_group
 
     def noise(self, n_frames: int, generator: torch.Generator) -> Noise:
-        """Draw standard normal noise: that of the last flow, then what joins at each early output, last first."""
+        """Draw standard normal noise: for the last flow, then for each early output, the last one first."""
         length = self._n_groups(n_frames)
         return tuple(torch.randn(width, length, generator=generator) for width in self.sizes.draws)
 
@@ -116,7 +121,7 @@ class WaveGlow(Vocoder):
         Raises
         ------
         VocoderError
-            `noise` has not the shapes that the method of that name draws.
+            `noise` has other shapes than the method `noise` draws.
         """
         batch, _, n_frames = mel.shape
         length = self._n_groups(n_frames)
@@ -133,14 +138,14 @@ class WaveGlow(Vocoder):
         return x.transpose(1, 2).flatten(1)
 
     def _condition(self, mel: Tensor) -> Tensor:
-        """Return the upsampled mel, the samples of a group side by side ``(batch, n_mels * n_group, length)``."""
+        """Return the upsampled mel ``(batch, n_mels * n_group, length)``; its channels hold the samples of a group."""
         n_group = self.sizes.n_group
         x: Tensor = self.upsample(mel)[:, :, : mel.shape[2] * self.sizes.rate]
         return x.unfold(2, n_group, n_group).transpose(2, 3).flatten(1, 2)
 
 
 def build(checkpoint: Checkpoint) -> WaveGlow:
-    """Make the model of a checkpoint, of today's layers or of those of 2018, which were not yet fused."""
+    """Make the model of a checkpoint, with today's layers or the separate ones of 2018."""
     checkpoint = fused(checkpoint)
     sizes = read_sizes(checkpoint)
     model = with_weights(WaveGlow(sizes, read_mel(checkpoint, sizes), read_sigma(checkpoint)), checkpoint)
@@ -157,6 +162,3 @@ def _inverse(checkpoint: Checkpoint, key: str) -> Tensor:
         )
     inverse: Tensor = torch.linalg.inv(matrix)
     return inverse.float()
-
-
-FAMILY = Family(name="waveglow", recognises=recognises, build=build)

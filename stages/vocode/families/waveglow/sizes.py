@@ -13,32 +13,32 @@ from torch import Tensor
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.numeric.presets import preset
 from melmill.stages.vocode.errors import VocoderError
-from melmill.stages.vocode.family import Checkpoint
-from melmill.stages.vocode.sections import conv_shape, number, section, tacotron_mel, whole
+from melmill.stages.vocode.network import Checkpoint
+from melmill.stages.vocode.settings import conv_shape, number, section, tacotron_mel, whole
 
-# The official upsampling of mels has a kernel of four strides: 1024 and 256.
+# The official upsampling of mels has a kernel of 1024 and a stride of 256.
 _STRIDES_PER_KERNEL = 4
-# Of official inference.
+# Standard deviation of official inference.
 _SIGMA = 1.0
-# Fields of the section waveglow_config, which converted checkpoints hold without it.
+# Fields of the section waveglow_config. Converted checkpoints hold them without the section.
 _FIELDS = ("n_mel_channels", "n_flows", "n_group", "n_early_every", "n_early_size", "WN_config")
 _OLD_LAYER = re.compile(r"(WN\.\d+)\.(cond_layers|res_layers|skip_layers)\.(\d+)\.(weight|bias)")
 
 
 @dataclass(frozen=True, kw_only=True)
 class WaveGlowSizes:
-    """Sizes of the layers.
+    """Hold the sizes of the layers.
 
     Parameters
     ----------
     n_mels, n_group : int
-        Bands of the mel; samples side by side in the channels of the flow.
+        Bands of the mel, and samples of a group, which are the channels of the flow.
     widths : tuple of int
         Channels of each flow, in the order of training.
     n_layers, width, kernel : int
-        Of the networks in the couplings.
+        Sizes of the networks in the couplings.
     up_kernel : int
-        Of the upsampling of mels.
+        Kernel of the upsampling of mels.
     """
 
     n_mels: int
@@ -51,12 +51,12 @@ class WaveGlowSizes:
 
     @property
     def rate(self) -> int:
-        """Samples a frame."""
+        """Samples of a frame."""
         return self.up_kernel // _STRIDES_PER_KERNEL
 
     @property
     def joining(self) -> tuple[int, ...]:
-        """Channels that join after each flow when it is run backwards."""
+        """Channels that join after each flow when the flows run backwards."""
         return (0, *(before - after for before, after in zip(self.widths[:-1], self.widths[1:], strict=True)))
 
     @property
@@ -65,17 +65,10 @@ class WaveGlowSizes:
         return (self.widths[-1], *(width for width in reversed(self.joining) if width))
 
 
-def recognises(checkpoint: Checkpoint) -> bool:
-    """Tell whether a checkpoint has WaveGlow's couplings and invertible convolutions."""
-    return any(key.startswith("WN.0.") for key in checkpoint.state) and any(
-        key.startswith("convinv.") for key in checkpoint.state
-    )
-
-
 def fused(checkpoint: Checkpoint) -> Checkpoint:
-    """Return the checkpoint with one `cond_layer` and one list of `res_skip_layers`, as the official converter makes.
+    """Return the checkpoint with one `cond_layer` and one list of `res_skip_layers`, as the official converter does.
 
-    Until August 2019 each layer had a conditioning of its own, until November 2018 also residual and skip apart.
+    Until August 2019 each layer had its own conditioning. Until November 2018 residual and skip were apart too.
     """
     state: dict[str, Tensor] = {}
     parts: dict[str, list[Tensor]] = {}
@@ -96,12 +89,12 @@ def _fusing_order(key: str) -> tuple[str, int]:
 
 
 def read_sizes(checkpoint: Checkpoint) -> WaveGlowSizes:
-    """Return the sizes that the configuration says, and where it is silent those of the weights.
+    """Return the sizes that the configuration says; where it is silent, those of the weights.
 
     Raises
     ------
     VocoderError
-        The weights lack a layer, or the configuration is no network's.
+        The weights lack a layer, or the configuration describes no network.
     """
     settings = _settings(checkpoint)
     network = settings.get("WN_config", {})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -11,37 +12,38 @@ from torch import Tensor, nn
 from torch.nn.functional import leaky_relu
 
 from melmill.stages.numeric.melspec import MelSpec
-from melmill.stages.vocode.family import Checkpoint, Family, VocoderError, with_weights
+from melmill.stages.vocode.errors import VocoderError
 from melmill.stages.vocode.layers.basic import Conv1d, Ends
 from melmill.stages.vocode.layers.diffusion import Diffusion, recipe_spec
 from melmill.stages.vocode.layers.schedule import signal_levels
-from melmill.stages.vocode.mels import silence_of
+from melmill.stages.vocode.network import Checkpoint, with_weights
 
-# Of the published model, by hop: neither the weights nor the parameters hold them.
+# Factors of the published model by hop. Neither the weights nor the parameters hold them.
 _FACTORS = {300: (5, 5, 3, 2, 2)}
 _TRAINING = np.linspace(1e-6, 0.01, 1000).tolist()
 _SLOPE = 0.2
 
 
 class WaveGrad(Diffusion):
-    """Hear noise by a U-net: down from the waveform, up from the mel; the network is told ``sqrt(alphabar)``.
+    """Find the noise by a U-net: down from the waveform, up from the mel. Its time is ``sqrt(alphabar)``.
 
     Parameters
     ----------
     down : sequence of int
-        Channels of the waveform at every rate, from the samples' on.
+        Channels of the waveform at every rate, beginning with that of the samples.
     up : sequence of int
-        Channels of the mel at every rate, from the frames' on: one more than `down`.
+        Channels of the mel at every rate, beginning with that of the frames. There is one more than in `down`.
     factors : sequence of int
-        From each rate to the next, from the frames' on; their product is the hop.
+        Factors from each rate to the next, beginning with that of the frames. Their product is the hop.
     spec : MelSpec
     """
 
-    family = "wavegrad"
+    family: ClassVar[str] = "wavegrad"
+    sample_bytes: ClassVar[int] = 8000
 
     def __init__(self, down: Sequence[int], up: Sequence[int], factors: Sequence[int], spec: MelSpec) -> None:
         super().__init__()
-        self.spec, self.silence, self.factors = spec, silence_of(spec), tuple(factors)
+        self.spec, self.factors = spec, tuple(factors)
         self.downsample = nn.ModuleList([Conv1d(1, down[0], 5, padding=2)])
         self.downsample.extend(_Down(*sizes) for sizes in zip(down[:-1], down[1:], self.factors[:0:-1], strict=True))
         self.film = nn.ModuleList(_Film(*sizes) for sizes in zip(down, up[:0:-1], strict=True))
@@ -63,7 +65,7 @@ class WaveGrad(Diffusion):
         return ends.cut(self.first_conv(ends.cut(mel)))
 
     def denoise(self, y: Tensor, condition: Tensor, time: float, lengths: Tensor | None = None) -> Tensor:
-        """Return the noise ``(batch, n_samples)`` heard in `y` at signal level `time`."""
+        """Return the noise ``(batch, n_samples)`` in `y` at signal level `time`."""
         frames = Ends(lengths, condition.shape[-1])
         rates = [frames.stretched(rate) for rate in np.cumprod(self.factors).tolist()]
         modulations = []
@@ -74,8 +76,8 @@ class WaveGrad(Diffusion):
         x = condition
         for layer, modulation, ends in zip(self.upsample, reversed(modulations), rates, strict=True):
             x = layer(x, *modulation, ends)
-        heard: Tensor = self.last_conv(x)
-        return heard[:, 0]
+        noise: Tensor = self.last_conv(x)
+        return noise[:, 0]
 
 
 class _Down(nn.Module):
@@ -96,7 +98,7 @@ class _Down(nn.Module):
 
 
 class _Film(nn.Module):
-    """Make a shift and a scale of the waveform at one rate and of the signal level (Chen et al. 2021, section 4)."""
+    """Make a shift and a scale from the waveform at one rate and the signal level (Chen et al. 2021, section 4)."""
 
     def __init__(self, low: int, high: int) -> None:
         super().__init__()
@@ -110,7 +112,7 @@ class _Film(nn.Module):
 
 
 def _encoding(level: float, like: Tensor) -> Tensor:
-    """Return sinusoids ``(channels, 1)`` of a signal level, at 1 to 1e-4 radians."""
+    """Return sinusoids ``(channels, 1)`` of a signal level, with frequencies of 1 to 1e-4 radians."""
     half = like.shape[1] // 2
     place = torch.arange(half, dtype=like.dtype, device=like.device) / half
     turn = torch.tensor(level, dtype=like.dtype, device=like.device) * torch.exp(-math.log(1e4) * place)
@@ -118,7 +120,7 @@ def _encoding(level: float, like: Tensor) -> Tensor:
 
 
 class _Up(nn.Module):
-    """Repeat samples; the waveform modulates what all convolutions hear but the first."""
+    """Repeat samples; the waveform modulates the input of all convolutions except the first."""
 
     def __init__(self, low: int, high: int, factor: int, dilations: Sequence[int]) -> None:
         super().__init__()
@@ -137,11 +139,8 @@ class _Up(nn.Module):
         return ends.cut(x + self.block3[1](modulated(self.block3[0](modulated(x)))))
 
 
-def _recognises(checkpoint: Checkpoint) -> bool:
-    return {"downsample.0.weight", "film.0.input_conv.weight", "first_conv.weight"} <= checkpoint.state.keys()
-
-
-def _build(checkpoint: Checkpoint) -> WaveGrad:
+def build(checkpoint: Checkpoint) -> WaveGrad:
+    """Make the model of a checkpoint."""
     n_rates = checkpoint.count("film.{}.input_conv.weight")
     down = [checkpoint.shape(f"film.{i}.input_conv.weight")[0] for i in range(n_rates)]
     up = [checkpoint.shape("first_conv.weight")[0]]
@@ -159,8 +158,8 @@ def _factors(checkpoint: Checkpoint, n_rates: int) -> tuple[int, ...]:
     factors = checkpoint.config.get("factors", _FACTORS.get(hop))
     if factors is None:
         raise VocoderError(
-            f"{checkpoint.name}: hop_samples={hop}, but the weights don't say by which factors it is reached (the "
-            "published 300 is 5 * 5 * 3 * 2 * 2): add `factors`, from the mel on, to the config"
+            f"{checkpoint.name}: hop_samples={hop}, but the weights don't say its factors (the published 300 "
+            "is 5 * 5 * 3 * 2 * 2): add `factors`, from the mel on, to the config"
         )
     if math.prod(factors) != hop or len(factors) != n_rates:
         raise VocoderError(
@@ -168,6 +167,3 @@ def _factors(checkpoint: Checkpoint, n_rates: int) -> tuple[int, ...]:
             f"hop_samples={hop} as {n_rates} factors, one for each 'film' of the weights"
         )
     return tuple(factors)
-
-
-FAMILY = Family(name="wavegrad", recognises=_recognises, build=_build)

@@ -1,4 +1,4 @@
-"""WaveNet in the layouts of r9y9's checkpoints: sizes from the weights, meaning from the hyperparameters."""
+"""Read r9y9's WaveNet checkpoints: the sizes from the weights, their meaning from the hyperparameters."""
 
 from __future__ import annotations
 
@@ -12,19 +12,12 @@ from torch import Tensor, nn
 
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.numeric.presets import preset
-from melmill.stages.vocode.families.wavenet.network import (
-    Activation,
-    MixedFirst,
-    Preprocessing,
-    Sizes,
-    Smoothed,
-    Transposed,
-    Upsampler,
-    WaveNet,
-)
+from melmill.stages.vocode.errors import VocoderError
+from melmill.stages.vocode.families.wavenet.network import Preprocessing, Sizes, WaveNet
 from melmill.stages.vocode.families.wavenet.outputs import Categorical, Gaussian, Logistic, Output
-from melmill.stages.vocode.family import Checkpoint, Family, VocoderError, with_weights
-from melmill.stages.vocode.mels import fitting
+from melmill.stages.vocode.families.wavenet.upsampling import Activation, MixedFirst, Smoothed, Transposed, Upsampler
+from melmill.stages.vocode.network import Checkpoint, with_weights
+from melmill.stages.vocode.settings import fitting
 
 _ACTIVATIONS = {
     "ELU": nn.ELU,
@@ -36,12 +29,8 @@ _ACTIVATIONS = {
 _MIXED, _SMOOTHED, _TRANSPOSED = "upsample_net.upsample.up_layers.", "upsample_net.up_layers.", "upsample_conv."
 
 
-def _recognises(checkpoint: Checkpoint) -> bool:
-    keys = {"first_conv.weight", "conv_layers.0.conv.weight", "last_conv_layers.3.weight"}
-    return keys <= checkpoint.state.keys()
-
-
-def _build(checkpoint: Checkpoint) -> WaveNet:
+def build(checkpoint: Checkpoint) -> WaveNet:
+    """Make the model of a checkpoint in any of the three layouts."""
     _refuse(checkpoint)
     sizes = _sizes(checkpoint)
     prefix = _upsampling(checkpoint)
@@ -109,7 +98,7 @@ def _output(checkpoint: Checkpoint, n_outputs: int, prefix: str) -> Output:
 
 
 def _upsampling(checkpoint: Checkpoint) -> str:
-    """Return what the names of the upsampling kernels begin with."""
+    """Return the prefix of the names of the upsampling kernels."""
     for prefix in (_MIXED, _SMOOTHED, _TRANSPOSED):
         if any(key.startswith(prefix) for key in checkpoint.state):
             return prefix
@@ -120,7 +109,7 @@ def _upsampling(checkpoint: Checkpoint) -> str:
 
 
 def _kernels(checkpoint: Checkpoint, prefix: str) -> list[tuple[int, int]]:
-    """Return the bands and places that the upsampling kernels span, in order."""
+    """Return how many bands and places each upsampling kernel spans, in order."""
     keys = [key for key in checkpoint.state if key.startswith(prefix) and key.endswith(".weight")]
     keys.sort(key=lambda key: int(key.removeprefix(prefix).split(".")[0]))
     return [(checkpoint.shape(key)[2], checkpoint.shape(key)[3]) for key in keys]
@@ -148,7 +137,7 @@ def _upsampler(checkpoint: Checkpoint, prefix: str) -> Upsampler:
 
 
 def _upsampling_params(checkpoint: Checkpoint) -> Mapping[str, Any]:
-    """Return the hyperparameters of the upsampler: a mapping of their own, or (2018) among the others."""
+    """Return the hyperparameters of the upsampler: their own mapping, or (2018) all of them."""
     params: Mapping[str, Any] = checkpoint.config.get("upsample_params") or checkpoint.config
     return params
 
@@ -199,7 +188,7 @@ def _preprocessing(checkpoint: Checkpoint) -> Preprocessing:
         raise VocoderError(f"{checkpoint.name}: postprocess {undone!r} is none of 'none', 'inv_preemphasis'")
     gain = float(checkpoint.config.get("global_gain_scale") or 1.0)
     return Preprocessing(
-        # Negative ones mean none, upstream.
+        # In the official code a negative gain means none.
         gain=gain if gain > 0 else 1.0,
         emphasised=undone == "inv_preemphasis",
         mean=checkpoint.stats.get("mean"),
@@ -210,8 +199,9 @@ def _preprocessing(checkpoint: Checkpoint) -> Preprocessing:
 def _renewed(checkpoint: Checkpoint, sizes: Sizes) -> dict[str, Tensor]:
     """Return the tensors of a WaveNet of 2018 as later ones have them.
 
-    It multiplied the running sum of skips by ``sqrt(1 / 2)`` at every layer but the first (or, with ``legacy=False``,
-    not at all); later ones multiply the whole by ``sqrt(1 / layers)``. Both are factors of the skips' weights.
+    It multiplied the running sum of skips by ``sqrt(1 / 2)`` at every layer except the first, or, with
+    ``legacy=False``, not at all. Later ones multiply the whole by ``sqrt(1 / layers)``. Both are factors of the skips'
+    weights.
     """
     state = {key.replace(_TRANSPOSED, _SMOOTHED): tensor for key, tensor in checkpoint.state.items()}
     halvings = 0.5 if checkpoint.config.get("legacy", True) else 1.0
@@ -230,6 +220,3 @@ def _needed(checkpoint: Checkpoint, field: str) -> Any:  # noqa: ANN401 - fields
             f"{checkpoint.name}: the weights don't say {field!r}: give the hyperparameters (hparams.json) as config"
         )
     return checkpoint.config[field]
-
-
-FAMILY = Family(name="wavenet", recognises=_recognises, build=_build)

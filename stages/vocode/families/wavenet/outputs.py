@@ -1,4 +1,4 @@
-"""What a WaveNet's last layer means: how a sample is drawn from it, fed back and heard."""
+"""What a WaveNet's last layer means: how a sample is drawn from it, fed back and turned into sound."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from melmill.stages.vocode.family import Noise, VocoderError
+from melmill.stages.vocode.errors import VocoderError
+from melmill.stages.vocode.network import Noise
 
-# Uniform draws stay this far from 0 and 1, so that their logarithms are finite.
+# Uniform draws stay this far from 0 and 1 so that their logarithms are finite.
 _MARGIN = 1e-5
 
-# Class that generation starts from, whatever the number of classes.
+# Generation starts from this class, whatever the number of classes.
 _FIRST_CLASS = 127
 
 
 class Output(Protocol):
-    """Draw samples; `n_inputs` is the number of channels that the network reads."""
+    """Say how samples are drawn and read."""
 
     @property
     def n_inputs(self) -> int:
@@ -49,12 +50,12 @@ class Output(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Scalar:
-    """Samples are numbers in [-1, 1].
+    """Let samples be numbers in [-1, 1].
 
     Parameters
     ----------
     mu : int or None
-        The network works on mu-law values of this mu.
+        The network works on mu-law values of this mu; None: on plain ones.
     """
 
     n_inputs = 1
@@ -75,13 +76,13 @@ class Scalar:
 
 @dataclass(frozen=True, kw_only=True)
 class Logistic(Scalar):
-    """A mixture of logistic distributions: logits, means and log scales (Salimans et al. 2017).
+    """Draw from a mixture of logistic distributions: logits, means and log scales (Salimans et al. 2017).
 
     Parameters
     ----------
     n_mixtures : int
     log_scale_min : float or None
-        Smaller log scales are raised to it (2018); None leaves them.
+        Smaller log scales are raised to it (2018); None: they stay.
     """
 
     n_mixtures: int
@@ -102,7 +103,7 @@ class Logistic(Scalar):
 
 @dataclass(frozen=True, kw_only=True)
 class Gaussian(Scalar):
-    """A mixture of `n_mixtures` normal distributions; one of them may come without a logit."""
+    """Draw from a mixture of `n_mixtures` normal distributions. A single one may come without a logit."""
 
     n_mixtures: int
 
@@ -122,7 +123,7 @@ class Gaussian(Scalar):
 
 @dataclass(frozen=True, kw_only=True)
 class Categorical:
-    """Samples are classes, mu-law values of mu = `n_classes` - 1.
+    """Let samples be classes: mu-law values of mu = `n_classes` - 1.
 
     Parameters
     ----------
@@ -147,11 +148,11 @@ class Categorical:
         return (_uniform((n_samples,), generator),)
 
     def first(self, batch: int, device: torch.device) -> Tensor:
-        """Return the class that upstream starts from."""
+        """Return the class that the official code starts from."""
         return self.read(torch.full((batch,), _FIRST_CLASS, device=device))
 
     def sample(self, parameters: Tensor, draws: Noise) -> Tensor:
-        """Return the class in whose share of the probability the draw falls."""
+        """Return the class whose share of the probability the draw falls into."""
         shares = parameters.softmax(dim=-1).cumsum(dim=-1)
         return (shares <= draws[0][:, None] * shares[:, -1:]).sum(dim=-1).clamp(max=self.n_classes - 1)
 
@@ -180,7 +181,7 @@ def _uniform(size: tuple[int, ...], generator: torch.Generator) -> Tensor:
 
 
 def _chosen(parameters: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
-    """Return mean and log scale of the component that the uniform draws choose."""
+    """Return the mean and log scale of the component that the uniform draws choose."""
     logits, means, log_scales = parameters.chunk(3, dim=-1)
     component = (logits - (-u.log()).log()).argmax(dim=-1, keepdim=True)
     return means.gather(-1, component)[:, 0], log_scales.gather(-1, component)[:, 0]

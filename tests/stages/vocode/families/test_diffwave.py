@@ -1,18 +1,19 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
 from melmill.stages.numeric.presets import preset
+from melmill.stages.vocode.errors import VocoderError
 from melmill.stages.vocode.families.diffwave.network import DiffWave, Sizes
-from melmill.stages.vocode.family import Checkpoint, VocoderError
 from melmill.stages.vocode.layers.basic import Conv1d
+from melmill.stages.vocode.network import Checkpoint
 from melmill.stages.vocode.registry import family
-from tests.stages.vocode.comparing import Golden, check_that_a_batch_equals_its_utterances, distance, randomised
+from tests.stages.vocode.tiny import Golden, assert_padding_is_not_heard, randomised, relative
 
 SIZES = Sizes(channels=6, n_features=16, embedding=10, n_layers=5, cycle=2, kernels=((3, 8), (5, 12)))
 SPEC = replace(preset("diffwave"), n_mels=12, hop_length=24, n_fft=128, win_length=96)
@@ -26,8 +27,8 @@ def tiny(**config: Any) -> Checkpoint:
 
 
 @pytest.fixture
-def golden(real_data: Path) -> Golden:
-    return Golden(real_data, "diffwave")
+def answers(golden: Callable[[str], Golden]) -> Golden:
+    return golden("diffwave")
 
 
 def official(golden: Golden) -> DiffWave:
@@ -37,32 +38,32 @@ def official(golden: Golden) -> DiffWave:
 
 
 @pytest.mark.real
-def test_the_upsampler_is_the_official_one(golden: Golden) -> None:
-    upsampled = official(golden).condition(golden.array("mel")[None])
-    assert distance(upsampled[0, :8], golden.array("upsampled_cond")) < 1e-5
+def test_the_upsampler_is_the_official_one(answers: Golden) -> None:
+    upsampled = official(answers).condition(answers.tensor("mel")[None])
+    assert relative(upsampled[0, :8], answers.tensor("upsampled_cond")) < 1e-5
 
 
 @pytest.mark.real
 @pytest.mark.parametrize("kind", ["int", "float"])
-def test_one_step_is_the_official_one(golden: Golden, kind: str) -> None:
-    model = official(golden)
-    condition = model.condition(golden.array("mel")[None])
-    steps = golden.json("case")[f"{kind}_steps"]
-    for step, eps in zip(steps, golden.array(f"eps_{kind}_steps"), strict=True):
-        assert distance(model.denoise(golden.array("x_t"), condition, float(step))[0], eps) < 1e-5
+def test_one_step_is_the_official_one(answers: Golden, kind: str) -> None:
+    model = official(answers)
+    condition = model.condition(answers.tensor("mel")[None])
+    steps = answers.json("case")[f"{kind}_steps"]
+    for step, eps in zip(steps, answers.tensor(f"eps_{kind}_steps"), strict=True):
+        assert relative(model.denoise(answers.tensor("x_t"), condition, float(step))[0], eps) < 1e-5
 
 
 @pytest.mark.real
-def test_all_steps_are_the_official_ones(golden: Golden) -> None:
-    model = official(golden)
-    assert model.times(model.betas) == pytest.approx(golden.json("case")["fast_sampling_T"], abs=1e-9)
-    y = model(golden.array("mel")[None], noise=[golden.array(f"noise_{i}")[None] for i in range(6)])
-    assert distance(y[0], golden.array("wav")) < 1e-5
+def test_all_steps_are_the_official_ones(answers: Golden) -> None:
+    model = official(answers)
+    assert model.times(model.betas) == pytest.approx(answers.json("case")["fast_sampling_T"], abs=1e-9)
+    y = model(answers.tensor("mel")[None], noise=[answers.tensor(f"noise_{i}")[None] for i in range(6)])
+    assert relative(y[0], answers.tensor("wav")) < 1e-5
 
 
 @pytest.mark.real
-def test_its_mel_is_the_preset(golden: Golden) -> None:
-    assert official(golden).spec == preset("diffwave")
+def test_its_mel_is_the_preset(answers: Golden) -> None:
+    assert official(answers).spec == preset("diffwave")
 
 
 def test_other_kernels_widths_and_cycles() -> None:
@@ -82,7 +83,7 @@ def test_dilations_start_again_after_a_cycle() -> None:
 
 
 def test_a_batch_equals_its_utterances() -> None:
-    check_that_a_batch_equals_its_utterances(family("diffwave").build(tiny()), [7, 3, 5])
+    assert_padding_is_not_heard(family("diffwave").build(tiny()), [7, 3, 5])
 
 
 def test_the_fast_schedule_is_used_where_there_is_one() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,6 @@ from tests.stages.vocode.tiny import (
     TOLERANCE,
     assert_batch_is_each_alone,
     checkpoint,
-    golden,
     mel,
     relative,
     tensors,
@@ -104,24 +102,6 @@ def plain_forward(state: dict[str, Tensor], config: dict[str, Any], M: np.ndarra
             block += 1
         x = torch.stack(outputs).mean(dim=0)
     return torch.tanh(conv("conv_post", leaky_relu(x, 0.01)))[0, 0].numpy()
-
-
-@pytest.mark.real
-@pytest.mark.parametrize(
-    ("case", "file"),
-    [
-        ("hifigan-v1", "g_00000001"),
-        ("hifigan-v1", "g_00000001.legacy"),
-        ("hifigan-v3", "g_00000001"),
-        ("hifigan-v3", "g_00000001.no_weight_norm"),
-    ],
-)
-def test_equals_the_official_code(real_data: Path, case: str, file: str) -> None:
-    folder, M, official = golden(real_data, case)
-    voc = melmill.load_vocoder(folder / file)
-    assert voc.family == "hifigan"
-    assert voc.spec == melmill.preset("hifigan")
-    assert relative(voc(M), official) < TOLERANCE
 
 
 @pytest.mark.parametrize(

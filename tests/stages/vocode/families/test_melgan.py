@@ -19,9 +19,9 @@ from melmill.stages.vocode.families.melgan import network as melgan
 from melmill.stages.vocode.loaded import LoadedVocoder, load
 from tests.stages.vocode.tiny import (
     TOLERANCE,
+    Golden,
     assert_batch_is_each_alone,
     checkpoint,
-    golden,
     mel,
     relative,
     tensors,
@@ -107,26 +107,8 @@ def content(sizes: Sizes, state: dict[str, Tensor] | None = None) -> dict[str, A
 
 
 @pytest.mark.real
-@pytest.mark.parametrize(
-    ("case", "file", "preset"),
-    [
-        ("melgan-descript", "best_netG.pt", "melgan"),
-        ("melgan-descript", "best_netG.pt.legacy", "melgan"),
-        ("melgan-seungwonpark", "melgan_aca5990_0001.pt", "melgan_seungwonpark"),
-        ("melgan-seungwonpark", "melgan_aca5990_0001.pt.legacy", "melgan_seungwonpark"),
-    ],
-)
-def test_equals_the_official_code(real_data: Path, case: str, file: str, preset: str) -> None:
-    folder, M, official = golden(real_data, case)
-    voc = melmill.load_vocoder(folder / file)
-    assert voc.family == "melgan"
-    assert voc.spec == melmill.preset(preset)
-    assert relative(voc(M), official) < TOLERANCE
-
-
-@pytest.mark.real
 def test_ten_frames_of_silence_make_it_official_inference(real_data: Path) -> None:
-    folder, M, _ = golden(real_data, "melgan-seungwonpark")
+    folder, M, _ = Golden(real_data, "melgan-seungwonpark").case()
     voc = melmill.load_vocoder(folder / "melgan_aca5990_0001.pt")
     y = voc(np.pad(M, ((0, 0), (0, 10)), constant_values=voc.model.silence))[: -10 * 256]
     assert relative(y, np.load(folder / "wav_inference.npy")) < TOLERANCE

@@ -13,8 +13,8 @@ import melmill
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.train.generators import fresh
 from melmill.stages.vocode.errors import VocoderError
-from melmill.stages.vocode.family import Checkpoint
 from melmill.stages.vocode.loaded import LoadedVocoder, load
+from melmill.stages.vocode.network import Checkpoint
 from tests.stages.vocode.tiny import assert_batch_is_each_alone, relative
 
 SPEC = MelSpec(sr=8000, n_fft=256, win_length=256, hop_length=64, n_mels=20, log="ln", floor=1e-5)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import conv1d, conv_transpose1d, leaky_relu, pad
 
-import melmill
 from melmill.stages.numeric.errors import Unusable
 from melmill.stages.vocode.errors import VocoderError
 from melmill.stages.vocode.families.univnet import network as univnet
@@ -22,7 +20,6 @@ from tests.stages.vocode.tiny import (
     TOLERANCE,
     assert_batch_is_each_alone,
     checkpoint,
-    golden,
     mel,
     relative,
     tensors,
@@ -127,16 +124,6 @@ def made(sizes: Sizes, **fields: Any) -> LoadedVocoder:
 
 def noise(n: int, sizes: Sizes = TINY) -> NDArray[np.float32]:
     return np.random.default_rng(3).standard_normal((sizes.noise_dim, n)).astype(np.float32)
-
-
-@pytest.mark.real
-def test_equals_the_official_code(real_data: Path) -> None:
-    folder, M, official = golden(real_data, "univnet-c32-b")
-    voc, z = melmill.load_vocoder(folder / "univ_c4_0001.pt"), np.load(folder / "z.npy")
-    assert voc.family == "univnet"
-    assert (voc.spec.sr, voc.spec.n_mels, voc.spec.hop_length, voc.spec.fmax) == (24000, 40, 120, 12000.0)
-    assert relative(voc(M, noise=[z[..., : M.shape[1]]]), official) < TOLERANCE
-    assert relative(voc(M, noise=[z]), np.load(folder / "wav_inference.npy")) < TOLERANCE
 
 
 @pytest.mark.parametrize("sizes", [TINY, OTHER])

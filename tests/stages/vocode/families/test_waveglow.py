@@ -23,9 +23,9 @@ from melmill.stages.vocode.files.unpickling import plain
 from melmill.stages.vocode.loaded import LoadedVocoder, load
 from tests.stages.vocode.tiny import (
     TOLERANCE,
+    Golden,
     assert_batch_is_each_alone,
     checkpoint,
-    golden,
     mel,
     relative,
     tensors,
@@ -149,47 +149,15 @@ def noise_of(folder: Path) -> list[NDArray[np.float32]]:
 
 
 @pytest.mark.real
-@pytest.mark.parametrize(
-    "config",
-    [
-        pytest.param({"sigma": 0.3}, id="sizes of the weights"),
-        pytest.param(None, id="the configuration beside the weights"),
-    ],
-)
-def test_equals_the_official_code(real_data: Path, config: dict[str, Any] | None) -> None:
-    folder, M, official = golden(real_data, "waveglow")
-    voc = melmill.load_vocoder(folder / "waveglow_state_dict.pt", config=config)
-    assert voc.family == "waveglow"
-    assert (voc.spec.n_mels, voc.spec.hop_length, voc.spec.center, voc.spec.fmax) == (8, 256, True, 8000.0)
-    scale = np.float32(0.3 if config is None else 1.0)
-    assert relative(voc(M, noise=[scale * z for z in noise_of(folder)]), official) < TOLERANCE
-
-
-@pytest.mark.real
-def test_without_noise_it_equals_the_official_code_at_sigma_zero(real_data: Path) -> None:
-    folder, M, _ = golden(real_data, "waveglow")
-    voc = melmill.load_vocoder(folder / "waveglow_state_dict.pt", config={"sigma": 0})
-    assert relative(voc(M), np.load(folder / "wav_sigma0.npy")) < TOLERANCE
-
-
-@pytest.mark.real
-def test_gives_the_waveform_back_whose_noise_the_official_code_found(real_data: Path) -> None:
-    folder, M, official = golden(real_data, "waveglow")
-    z = np.load(folder / "forward_z.npy")
-    voc = melmill.load_vocoder(folder / "waveglow_state_dict.pt")
-    assert relative(voc(M, noise=[z[:, 4:], z[:, 2:4], z[:, :2]]), official) < TOLERANCE
-
-
-@pytest.mark.real
 def test_draws_what_the_official_code_draws(real_data: Path) -> None:
-    folder, M, _ = golden(real_data, "waveglow")
+    folder, M, _ = Golden(real_data, "waveglow").case()
     voc = melmill.load_vocoder(folder / "waveglow_state_dict.pt")
     np.testing.assert_array_equal(voc(M, seed=603), voc(M, noise=noise_of(folder)))
 
 
 @pytest.mark.real
 def test_pickled_modules_are_refused_and_can_be_converted(real_data: Path) -> None:
-    folder, M, official = golden(real_data, "waveglow")
+    folder, M, official = Golden(real_data, "waveglow").case()
     file = "waveglow_1"
     data = (folder / file).read_bytes()
     with pytest.raises(VocoderError, match=r"pickles a glow.WaveGlow object.* melmill vocoder convert"):

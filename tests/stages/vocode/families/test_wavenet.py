@@ -2,7 +2,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,21 +10,19 @@ import torch
 from scipy.signal import lfilter
 from torch import Tensor
 
+from melmill.stages.contract import Mel, Waveform
 from melmill.stages.numeric.presets import preset
-from melmill.stages.vocode.families.wavenet.network import (
-    MixedFirst,
-    Preprocessing,
-    Sizes,
-    Smoothed,
-    Transposed,
-    Upsampler,
-    WaveNet,
-)
+from melmill.stages.vocode.errors import VocoderError
+from melmill.stages.vocode.families.wavenet.network import Preprocessing, Sizes, WaveNet
 from melmill.stages.vocode.families.wavenet.outputs import Categorical, Gaussian, Logistic, Output
-from melmill.stages.vocode.family import Checkpoint, VocoderError
-from melmill.stages.vocode.files.configuration import parse
+from melmill.stages.vocode.families.wavenet.upsampling import MixedFirst, Smoothed, Transposed, Upsampler
+from melmill.stages.vocode.files.companions import parse
+from melmill.stages.vocode.loaded import load
+from melmill.stages.vocode.network import Checkpoint
 from melmill.stages.vocode.registry import family
-from tests.stages.vocode.comparing import Golden, check_that_a_batch_equals_its_utterances, distance, randomised
+from melmill.stages.vocode.vocoding import Vocoding
+from tests.stages.vocode.test_vocoder_stage import array, item
+from tests.stages.vocode.tiny import Golden, assert_padding_is_not_heard, randomised, relative
 
 N_MELS, SCALES, HOP = 6, [3, 2, 4], 24
 SPEC = replace(preset("wavenet_r9y9"), n_mels=N_MELS, hop_length=HOP)
@@ -79,8 +76,8 @@ def audible(model: WaveNet, n_frames: int, seed: int = 0) -> tuple[Tensor, list[
 
 
 @pytest.fixture
-def golden(real_data: Path) -> Golden:
-    return Golden(real_data, "wavenet-r9y9")
+def answers(golden: Callable[[str], Golden]) -> Golden:
+    return golden("wavenet-r9y9")
 
 
 def official(golden: Golden) -> WaveNet:
@@ -91,24 +88,24 @@ def official(golden: Golden) -> WaveNet:
 
 
 @pytest.mark.real
-def test_the_forced_network_is_the_official_one(golden: Golden) -> None:
-    model, mel = official(golden), golden.array("mel")[None]
-    assert distance(model.condition(mel)[0, :4], golden.array("upsampled_cond")) < 1e-5
-    parameters = model.teacher_forced(golden.array("teacher_x")[None], mel)
-    assert distance(parameters[0], golden.array("teacher_params")) < 1e-5
+def test_the_forced_network_is_the_official_one(answers: Golden) -> None:
+    model, mel = official(answers), answers.tensor("mel")[None]
+    assert relative(model.condition(mel)[0, :4], answers.tensor("upsampled_cond")) < 1e-5
+    parameters = model.teacher_forced(answers.tensor("teacher_x")[None], mel)
+    assert relative(parameters[0], answers.tensor("teacher_params")) < 1e-5
 
 
 @pytest.mark.real
-def test_what_it_draws_is_the_official_waveform(golden: Golden) -> None:
-    model, mel = official(golden), golden.array("mel")[None]
-    y = model(mel, noise=[golden.array("u_mix")[None], golden.array("u_logistic")[None]])
-    assert distance(y[0], golden.array("wav")) < 1e-5
+def test_what_it_draws_is_the_official_waveform(answers: Golden) -> None:
+    model, mel = official(answers), answers.tensor("mel")[None]
+    y = model(mel, noise=[answers.tensor("u_mix")[None], answers.tensor("u_logistic")[None]])
+    assert relative(y[0], answers.tensor("wav")) < 1e-5
     assert model.n_samples(mel.shape[2]) == y.shape[1]
 
 
 @pytest.mark.real
-def test_its_mel_is_the_preset_with_its_bands(golden: Golden) -> None:
-    assert official(golden).spec == replace(preset("wavenet_r9y9"), n_mels=20)
+def test_its_mel_is_the_preset_with_its_bands(answers: Golden) -> None:
+    assert official(answers).spec == replace(preset("wavenet_r9y9"), n_mels=20)
 
 
 @pytest.mark.parametrize("output", OUTPUTS)
@@ -126,7 +123,7 @@ def test_sample_by_sample_is_all_at_once(output: str, kernel: int) -> None:
     first = torch.full((1, 1), 127) if output == "classes" else torch.zeros(1, 1)
     parameters = model.teacher_forced(torch.cat([first.to(samples.dtype), samples[:, :-1]], dim=1), mel)
     again = heard.sample(parameters[0].T, tuple(draws[0] for draws in noise))
-    assert distance(heard.heard(again), y[0]) < 1e-5
+    assert relative(heard.heard(again), y[0]) < 1e-5
     assert float(y.std()) > 0.01
 
 
@@ -160,11 +157,11 @@ def test_checkpoints_of_all_kinds(output: str, upsampler: str) -> None:
 
 @pytest.mark.parametrize("upsampler", UPSAMPLERS)
 def test_a_batch_equals_its_utterances(upsampler: str) -> None:
-    check_that_a_batch_equals_its_utterances(made(upsampler=upsampler)[0], [9, 6, 7])
+    assert_padding_is_not_heard(made(upsampler=upsampler)[0], [9, 6, 7])
 
 
 def test_a_batch_of_classes_equals_its_utterances() -> None:
-    check_that_a_batch_equals_its_utterances(made("classes")[0], [9, 6])
+    assert_padding_is_not_heard(made("classes")[0], [9, 6])
 
 
 def test_a_wavenet_of_2018() -> None:
@@ -189,7 +186,7 @@ def test_a_wavenet_of_2018() -> None:
     for i, layer in enumerate(model.conv_layers):
         x, skip = layer(x, condition)
         skips = skip if i == 0 else (skips + skip) * 0.5**0.5
-    assert distance(built.teacher_forced(samples, mel), model.last_conv_layers(skips)) < 1e-6
+    assert relative(built.teacher_forced(samples, mel), model.last_conv_layers(skips)) < 1e-6
     with pytest.raises(VocoderError, match=r"a WaveNet of 2018 .* framed by lws"):
         family("wavenet").build(replace(old, mel=None))
 
@@ -276,3 +273,25 @@ def test_draws_must_be_those_of_the_output() -> None:
     mel, noise = audible(model, 6)
     with pytest.raises(VocoderError, match=r"needs draws of shapes \[\(48, 3\), \(48,\)\], got \[\(48, 3\)\]"):
         model(mel, noise=noise[:1])
+
+
+def test_loaded_it_makes_all_samples_of_a_mel_as_the_stage_does() -> None:
+    """It repeats the frames at the ends, which are context to the network, and undoes the recipe."""
+    voc = load(checkpoint(postprocess="inv_preemphasis", global_gain_scale=0.5))
+    assert isinstance(voc.model, WaveNet)
+    n_frames, context = 7, voc.model.context
+    assert context > 0
+    M = np.random.default_rng(0).uniform(0.0, 1.0, (N_MELS, n_frames)).astype(np.float32)
+    y = voc(M, seed=5)
+    assert y.shape == (n_frames * HOP,)
+
+    padded = torch.from_numpy(np.pad(M, ((0, 0), (context, context)), mode="edge"))
+    noise = voc.model.noise(n_frames + 2 * context, torch.Generator().manual_seed(5))
+    made = voc.model(padded[None], noise=[draw[None] for draw in noise])[0].numpy()
+    np.testing.assert_allclose(y, lfilter([1.0], [1.0, -0.85], made) / 0.5, rtol=1e-5)
+    np.testing.assert_array_equal(voc(M, noise=[draw.numpy() for draw in noise]), y)
+
+    one = item(M, y.size, SPEC.sr)
+    (outcome,) = Vocoding(voc=voc).process([one], {"from": Mel(spec=voc.spec)}, Waveform(sr=SPEC.sr))
+    seed = int(np.random.SeedSequence((one.seed, 0)).generate_state(1, np.uint64)[0])
+    np.testing.assert_array_equal(array(outcome), voc(M, seed=seed))

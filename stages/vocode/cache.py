@@ -1,10 +1,10 @@
-"""Vocoders that a process keeps loaded, so that each of its tasks need not load them again."""
+"""Vocoders that a process keeps loaded, so that its tasks need not load them again."""
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,83 +14,69 @@ from melmill.stages.contract import StageFiles
 from melmill.stages.errors import CompilerFailed
 from melmill.stages.numeric.batched.device import device_lock, placement
 from melmill.stages.numeric.melspec import MelSpec
-from melmill.stages.vocode.errors import VocoderError
-from melmill.stages.vocode.files.configuration import EXTRAS, assembled
+from melmill.stages.vocode.files.checkpoint import read_files
 from melmill.stages.vocode.layers.basic import Precision, at
-from melmill.stages.vocode.layers.diffusion import Correction
 from melmill.stages.vocode.loaded import LoadedVocoder, load
 
 _MOST_BYTES = 2 * 2**30
 
+# Frames of the mels that a compiled vocoder is tried with.
 _TRIED_FRAMES = (24, 16)
-
-Option = float | tuple[float, ...] | bool | None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What a loaded vocoder is, but for its files.
+    """Say what a loaded vocoder is, apart from its files.
 
     Parameters
     ----------
     family : str or None
-        None: told by its keys.
+        Name of its family; None: recognise it.
     mel : MelSpec or None
-        The mel that it needs, above what its files say.
+        The mel that it needs; it overrides what its files say.
     device : str
-    options : tuple of (str, value)
-        `sigma`, `betas` and `correction`, of the families that have them; None keeps what the files say.
+        Torch device that it computes on.
+    options : hashable or None
+        The options of its family, for `Vocoder.configure`; None: keep what its files say.
     compiled : {"float32", "bfloat16", "float16"} or None
-        Precision that its operations are fused for by torch's compiler; None: they are not.
+        Precision that torch's compiler fuses its operations for; None: they are not compiled.
     """
 
     family: str | None
     mel: MelSpec | None
     device: str = "cpu"
-    options: tuple[tuple[str, Option], ...] = ()
+    options: Hashable | None = None
     compiled: Precision | None = None
 
 
 def load_files(files: StageFiles, settings: Settings) -> LoadedVocoder:
-    """Load a vocoder of its files: ``weights``, and ``config``, ``beside`` and extras where there are such."""
-    extras = {role: files[role] for role in EXTRAS if role in files}
-    checkpoint = assembled(files["weights"], files.get("config"), files.get("beside"), settings.mel, **extras)
-    voc = load(checkpoint, settings.family, settings.device)
-    for name, value in settings.options:
-        if value is not None and value is not False:
-            _set(voc, name, value)
+    """Load a vocoder from its files; see `melmill.stages.vocode.files.companions.candidates` for their roles."""
+    voc = load(read_files(files, settings.mel), settings.family, settings.device)
+    if settings.options is not None:
+        voc.model.configure(settings.options)
     if settings.compiled is not None:
         _compile(voc, settings.compiled)
     return voc
 
 
 def _compile(voc: LoadedVocoder, precision: Precision) -> None:
-    """Have a vocoder compiled for mels of any lengths, and try it, as the compiler works when it is first called."""
+    """Have a vocoder compiled for mels of any lengths. Run it once, as the compiler works at the first call."""
     voc.model.compile(dynamic=True)
     mels = [np.full((voc.spec.n_mels, n_frames), voc.model.silence) for n_frames in _TRIED_FRAMES]
     try:
         with device_lock(torch.device(voc.device)), at(precision, voc.device):
             voc.batch(mels)
     except Exception as error:  # the compiler raises what it likes
+        lines = [line for line in str(error).splitlines() if line.strip() and not line.startswith("backend=")]
         raise CompilerFailed(
-            f"{voc.name}: torch {torch.__version__} can't compile it in this process ({_line(error)}): leave compile "
+            f"{voc.name}: torch {torch.__version__} can't compile it in this process "
+            f"({lines[0] if lines else type(error).__name__}): leave compile "
             "out, or install what compiling needs (a C++ compiler on the CPU, Triton on CUDA)"
         ) from error
 
 
-def _line(error: Exception) -> str:
-    lines = [line for line in str(error).splitlines() if line.strip() and not line.startswith("backend=")]
-    return lines[0] if lines else type(error).__name__
-
-
-def _set(voc: LoadedVocoder, name: str, value: Option) -> None:
-    if not hasattr(voc.model, name):
-        raise VocoderError(f"{voc.name}: a {voc.family} has no {name!r}")
-    setattr(voc.model, name, Correction() if value is True else value)
-
-
-class _Shelf:
-    """Hold the vocoders that were used last, up to a number of bytes; one at least."""
+class VocoderCache:
+    """Hold the vocoders that were used last, up to a number of bytes, and one at least."""
 
     def __init__(self, most_bytes: int) -> None:
         self._most_bytes = most_bytes
@@ -98,6 +84,7 @@ class _Shelf:
         self._loaded: OrderedDict[tuple[str, Settings], LoadedVocoder] = OrderedDict()
 
     def get(self, digest: str, settings: Settings, read: Callable[[], StageFiles]) -> LoadedVocoder:
+        """Return a vocoder, loaded now from what `read` returns, or by an earlier call with this digest."""
         key = digest, settings
         # Held while it loads: threads of one worker need the same one at the same time.
         with self._lock:
@@ -109,10 +96,10 @@ class _Shelf:
             return self._loaded[key]
 
 
-_SHELF = _Shelf(_MOST_BYTES)
+_CACHE = VocoderCache(_MOST_BYTES)
 
 
-def kept(digest: str, settings: Settings, read: Callable[[], StageFiles]) -> LoadedVocoder:
+def cached(digest: str, settings: Settings, read: Callable[[], StageFiles]) -> LoadedVocoder:
     """Return a vocoder, loaded now or by an earlier task of this process.
 
     Raises
@@ -121,7 +108,7 @@ def kept(digest: str, settings: Settings, read: Callable[[], StageFiles]) -> Loa
         This process lacks the device, or what compiling needs.
     """
     placement(settings.device, "float32")
-    return _SHELF.get(digest, settings, read)
+    return _CACHE.get(digest, settings, read)
 
 
 def _size(voc: LoadedVocoder) -> int:

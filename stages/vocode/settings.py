@@ -1,4 +1,4 @@
-"""What the nested settings of MelGAN, UnivNet and WaveGlow say, and what the weights say where they are silent."""
+"""Read what a checkpoint's configuration says: numbers, sections, and the mel that the vocoder needs."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ from typing import Any
 from melmill.stages.numeric.errors import ParameterError
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.vocode.errors import VocoderError
-from melmill.stages.vocode.family import Checkpoint
-from melmill.stages.vocode.mels import fitting
+from melmill.stages.vocode.network import Checkpoint
 
 # The names that came with Tacotron 2, and ours.
-_NAMES = {
+_TACOTRON_NAMES = {
     "sampling_rate": "sr",
     "filter_length": "n_fft",
     "win_length": "win_length",
@@ -27,15 +26,15 @@ def section(checkpoint: Checkpoint, name: str) -> Mapping[str, Any]:
     """Return one section of the configuration, empty where it is not there."""
     found = checkpoint.config.get(name, {})
     if not isinstance(found, Mapping):
-        raise _wrong(checkpoint, name, "a mapping of settings", found)
+        raise wrong(checkpoint, name, "a mapping of settings", found)
     return found
 
 
 def whole(checkpoint: Checkpoint, settings: Mapping[str, Any], field: str, otherwise: int) -> int:
     """Return a whole number from 1 among the settings, or `otherwise`."""
     value = settings.get(field, otherwise)
-    if not _is_size(value):
-        raise _wrong(checkpoint, field, "a whole number from 1", value)
+    if not is_size(value):
+        raise wrong(checkpoint, field, "a whole number from 1", value)
     return int(value)
 
 
@@ -44,8 +43,8 @@ def wholes(
 ) -> tuple[int, ...]:
     """Return a list of whole numbers from 1 among the settings, or `otherwise`."""
     value = settings.get(field, otherwise)
-    if isinstance(value, str) or not isinstance(value, Sequence) or not value or not all(map(_is_size, value)):
-        raise _wrong(checkpoint, field, "a list of whole numbers from 1", value)
+    if isinstance(value, str) or not isinstance(value, Sequence) or not value or not all(map(is_size, value)):
+        raise wrong(checkpoint, field, "a list of whole numbers from 1", value)
     return tuple(value)
 
 
@@ -53,20 +52,22 @@ def number(checkpoint: Checkpoint, settings: Mapping[str, Any], field: str, othe
     """Return a number from 0 among the settings, or `otherwise`."""
     value = settings.get(field, otherwise)
     if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
-        raise _wrong(checkpoint, field, "a number from 0", value)
+        raise wrong(checkpoint, field, "a number from 0", value)
     return float(value)
 
 
-def _is_size(value: object) -> bool:
+def is_size(value: object) -> bool:
+    """Tell whether a setting is a whole number from 1."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
-def _wrong(checkpoint: Checkpoint, field: str, expected: str, got: object) -> VocoderError:
+def wrong(checkpoint: Checkpoint, field: str, expected: str, got: object) -> VocoderError:
+    """Return the error of a setting that is not what is expected."""
     return VocoderError(f"{checkpoint.name}: {field} of its configuration must be {expected}, got {got!r}")
 
 
 def conv_shape(checkpoint: Checkpoint, key: str) -> tuple[int, int, int]:
-    """Return the shape of a convolution's weight; raise VocoderError where it is missing or none."""
+    """Return the shape of a convolution's weight; raise VocoderError where it is missing or has other axes."""
     shape = checkpoint.shape(key)
     if len(shape) != 3:
         raise VocoderError(
@@ -77,7 +78,7 @@ def conv_shape(checkpoint: Checkpoint, key: str) -> tuple[int, int, int]:
 
 
 def half_kernel(checkpoint: Checkpoint, key: str) -> int:
-    """Return the rate of an upsampling whose kernel is twice its stride, as that of MelGAN and UnivNet is."""
+    """Return the rate of an upsampling whose kernel is twice its stride, as in MelGAN and UnivNet."""
     kernel = conv_shape(checkpoint, key)[2]
     if kernel % 2:
         raise VocoderError(
@@ -95,11 +96,11 @@ def tacotron_mel(
     ----------
     checkpoint : Checkpoint
     settings : mapping
-        The section that speaks of audio; what it does not say is `base`'s.
+        The section that speaks of audio.
     base : MelSpec
-        What the family's own code does.
+        What the family's own code does. It fills in what the settings leave out.
     n_mels, hop_length : int
-        What the layers take and make.
+        Bands that the layers take, and samples that they make of a frame.
 
     Raises
     ------
@@ -108,9 +109,35 @@ def tacotron_mel(
     """
     if checkpoint.mel is not None:
         return fitting(checkpoint, checkpoint.mel, n_mels=n_mels, hop_length=hop_length)
-    said = {ours: settings[theirs] for theirs, ours in _NAMES.items() if theirs in settings}
+    said = {ours: settings[theirs] for theirs, ours in _TACOTRON_NAMES.items() if theirs in settings}
     try:
         spec = replace(base, **{"n_mels": n_mels, "hop_length": hop_length, **said})
     except (ParameterError, TypeError) as error:
         raise VocoderError(f"{checkpoint.name}: its configuration describes an impossible mel: {error}") from error
     return fitting(checkpoint, spec, n_mels=n_mels, hop_length=hop_length)
+
+
+def changed(checkpoint: Checkpoint, base: MelSpec, **fields: Any) -> MelSpec:  # noqa: ANN401 - as configured
+    """Return `base` with the fields that a configuration says; raise VocoderError where they make no mel."""
+    try:
+        return replace(base, **fields)
+    except (ParameterError, TypeError) as error:
+        raise VocoderError(
+            f"{checkpoint.name}: its configuration says {fields}, which makes no mel: {error}. "
+            "Correct it, or give mel=..."
+        ) from error
+
+
+def fitting(checkpoint: Checkpoint, spec: MelSpec, *, n_mels: int, hop_length: int) -> MelSpec:
+    """Return `spec`; raise VocoderError where the network takes other bands or makes another number of samples."""
+    if spec.n_mels != n_mels:
+        raise VocoderError(
+            f"{checkpoint.name}: its layers take {n_mels} mel bands, but its mel has n_mels={spec.n_mels}. "
+            "Give the configuration of this checkpoint, or mel=..."
+        )
+    if spec.hop_length != hop_length:
+        raise VocoderError(
+            f"{checkpoint.name}: its layers make {hop_length} samples a frame, but its mel has "
+            f"hop_length={spec.hop_length}. Give the configuration of this checkpoint, or mel=..."
+        )
+    return spec
