@@ -51,9 +51,9 @@ def differences(a: MelSpec, b: MelSpec) -> list[Difference]:
     ['log', 'floor']
     """
     fields = (*_FORM, *_FRAMING, *_VALUES)
-    found = [_difference(field, a, b) for field in fields if _differs(field, a, b)]
-    found.extend(_range_differences(a, b))
-    return sorted(found, key=lambda difference: -_RANK[difference.conversion])
+    differing = [_difference(field, a, b) for field in fields if _differs(field, a, b)]
+    differing.extend(_range_differences(a, b))
+    return sorted(differing, key=lambda difference: -_RANK[difference.conversion])
 
 
 def conversion(a: MelSpec, b: MelSpec) -> Literal["same", "lossless", "lossy", "impossible"]:
@@ -62,8 +62,8 @@ def conversion(a: MelSpec, b: MelSpec) -> Literal["same", "lossless", "lossy", "
     >>> conversion(MelSpec(log="ln", floor=1e-5), MelSpec(log="log10", floor=1e-5))
     'lossless'
     """
-    found = differences(a, b)
-    return found[0].conversion if found else "same"
+    differing = differences(a, b)
+    return differing[0].conversion if differing else "same"
 
 
 def convert(M: NDArray[np.floating], a: MelSpec, b: MelSpec, *, allow_lossy: bool = False) -> NDArray[np.float32]:
@@ -97,14 +97,14 @@ def convert(M: NDArray[np.floating], a: MelSpec, b: MelSpec, *, allow_lossy: boo
 
 def explain(a: MelSpec, b: MelSpec) -> str:
     """Return a table for people: what differs between the mel at hand, `a`, and the mel needed, `b`."""
-    found = differences(a, b)
-    if not found:
+    differing = differences(a, b)
+    if not differing:
         return "the two mels are made alike"
     columns = ("field", "made with", "needed", "conversion", "what to do")
-    rows = [(d.field, _plain(d.a), _plain(d.b), d.conversion, d.fix) for d in found]
+    rows = [(d.field, _plain(d.a), _plain(d.b), d.conversion, d.fix) for d in differing]
     widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
     table = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in (columns, *rows)]
-    return "\n".join([_headline(a, b, found[0].conversion), *(f"  {line.rstrip()}" for line in table)])
+    return "\n".join([_headline(a, b, differing[0].conversion), *(f"  {line.rstrip()}" for line in table)])
 
 
 def _headline(a: MelSpec, b: MelSpec, worst: Conversion) -> str:

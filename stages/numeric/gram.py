@@ -30,9 +30,9 @@ def spectral_norm(E: NDArray[np.floating]) -> float:
     largest eigenvalue.
     """
     E = E.astype(np.float64)
-    diagonal, beside = np.sum(E * E, axis=1), np.sum(E[1:] * E[:-1], axis=1)
+    diagonal, off_diagonal = np.sum(E * E, axis=1), np.sum(E[1:] * E[:-1], axis=1)
     largest = len(E) - 1
-    eigenvalues = scipy.linalg.eigvalsh_tridiagonal(diagonal, beside, select="i", select_range=(largest, largest))
+    eigenvalues = scipy.linalg.eigvalsh_tridiagonal(diagonal, off_diagonal, select="i", select_range=(largest, largest))
     return float(np.sqrt(eigenvalues[0]))
 
 

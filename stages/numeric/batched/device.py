@@ -148,14 +148,14 @@ def batches(n_frames: Sequence[int], most_frames: int) -> list[list[int]]:
     >>> batches([90, 100, 40, 95], 250)
     [[1, 3], [0], [2]]
     """
-    made: list[list[int]] = []
+    grouped: list[list[int]] = []
     for index in sorted(range(len(n_frames)), key=lambda i: -n_frames[i]):
-        longest = n_frames[made[-1][0]] if made else 0
-        if made and n_frames[index] >= _ALIKE * longest and (len(made[-1]) + 1) * longest <= most_frames:
-            made[-1].append(index)
+        longest = n_frames[grouped[-1][0]] if grouped else 0
+        if grouped and n_frames[index] >= _ALIKE * longest and (len(grouped[-1]) + 1) * longest <= most_frames:
+            grouped[-1].append(index)
         else:
-            made.append([index])
-    return made
+            grouped.append([index])
+    return grouped
 
 
 def in_halves(work: Callable[[Sequence[int]], list[Result]], batch: Sequence[int]) -> list[Result]:

@@ -107,15 +107,15 @@ class _Work:
         """Return the answer to each problem. A batch starts while the one before it iterates."""
         frame_bytes = _BYTES_A_BIN * self.spec.stft.n_bins * self.place.dtype.itemsize // 4
         todo = batches([p.linear.shape[1] for p in self.problems], memory_bytes // frame_bytes)
-        found: dict[int, Answer] = {}
+        answers: dict[int, Answer] = {}
         waiting: list[_Started] = []
         for batch in [*todo, []]:
             following = in_halves(self._started, batch) if batch else []
             for started in waiting:
                 rows = range(len(started.batch))
-                found.update(zip(started.batch, in_halves(partial(self._finished, started), rows), strict=True))
+                answers.update(zip(started.batch, in_halves(partial(self._finished, started), rows), strict=True))
             waiting = following
-        return [found[i] for i in range(len(self.problems))]
+        return [answers[i] for i in range(len(self.problems))]
 
     def _started(self, batch: Sequence[int]) -> list[_Started]:
         problems, bank = [self.problems[i] for i in batch], bank_of(self.spec)
@@ -151,9 +151,9 @@ class _Work:
             measure()
         if self.recipe.method is not None:
             start = Start(X, projection.analyse(), Y, M)
-            made = iteration(self.recipe.method, self.recipe.n_iter, start, bank, self.place)
+            loop = iteration(self.recipe.method, self.recipe.n_iter, start, bank, self.place)
             del X, Y, start
-            iterate(made, projection, self.place, measure if self.recipe.trace else None)
+            iterate(loop, projection, self.place, measure if self.recipe.trace else None)
         scaled = (torch.stack(misfits, 1) * bank.norm**2).tolist() if misfits else [[] for _ in rows]
         return list(zip(projection.samples, scaled, strict=True))
 

@@ -30,7 +30,7 @@ class Fourier(NamedTuple):
     radices: NDArray[np.int64]
     twiddles: NDArray[np.floating]
     place: NDArray[np.int64]
-    turns: NDArray[np.floating]
+    real_twiddles: NDArray[np.floating]
 
 
 @lru_cache(maxsize=16)
@@ -51,7 +51,7 @@ def fourier(n_fft: int, dtype: Precision = "float32") -> Fourier:
         radices=np.array(radices, dtype=np.int64),
         twiddles=np.concatenate(twiddles or [np.empty(0)]).astype(dtype),
         place=place,
-        turns=_turn(np.arange(1 + n_fft // 2) / n_fft).ravel().astype(dtype),
+        real_twiddles=_turn(np.arange(1 + n_fft // 2) / n_fft).ravel().astype(dtype),
     )
 
 
@@ -150,7 +150,7 @@ def _unpack(work: Flat, Z: Flat, f: Fourier) -> None:
         ar, ai, br, bi = load(work, a), load(work, a + LANES), load(work, b), load(work, b + LANES)
         er, ei = (ar + br) * 0.5, (ai - bi) * 0.5
         dr, di = (ar - br) * 0.5, (ai + bi) * 0.5
-        c, s = f.turns[2 * k], f.turns[2 * k + 1]
+        c, s = f.real_twiddles[2 * k], f.real_twiddles[2 * k + 1]
         tr, ti = di * c + dr * s, di * s - dr * c
         store(Z, low, er + tr)
         store(Z, low + LANES, ei + ti)
@@ -169,7 +169,7 @@ def _pack(Z: Flat, work: Flat, f: Fourier) -> None:
         ar, ai, br, bi = load(Z, low), load(Z, low + LANES), load(Z, high), load(Z, high + LANES)
         er, ei = ar + br, ai - bi
         tr, ti = ar - br, ai + bi
-        c, s = f.turns[2 * k], f.turns[2 * k + 1]
+        c, s = f.real_twiddles[2 * k], f.real_twiddles[2 * k + 1]
         dr, di = tr * c + ti * s, ti * c - tr * s
         store(work, a, er - di)
         store(work, a + LANES, ei + dr)
