@@ -185,7 +185,10 @@ class Plugin:
     weights: dict[str, float] = field(default_factory=dict)
     hidden: int = field(default=0, init=False)
 
-    def produces(self, inputs: Any) -> Any:
+    def produces(self, inputs: object) -> object:
+        raise NotImplementedError
+
+    def process(self, items: object, inputs: object, product: object) -> object:
         raise NotImplementedError
 
 
