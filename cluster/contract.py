@@ -82,7 +82,7 @@ PoolT = TypeVar("PoolT", bound=Pool)
 
 
 def one_worker_per_core(pool: type[PoolT]) -> dict[str, PoolT]:
-    """Return the pools of a cluster that declares none: as many workers as this machine has cores."""
+    """Return the pools of a cluster that declares none: a worker per core of this machine."""
     return {"cpu": pool(workers=len(os.sched_getaffinity(0)))}
 
 
@@ -255,7 +255,7 @@ class RunningCluster:
         return min(self.spec.pools[pool].slots, sum(_room(worker, wanted) for worker in self.workers()))
 
     def adapt(self, tasks: Mapping[str, int]) -> None:
-        """Take the number of unfinished tasks of each pool; adaptive clusters grow and shrink with it."""
+        """Grow or shrink with the number of unfinished tasks of each pool, if adaptive."""
 
     def take_notes(self) -> Iterator[str]:
         """Yield the notes that have come since the last call."""

@@ -1,4 +1,4 @@
-"""The arrays of a product: where utterances lie in them, and shards as Zarr bytes.
+"""The arrays of a product: the places of utterances in them, and shards as Zarr bytes.
 
 Lengths, slots and spans are known before anything is computed. Whole shards are encoded and decoded
 in memory. Single utterances are read from the store, chunk by chunk.
@@ -79,14 +79,14 @@ class ArraySpec:
         return () if self.n_mels is None else (self.n_mels,)
 
     def length(self, utterance: Utterance) -> int:
-        """Return how many samples or frames an utterance has, 0 where its header could not be read."""
+        """Return an utterance's samples or frames, 0 where its header could not be read."""
         if utterance.n_samples == 0:
             return 0
         padded = resampled_length(utterance.n_samples, utterance.sr, self.sr) + 2 * self.pad
         return max(0, 1 + (padded - self.n_fft) // self.hop_length)
 
     def slot_length(self, shard_duration_s: float) -> int:
-        """Return the entries of one slot: whole inner chunks with room for any shard that `pack` makes.
+        """Return the entries of a slot: whole inner chunks with room for any shard of `pack`.
 
         Each of `MAX_UTTERANCES` may add a sample by resampling, and some frames by padding.
         """
@@ -95,7 +95,7 @@ class ArraySpec:
         return -(-samples // (self.hop_length * self.chunk_length)) * self.chunk_length
 
     def spans(self, shard: Shard) -> dict[str, slice]:
-        """Return the span of each utterance by id, in entries from the start of the shard's first slot."""
+        """Return the span of each utterance by id, in entries from the shard's first slot on."""
         spans, start = {}, 0
         for utterance in shard.utterances:
             stop = start + self.length(utterance)
@@ -183,7 +183,13 @@ def encode(spec: ArraySpec, slot_length: int, shard: Shard, arrays: Mapping[str,
 def decode(
     spec: ArraySpec, slot_length: int, shard: Shard, files: Mapping[str, bytes], ids: Collection[str], place: str
 ) -> dict[str, Array]:
-    """Return the arrays of utterances by id from a shard's files; raise DamagedData naming `place`."""
+    """Return the arrays of utterances by id from a shard's files.
+
+    Raises
+    ------
+    DamagedData
+        They can't be read. The message names `place`.
+    """
     store = MemoryStore()
     array = _create(store, spec, slot_length, shard.n_slots)
     for i, name in enumerate(shard_files(spec, shard)):

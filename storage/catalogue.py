@@ -29,7 +29,7 @@ MAX_UTTERANCES = 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Packed:
-    """Utterances of one shard, in storage order, and the number of slots that they fill in arrays."""
+    """Utterances of one shard in storage order, and how many slots they fill in arrays."""
 
     utterances: tuple[Utterance, ...]
     n_slots: int
@@ -38,9 +38,9 @@ class Packed:
 def pack(utterances: Sequence[Utterance], capacity: int) -> Iterator[Packed]:
     """Yield shards of at most `capacity` samples and `MAX_UTTERANCES` utterances.
 
-    Utterances are sorted by length class and id, so those of a shard have similar lengths, and their
-    original order does not matter. One longer than a shard gets a shard of its own, of as many slots
-    as it needs.
+    Utterances are sorted by length class and id, so those of a shard have similar lengths, and
+    their original order does not matter. One longer than a shard gets a shard of its own, of as
+    many slots as it needs.
 
     Parameters
     ----------
@@ -88,8 +88,8 @@ _SCHEMA = pa.schema(
 class Catalogue:
     """The utterances of a corpus in storage order. `empty`, `extended` and `read` make one.
 
-    A catalogue is immutable. Extending one adds new shards, and on disk a new part. The old rows stay
-    as they are, so data stored for them stays valid.
+    A catalogue is immutable. Extending one adds new shards, and on disk a new part. The old rows
+    stay as they are, so data stored for them stays valid.
 
     Parameters
     ----------
@@ -112,14 +112,28 @@ class Catalogue:
 
     @classmethod
     def empty(cls, sr: int, shard_duration_s: float) -> Catalogue:
-        """Return a catalogue without utterances; raise CatalogueError if a shard holds less than a sample."""
+        """Return a catalogue without utterances.
+
+        Raises
+        ------
+        CatalogueError
+            A shard holds less than a sample.
+        """
         if sr < 1 or sr * shard_duration_s < 1:
             raise CatalogueError(f"a shard of {shard_duration_s!r} s at {sr!r} Hz holds no sample: make it longer")
         return cls([], sr=sr, shard_duration_s=shard_duration_s, n_stored=0)
 
     @classmethod
     def read(cls, location: Location) -> Catalogue:
-        """Return the catalogue that `write_parts` stored; raise CatalogueError where there is none, DamagedData."""
+        """Return the catalogue that `write_parts` stored.
+
+        Raises
+        ------
+        CatalogueError
+            There is none.
+        DamagedData
+            A part is damaged or missing.
+        """
         names = sorted(name for name in location.sizes() if name.startswith("part-"))
         if not names:
             raise CatalogueError(f"{location.url}: no catalogue is stored there")
@@ -160,7 +174,13 @@ class Catalogue:
         location.replace(part_name(self._n_stored), to_parquet(_sealed(self._parts[self._n_stored])))
 
     def write_parts(self, location: Location) -> None:
-        """Store the parts that are not on disk yet; raise AlreadyThere if another run stored others."""
+        """Store the parts that are not on disk yet.
+
+        Raises
+        ------
+        AlreadyThere
+            Another run stored others.
+        """
         for index in range(self._n_stored, len(self._parts)):
             location.put(part_name(index), to_parquet(_sealed(self._parts[index])))
 
@@ -222,7 +242,10 @@ class Catalogue:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of ids and lengths in order of id. It is equal for equal corpora, however they were packed."""
+        """SHA-256 of ids and lengths in order of id.
+
+        It is equal for equal corpora, however they were packed.
+        """
         pairs = sorted(zip(self._column("utterance_id"), self._column("n_samples"), strict=True))
         return hashlib.sha256("".join(f"{name}\t{n}\n" for name, n in pairs).encode()).hexdigest()
 
@@ -239,7 +262,13 @@ class Catalogue:
             yield from _utterances(batch)
 
     def shard_of(self, utterance_id: str) -> int:
-        """Return the index of the shard that holds an utterance; raise CatalogueError for an unknown id."""
+        """Return the index of the shard that holds an utterance.
+
+        Raises
+        ------
+        CatalogueError
+            No utterance has this id.
+        """
         index = self._index.get(utterance_id)
         if index is None:
             raise CatalogueError(f"no utterance is called {utterance_id!r} among the {self.n_utterances} catalogued")
@@ -295,7 +324,7 @@ def _checksum(part: pa.Table) -> bytes:
 
 
 def read_shard(location: Location, index: int) -> Shard:
-    """Return one shard, decoding no more of the stored catalogue than needed; raise CatalogueError."""
+    """Return one shard, decoding no more of the stored catalogue than needed."""
     tags = location.tags()
     for name in sorted(tags or location.sizes()):
         data = _part(location, name, tags[name]) if name in tags else location.read(name)
@@ -321,7 +350,8 @@ def _shard(index: int, table: pa.Table) -> Shard:
 
 
 def _utterances(rows: pa.Table | pa.RecordBatch) -> Iterator[Utterance]:
-    # By column: a plan reads hundreds of thousands of rows, and Arrow's own rows take twice as long.
+    # By column: a plan reads hundreds of thousands of rows, and Arrow's own rows take twice as
+    # long.
     names = _TEXT + _WHOLE
     for values in zip(*(rows[name].to_pylist() for name in names), strict=True):
         yield Utterance(**dict(zip(names, values, strict=True)))
@@ -333,7 +363,10 @@ def part_name(index: int) -> str:
 
 
 def _columns(shards: Sequence[Packed], index: int, slot: int) -> dict[str, list[Any] | NDArray[np.int64]]:
-    """Return the rows of new shards by column. The first shard is number `index` and begins at `slot`."""
+    """Return the rows of new shards by column.
+
+    The first shard is number `index` and begins at `slot`.
+    """
     utterances = [utterance for packed in shards for utterance in packed.utterances]
     sizes = [len(packed.utterances) for packed in shards]
     n_slots = np.array([packed.n_slots for packed in shards])

@@ -10,7 +10,7 @@ class StoreError(Error, ValueError):
 
 
 class StoreMismatch(StoreError):
-    """A store belongs to another project or was written in a format that this version can't read."""
+    """A store belongs to another project, or this version can't read its format."""
 
 
 class DamagedMark(StoreMismatch):

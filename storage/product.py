@@ -89,7 +89,7 @@ class ProductDescription:
         return self.array.slot_length(self.shard_duration_s) if self.array else 0
 
     def comparable(self) -> dict[str, Any]:
-        """Return the fields after a round trip through JSON, so that equal descriptions compare equal."""
+        """Return the fields after a round trip through JSON: equal for equal descriptions."""
         return unsealed(self.to_json())
 
     def to_json(self) -> bytes:
@@ -98,7 +98,13 @@ class ProductDescription:
 
     @classmethod
     def from_json(cls, data: bytes) -> ProductDescription:
-        """Return the description of a file's bytes; raise ValueError, TypeError or KeyError for other bytes."""
+        """Return the description of a file's bytes.
+
+        Raises
+        ------
+        ValueError, TypeError, KeyError
+            The bytes hold something else.
+        """
         fields = unsealed(data)
         fields["inputs"] = {port: [_address(pair) for pair in pairs] for port, pairs in fields["inputs"].items()}
         fields["catalogue"] = fields["catalogue"] and _address(fields["catalogue"])
@@ -169,7 +175,8 @@ def contents_files(description: ProductDescription, shard: Shard, contents: Shar
     Raises
     ------
     StoreError
-        An utterance is missing, is of another shard, or has an array of wrong shape, dtype or values.
+        An utterance is missing, is of another shard, or has an array of wrong shape, dtype or
+        values.
     """
     place = f"node {description.node!r}, shard {shard.index}"
     _check_complete(description, shard, contents, place)
@@ -236,7 +243,9 @@ class ProductFolder(RecordedFolder):
         return {"location": self.location}
 
     def prepare(self, description: ProductDescription, n_slots: int) -> None:
-        """Store the description, and make the array or grow it to `n_slots`. Only the driver may do so.
+        """Store the description, and make the array or grow it to `n_slots`.
+
+        Only the driver may do so.
 
         Raises
         ------
@@ -319,7 +328,7 @@ class ProductFolder(RecordedFolder):
         n_utterances: int = 0,
         duration_s: float = 0.0,
     ) -> Record:
-        """Store files that were made of all shards, then their record; return the record that counts.
+        """Store files made of all shards, then their record; return the record that counts.
 
         Parameters
         ----------
@@ -343,11 +352,17 @@ class ProductFolder(RecordedFolder):
         return self.publish(record, files, clock)
 
     def absent(self, name: str) -> frozenset[str]:
-        """Return the ids of a record's shard without data here; raise StoreError where there is no record."""
+        """Return the ids of a record's shard without data here.
+
+        Raises
+        ------
+        StoreError
+            There is no record.
+        """
         return frozenset(self.done(name).absent)
 
     def read_arrays(self, shard: Shard, ids: Collection[str] | None = None) -> dict[str, Array]:
-        """Return the arrays of a shard by utterance id: all, or those of `ids`, without absent ones.
+        """Return the arrays of a shard by utterance id: all that exist, or those of `ids`.
 
         Returns
         -------
@@ -387,7 +402,9 @@ class ProductFolder(RecordedFolder):
         return self._stored.read(shard, utterance_id, part, self.place(record, "data"))
 
     def read_table(self, part: Part, names: Collection[str] | None = None) -> pd.DataFrame:
-        """Return the rows of all records, or of those called `names`. Without rows, the table has key columns.
+        """Return the rows of all records, or of those called `names`.
+
+        Without rows, the table has its key columns.
 
         Raises
         ------

@@ -22,7 +22,8 @@ from melmill.storage.files.location import Location
 
 RECORDS = "records"
 
-# A product has fewer records than this before they are packed, and fewer packs before they are merged.
+# A product has fewer records than this before they are packed, and fewer packs before they are
+# merged.
 MIN_UNPACKED = 32
 MAX_PACKS = 8
 
@@ -123,7 +124,8 @@ class Record:
     node, key : str
         Whose product it is.
     name : str
-        Of the record: the shard's number in six digits, or ``all-<hash>`` for what is made of all shards.
+        Of the record: the shard's number in six digits, or ``all-<hash>`` for what is made of all
+        shards.
     n_utterances : int
         In the shard.
     absent : tuple of str
@@ -166,7 +168,7 @@ class Record:
 
     @classmethod
     def from_json(cls, data: bytes) -> Record | None:
-        """Return the record of a file's bytes, None for bytes that are none: they count as no record."""
+        """Return the record of a file's bytes, None for other bytes, which count as no record."""
         try:
             fields = unsealed(data)
             fields["files"] = {name: StoredFile(**stored) for name, stored in fields["files"].items()}
@@ -308,7 +310,7 @@ class RecordedFolder:
         return Packs(folder, folder.tags())
 
     def pack(self) -> None:
-        """Copy unpacked records into a pack if there are `MIN_UNPACKED` of them, on object stores only."""
+        """Copy unpacked records into a pack if there are `MIN_UNPACKED`, on object stores only."""
         packs = self._packs()
         if len(packs.missing) < MIN_UNPACKED:
             return
@@ -349,11 +351,14 @@ class RecordedFolder:
         return self.size_problem(record, record.files)
 
     def size_problem(self, record: Record, files: Iterable[str]) -> str | None:
-        """Return the first problem of some of a record's files by their sizes, None where there is none."""
+        """Return the first problem of some of a record's files by size, None where there is none."""
         return _size_problem(record, {name: self.location.size(name) for name in files})
 
     def damaged(self, records: Mapping[str, Record]) -> dict[str, str]:
-        """Return the records with missing files or other sizes, each with a problem. Each folder is listed once."""
+        """Return the records with missing files or other sizes, each with a problem.
+
+        Each folder is listed once.
+        """
         folders = sorted({name.partition("/")[0] for record in records.values() for name in record.files})
         sizes = {
             f"{folder}/{name}": size for folder in folders for name, size in (self.location / folder).tree().items()

@@ -64,7 +64,13 @@ class Manifest:
 
     @classmethod
     def from_json(cls, data: bytes) -> Manifest:
-        """Return the manifest of a file's bytes; raise ValueError, TypeError or KeyError for other bytes."""
+        """Return the manifest of a file's bytes.
+
+        Raises
+        ------
+        ValueError, TypeError, KeyError
+            The bytes hold something else.
+        """
         fields = unsealed(data)
         fields["nodes"] = {name: _entry(entry) for name, entry in fields["nodes"].items()}
         return cls(**fields)

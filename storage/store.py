@@ -75,7 +75,15 @@ class Store:
 
     @classmethod
     def open(cls, url: str) -> Store:
-        """Return the store at a path or URL; raise StoreError where there is none, StoreMismatch."""
+        """Return the store at a path or URL.
+
+        Raises
+        ------
+        StoreError
+            There is none.
+        StoreMismatch
+            Its format is another one.
+        """
         store = cls(Location(url))
         if store._project() is None:
             raise StoreError(f"{store.location.url} is not a store: it has no {MARKER}. Is the path right?")
@@ -83,7 +91,13 @@ class Store:
 
     @classmethod
     def find(cls, url: str, project: str) -> Store:
-        """Return the store at a path or URL, which may not exist yet, without writing; raise StoreMismatch."""
+        """Return the store at a path or URL, which may not exist yet. Nothing is written.
+
+        Raises
+        ------
+        StoreMismatch
+            It belongs to another project, or has another format.
+        """
         store = cls(Location(url))
         return store if store._project() is None else store._checked(project)
 
@@ -135,11 +149,17 @@ class Store:
         return Catalogue.read(folder) if folder.sizes() else None
 
     def write_catalogue(self, node: str, key: str, catalogue: Catalogue) -> None:
-        """Store new parts of the catalogue of an ingest node; raise AlreadyThere if another run extended it."""
+        """Store new parts of the catalogue of an ingest node.
+
+        Raises
+        ------
+        AlreadyThere
+            Another run extended it.
+        """
         catalogue.write_parts(self.product(node, key).location / "catalogue")
 
     def read_shard(self, node: str, key: str, index: int) -> Shard:
-        """Return one shard of a stored catalogue without reading the others; raise CatalogueError."""
+        """Return one shard of a stored catalogue without reading the others."""
         return read_shard(self.product(node, key).location / "catalogue", index)
 
     def rewrite_marker(self) -> None:
@@ -159,7 +179,7 @@ class Store:
             self.location.replace(MARKER, _marker(manifest.project))
 
     def new_run_id(self) -> str:
-        """Return an id for a run that starts now: the time, but always after the ids of earlier runs.
+        """Return an id for a run that starts now: the time, and after the ids of earlier runs.
 
         The clocks of machines differ, and the order of runs must not depend on them.
         """
@@ -256,7 +276,7 @@ class Store:
         return self._catalogues[address]
 
     def utterances(self) -> pd.DataFrame:
-        """Return a row per utterance of the last run's corpora: the catalogue, and what ingest measured."""
+        """Return a row per utterance of the last run: the catalogue, and what ingest measured."""
         import pandas as pd
 
         frames = [
@@ -283,11 +303,11 @@ class Store:
         return reading.scores(frames)
 
     def quarantine(self) -> pd.DataFrame:
-        """Return a row per utterance that a node of the last run quarantined, with reason and traceback."""
+        """Return a row per utterance that the last run quarantined, with reason and traceback."""
         return reading.by_node({name: self._table(entry, "quarantine") for name, entry in self.nodes.items()})
 
     def traces(self) -> pd.DataFrame:
-        """Return a row per utterance and iteration of the last run's nodes that recorded convergence."""
+        """Return a row per utterance and iteration of nodes that recorded their convergence."""
         return reading.by_node({name: self._table(entry, "trace") for name, entry in self.nodes.items()})
 
     def _table(self, entry: NodeEntry, part: Part) -> pd.DataFrame:

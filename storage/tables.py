@@ -26,7 +26,13 @@ def to_parquet(table: pa.Table) -> bytes:
 
 
 def from_parquet(data: bytes, place: str, filters: Sequence[tuple[str, str, Any]] | None = None) -> pa.Table:
-    """Return the table of `to_parquet`, or its rows that pass `filters`; raise DamagedData naming `place`."""
+    """Return the table of `to_parquet`, or its rows that pass `filters`.
+
+    Raises
+    ------
+    DamagedData
+        They can't be read. The message names `place`.
+    """
     source = pa.BufferReader(data)
     try:
         return pq.read_table(source, filters=filters, page_checksum_verification=True, use_threads=False)
@@ -49,7 +55,13 @@ def rows_table(rows: Sequence[Row], place: str) -> pa.Table:
 
 
 def traces_table(traces: Mapping[str, Mapping[str, NDArray[Any]]], place: str) -> pa.Table:
-    """Return a table of a row per utterance and iteration; raise StoreError if columns differ in length."""
+    """Return a table of a row per utterance and iteration.
+
+    Raises
+    ------
+    StoreError
+        Columns differ in length.
+    """
     tables = []
     for utterance_id, columns in traces.items():
         lengths = {name: len(values) for name, values in columns.items()}
@@ -61,7 +73,10 @@ def traces_table(traces: Mapping[str, Mapping[str, NDArray[Any]]], place: str) -
 
 
 def concatenated(tables: Sequence[pa.Table], place: str) -> pa.Table:
-    """Return tables below one another. Missing columns become null, and integers floats where both occur."""
+    """Return tables below one another.
+
+    Missing columns become null, and integers floats where both occur.
+    """
     try:
         return pa.concat_tables(tables, promote_options="permissive") if tables else pa.table({})
     except pa.ArrowException as error:

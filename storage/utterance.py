@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceFile:
-    """A file of a corpus: path relative to its root with ``/``, size in bytes, modification time in ns."""
+    """A file of a corpus: path relative to its root, with ``/``, size, and modification time."""
 
     path: str
     size_bytes: int

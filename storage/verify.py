@@ -40,7 +40,7 @@ class Damage:
 
 
 def verify(store: Store) -> list[Damage]:
-    """Check every file in the store by its checksum; return damages in order of product and record."""
+    """Check every file in the store; return damages in order of product and record."""
     damages = [damage for address, folder in store.products() for damage in _product_damages(address, folder)]
     return [*damages, *_manifest_damages(store)]
 

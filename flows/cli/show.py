@@ -6,7 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], title: str | None = None) -> None:
-    """Print a table to standard output. It is as wide as the terminal, or as it needs to be elsewhere."""
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None) -> None:
+    """Print a table to standard output: as wide as a terminal, elsewhere as wide as it needs."""
     from rich.console import Console
 
     made = made_table(columns, rows, title)
@@ -26,7 +26,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], title: str | No
     console.print(made)
 
 
-def made_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], title: str | None = None) -> Table:
+def made_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None) -> Table:
     """Return a table of values."""
     from rich.table import Table
     from rich.text import Text
@@ -40,7 +40,7 @@ def made_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], title: str
     return made
 
 
-def as_json(value: Any) -> None:  # noqa: ANN401 - whatever JSON holds
+def as_json(value: object) -> None:
     """Print one JSON object to standard output."""
     click.echo(json.dumps(value, ensure_ascii=False, allow_nan=False))
 

@@ -1,4 +1,4 @@
-"""Convert YAML values to the types that a dataclass declares, strictly, with the line in every error."""
+"""Convert YAML values, strictly, to the types that a dataclass declares. Errors have the line."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from melmill.stages.numeric.errors import ParameterError, StageError
 
 T = TypeVar("T")
 
-# A type as a field declares it: a class, a union, a Literal, a generic. Python has no type for these.
+# A type as a field declares it: a class, a union, a Literal or a generic.
 Hint: TypeAlias = object
 
 _EXPONENT_WITHOUT_DOT = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
@@ -87,7 +87,7 @@ def unknown(what: str, name: str, known: Iterable[str], owner: str) -> str:
 
 
 def convert(value: Located, hint: Hint, owner: str) -> Any:  # noqa: ANN401 - the hint says what it is
-    """Return a value converted to a type; raise PipelineError, naming `owner`, if it does not fit."""
+    """Return a value converted to a type; raise PipelineError about `owner` if it does not fit."""
     possible = choices(hint)
     for choice in possible:
         if _fits(value, choice):
@@ -96,12 +96,15 @@ def convert(value: Located, hint: Hint, owner: str) -> Any:  # noqa: ANN401 - th
 
 
 def takes_list(hint: Hint) -> bool:
-    """Tell whether a field of this type takes a list as one value, so that a list makes one node."""
+    """Tell whether a field of this type takes a list as one value. Other fields fan out."""
     return any(typing.get_origin(choice) in (tuple, list) for choice in choices(hint))
 
 
 def choices(hint: Hint) -> list[Hint]:
-    """Return the types that YAML may give a field: all of a union but Enums, which only mark defaults (`Unset`)."""
+    """Return the types that YAML may give a field.
+
+    These are all members of a union but Enums, which only mark defaults (`Unset`).
+    """
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         return [choice for member in typing.get_args(hint) for choice in choices(member)]
     return [] if isinstance(hint, type) and issubclass(hint, Enum) else [hint]

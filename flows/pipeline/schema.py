@@ -80,7 +80,7 @@ def pipeline_schema() -> Schema:
 
 
 def field_descriptions(cls: type) -> dict[str, str]:
-    """Return what the docstrings of a class and its bases say of each parameter, as one line each."""
+    """Return what the docstrings of a class and its bases say of each parameter, in one line."""
     texts: dict[str, str] = {}
     for base in cls.__mro__:
         section = _SECTION.search(inspect.cleandoc(base.__doc__ or ""))
@@ -91,7 +91,7 @@ def field_descriptions(cls: type) -> dict[str, str]:
 
 
 def summary(cls: type) -> str:
-    """Return the first paragraph of a class's docstring as one line; empty if it has none of its own."""
+    """Return the first paragraph of a class's docstring in one line, or ``""`` without one."""
     doc = inspect.cleandoc(cls.__doc__ or "")
     # A dataclass without a docstring gets its signature for one.
     return "" if doc.startswith(f"{cls.__name__}(") else _line(doc.split("\n\n")[0])
@@ -154,7 +154,7 @@ def _node(stages: dict[str, type[Stage]]) -> Schema:
 
 
 def _stage(name: str, cls: type[Stage], defs: dict[str, Schema]) -> Schema:
-    """Return the schema of a node that uses a stage: its fields, each of which may be a list of values."""
+    """Return the schema of a node that uses a stage. Each field may be a list of values."""
     fields = _dataclass(cls, defs, lists=True)
     node = {"type": "string"}
     for port, wanted in cls.inputs.items():
@@ -187,7 +187,7 @@ def _listed(value: Schema) -> Schema:
 
 
 def _dataclass(cls: type, defs: dict[str, Schema], *, lists: bool = False) -> Schema:
-    """Return the schema of a mapping that makes a dataclass, whose fields may be `lists` of values."""
+    """Return the schema of a mapping that makes a dataclass; with `lists`, its fields fan out."""
     types, hints = field_types(cls), typing.get_type_hints(cls, include_extras=True)
     descriptions = field_descriptions(cls)
     properties: dict[str, Schema] = {}

@@ -1,4 +1,4 @@
-"""Read pipeline.yaml, apply overrides and check its form. The graph checks what its stages mean."""
+"""Read pipeline.yaml, apply overrides and check its form; the graph checks the rest."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def load(path: Path, overrides: Sequence[str] = (), store: str | None = None) ->
 
 
 def read(text: str, name: str, overrides: Sequence[str] = (), store: str | None = None) -> Pipeline:
-    """Return the pipeline in a text; `name` stands before line numbers, and the rest is as for `load`."""
+    """Return the pipeline in a text, as `load` does; `name` stands before line numbers."""
     document = parse(text, name)
     for override in overrides:
         document = _overridden(document, override)
@@ -186,7 +186,7 @@ def _overridden(document: Located, override: str) -> Located:
     where = f"--set {override}"
     name, equals, text = override.partition("=")
     if not equals or not name:
-        raise PipelineError(f"--set wants NAME=VALUE, such as admm.n_iter=50, got {override!r}")
+        raise PipelineError(f"--set needs NAME=VALUE, such as admm.n_iter=50, got {override!r}")
     path = name.split(".")
     if path[0] not in _FIELDS:
         stages = _mapping(document, "a pipeline").get("stages")

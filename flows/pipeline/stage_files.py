@@ -1,4 +1,4 @@
-"""Read the files that stages compute with: once when the graph is built, and again where a task runs."""
+"""Read the files that stages compute with, for the graph and again where a task runs."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def ready(stage: Stage) -> Processor:
         return cast("Processor", stage)
     stamped = _stamped(stage.files())
     read = cache(partial(_planned, stage, stamped))
-    # Threads of a worker start with the same files at the same time. One reads them, and the others wait for it.
+    # Threads of a worker start with the same files at once: one reads them, the others wait.
     with _READING:
         if _DIGESTS.get(stamped) != stage.digest:
             read()

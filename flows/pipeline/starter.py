@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import yaml
 
@@ -31,7 +31,7 @@ _EXPLAINED = {
 
 _PLAIN = re.compile(r"[\w./][\w./@:+-]*")
 
-# The usual mel of each rate, Hz, from the highest: for vocoders that people train, and for inversion.
+# The usual mels to train vocoders with, and to invert: the least rate of each, Hz, and its preset.
 _TRAINED = ((44100, "bigvgan_v2_44khz_128band_512x"), (24000, "vocos_24khz"), (22050, "hifigan"), (0, "speecht5"))
 _INVERTED = (*_TRAINED[:-1], (0, "paper"))
 
@@ -66,7 +66,7 @@ def purposes(contents: Contents) -> tuple[Purpose, ...]:
 
 
 def usual_preset(contents: Contents, purpose: Purpose) -> str:
-    """Return the usual preset for the bands of a folder's mels, or for the rate that most of its recordings have."""
+    """Return the usual preset for the bands of a folder's mels, or for the rate of most recordings."""
     if contents.n_mels is not None:
         fits = presets_of(contents.n_mels)
         usual = ["hifigan", *(name for _, name in _TRAINED)]
@@ -194,14 +194,14 @@ def _recordings(contents: Contents, answers: Answers) -> list[str]:
 
 
 def _mel(answers: Answers, more: Sequence[tuple[str, str]] = ()) -> list[str]:
-    preset_ = (f"preset: {answers.preset}", "any field of the mel can be set beside it; see `melmill mel show`")
-    return _node("mel", [("uses: extract", ""), ("from: speech", ""), preset_, *more])
+    mel = (f"preset: {answers.preset}", "any field of the mel can be set beside it; see `melmill mel show`")
+    return _node("mel", [("uses: extract", ""), ("from: speech", ""), mel, *more])
 
 
 def _mels(contents: Contents, answers: Answers) -> list[str]:
     fields = [
         ("uses: mel_folder", ""),
-        (f"root: {_text(contents.layout.fields['root'])}", ""),
+        (f"root: {_text(str(contents.layout.fields['root']))}", ""),
         (f"preset: {answers.preset}", "how the mels were made: it must be what made them"),
     ]
     n_mels = contents.n_mels or 0
@@ -231,5 +231,5 @@ def _text(value: str) -> str:
     >>> _text("data/LJSpeech"), _text("1.5"), _text("a b, c"), _text("-")
     ('data/LJSpeech', '"1.5"', '"a b, c"', '"-"')
     """
-    loaded: Any = yaml.safe_load(value) if _PLAIN.fullmatch(value) else None
+    loaded: object = yaml.safe_load(value) if _PLAIN.fullmatch(value) else None
     return value if loaded == value else json.dumps(value, ensure_ascii=False)

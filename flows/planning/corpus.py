@@ -21,7 +21,7 @@ NAMED = 3
 
 
 def survey(node: Node, store: Store, shard_duration_s: float) -> Catalogue:
-    """Return the catalogue of an ingest node: that in the store, extended by what is new in the corpus.
+    """Return the catalogue of an ingest node, extended by what is new in the corpus.
 
     Parameters
     ----------

@@ -18,7 +18,7 @@ from melmill.flows.watching.observers import Watching
 from melmill.storage.records import Record, record_name
 from melmill.storage.store import Store
 
-# Shards for each task that runs at the same time. The first shows how long starting takes, the others the pace.
+# Shards for each task that runs at the same time: the first shows starting, the others the pace.
 SHARDS_PER_SLOT = 3
 
 
@@ -142,7 +142,7 @@ def _spread(shards: list[int], n: int) -> set[int]:
 
 
 class Paces:
-    """Measure a run as it goes: how long a worker's first task of each node takes, and how long its later ones."""
+    """Measure how long a worker's first task of each node takes, and how long its later ones."""
 
     def __init__(self) -> None:
         self.first: dict[str, list[Receipt]] = {}
@@ -158,14 +158,17 @@ class Paces:
             receipts.setdefault(node, []).append(event.receipt)
 
     def pace(self, node: str) -> float | None:
-        """Return task time per second of audio, by first tasks only if there are no others; None without any."""
+        """Return task time per second of audio, or None without any task.
+
+        First tasks count only if there are no others.
+        """
         receipts = self.later.get(node) or self.first.get(node)
         if not receipts:
             return None
         return sum(receipt.wall_s for receipt in receipts) / sum(receipt.audio_s for receipt in receipts)
 
     def starting_s(self, node: str) -> float:
-        """Return how much longer a worker's first task of a node takes, for imports and weights, s."""
+        """Return how much longer a worker's first task takes, for imports and weights, s."""
         pace, first = self.pace(node), self.first.get(node)
         if pace is None or not first:
             return 0.0

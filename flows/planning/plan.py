@@ -97,7 +97,9 @@ class Plan:
 
 
 def make_plan(pipeline: Pipeline, until: str | None = None) -> Plan:
-    """Return what a run has to do, by comparing a pipeline with its store and its corpora. Nothing is written.
+    """Return what a run has to do.
+
+    The pipeline is compared with its store and its corpora, and nothing is written.
 
     Raises
     ------
@@ -129,7 +131,7 @@ def _compared(pipeline: Pipeline, nodes: Mapping[str, Node], store: Store) -> Pl
 
 @contextmanager
 def _collector_paused() -> Iterator[None]:
-    """Pause garbage collection, which would search millions of new objects that form no cycles again and again."""
+    """Pause garbage collection, which would search millions of objects without cycles for some."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -160,7 +162,7 @@ def _node_plan(plan: Plan, store: Store, node: Node, before: Mapping[str, str]) 
 
 
 def _grown(plan: Plan, node: Node, record: Record) -> str:
-    """Say so if the corpus has grown since a training read it; the training is not done again for that."""
+    """Say so if the corpus has grown since a training read it, which does not repeat it."""
     n_now = plan.catalogues[node.corpora[0]].n_utterances
     if n_now <= record.n_utterances:
         return ""
@@ -202,7 +204,7 @@ def _difference(node: Node, folder: ProductFolder) -> str:
 
 
 def _flat(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Return parameters in one mapping, with those of nested mappings (the spec of a mel) among them."""
+    """Return parameters in one mapping, with those of nested mappings among them."""
     flat: dict[str, Any] = {}
     for name, value in parameters.items():
         flat |= _flat(value) if isinstance(value, dict) else {name: value}

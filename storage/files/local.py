@@ -82,7 +82,7 @@ class LocalFiles:
         return None
 
     def sizes(self, path: str, *, below: bool) -> dict[str, int]:
-        """Return the sizes of the files of a folder by relative name, and of its subfolders if `below`."""
+        """Return the sizes of a folder's files by relative name, with subfolders if `below`."""
         with _store_errors(path, "list"):
             return dict(_list_files(path, "", below=below))
 

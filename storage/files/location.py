@@ -22,7 +22,7 @@ class Files(Protocol):
         ...
 
     def read_tagged(self, path: str) -> tuple[bytes, str | None]:
-        """Return a file's bytes and its tag, None where files have no tags; raise FileNotFoundError."""
+        """Return a file's bytes and tag, None where files have no tags; raise FileNotFoundError."""
         ...
 
     def create(self, path: str, data: bytes) -> bool:
@@ -50,11 +50,11 @@ class Files(Protocol):
         ...
 
     def sizes(self, path: str, *, below: bool) -> dict[str, int]:
-        """Return the sizes of the files of a folder by relative name, and of its subfolders if `below`."""
+        """Return the sizes of a folder's files by relative name, with subfolders if `below`."""
         ...
 
     def tags(self, path: str) -> dict[str, str]:
-        """Return the tags of the files of a folder and below by relative name, none where files have no tags."""
+        """Return the tags of a folder's files and those below by relative name, if files have tags."""
         ...
 
     def folders(self, path: str) -> list[str]:
@@ -70,8 +70,9 @@ class Files(Protocol):
 class Location:
     """A folder whose files can be read and written. It is cheap to make, to pickle and to compare.
 
-    Writes are safe from crashes: a file appears under its name whole and on the disk, or not at all.
-    Names that begin with a dot belong to writers, at work or killed. Only `leftovers` lists them.
+    Writes are safe from crashes: a file appears under its name whole and on the disk, or not at
+    all. Names that begin with a dot belong to writers, at work or killed. Only `leftovers` lists
+    them.
 
     Parameters
     ----------
@@ -109,7 +110,8 @@ class Location:
         return Location(self._path(name))
 
     def _path(self, name: str) -> str:
-        # Split by hand: a resume reads every record, and making a Path takes as long as reading one.
+        # Split by hand: a resume reads every record, and making a Path takes as long as reading
+        # one.
         if name.startswith("/") or ".." in name.split("/"):
             raise StoreError(f"{self.url}: a name inside it can't be {name!r}: it must be relative, without '..'")
         return f"{self.url}/{name}"
@@ -119,11 +121,17 @@ class Location:
         return self._files.read(self._path(name))
 
     def read_tagged(self, name: str) -> tuple[bytes, str | None]:
-        """Return the bytes of a file and its tag as `tags` has it, None where files have no tags."""
+        """Return the bytes of a file and its tag, None where files have no tags."""
         return self._files.read_tagged(self._path(name))
 
     def put(self, name: str, data: bytes) -> None:
-        """Write a file durably unless it exists; raise AlreadyThere if it exists with other bytes."""
+        """Write a file durably unless it exists.
+
+        Raises
+        ------
+        AlreadyThere
+            It exists with other bytes.
+        """
         while not self._files.create(self._path(name), data):
             # Another process may remove it after the attempt. Then the next attempt succeeds.
             with suppress(FileNotFoundError):
@@ -168,7 +176,7 @@ class Location:
         return _without_leftovers(self._files.sizes(self.url, below=False))
 
     def tree(self) -> dict[str, int]:
-        """Return the size in bytes of every file of this folder and all below it, by relative name."""
+        """Return the size in bytes of every file in this folder and below, by relative name."""
         return _without_leftovers(self._files.sizes(self.url, below=True))
 
     def tags(self) -> dict[str, str]:

@@ -80,7 +80,10 @@ def client(bucket: str) -> ObjectStore:
 
 @cache
 def _process() -> int:
-    """Return the process that made the first client. All its clients share threads, which a fork loses."""
+    """Return the process that made the first client.
+
+    All its clients share threads, which a fork loses.
+    """
     return os.getpid()
 
 
@@ -127,7 +130,7 @@ def _client_options(scheme: str) -> ClientConfig:
 
 
 def _credentials(bucket: str) -> Mapping[str, Any]:
-    """Return a provider of AWS's own package (profiles, single sign-on), none if the environment has keys."""
+    """Return the credentials of AWS's own package, none if the environment has keys."""
     if any(os.environ.get(name) for name in _OWN_CREDENTIALS):
         return {}
     try:
@@ -221,7 +224,7 @@ def _gave_up(text: str) -> bool:
 
 
 def store_error(error: Exception, url: str, verb: str) -> Exception | None:
-    """Return the store's error for an error of an object store's client, None for any other error."""
+    """Return the store's error for an error of a client, None for any other error."""
     text = str(error)
     found = _CODE.search(text)
     code = found[1] if found else ""
@@ -312,7 +315,7 @@ class ObjectFiles:
         return self._do(get, path, "read")
 
     def read_head(self, path: str, n: int) -> bytes:
-        """Return an object's first `n` bytes, or all where it is shorter; raise FileNotFoundError."""
+        """Return an object's first `n` bytes, or all if it is shorter; raise FileNotFoundError."""
         import obstore
 
         def get(store: ObjectStore, key: str) -> bytes:
@@ -377,12 +380,15 @@ class ObjectFiles:
         return None
 
     def sizes(self, path: str, *, below: bool) -> dict[str, int]:
-        """Return the sizes of the objects of a folder by relative name, and of its subfolders if `below`."""
+        """Return the sizes of a folder's objects by relative name, with subfolders if `below`."""
         found = self.walk(path) if below else self._flat(path)[1]
         return {name: one["size"] for name, one in found.items()}
 
     def tags(self, path: str) -> dict[str, str]:
-        """Return the tags of the objects of a folder and below by relative name. Equal tags mean equal contents."""
+        """Return the tags of the objects of a folder and below by relative name.
+
+        Equal tags mean equal contents.
+        """
         return {name: one["e_tag"] for name, one in self.walk(path).items() if one["e_tag"]}
 
     def walk(self, path: str) -> dict[str, ObjectMeta]:
@@ -397,7 +403,10 @@ class ObjectFiles:
         """Do nothing: object stores have no folders."""
 
     def _listed(self, path: str) -> Iterator[ObjectMeta]:
-        """Yield all objects of a folder and below. If a page fails, the listing goes on after the last object."""
+        """Yield all objects of a folder and below.
+
+        If a page fails, the listing goes on after the last object.
+        """
         import obstore
 
         stream: Iterator[Sequence[ObjectMeta]] | None = None
@@ -418,7 +427,7 @@ class ObjectFiles:
             last = found[-1]["path"]
 
     def _flat(self, path: str) -> tuple[list[str], dict[str, ObjectMeta]]:
-        """Return the names of the subfolders, and the metadata of the objects of the folder itself."""
+        """Return the names of the subfolders, and the metadata of the folder's own objects."""
         import obstore
 
         found = self._do(lambda store, key: obstore.list_with_delimiter(store, key or None), path, "list")

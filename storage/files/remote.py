@@ -80,7 +80,7 @@ class RemoteFiles:
         return None
 
     def sizes(self, path: str, *, below: bool) -> dict[str, int]:
-        """Return the sizes of the files of a folder by relative name, and of its subfolders if `below`."""
+        """Return the sizes of a folder's files by relative name, with subfolders if `below`."""
         self._fs.invalidate_cache()
         root = self._fs._strip_protocol(path).rstrip("/") + "/"
         with _store_errors(path, "list"), suppress(FileNotFoundError):

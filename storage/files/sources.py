@@ -54,7 +54,13 @@ class SourceTree:
         return _Objects(self.url) if is_object_store(self.url) else _Remote(self.url)
 
     def walk(self) -> Iterator[SourceFile]:
-        """Yield all files, sorted by path; raise SourceError where the root or a folder can't be read."""
+        """Yield all files, sorted by path.
+
+        Raises
+        ------
+        SourceError
+            The root or a folder can't be read.
+        """
         self._check_root()
         try:
             yield from self._reader.walk(self.url)
@@ -67,7 +73,15 @@ class SourceTree:
         return sorted(self._reader.folders(self._full_path(path)))
 
     def read(self, path: str) -> bytes:
-        """Return a file's bytes; raise OSError where it can't be read, SourceError where the corpus is gone."""
+        """Return a file's bytes.
+
+        Raises
+        ------
+        OSError
+            It can't be read.
+        SourceError
+            The whole corpus is gone.
+        """
         return self.head(path, -1)
 
     def head(self, path: str, n: int) -> bytes:
@@ -87,7 +101,8 @@ class SourceTree:
             raise SourceError(f"no corpus at {self.url}: {problem}. Check root:, and that the disk is mounted.")
 
     def _full_path(self, path: str) -> str:
-        # Split by hand: a plan does this for every file, and making a Path takes as long as a header.
+        # Split by hand: a plan does this for every file, and making a Path takes as long as a
+        # header.
         if path.startswith("/") or ".." in path.split("/"):
             raise SourceError(f"corpus at {self.url}: {path!r} leads out of it: expected a path below its root")
         return f"{self.url}/{path}" if path else self.url
@@ -174,7 +189,8 @@ class _Remote:
 
 
 def _mtime_ns(meta: Mapping[str, Any]) -> int:
-    # File systems name it differently. One that does not know it gives 0: then only the size tells a change.
+    # File systems name it differently. One that does not know it gives 0: then only the size tells
+    # a change.
     value = next((meta[name] for name in ("mtime", "LastModified", "last_modified", "updated") if name in meta), 0)
     if isinstance(value, str):
         value = datetime.fromisoformat(value)

@@ -78,7 +78,7 @@ class ShardGroup:
 
 @dataclass(frozen=True, slots=True)
 class SegmentStart:
-    """The start of a segment: frame `start` of utterance number `index` of the wanted ones of a shard."""
+    """The start of a segment: frame `start` of the wanted utterance number `index` of a shard."""
 
     shard: int
     index: int
@@ -174,7 +174,13 @@ def aligned_frames(spec: ArraySpec, utterance: Utterance) -> int:
 
 
 def silence_of(mel: ProductDescription) -> float:
-    """Return the value of digital silence in a product of mels; raise StoreError if it has no mel spec."""
+    """Return the value of digital silence in a product of mels.
+
+    Raises
+    ------
+    StoreError
+        It has no mel spec.
+    """
     if mel.mel is None:
         raise StoreError(f"{mel.node!r} does not say how its mels were made")
     return silence(mel.mel)
@@ -213,8 +219,8 @@ def padded(array: Array, length: int, value: float) -> NDArray[np.float32]:
     return whole
 
 
-# Arrays of a group. It has enough shards that a batch mixes many lengths and speakers. In memory are
-# two groups, one to draw from and one that is read, and three times the shard that is decoded.
+# Arrays of a group. It has enough shards that a batch mixes many lengths and speakers. In memory
+# are two groups, one to draw from and one that is read, and three times the shard that is decoded.
 GROUP_BYTES = 256 * 2**20
 
 Batch = tuple[NDArray[np.float32], NDArray[np.float32]]
@@ -267,7 +273,7 @@ class Segments:
         ]
 
     def whole(self, utterance_id: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Return the mel ``(n_mels, n_frames)`` and the audio ``(n_samples,)``, in [-1, 1), of an utterance."""
+        """Return an utterance's mel ``(n_mels, n_frames)`` and audio ``(n_samples,)`` in [-1, 1)."""
         return self._mel[utterance_id].astype(np.float32, copy=False), as_float(self._audio[utterance_id])
 
     def batches(
@@ -290,7 +296,8 @@ class Segments:
         Returns
         -------
         iterator of (ndarray of float32, ndarray of float32)
-            Mels ``(batch_size, n_mels, segment_frames)`` and audio ``(batch_size, segment_frames * hop_length)``.
+            Mels ``(batch_size, n_mels, segment_frames)`` and their audio
+            ``(batch_size, segment_frames * hop_length)``.
 
         Raises
         ------

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 class ProductView(Mapping[str, Array]):
     """The arrays of a product by utterance id, as stored.
 
-    They are waveforms ``(n_samples,)`` or mels ``(n_mels, n_frames)``, in storage order. The view has
-    the utterances that were done when it was first used. An array is read when it is looked up.
+    They are waveforms ``(n_samples,)`` or mels ``(n_mels, n_frames)``, in storage order. The view
+    has the utterances that were done when it was first used. An array is read when it is looked up.
 
     Parameters
     ----------
@@ -89,7 +89,10 @@ class ProductView(Mapping[str, Array]):
         return f"{utterance_id!r} is not in {self._name!r} yet: its shard {record} is not done. Run the pipeline."
 
     def _quarantine_reason(self, utterance_id: str, record: str, address: Address) -> str:
-        """Return the node that quarantined an utterance and why, '' if none did. Earlier nodes count."""
+        """Return the node that quarantined an utterance and why, '' if none did.
+
+        A node before this one may have done so.
+        """
         folder = ProductFolder(self._store / address[0] / address[1])
         if folder.record(record) is not None:
             table = folder.read_table("quarantine", [record])
@@ -142,7 +145,10 @@ def _join_columns(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
 
 
 def by_node(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """Return tables below one another, with the name of the node. All empty, they give the columns."""
+    """Return tables below one another, with a column for the node.
+
+    If all of them are empty, the result has the columns of the first.
+    """
     import pandas as pd
 
     named = [frame.assign(node=name) for name, frame in frames.items()]
