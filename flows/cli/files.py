@@ -44,9 +44,16 @@ _verbose = click.option("-v", "--verbose", is_flag=True, help="Print what was wr
     "--layout", type=click.Choice(LAYOUTS), help="Order of the arrays' axes.  [default: known by their shape]"
 )
 @click.option(
-    "--format", "format_", type=click.Choice(AUDIO_FORMATS), default="wav", show_default=True, help="In a folder."
+    "--format",
+    "format_",
+    type=click.Choice(AUDIO_FORMATS),
+    default="wav",
+    show_default=True,
+    help="Format of files in a folder.",
 )
-@click.option("--bits", type=click.Choice([str(b) for b in BITS]), default="16", show_default=True, help="Of a sample.")
+@click.option(
+    "--bits", type=click.Choice([str(b) for b in BITS]), default="16", show_default=True, help="Bits per sample."
+)
 @_verbose
 def invert(
     files: tuple[str, ...],
