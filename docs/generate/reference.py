@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, Field, fields, is_dataclass
+from importlib.metadata import entry_points
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -55,13 +56,20 @@ def filled(text: str) -> str:
     return MARKER.sub(lambda found: TABLES[found["table"]](*found["arguments"].split()), text)
 
 
+def own_stages() -> dict[str, type[Stage]]:
+    """Return the stages that come with melmill by name."""
+    groups = [group for group in entry_points().groups if group.startswith("melmill.")]
+    installed = {entry.name for group in groups for entry in entry_points(group=group)}
+    return {name: stage_class(name) for name in stage_names() if name not in installed}
+
+
 def groups() -> dict[str, list[str]]:
     """Return the names of our own stages by the folder of `melmill.stages` that they are in."""
     found: dict[str, list[str]] = {}
-    for name in stage_names():
-        package, _, rest = stage_class(name).__module__.partition(".stages.")
-        if package == "melmill":
-            found.setdefault(rest.partition(".")[0], []).append(name)
+    for name, cls in own_stages().items():
+        # A class that was made from a description may have no module of its own.
+        module = next(base.__module__ for base in cls.__mro__ if base.__module__.startswith("melmill.stages."))
+        found.setdefault(module.split(".")[2], []).append(name)
     return found
 
 
