@@ -19,8 +19,7 @@ from melmill.flows.tasks.job import Job
 from melmill.flows.tasks.task import Receipt, Task
 from melmill.flows.watching.observers import Watching, observed
 from melmill.storage.files.location import Location
-from melmill.storage.recorded import RecordedFolder, record_file
-from melmill.storage.records import Record, StoredFile, record_name
+from melmill.storage.records import Record, RecordedFolder, StoredFile, record_file, record_name
 from melmill.storage.store import Store
 
 # A file may have 65,000 names on ext4.

@@ -20,10 +20,9 @@ from melmill.flows.execution.run import run
 from melmill.flows.pipeline.spec import load
 from melmill.flows.planning.plan import make_plan
 from melmill.storage.files.location import Location
-from melmill.storage.files.object_client import bucket_and_key, client
+from melmill.storage.files.objects import bucket_and_key, client
 from melmill.storage.product import ProductFolder
-from melmill.storage.recorded import record_file
-from melmill.storage.records import Record, StoredFile, record_name
+from melmill.storage.records import Record, StoredFile, record_file, record_name
 
 # A shard of 300 s of 80 bands in half precision, and a record.
 SIZES = {"shard": 3_500_000, "record": 900}
@@ -165,7 +164,7 @@ def counting() -> Iterator[Callable[[], int]]:
 
     Only requests to a server on this machine are counted. For any other the count stays 0.
     """
-    from melmill.storage.files import object_client
+    from melmill.storage.files import objects
     from tests.objects.proxy import proxied
 
     endpoint = urlsplit(os.environ.get("AWS_ENDPOINT_URL", ""))
@@ -174,9 +173,9 @@ def counting() -> Iterator[Callable[[], int]]:
         return
     with proxied(endpoint.port) as proxy:
         os.environ["AWS_ENDPOINT_URL"] = proxy.url
-        object_client.forget()
+        objects.forget_clients()
         try:
             yield lambda: len(proxy.requests)
         finally:
             os.environ["AWS_ENDPOINT_URL"] = endpoint.geturl()
-            object_client.forget()
+            objects.forget_clients()

@@ -69,7 +69,8 @@ def join(address: str, credentials: Credentials | None, timeout_s: float) -> Cli
     Raises
     ------
     ConnectionError
-        No scheduler answers there in time, or it refuses the client. The message says why in one line.
+        No scheduler answers there in time, or it refuses the client. The message says why in one
+        line.
     """
     from distributed import Client, Security
     from distributed.utils import LoopRunner

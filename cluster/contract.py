@@ -82,17 +82,13 @@ PoolT = TypeVar("PoolT", bound=Pool)
 
 
 def one_worker_per_core(pool: type[PoolT]) -> dict[str, PoolT]:
-    """Return the pools of a cluster that declares none: as many workers as this machine has cores."""
+    """Return the pools of a cluster that declares none: a worker per core of this machine."""
     return {"cpu": pool(workers=len(os.sched_getaffinity(0)))}
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClusterSpec(ABC):
-    """Where the tasks of a pipeline run: the base of all types of cluster.
-
-    A type is a subclass. It adds the fields of its own and says how it launches. Where its pools
-    have fields of their own, they are of a subclass of `Pool`. A required field may have an
-    ``example`` in its metadata, for the error where it is missing.
+    """Where the tasks of a pipeline run.
 
     Parameters
     ----------
@@ -122,6 +118,12 @@ class ClusterSpec(ABC):
         Modules that the type imports and that melmill does not depend on.
     requirement : str
         What to ``pip install`` where one of them is missing.
+
+    Notes
+    -----
+    A type of cluster is a subclass. It adds the fields of its own and says how it launches. Where
+    its pools have fields of their own, they are of a subclass of `Pool`. A required field may have
+    an ``example`` in its metadata, for the error where it is missing.
     """
 
     type: ClassVar[str]
@@ -253,7 +255,7 @@ class RunningCluster:
         return min(self.spec.pools[pool].slots, sum(_room(worker, wanted) for worker in self.workers()))
 
     def adapt(self, tasks: Mapping[str, int]) -> None:
-        """Take the number of unfinished tasks of each pool; adaptive clusters grow and shrink with it."""
+        """Grow or shrink with the number of unfinished tasks of each pool, if adaptive."""
 
     def take_notes(self) -> Iterator[str]:
         """Yield the notes that have come since the last call."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import ssl
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -59,7 +59,7 @@ class Credentials:
 
     @contextmanager
     def files(self, folder: Path) -> Iterator[Tls]:
-        """Write the three into a new folder below `folder`, yield their paths, and remove them at the end.
+        """Write the three into a new folder below `folder`, yield their paths, remove them.
 
         Only this user can read the folder.
         """
@@ -153,17 +153,11 @@ def _check_trust(where: Tls) -> None:
     try:
         for _ in range(4):
             for side in sides:
-                _step(side)
+                with suppress(ssl.SSLWantReadError):
+                    side.do_handshake()
     except ssl.SSLError as error:
         reason = getattr(error, "verify_message", "") or error.reason
         raise ClusterError(
             f"security: cert {where.cert!r} is refused by peers that trust {where.ca!r}: {reason}; {_MAKE}",
             "security",
         ) from error
-
-
-def _step(side: ssl.SSLObject) -> None:
-    try:
-        side.do_handshake()
-    except ssl.SSLWantReadError:
-        return

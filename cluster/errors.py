@@ -25,7 +25,7 @@ class ClusterError(Error, ValueError):
 
 
 def require_packages(modules: Iterable[str], requirement: str, owner: str) -> None:
-    """Raise ClusterError where a module is missing that `owner` needs; say to install `requirement`."""
+    """Raise ClusterError, naming `requirement` to install, if a module of `owner` is missing."""
     for module in modules:
         if find_spec(module) is None:
             package = module.replace("_", "-")

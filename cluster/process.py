@@ -28,7 +28,7 @@ def thread_environment(threads: int) -> dict[str, str]:
 
 
 def kernel_environment() -> dict[str, str]:
-    """Return the variables of this environment that choose kernels, so that workers choose the same."""
+    """Return the variables that choose kernels, so that workers choose the same ones."""
     return {name: os.environ[name] for name in _KERNELS if name in os.environ}
 
 
@@ -66,7 +66,10 @@ _RESET_PEAK = "5"
 
 
 def reset_peak() -> None:
-    """Start a new measurement of the peak. Only Linux can; elsewhere the peak is the whole process's."""
+    """Start a new measurement of the peak.
+
+    Only Linux can; elsewhere the peak is the whole process's.
+    """
     try:
         (_PROC / "clear_refs").write_text(_RESET_PEAK)
     except OSError:

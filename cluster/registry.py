@@ -1,4 +1,4 @@
-"""The types of cluster by name: the modules of `melmill.cluster.types`, and what other packages install."""
+"""The types of cluster by name: modules of `melmill.cluster.types`, and other packages' types."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _installed() -> dict[str, EntryPoint]:
 
 
 def cluster_types() -> list[str]:
-    """Return the names of all types, built in and installed under the entry-point group `melmill.clusters`."""
+    """Return the names of all types, built in and of the entry-point group `melmill.clusters`."""
     return sorted({*_built_in(), *_installed()})
 
 
@@ -52,10 +52,12 @@ def cluster_type(name: str) -> type[ClusterSpec]:
         near = difflib.get_close_matches(name, cluster_types(), n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise ClusterError(f"cluster: no type is called {name!r}{hint} (types: {', '.join(cluster_types())})", "type")
-    loaded = _installed()[name].load()
+    entry = _installed()[name]
+    loaded = entry.load()
     if not _is_type(loaded):
+        package = entry.dist.name if entry.dist else entry.value
         raise ClusterError(
-            f"cluster: type {name!r} of the package {_package(name)!r} must be a subclass of ClusterSpec with a type, "
+            f"cluster: type {name!r} of the package {package!r} must be a subclass of ClusterSpec with a type, "
             f"got {loaded!r}",
             "type",
         )
@@ -63,7 +65,7 @@ def cluster_type(name: str) -> type[ClusterSpec]:
 
 
 def types_with(field: str) -> list[str]:
-    """Return the names of the types whose block, or whose pools, have a field of their own called `field`."""
+    """Return the names of the types that add a field called `field`, or whose pools do."""
     shared = {one.name for cls in (ClusterSpec, Pool) for one in fields(cls)}
     if field in shared:
         return []
@@ -78,8 +80,3 @@ def field_names(cls: type[ClusterSpec]) -> set[str]:
 
 def _is_type(value: object) -> TypeGuard[type[ClusterSpec]]:
     return isinstance(value, type) and issubclass(value, ClusterSpec) and hasattr(value, "type")
-
-
-def _package(name: str) -> str:
-    distribution = _installed()[name].dist
-    return distribution.name if distribution else _installed()[name].value

@@ -1,4 +1,4 @@
-"""What melmill adds to a Dask scheduler: metrics of runs, bounded memory, and where its pages are."""
+"""What melmill adds to a Dask scheduler: metrics of runs, bounded memory, links to its pages."""
 
 from __future__ import annotations
 
@@ -80,7 +80,10 @@ class RunMetrics(SchedulerPlugin):  # type: ignore[misc]
     idempotent = True
 
     def start(self, scheduler: Scheduler) -> None:
-        """Register with Prometheus's library. Without it, the scheduler's own page says what is missing."""
+        """Register with Prometheus's library.
+
+        Without it, the scheduler's own page says what is missing.
+        """
         del scheduler
         self.collector = RunCollector()
         if importlib.util.find_spec("prometheus_client"):
@@ -104,8 +107,8 @@ class RunMetrics(SchedulerPlugin):  # type: ignore[misc]
 def publisher(client: Client) -> Callable[[Mapping[str, Any]], None]:
     """Return a function that sends a run's counts to the client's scheduler, for its ``/metrics``.
 
-    A message holds ``run``, ``project``, ``alive``, ``times_real_time`` and ``nodes``. The last maps
-    each node to the fields of `COUNTERS` and `GAUGES`.
+    A message holds ``run``, ``project``, ``alive``, ``times_real_time`` and ``nodes``. The last
+    maps each node to the fields of `COUNTERS` and `GAUGES`.
 
     Raises
     ------
@@ -211,7 +214,7 @@ def scheduler_options(spec: ClusterSpec) -> dict[str, Any]:
 
 
 def links(client: Client, spec: ClusterSpec) -> tuple[str | None, str | None]:
-    """Return the addresses of the scheduler's pages and of its metrics, None for what it does not serve.
+    """Return the addresses of the scheduler's pages and metrics, None for what it does not serve.
 
     Of a scheduler elsewhere, an address is returned if it answers from here.
     """

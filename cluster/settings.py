@@ -22,7 +22,8 @@ SCHEDULER = {
     "distributed.scheduler.worker-ttl": "60s",
     "distributed.scheduler.work-stealing": False,
 }
-# Dask's profiler reads the stacks of all its processes a hundred times a second, which slows workers.
+# Dask's profiler reads the stacks of all its processes a hundred times a second, which slows
+# workers.
 WORKER = {
     "distributed.comm.timeouts.tcp": "30s",
     "distributed.worker.multiprocessing-method": "spawn",

@@ -38,7 +38,7 @@ def nanny_options(name: str, index: int, pool: Pool) -> dict[str, Any]:
 
 
 def worker_arguments(name: str, pool: Pool) -> list[str]:
-    """Return options of ``dask worker ADDRESS`` for a pool's worker, besides name, threads and memory."""
+    """Return options of ``dask worker`` for a pool's worker, besides name, threads and memory."""
     resources = ",".join(f"{resource}={amount:g}" for resource, amount in _resources(name, pool).items())
     return [
         "--resources",
@@ -88,7 +88,7 @@ def gpu_environment(pool: str, index: int, visible: str | None = None) -> dict[s
 
 
 def dask_setup(worker: Worker) -> None:
-    """Ignore ctrl-C, which a terminal sends to workers as well: the client lets them finish their tasks."""
+    """Ignore ctrl-C, which a terminal sends to workers too: they finish their tasks first."""
     del worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     atexit.register(_leave)
@@ -97,7 +97,8 @@ def dask_setup(worker: Worker) -> None:
 def _leave() -> None:
     """End the process as soon as the other exit functions are done.
 
-    Python would then take every module apart, which takes long with torch loaded and serves nothing.
+    Python would then take every module apart, which takes long with torch loaded and serves
+    nothing.
     """
     atexit.unregister(_leave)
     atexit._run_exitfuncs()  # there is no other way to run the others first

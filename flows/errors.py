@@ -1,4 +1,4 @@
-"""Errors of a pipeline as a whole, each of one clear line."""
+"""Errors of pipelines and runs."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from melmill.errors import Error
 
 
 class PipelineError(Error, ValueError):
-    """The pipeline is wrong; nothing has run.
+    """The pipeline is wrong. Nothing has run.
 
     Parameters
     ----------
     message : str
-        What is wrong, got, expected and how to fix it.
+        What is wrong, what was got and expected, and how to fix it.
     where : str
-        ``file:line`` that the message is about, empty where it is about none.
+        ``file:line`` that the message is about. Empty if it is about none.
     """
 
     def __init__(self, message: str, where: str = "") -> None:
@@ -21,4 +21,4 @@ class PipelineError(Error, ValueError):
 
 
 class RunFailed(Error):
-    """The run ended early: nothing that was computed is lost, running again goes on."""
+    """The run ended early. What it computed is stored, and the next run goes on from there."""

@@ -107,7 +107,8 @@ def mel(
     Raises
     ------
     ParameterError
-        A parameter has a wrong type or lies outside its range. Or both a spec and a preset are given.
+        A parameter has a wrong type or lies outside its range, or both a spec and a preset are
+        given.
     StageError
         `y` is not one channel of float or int16 samples.
     Unusable
@@ -161,7 +162,7 @@ def invert(
     device : {"cpu", "cuda"}
         Where it is computed. The results are the same but for rounding.
     **parameters
-        The solver's own, such as ``momentum=0.99``, ``rho=0.1`` or, of ``auto``, ``quality="best"``.
+        The solver's own, such as ``momentum=0.99``, ``rho=0.1``, or ``quality="best"`` of ``auto``.
 
     Returns
     -------

@@ -27,63 +27,11 @@ from melmill.stages.task_context import enter_utterance
 from melmill.storage.utterance import SourceFile as SourceFile
 from melmill.storage.utterance import Utterance
 
-# Mels (batch, n_mels, segment_frames), and their audio (batch, segment_frames * hop_length) in [-1, 1).
-Batch = tuple[NDArray[np.float32], NDArray[np.float32]]
-
-
-class TrainingData(Protocol):
-    """The aligned mels and recordings that a training reads."""
-
-    @property
-    def utterances(self) -> Sequence[Utterance]:
-        """Those that both inputs hold, in the catalogue's order."""
-        ...
-
-    def whole(self, utterance_id: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Return the mel ``(n_mels, n_frames)`` and the recording ``(n_samples,)``, in [-1, 1), of an utterance."""
-        ...
-
-    def batches(
-        self, ids: Collection[str], *, segment_frames: int, batch_size: int, seed: int, first: int = 0
-    ) -> Iterator[Batch]:
-        """Return segments of the utterances `ids` without end.
-
-        Batch number n is a function of `ids`, `segment_frames`, `batch_size`, `seed` and n alone.
-
-        Parameters
-        ----------
-        ids : collection of str
-        segment_frames : int
-            Length of a segment, frames; what a shorter utterance lacks is silence.
-        batch_size : int
-        seed : int
-        first : int
-            Number of the batch to begin with.
-        """
-        ...
-
-
-class TrainingPlace(Protocol):
-    """Where a training keeps what it resumes from, and says how it goes."""
-
-    def load(self) -> bytes | None:
-        """Return the state that was saved last; None for a fresh start."""
-        ...
-
-    def save(self, state: bytes) -> None:
-        """Keep a state in place of the last one, atomically and durably."""
-        ...
-
-    def note(self, line: str) -> None:
-        """Tell people how it goes: a line now and then."""
-        ...
-
-
 Scalar = str | int | float | bool | None
 
 
 class Unset(Enum):
-    """Marks a field that the user left out where None means something else (``fmax: null``)."""
+    """Mark a field that the user left out, for fields where None has a meaning (``fmax: null``)."""
 
     UNSET = "unset"
 
@@ -112,7 +60,7 @@ class Kind(StrEnum):
     VOCODER = "vocoder"
 
 
-# What is made of a whole corpus by one task, rather than of each shard by one of its own.
+# Kinds that one task makes of a whole corpus. All others are made by one task for each shard.
 WHOLE_KINDS = frozenset({Kind.REPORT, Kind.VOCODER})
 
 
@@ -262,7 +210,7 @@ class Item:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rejected:
-    """Say why an utterance could not be processed."""
+    """Say why an utterance could not be processed: in one line, and with a traceback."""
 
     reason: str
     detail: str = ""
@@ -270,11 +218,20 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What a stage made of one utterance.
+    """Hold what a stage made of one utterance.
 
-    `array` is a waveform or a mel; `row` holds table columns; `trace` holds columns of one value per
-    iteration (``iteration``, ``scm_db``, ...); `rejected` excludes the others. `busy_s` is for how long the device was
-    at work on it (its part of a batch's time); None where the stage does not measure that.
+    Parameters
+    ----------
+    array : ndarray or None
+        A waveform ``(n_samples,)`` or a mel ``(n_mels, n_frames)``.
+    row : mapping of str to scalar, or None
+        Columns of its row in the node's table.
+    trace : mapping of str to ndarray, or None
+        Columns with one value for each iteration (``iteration``, ``scm_db``, ...).
+    rejected : Rejected or None
+        Why it could not be processed. It excludes the others.
+    busy_s : float or None
+        Time that the device worked on it, s: its share of a batch's time. None: not measured.
     """
 
     array: NDArray[Any] | None = None
@@ -288,8 +245,8 @@ class Outcome:
 class Stage(Protocol):
     """A registered kind of work: a frozen, keyword-only dataclass of its parameters.
 
-    `uses` is its name in YAML, `version` is raised by hand whenever its results change,
-    `inputs` names its input ports (empty for ingest).
+    `uses` is its name in YAML. Raise `version` whenever its results change. `inputs` has its input
+    ports by name, and is empty for ingest stages.
     """
 
     uses: ClassVar[str]
@@ -297,19 +254,20 @@ class Stage(Protocol):
     inputs: ClassVar[Mapping[str, Input]]
 
     def identity(self) -> Mapping[str, Any]:
-        """Return the parameters that decide the result, as plain values: what a node's key is made of.
+        """Return the parameters that decide the result, as plain values. The node's key is made of them.
 
-        Names of places (a corpus root) and execution knobs are left out, presets are resolved.
+        Presets are resolved. Leave out where things lie (the root of a corpus) and how they are
+        computed (threads, the device).
         """
         ...
 
     def produces(self, inputs: Mapping[str, Sequence[Product]]) -> Product:
-        """Check the input products (one list a port) and describe what is made of them; raise ContractError."""
+        """Describe what is made of the products at each port; raise ContractError if they do not fit."""
         ...
 
 
 class CorpusTree(Protocol):
-    """The files under a corpus root, wherever it is."""
+    """The files below the root of a corpus, on a disk or in an object store."""
 
     def walk(self) -> Iterator[SourceFile]:
         """Iterate over all files, sorted by path."""
@@ -320,7 +278,7 @@ class CorpusTree(Protocol):
         ...
 
     def head(self, path: str, n: int) -> bytes:
-        """Return a file's first `n` bytes, or all where it is shorter."""
+        """Return the first `n` bytes of a file, or all of a shorter file."""
         ...
 
 
@@ -330,11 +288,19 @@ class IngestStage(Stage, Protocol):
 
     @property
     def root(self) -> str:
-        """Where the corpus lies: a path or fsspec URL; not part of the identity."""
+        """Where the corpus lies: a path, or any URL that fsspec knows. Not part of the identity."""
         ...
 
     def discover(self, tree: CorpusTree, known: Mapping[str, Utterance]) -> list[Utterance]:
-        """Return the corpus's utterances; one in `known` (by path) whose size and time match is returned as it is."""
+        """Return the utterances of the corpus.
+
+        Parameters
+        ----------
+        tree : CorpusTree
+        known : mapping of str to Utterance
+            Utterances of the catalogue, by path. If a file has the same size and time as then, its
+            utterance is returned as it is.
+        """
         ...
 
     def ingest(self, utterance: Utterance, data: bytes) -> Outcome:
@@ -353,13 +319,22 @@ class IngestStage(Stage, Protocol):
 
 
 class Processor(Protocol):
-    """Whatever works on the utterances of a shard."""
+    """An object that works on the utterances of a shard."""
 
     def process(self, items: Sequence[Item], inputs: Mapping[str, Product], product: Product) -> Sequence[Outcome]:
-        """Process the utterances of one shard; one outcome an item, in order.
+        """Return one outcome for each item, in order.
 
-        `inputs` holds the product at each port; `product` is what `produces` answered.
-        The same items give the same bytes, and an item's outcome does not depend on its neighbours but for rounding.
+        The same items give the same bytes. Apart from rounding, an outcome does not depend on the
+        other items.
+
+        Parameters
+        ----------
+        items : sequence of Item
+            Utterances of one shard.
+        inputs : mapping of str to Product
+            Product at each port.
+        product : Product
+            What `produces` returned.
         """
         ...
 
@@ -371,14 +346,14 @@ class UtteranceStage(Stage, Processor, Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageFile:
-    """A file that a stage computes with: its whole URL and its bytes."""
+    """Hold a file that a stage computes with: its whole URL and its bytes."""
 
     url: str
     data: bytes
 
     @property
     def name(self) -> str:
-        """Its name, for messages."""
+        """Last part of its URL, for messages."""
         return self.url.rpartition("/")[2]
 
 
@@ -389,17 +364,21 @@ StageFiles = Mapping[str, StageFile]
 class FileStage(Stage, Protocol):
     """A stage that works shard by shard with files of its own, such as weights.
 
-    As declared, it only names them. When the graph is built they are read once, for `prepared`; the tasks get what
-    that returns, which holds nothing large, and where they run the files are read again, for `opened`.
+    As declared, it only names them. They are read once when the graph is built, for `prepared`. Tasks
+    get what that returns, which holds nothing large. Where they run, the files are read again for
+    `opened`.
     """
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the files that it was prepared with; empty before."""
+        """SHA-256 of the files that it was prepared with. Empty before."""
         ...
 
     def files(self) -> Mapping[str, Sequence[str]]:
-        """Return paths or URLs by role, of which the first that exists is the file; prepared, those it was."""
+        """Return paths or URLs by role. The first that exists is the file.
+
+        A prepared stage returns those of the files that it was prepared with.
+        """
         ...
 
     def prepared(self, files: StageFiles, digest: str) -> Stage:
@@ -408,27 +387,81 @@ class FileStage(Stage, Protocol):
         Parameters
         ----------
         files : mapping of str to StageFile
-            By role; one that was not found is left out.
+            By role. A role without a file is left out.
         digest : str
-            Of the bytes of all: it stands for them in the identity.
+            SHA-256 of the bytes of all. It stands for them in the identity.
         """
         ...
 
     def trained(self, product: TrainedVocoder, name: str, digest: str) -> Stage:
-        """Return the stage that computes with what a training makes instead of files of its own; raise StageError.
+        """Return the stage as it computes with what a training makes, instead of its own files; raise StageError.
 
         Parameters
         ----------
         product : TrainedVocoder
         name : str
-            Of the training's node.
+            Name of the training's node.
         digest : str
-            Stands for the files in the identity, and among those that a process keeps open.
+            Stands for the files in the identity, and tells them from others that a process keeps open.
         """
         ...
 
     def opened(self, read: Callable[[], StageFiles]) -> Processor:
-        """Return what computes, in this process; `read` gives the very files that it was prepared with."""
+        """Return what computes in this process. `read` returns the files that the stage was prepared with."""
+        ...
+
+
+# Mels (batch, n_mels, segment_frames), and their audio (batch, segment_frames * hop_length) in [-1, 1).
+Batch = tuple[NDArray[np.float32], NDArray[np.float32]]
+
+
+class TrainingData(Protocol):
+    """The aligned mels and recordings that a training reads."""
+
+    @property
+    def utterances(self) -> Sequence[Utterance]:
+        """Utterances that both inputs hold, in the order of the catalogue."""
+        ...
+
+    def whole(self, utterance_id: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return the mel ``(n_mels, n_frames)`` of an utterance and its recording ``(n_samples,)``, in [-1, 1)."""
+        ...
+
+    def batches(
+        self, ids: Collection[str], *, segment_frames: int, batch_size: int, seed: int, first: int = 0
+    ) -> Iterator[Batch]:
+        """Return batches of segments of some utterances, without end.
+
+        Batch number n is a function of `ids`, `segment_frames`, `batch_size`, `seed` and n alone.
+
+        Parameters
+        ----------
+        ids : collection of str
+            Ids of the utterances.
+        segment_frames : int
+            Length of a segment, frames. A shorter utterance is padded with silence.
+        batch_size : int
+            Segments of a batch.
+        seed : int
+        first : int
+            Number of the first batch.
+        """
+        ...
+
+
+class TrainingPlace(Protocol):
+    """The place where a training keeps its state, and reports its progress."""
+
+    def load(self) -> bytes | None:
+        """Return the state that was saved last, or None for a fresh start."""
+        ...
+
+    def save(self, state: bytes) -> None:
+        """Save a state in place of the last one, atomically and durably."""
+        ...
+
+    def note(self, line: str) -> None:
+        """Report progress to people, in one line."""
         ...
 
 
@@ -438,20 +471,29 @@ class TrainingStage(Stage, Protocol):
 
     @property
     def threads(self) -> int:
-        """Threads that the numerical libraries use for it; not part of the identity."""
+        """Threads that numerical libraries may use. Not part of the identity."""
         ...
 
     def train(self, data: TrainingData, place: TrainingPlace, inputs: Mapping[str, Product]) -> Mapping[str, bytes]:
-        """Learn from `data`, going on from what `place` holds; return files by name.
+        """Return the files that were learned, by name.
 
-        Those of a `TrainedVocoder` are ``weights.pt``, ``config.json`` and what goes with them, such as the training's
-        page, ``index.html``. Ended at any moment and begun again, it returns the same bytes as undisturbed.
+        A `TrainedVocoder` has ``weights.pt`` and ``config.json``, and others such as a page,
+        ``index.html``. A training that is stopped at any moment and begun again returns the same bytes
+        as one that is not.
+
+        Parameters
+        ----------
+        data : TrainingData
+        place : TrainingPlace
+            It may hold a state, from which the training goes on.
+        inputs : mapping of str to Product
+            Product at each port.
         """
         ...
 
 
 class OfUtterance(Protocol):
-    """Whatever a stage does work on, which is of one utterance."""
+    """A piece of work that belongs to one utterance."""
 
     @property
     def utterance(self) -> Utterance:
@@ -463,7 +505,7 @@ ItemT = TypeVar("ItemT", bound=OfUtterance)
 
 
 def each(items: Sequence[ItemT], one: Callable[[ItemT], Outcome]) -> list[Outcome]:
-    """Apply `one` to every item, turning an exception into a rejection with its traceback."""
+    """Return the outcome of each item. An exception becomes a rejection with its traceback."""
     outcomes = []
     for item in items:
         enter_utterance(item.utterance.utterance_id)
@@ -476,13 +518,13 @@ def each(items: Sequence[ItemT], one: Callable[[ItemT], Outcome]) -> list[Outcom
 
 
 def rejection(error: Exception) -> Rejected:
-    """Turn an exception into the reason that quarantine shows."""
+    """Return the rejection that an exception means, with the reason that quarantine shows."""
     reason = str(error) if isinstance(error, Unusable) else f"{type(error).__name__}: {error}"
     return Rejected(reason=reason, detail="".join(traceback.format_exception(error)))
 
 
 def stored(y: NDArray[np.float32], dtype: Literal["float32", "int16"]) -> NDArray[Any]:
-    """Return a waveform as a store keeps it: int16 is ``32768 y``, rounded to even and clipped.
+    """Return a waveform as the store keeps it. int16 is ``32768 y``, rounded to even and clipped.
 
     >>> stored(np.array([-1.0, 0.5, 1.0], dtype=np.float32), "int16").tolist()
     [-32768, 16384, 32767]

@@ -1,7 +1,4 @@
-"""Stage `extract`: mel spectrograms of waveforms, by a preset and overrides of its fields.
-
-- A mel spec as the fields of a stage: a preset, and what differs from it.
-"""
+"""Stage `extract`: mel spectrograms of waveforms, by a preset and overrides of its fields."""
 
 from __future__ import annotations
 
@@ -14,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melmill.stages.contract import UNSET, Input, Item, Kind, Mel, OneOf, Outcome, Product, Unset, Waveform, each
-from melmill.stages.numeric.errors import ContractError, ParameterError, Unusable
+from melmill.stages.numeric.checks import check_choice
+from melmill.stages.numeric.errors import ContractError, Unusable
 from melmill.stages.numeric.mel import mel_spectrogram
 from melmill.stages.numeric.melspec import Centering, MelSpec, Pcen
 from melmill.stages.numeric.presets import preset, preset_names
@@ -25,15 +23,17 @@ PresetName = Annotated[str, OneOf(preset_names)]
 
 @dataclass(frozen=True, kw_only=True)
 class MelFields:
-    """Name a mel spec.
+    """Say a mel spec as the fields of a stage: a preset, and what differs from it.
 
     Parameters
     ----------
     preset : str
         Name of the spec to start from, see `melmill.stages.numeric.presets`.
-    sr, n_fft, win_length, hop_length, n_mels, fmin, fmax, htk, norm, power, log, floor, center, pad_mode, eps
-        Override the preset's, as `normalized`, `compression`, `pcen`, `shift`, `scale` and `clip` do; see `MelSpec`.
-        A field that is left out keeps the preset's value; None is a value of its own.
+    sr, n_fft, win_length, hop_length, n_mels, fmin, fmax, htk, norm, power, log, floor, center
+        Override the preset's, see `MelSpec`. A field that is left out keeps the preset's value.
+        None is a value of its own: ``win_length: null`` is a window of `n_fft`.
+    pad_mode, eps, normalized, compression, pcen, shift, scale, clip
+        Likewise.
 
     Examples
     --------
@@ -65,7 +65,7 @@ class MelFields:
     clip: tuple[float, float] | Unset | None = UNSET
 
     def __post_init__(self) -> None:
-        """Check that preset and overrides make a spec."""
+        """Check that the preset and the overrides make a spec."""
         self.spec  # noqa: B018 - MelSpec checks its own fields
 
     @cached_property
@@ -80,16 +80,17 @@ _LARGEST_HALF = float(np.finfo(np.float16).max)
 
 @dataclass(frozen=True, kw_only=True)
 class Extract(MelFields):
-    """Turn waveforms into mel spectrograms.
+    """Make mel spectrograms of waveforms.
 
-    Waveforms of another rate are resampled to the spec's. Upsampling is allowed and adds nothing: bands above half the
-    source's rate then hold next to no energy, or the floor. For the fields that name the spec see
-    `melmill.stages.extract.MelFields`.
+    Waveforms of another rate are resampled to the spec's. Upsampling adds nothing: bands above half
+    the source's rate then hold next to no energy, or the floor. `melmill.stages.extract.MelFields`
+    has the fields that say the spec.
 
     Parameters
     ----------
     dtype : {"float32", "float16"}
-        What is stored. float16 keeps 3 digits: enough to train on, not to judge an inversion by.
+        Type that is stored. float16 keeps 3 digits: enough to train on, but too few to judge an
+        inversion by.
     """
 
     uses: ClassVar[str] = "extract"
@@ -100,17 +101,22 @@ class Extract(MelFields):
     dtype: Literal["float32", "float16"] = "float32"
 
     def __post_init__(self) -> None:
-        """Check the dtype, and that preset and overrides make a spec."""
-        if self.dtype not in ("float32", "float16"):
-            raise ParameterError("dtype", f"must be 'float32' or 'float16', got {self.dtype!r}")
+        """Check the dtype, and that the preset and the overrides make a spec."""
+        check_choice("dtype", self.dtype, ("float32", "float16"))
         super().__post_init__()
 
     def identity(self) -> Mapping[str, Any]:
-        """Return the spec and the dtype: what a preset was called does not matter."""
+        """Return the spec and the dtype. The preset's name does not matter."""
         return {"spec": self.spec.as_dict(), "dtype": self.dtype}
 
     def produces(self, inputs: Mapping[str, Sequence[Product]]) -> Mel:
-        """Describe the mels; raise ContractError unless one product of waveforms comes in."""
+        """Describe the mels.
+
+        Raises
+        ------
+        ContractError
+            The input is not one node's waveforms.
+        """
         sources = inputs["from"]
         if len(sources) != 1 or not isinstance(sources[0], Waveform):
             kinds = ", ".join(source.kind for source in sources) or "nothing"
@@ -118,7 +124,7 @@ class Extract(MelFields):
         return Mel(spec=self.spec, dtype=self.dtype)
 
     def process(self, items: Sequence[Item], inputs: Mapping[str, Product], product: Product) -> Sequence[Outcome]:
-        """Extract the mel of every waveform."""
+        """Return the mel of every waveform."""
         source = inputs["from"]
         if not isinstance(source, Waveform):
             raise ContractError(f"extract takes waveforms, got {source.kind}")

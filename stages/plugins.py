@@ -53,7 +53,15 @@ class Registry(Mapping[str, T]):
         self._loaded: dict[str, T] = {}
 
     def __getitem__(self, name: str) -> T:
-        """Return the object called `name`; raise KeyError where there is none, StageError where it can't be loaded."""
+        """Return the object called `name`.
+
+        Raises
+        ------
+        KeyError
+            There is none.
+        StageError
+            It can't be loaded, or is none.
+        """
         if name in self._built_in:
             return self._built_in[name]
         if name not in self._loaded:

@@ -1,6 +1,7 @@
-"""Shards as Zarr bytes: encoded and decoded in memory, or read span by span from the store.
+"""The arrays of a product: the places of utterances in them, and shards as Zarr bytes.
 
-- Where utterances lie in an array: lengths, slots and spans, known before any of it is computed.
+Lengths, slots and spans are known before anything is computed. Whole shards are encoded and decoded
+in memory. Single utterances are read from the store, chunk by chunk.
 """
 
 from __future__ import annotations
@@ -22,20 +23,23 @@ from zarr.storage import FsspecStore, LocalStore, MemoryStore, ObjectStore
 from melmill.storage.catalogue import MAX_UTTERANCES
 from melmill.storage.errors import StoreError, damaged
 from melmill.storage.files.location import Location
-from melmill.storage.files.object_client import bucket_and_key, client, explained, is_object_store
+from melmill.storage.files.objects import bucket_and_key, client, is_object_store, store_error
 from melmill.storage.utterance import Shard, Utterance, resampled_length
 
-# Inner chunks, the least that a reader fetches: about 16 s at the usual rates.
+# Inner chunks, the least that a reader fetches: about 16 s of audio at usual rates.
 CHUNK_FRAMES = 1024
 CHUNK_SAMPLES = 1024 * 256
+
+# A waveform (n_samples,) or a mel (n_mels, n_frames) in a dtype of ArraySpec.
+Array = NDArray[np.int16 | np.float16 | np.float32]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ArraySpec:
-    """Describe an array of one value per utterance: waveforms, or mels where `n_mels` is given.
+    """The layout of an array of waveforms, or of mels where `n_mels` is given.
 
-    The entries of an utterance (samples or frames) follow from its length in the catalogue; a waveform is the
-    case of frames of one sample.
+    The entries of an utterance are its samples or frames. Their number follows from its length in
+    the catalogue. A waveform is the case of frames of one sample.
 
     Parameters
     ----------
@@ -45,7 +49,7 @@ class ArraySpec:
     n_mels : int or None
         Mel bands; None for waveforms.
     n_fft, hop_length, pad : int
-        Framing of the mels, samples; `pad` is added at each end of the waveform.
+        Framing of the mels, samples. `pad` is added at each end of the waveform.
     """
 
     dtype: str
@@ -75,23 +79,23 @@ class ArraySpec:
         return () if self.n_mels is None else (self.n_mels,)
 
     def length(self, utterance: Utterance) -> int:
-        """Return how many samples or frames an utterance has; 0 where its header could not be read."""
+        """Return an utterance's samples or frames, 0 where its header could not be read."""
         if utterance.n_samples == 0:
             return 0
         padded = resampled_length(utterance.n_samples, utterance.sr, self.sr) + 2 * self.pad
         return max(0, 1 + (padded - self.n_fft) // self.hop_length)
 
     def slot_length(self, shard_duration_s: float) -> int:
-        """Return the entries of one slot: whole inner chunks with room for any shard that packing makes.
+        """Return the entries of a slot: whole inner chunks with room for any shard of `pack`.
 
-        Each of `MAX_UTTERANCES` may add a sample by resampling and what its padding adds to its frames.
+        Each of `MAX_UTTERANCES` may add a sample by resampling, and some frames by padding.
         """
         rounding = MAX_UTTERANCES * (1 + max(0, self.hop_length + 2 * self.pad - self.n_fft))
         samples = Fraction(shard_duration_s) * self.sr + rounding
         return -(-samples // (self.hop_length * self.chunk_length)) * self.chunk_length
 
     def spans(self, shard: Shard) -> dict[str, slice]:
-        """Return where each utterance lies, in entries from the beginning of the shard's first slot."""
+        """Return the span of each utterance by id, in entries from the shard's first slot on."""
         spans, start = {}, 0
         for utterance in shard.utterances:
             stop = start + self.length(utterance)
@@ -100,11 +104,11 @@ class ArraySpec:
         return spans
 
     def shape(self, utterance: Utterance) -> tuple[int, ...]:
-        """Return the shape of an utterance's array as the API takes it, ``(n_samples,)`` or ``(n_mels, n_frames)``."""
+        """Return the shape of an utterance's array: ``(n_samples,)`` or ``(n_mels, n_frames)``."""
         return (*self.width, self.length(utterance))
 
-    def check(self, utterance: Utterance, array: NDArray[Any], place: str) -> None:
-        """Raise StoreError unless `array` has the utterance's shape and the dtype and is finite."""
+    def check(self, utterance: Utterance, array: Array, place: str) -> None:
+        """Raise StoreError unless `array` is finite and has the utterance's shape and the dtype."""
         problem = ""
         if array.shape != self.shape(utterance):
             problem = f"shape {array.shape!r}, expected {self.shape(utterance)!r}"
@@ -116,12 +120,12 @@ class ArraySpec:
             raise StoreError(f"{place}: the array of {utterance.utterance_id!r} has {problem}")
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the fields as plain values; ``ArraySpec(**fields)`` undoes it."""
+        """Return the fields as plain values, the arguments of an equal ArraySpec."""
         return asdict(self)
 
 
-def joined(spec: ArraySpec, shard: Shard, arrays: Mapping[str, NDArray[Any]], slot_length: int) -> NDArray[Any]:
-    """Lay the arrays of a shard out as stored, ``(n_slots * slot_length[, n_mels])``; gaps hold the fill value."""
+def assemble(spec: ArraySpec, shard: Shard, arrays: Mapping[str, Array], slot_length: int) -> Array:
+    """Return a shard as stored, ``(n_slots * slot_length[, n_mels])``. Gaps hold the fill value."""
     whole = np.full((shard.n_slots * slot_length, *spec.width), fill_value(spec), dtype=spec.dtype)
     spans = spec.spans(shard)
     for utterance_id, array in arrays.items():
@@ -130,7 +134,7 @@ def joined(spec: ArraySpec, shard: Shard, arrays: Mapping[str, NDArray[Any]], sl
 
 
 def fill_value(spec: ArraySpec) -> float:
-    """Return what stands where no utterance lies: silence, or NaN in a mel, where 0 could be a value."""
+    """Return the value of gaps: silence in waveforms, NaN in mels, where 0 could be a value."""
     return 0 if spec.n_mels is None else float("nan")
 
 
@@ -145,7 +149,7 @@ def metadata(spec: ArraySpec, slot_length: int, n_slots: int) -> bytes:
 
 
 def array_slots(data: bytes, slot_length: int) -> int:
-    """Return how many slots an array has, from its metadata; raise ValueError where they are none."""
+    """Return how many slots an array has by its metadata; raise ValueError for other bytes."""
     try:
         return int(json.loads(data)["shape"][0]) // slot_length
     except (TypeError, KeyError, IndexError) as error:
@@ -153,12 +157,12 @@ def array_slots(data: bytes, slot_length: int) -> int:
 
 
 def shard_files(spec: ArraySpec, shard: Shard) -> list[str]:
-    """Return the names of the files that a shard fills, one a slot, relative to the array's folder."""
+    """Return the names of a shard's files, one per slot, relative to the array's folder."""
     return [_file(spec, shard.slot + i) for i in range(shard.n_slots)]
 
 
-def encode(spec: ArraySpec, slot_length: int, shard: Shard, arrays: Mapping[str, NDArray[Any]]) -> dict[str, bytes]:
-    """Return the files of a shard that holds the arrays, by name relative to the array's folder.
+def encode(spec: ArraySpec, slot_length: int, shard: Shard, arrays: Mapping[str, Array]) -> dict[str, bytes]:
+    """Return the bytes of a shard's files by name, relative to the array's folder.
 
     Parameters
     ----------
@@ -167,18 +171,25 @@ def encode(spec: ArraySpec, slot_length: int, shard: Shard, arrays: Mapping[str,
         Of ``spec.slot_length``.
     shard : Shard
     arrays : mapping of str to ndarray
-        By utterance id, ``(n_samples,)`` or ``(n_mels, n_frames)``, checked; those left out leave a gap.
+        By utterance id, ``(n_samples,)`` or ``(n_mels, n_frames)``, already checked. An utterance
+        without an array leaves a gap.
     """
     store = MemoryStore()
-    _create(store, spec, slot_length, shard.n_slots)[...] = joined(spec, shard, arrays, slot_length)
+    _create(store, spec, slot_length, shard.n_slots)[...] = assemble(spec, shard, arrays, slot_length)
     files = _files(store)
     return {_file(spec, shard.slot + i): files[_file(spec, i)] for i in range(shard.n_slots)}
 
 
 def decode(
     spec: ArraySpec, slot_length: int, shard: Shard, files: Mapping[str, bytes], ids: Collection[str], place: str
-) -> dict[str, NDArray[Any]]:
-    """Return the arrays of utterances from the bytes of a shard's files; raise DamagedData naming `place`."""
+) -> dict[str, Array]:
+    """Return the arrays of utterances by id from a shard's files.
+
+    Raises
+    ------
+    DamagedData
+        They can't be read. The message names `place`.
+    """
     store = MemoryStore()
     array = _create(store, spec, slot_length, shard.n_slots)
     for i, name in enumerate(shard_files(spec, shard)):
@@ -192,7 +203,7 @@ def decode(
 
 
 class StoredArray:
-    """Read single utterances from an array in the store: only the inner chunks that they lie in are fetched.
+    """An array in the store, for reading single utterances. Only their inner chunks are fetched.
 
     Parameters
     ----------
@@ -207,16 +218,16 @@ class StoredArray:
         self.spec = spec
         self.slot_length = slot_length
         self._url = location.url
-        self._store, self._path = _opened(location)
+        self._store, self._path = _zarr_store(location)
         self._array = self._open()
 
     def _open(self) -> zarr.Array[Any]:
         try:
             return zarr.open_array(self._store, path=self._path, mode="r")
         except Exception as error:
-            raise explained(error, self._url, "read") or error from error
+            raise store_error(error, self._url, "read") or error from error
 
-    def read(self, shard: Shard, utterance_id: str, part: slice, place: str) -> NDArray[Any]:
+    def read(self, shard: Shard, utterance_id: str, part: slice, place: str) -> Array:
         """Return `part` of an utterance's samples or frames; raise DamagedData naming `place`."""
         if (shard.slot + shard.n_slots) * self.slot_length > self._array.shape[0]:
             # Another process has grown the array since it was opened.
@@ -229,8 +240,8 @@ class StoredArray:
         except OSError:
             raise
         except Exception as error:
-            told = explained(error, self._url, "read")
-            raise told or damaged(place, f"can't be decoded ({type(error).__name__}: {error})") from error
+            translated = store_error(error, self._url, "read")
+            raise translated or damaged(place, f"can't be decoded ({type(error).__name__}: {error})") from error
         return np.array(entries.T, order="C")
 
 
@@ -242,17 +253,17 @@ def _create(store: MemoryStore, spec: ArraySpec, slot_length: int, n_slots: int)
         chunks=(spec.chunk_length, *spec.width),
         dtype=spec.dtype,
         fill_value=fill_value(spec),
-        # Blosc has no checksum of its own: without Crc32c most flipped bits would go unnoticed.
+        # Blosc has no checksum. Without Crc32c, most flipped bits would go unnoticed.
         compressors=[BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle"), Crc32cCodec()],
         dimension_names=["sample"] if spec.n_mels is None else ["frame", "mel"],
         zarr_format=3,
-        # A silent shard would otherwise not be written at all, and could not be told from a lost one.
+        # Otherwise a silent shard would not be written, and would look like a lost one.
         config={"write_empty_chunks": True},
     )
 
 
-def _opened(location: Location) -> tuple[Store, str]:
-    """Return a Zarr store and the path in it of a folder."""
+def _zarr_store(location: Location) -> tuple[Store, str]:
+    """Return the Zarr store of a folder, and the path of the folder in it."""
     if is_object_store(location.url):
         bucket, key = bucket_and_key(location.url)
         return ObjectStore(client(bucket), read_only=True), key

@@ -1,6 +1,6 @@
-"""The catalogue: every utterance of a corpus, and the shard and place that it has in all arrays.
+"""The catalogue: every utterance of a corpus, with its shard and its place in all arrays.
 
-- Pack utterances into shards: a pure function of their ids and lengths.
+Which utterances make a shard depends on their ids and lengths alone.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from melmill.storage.records import record_name
 from melmill.storage.tables import from_parquet, to_parquet
 from melmill.storage.utterance import Shard, Utterance
 
-# Bounds what rounding to whole frames can add to a shard's length.
+# It bounds what rounding to whole frames can add to the length of a shard.
 MAX_UTTERANCES = 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Packed:
-    """Utterances that make one shard, in storage order, and how many slots of the arrays they fill."""
+    """Utterances of one shard in storage order, and how many slots they fill in arrays."""
 
     utterances: tuple[Utterance, ...]
     n_slots: int
@@ -38,8 +38,9 @@ class Packed:
 def pack(utterances: Sequence[Utterance], capacity: int) -> Iterator[Packed]:
     """Yield shards of at most `capacity` samples and `MAX_UTTERANCES` utterances.
 
-    Utterances are taken in order of length class and id, so that those of a shard are of like length, whatever
-    order they came in. One longer than a shard gets a shard of its own, of as many slots as it needs.
+    Utterances are sorted by length class and id, so those of a shard have similar lengths, and
+    their original order does not matter. One longer than a shard gets a shard of its own, of as
+    many slots as it needs.
 
     Parameters
     ----------
@@ -60,7 +61,7 @@ def pack(utterances: Sequence[Utterance], capacity: int) -> Iterator[Packed]:
 
 
 def length_class(n_samples: int) -> int:
-    """Return the quarter octave that a length lies in; whole-number arithmetic, so alike on every machine.
+    """Return the quarter octave of a length, by integer arithmetic: every machine gives the same.
 
     >>> [length_class(n) for n in (0, 16000, 19483, 19484, 32768)]
     [0, 55, 56, 57, 60]
@@ -85,15 +86,15 @@ _SCHEMA = pa.schema(
 
 
 class Catalogue:
-    """Know the utterances of a corpus in storage order; immutable, and only ever extended.
+    """The utterances of a corpus in storage order. `empty`, `extended` and `read` make one.
 
-    Made by `empty`, `extended` and `read`. Rows never change: what is added goes to new shards and, on disk, to a
-    new part, so that data stored for the old ones stays valid.
+    A catalogue is immutable. Extending one adds new shards, and on disk a new part. The old rows
+    stay as they are, so data stored for them stays valid.
 
     Parameters
     ----------
     parts : sequence of pyarrow.Table
-        In the order they were added.
+        In the order in which they were added.
     sr : int
         Sampling rate of all utterances in the store, Hz.
     shard_duration_s : float
@@ -111,14 +112,28 @@ class Catalogue:
 
     @classmethod
     def empty(cls, sr: int, shard_duration_s: float) -> Catalogue:
-        """Return the catalogue of no utterances at `sr` Hz; raise CatalogueError where a shard would hold nothing."""
+        """Return a catalogue without utterances.
+
+        Raises
+        ------
+        CatalogueError
+            A shard holds less than a sample.
+        """
         if sr < 1 or sr * shard_duration_s < 1:
             raise CatalogueError(f"a shard of {shard_duration_s!r} s at {sr!r} Hz holds no sample: make it longer")
         return cls([], sr=sr, shard_duration_s=shard_duration_s, n_stored=0)
 
     @classmethod
     def read(cls, location: Location) -> Catalogue:
-        """Read all parts that `write_parts` stored; raise CatalogueError where there are none, DamagedData."""
+        """Return the catalogue that `write_parts` stored.
+
+        Raises
+        ------
+        CatalogueError
+            There is none.
+        DamagedData
+            A part is damaged or missing.
+        """
         names = sorted(name for name in location.sizes() if name.startswith("part-"))
         if not names:
             raise CatalogueError(f"{location.url}: no catalogue is stored there")
@@ -130,7 +145,13 @@ class Catalogue:
 
     @classmethod
     def read_whole_parts(cls, location: Location) -> Catalogue | None:
-        """Read all parts, without the last where that is damaged; None where none is left; raise DamagedData."""
+        """Return the catalogue without its last part if that is damaged, None if nothing is left.
+
+        Raises
+        ------
+        DamagedData
+            An earlier part is damaged.
+        """
         names = sorted(name for name in location.sizes() if name.startswith("part-"))
         parts = [_read_part(location, name) for name in names[:-1]]
         with suppress(DamagedData):
@@ -138,7 +159,7 @@ class Catalogue:
         return cls._of(parts) if parts else None
 
     def check_covers(self, record_names: Sequence[str], place: str) -> None:
-        """Raise DamagedData where there is a record of a shard that the catalogue does not have."""
+        """Raise DamagedData if there is a record of a shard that the catalogue lacks."""
         if record_names and max(record_names) >= record_name(self.n_shards):
             raise damaged(place, f"there is a record of shard {max(record_names)}, but it has {self.n_shards} shards")
 
@@ -149,21 +170,27 @@ class Catalogue:
         return cls(parts, sr=int(head[b"sr"]), shard_duration_s=float(head[b"shard_duration_s"]), n_stored=len(parts))
 
     def replace_part(self, location: Location) -> None:
-        """Store the part that is not on disk yet in place of one that can't be read."""
+        """Store the part that is not on disk yet, in place of a damaged one."""
         location.replace(part_name(self._n_stored), to_parquet(_sealed(self._parts[self._n_stored])))
 
     def write_parts(self, location: Location) -> None:
-        """Store the parts that are not on disk yet; raise AlreadyThere where another run stored others."""
+        """Store the parts that are not on disk yet.
+
+        Raises
+        ------
+        AlreadyThere
+            Another run stored others.
+        """
         for index in range(self._n_stored, len(self._parts)):
             location.put(part_name(index), to_parquet(_sealed(self._parts[index])))
 
     def extended(self, new: Sequence[Utterance]) -> Catalogue:
-        """Return the catalogue with more utterances, packed into shards of their own.
+        """Return the catalogue with more utterances, which are packed into new shards.
 
         Raises
         ------
         CatalogueError
-            For an id that is there already, and for another sampling rate than the catalogue's.
+            An id is catalogued already, or a sampling rate is not the catalogue's.
         """
         if not new:
             return self
@@ -215,7 +242,10 @@ class Catalogue:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 over ids and lengths in order of id: equal for the same corpus, however it was packed."""
+        """SHA-256 of ids and lengths in order of id.
+
+        It is equal for equal corpora, however they were packed.
+        """
         pairs = sorted(zip(self._column("utterance_id"), self._column("n_samples"), strict=True))
         return hashlib.sha256("".join(f"{name}\t{n}\n" for name, n in pairs).encode()).hexdigest()
 
@@ -232,7 +262,13 @@ class Catalogue:
             yield from _utterances(batch)
 
     def shard_of(self, utterance_id: str) -> int:
-        """Return the index of the shard that holds an utterance; raise CatalogueError where there is no such id."""
+        """Return the index of the shard that holds an utterance.
+
+        Raises
+        ------
+        CatalogueError
+            No utterance has this id.
+        """
         index = self._index.get(utterance_id)
         if index is None:
             raise CatalogueError(f"no utterance is called {utterance_id!r} among the {self.n_utterances} catalogued")
@@ -247,7 +283,7 @@ class Catalogue:
 
     @cached_property
     def _rows(self) -> list[int]:
-        # Rows stand in order of shard, so a shard is a range of them.
+        # Rows are in order of shard, so a shard is a range of rows.
         return [int(row) for row in np.searchsorted(self._shards, np.arange(self.n_shards + 1))]
 
     @cached_property
@@ -277,7 +313,7 @@ def _unsealed(part: pa.Table, place: str) -> pa.Table:
 
 
 def _checksum(part: pa.Table) -> bytes:
-    """Hash the values of a part: Parquet's own checksums leave out its headers and footer."""
+    """Return the hash of a part's values: Parquet's own checksums omit its headers and footer."""
     sha256 = hashlib.sha256(repr(sorted(part.schema.metadata.items())).encode())
     for column in part.columns:
         if pa.types.is_string(column.type):
@@ -288,7 +324,7 @@ def _checksum(part: pa.Table) -> bytes:
 
 
 def read_shard(location: Location, index: int) -> Shard:
-    """Read one shard alone, decoding no more of the stored catalogue than needed; raise CatalogueError."""
+    """Return one shard, decoding no more of the stored catalogue than needed."""
     tags = location.tags()
     for name in sorted(tags or location.sizes()):
         data = _part(location, name, tags[name]) if name in tags else location.read(name)
@@ -300,7 +336,7 @@ def read_shard(location: Location, index: int) -> Shard:
 
 @lru_cache(maxsize=16)
 def _part(location: Location, name: str, tag: str) -> bytes:
-    """Return a part of that tag: a worker would otherwise fetch the whole catalogue for each of its shards."""
+    """Return a part, cached by its tag, so that a worker does not fetch it again for each shard."""
     return location.read(name)
 
 
@@ -314,7 +350,8 @@ def _shard(index: int, table: pa.Table) -> Shard:
 
 
 def _utterances(rows: pa.Table | pa.RecordBatch) -> Iterator[Utterance]:
-    # Column by column: a plan reads hundreds of thousands, and Arrow's own rows take twice as long.
+    # By column: a plan reads hundreds of thousands of rows, and Arrow's own rows take twice as
+    # long.
     names = _TEXT + _WHOLE
     for values in zip(*(rows[name].to_pylist() for name in names), strict=True):
         yield Utterance(**dict(zip(names, values, strict=True)))
@@ -325,8 +362,11 @@ def part_name(index: int) -> str:
     return f"part-{index:06d}.parquet"
 
 
-def _columns(shards: Sequence[Packed], index: int, slot: int) -> dict[str, Any]:
-    """Return the rows of new shards by column; the first shard is number `index` and begins at `slot`."""
+def _columns(shards: Sequence[Packed], index: int, slot: int) -> dict[str, list[Any] | NDArray[np.int64]]:
+    """Return the rows of new shards by column.
+
+    The first shard is number `index` and begins at `slot`.
+    """
     utterances = [utterance for packed in shards for utterance in packed.utterances]
     sizes = [len(packed.utterances) for packed in shards]
     n_slots = np.array([packed.n_slots for packed in shards])

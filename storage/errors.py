@@ -6,23 +6,23 @@ from melmill.errors import Error
 
 
 class StoreError(Error, ValueError):
-    """The store can't do what was asked of it."""
+    """The store can't do what it was asked."""
 
 
 class StoreMismatch(StoreError):
-    """A store belongs to another project or was written in a format that this version can't read."""
+    """A store belongs to another project, or this version can't read its format."""
 
 
 class DamagedMark(StoreMismatch):
-    """The file that says whose store it is, and of what format, can't be read."""
+    """The file can't be read that says which project the store belongs to, and its format."""
 
 
 class DamagedData(StoreError):
-    """What the store holds is not what was written: wrong checksum, wrong size or gone."""
+    """Stored data is not what was written: a file is missing or has another size or checksum."""
 
 
 class StoreFull(StoreError):
-    """No room is left where the store lies."""
+    """The disk or bucket of the store is full."""
 
 
 class StoreUnwritable(StoreError):
@@ -30,7 +30,7 @@ class StoreUnwritable(StoreError):
 
 
 class AlreadyThere(StoreError):
-    """A file of that name holds other bytes; what is stored is never overwritten by `put`."""
+    """A file of that name holds other bytes. `put` never overwrites."""
 
 
 class SourceError(StoreError):
@@ -42,7 +42,7 @@ class CatalogueError(StoreError):
 
 
 def damaged(place: str, problem: str) -> DamagedData:
-    """Return the error for a damaged `place` (node, record and file) with what to do about it."""
+    """Return the error for a damaged `place` (node, record and file), with the way to repair it."""
     return DamagedData(
-        f"{place}: {problem}. Run `melmill repair` on the store: the next run then redoes just what was damaged."
+        f"{place}: {problem}. Run `melmill repair` on the store. The next run then redoes only what was damaged."
     )

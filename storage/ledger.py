@@ -1,4 +1,4 @@
-"""A folder of files for other programs, and a ledger of which of them are whole."""
+"""A folder of files for other programs, and a ledger of the files that are whole."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HEAD = f"{LEDGER}/export.json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exported:
-    """One file as it was written, and how many of its samples were clipped at full scale."""
+    """A file as it was written, and how many of its samples were clipped at full scale."""
 
     n_bytes: int
     sha256: str
@@ -27,12 +27,12 @@ class Exported:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
-    """What the ledger says of one shard.
+    """The ledger's page about one shard.
 
     Parameters
     ----------
     source : str
-        Fingerprint of the stored data that its files were made from; empty where there is no page.
+        Fingerprint of the stored data that its files were made from. Empty if there is no page.
     files : mapping of str to Exported
         By name below the folder.
     """
@@ -42,32 +42,35 @@ class Page:
 
 
 class ExportFolder:
-    """Write files that appear whole or not at all, and never over what somebody else put there.
+    """A folder to export to. Files appear whole or not at all, and never replace files of others.
 
     Parameters
     ----------
     location : Location
-        The ledger lies in ``.melmill-export/`` below it: what is exported, and a page a shard, written after its files.
+        The ledger is in ``.melmill-export/`` below it. It says what is exported, and has a page per
+        shard, which is written after the shard's files.
     """
 
     def __init__(self, location: Location) -> None:
         self.location = location
 
     def claim(self, about: Mapping[str, Any]) -> None:
-        """Say what is exported here, and clear away what a killed export left behind.
+        """Write down what is exported here, and remove what a killed export left behind.
 
         Raises
         ------
         StoreError
             The folder holds another export.
         """
-        held = self._held()
-        if held is None:
-            # Not `put`: the folder may be on a file system without hard links, as cards and sticks have.
+        claimed = self._claimed()
+        if claimed is None:
+            # Not `put`: memory cards have file systems without hard links.
             self.location.replace(HEAD, (json.dumps(dict(about), indent=1, sort_keys=True) + "\n").encode())
-        elif held != about:
+        elif claimed != about:
             differing = [
-                f"{name} {held.get(name)!r}, not {about[name]!r}" for name in about if held.get(name) != about[name]
+                f"{name} {claimed.get(name)!r}, not {about[name]!r}"
+                for name in about
+                if claimed.get(name) != about[name]
             ]
             raise StoreError(
                 f"{self.location.url} holds another export ({', '.join(differing)}). "
@@ -76,7 +79,7 @@ class ExportFolder:
         for name in filter(TEMPORARY.fullmatch, self.location.leftovers()):
             self.location.remove(name)
 
-    def _held(self) -> Mapping[str, Any] | None:
+    def _claimed(self) -> Mapping[str, Any] | None:
         try:
             data = self.location.read(HEAD)
         except FileNotFoundError:
@@ -89,7 +92,7 @@ class ExportFolder:
             ) from error
 
     def page(self, shard: str) -> Page:
-        """Return what the ledger says of a shard; an empty page where it says nothing that can be read."""
+        """Return the page of a shard, an empty one where there is none or it can't be parsed."""
         try:
             data = self.location.read(_page_file(shard))
         except FileNotFoundError:
@@ -101,36 +104,36 @@ class ExportFolder:
             return Page()
 
     def write_page(self, shard: str, page: Page) -> None:
-        """Store what the ledger says of a shard."""
+        """Store the page of a shard."""
         self.location.replace(_page_file(shard), (json.dumps(asdict(page), sort_keys=True) + "\n").encode())
 
     def is_whole(self, name: str, exported: Exported) -> bool:
-        """Tell whether a file is there as it was written, by its checksum."""
+        """Return whether a file exists as it was written, by its checksum."""
         if self.location.size(name) != exported.n_bytes:
             return False
         return StoredFile.of(self.location.read(name)).sha256 == exported.sha256
 
     def write(self, name: str, data: bytes, *, ours: bool) -> bool:
-        """Write a file unless it is there already, and say whether it was written.
+        """Write a file unless it exists already; return whether it was written.
 
         Parameters
         ----------
         name : str
         data : bytes
         ours : bool
-            The ledger knows the file, so that one that is there may be replaced.
+            Whether the ledger knows the file. Then it may be replaced.
 
         Raises
         ------
         StoreError
-            A file of that name is there that the ledger does not know, with other bytes.
+            A file of that name holds other bytes, and the ledger does not know it.
         """
         if ours or self.location.size(name) is None:
             self.location.replace(name, data)
             return True
         if self.location.read(name) != data:
             raise StoreError(
-                f"{self.location.url}/{name} exists and is not of this export: it is left alone. "
+                f"{self.location.url}/{name} exists and is not of this export, so it is left alone. "
                 "Export to another folder, or move it."
             )
         return False

@@ -1,8 +1,4 @@
-"""The folder of one product: what a node made, shard by shard.
-
-- What a product is: the node that made it, its parameters, its inputs and the layout of its array.
-- What a task hands to the store for one shard, checked and turned into files.
-"""
+"""A product: its description, the contents of a shard, and the folder that holds them."""
 
 from __future__ import annotations
 
@@ -13,26 +9,40 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from numpy.typing import NDArray
 
-from melmill.storage.arrays import METADATA, ArraySpec, StoredArray, array_slots, decode, encode, metadata, shard_files
+from melmill.storage.arrays import (
+    METADATA,
+    Array,
+    ArraySpec,
+    StoredArray,
+    array_slots,
+    decode,
+    encode,
+    metadata,
+    shard_files,
+)
 from melmill.storage.catalogue import Catalogue
 from melmill.storage.errors import AlreadyThere, StoreError, damaged
 from melmill.storage.files.location import Location
-from melmill.storage.recorded import RecordedFolder
-from melmill.storage.records import Facts, Record, StoredFile, record_name, sealed, unsealed
+from melmill.storage.records import Facts, Record, RecordedFolder, StoredFile, record_name, sealed, unsealed
 from melmill.storage.tables import Row, concatenated, from_parquet, rows_table, to_parquet, traces_table
 from melmill.storage.utterance import Shard
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Facts", "Part", "ProductDescription", "ProductFolder", "Quarantined", "Record", "ShardContents"]
 
 Address = tuple[str, str]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProductDescription:
-    """Describe a product, as ``node.json`` in its folder does.
+    """The description of a product, as in ``node.json`` in its folder.
 
     Parameters
     ----------
     node, key : str
-        Name of the node and fingerprint of all that decides its result.
+        Name of the node, and fingerprint of everything that decides its result.
     kind : str
         ``utterances``, ``waveform``, ``mel``, ``scores`` or ``report``.
     stage, version : str, int
@@ -44,17 +54,18 @@ class ProductDescription:
     shard_duration_s : float
         Audio that a shard holds at most, s.
     catalogue : (node, key) or None
-        Whose utterances it has; None for reports.
+        Of its utterances. None for reports.
     array : ArraySpec or None
-        Layout of its array, None where it is a table or a report.
+        Layout of its array. None for tables and reports.
     mel : mapping or None
-        The mel spec as plain values: of a mel itself, or of the mel that waveforms were made from.
+        The mel spec as plain values: of the mels, or of the mels that waveforms were made from.
     conversions : mapping of str to str
-        How each field of that mel that was not as needed was converted, ``lossless`` or ``lossy``; empty where none.
+        By field of that mel that was not as needed: whether it was converted ``lossless`` or
+        ``lossy``.
     sr : int or None
         Sampling rate of its waveforms or of those under its mels, Hz.
     scored : str or None
-        Node whose waveforms its scores are about.
+        Node whose waveforms were scored.
     """
 
     node: str
@@ -74,11 +85,11 @@ class ProductDescription:
 
     @property
     def slot_length(self) -> int:
-        """Entries of one slot of its array; 0 where it has none."""
+        """Entries of one slot of its array, 0 where it has no array."""
         return self.array.slot_length(self.shard_duration_s) if self.array else 0
 
     def comparable(self) -> dict[str, Any]:
-        """Return the fields as they are after a round trip through JSON: equal for equal descriptions."""
+        """Return the fields after a round trip through JSON: equal for equal descriptions."""
         return unsealed(self.to_json())
 
     def to_json(self) -> bytes:
@@ -87,7 +98,13 @@ class ProductDescription:
 
     @classmethod
     def from_json(cls, data: bytes) -> ProductDescription:
-        """Return the description of a file's bytes; raise ValueError, TypeError or KeyError where they are none."""
+        """Return the description of a file's bytes.
+
+        Raises
+        ------
+        ValueError, TypeError, KeyError
+            The bytes hold something else.
+        """
         fields = unsealed(data)
         fields["inputs"] = {port: [_address(pair) for pair in pairs] for port, pairs in fields["inputs"].items()}
         fields["catalogue"] = fields["catalogue"] and _address(fields["catalogue"])
@@ -105,7 +122,7 @@ Part = Literal["table", "trace", "quarantine"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quarantined:
-    """Say which utterance a stage could not process, where and why."""
+    """An utterance that a stage could not process, with node and reason."""
 
     utterance_id: str
     node: str
@@ -116,25 +133,26 @@ class Quarantined:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardContents:
-    """Hold what a node made of one shard.
+    """What a node made of one shard.
 
-    Every utterance of the shard has an array (or a row, in a product without arrays), is quarantined, or absent.
+    Every utterance of the shard has an array, is quarantined, or is absent. In a product without
+    arrays, it has a row instead.
 
     Parameters
     ----------
     arrays : mapping of str to ndarray
         By utterance id: ``(n_samples,)`` or ``(n_mels, n_frames)``.
     rows : sequence of mapping or None
-        Rows of the table, each with an ``utterance_id``.
+        Rows of the table. Each has an ``utterance_id``.
     traces : mapping of str to mapping or None
-        By utterance id: columns of one value per iteration.
+        By utterance id: columns with a value per iteration.
     quarantined : sequence of Quarantined
         By this node.
     absent : sequence of str
         Ids that the inputs lack.
     """
 
-    arrays: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    arrays: Mapping[str, Array] = field(default_factory=dict)
     rows: Sequence[Row] | None = None
     traces: Mapping[str, Mapping[str, NDArray[Any]]] | None = None
     quarantined: Sequence[Quarantined] = ()
@@ -142,7 +160,7 @@ class ShardContents:
 
     @property
     def missing(self) -> tuple[str, ...]:
-        """Ids without data: quarantined here or before, sorted."""
+        """Ids that were quarantined here or before, sorted."""
         return tuple(sorted({*self.absent, *(one.utterance_id for one in self.quarantined)}))
 
 
@@ -152,12 +170,13 @@ def part_file(part: Part, name: str) -> str:
 
 
 def contents_files(description: ProductDescription, shard: Shard, contents: ShardContents) -> dict[str, bytes]:
-    """Return the files that hold a shard's contents, by name relative to the product's folder.
+    """Return the files of a shard's contents by name, relative to the product's folder.
 
     Raises
     ------
     StoreError
-        For an utterance that is left out, is of another shard, or has an array of wrong shape, dtype or values.
+        An utterance is missing, is of another shard, or has an array of wrong shape, dtype or
+        values.
     """
     place = f"node {description.node!r}, shard {shard.index}"
     _check_complete(description, shard, contents, place)
@@ -201,11 +220,6 @@ def _array_files(
     return encode(description.array, description.slot_length, shard, contents.arrays)
 
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-__all__ = ["Facts", "Part", "ProductDescription", "ProductFolder", "Quarantined", "Record", "ShardContents"]
-
 DESCRIPTION = "node.json"
 ARRAY_METADATA = f"data/{METADATA}"
 _WHOLE = slice(None)
@@ -217,7 +231,7 @@ _COLUMNS: Mapping[Part, list[str]] = {
 
 
 class ProductFolder(RecordedFolder):
-    """Read and write the product of a node under its key; cheap to make and to pickle.
+    """The product of a node under its key, to read and to write. It is cheap to make and to pickle.
 
     Parameters
     ----------
@@ -229,12 +243,14 @@ class ProductFolder(RecordedFolder):
         return {"location": self.location}
 
     def prepare(self, description: ProductDescription, n_slots: int) -> None:
-        """Store the description and make the array, or grow it to `n_slots`; for the driver alone.
+        """Store the description, and make the array or grow it to `n_slots`.
+
+        Only the driver may do so.
 
         Raises
         ------
         StoreError
-            Where the folder holds a product of another description.
+            The folder holds a product of another description.
         """
         try:
             self.location.put(DESCRIPTION, description.to_json())
@@ -252,12 +268,12 @@ class ProductFolder(RecordedFolder):
         try:
             return array_slots(data, description.slot_length)
         except ValueError:
-            # Follows from the description, so that a damaged one is just written anew.
+            # It follows from the description, so a damaged one is written anew.
             return 0
 
     @cached_property
     def description(self) -> ProductDescription:
-        """What the product is; raise StoreError where it was never prepared, DamagedData."""
+        """Description of the product; raise StoreError where there is none, DamagedData."""
         place = f"{self.location.url}/{DESCRIPTION}"
         try:
             data = self.location.read(DESCRIPTION)
@@ -269,7 +285,7 @@ class ProductFolder(RecordedFolder):
             raise damaged(place, f"can't be parsed ({error})") from error
 
     def read_catalogue(self) -> Catalogue:
-        """Read the catalogue of an ingest node; raise CatalogueError where none is stored."""
+        """Return the catalogue of an ingest node; raise CatalogueError where none is stored."""
         return Catalogue.read(self.location / "catalogue")
 
     def write_catalogue(self, catalogue: Catalogue) -> None:
@@ -277,15 +293,15 @@ class ProductFolder(RecordedFolder):
         catalogue.write_parts(self.location / "catalogue")
 
     def commit(self, shard: Shard, contents: ShardContents, facts: Facts, clock: float | None = None) -> Record:
-        """Store what was made of a shard, then its record, durably; return the record that counts.
+        """Store a shard's contents durably, then its record; return the record that counts.
 
-        Another process may have stored the shard first: its record then wins and ours is discarded, unless its
-        files are not what it says. `clock`: see `publish`.
+        If another process stored the shard first, its record counts. `publish` says how, and what
+        `clock` is.
 
         Raises
         ------
         StoreError
-            Where `contents` don't fit the shard or the product; nothing is stored then.
+            `contents` don't fit the shard or the product. Then nothing is stored.
         """
         files = contents_files(self.description, shard, contents)
         record = Record(
@@ -312,9 +328,14 @@ class ProductFolder(RecordedFolder):
         n_utterances: int = 0,
         duration_s: float = 0.0,
     ) -> Record:
-        """Store what was made of all shards in a folder of its own, then its record; return the record that counts.
+        """Store files made of all shards, then their record; return the record that counts.
 
-        `n_utterances` and `duration_s` tell of the corpus that it was made of, where that may grow without it.
+        Parameters
+        ----------
+        folder : str
+            Folder for the files, below the product's.
+        n_utterances, duration_s : int, float
+            Of the corpus that they were made of, which may grow later.
         """
         files = {f"{folder}/{relative}": data for relative, data in files.items()}
         record = Record(
@@ -331,11 +352,17 @@ class ProductFolder(RecordedFolder):
         return self.publish(record, files, clock)
 
     def absent(self, name: str) -> frozenset[str]:
-        """Return the ids of a record's shard that have no data here; raise StoreError where there is no record."""
+        """Return the ids of a record's shard without data here.
+
+        Raises
+        ------
+        StoreError
+            There is no record.
+        """
         return frozenset(self.done(name).absent)
 
-    def read_arrays(self, shard: Shard, ids: Collection[str] | None = None) -> dict[str, NDArray[Any]]:
-        """Return the arrays of a shard by utterance id, those of `ids` or all; absent ones are left out.
+    def read_arrays(self, shard: Shard, ids: Collection[str] | None = None) -> dict[str, Array]:
+        """Return the arrays of a shard by utterance id: all that exist, or those of `ids`.
 
         Returns
         -------
@@ -345,9 +372,9 @@ class ProductFolder(RecordedFolder):
         Raises
         ------
         StoreError
-            Where the shard is not done.
+            The shard is not done.
         DamagedData
-            Where its files are not those of its record.
+            Its files are not those of its record.
         """
         spec, record = self.array_spec, self.done(record_name(shard.index))
         known = [utterance.utterance_id for utterance in shard.utterances]
@@ -359,38 +386,40 @@ class ProductFolder(RecordedFolder):
         files = {name: self.read_whole(record, f"data/{name}") for name in shard_files(spec, shard)}
         return decode(spec, self.description.slot_length, shard, files, present, self.place(record, "data"))
 
-    def read_array(self, shard: Shard, utterance_id: str, part: slice = _WHOLE) -> NDArray[Any]:
-        """Return `part` of the samples or frames of one utterance, fetching only the chunks that it lies in.
+    def read_array(self, shard: Shard, utterance_id: str, part: slice = _WHOLE) -> Array:
+        """Return `part` of the samples or frames of one utterance, fetching only its chunks.
 
         Raises
         ------
         KeyError
-            Where it has no data here.
+            It has no data here.
         StoreError, DamagedData
             As `read_arrays`.
         """
-        record = self._sized(shard)
+        record = self._checked_record(shard)
         if utterance_id in record.absent:
             raise KeyError(utterance_id)
         return self._stored.read(shard, utterance_id, part, self.place(record, "data"))
 
     def read_table(self, part: Part, names: Collection[str] | None = None) -> pd.DataFrame:
-        """Return the rows of the records called `names`, or of all; without rows, a table of its key columns.
+        """Return the rows of all records, or of those called `names`.
+
+        Without rows, the table has its key columns.
 
         Raises
         ------
         DamagedData
-            Where a file is not that of its record.
+            A file is not that of its record.
         """
         import pandas as pd
 
         records = self.records() if names is None else {name: self.done(name) for name in names}
         files = {part_file(part, name): record for name, record in records.items()}
-        held = {file: record for file, record in files.items() if file in record.files}
-        if not held:
+        present = {file: record for file, record in files.items() if file in record.files}
+        if not present:
             return pd.DataFrame(columns=_COLUMNS[part])
-        data = self.each(lambda file: self.read_whole(held[file], file), held)
-        tables = [from_parquet(data, self.place(held[file], file)) for file, data in zip(held, data, strict=True)]
+        data = self.each(lambda file: self.read_whole(present[file], file), present)
+        tables = [from_parquet(data, self.place(present[file], file)) for file, data in zip(present, data, strict=True)]
         table: pd.DataFrame = concatenated(tables, f"{self.location.url}/{part}").to_pandas()
         return table
 
@@ -406,16 +435,19 @@ class ProductFolder(RecordedFolder):
         return StoredArray(self.array_spec, self.description.slot_length, self.location / "data")
 
     @cached_property
-    def _seen(self) -> dict[str, Record]:
+    def _known_records(self) -> dict[str, Record]:
         return {}
 
-    def _sized(self, shard: Shard) -> Record:
-        """Return the record of a shard, kept from an earlier call if it fits, its array files' sizes checked."""
+    def _checked_record(self, shard: Shard) -> Record:
+        """Return the record of a shard after checking the sizes of its array files.
+
+        A record of an earlier call is used again while it fits.
+        """
         name = record_name(shard.index)
         files = [f"data/{file}" for file in shard_files(self.array_spec, shard)]
-        record = self._seen.get(name)
+        record = self._known_records.get(name)
         if record is None or self.size_problem(record, files):
-            record = self._seen[name] = self.done(name)
+            record = self._known_records[name] = self.done(name)
             problem = self.size_problem(record, files)
             if problem:
                 raise damaged(self.place(record, "data"), problem)
@@ -427,6 +459,5 @@ def _check_same(stored: ProductDescription, new: ProductDescription, location: L
     got = ", ".join(f"{name} {wanted[name]!r} (stored: {old[name]!r})" for name in wanted if wanted[name] != old[name])
     if got:
         raise StoreError(
-            f"{location.url} holds another product than the one described: {got}. What differs in its results needs "
-            "another key."
+            f"{location.url} holds a product with another description: {got}. Another result needs another key."
         )

@@ -1,40 +1,60 @@
-"""Records: the proof that a node's work on one shard is whole; nothing else means done.
+"""Records: the proof that a node's work on a shard is stored. Nothing else counts as done.
 
-- JSON that knows its own checksum, so that a flipped bit is not taken for another value.
-- Packs: what many records say in one file, so that a look at a product of an object store takes few requests.
+A record is written after the files that it names, with their checksums and its own. On object
+stores, packs hold copies of many records in one file, so that a resume takes few requests.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import random
 import re
+import time
 import zlib
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, TypeVar
 
+from melmill.storage.errors import AlreadyThere, StoreError, damaged
 from melmill.storage.files.location import Location
 
+RECORDS = "records"
+
+# A product has fewer records than this before they are packed, and fewer packs before they are
+# merged.
+MIN_UNPACKED = 32
+MAX_PACKS = 8
+
 _SEAL = "sha256"
+_PACK = re.compile(r"packed-([0-9a-f]{64})\.z")
+_SUFFIX = ".json"
+# An object store answers in tens of milliseconds, whatever the request.
+_REMOTE_READERS = 16
+_ATTEMPTS = 10
+# It breaks up writers that act in step. Nothing that is stored depends on it.
+_JITTER = random.SystemRandom()
+
+R = TypeVar("R")
 
 
 def sealed(fields: Mapping[str, Any]) -> bytes:
-    """Return fields as the bytes of a file, in their order, with their checksum."""
+    """Return fields, in their order and with their checksum, as the bytes of a JSON file."""
     return (json.dumps({**fields, _SEAL: _checksum(fields)}, indent=1) + "\n").encode()
 
 
 def unsealed(data: bytes) -> dict[str, Any]:
-    """Return the fields of a file's bytes; one without a checksum, as older versions wrote them, is believed.
+    """Return the fields of a file's bytes. Older versions wrote no checksum; that is accepted.
 
     Raises
     ------
     ValueError
-        The bytes are not JSON, not fields, or not those that were written.
+        The bytes are not JSON, not fields, or do not fit their checksum.
     """
     fields = json.loads(data)
     if not isinstance(fields, dict):
-        raise ValueError(f"expected fields, got {type(fields).__name__}")
+        raise ValueError(f"expected a mapping, got {type(fields).__name__}")
     seal = fields.pop(_SEAL, None)
     if seal is not None and seal != _checksum(fields):
         raise ValueError("its checksum is not that of its fields")
@@ -54,13 +74,13 @@ class StoredFile:
 
     @classmethod
     def of(cls, data: bytes) -> StoredFile:
-        """Describe the file that holds `data`."""
+        """Return size and checksum of a file that holds `data`."""
         return cls(n_bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """What only the worker knows of an attempt.
+    """What only the worker knows about an attempt.
 
     Parameters
     ----------
@@ -75,11 +95,12 @@ class Facts:
     versions : mapping of str to str
         Of the packages that decide the result.
     pool, device, worker : str
-        Workers that the task was for, what it computed on, and which process (and thread, on the CPU) of `host` did.
+        Pool of the task, what it computed on, and which process of `host` (and thread, on the CPU)
+        did it.
     busy_s : float or None
-        Of `compute_s`, what the device was at work; None where the stage does not measure it.
+        Part of `compute_s` in which the device was busy. None where the stage does not measure it.
     peak_mem_bytes : int
-        Largest resident size of the worker process during the task; 0 where it was not taken.
+        Largest resident size of the worker process during the task. 0 where it was not measured.
     """
 
     compute_s: float
@@ -96,18 +117,19 @@ class Facts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """Prove that what a node made of one shard is stored.
+    """The proof that what a node made of one shard is stored.
 
     Parameters
     ----------
     node, key : str
         Whose product it is.
     name : str
-        Of the record: the shard's number in six digits, or ``all-<hash>`` for what is made of all shards.
+        Of the record: the shard's number in six digits, or ``all-<hash>`` for what is made of all
+        shards.
     n_utterances : int
         In the shard.
     absent : tuple of str
-        Ids without data in this product: quarantined here or before.
+        Ids without data in this product, as they were quarantined here or before.
     n_quarantined : int
         Quarantined here.
     files : mapping of str to StoredFile
@@ -117,7 +139,7 @@ class Record:
     compute_s, started_at, host, attempt, versions, pool, device, worker, busy_s, peak_mem_bytes
         See `Facts`.
     wall_s : float
-        From the task's start until all files were stored, s; 0 where it was not measured.
+        From the task's start until all files were stored, s. 0 where it was not measured.
     """
 
     node: str
@@ -146,7 +168,7 @@ class Record:
 
     @classmethod
     def from_json(cls, data: bytes) -> Record | None:
-        """Return the record of a file's bytes; None where they are none, which counts as no record."""
+        """Return the record of a file's bytes, None for other bytes, which count as no record."""
         try:
             fields = unsealed(data)
             fields["files"] = {name: StoredFile(**stored) for name, stored in fields["files"].items()}
@@ -164,31 +186,28 @@ def record_name(index: int) -> str:
     return f"{index:06d}"
 
 
-# Fewer records than this are not worth a pack; more packs than that are merged into one.
-WORTH = 32
-MERGE = 8
-
-_PACK = re.compile(r"packed-([0-9a-f]{64})\.z")
-_SUFFIX = ".json"
+def record_file(name: str) -> str:
+    """Return the file of a record, relative to its product's folder."""
+    return f"{RECORDS}/{name}{_SUFFIX}"
 
 
 @dataclass(frozen=True)
 class Copy:
-    """A record's file as it was read, with the tag that it had."""
+    """The bytes of a record's file, and the tag that the file had when it was read."""
 
     tag: str
     data: bytes
 
 
 class Packs:
-    """The packs among the files of a ``records`` folder, as one listing shows it.
+    """The packs among the files of a ``records`` folder, as of one listing.
 
     Parameters
     ----------
     location : Location
         The folder.
     tags : mapping of str to str
-        What `Location.tags` says of it; empty where files have no tags, and then there are no packs.
+        By file, from `Location.tags`. Where files have no tags, there are no packs.
     """
 
     def __init__(self, location: Location, tags: Mapping[str, str]) -> None:
@@ -197,23 +216,23 @@ class Packs:
         self.files = sorted(name for name in tags if _PACK.fullmatch(name))
         self.copies: dict[str, Copy] = {}
         for file in self.files:
-            for name, copy in _read(location, file).items():
+            for name, copy in _read_pack(location, file).items():
                 if tags.get(name + _SUFFIX) == copy.tag:
                     self.copies[name] = copy
 
     @property
     def missing(self) -> list[str]:
-        """Names of the records that no pack has a copy of."""
+        """Names of the records without a copy in a pack."""
         return [name for name in self.names if name not in self.copies]
 
     def record(self, name: str) -> Record | None:
-        """Return a record that is packed; None where it is not, or can't be parsed."""
+        """Return a packed record, None where it is not packed or can't be parsed."""
         copy = self.copies.get(name)
         return None if copy is None else Record.from_json(copy.data)
 
     def add(self, copies: Mapping[str, Copy]) -> None:
-        """Write a pack of further records, and merge packs that have become many."""
-        merged = self.files if len(self.files) >= MERGE else []
+        """Write a pack of further records. If there are `MAX_PACKS` already, merge them into it."""
+        merged = self.files if len(self.files) >= MAX_PACKS else []
         data = _packed({**(self.copies if merged else {}), **copies})
         name = f"packed-{hashlib.sha256(data).hexdigest()}.z"
         self._location.replace(name, data)
@@ -227,12 +246,12 @@ def _packed(copies: Mapping[str, Copy]) -> bytes:
     return zlib.compress("\n".join(lines).encode(), 1)
 
 
-def _read(location: Location, file: str) -> dict[str, Copy]:
-    """Return the copies in a pack; none where it is gone or damaged."""
+def _read_pack(location: Location, file: str) -> dict[str, Copy]:
+    """Return the copies in a pack by record, none where the pack is gone or damaged."""
     try:
         data = location.read(file)
     except FileNotFoundError:
-        # Merged into another one just now.
+        # Another process has just merged it.
         return {}
     if file != f"packed-{hashlib.sha256(data).hexdigest()}.z":
         return {}
@@ -243,3 +262,211 @@ def _copies(lines: Iterable[str]) -> Iterable[tuple[str, Copy]]:
     for line in lines:
         name, tag, text = json.loads(line)
         yield name, Copy(tag, text.encode())
+
+
+class RecordedFolder:
+    """A folder of files and of the records that prove them.
+
+    Parameters
+    ----------
+    location : Location
+        The folder. Records are in ``records/`` below it.
+    """
+
+    def __init__(self, location: Location) -> None:
+        self.location = location
+
+    def record(self, name: str) -> Record | None:
+        """Return a record, None where there is none or its file can't be parsed."""
+        try:
+            return Record.from_json(self.location.read(record_file(name)))
+        except FileNotFoundError:
+            return None
+
+    def records(self, names: Collection[str] | None = None) -> dict[str, Record]:
+        """Return the stored records by name and in order: all, or those called `names`.
+
+        On an object store, this takes one request per thousand records, and one for each that is
+        unpacked.
+        """
+        if names is None or len(names) > _REMOTE_READERS:
+            packs = self._packs()
+            wanted = packs.names if names is None else sorted({*names}.intersection(packs.names))
+            if wanted:
+                return self._packed_records(packs, wanted)
+        return self._read_records(self.record_names() if names is None else sorted(names))
+
+    def _read_records(self, names: Collection[str]) -> dict[str, Record]:
+        records = zip(names, self.each(self.record, names), strict=True)
+        return {name: record for name, record in records if record is not None}
+
+    def _packed_records(self, packs: Packs, names: Collection[str]) -> dict[str, Record]:
+        read = self._read_records([name for name in names if name not in packs.copies])
+        found = {name: read.get(name) or packs.record(name) for name in names}
+        return {name: record for name, record in found.items() if record is not None}
+
+    def _packs(self) -> Packs:
+        folder = self.location / RECORDS
+        return Packs(folder, folder.tags())
+
+    def pack(self) -> None:
+        """Copy unpacked records into a pack if there are `MIN_UNPACKED`, on object stores only."""
+        packs = self._packs()
+        if len(packs.missing) < MIN_UNPACKED:
+            return
+        read = self.each(self._copy, packs.missing)
+        packs.add({name: copy for name, copy in zip(packs.missing, read, strict=True) if copy is not None})
+
+    def _copy(self, name: str) -> Copy | None:
+        try:
+            data, tag = self.location.read_tagged(record_file(name))
+        except FileNotFoundError:
+            return None
+        return Copy(tag, data) if tag is not None and Record.from_json(data) is not None else None
+
+    def record_names(self) -> list[str]:
+        """Return the names of all record files in order, also of damaged ones."""
+        files = (self.location / RECORDS).sizes()
+        return sorted(name.removesuffix(".json") for name in files if name.endswith(".json"))
+
+    def done(self, name: str) -> Record:
+        """Return a record; raise StoreError where there is none."""
+        record = self.record(name)
+        if record is None:
+            raise StoreError(f"{self.location.url}: {name!r} has no record, so it is not done. Run the pipeline first.")
+        return record
+
+    def drop(self, name: str) -> None:
+        """Remove a record, so that its work counts as not done."""
+        self.location.remove(record_file(name))
+
+    def forget(self, record: Record) -> None:
+        """Remove a record and then its files: the next attempt may write other files."""
+        self.drop(record.name)
+        for name in record.files:
+            self.location.remove(name)
+
+    def damage(self, record: Record) -> str | None:
+        """Return the first problem of a record's files by their sizes, None where there is none."""
+        return self.size_problem(record, record.files)
+
+    def size_problem(self, record: Record, files: Iterable[str]) -> str | None:
+        """Return the first problem of some of a record's files by size, None where there is none."""
+        return _size_problem(record, {name: self.location.size(name) for name in files})
+
+    def damaged(self, records: Mapping[str, Record]) -> dict[str, str]:
+        """Return the records with missing files or other sizes, each with a problem.
+
+        Each folder is listed once.
+        """
+        folders = sorted({name.partition("/")[0] for record in records.values() for name in record.files})
+        sizes = {
+            f"{folder}/{name}": size for folder in folders for name, size in (self.location / folder).tree().items()
+        }
+        problems = {
+            name: _size_problem(record, {file: sizes.get(file) for file in record.files})
+            for name, record in records.items()
+        }
+        return {name: problem for name, problem in problems.items() if problem}
+
+    def problems(self, record: Record) -> dict[str, str]:
+        """Return the problems of a record's files by file, after reading them all."""
+        found = {name: self._problem(name, stored) for name, stored in record.files.items()}
+        return {name: problem for name, problem in found.items() if problem}
+
+    def _problem(self, name: str, stored: StoredFile) -> str | None:
+        try:
+            return _difference(StoredFile.of(self.location.read(name)), stored)
+        except FileNotFoundError:
+            return "is missing"
+
+    def read_whole(self, record: Record, name: str) -> bytes:
+        """Return a record's file, checked against the record; raise DamagedData."""
+        try:
+            data = self.location.read(name)
+        except FileNotFoundError as error:
+            raise damaged(self.place(record, name), "is missing") from error
+        problem = _difference(StoredFile.of(data), record.files[name])
+        if problem:
+            raise damaged(self.place(record, name), problem)
+        return data
+
+    def place(self, record: Record, name: str) -> str:
+        """Return the name of a file in error messages."""
+        return f"node {record.node!r}, record {record.name!r}, file {self.location.url}/{name}"
+
+    def publish(self, record: Record, files: Mapping[str, bytes], clock: float | None = None) -> Record:
+        """Write files durably, then the record that proves them; return the record that counts.
+
+        If another process was first, its record wins and ours is discarded, provided that its files
+        fit. Files without such a record are replaced. Two writers can have different bytes, as a GPU
+        may round differently. So a writer that replaced a file, or found a record that does not fit
+        its files, reads everything again. It starts over if the record does not fit. Thus the last
+        writer leaves a record that fits its files.
+
+        Parameters
+        ----------
+        clock : float or None
+            `time.perf_counter` at the start of the task, for the record's `wall_s`.
+
+        Raises
+        ------
+        StoreError
+            Other writers of other bytes never finish.
+        """
+        for attempt in range(_ATTEMPTS):
+            published = self._published(record, files, clock)
+            if published is not None:
+                return published
+            time.sleep(_JITTER.uniform(0.0, 0.01 * 2**attempt))
+        raise StoreError(f"{self.location.url}: other writers keep overwriting the files of {record.name!r}")
+
+    def _published(self, record: Record, files: Mapping[str, bytes], clock: float | None) -> Record | None:
+        """Return the record that counts, None where another writer interfered."""
+        alone = True
+        for name, data in files.items():
+            try:
+                self.location.put(name, data)
+            except AlreadyThere:
+                winner = self._winner(record.name)
+                if winner is not None:
+                    return winner
+                self.drop(record.name)
+                self.location.replace(name, data)
+                alone = False
+        if clock is not None:
+            record = replace(record, wall_s=time.perf_counter() - clock)
+        try:
+            self.location.put(record_file(record.name), record.to_json())
+        except AlreadyThere:
+            winner = self._winner(record.name)
+            if winner is None:
+                self.drop(record.name)
+            return winner
+        return record if alone else self._winner(record.name)
+
+    def _winner(self, name: str) -> Record | None:
+        record = self.record(name)
+        return None if record is None or self.problems(record) else record
+
+    def each(self, function: Callable[[str], R], names: Collection[str]) -> list[R]:
+        """Return a reading function's results for names. On remote stores, many run at a time."""
+        if not self.location.is_remote or len(names) < 2:
+            return [function(name) for name in names]
+        with ThreadPoolExecutor(_REMOTE_READERS) as pool:
+            return list(pool.map(function, names))
+
+
+def _size_problem(record: Record, sizes: Mapping[str, int | None]) -> str | None:
+    for name, size in sizes.items():
+        if size is None:
+            return f"{name} is missing"
+        if size != record.files[name].n_bytes:
+            return f"{name} has {size} bytes, expected {record.files[name].n_bytes}"
+    return None
+
+
+def _difference(found: StoredFile, stored: StoredFile) -> str | None:
+    if found.n_bytes != stored.n_bytes:
+        return f"has {found.n_bytes} bytes, expected {stored.n_bytes}"
+    return None if found == stored else f"has checksum {found.sha256[:12]}, expected {stored.sha256[:12]}"

@@ -1,7 +1,4 @@
-"""What a run's names mean: the product of every node, published once and never changed.
-
-- How a run is doing, as its driver last wrote to the store: what no record can tell.
-"""
+"""The files of a run: its manifest, which says what its names mean, and its state."""
 
 from __future__ import annotations
 
@@ -16,20 +13,20 @@ from melmill.storage.records import sealed, unsealed
 
 @dataclass(frozen=True, kw_only=True)
 class NodeEntry:
-    """Say where the product of a node is and what it holds.
+    """Where the product of a node is, and what it holds.
 
     Parameters
     ----------
     folder, key : str
-        It lies in ``<store>/<folder>/<key>``.
+        Its place is ``<store>/<folder>/<key>``.
     kind : str
         ``utterances``, ``waveform``, ``mel``, ``scores`` or ``report``.
     stage : str
-        What made it.
+        Stage that made it.
     catalogues : tuple of (folder, key)
-        Of the corpora whose utterances it has; a report may have several.
+        Of the corpora whose utterances it has. A report may have several.
     scored : str or None
-        Node whose waveforms its scores are about.
+        Node whose waveforms were scored.
     """
 
     folder: str
@@ -42,7 +39,7 @@ class NodeEntry:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """Say which products the names of a pipeline meant in one run.
+    """Which product each node name meant in one run. It is published once and never changed.
 
     Parameters
     ----------
@@ -67,7 +64,13 @@ class Manifest:
 
     @classmethod
     def from_json(cls, data: bytes) -> Manifest:
-        """Return the manifest of a file's bytes; raise ValueError, TypeError or KeyError where they are none."""
+        """Return the manifest of a file's bytes.
+
+        Raises
+        ------
+        ValueError, TypeError, KeyError
+            The bytes hold something else.
+        """
         fields = unsealed(data)
         fields["nodes"] = {name: _entry(entry) for name, entry in fields["nodes"].items()}
         return cls(**fields)
@@ -83,7 +86,7 @@ State = Literal["running", "done", "failed", "interrupted"]
 
 @dataclass(frozen=True, kw_only=True)
 class RunState:
-    """Say what a run's driver knows and the records don't. Nothing is resumed from it.
+    """What a run's driver knows and the records don't. No run resumes from it.
 
     Parameters
     ----------
@@ -91,14 +94,15 @@ class RunState:
     host, pid : str, int
         Where the driver runs.
     state : {"running", "done", "failed", "interrupted"}
-        A driver that was killed leaves ``running``, with an old `updated_at`.
+        A killed driver leaves ``running``, with an old `updated_at`.
     started_at, updated_at : str
         ISO 8601, UTC.
     nodes : mapping of str to mapping
-        By node of the run: ``pending``, ``in_flight``, ``done``, ``failed``, ``retried``, ``deaths``, ``stalled``.
+        By node of the run: ``pending``, ``in_flight``, ``done``, ``failed``, ``retried``,
+        ``deaths``, ``stalled``.
     failures, stalled : sequence of mapping
-        The last tasks given up (``node, shard, reason``), and the tasks that stall now (``node, shard, utterance,
-        worker, host, running_s``).
+        The last tasks that were given up (``node, shard, reason``), and the tasks that stall now
+        (``node, shard, utterance, worker, host, running_s``).
     """
 
     run_id: str
@@ -113,7 +117,7 @@ class RunState:
     stalled: Sequence[Mapping[str, Any]] = ()
 
     def as_dict(self) -> dict[str, Any]:
-        """Return plain values."""
+        """Return the fields as plain values."""
         return asdict(self)
 
     def to_json(self) -> bytes:
@@ -122,7 +126,7 @@ class RunState:
 
     @classmethod
     def from_json(cls, data: bytes) -> RunState | None:
-        """Return the state of a file's bytes; None where they are none: it is news, not truth."""
+        """Return the state of a file's bytes, None for other bytes: nothing depends on it."""
         try:
             return cls(**json.loads(data))
         except (ValueError, TypeError):

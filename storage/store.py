@@ -1,4 +1,4 @@
-"""The store of a project: its products, its runs, and what the last run's names mean."""
+"""The store of a project: its products, its runs, and the products of the last run by name."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["Manifest", "NodeEntry", "Store"]
 
 FORMAT = 1
-MARK = "melmill.json"
+MARKER = "melmill.json"
 RUNS = "runs"
 MANIFEST = "manifest.json"
 _RUN_ID = "%Y%m%dT%H%M%S%f"
@@ -33,7 +33,7 @@ STATE = "state.json"
 
 
 class Store:
-    """Find products and read what a run made; made by `create`, `open` and `find`.
+    """The products and runs of a project. `create`, `open` and `find` make one.
 
     Parameters
     ----------
@@ -53,66 +53,80 @@ class Store:
 
     @classmethod
     def create(cls, url: str, project: str) -> Store:
-        """Return the store at a path or URL, made if there is none, fit to be written to.
+        """Return the store at a path or URL, ready for writing. Make it if there is none.
 
         Raises
         ------
         StoreMismatch
-            It is another project's.
+            It belongs to another project.
         StoreUnwritable
-            It can't be written, or can't keep writers apart.
+            It can't be written, or it can't protect concurrent writers from each other.
         """
         store = cls(Location(url))
         if store._project() is None:
             try:
-                store.location.put(MARK, _mark(project))
+                store.location.put(MARKER, _marker(project))
             except AlreadyThere as error:
-                raise StoreMismatch(f"{store.location.url}: another project made a store here just now") from error
-        store._of(project)
+                raise StoreMismatch(f"{store.location.url}: another project has just made a store here") from error
+        store._checked(project)
         if store.location.is_remote:
-            store.location.check_exclusive(MARK)
+            store.location.check_exclusive(MARKER)
         return store
 
     @classmethod
     def open(cls, url: str) -> Store:
-        """Return the store at a path or URL; raise StoreError where there is none, StoreMismatch."""
+        """Return the store at a path or URL.
+
+        Raises
+        ------
+        StoreError
+            There is none.
+        StoreMismatch
+            Its format is another one.
+        """
         store = cls(Location(url))
         if store._project() is None:
-            raise StoreError(f"{store.location.url} is not a store: it has no {MARK}. Is the path right?")
+            raise StoreError(f"{store.location.url} is not a store: it has no {MARKER}. Is the path right?")
         return store
 
     @classmethod
     def find(cls, url: str, project: str) -> Store:
-        """Return the store at a path or URL, which may not exist yet; writes nothing; raise StoreMismatch."""
+        """Return the store at a path or URL, which may not exist yet. Nothing is written.
+
+        Raises
+        ------
+        StoreMismatch
+            It belongs to another project, or has another format.
+        """
         store = cls(Location(url))
-        return store if store._project() is None else store._of(project)
+        return store if store._project() is None else store._checked(project)
 
     def _project(self) -> str | None:
         try:
-            data = self.location.read(MARK)
+            data = self.location.read(MARKER)
         except FileNotFoundError:
             return None
         try:
-            mark = unsealed(data)
-            written, project = int(mark["format"]), str(mark["project"])
+            marker = unsealed(data)
+            written, project = int(marker["format"]), str(marker["project"])
         except (ValueError, TypeError, KeyError) as error:
             raise DamagedMark(
-                f"{self.location.url}/{MARK} can't be parsed ({error}): not a store, or a damaged one. "
-                "`melmill repair` writes it anew where a run tells whose store it is."
+                f"{self.location.url}/{MARKER} can't be parsed ({error}): not a store, or a damaged one. "
+                "`melmill repair` writes it anew if a run names the project."
             ) from error
         if written != FORMAT:
             raise StoreMismatch(
-                f"{self.location.url} has format {written}, this melmill reads {FORMAT}. "
+                f"{self.location.url} has format {written}, and this melmill reads {FORMAT}. "
                 "Use the melmill that wrote it, or another store."
             )
         return project
 
-    def _of(self, project: str) -> Store:
-        found = self._project()
-        if found != project:
+    def _checked(self, project: str) -> Store:
+        owner = self._project()
+        if owner != project:
             raise StoreMismatch(
-                f"{self.location.url} is the store of project {found!r}, not of {project!r}. "
-                "Set store: to another place or name: to the project's."
+                f"{self.location.url} is the store of project {owner!r}, not of {project!r}. "
+                "Set store: to another place, or name: to the project's."
             )
         return self
 
@@ -124,38 +138,50 @@ class Store:
         return ProductFolder(self.location / node / key)
 
     def products(self) -> Iterator[tuple[Address, ProductFolder]]:
-        """Yield (node, key) and folder of every product in the store, of whatever run."""
+        """Yield (node, key) and folder of every product in the store, of all runs."""
         for node in self.location.folders():
             for key in (self.location / node).folders() if node != RUNS else ():
                 yield (node, key), self.product(node, key)
 
     def catalogue(self, node: str, key: str) -> Catalogue | None:
-        """Return the catalogue of an ingest node; None where none is stored; raise DamagedData."""
+        """Return the catalogue of an ingest node, None where none is stored; raise DamagedData."""
         folder = self.product(node, key).location / "catalogue"
         return Catalogue.read(folder) if folder.sizes() else None
 
     def write_catalogue(self, node: str, key: str, catalogue: Catalogue) -> None:
-        """Store what is new in the catalogue of an ingest node; raise AlreadyThere where another run extended it."""
+        """Store new parts of the catalogue of an ingest node.
+
+        Raises
+        ------
+        AlreadyThere
+            Another run extended it.
+        """
         catalogue.write_parts(self.product(node, key).location / "catalogue")
 
     def read_shard(self, node: str, key: str, index: int) -> Shard:
-        """Return one shard of a stored catalogue, without reading the others; raise CatalogueError."""
+        """Return one shard of a stored catalogue without reading the others."""
         return read_shard(self.product(node, key).location / "catalogue", index)
 
-    def remark(self) -> None:
-        """Write anew the mark of a store whose runs tell what project it is of; nothing happens where it is whole."""
+    def rewrite_marker(self) -> None:
+        """Write the marker file anew if it is damaged, with the project that the last run names.
+
+        Raises
+        ------
+        DamagedMark
+            It is damaged, and there was no run.
+        """
         try:
             self._project()
         except DamagedMark:
             manifest = self.latest_manifest()
             if manifest is None:
                 raise
-            self.location.replace(MARK, _mark(manifest.project))
+            self.location.replace(MARKER, _marker(manifest.project))
 
     def new_run_id(self) -> str:
-        """Return an id for a run that begins now: the time, and in any case more than the ids of all runs before.
+        """Return an id for a run that starts now: the time, and after the ids of earlier runs.
 
-        Clocks differ and are set; which run was the last must not depend on whose clock is ahead.
+        The clocks of machines differ, and the order of runs must not depend on them.
         """
         now = datetime.now(UTC).replace(tzinfo=None)
         for name in (self.location / RUNS).folders():
@@ -164,17 +190,17 @@ class Store:
         return now.strftime(_RUN_ID)
 
     def publish_run(self, run_id: str, manifest: Manifest) -> None:
-        """Store a run's manifest; raise AlreadyThere where the run has another."""
+        """Store a run's manifest; raise AlreadyThere if the run has another one."""
         (self.location / RUNS / run_id).put(MANIFEST, manifest.to_json())
-        self.__dict__.pop("nodes", None)
+        self._forget_last_run()
 
     def latest_manifest(self) -> Manifest | None:
-        """Return the manifest of the run that started last; None where there was no run."""
-        found = filter(None, map(self.manifest, self.run_ids()))
-        return max(found, key=lambda manifest: manifest.run_id, default=None)
+        """Return the manifest of the run that started last, None where there was no run."""
+        manifests = filter(None, map(self.manifest, self.run_ids()))
+        return max(manifests, key=lambda manifest: manifest.run_id, default=None)
 
     def manifest(self, run_id: str) -> Manifest | None:
-        """Return the manifest of a run; None where it has none; raise DamagedData."""
+        """Return the manifest of a run, None where it has none; raise DamagedData."""
         folder = self.location / RUNS / run_id
         try:
             data = folder.read(MANIFEST)
@@ -186,15 +212,15 @@ class Store:
             raise damaged(f"{folder.url}/{MANIFEST}", f"can't be parsed ({error})") from error
 
     def write_state(self, state: RunState) -> None:
-        """Store how a run is doing, in place of what it said before."""
+        """Store the state of a run in place of its earlier one."""
         (self.location / RUNS / state.run_id).replace(STATE, state.to_json())
 
     def run_ids(self) -> list[str]:
-        """Return the ids of all runs that left something here, the latest last."""
+        """Return the ids of all runs that stored something, the latest last."""
         return (self.location / RUNS).folders()
 
     def latest_state(self) -> RunState | None:
-        """Return how the run that started last is doing, of those that had something to do; None where none had."""
+        """Return the state of the last run that had something to do, None where there was none."""
         for run_id in reversed(self.run_ids()):
             try:
                 state = RunState.from_json((self.location / RUNS / run_id).read(STATE))
@@ -206,9 +232,20 @@ class Store:
 
     @cached_property
     def nodes(self) -> Mapping[str, NodeEntry]:
-        """Nodes of the last run by name, as of when this is first asked; empty where there was no run."""
+        """Nodes of the last run by name, none where there was no run. They are read once."""
         manifest = self.latest_manifest()
         return {} if manifest is None else manifest.nodes
+
+    @cached_property
+    def _catalogues(self) -> dict[Address, Catalogue]:
+        return {}
+
+    def _forget_last_run(self) -> None:
+        for name in ("nodes", "_catalogues"):
+            self.__dict__.pop(name, None)
+
+    def __getstate__(self) -> dict[str, Location]:
+        return {"location": self.location}
 
     def __getitem__(self, name: str) -> ProductView:
         entry = self._entry(name)
@@ -218,7 +255,7 @@ class Store:
                 f"{self.location.url} {name} FOLDER`), then melmill.load_vocoder(FOLDER)"
             )
         if len(entry.catalogues) != 1 or entry.kind in ("scores", "report"):
-            raise StoreError(f"node {name!r} makes {entry.kind}: it has no arrays. See scores(), or `melmill report`.")
+            raise StoreError(f"node {name!r} makes {entry.kind}: it has no arrays. Use scores(), or `melmill report`.")
         return ProductView(self.location, name, self.product(entry.folder, entry.key), self._utterances_of(entry))
 
     def _entry(self, name: str) -> NodeEntry:
@@ -229,14 +266,17 @@ class Store:
         return self.nodes[name]
 
     def _utterances_of(self, entry: NodeEntry) -> Catalogue:
-        node, key = entry.catalogues[0]
-        catalogue = self.catalogue(node, key)
-        if catalogue is None:
-            raise CatalogueError(f"{self.location.url}: the catalogue of node {node!r}, key {key!r}, is gone")
-        return catalogue
+        """Return the catalogue of an entry's corpus. It is read once."""
+        node, key = address = entry.catalogues[0]
+        if address not in self._catalogues:
+            catalogue = self.catalogue(node, key)
+            if catalogue is None:
+                raise CatalogueError(f"{self.location.url}: the catalogue of node {node!r}, key {key!r}, is gone")
+            self._catalogues[address] = catalogue
+        return self._catalogues[address]
 
     def utterances(self) -> pd.DataFrame:
-        """Return all utterances of the last run's corpora: the catalogue and what ingest found out of the files."""
+        """Return a row per utterance of the last run: the catalogue, and what ingest measured."""
         import pandas as pd
 
         frames = [
@@ -252,31 +292,27 @@ class Store:
         Returns
         -------
         DataFrame
-            Columns ``utterance_id, subset, speaker_id, node`` (the node that is scored), ``duration_s``, one per
-            metric and one ``status_<metric>`` each.
+            Columns ``utterance_id, subset, speaker_id, node`` (the node that was scored), ``duration_s``,
+            one per metric, and one ``status_<metric>`` per metric.
         """
-        catalogues: dict[Address, Catalogue] = {}
         frames = []
         for name, entry in self.nodes.items():
             if entry.kind == "scores":
-                address = entry.catalogues[0]
-                if address not in catalogues:
-                    catalogues[address] = self._utterances_of(entry)
                 table = self._table(entry, "table")
-                frames.append(reading.with_utterances(table, catalogues[address], node=entry.scored or name))
+                frames.append(reading.with_utterances(table, self._utterances_of(entry), node=entry.scored or name))
         return reading.scores(frames)
 
     def quarantine(self) -> pd.DataFrame:
-        """Return a row per utterance that a node of the last run could not process, with reason and traceback."""
+        """Return a row per utterance that the last run quarantined, with reason and traceback."""
         return reading.by_node({name: self._table(entry, "quarantine") for name, entry in self.nodes.items()})
 
     def traces(self) -> pd.DataFrame:
-        """Return a row per utterance and iteration of every node of the last run that recorded its convergence."""
+        """Return a row per utterance and iteration of nodes that recorded their convergence."""
         return reading.by_node({name: self._table(entry, "trace") for name, entry in self.nodes.items()})
 
     def _table(self, entry: NodeEntry, part: Part) -> pd.DataFrame:
         return self.product(entry.folder, entry.key).read_table(part)
 
 
-def _mark(project: str) -> bytes:
+def _marker(project: str) -> bytes:
     return sealed({"format": FORMAT, "project": project})

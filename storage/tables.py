@@ -1,4 +1,4 @@
-"""Tables as Parquet bytes: the same rows give the same bytes, and damage is noticed on reading."""
+"""Tables as Parquet bytes. The same rows give the same bytes, and reading detects damage."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from melmill.storage.errors import StoreError, damaged
 
-Row = Mapping[str, Any]
+Row = Mapping[str, Any]  # a scalar per column
 
-# Bounds the memory that decoding takes beside the table itself.
+# It bounds the memory that decoding needs besides the table.
 _ROW_GROUP = 32_768
 
 
@@ -26,7 +26,13 @@ def to_parquet(table: pa.Table) -> bytes:
 
 
 def from_parquet(data: bytes, place: str, filters: Sequence[tuple[str, str, Any]] | None = None) -> pa.Table:
-    """Return the table that `to_parquet` stored, or its rows that pass `filters`; raise DamagedData naming `place`."""
+    """Return the table of `to_parquet`, or its rows that pass `filters`.
+
+    Raises
+    ------
+    DamagedData
+        They can't be read. The message names `place`.
+    """
     source = pa.BufferReader(data)
     try:
         return pq.read_table(source, filters=filters, page_checksum_verification=True, use_threads=False)
@@ -35,7 +41,7 @@ def from_parquet(data: bytes, place: str, filters: Sequence[tuple[str, str, Any]
 
 
 def rows_table(rows: Sequence[Row], place: str) -> pa.Table:
-    """Make a table of rows of plain or NumPy scalars; columns stand in order of first appearance.
+    """Return a table of rows of plain or NumPy scalars. Columns are in order of first appearance.
 
     >>> rows_table([{"utterance_id": "a", "pesq_wb": np.float32(1.5)}, {"utterance_id": "b"}], "scores").to_pydict()
     {'utterance_id': ['a', 'b'], 'pesq_wb': [1.5, None]}
@@ -49,7 +55,13 @@ def rows_table(rows: Sequence[Row], place: str) -> pa.Table:
 
 
 def traces_table(traces: Mapping[str, Mapping[str, NDArray[Any]]], place: str) -> pa.Table:
-    """Make a table of one row per utterance and iteration; raise StoreError where columns differ in length."""
+    """Return a table of a row per utterance and iteration.
+
+    Raises
+    ------
+    StoreError
+        Columns differ in length.
+    """
     tables = []
     for utterance_id, columns in traces.items():
         lengths = {name: len(values) for name, values in columns.items()}
@@ -61,12 +73,15 @@ def traces_table(traces: Mapping[str, Mapping[str, NDArray[Any]]], place: str) -
 
 
 def concatenated(tables: Sequence[pa.Table], place: str) -> pa.Table:
-    """Put tables below one another; a column that one lacks is null there, and whole numbers yield to real ones."""
+    """Return tables below one another.
+
+    Missing columns become null, and integers floats where both occur.
+    """
     try:
         return pa.concat_tables(tables, promote_options="permissive") if tables else pa.table({})
     except pa.ArrowException as error:
         raise StoreError(f"{place}: its parts hold columns of different types ({error})") from error
 
 
-def _plain(value: Any) -> Any:  # noqa: ANN401 - a scalar of any column
+def _plain(value: object) -> object:
     return value.item() if isinstance(value, np.generic) else value

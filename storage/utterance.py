@@ -1,4 +1,4 @@
-"""What every layer knows of a corpus: a file, an utterance, a shard of them, and what stored values mean."""
+"""The plain types that all layers share, and the meaning of stored values that several layers need."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceFile:
-    """A file of a corpus: path relative to its root with ``/``, size in bytes, time of change in ns."""
+    """A file of a corpus: path relative to its root, with ``/``, size, and modification time."""
 
     path: str
     size_bytes: int
@@ -22,24 +22,25 @@ class SourceFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Utterance:
-    """Describe one recording as the catalogue knows it, before anything is decoded.
+    """One recording as the catalogue knows it, before anything is decoded.
 
     Parameters
     ----------
     utterance_id : str
         Name in its corpus, unique in a catalogue (``84-121123-0000``).
     subset, speaker_id, chapter_id, text : str
-        What the corpus says of it; empty where it says nothing.
+        What the corpus says of it, empty where it says nothing.
     path : str
         Source file, relative to the corpus root, with ``/``.
     size_bytes, mtime_ns : int
         Of the source file when it was catalogued.
     sex, speaker_name : str
-        Of the speaker; empty where the corpus does not say.
+        Of the speaker, empty where the corpus does not say.
     source_sr, source_n_samples : int
-        What the file's header claims (Hz, samples); 0 where it can't be read or believed.
+        What the file's header claims (Hz, samples), 0 where it can't be read or is not credible.
     sr, n_samples : int
-        Rate (Hz) and length (samples) in the store; ``n_samples`` is 0 where the header can't be believed.
+        Rate (Hz) and length (samples) in the store. ``n_samples`` is 0 where the header is not
+        credible.
     """
 
     utterance_id: str
@@ -72,8 +73,8 @@ class Shard:
     index : int
         Number of the shard in its catalogue.
     slot, n_slots : int
-        First Zarr shard that it fills in every array, and how many (more than one only for
-        an utterance longer than ``shard_duration_s``).
+        First Zarr shard that it fills in every array, and how many it fills. There are several only
+        for an utterance longer than ``shard_duration_s``.
     utterances : tuple of Utterance
         In storage order.
     """
@@ -115,14 +116,14 @@ def silence(mel: Mapping[str, Any]) -> float:
     Parameters
     ----------
     mel : mapping
-        Fields of the mel spec. Without `log`, compressions leave 0 at 0.
+        Fields of the mel spec. Without `log`, all compressions map 0 to 0.
 
     >>> silence({"log": "log10", "floor": 1e-5, "power": 1.0, "shift": 4.0, "scale": 0.5, "clip": None})
     -0.5
     """
     value = 0.0
     if mel["log"] is not None:
-        # What a tenfold mel adds.
+        # The difference that a factor of ten in the mel makes.
         decade = {"ln": math.log(10), "log10": 1.0, "db": 20.0 / mel["power"]}[mel["log"]]
         value = decade * math.log10(mel["floor"])
     low, high = mel["clip"] or (-math.inf, math.inf)

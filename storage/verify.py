@@ -1,4 +1,4 @@
-"""Find what is damaged in a store, and make way for the next run to redo just that."""
+"""Find damage in a store, and remove it so that the next run redoes only that."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from melmill.storage.arrays import array_slots, metadata
 from melmill.storage.catalogue import Catalogue
 from melmill.storage.errors import DamagedData, StoreError, StoreUnwritable
 from melmill.storage.product import ARRAY_METADATA, DESCRIPTION, Address, ProductDescription, ProductFolder
-from melmill.storage.recorded import record_file
+from melmill.storage.records import record_file
 from melmill.storage.store import MANIFEST, RUNS, Store
 
 CATALOGUE = "catalogue"
@@ -18,14 +18,14 @@ CATALOGUE = "catalogue"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Damage:
-    """Name a file that is not what was written.
+    """A file that is not what was written.
 
     Parameters
     ----------
     node, key : str
-        Its product; ``runs`` and the run's id for a manifest.
+        Its product, or ``runs`` and the run's id for a manifest.
     record : str
-        That claims it; empty for what belongs to the whole product.
+        Record that names it. Empty for files of the whole product.
     file : str
         Relative to ``<store>/<node>/<key>``.
     problem : str
@@ -40,20 +40,20 @@ class Damage:
 
 
 def verify(store: Store) -> list[Damage]:
-    """Read every file in the store against its checksum; return what is wrong, in order of product and record."""
+    """Check every file in the store; return damages in order of product and record."""
     damages = [damage for address, folder in store.products() for damage in _product_damages(address, folder)]
     return [*damages, *_manifest_damages(store)]
 
 
 def repair(store: Store, damages: Sequence[Damage]) -> None:
-    """Remove what is damaged and the records that claim it, so that the next run redoes exactly that.
+    """Remove damaged files and the records that name them, so that the next run redoes only those.
 
-    What killed writers left behind goes too, so no run may be writing meanwhile.
+    This also removes what killed writers left behind, so no run may be writing meanwhile.
 
     Raises
     ------
     StoreError
-        Where a catalogue is damaged, after all else is repaired: nothing in the store can tell what it held.
+        A catalogue is damaged. Nothing in the store tells what it held. All else is repaired first.
     """
     for damage in damages:
         _repair(store, damage)
@@ -63,15 +63,15 @@ def repair(store: Store, damages: Sequence[Damage]) -> None:
     if lost:
         places = ", ".join(f"{damage.node}/{damage.key}/{CATALOGUE}" for damage in lost)
         raise StoreError(
-            f"{store.location.url}: the catalogue at {places} can't be repaired ({lost[0].problem}). Have it made "
-            "anew from the corpus, by `melmill repair STORE --pipeline FILE`, or restore it from a copy; where neither "
-            "can be, remove the folder of that key and of all that was made of it, and run again."
+            f"{store.location.url}: the catalogue at {places} can't be repaired ({lost[0].problem}). Make it anew "
+            "from the corpus with `melmill repair STORE --pipeline FILE`, or restore it from a copy. If you can do "
+            "neither, remove the folder of that key and of all that was made of it, and run again."
         )
 
 
 def _product_damages(address: Address, folder: ProductFolder) -> Iterator[Damage]:
     node, key = address
-    # The names before all else: a run may be storing parts of the catalogue, and then records.
+    # Names first: a run may be storing parts of the catalogue, and then records.
     names = folder.record_names()
     records = folder.records(names)
     for file, problem in _whole_product_problems(folder, names, bool(records)).items():
@@ -151,14 +151,14 @@ def _repair(store: Store, damage: Damage) -> None:
         location.remove(record_file(damage.record))
     location.remove(damage.file)
     if damage.file == ARRAY_METADATA:
-        _remake_array(store, store.product(damage.node, damage.key))
+        _rewrite_array_metadata(store, store.product(damage.node, damage.key))
     elif damage.file == DESCRIPTION:
-        # A run describes a product anew when something of it is to do.
+        # A run writes the description anew when some of its product is to be done.
         for name in store.product(damage.node, damage.key).record_names()[:1]:
             location.remove(record_file(name))
 
 
-def _remake_array(store: Store, folder: ProductFolder) -> None:
+def _rewrite_array_metadata(store: Store, folder: ProductFolder) -> None:
     address = folder.description.catalogue
     catalogue = store.catalogue(*address) if address else None
     if catalogue is not None:

@@ -89,6 +89,21 @@ def test_every_extra_is_on_the_page_of_installing() -> None:
         assert f"`{extra}`" in page, extra
 
 
+def test_every_entry_point_of_the_examples_is_in_the_table() -> None:
+    page = (ROOT / "docs" / "extending.md").read_text()
+    table, _, examples = page.partition("\n## ")
+    groups = re.findall(r'^\[project\.entry-points\."(.+)"\]', examples, flags=re.MULTILINE)
+    assert len(groups) > 4
+    assert set(groups) <= set(re.findall(r"`(melmill\.\w+)` \|", table))
+
+
+def test_the_pythons_that_were_tried_are_those_of_the_package() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    (line,) = re.findall(r"^melmill was tried with Python (.*)\.$", (ROOT / "docs/start.md").read_text(), flags=re.M)
+    tried = re.findall(r"Python :: (3\.\d+)", " ".join(project["classifiers"]))
+    assert re.findall(r"3\.\d+", line) == tried
+
+
 def test_the_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) <= 130
 
@@ -112,7 +127,8 @@ def test_modules_and_folders_that_the_documents_name_exist() -> None:
             r"`((?:flows|stages|storage|cluster|tests|benchmarks|docs)/[\w./-]*)`", document.read_text()
         ):
             named += 1
-            assert (ROOT / path).exists(), f"{document.name}: {path}"
+            # NAME stands for a name of the reader's own.
+            assert path.endswith("/NAME.py") or (ROOT / path).exists(), f"{document.name}: {path}"
         for module in re.findall(r"python -m (benchmarks\.\w+|docs\.[\w.]+)", document.read_text()):
             path = ROOT / module.replace(".", "/")
             assert path.with_suffix(".py").exists() or path.is_dir(), f"{document.name}: {module}"

@@ -20,7 +20,7 @@ ERRORS = [name for name in PUBLIC if issubclass(getattr(melmill, name), BaseExce
 
 
 # Raised to unwind a task that nobody waits for; the process that raised it catches it.
-SIGNALS = {"Unwanted"}
+SIGNALS = {"TaskCancelled"}
 
 
 def classes(pattern: str) -> list[tuple[str, ast.ClassDef]]:

@@ -127,9 +127,11 @@ def test_the_command_says_its_version(installed: Path, away: Path) -> None:
 
 
 def test_the_package_is_imported_from_the_environment(installed: Path, away: Path) -> None:
-    code = "import melmill, melmill.flows; print(melmill.__file__); print(melmill.flows.__file__)"
-    for line in call(installed, "python", "-c", code, cwd=away).splitlines():
-        assert Path(line).is_relative_to(installed)
+    code = "import melmill, melmill.flows as flows; print(melmill.__version__, melmill.__file__, flows.__file__)"
+    version, *files = call(installed, "python", "-c", code, cwd=away).split()
+    assert version == VERSION
+    for file in files:
+        assert Path(file).is_relative_to(installed)
 
 
 PIPELINE = """\

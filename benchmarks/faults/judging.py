@@ -50,7 +50,7 @@ class Verdict:
 
 def mend(scene: Scene) -> None:
     """Repair a store."""
-    Store(Location(str(scene.store))).remark()
+    Store(Location(str(scene.store))).rewrite_marker()
     store = Store.open(str(scene.store))
     repair(store, verify(store))
 
@@ -87,7 +87,7 @@ def judge(scene: Scene, trouble: str = "") -> Verdict:
 def _unnoticed(scene: Scene) -> list[str]:
     """Name the damaged files that were not made anew and that `verify` does not find."""
     # Without its mark a store is not even opened: that is noticed.
-    Store(Location(str(scene.store))).remark()
+    Store(Location(str(scene.store))).rewrite_marker()
     named = tuple(f"{d.node}/{d.key}/{d.file}" for d in verify(Store.open(str(scene.store))))
     damaged = [path for path, checksum in scene.damaged.items() if digest(path) == checksum]
     names = [str(path.relative_to(scene.store)) for path in damaged]

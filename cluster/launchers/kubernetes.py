@@ -146,7 +146,7 @@ def _wait_for_operator(name: str, namespace: str) -> None:
 
 
 def _scheduler_address(name: str, namespace: str, scheduler: tuple[str, int], stack: ExitStack) -> str:
-    """Wait for the scheduler's pod and return its address, forwarded to this machine if it is outside."""
+    """Wait for the scheduler's pod; return its address, forwarded if this machine is outside."""
     selector = {"dask.org/cluster-name": name, "dask.org/component": "scheduler"}
     deadline = time.monotonic() + SCHEDULER_TIMEOUT_S
     pods: Any = Pod

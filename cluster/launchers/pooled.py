@@ -74,7 +74,7 @@ class PooledCluster(SpecCluster):  # type: ignore[misc]
         return set()
 
     def adjust(self) -> None:
-        """Change `worker_spec` to the members that there should be, where a cluster grows and shrinks."""
+        """Change `worker_spec` to the wanted members, where a cluster grows and shrinks."""
 
     def note(self, text: str) -> None:
         """Add a note that nobody has taken yet."""
@@ -116,7 +116,7 @@ class IdleTimes:
         self._since: dict[str, float] = {}
 
     def expired(self, names: Collection[str], busy: Collection[str]) -> list[str]:
-        """Return those of `names` that no call within `IDLE_S` found busy, the last of them first."""
+        """Return those of `names` that no call within `IDLE_S` found busy, the last one first."""
         now = time.monotonic()
         self._since = {name: self._since.get(name, now) for name in names if name not in busy}
         return [name for name in reversed(list(self._since)) if now - self._since[name] >= IDLE_S]

@@ -18,7 +18,7 @@ READY = "ready"
 
 
 def main() -> None:
-    """Read one line of orders, start the workers, print `READY`, and stay until they or the input end."""
+    """Read one line of orders, start the workers, print `READY`, and wait for their end."""
     # Workers and libraries may print. The client waits for one line alone.
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())

@@ -43,7 +43,7 @@ class Address(ClusterSpec):
             )
 
     def task_resources(self, pool: str) -> dict[str, float]:
-        """Return one of each resource that the pool declares, as workers that others start carry no others."""
+        """Return one of each resource that the pool declares: workers of others carry no others."""
         return dict.fromkeys(self.pools[pool].resources, 1)
 
     @contextmanager
@@ -95,7 +95,7 @@ class Address(ClusterSpec):
 
 
 def _advice(client: Client) -> list[str]:
-    """Return a warning where the scheduler's settings make Dask blame bystanders for the deaths of workers."""
+    """Return a warning if the scheduler's settings blame bystanders for deaths of workers."""
     import dask
 
     allowed = client.run_on_scheduler(dask.config.get, ALLOWED_FAILURES)

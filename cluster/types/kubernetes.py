@@ -45,8 +45,8 @@ class KubernetesOptions:
     namespace : str
         Where everything is made.
     claims : dict of str to str
-        Persistent volume claims and their mount paths in pods (``corpora: /data``). Corpus and store
-        must be among them, unless they are in an object store.
+        Persistent volume claims and their mount paths in pods (``corpora: /data``). Corpus and
+        store must be among them, unless they are in an object store.
     secrets : tuple of str
         Secrets whose entries become environment variables of the workers (keys of an object store).
     service_account : str or None
@@ -191,7 +191,8 @@ class Kubernetes(ClusterSpec):
                 "kind": "DaskCluster",
                 "metadata": {"name": name, **meta},
                 "spec": {
-                    # The operator's own group stays empty. Each pool has a group, so that they grow apart.
+                    # The operator's own group stays empty. Each pool has a group, so that they grow
+                    # apart.
                     "worker": {"replicas": 0, "spec": _pod(name, block, _container(block, "worker", ["true"]))},
                     "scheduler": {"spec": _pod(name, block, _scheduler(block)), "service": _service(name)},
                 },

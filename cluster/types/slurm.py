@@ -81,7 +81,7 @@ class SlurmPoolOptions:
 
     @property
     def walltime_s(self) -> int:
-        """Return the time limit in seconds, by Slurm's rules: m, m:s, h:m:s, d-h, d-h:m or d-h:m:s."""
+        """Time limit in seconds, by Slurm's rules: m, m:s, h:m:s, d-h, d-h:m or d-h:m:s."""
         match = _WALLTIME.fullmatch(self.walltime)
         if match is None:
             return 0

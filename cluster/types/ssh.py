@@ -154,7 +154,7 @@ class Ssh(ClusterSpec):
             yield cluster
 
     def workers_by_host(self) -> dict[str, list[dict[str, Any]]]:
-        """Spread each pool over its hosts, one worker at a time; return the options of each host's workers."""
+        """Return the options of each host's workers, spreading each pool over its hosts in turn."""
         hosts: dict[str, list[dict[str, Any]]] = {}
         for name, pool in self.pools.items():
             places = pool.ssh.hosts if pool.ssh is not None else self.ssh.hosts

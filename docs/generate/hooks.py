@@ -57,9 +57,9 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Set formulas as MathML, which browsers show without a script."""
+    """Set formulas as MathML, which browsers show without a script; keep means and intervals in a line."""
     del page, config, files
-    return _FORMULA.sub(_mathml, html)
+    return _FORMULA.sub(_mathml, html).replace(" ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}")
 
 
 def _mathml(found: re.Match[str]) -> str:

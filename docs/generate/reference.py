@@ -18,6 +18,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import click
 
+import melmill
 from docs.generate.docstrings import fields_of, markdown, read
 from melmill.cluster.contract import ClusterSpec
 from melmill.cluster.registry import cluster_type, cluster_types
@@ -164,6 +165,18 @@ def walk(command: click.Command, path: str) -> Iterable[tuple[str, click.Command
             yield from walk(command.commands[name], f"{path} {name}")
 
 
+def errors() -> str:
+    """List the errors of the Python API with what each means."""
+    public = {name: getattr(melmill, name) for name in melmill.__all__ if not name.startswith("_")}
+    found = {name: value for name, value in public.items() if isinstance(value, type) and issubclass(value, Exception)}
+    rows = []
+    for name, error in sorted(found.items(), key=lambda pair: [cls.__name__ for cls in reversed(pair[1].__mro__)]):
+        first, _, _ = read(error).text.partition("\n\n")
+        base = error.__base__.__name__ if error is not melmill.Error and error.__base__ else "Exception"
+        rows.append((f"`{name}`", f"`{base}`", _cell(first)))
+    return table(("error", "is a", "means"), rows)
+
+
 def packages() -> str:
     """List the folders of code with what each holds."""
     rows = []
@@ -191,7 +204,7 @@ TABLES: dict[str, Callable[..., str]] = {
     function.__name__: function
     for function in (
         stages, node_fields, pipeline_fields, clusters, cluster_fields, mel_fields, presets, metrics, metric_texts,
-        statuses, formats, commands, packages, file,
+        statuses, formats, errors, commands, packages, file,
     )
 }  # fmt: skip
 

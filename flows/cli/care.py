@@ -58,7 +58,7 @@ def repair(store: str, pipeline: Path | None, json_: bool) -> int:
     Example:
       melmill repair runs/demo && melmill run pipeline.yaml
     """
-    Store(Location(store)).remark()
+    Store(Location(store)).rewrite_marker()
     opened = Store.open(store)
     damages = verify_store(opened)
     catalogues = [] if pipeline is None else [damage for damage in damages if damage.file == CATALOGUE]

@@ -18,7 +18,7 @@ def fetch() -> None:
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 @click.option("--with-bad-files", is_flag=True, help="Add broken files, to see quarantine at work.")
 def demo(folder: Path, with_bad_files: bool) -> int:
-    """Make the demo corpus in FOLDER: two minutes of eight synthetic voices, in LibriSpeech's layout.
+    """Make the demo corpus in FOLDER: two minutes of eight synthetic voices.
 
     \b
     Example:

@@ -49,11 +49,11 @@ def export(
 ) -> int:
     """Write what NODE of STORE's last run made to FOLDER, one file per utterance.
 
-    Each file has the path of its source. Audio keeps its length and loudness, and is clipped at full
-    scale. Mels become .npy files, (n_mels, n_frames). Of a training, the files are its weights, their
-    configuration and its page; load them with melmill.load_vocoder(FOLDER). An export that was
-    stopped goes on where it was: whole files are not written again. Files that another program put
-    there are never touched.
+    Each file has the path of its source. Audio keeps its length and loudness, and is clipped at
+    full scale. Mels become .npy files, (n_mels, n_frames). Of a training, the files are its
+    weights, their configuration and its page; load them with melmill.load_vocoder(FOLDER). An
+    export that was stopped goes on where it was: whole files are not written again. Files that
+    another program put there are never touched.
 
     \b
     Example:
@@ -104,7 +104,7 @@ def _show_clipped(clipped: dict[str, int]) -> None:
 
 
 class Progress:
-    """Show on standard error how many files are done: in one line on a terminal, in several elsewhere."""
+    """Show on standard error how many files are done, in one line on a terminal."""
 
     def __init__(self) -> None:
         self.started = self.shown = time.monotonic()

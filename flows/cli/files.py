@@ -20,27 +20,33 @@ if TYPE_CHECKING:
     from melmill.flows.exchange.single import Made
 
 _files = click.argument("files", metavar="FILE...", nargs=-1, required=True)
-_preset = click.option("--preset", metavar="NAME", help="How the mels are made: a preset, or PIPELINE:NODE.")
+_preset = click.option("--preset", metavar="NAME", help="How the mels are made: a preset, or a node as PIPELINE:NODE.")
 _spec = click.option(
-    "--spec", multiple=True, metavar="K=V", help="A field of the mel spec: n_mels=100; again for more."
+    "--spec", multiple=True, metavar="K=V", help="Set a field of the mel spec, such as n_mels=100. Repeatable."
 )
-_verbose = click.option("-v", "--verbose", is_flag=True, help="Say what was written and how long it took.")
+_verbose = click.option("-v", "--verbose", is_flag=True, help="Print what was written, and how long that took.")
 
 
 @cli.command()
 @_files
-@click.option("-o", "--output", required=True, metavar="OUT", help="A .wav or .flac file; a folder for several FILEs.")
+@click.option(
+    "-o", "--output", required=True, metavar="OUT", help="Write this .wav or .flac file; for several FILEs, a folder."
+)
 @_preset
 @_spec
-@click.option("--method", default="auto", show_default=True, help="admm, griffin_lim, ...; auto is best for its time.")
-@click.option("--quality", type=click.Choice(["draft", "good", "best"]), help="Of auto.  [default: good]")
-@click.option("--n-iter", type=int, help="Of the other methods.  [default: 100]")
-@click.option("--length", type=int, help="Samples to make of one FILE.  [default: as few as have its frames]")
-@click.option("--layout", type=click.Choice(LAYOUTS), help="Of the arrays.  [default: told by their shape]")
 @click.option(
-    "--format", "format_", type=click.Choice(AUDIO_FORMATS), default="wav", help="In a folder.  [default: wav]"
+    "--method", default="auto", show_default=True, help="Solver: admm, griffin_lim, ... auto is the best for its time."
 )
-@click.option("--bits", type=click.Choice([str(bits) for bits in BITS]), default="16", show_default=True)
+@click.option("--quality", type=click.Choice(["draft", "good", "best"]), help="What auto spends.  [default: good]")
+@click.option("--n-iter", type=int, help="Iterations.  [default: 100, or what --quality spends]")
+@click.option("--length", type=int, help="Samples to make of one FILE.  [default: the fewest that have its frames]")
+@click.option(
+    "--layout", type=click.Choice(LAYOUTS), help="Order of the arrays' axes.  [default: known by their shape]"
+)
+@click.option(
+    "--format", "format_", type=click.Choice(AUDIO_FORMATS), default="wav", show_default=True, help="In a folder."
+)
+@click.option("--bits", type=click.Choice([str(b) for b in BITS]), default="16", show_default=True, help="Of a sample.")
 @_verbose
 def invert(
     files: tuple[str, ...],
@@ -56,7 +62,7 @@ def invert(
     bits: str,
     verbose: bool,
 ) -> int:
-    """Make a waveform of each mel in FILE...: .npy, (n_mels, n_frames) or the other way round.
+    """Make a waveform of each mel in FILE..., a .npy file (n_mels, n_frames) or (n_frames, n_mels).
 
     \b
     Example:
@@ -65,7 +71,7 @@ def invert(
     from melmill.flows.exchange.single import invert_file, targets
 
     if length is not None and len(files) > 1:
-        raise click.UsageError(f"--length is of one FILE, got {len(files)}")
+        raise click.UsageError(f"--length takes one FILE, got {len(files)}: give one, or leave it out")
     given = {"quality": quality, "n_iter": n_iter}
     work = partial(
         invert_file,
@@ -80,12 +86,12 @@ def invert(
 
 @mel.command()
 @_files
-@click.option("-o", "--output", required=True, metavar="OUT", help="A .npy file; a folder for several FILEs.")
+@click.option("-o", "--output", required=True, metavar="OUT", help="Write this .npy file; for several FILEs, a folder.")
 @_preset
 @_spec
 @_verbose
 def make(files: tuple[str, ...], output: str, preset: str | None, spec: tuple[str, ...], verbose: bool) -> int:
-    """Make the mel of each recording in FILE..., as .npy, (n_mels, n_frames).
+    """Make the mel of each recording in FILE..., a .npy file (n_mels, n_frames).
 
     \b
     Example:
@@ -97,7 +103,7 @@ def make(files: tuple[str, ...], output: str, preset: str | None, spec: tuple[st
 
 
 def _each(places: Mapping[str, str], work: Callable[..., Made], verbose: bool) -> int:
-    """Work on each file; a bad one is a line of error, and the others go on. A bad option ends it."""
+    """Work on each file. A bad file is a line of error and the others go on; a bad option ends it."""
     failed = 0
     for file, out in places.items():
         try:
@@ -111,5 +117,5 @@ def _each(places: Mapping[str, str], work: Callable[..., Made], verbose: bool) -
         if made.n_clipped:
             click.echo(f"warning: {made.out}: {made.n_clipped:,} samples clipped at full scale", err=True)
         if verbose:
-            click.echo(f"{made.out}: {made.audio_s:.2f} s of audio in {made.compute_s:.2f} s", err=True)
+            click.echo(f"{made.out}: {made.duration_s:.2f} s of audio in {made.compute_s:.2f} s", err=True)
     return FAILED if failed else DONE

@@ -13,6 +13,7 @@ def cli() -> None:
     """Take a speech corpus to mel spectrograms and back, and say how good the way back was.
 
     \b
+    melmill init FOLDER                write a first pipeline for a folder of recordings
     melmill run pipeline.yaml          run a pipeline, or go on where it stopped
     melmill plan pipeline.yaml         say what a run would do, and why
     melmill scores runs/demo           one row per utterance and method

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -19,6 +19,8 @@ from melmill.stages.numeric.presets import preset_names
 
 if TYPE_CHECKING:
     from melmill.flows.pipeline.layouts import Contents
+
+T = TypeVar("T")
 
 
 @cli.command()
@@ -60,7 +62,7 @@ def init(
       melmill init /corpora/LJSpeech
       melmill init /corpora/LJSpeech --for training --preset hifigan --store runs/lj --yes
     """
-    from melmill.flows.pipeline.layouts import look
+    from melmill.flows.pipeline.layouts import contents_of
 
     if output.exists() and not force:
         raise PipelineError(
@@ -68,16 +70,17 @@ def init(
         )
     if preset is not None:
         spec_of(preset)
-    contents = look(folder)
+    contents = contents_of(folder)
     _show(folder, contents)
     ask = _Asking(interactive=sys.stdin.isatty() and not yes)
-    purpose = purpose or ask("--for", "What is it for", purposes(contents)[0], click.Choice(purposes(contents)))
-    preset = preset or ask("--preset", "Mel", usual_preset(contents, purpose), click.Choice(preset_names()))
+    possible = purposes(contents)
+    goal = ask("--for", "What is it for", possible[0], click.Choice(possible)) if purpose is None else purpose
+    preset = preset or ask("--preset", "Mel", usual_preset(contents, goal), click.Choice(preset_names()))
     if contents.n_mels is None:
         sr = sr or ask("--sr", "Rate to store, Hz", spec_of(preset).sr, click.IntRange(min=1))
     name = _name(folder)
-    store = store or ask("--store", "Where results go", f"runs/{name}-{purpose}", click.STRING)
-    answers = Answers(purpose=purpose, preset=preset, sr=sr or spec_of(preset).sr, store=store, name=name)
+    store = store or ask("--store", "Where results go", f"runs/{name}-{goal}", click.STRING)
+    answers = Answers(purpose=goal, preset=preset, sr=sr or spec_of(preset).sr, store=store, name=name)
     text = starter(contents, answers, str(output))
     build_graph(read(text, str(output)))
     try:
@@ -99,36 +102,45 @@ class _Asking:
         self.interactive = interactive
         self.taken: list[str] = []
 
-    def __call__(self, option: str, question: str, default: Any, kind: click.ParamType[Any]) -> Any:  # noqa: ANN401
+    def __call__(self, option: str, question: str, default: T, kind: click.ParamType[Any]) -> T:
         """Return the answer to a question, which `option` answers too."""
         if not self.interactive:
             self.taken.append(f"{option} {default}")
             return default
         shown = option != "--preset"  # there are too many
-        return click.prompt(question, default=default, type=kind, show_choices=shown)
+        answer: T = click.prompt(question, default=default, type=kind, show_choices=shown)
+        return answer
 
 
 def _show(folder: str, contents: Contents) -> None:
     layout = contents.layout
     click.echo(f"{folder}: {layout.name}, {contents.n_files:,} files")
     if contents.n_mels is not None:
-        axes = {"bands_first": "(n_mels, n_frames)", "frames_first": "(n_frames, n_mels)"}[layout.fields["layout"]]
+        axes = {"bands_first": "(n_mels, n_frames)", "frames_first": "(n_frames, n_mels)"}[str(layout.fields["layout"])]
         click.echo(f"  mels of {contents.n_mels} bands, {axes}")
         return
     rates = ", ".join(f"{rate} Hz ({count:,})" for rate, count in contents.rates.items()) or "none known"
     click.echo(f"  {contents.duration_s / 3600:.2f} h by their headers; rates: {rates}")
-    click.echo(f"  texts: {contents.n_texts:,} of {contents.n_files:,}; speakers: {contents.n_speakers or 'not told'}")
+    click.echo(f"  texts: {contents.n_texts:,} of {contents.n_files:,}; speakers: {contents.n_speakers or 'unknown'}")
     if contents.n_unreadable:
         click.echo(f"  {contents.n_unreadable:,} files have unreadable headers: a run puts them in quarantine")
 
 
 def _warnings(contents: Contents, answers: Answers) -> list[str]:
     """Return what a person should know of a choice."""
-    spec = spec_of(answers.preset)
-    low = sum(count for rate, count in contents.rates.items() if rate < spec.sr)
-    if not low:
-        return []
-    return [f"{low:,} files have less than the {spec.sr} Hz of {answers.preset}: upper bands of their mels stay empty"]
+    needed = spec_of(answers.preset).sr
+    warnings = []
+    low = sum(count for rate, count in contents.rates.items() if rate < needed)
+    if low:
+        warnings.append(
+            f"{low:,} files have less than the {needed} Hz of {answers.preset}: upper bands of their mels stay empty"
+        )
+    if answers.purpose == "training" and answers.sr != needed:
+        warnings.append(
+            f"{answers.preset} is a mel of audio at {needed} Hz, and the store gets {answers.sr} Hz: to train on both "
+            f"together, leave --sr {answers.sr} out"
+        )
+    return warnings
 
 
 def _name(folder: str) -> str:

@@ -23,9 +23,9 @@ from melmill.stages.numeric.presets import preset, preset_names
 
 @cli.group()
 def mel() -> None:
-    """Make mels of audio files; show mel specs and what differs between two of them.
+    """Make mels of audio files; show mel specs, and what differs between two.
 
-    A spec is named by a preset (hifigan) or by a node of a pipeline (pipeline.yaml:mel).
+    A spec has the name of a preset (hifigan) or of a node of a pipeline (pipeline.yaml:mel).
     """
 
 
@@ -33,7 +33,7 @@ def mel() -> None:
 @click.argument("name", required=False)
 @click.option("--json", "json_", is_flag=True, help="Print one JSON object to standard output.")
 def show(name: str | None, json_: bool) -> int:
-    """Show every field of the spec NAME, or list all presets.
+    """Print every field of the spec NAME. Without NAME, list all presets.
 
     \b
     Example:
@@ -59,7 +59,7 @@ def show(name: str | None, json_: bool) -> int:
 @click.argument("a")
 @click.argument("b")
 def explain(a: str, b: str) -> int:
-    """Say which fields of the specs A and B differ, and whether a mel of A can be made one of B.
+    """Print which fields of the specs A and B differ, and whether a mel of A can become one of B.
 
     \b
     Example:
@@ -70,15 +70,17 @@ def explain(a: str, b: str) -> int:
 
 
 def spec_from(name: str | None, overrides: Sequence[str]) -> MelSpec:
-    """Return the spec that ``--preset`` and ``--spec`` say, the preset `paper` where only fields are given."""
+    """Return the spec that ``--preset`` and ``--spec`` say; fields alone change the preset `paper`."""
     if name is None and not overrides:
-        raise click.UsageError("say how the mels are made: --preset NAME (`melmill mel show` lists them) or --spec K=V")
+        raise click.UsageError(
+            "say how the mels are made, by --preset NAME or --spec FIELD=VALUE; `melmill mel show` lists the presets"
+        )
     types, values = field_types(MelSpec), {}
     for override in overrides:
         field, equals, text = override.partition("=")
         where = f"--spec {override}"
         if not equals:
-            raise PipelineError(f"--spec wants FIELD=VALUE, such as n_mels=100, got {override!r}")
+            raise PipelineError(f"--spec takes FIELD=VALUE, such as n_mels=100, got {override!r}")
         if field not in types:
             raise PipelineError(unknown("field", field, types, "a mel spec"), where)
         values[field] = convert(parse(text, where), types[field], field)

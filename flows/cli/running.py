@@ -40,7 +40,10 @@ _until = click.option("--until", metavar="NODE", help="Run this node and what it
 @_until
 @click.option("--executor", type=click.Choice(["dask", "serial"]), default="dask", show_default=True)
 @click.option(
-    "--log", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Append what happens, as JSON lines."
+    "--log",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Append events to FILE, as JSON.",
 )
 @click.option(
     "--stall-after",
@@ -48,7 +51,7 @@ _until = click.option("--until", metavar="NODE", help="Run this node and what it
     default=STALL_AFTER_S,
     show_default=True,
     metavar="SECONDS",
-    help="Name a task that takes longer, and five times as long as its node's do.",
+    help="Warn of a task that takes longer than this and five times as long as others of its node.",
 )
 @click.option("--json", "json_", is_flag=True, help="Print one JSON object to standard output.")
 def run(
@@ -61,7 +64,7 @@ def run(
     stall_after: float,
     json_: bool,
 ) -> int:
-    """Run PIPELINE (pipeline.yaml), or go on where it stopped.
+    """Run PIPELINE (default: pipeline.yaml), or go on where it stopped.
 
     \b
     Example:
@@ -85,7 +88,8 @@ def run(
         )
     if summary.tasks.failed:
         click.echo(
-            f"error: {summary.tasks.failed} tasks failed or waited for failed ones; run again to retry", err=True
+            f"error: {summary.tasks.failed} tasks failed or needed failed ones; run again to retry",
+            err=True,
         )
     return FAILED if too_many or summary.tasks.failed else DONE
 
@@ -116,15 +120,15 @@ def _show(summary: Summary) -> None:
 @_store
 @_set
 @_until
-@click.option("--estimate", is_flag=True, help="Run a few shards, which are kept, and predict time, disk and files.")
+@click.option("--estimate", is_flag=True, help="Run a few shards, and predict time, disk and files.")
 @click.option("--json", "json_", is_flag=True, help="Print one JSON object to standard output.")
 def plan(
     pipeline: Path, store: str | None, overrides: tuple[str, ...], until: str | None, estimate: bool, json_: bool
 ) -> int:
-    """Say for each node of PIPELINE how many shards a run would do, and why; write nothing.
+    """Show how many shards of each node of PIPELINE a run would do, and why. Nothing is written.
 
-    With --estimate a few shards for each worker are run on the pipeline's cluster and into its store, where a run finds
-    them done: they show how long the rest will take, and how much room and how many files all will need.
+    With --estimate, each worker of the cluster runs a few shards into the store, and the rest is predicted from
+    them: its time, and the disk space and files of all. A run then finds these shards done.
 
     \b
     Examples:
@@ -152,14 +156,14 @@ def plan(
 
 def _row(plan: NodePlan) -> tuple[str | int, ...]:
     node = plan.node
-    where = (str(node.route), device(node.stage))
-    return node.name, node.stage.uses, *where, plan.n_shards, len(plan.pending), _why(plan.reasons)
+    why = "; ".join(f"{reason} ({count})" for reason, count in sorted(plan.reasons.items())) or "done"
+    return node.name, node.stage.uses, str(node.route), device(node.stage), plan.n_shards, len(plan.pending), why
 
 
 def _estimate(made: Plan, json_: bool) -> int:
-    found = predicted(made)
+    estimated = predicted(made)
     if json_:
-        as_json({"pipeline": made.pipeline.name, "store": made.pipeline.store, **found.as_dict()})
+        as_json({"pipeline": made.pipeline.name, "store": made.pipeline.store, **estimated.as_dict()})
         return DONE
     rows = [
         (
@@ -171,24 +175,19 @@ def _estimate(made: Plan, json_: bool) -> int:
             f"{node.disk_bytes / GIB:.2f} GiB",
             node.files,
         )
-        for node in found.nodes
+        for node in estimated.nodes
     ]
     table(("node", "pool", "to run", "x real time", "work left", "disk, all done", "files"), rows)
-    for pool in found.pools:
+    for pool in estimated.pools:
         click.echo(f"pool {pool.pool}: {pool.slots} at a time, done in about {duration(pool.left_s)}")
     click.echo(
-        f"{found.sampled} tasks were run to find out and are kept; the rest takes about {duration(found.left_s)}; "
-        f"all needs {found.disk_bytes / GIB:.2f} GiB in {found.files} files"
+        f"{estimated.sampled} tasks were run to find out, and are done; "
+        f"the rest takes about {duration(estimated.left_s)}; "
+        f"all of it needs {estimated.disk_bytes / GIB:.2f} GiB in {estimated.files} files"
     )
-    if found.left_out:
-        click.echo(f"not counted: {', '.join(found.left_out)}")
+    if estimated.left_out:
+        click.echo(f"not counted: {', '.join(estimated.left_out)}")
     return DONE
-
-
-def _why(reasons: object) -> str:
-    if not isinstance(reasons, dict) or not reasons:
-        return "done"
-    return "; ".join(f"{reason} ({count})" for reason, count in sorted(reasons.items()))
 
 
 def _plan_json(made: Plan) -> dict[str, object]:

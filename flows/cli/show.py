@@ -1,4 +1,4 @@
-"""How commands show tables and values."""
+"""Print tables and values."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], title: str | None = None) -> None:
-    """Print a table to standard output, as wide as it needs where that is not a terminal."""
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None) -> None:
+    """Print a table to standard output: as wide as a terminal, elsewhere as wide as it needs."""
     from rich.console import Console
 
     made = made_table(columns, rows, title)
@@ -26,8 +26,8 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], title: str | No
     console.print(made)
 
 
-def made_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], title: str | None = None) -> Table:
-    """Return a table of values as they print."""
+def made_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None) -> Table:
+    """Return a table of values."""
     from rich.table import Table
     from rich.text import Text
 
@@ -35,12 +35,12 @@ def made_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], title: str
     for name in columns:
         made.add_column(name, overflow="fold")
     for row in rows:
-        # Names may hold brackets, which are no markup.
+        # Names may hold brackets, which would be markup in plain text.
         made.add_row(*(Text("" if value is None else str(value)) for value in row))
     return made
 
 
-def as_json(value: Any) -> None:  # noqa: ANN401 - whatever JSON holds
+def as_json(value: object) -> None:
     """Print one JSON object to standard output."""
     click.echo(json.dumps(value, ensure_ascii=False, allow_nan=False))
 

@@ -78,8 +78,8 @@ def export(
 ) -> ExportSummary:
     """Write a node's arrays to a folder, each at the path of its source with another suffix.
 
-    Waveforms keep their lengths and their loudness. Samples past full scale are clipped and counted.
-    Files that an earlier call wrote and that are whole stay as they are.
+    Waveforms keep their lengths and their loudness. Samples past full scale are clipped and
+    counted. Files that an earlier call wrote and that are whole stay as they are.
 
     Parameters
     ----------
@@ -160,7 +160,7 @@ class _Exporter:
                 self._export(index, record, present, pool)
 
     def _shards(self) -> dict[int, tuple[Record, list[str]]]:
-        """Return the record and the utterances of every finished shard; count the others as missing."""
+        """Return record and utterances of every finished shard; count the others as missing."""
         records, catalogue, shards = self.view.folder.records(), self.view.catalogue, {}
         for index in range(catalogue.n_shards):
             record = records.get(record_name(index))
@@ -254,7 +254,7 @@ def check_outside(location: Location, store: Store) -> None:
 
 
 def _names(view: ProductView, suffix: str, patterns: Sequence[str]) -> dict[str, str]:
-    """Return the file of each wanted utterance by id: the path of its source, else its id, with the suffix."""
+    """Return the file of each wanted utterance by id: its path or id, with the suffix."""
     table = view.catalogue.table
     pairs = zip(table["utterance_id"].to_pylist(), table["path"].to_pylist(), strict=True)
     names = {
@@ -275,6 +275,6 @@ def _names(view: ProductView, suffix: str, patterns: Sequence[str]) -> dict[str,
 
 
 def _fingerprint(record: Record) -> str:
-    """Return a hash of the stored data of a shard; files made from data of another hash are written again."""
+    """Return a hash of a shard's data; files made from data of another hash are written again."""
     stored = sorted((name, file.sha256) for name, file in record.files.items() if name.startswith("data/"))
     return hashlib.sha256(repr(stored).encode()).hexdigest()

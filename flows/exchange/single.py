@@ -1,4 +1,4 @@
-"""One file at a time, without a store: a mel to a waveform, a recording to its mel."""
+"""Single files, without a store: a waveform from a mel, and a mel from a recording."""
 
 from __future__ import annotations
 
@@ -22,39 +22,40 @@ from melmill.storage.files.location import folder_and_name
 
 @dataclass(frozen=True, kw_only=True)
 class Made:
-    """Say what became of one file.
+    """Say what was written.
 
     Parameters
     ----------
     out : str
-        Where it is.
-    audio_s, compute_s : float
+        Path or URL of the file.
+    duration_s, compute_s : float
         Length of the audio, and time spent computing, s.
     n_clipped : int
         Samples clipped at full scale.
     """
 
     out: str
-    audio_s: float
+    duration_s: float
     compute_s: float
     n_clipped: int = 0
 
 
 def targets(files: Sequence[str], out: str, suffixes: Sequence[str]) -> dict[str, str]:
-    """Return where to write what is made of each file.
+    """Return the path to write for each file.
 
     Parameters
     ----------
     files : sequence of str
     out : str
-        A file, for one; or a folder, in which the files get their own names with the first of the suffixes.
+        A file where there is one of `files`, or a folder. In a folder the results keep the names of
+        `files`, with the first of the suffixes.
     suffixes : sequence of str
-        That `out` may have where it is a file, without the dot.
+        Suffixes that a file `out` may have, without the dot.
 
     Raises
     ------
     PipelineError
-        `out` is no such file and no folder, or two files would be written to one place.
+        `out` is neither such a file nor a folder, or two results would have one path.
 
     >>> targets(["mels/a.npy", "mels/b.npy"], "out", ["wav", "flac"])
     {'mels/a.npy': 'out/a.wav', 'mels/b.npy': 'out/b.wav'}
@@ -63,13 +64,15 @@ def targets(files: Sequence[str], out: str, suffixes: Sequence[str]) -> dict[str
     if suffix in suffixes and len(files) == 1:
         return {files[0]: out}
     if suffix:
-        what = f"a file called *.{' or *.'.join(suffixes)}, or a folder" if len(files) == 1 else "a folder"
-        raise PipelineError(f"{len(files)} files can't be written to {out!r}: expected {what}")
+        expected = f"a file *.{' or *.'.join(suffixes)}, or a folder" if len(files) == 1 else "a folder"
+        raise PipelineError(f"the results of {len(files)} files can't go to {out!r}: expected {expected}")
     made = {file: f"{out.rstrip('/')}/{PurePosixPath(file).stem}.{suffixes[0]}" for file in files}
     owners: dict[str, str] = {}
     for file, target in made.items():
         if owners.setdefault(target, file) != file:
-            raise PipelineError(f"{owners[target]!r} and {file!r} would both be written to {target!r}")
+            raise PipelineError(
+                f"{owners[target]!r} and {file!r} would both be written to {target!r}: write them to two folders"
+            )
     return made
 
 
@@ -83,20 +86,22 @@ def invert_file(
     length: int | None = None,
     options: Mapping[str, Any],
 ) -> Made:
-    """Write the waveform of a mel in a ``.npy`` file as FLAC or WAV, by the suffix of `out`.
+    """Write the waveform of a mel as FLAC or WAV.
 
     Parameters
     ----------
     path, out : str
+        The mel, a ``.npy`` file; and the audio file, whose suffix says its format.
     spec : MelSpec
         How the mel was made.
     bits : {16, 24}
+        Bits of a sample.
     layout : {"bands_first", "frames_first"} or None
         See `melmill.stages.ingest.readers.mel_folder.MelFolder`.
     length : int or None
-        Samples; None: the fewest that have the mel's frames.
-    options : mapping
-        Of `melmill.stages.invert.inversion.invert`.
+        Samples of the waveform. None: the fewest that have the mel's frames.
+    options : mapping of str to object
+        More arguments of `melmill.stages.invert.inversion.invert`.
 
     Raises
     ------
@@ -112,18 +117,19 @@ def invert_file(
     format_ = next(known for known in AUDIO_FORMATS if out.endswith(f".{known}"))
     data, n_clipped = encode_audio(y, spec.sr, format_, bits)
     _write(out, data)
-    return Made(out=out, audio_s=y.size / spec.sr, compute_s=compute_s, n_clipped=n_clipped)
+    return Made(out=out, duration_s=y.size / spec.sr, compute_s=compute_s, n_clipped=n_clipped)
 
 
 def mel_file(path: str, out: str, spec: MelSpec) -> Made:
-    """Write the mel of a recording as a ``.npy`` file ``(n_mels, n_frames)``, as a pipeline makes it.
+    """Write the mel of a recording as a ``.npy`` file ``(n_mels, n_frames)``.
 
-    The recording is mixed, resampled and rounded to 16 bits as by ingestion.
+    It is the mel that a pipeline makes: the recording is mixed, resampled and rounded to 16 bits
+    first.
 
     Raises
     ------
     StageError
-        The file is no whole recording.
+        The file is no recording, or is truncated.
     StoreError
         A file can't be read or written.
     """
@@ -133,7 +139,7 @@ def mel_file(path: str, out: str, spec: MelSpec) -> Made:
     M = mel_spectrogram(pcm, spec)
     compute_s = time.perf_counter() - started
     _write(out, encode_npy(M))
-    return Made(out=out, audio_s=pcm.size / spec.sr, compute_s=compute_s)
+    return Made(out=out, duration_s=pcm.size / spec.sr, compute_s=compute_s)
 
 
 def _read(path: str) -> bytes:
@@ -141,7 +147,7 @@ def _read(path: str) -> bytes:
     try:
         return folder.read(name)
     except FileNotFoundError as error:
-        raise PipelineError("no such file") from error
+        raise PipelineError("no such file") from error  # the caller says which
 
 
 def _write(path: str, data: bytes) -> None:

@@ -1,4 +1,4 @@
-"""Located YAML values to the types that a dataclass declares, strictly and with the line in every error."""
+"""Convert YAML values, strictly, to the types that a dataclass declares. Errors have the line."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import types
 import typing
 from collections.abc import Iterable, Mapping
 from enum import Enum
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar, cast
 
 from melmill.cluster.errors import ClusterError
 from melmill.flows.errors import PipelineError
@@ -18,23 +18,46 @@ from melmill.stages.numeric.errors import ParameterError, StageError
 
 T = TypeVar("T")
 
+# A type as a field declares it: a class, a union, a Literal or a generic.
+Hint: TypeAlias = object
+
 _EXPONENT_WITHOUT_DOT = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
-_NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "text", type(None): "null"}
+_NAMES: dict[Hint, str] = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    type(None): "null",
+}
 
 
 def build(cls: type[T], fields: Mapping[str, Located], owner: str, where: str) -> T:
-    """Make the dataclass `cls` of located `fields`; `owner` names it in errors.
+    """Return a dataclass made of YAML values.
+
+    Parameters
+    ----------
+    cls : type
+    fields : mapping of str to Located
+    owner : str
+        Name of what is made, for errors.
+    where : str
+        Its ``file:line``.
 
     Raises
     ------
     PipelineError
-        Where a field is unknown, missing, of the wrong type, or refused by the dataclass itself.
+        A field is unknown, missing or of the wrong type, or the dataclass refuses it.
     """
     hints = field_types(cls)
     for name, value in fields.items():
         if name not in hints:
             raise PipelineError(unknown("field", name, hints, owner), value.where)
-    _check_missing(cls, fields, owner, where)
+    for field in dataclasses.fields(cast("Any", cls)):
+        required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        if field.init and required and field.name not in fields:
+            example = field.metadata.get("example")
+            hint = f", such as {field.name}: {example}" if example else ""
+            raise PipelineError(f"{owner} needs the field {field.name!r}{hint}", where)
     values = {name: convert(value, hints[name], f"{name} of {owner}") for name, value in fields.items()}
     try:
         return cls(**values)
@@ -45,14 +68,14 @@ def build(cls: type[T], fields: Mapping[str, Located], owner: str, where: str) -
         raise PipelineError(f"{owner}: {error}", where) from error
 
 
-def field_types(cls: type) -> dict[str, Any]:
+def field_types(cls: type) -> dict[str, Hint]:
     """Return the declared type of every field of a dataclass."""
     hints = typing.get_type_hints(cls)
     return {field.name: hints[field.name] for field in dataclasses.fields(cls) if field.init}
 
 
 def unknown(what: str, name: str, known: Iterable[str], owner: str) -> str:
-    """Say that `owner` has no such thing, with the nearest name that it has.
+    """Return the message that `owner` has no such thing, with the nearest name that it has.
 
     >>> unknown("field", "momentun", ["momentum"], "griffin_lim")
     "griffin_lim has no field 'momentun'; did you mean 'momentum'?"
@@ -63,36 +86,31 @@ def unknown(what: str, name: str, known: Iterable[str], owner: str) -> str:
     return f"{owner} has no {what} {name!r}{hint}"
 
 
-def convert(value: Located, hint: Any, owner: str) -> Any:  # noqa: ANN401 - the hint says what it is
-    """Convert a located value to the type `hint`; raise PipelineError naming `owner`."""
-    choices = [choice for choice in _choices(hint) if not (isinstance(choice, type) and issubclass(choice, Enum))]
-    for choice in choices:
+def convert(value: Located, hint: Hint, owner: str) -> Any:  # noqa: ANN401 - the hint says what it is
+    """Return a value converted to a type; raise PipelineError about `owner` if it does not fit."""
+    possible = choices(hint)
+    for choice in possible:
         if _fits(value, choice):
             return _made(value, choice, owner)
-    raise PipelineError(_mismatch(value, choices, owner), value.where)
+    raise PipelineError(_mismatch(value, possible, owner), value.where)
 
 
-def takes_list(hint: Any) -> bool:  # noqa: ANN401
-    """Tell whether a field of type `hint` takes a list as one value, so that a list does not fan out."""
-    return any(typing.get_origin(choice) in (tuple, list) for choice in _choices(hint))
+def takes_list(hint: Hint) -> bool:
+    """Tell whether a field of this type takes a list as one value. Other fields fan out."""
+    return any(typing.get_origin(choice) in (tuple, list) for choice in choices(hint))
 
 
-def _check_missing(cls: type, fields: Mapping[str, Located], owner: str, where: str) -> None:
-    for field in dataclasses.fields(cls):
-        required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-        if field.init and required and field.name not in fields:
-            example = field.metadata.get("example")
-            hint = f", such as {field.name}: {example}" if example else ""
-            raise PipelineError(f"{owner} needs the field {field.name!r}{hint}", where)
+def choices(hint: Hint) -> list[Hint]:
+    """Return the types that YAML may give a field.
 
-
-def _choices(hint: Any) -> list[Any]:  # noqa: ANN401
+    These are all members of a union but Enums, which only mark defaults (`Unset`).
+    """
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        return [choice for member in typing.get_args(hint) for choice in _choices(member)]
-    return [hint]
+        return [choice for member in typing.get_args(hint) for choice in choices(member)]
+    return [] if isinstance(hint, type) and issubclass(hint, Enum) else [hint]
 
 
-def _fits(value: Located, hint: Any) -> bool:  # noqa: ANN401
+def _fits(value: Located, hint: Hint) -> bool:
     origin, raw = typing.get_origin(hint), value.value
     if origin is Literal:
         return any(raw == word and type(raw) is type(word) for word in typing.get_args(hint))
@@ -105,7 +123,7 @@ def _fits(value: Located, hint: Any) -> bool:  # noqa: ANN401
     return type(raw) is hint
 
 
-def _made(value: Located, hint: Any, owner: str) -> Any:  # noqa: ANN401
+def _made(value: Located, hint: Hint, owner: str) -> Any:  # noqa: ANN401
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (tuple, list):
         return _sequence(value, origin, arguments, owner)
@@ -116,7 +134,7 @@ def _made(value: Located, hint: Any, owner: str) -> Any:  # noqa: ANN401
     return float(value.value) if hint is float else value.value
 
 
-def _sequence(value: Located, origin: type, arguments: tuple[Any, ...], owner: str) -> Any:  # noqa: ANN401
+def _sequence(value: Located, origin: type, arguments: tuple[Hint, ...], owner: str) -> Any:  # noqa: ANN401
     entries = value.value if isinstance(value.value, list) else [value]
     if origin is tuple and arguments[-1] is not Ellipsis:
         if len(entries) != len(arguments):
@@ -125,14 +143,14 @@ def _sequence(value: Located, origin: type, arguments: tuple[Any, ...], owner: s
     return origin(convert(entry, arguments[0], owner) for entry in entries)
 
 
-def _mismatch(value: Located, choices: list[Any], owner: str) -> str:
-    message = f"{owner} must be {' or '.join(map(_name, choices))}, got {value.plain()!r}"
-    if isinstance(value.value, str) and float in choices and _EXPONENT_WITHOUT_DOT.fullmatch(value.value):
+def _mismatch(value: Located, possible: list[Hint], owner: str) -> str:
+    message = f"{owner} must be {' or '.join(map(_name, possible))}, got {value.plain()!r}"
+    if isinstance(value.value, str) and float in possible and _EXPONENT_WITHOUT_DOT.fullmatch(value.value):
         return f"{message}, which YAML reads as text: write {float(value.value):.1e}"
     return message
 
 
-def _name(hint: Any) -> str:  # noqa: ANN401
+def _name(hint: Hint) -> str:
     if typing.get_origin(hint) is Literal:
         return " or ".join(repr(word) for word in typing.get_args(hint))
     if typing.get_origin(hint) in (tuple, list):

@@ -1,4 +1,4 @@
-"""Step 2 of the graph: make one node for each combination of the values that a declaration lists."""
+"""Step 2 of the graph: make a node for each combination of the values that are listed."""
 
 from __future__ import annotations
 

@@ -262,7 +262,7 @@ def _with_files(stage: Stage, sources: Iterable[Node]) -> Stage:
 
 
 def _corpora(variant: Variant, product: Product, nodes: Mapping[str, Node]) -> tuple[str, ...]:
-    """Return the names of the ingest nodes that utterances come from; raise if they are of several corpora."""
+    """Return the ingest nodes that utterances come from; raise if they mix several corpora."""
     sources = [nodes[name] for names in variant.inputs.values() for name in names]
     # A vocoder may work on another corpus than it was trained on.
     read = [source for source in sources if not isinstance(source.product, TrainedVocoder)]

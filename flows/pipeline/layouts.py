@@ -43,7 +43,7 @@ class Layout:
 
     name: str
     uses: str
-    fields: Mapping[str, Any]
+    fields: Mapping[str, str | tuple[str, ...]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +78,7 @@ class Contents:
     n_mels: int | None = None
 
 
-def look(root: str) -> Contents:
+def contents_of(root: str) -> Contents:
     """Return what a folder holds. Headers and transcripts are read, and nothing is written.
 
     Parameters
@@ -114,7 +114,7 @@ def look(root: str) -> Contents:
 def recognised(root: str, paths: Sequence[str]) -> Layout:
     """Return the layout that most audio files of a folder have, by their paths below it.
 
-    A reader says itself what its corpus looks like. Other known corpora are told by their file names.
+    A reader knows what its corpus looks like. Other corpora are recognised by names of files.
 
     >>> recognised("x", ["LJSpeech-1.1/wavs/LJ001-0001.wav", "LJSpeech-1.1/wavs/LJ001-0002.wav"]).name
     'LJSpeech'
@@ -169,7 +169,8 @@ def bands(shapes: Sequence[tuple[int, ...]]) -> tuple[int, str]:
 
 
 def _with_suffix(files: Sequence[SourceFile], suffixes: Sequence[str]) -> list[SourceFile]:
-    """Return the files with one of some suffixes; names with a leading dot are what systems leave behind."""
+    """Return the files with one of some suffixes."""
+    # Systems leave names with a leading dot behind: "._a.wav", ".Trashes/".
     return [
         file
         for file in files
@@ -219,7 +220,7 @@ _BY_NAMES = {"LibriTTS": _libritts, "VCTK": _vctk, "LJSpeech": _ljspeech}
 
 
 def _roles(depth: int, inner: tuple[str, ...]) -> tuple[str, ...]:
-    """Say what `depth` folders stand for, of which the innermost are `inner` and the others stand for nothing."""
+    """Return what `depth` folders stand for: the innermost are `inner`, the others nothing."""
     inner = inner[max(0, len(inner) - depth) :]
     return (SKIPPED,) * (depth - len(inner)) + inner
 

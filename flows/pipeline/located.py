@@ -1,4 +1,4 @@
-"""YAML with line numbers: every value remembers where it was written."""
+"""YAML whose values know the lines that they were written on."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from melmill.flows.errors import PipelineError
 
 @dataclass(frozen=True, slots=True)
 class Located:
-    """A YAML value and its place.
+    """Hold a YAML value and its place.
 
     Parameters
     ----------
     value : dict of str to Located, list of Located, or a scalar
     where : str
-        ``file:line`` or the command-line option that it came from.
+        ``file:line``, or the command-line option that it came from.
     """
 
     value: Any
     where: str
 
     def items(self) -> Iterator[tuple[str, Located]]:
-        """Iterate over a mapping's entries."""
+        """Iterate over the entries of a mapping."""
         yield from self.value.items()
 
     def plain(self) -> Any:  # noqa: ANN401 - YAML may hold anything
@@ -43,12 +43,18 @@ class Located:
 
 
 def parse(text: str, name: str) -> Located:
-    """Parse one YAML document; `name` stands before the line numbers.
+    """Return the value of one YAML document.
+
+    Parameters
+    ----------
+    text : str
+    name : str
+        Stands before the line numbers, such as the path of the file.
 
     Raises
     ------
     PipelineError
-        Where the text is not YAML, or a key is given twice.
+        The text is not YAML, or a mapping has a key twice.
     """
     loader = yaml.SafeLoader(text)
     try:
@@ -71,7 +77,7 @@ def _located(loader: yaml.SafeLoader, node: yaml.Node, where: str, name: str) ->
 
 
 def _located_mapping(loader: yaml.SafeLoader, node: yaml.MappingNode, name: str) -> dict[str, Located]:
-    """Return the entries of a mapping, each placed at its key's line."""
+    """Return the entries of a mapping, each with the line of its key."""
     seen = set()
     for key, _ in node.value:
         if key.value in seen and key.tag != "tag:yaml.org,2002:merge":

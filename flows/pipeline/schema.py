@@ -5,14 +5,13 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import re
-import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from enum import Enum
 from typing import Annotated, Any, Literal
 
 from melmill.cluster.registry import DEFAULT_TYPE, cluster_type, cluster_types
-from melmill.flows.pipeline.convert import takes_list
+from melmill.flows.pipeline.convert import Hint, choices, field_types, takes_list
 from melmill.flows.pipeline.pools import ANY, CPU
 from melmill.flows.pipeline.spec import (
     DEFAULT_MAX_QUARANTINED,
@@ -22,14 +21,14 @@ from melmill.flows.pipeline.spec import (
     RESERVED_NAMES,
     Pipeline,
 )
-from melmill.stages.contract import Input, OneOf, Stage
+from melmill.stages.contract import OneOf, Stage
 from melmill.stages.registry import stage_class, stage_names
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 Schema = dict[str, Any]
 
-_PLAIN: dict[Any, str] = {bool: "boolean", int: "integer", float: "number", str: "string", type(None): "null"}
+_PLAIN: dict[Hint, str] = {bool: "boolean", int: "integer", float: "number", str: "string", type(None): "null"}
 _SECTION = re.compile(r"^Parameters\n-+\n(.*?)(?:\n\n[A-Z]\w+\n-+\n|\Z)", flags=re.DOTALL | re.MULTILINE)
 _ENTRY = re.compile(r"^(?P<names>\w+(?:, \w+)*)(?: : .*)?\n(?P<text>(?:^ +.*\n?|\n)*)", flags=re.MULTILINE)
 # A number, or one of percent.
@@ -81,7 +80,7 @@ def pipeline_schema() -> Schema:
 
 
 def field_descriptions(cls: type) -> dict[str, str]:
-    """Return what the docstrings of a class and its bases say of each parameter, as one line each."""
+    """Return what the docstrings of a class and its bases say of each parameter, in one line."""
     texts: dict[str, str] = {}
     for base in cls.__mro__:
         section = _SECTION.search(inspect.cleandoc(base.__doc__ or ""))
@@ -92,7 +91,7 @@ def field_descriptions(cls: type) -> dict[str, str]:
 
 
 def summary(cls: type) -> str:
-    """Return the first paragraph of a class's docstring as one line; empty if it has none of its own."""
+    """Return the first paragraph of a class's docstring in one line, or ``""`` without one."""
     doc = inspect.cleandoc(cls.__doc__ or "")
     # A dataclass without a docstring gets its signature for one.
     return "" if doc.startswith(f"{cls.__name__}(") else _line(doc.split("\n\n")[0])
@@ -155,13 +154,16 @@ def _node(stages: dict[str, type[Stage]]) -> Schema:
 
 
 def _stage(name: str, cls: type[Stage], defs: dict[str, Schema]) -> Schema:
-    """Return the schema of a node that uses a stage: its fields, each of which may be a list of values."""
+    """Return the schema of a node that uses a stage. Each field may be a list of values."""
     fields = _dataclass(cls, defs, lists=True)
+    node = {"type": "string"}
     for port, wanted in cls.inputs.items():
+        kinds = " or ".join(sorted(wanted.kinds))
+        several = "all of them are taken together" if wanted.many else "each makes a node of its own"
         own = fields["properties"].get(port, {})
         fields["properties"][port] = {
-            "description": own.get("description", _port_description(wanted)),
-            **_listed(_port(wanted)),
+            "description": own.get("description", f"Node that makes {kinds}. With a list of nodes, {several}."),
+            **_listed({"anyOf": [{"enum": list(wanted.words)}, node]} if wanted.words else node),
             **({"default": own["default"]} if "default" in own else {}),
         }
     pool = {
@@ -179,74 +181,42 @@ def _stage(name: str, cls: type[Stage], defs: dict[str, Schema]) -> Schema:
     }
 
 
-def _port(wanted: Input) -> Schema:
-    node = {"type": "string"}
-    return {"anyOf": [{"enum": list(wanted.words)}, node]} if wanted.words else node
-
-
-def _port_description(wanted: Input) -> str:
-    kinds = " or ".join(sorted(wanted.kinds))
-    several = "all of them are taken together" if wanted.many else "each makes a node of its own"
-    return f"Node that makes {kinds}. With a list of nodes, {several}."
-
-
 def _listed(value: Schema) -> Schema:
     """Return the schema of a value or a list of values."""
     return {"anyOf": [value, {"type": "array", "items": value, "minItems": 1}]}
 
 
 def _dataclass(cls: type, defs: dict[str, Schema], *, lists: bool = False) -> Schema:
-    """Return the schema of a mapping that makes a dataclass, whose fields may be `lists` of values."""
-    hints = typing.get_type_hints(cls, include_extras=True)
+    """Return the schema of a mapping that makes a dataclass; with `lists`, its fields fan out."""
+    types, hints = field_types(cls), typing.get_type_hints(cls, include_extras=True)
     descriptions = field_descriptions(cls)
     properties: dict[str, Schema] = {}
     required = []
     for field in dataclasses.fields(cls):
         if not field.init:
             continue
-        value = _value(hints[field.name], defs)
-        made = _listed(value) if lists and not takes_list(_bare(hints[field.name])) else value
-        text = descriptions.get(field.name)
-        properties[field.name] = {
-            **({"description": text} if text else {}),
-            **made,
-            **_default(field.default),
-        }
-        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+        value, default = _value(hints[field.name], defs), field.default
+        made = _listed(value) if lists and not takes_list(types[field.name]) else dict(value)
+        if field.name in descriptions:
+            made["description"] = descriptions[field.name]
+        if default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             required.append(field.name)
+        elif default is not dataclasses.MISSING and not isinstance(default, Enum):
+            made["default"] = list(default) if isinstance(default, tuple) else default
+        properties[field.name] = made
     return {"type": "object", "required": required, "additionalProperties": False, "properties": properties}
 
 
-def _default(value: Any) -> Schema:  # noqa: ANN401 - a field may have any default
-    if value is dataclasses.MISSING or isinstance(value, Enum) or dataclasses.is_dataclass(value):
-        return {}
-    return {"default": list(value) if isinstance(value, tuple) else value}
-
-
-def _bare(hint: Any) -> Any:  # noqa: ANN401 - a type has no type
-    """Return a type without its annotations."""
-    return typing.get_args(hint)[0] if typing.get_origin(hint) is Annotated else hint
-
-
-def _value(hint: Any, defs: dict[str, Schema]) -> Schema:  # noqa: ANN401 - a type has no type
+def _value(hint: Hint, defs: dict[str, Schema]) -> Schema:
     """Return the schema of one value of a type, as `convert` takes it."""
-    schemas = [_choice(choice, defs) for choice in _choices(hint)]
+    schemas = [_choice(choice, defs) for choice in choices(hint)]
     plain = [schema["type"] for schema in schemas if schema.keys() == {"type"}]
     if len(plain) == len(schemas):
         return {"type": plain[0] if len(plain) == 1 else plain}
     return schemas[0] if len(schemas) == 1 else {"anyOf": schemas}
 
 
-def _choices(hint: Any) -> Iterator[Any]:  # noqa: ANN401 - a type has no type
-    if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        for member in typing.get_args(hint):
-            yield from _choices(member)
-    elif not (isinstance(hint, type) and issubclass(hint, Enum)):
-        # Fields whose default is a member of an Enum (`Unset`) don't take it from YAML.
-        yield hint
-
-
-def _choice(hint: Any, defs: dict[str, Schema]) -> Schema:  # noqa: ANN401 - a type has no type
+def _choice(hint: Hint, defs: dict[str, Schema]) -> Schema:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if hint in _PLAIN:
         return {"type": _PLAIN[hint]}
@@ -267,7 +237,7 @@ def _choice(hint: Any, defs: dict[str, Schema]) -> Schema:  # noqa: ANN401 - a t
         cls = typing.cast("type", hint)
         name = f"{cls.__module__}.{cls.__qualname__}"
         if name not in defs:
-            defs[name] = {"description": summary(cls), **_dataclass(cls, defs)}
+            defs[name] = {"title": cls.__name__, "description": summary(cls), **_dataclass(cls, defs)}
         return {"$ref": f"#/$defs/{name}"}
     raise TypeError(
         f"a field of type {hint!r} has no form in YAML: use plain types, Literal, tuple, dict or dataclasses"

@@ -1,4 +1,4 @@
-"""pipeline.yaml: read, overridden, checked for form; what the stages mean is the graph's business."""
+"""Read pipeline.yaml, apply overrides and check its form; the graph checks the rest."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ RESERVED_NAMES = {*_FIELDS, "runs"}
 
 @dataclass(frozen=True, kw_only=True)
 class Declaration:
-    """A node as written: the stage that it uses and its located fields."""
+    """A node as written: the stage that it uses, and its other fields."""
 
     name: str
     uses: Located
@@ -41,20 +41,21 @@ class Pipeline:
     Parameters
     ----------
     name : str
-        Project; a store belongs to one.
+        Name of the project. A store belongs to one project.
     store : str
-        Path or fsspec URL.
+        Where results go: a path, or any URL that fsspec knows.
     shard_duration_s : float
-        Audio in a shard, s.
+        Audio in a shard, s. A shard is the unit of work and of resuming.
     max_quarantined : float
-        Share of utterances, in [0, 1], above which a run counts as failed.
+        Share of utterances that may be in quarantine, in [0, 1]. A run with more of them has failed.
     time_limit_s : float
-        A worker whose task takes longer is taken for hung and ended, s; its utterances then have as long each.
+        Longest time for a task, s. The worker of a longer task is ended. Then each utterance of the
+        shard is tried alone, with the same limit.
     declarations : tuple of Declaration
         Nodes in the order written.
     cluster : ClusterSpec
     document : mapping
-        The whole document after overrides, as plain values; kept with every run.
+        The whole document after overrides, as plain values. The store keeps it with every run.
     """
 
     name: str
@@ -68,20 +69,20 @@ class Pipeline:
 
 
 def load(path: Path, overrides: Sequence[str] = (), store: str | None = None) -> Pipeline:
-    """Read a pipeline file.
+    """Return the pipeline in a file.
 
     Parameters
     ----------
     path : Path
     overrides : sequence of str
-        ``node.field=value`` or ``field=value`` with YAML values, applied in order.
+        ``node.field=value`` or ``field=value``, with YAML values. They are applied in order.
     store : str or None
-        Replaces the file's own `store`.
+        Replaces the `store` of the file.
 
     Raises
     ------
     PipelineError
-        With ``file:line`` and what to do.
+        The file can't be read, or its form is wrong. The message has ``file:line`` and what to do.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -92,7 +93,7 @@ def load(path: Path, overrides: Sequence[str] = (), store: str | None = None) ->
 
 
 def read(text: str, name: str, overrides: Sequence[str] = (), store: str | None = None) -> Pipeline:
-    """Read a pipeline from its text; `name` stands before line numbers, and the rest is as for `load`."""
+    """Return the pipeline in a text, as `load` does; `name` stands before line numbers."""
     document = parse(text, name)
     for override in overrides:
         document = _overridden(document, override)
@@ -185,7 +186,7 @@ def _overridden(document: Located, override: str) -> Located:
     where = f"--set {override}"
     name, equals, text = override.partition("=")
     if not equals or not name:
-        raise PipelineError(f"--set wants NAME=VALUE, such as admm.n_iter=50, got {override!r}")
+        raise PipelineError(f"--set needs NAME=VALUE, such as admm.n_iter=50, got {override!r}")
     path = name.split(".")
     if path[0] not in _FIELDS:
         stages = _mapping(document, "a pipeline").get("stages")

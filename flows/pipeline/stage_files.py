@@ -1,4 +1,4 @@
-"""Files that stages compute with: read when the graph is built, and again where a task runs."""
+"""Read the files that stages compute with, for the graph and again where a task runs."""
 
 from __future__ import annotations
 
@@ -12,55 +12,55 @@ from melmill.stages.contract import FileStage, Processor, Stage, StageFile, Stag
 from melmill.stages.errors import FileChanged
 from melmill.storage.files.location import folder_and_name
 
-# Role, URL and stamp of each file of a stage.
-_Found = tuple[tuple[str, str, str], ...]
+# Role, URL and stamp of each file of a stage. A stamp changes whenever the file does.
+_Stamped = tuple[tuple[str, str, str], ...]
 
-# Digests of what this process has read, so that a task does not read again what has the same stamps.
-_DIGESTS: dict[_Found, str] = {}
+# Digests of the files that this process has read. Files with the same stamps are not read again.
+_DIGESTS: dict[_Stamped, str] = {}
 _READING = threading.Lock()
 
 
 def prepared(stage: Stage) -> Stage:
-    """Return a stage that knows its files; one without files is itself.
+    """Return a stage that knows its files. A stage without files is returned as it is.
 
     Raises
     ------
     StageError, StoreError
-        A file is missing, can't be read, or is not what the stage needs.
+        A file is missing, can't be read or is not what the stage needs.
     """
     if not isinstance(stage, FileStage):
         return stage
-    found = _found(stage.files())
-    files = _read(found)
-    _DIGESTS[found] = _digest(files)
-    return stage.prepared(files, _DIGESTS[found])
+    stamped = _stamped(stage.files())
+    files = _read(stamped)
+    _DIGESTS[stamped] = _digest(files)
+    return stage.prepared(files, _DIGESTS[stamped])
 
 
 def ready(stage: Stage) -> Processor:
-    """Return what processes a shard in this process.
+    """Return the object that processes a shard in this process.
 
     Raises
     ------
     FileChanged
-        A file is gone or holds other bytes than when the run was planned.
+        A file is gone, or holds other bytes than when the run was planned.
     DeviceMissing
         This process lacks the device.
     """
     if not isinstance(stage, FileStage):
         return cast("Processor", stage)
-    found = _found(stage.files())
-    read = cache(partial(_planned, stage, found))
-    # Threads of a worker begin with the same files at the same time: one reads them, the others find them read.
+    stamped = _stamped(stage.files())
+    read = cache(partial(_planned, stage, stamped))
+    # Threads of a worker start with the same files at once: one reads them, the others wait.
     with _READING:
-        if _DIGESTS.get(found) != stage.digest:
+        if _DIGESTS.get(stamped) != stage.digest:
             read()
-            _DIGESTS[found] = stage.digest
+            _DIGESTS[stamped] = stage.digest
         return stage.opened(read)
 
 
-def _planned(stage: FileStage, found: _Found) -> StageFiles:
-    """Read the files that a stage was prepared with; raise FileChanged where they are others."""
-    files = _read(found)
+def _planned(stage: FileStage, stamped: _Stamped) -> StageFiles:
+    """Return the files that a stage was prepared with; raise FileChanged if they have changed."""
+    files = _read(stamped)
     if _digest(files) != stage.digest:
         names = ", ".join(url for urls in stage.files().values() for url in urls)
         raise FileChanged(
@@ -69,21 +69,21 @@ def _planned(stage: FileStage, found: _Found) -> StageFiles:
     return files
 
 
-def _found(candidates: Mapping[str, Sequence[str]]) -> _Found:
-    """Return the first file that exists of every role."""
-    found = []
+def _stamped(candidates: Mapping[str, Sequence[str]]) -> _Stamped:
+    """Return, for each role, the first file that exists."""
+    files = []
     for role, urls in candidates.items():
         for url in urls:
             folder, name = folder_and_name(url)
             stamp = folder.stamp(name) if name else None
             if stamp is not None:
-                found.append((role, f"{folder.url}/{name}", stamp))
+                files.append((role, f"{folder.url}/{name}", stamp))
                 break
-    return tuple(found)
+    return tuple(files)
 
 
-def _read(found: _Found) -> StageFiles:
-    return {role: StageFile(url=url, data=_bytes(url)) for role, url, _ in found}
+def _read(stamped: _Stamped) -> StageFiles:
+    return {role: StageFile(url=url, data=_bytes(url)) for role, url, _ in stamped}
 
 
 def _bytes(url: str) -> bytes:
@@ -91,10 +91,10 @@ def _bytes(url: str) -> bytes:
     try:
         return folder.read(name)
     except FileNotFoundError as error:
-        raise FileChanged(f"{url} went away while it was read") from error
+        raise FileChanged(f"{url} was removed while it was read: put it back and run again") from error
 
 
 def _digest(files: StageFiles) -> str:
-    """Return a SHA-256 over the roles and the bytes of files, wherever they lie."""
+    """Return a SHA-256 of the roles and bytes of files. Where they lie does not matter."""
     facts = [f"{role} {hashlib.sha256(files[role].data).hexdigest()}" for role in sorted(files)]
     return hashlib.sha256("\n".join(facts).encode()).hexdigest()

@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import yaml
 
@@ -31,7 +31,7 @@ _EXPLAINED = {
 
 _PLAIN = re.compile(r"[\w./][\w./@:+-]*")
 
-# The usual mel of each rate, Hz, from the highest: for vocoders that people train, and for inversion.
+# The usual mels to train vocoders with, and to invert: the least rate of each, Hz, and its preset.
 _TRAINED = ((44100, "bigvgan_v2_44khz_128band_512x"), (24000, "vocos_24khz"), (22050, "hifigan"), (0, "speecht5"))
 _INVERTED = (*_TRAINED[:-1], (0, "paper"))
 
@@ -66,7 +66,7 @@ def purposes(contents: Contents) -> tuple[Purpose, ...]:
 
 
 def usual_preset(contents: Contents, purpose: Purpose) -> str:
-    """Return the usual preset for the bands of a folder's mels, or for the rate that most of its recordings have."""
+    """Return the usual preset for the bands of a folder's mels, or for the rate of most recordings."""
     if contents.n_mels is not None:
         fits = presets_of(contents.n_mels)
         usual = ["hifigan", *(name for _, name in _TRAINED)]
@@ -107,7 +107,8 @@ def starter(contents: Contents, answers: Answers, path: str) -> str:
     commands = [
         (f"melmill plan {path}", "say what a run would do"),
         (f"melmill run {path}", "do it, or go on where it stopped"),
-        _afterwards(answers),
+        *_afterwards(answers),
+        ("melmill schema --help", "how an editor completes and checks this file"),
     ]
     width = max(len(command) for command, _ in commands)
     lines = [
@@ -121,19 +122,21 @@ def starter(contents: Contents, answers: Answers, path: str) -> str:
     nodes = {"training": _training, "resynthesis": _resynthesis, "evaluation": _evaluation}[answers.purpose]
     for node in nodes(contents, answers):
         lines.extend(node)
+    if answers.purpose == "training":
+        dataset = f'melmill.torch_dataset(melmill.open({answers.store!r}), mel="mel", audio="speech")'
+        lines.append(f"# Then, in Python: {dataset}")
     lines.append("# One worker per core, unless said otherwise:")
     lines.append("# cluster: {pools: {cpu: {workers: 4, memory: 4GiB}}}")
     return "\n".join(lines) + "\n"
 
 
-def _afterwards(answers: Answers) -> tuple[str, str]:
-    """Return what to do with the store after a run, and what for."""
-    store = answers.store
-    if answers.purpose == "training":
-        return f'melmill.torch_dataset(melmill.open("{store}"), mel="mel", audio="speech")', "in Python: to train"
+def _afterwards(answers: Answers) -> list[tuple[str, str]]:
+    """Return the commands for what comes after a run, and what each does."""
     if answers.purpose == "resynthesis":
-        return f"melmill export {store} resynthesis OUT", "write the audio as files"
-    return f"melmill report {store}", "show the scores, and where the page is"
+        return [(f"melmill export {answers.store} resynthesis OUT", "write the audio as files")]
+    if answers.purpose == "evaluation":
+        return [(f"melmill report {answers.store}", "show the scores, and where the page is")]
+    return []
 
 
 def _training(contents: Contents, answers: Answers) -> list[list[str]]:
@@ -191,14 +194,14 @@ def _recordings(contents: Contents, answers: Answers) -> list[str]:
 
 
 def _mel(answers: Answers, more: Sequence[tuple[str, str]] = ()) -> list[str]:
-    preset_ = (f"preset: {answers.preset}", "any field of the mel can be set beside it; see `melmill mel show`")
-    return _node("mel", [("uses: extract", ""), ("from: speech", ""), preset_, *more])
+    mel = (f"preset: {answers.preset}", "any field of the mel can be set beside it; see `melmill mel show`")
+    return _node("mel", [("uses: extract", ""), ("from: speech", ""), mel, *more])
 
 
 def _mels(contents: Contents, answers: Answers) -> list[str]:
     fields = [
         ("uses: mel_folder", ""),
-        (f"root: {_text(contents.layout.fields['root'])}", ""),
+        (f"root: {_text(str(contents.layout.fields['root']))}", ""),
         (f"preset: {answers.preset}", "how the mels were made: it must be what made them"),
     ]
     n_mels = contents.n_mels or 0
@@ -228,5 +231,5 @@ def _text(value: str) -> str:
     >>> _text("data/LJSpeech"), _text("1.5"), _text("a b, c"), _text("-")
     ('data/LJSpeech', '"1.5"', '"a b, c"', '"-"')
     """
-    loaded: Any = yaml.safe_load(value) if _PLAIN.fullmatch(value) else None
+    loaded: object = yaml.safe_load(value) if _PLAIN.fullmatch(value) else None
     return value if loaded == value else json.dumps(value, ensure_ascii=False)

@@ -43,7 +43,7 @@ class Wired:
     where: str
 
     def is_word(self, port: str, entry: Located) -> bool:
-        """Tell whether an entry at a port is a word of the port. A word wins over a node of that name."""
+        """Tell whether an entry is a word of its port. It wins over a node of that name."""
         return entry.value in self.cls.inputs[port].words
 
     @property

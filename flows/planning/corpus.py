@@ -1,4 +1,4 @@
-"""What a corpus holds now against what the store knows of it."""
+"""Compare a corpus with the catalogue that the store has of it."""
 
 from __future__ import annotations
 
@@ -21,15 +21,16 @@ NAMED = 3
 
 
 def survey(node: Node, store: Store, shard_duration_s: float) -> Catalogue:
-    """Return the catalogue of an ingest node: what is stored, extended by what is new in the corpus.
+    """Return the catalogue of an ingest node, extended by what is new in the corpus.
 
     Parameters
     ----------
     node : Node
         Its stage is an IngestStage.
     store : Store
-        Its product is asked for content hashes where a file's time of change differs.
+        If a file has another time of change, its content is compared with the hash stored here.
     shard_duration_s : float
+        Audio in a shard, s.
 
     Raises
     ------
@@ -39,7 +40,7 @@ def survey(node: Node, store: Store, shard_duration_s: float) -> Catalogue:
         The catalogue can't be read.
     """
     folder = store.product(node.folder, node.key)
-    # In this order: another run may be storing shards of the catalogue, and then their records.
+    # Records first: another run may be storing shards of the catalogue, and then their records.
     record_names = folder.record_names()
     stored = store.catalogue(node.folder, node.key)
     stage = cast("IngestStage", node.stage)
@@ -49,19 +50,32 @@ def survey(node: Node, store: Store, shard_duration_s: float) -> Catalogue:
     try:
         catalogue.check_covers(record_names, f"{folder.location.url}/catalogue")
         tree = SourceTree(stage.root)
-        found = stage.discover(tree, known)
-        check_unchanged(node, known, found, folder, tree)
+        discovered = stage.discover(tree, known)
+        check_unchanged(node, known, discovered, folder, tree)
     except (StoreError, StageError) as error:
         raise PipelineError(f"node {node.name!r}: {error}", node.where) from error
-    new = [utterance for utterance in found if utterance.path not in known]
+    new = [utterance for utterance in discovered if utterance.path not in known]
     return catalogue.extended(new) if new else catalogue
 
 
 def check_unchanged(
-    node: Node, known: Mapping[str, Utterance], found: Sequence[Utterance], folder: ProductFolder, tree: SourceTree
+    node: Node, known: Mapping[str, Utterance], discovered: Sequence[Utterance], folder: ProductFolder, tree: SourceTree
 ) -> None:
-    """Raise PipelineError where a catalogued file is gone or holds other bytes than were ingested."""
-    present = {utterance.path: utterance for utterance in found}
+    """Raise PipelineError if a catalogued file is gone, or holds other bytes than were ingested.
+
+    Parameters
+    ----------
+    node : Node
+    known : mapping of str to Utterance
+        Utterances of the catalogue, by path.
+    discovered : sequence of Utterance
+        Utterances of the corpus. One that did not change is the very object in `known`.
+    folder : ProductFolder
+        What the node has stored.
+    tree : SourceTree
+        The corpus.
+    """
+    present = {utterance.path: utterance for utterance in discovered}
     gone = [path for path in known if path not in present]
     touched = {path: present[path] for path in known if path in present and present[path] is not known[path]}
     changed = _changed(known, touched, folder, tree) if touched else []
@@ -81,7 +95,8 @@ def _changed(
 ) -> list[str]:
     """Return the paths whose bytes differ.
 
-    A file that was refused, and so has no hash, may be mended: of it the length decides, for which there is room.
+    A file in quarantine has no hash and may be mended. It only must have its old length, for which
+    its shard has room.
     """
     facts = folder.read_table("table")
     hashes = dict(zip(facts["utterance_id"], facts["content_sha256"], strict=True)) if len(facts) else {}
@@ -89,7 +104,7 @@ def _changed(
         path
         for path, now in touched.items()
         if (
-            hashes[now.utterance_id] != _sha256(tree, path)
+            hashes[now.utterance_id] != hashlib.sha256(tree.read(path)).hexdigest()
             if now.utterance_id in hashes
             else _length(now) != _length(known[path])
         )
@@ -98,7 +113,3 @@ def _changed(
 
 def _length(utterance: Utterance) -> tuple[int, int]:
     return utterance.source_n_samples, utterance.source_sr
-
-
-def _sha256(tree: SourceTree, path: str) -> str:
-    return hashlib.sha256(tree.read(path)).hexdigest()

@@ -1,4 +1,4 @@
-"""Predict a run by doing a part of it: time by node and pool, disk and files."""
+"""Predict the time, disk and files of a run by doing a part of it."""
 
 from __future__ import annotations
 
@@ -18,25 +18,27 @@ from melmill.flows.watching.observers import Watching
 from melmill.storage.records import Record, record_name
 from melmill.storage.store import Store
 
-# Shards for each task that runs at the same time: the first tells of starting, the others of the pace.
+# Shards for each task that runs at the same time: the first shows starting, the others the pace.
 SHARDS_PER_SLOT = 3
 
 
 @dataclass(frozen=True, kw_only=True)
 class NodeEstimate:
-    """What is left to do of one node, and what it will come to.
+    """Say what is left to do of one node, and how large its product will be.
 
     Parameters
     ----------
     node, pool : str
+        Names.
     shards_left : int
     audio_left_s : float
+        Audio in these shards, s.
     task_s_per_audio_s : float
-        Time of a whole task over its audio, as measured.
+        Measured time of a whole task, per second of audio.
     left_s : float
-        Time of all tasks left, summed over workers, s.
+        Time of all tasks that are left, summed over workers, s.
     disk_bytes, files : int
-        Of its whole product, when all is done.
+        Size of the whole product, when all is done.
     """
 
     node: str
@@ -51,7 +53,18 @@ class NodeEstimate:
 
 @dataclass(frozen=True, kw_only=True)
 class PoolEstimate:
-    """When the workers of one pool will be through: `starting_s` is in `left_s`, both wall time."""
+    """Say when the workers of one pool will be done.
+
+    Parameters
+    ----------
+    pool : str
+    slots : int
+        Tasks that run at the same time.
+    starting_s : float
+        Wall time for imports and weights, s. It is part of `left_s`.
+    left_s : float
+        Wall time until the last task, s.
+    """
 
     pool: str
     slots: int
@@ -61,18 +74,20 @@ class PoolEstimate:
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """What a run will come to.
+    """Say how long a run will take, and how large its products will be.
 
     Parameters
     ----------
     sampled : int
-        Tasks that were run to find out; their work is in the store.
+        Tasks that were run to find out. Their work is in the store.
     left_out : tuple of str
-        Nodes that nothing is predicted of: reports, trainings, and what needs a training that is not done.
-    nodes, pools : tuple
+        Nodes without a prediction: reports, trainings, and what needs a training that is not done.
+    nodes : tuple of NodeEstimate
+    pools : tuple of PoolEstimate
     left_s : float
-        Until the last pool is through, s.
+        Wall time until the last pool is done, s.
     disk_bytes, files : int
+        Size of all products, when all is done.
     """
 
     sampled: int
@@ -89,16 +104,23 @@ class Estimate:
 
 
 def sample(plan: Plan, per_slot: int = SHARDS_PER_SLOT) -> Plan:
-    """Return a plan of a few of the pending shards, spread evenly over each corpus, of what can be predicted.
+    """Return a plan of a few pending shards, for the nodes whose time can be predicted.
 
-    Shards hold utterances of like length, in order of it: those at even steps stand for all.
+    Shards hold utterances of like length and are in order of length. So shards at even steps are a
+    fair sample.
+
+    Parameters
+    ----------
+    plan : Plan
+    per_slot : int
+        Shards of the sample for each task that runs at the same time.
     """
     n_slots = max(pool.slots for pool in plan.pipeline.cluster.pools.values())
     chosen: dict[str, set[int]] = {name: set() for name in plan.catalogues}
     names = _predictable(plan)
     for node in (plan.nodes[name] for name in names):
         chosen[node.node.corpora[0]] |= _spread(sorted(node.pending), per_slot * n_slots)
-    # A shard that is chosen for one node is for all: none finds its input missing.
+    # A shard is chosen for all nodes or none, so that no node lacks its input.
     nodes = {
         name: replace(node, pending=node.pending & chosen[node.node.corpora[0]] if name in names else set())
         for name, node in plan.nodes.items()
@@ -120,7 +142,7 @@ def _spread(shards: list[int], n: int) -> set[int]:
 
 
 class Paces:
-    """Listen to a run: how long tasks take at each worker's first of a node, and how long thereafter."""
+    """Measure how long a worker's first task of each node takes, and how long its later ones."""
 
     def __init__(self) -> None:
         self.first: dict[str, list[Receipt]] = {}
@@ -128,22 +150,25 @@ class Paces:
         self._seen: set[tuple[str, str]] = set()
 
     def __call__(self, event: Event) -> None:
-        """Take a finished task down."""
+        """Note how long a finished task took."""
         if isinstance(event, Finished):
             node, worker = event.task.node, event.receipt.worker
-            found = self.later if (node, worker) in self._seen else self.first
+            receipts = self.later if (node, worker) in self._seen else self.first
             self._seen.add((node, worker))
-            found.setdefault(node, []).append(event.receipt)
+            receipts.setdefault(node, []).append(event.receipt)
 
     def pace(self, node: str) -> float | None:
-        """Return task time over audio, without first tasks where there are others; None where nothing was run."""
+        """Return task time per second of audio, or None without any task.
+
+        First tasks count only if there are no others.
+        """
         receipts = self.later.get(node) or self.first.get(node)
         if not receipts:
             return None
         return sum(receipt.wall_s for receipt in receipts) / sum(receipt.audio_s for receipt in receipts)
 
     def starting_s(self, node: str) -> float:
-        """Return what a worker's first task of a node takes longer than the others: imports, weights."""
+        """Return how much longer a worker's first task takes, for imports and weights, s."""
         pace, first = self.pace(node), self.first.get(node)
         if pace is None or not first:
             return 0.0
@@ -151,12 +176,18 @@ class Paces:
 
 
 def estimate(plan: Plan, per_slot: int = SHARDS_PER_SLOT) -> Estimate:
-    """Run a sample of a plan's tasks, on its cluster and into its store, and predict the rest from them.
+    """Run a sample of a plan's tasks on its cluster and into its store, and predict the rest.
+
+    Parameters
+    ----------
+    plan : Plan
+    per_slot : int
+        Shards of the sample for each task that runs at the same time.
 
     Raises
     ------
     RunFailed
-        A task of the sample failed, or the run could not go on.
+        A task of the sample failed, or the run ended early.
     """
     part, paces = sample(plan, per_slot), Paces()
     summary = run(part, partial=True, watching=Watching(listeners=(paces,)))
@@ -166,7 +197,16 @@ def estimate(plan: Plan, per_slot: int = SHARDS_PER_SLOT) -> Estimate:
 
 
 def predict(plan: Plan, part: Plan, paces: Paces) -> Estimate:
-    """Predict what is left of `plan` when `part` is done."""
+    """Predict the rest of a plan from a part of it that was run.
+
+    Parameters
+    ----------
+    plan : Plan
+    part : Plan
+        What was run; see `sample`.
+    paces : Paces
+        How long its tasks took.
+    """
     store = Store.open(plan.pipeline.store)
     names = _predictable(plan)
     nodes = tuple(_node(plan, part, name, paces, store) for name in names)
@@ -189,6 +229,9 @@ def _node(plan: Plan, part: Plan, name: str, paces: Paces, store: Store) -> Node
     left = node_plan.pending - part.nodes[name].pending
     audio_left_s = float(durations[sorted(left)].sum())
     records = _records(plan, part, name, store)
+    n_bytes = sum(
+        sum(file.n_bytes for file in record.files.values()) + len(record.to_json()) for record in records.values()
+    )
     share = float(durations.sum()) / max(1e-9, sum(record.duration_s for record in records.values()))
     pace = paces.pace(name) or 0.0
     return NodeEstimate(
@@ -198,29 +241,25 @@ def _node(plan: Plan, part: Plan, name: str, paces: Paces, store: Store) -> Node
         audio_left_s=audio_left_s,
         task_s_per_audio_s=pace,
         left_s=pace * audio_left_s,
-        disk_bytes=round(share * sum(_size(record) for record in records.values())),
+        disk_bytes=round(share * n_bytes),
         files=round(len(durations) * float(np.mean([len(record.files) + 1 for record in records.values()]))),
     )
 
 
 def _records(plan: Plan, part: Plan, name: str, store: Store) -> Mapping[str, Record]:
-    """Return the records of the sample; where nothing was left to do, some of those that there are."""
+    """Return the records of the sample, or a few others if nothing was left to do."""
     node = plan.nodes[name].node
     n_shards = plan.catalogues[node.corpora[0]].n_shards
     shards = part.nodes[name].pending or _spread(list(range(n_shards)), SHARDS_PER_SLOT)
     return store.product(node.folder, node.key).records([record_name(shard) for shard in shards])
 
 
-def _size(record: Record) -> int:
-    return sum(file.n_bytes for file in record.files.values()) + len(record.to_json())
-
-
 def _pools(plan: Plan, nodes: tuple[NodeEstimate, ...], paces: Paces) -> list[PoolEstimate]:
-    found = []
+    estimates = []
     for name, pool in plan.pipeline.cluster.pools.items():
         mine = [node for node in nodes if node.pool == name and node.shards_left]
         if mine:
             starting_s = sum(paces.starting_s(node.node) for node in mine)
             left_s = starting_s + sum(node.left_s for node in mine) / pool.slots
-            found.append(PoolEstimate(pool=name, slots=pool.slots, starting_s=starting_s, left_s=left_s))
-    return found
+            estimates.append(PoolEstimate(pool=name, slots=pool.slots, starting_s=starting_s, left_s=left_s))
+    return estimates

@@ -1,4 +1,4 @@
-"""The phases of a graph in which some tasks need whole corpora: what is begun before them, beside them and after."""
+"""The phases of a run: which nodes' shards begin before a training, beside it and after it."""
 
 from __future__ import annotations
 
@@ -10,17 +10,25 @@ from melmill.flows.pipeline.graph import Node
 
 @dataclass(frozen=True, kw_only=True)
 class Phase:
-    """Nodes whose shards are begun together, once the trainings that they need, `waits_for`, are settled."""
+    """Nodes whose shards begin together.
+
+    Parameters
+    ----------
+    nodes : tuple of Node
+    waits_for : frozenset of str
+        Names of the trainings that must have ended before.
+    """
 
     nodes: tuple[Node, ...]
     waits_for: frozenset[str]
 
 
 def phases(nodes: Mapping[str, Node], pending: Collection[str]) -> list[Phase]:
-    """Sort the nodes that work shard by shard into phases.
+    """Return the nodes that work shard by shard, sorted into phases.
 
-    What the pending trainings need comes first, so that they may begin; what needs none of them follows and runs beside
-    them; then what needs them, and so on where a training needs another one.
+    The first phase holds what pending trainings need, so that they can begin. The second holds what
+    needs none of them, and runs beside them. The third holds what needs them. If a training needs
+    another one, more phases follow in the same way.
 
     Parameters
     ----------
@@ -35,21 +43,21 @@ def phases(nodes: Mapping[str, Node], pending: Collection[str]) -> list[Phase]:
     depth: dict[str, int] = {}
     for name, node in nodes.items():
         depth[name] = max((depth[source] + (source in trainings) for source in node.sources), default=0)
-    found: dict[tuple[int, bool], list[Node]] = {}
+    members: dict[tuple[int, bool], list[Node]] = {}
     for name, node in nodes.items():
         if not node.is_whole:
-            found.setdefault((depth[name], name not in needed), []).append(node)
+            members.setdefault((depth[name], name not in needed), []).append(node)
     return [
-        Phase(nodes=tuple(members), waits_for=frozenset(trainings & set().union(*(before[n.name] for n in members))))
-        for _, members in sorted(found.items(), key=lambda pair: pair[0])
+        Phase(nodes=tuple(group), waits_for=frozenset(trainings & set().union(*(before[n.name] for n in group))))
+        for _, group in sorted(members.items(), key=lambda pair: pair[0])
     ]
 
 
 def ancestors(nodes: Mapping[str, Node], name: str) -> set[str]:
     """Return the names of all nodes that `name` reads, directly or not."""
-    found: set[str] = set()
+    above: set[str] = set()
     waiting: Sequence[str] = nodes[name].sources
     while waiting:
-        found.update(waiting)
-        waiting = [source for reader in waiting for source in nodes[reader].sources if source not in found]
-    return found
+        above.update(waiting)
+        waiting = [source for reader in waiting for source in nodes[reader].sources if source not in above]
+    return above

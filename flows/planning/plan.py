@@ -1,4 +1,4 @@
-"""What a run will do and why: shards with a whole record are reused, all others are done."""
+"""Plan a run: reuse each shard that has a whole record, and do all others."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ class NodePlan:
     ----------
     node : Node
     n_shards : int
-        Of its corpus; 1 for a report or a training.
+        Shards of its corpus. 1 for a report or a training.
     pending : set of int
-        Shards to do; ``{ALL_SHARDS}`` for a report or a training.
+        Shards to do. ``{ALL_SHARDS}`` for a report or a training.
     reasons : mapping of str to int
-        Why, each with the number of shards.
+        Why they are to be done, each reason with the number of its shards.
     damaged : mapping of str to str
-        Record names whose data is not what the record says, and how.
+        What is wrong with the data of a record, by the name of the record.
     quarantined : frozenset of str
-        Names of the records to reuse that tell of utterances quarantined by this node.
+        Names of the records to reuse whose shards have utterances in quarantine.
     note : str
-        What a person should know of what is reused; empty where there is nothing.
+        What a person should know of what is reused. Empty for nothing.
     """
 
     node: Node
@@ -64,7 +64,7 @@ class Plan:
     nodes : mapping of str to NodePlan
         Each after those that it reads.
     catalogues : mapping of str to Catalogue
-        By ingest node; extended by what is new in the corpus, not yet written.
+        By ingest node. They hold what is new in the corpus too, and are not written yet.
     """
 
     pipeline: Pipeline
@@ -73,7 +73,7 @@ class Plan:
 
     @property
     def n_tasks(self) -> int:
-        """Number of all tasks, reused ones included."""
+        """Number of all tasks, including those that are reused."""
         return sum(plan.n_shards for plan in self.nodes.values())
 
     @property
@@ -97,38 +97,41 @@ class Plan:
 
 
 def make_plan(pipeline: Pipeline, until: str | None = None) -> Plan:
-    """Compare a pipeline with its store and its corpora; nothing is written.
+    """Return what a run has to do.
+
+    The pipeline is compared with its store and its corpora, and nothing is written.
 
     Raises
     ------
     PipelineError
-        The pipeline, a corpus or the store is not fit for a run.
+        The pipeline is wrong, or a corpus or the store can't be used.
     """
     nodes = build_graph(pipeline)
     if until is not None:
         nodes = needed_for(nodes, until)
     try:
         with _collector_paused():
-            return _plan(pipeline, nodes, Store.find(pipeline.store, pipeline.name))
+            return _compared(pipeline, nodes, Store.find(pipeline.store, pipeline.name))
     except StoreError as error:
         raise PipelineError(str(error)) from error
 
 
-def _plan(pipeline: Pipeline, nodes: Mapping[str, Node], store: Store) -> Plan:
+def _compared(pipeline: Pipeline, nodes: Mapping[str, Node], store: Store) -> Plan:
     catalogues = {
         node.name: survey(node, store, pipeline.shard_duration_s)
         for node in nodes.values()
         if isinstance(node.stage, IngestStage)
     }
     plan = Plan(pipeline=pipeline, nodes={}, catalogues=catalogues)
-    before = _keys_before(store)
+    manifest = store.latest_manifest()
+    before = {} if manifest is None else {name: entry.key for name, entry in manifest.nodes.items()}
     node_plans = {node.name: _node_plan(plan, store, node, before) for node in nodes.values()}
     return Plan(pipeline=pipeline, nodes=node_plans, catalogues=catalogues)
 
 
 @contextmanager
 def _collector_paused() -> Iterator[None]:
-    """Keep the collector of reference cycles from searching, time and again, millions of objects that make none."""
+    """Pause garbage collection, which would search millions of objects without cycles for some."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -136,11 +139,6 @@ def _collector_paused() -> Iterator[None]:
     finally:
         if enabled:
             gc.enable()
-
-
-def _keys_before(store: Store) -> dict[str, str]:
-    manifest = store.latest_manifest()
-    return {} if manifest is None else {name: entry.key for name, entry in manifest.nodes.items()}
 
 
 def _node_plan(plan: Plan, store: Store, node: Node, before: Mapping[str, str]) -> NodePlan:
@@ -164,12 +162,12 @@ def _node_plan(plan: Plan, store: Store, node: Node, before: Mapping[str, str]) 
 
 
 def _grown(plan: Plan, node: Node, record: Record) -> str:
-    """Say so where there are more utterances than when a training read them: it is not done again for them."""
+    """Say so if the corpus has grown since a training read it, which does not repeat it."""
     n_now = plan.catalogues[node.corpora[0]].n_utterances
     if n_now <= record.n_utterances:
         return ""
     return (
-        f"{node.name} was trained when its corpus had {record.n_utterances} of what are {n_now} utterances now; "
+        f"{node.name} was trained when its corpus had {record.n_utterances} utterances, and now it has {n_now}; "
         "to train anew, give it another seed or another name"
     )
 
@@ -187,7 +185,7 @@ def _why_new(store: Store, node: Node, before: Mapping[str, str], started: bool)
 
 
 def _difference(node: Node, folder: ProductFolder) -> str:
-    """Say what distinguishes a node from the product that its name meant before."""
+    """Say how a node differs from the product that its name meant in the last run."""
     try:
         old = folder.description
     except StoreError:
@@ -206,7 +204,7 @@ def _difference(node: Node, folder: ProductFolder) -> str:
 
 
 def _flat(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Return parameters with those of a mapping among them (a mel's spec) beside the others."""
+    """Return parameters in one mapping, with those of nested mappings among them."""
     flat: dict[str, Any] = {}
     for name, value in parameters.items():
         flat |= _flat(value) if isinstance(value, dict) else {name: value}

@@ -1,7 +1,7 @@
 """Headers and samples of audio files, from their bytes.
 
-The first bytes of FLAC and plain WAV files are enough for their headers, so that a corpus is planned
-without reading its samples.
+The first bytes of FLAC and plain WAV files are enough for their headers, so that a corpus is
+planned without reading its samples.
 """
 
 from __future__ import annotations
@@ -41,13 +41,14 @@ class WavHeader(NamedTuple):
 
 
 def wav_header(head: bytes) -> WavHeader | None:
-    r"""Return the header of a RIFF WAVE file of plain samples; None where its first bytes don't hold one.
+    r"""Return the header of a RIFF WAVE file of plain samples; None if the first bytes hold none.
 
     That is another format, coded samples, or a data chunk that begins later or has no size.
 
     References
     ----------
-    Microsoft and IBM, Multimedia Programming Interface and Data Specifications 1.0, 1991, chapter 3.
+    Microsoft and IBM, Multimedia Programming Interface and Data Specifications 1.0, 1991, chapter
+    3.
 
     >>> fmt = b"fmt \x10\0\0\0" + bytes([1, 0, 2, 0, 0x22, 0x56, 0, 0, 0x88, 0x58, 1, 0, 4, 0, 16, 0])
     >>> wav_header(b"RIFF....WAVE" + fmt + b"data\x28\0\0\0")
@@ -128,7 +129,7 @@ class Header:
 
 
 def tells(head: bytes) -> bool:
-    """Tell whether `read_header` needs only these first bytes, because the file is FLAC or plain WAV."""
+    """Tell whether these first bytes are enough for `read_header`: of FLAC or plain WAV."""
     return head.startswith(FLAC) or wav_header(head) is not None
 
 
@@ -171,7 +172,8 @@ def read_header(head: bytes, size_bytes: int) -> Header:
 def _flac_header(head: bytes, size_bytes: int) -> Header:
     if len(head) < FLAC_HEAD_BYTES:
         raise Unusable(f"file is truncated: it ends inside its FLAC header ({size_bytes:,} bytes)")
-    # 20 bits rate, 3 bits channels - 1, 5 bits bits per sample - 1, 36 bits samples: RFC 9639, section 8.2.
+    # 20 bits rate, 3 bits channels - 1, 5 bits bits per sample - 1, 36 bits samples: RFC 9639,
+    # section 8.2.
     packed = int.from_bytes(head[18:26], "big")
     sr, bits = packed >> 44, (packed >> 36 & 31) + 1
     n_samples = packed & (1 << 36) - 1

@@ -45,7 +45,7 @@ def encode_audio(y: NDArray[np.float32 | np.int16], sr: int, format_: AudioForma
 def to_pcm(y: NDArray[np.float32 | np.int16], bits: Bits) -> tuple[NDArray[np.int16 | np.int32], int]:
     """Return samples as integers in the high bits of their type, and how many of them were clipped.
 
-    ``2**(bits - 1) y`` is rounded to even and clipped to the largest integer, so the loudness stays.
+    ``2**(bits - 1) y`` is rounded to even and clipped to the largest integer: the loudness stays.
 
     Returns
     -------

@@ -40,7 +40,8 @@ class ExchangeFormat:
     bits : tuple of int
         Bits per sample that ``--bits`` chooses from, the default first; empty: there is no choice.
     order : int
-        Place among melmill's own formats, smaller first. The first that holds a kind is its default.
+        Place among melmill's own formats, smaller first. The first that holds a kind is its
+        default.
     """
 
     name: str

@@ -18,7 +18,7 @@ _MAGIC = b"\x93NUMPY"
 
 
 class NpyHeader(NamedTuple):
-    """Hold shape, order (Fortran's or C's) and type of an array, and the offset of its values in bytes."""
+    """Hold shape, order and type of an array, and the offset of its values in bytes."""
 
     shape: tuple[int, ...]
     fortran: bool

@@ -18,7 +18,8 @@ from melmill.stages.numeric.errors import ParameterError, Unusable
 from melmill.stages.numeric.resample import resample
 from melmill.storage.utterance import SourceFile, Utterance
 
-# Some three steps of 16-bit PCM. Below it a file holds dither or less, and PESQ, STOI and SC are undefined.
+# Some three steps of 16-bit PCM. Below it a file holds dither or less, and PESQ, STOI and SC are
+# undefined.
 SILENCE_DB = -80.0
 
 
@@ -49,7 +50,7 @@ class AudioReader(Reader):
         return Waveform(sr=self.sr, dtype="int16", corpus=True)
 
     def claims(self, tree: CorpusTree, file: SourceFile) -> tuple[int, int]:
-        """Return the rate (Hz) and the length (samples) in a file's header; zeros where it has none to believe.
+        """Return rate (Hz) and length (samples) in a file's header; zeros if they can't be believed.
 
         Only the first bytes are read where they are enough.
         """
@@ -61,7 +62,7 @@ class AudioReader(Reader):
         return (header.sr, header.n_samples) if header.believable else (0, 0)
 
     def ingest(self, utterance: Utterance, data: bytes) -> Outcome:
-        """Return the samples of one file as mono int16 PCM of the catalogued length, with facts about the file.
+        """Return the samples of a file as mono int16 PCM of the catalogued length, with facts.
 
         Raises
         ------
@@ -94,7 +95,8 @@ class AudioReader(Reader):
 def to_pcm(y: NDArray[np.int16 | np.float32], sr: int, new_sr: int) -> NDArray[np.int16]:
     """Mix ``(n_samples, n_channels)`` by the mean and resample, to int16 ``(resampled_length,)``.
 
-    16-bit mono at `new_sr` comes back bit for bit. Other samples are rounded, and clipped at full scale.
+    16-bit mono at `new_sr` comes back bit for bit. Other samples are rounded, and clipped at full
+    scale.
 
     Raises
     ------

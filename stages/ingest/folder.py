@@ -127,7 +127,7 @@ class FolderReader(Reader):
 
 
 class ManifestLine(NamedTuple):
-    """Hold a line of a manifest: its number from 1, the path without suffix, and the text or ``""``."""
+    """Hold a line of a manifest: number from 1, path without suffix, and text or ``""``."""
 
     number: int
     stem: str
@@ -135,7 +135,7 @@ class ManifestLine(NamedTuple):
 
 
 def parse_manifest(text: str) -> list[ManifestLine]:
-    r"""Return the lines of a manifest, ``path`` or ``path|text``; of several texts the last is taken.
+    r"""Return the lines of a manifest, ``path`` or ``path|text``; the last of several texts counts.
 
     >>> parse_manifest("wavs/a.wav|Hello.\n\nwavs/b\n")
     [ManifestLine(number=1, stem='wavs/a', text='Hello.'), ManifestLine(number=3, stem='wavs/b', text='')]
@@ -149,7 +149,7 @@ def parse_manifest(text: str) -> list[ManifestLine]:
 
 
 class _Texts:
-    """Look texts up: beside the file, else in the nearest ``metadata.csv`` in or above its folder."""
+    """Look texts up beside the file, else in the nearest ``metadata.csv`` at or above it."""
 
     def __init__(self, tree: CorpusTree, files: Sequence[SourceFile]) -> None:
         self._tree = tree
@@ -194,9 +194,9 @@ def utterance_id(stem: str) -> str:
 def parse_metadata(table: str) -> dict[str, str]:
     r"""Return the texts of a ``metadata.csv`` as LJSpeech has it, by id.
 
-    A line has an id, a text and perhaps a normalised text, with bars between. The id is a file's name
-    or its path below the table's folder, with or without suffix. Of several texts the last is taken.
-    Lines of another form are passed over.
+    A line has an id, a text and perhaps a normalised text, with bars between. The id is a file's
+    name, or its path below the table's folder, with or without suffix. Of several texts the last
+    is taken. Lines of another form are passed over.
 
     >>> parse_metadata("LJ001-0001|in 1455|in fourteen fifty-five\nwavs/LJ001-0002.wav|a|\nnothing\n")
     {'LJ001-0001': 'in fourteen fifty-five', 'wavs/LJ001-0002': 'a'}

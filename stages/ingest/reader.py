@@ -16,7 +16,7 @@ from melmill.storage.utterance import SourceFile, Utterance, resampled_length
 
 
 class CorpusFile(NamedTuple):
-    """Hold a file that is an utterance, and what the corpus says of it; empty where it says nothing."""
+    """Hold a file that is an utterance, and what the corpus says of it, empty for nothing."""
 
     file: SourceFile
     utterance_id: str
@@ -76,12 +76,12 @@ class Reader(ABC):
     def identity(self) -> Mapping[str, Any]:
         """Return what is chosen; where the corpus lies decides nothing."""
         chosen = {"subsets": None if self.subsets is None else sorted(set(self.subsets))}
-        # Absent rather than None, so that the keys of products made before there were patterns stay.
+        # Absent rather than None, so that keys of products from before there were patterns stay.
         return chosen if self.files is None else {**chosen, "files": sorted(set(self.files))}
 
     @classmethod
     def recognise(cls, root: str, paths: Sequence[str]) -> Mapping[str, Any] | None:
-        """Return the fields that read a folder, if most of its files are of this reader's corpus; else None.
+        """Return the fields that read a folder whose files are mostly of this corpus; else None.
 
         `melmill init` asks every reader. One that returns None can still be named in a pipeline.
 
@@ -138,14 +138,16 @@ class Reader(ABC):
 
     @abstractmethod
     def ingest(self, utterance: Utterance, data: bytes) -> Outcome:
-        """Return what a file holds, from its bytes; an exception puts the utterance in quarantine."""
+        """Return the array in the bytes of a file; an exception quarantines the utterance."""
 
     @abstractmethod
     def claims(self, tree: CorpusTree, file: SourceFile) -> tuple[int, int]:
-        """Return the rate (Hz) and the length (samples) that a file claims; zeros where it claims none."""
+        """Return rate (Hz) and length (samples) that a file claims; zeros if it claims none."""
 
     def discover(self, tree: CorpusTree, known: Mapping[str, Utterance]) -> list[Utterance]:
-        """List the utterances of the corpus that are wanted, sorted by path; only headers and texts are read.
+        """Return the utterances of the corpus that are wanted, sorted by path.
+
+        Only headers and texts are read.
 
         Parameters
         ----------

@@ -1,1 +1,1 @@
-"""From mel spectrograms to waveforms by signal processing."""
+"""Waveforms from mel spectrograms, by signal processing."""

@@ -176,7 +176,7 @@ def pose(M: NDArray[Any], spec: MelSpec, recipe: Recipe, length: int | None = No
 
 
 def solve(M: NDArray[Any], spec: MelSpec, recipe: Recipe, length: int | None = None) -> Inversion:
-    """Return the inversion of one mel ``(n_mels, n_frames)`` by a recipe; see `invert` for the errors."""
+    """Return the inversion of a mel ``(n_mels, n_frames)`` by a recipe; raises what `invert` does."""
     return solve_all([pose(M, spec, recipe, length)], spec)[0]
 
 

@@ -1,4 +1,4 @@
-"""Stages that invert mel spectrograms by signal processing alone: one for each solver, made from it."""
+"""Stages that invert mel spectrograms without a network: one is made from each solver."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ class IterativeInverter(Inverter):
     Parameters
     ----------
     n_iter : int
-        Number of iterations, at least 1. None, where a stage takes it: as its other fields say.
+        Number of iterations, at least 1. `invert` takes None too: as its quality says.
     start : str
         Starting phase: ``"random"``, ``"zero"`` or ``"pghi"``, of which a stage may offer fewer.
         Waveforms at the port `start` give theirs instead.

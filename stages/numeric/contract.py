@@ -44,15 +44,16 @@ class Difference:
 def differences(a: MelSpec, b: MelSpec) -> list[Difference]:
     """Return what keeps a mel made by `a` from being one made by `b`, worst first.
 
-    Fields that change no value (a floor without a log, ``fmax: null`` against half the rate) don't count.
+    Fields that change no value don't count: a floor without a log, ``fmax: null`` against half the
+    rate.
 
     >>> [d.field for d in differences(MelSpec(), MelSpec(log="ln", floor=1e-5))]
     ['log', 'floor']
     """
     fields = (*_FORM, *_FRAMING, *_VALUES)
-    found = [_difference(field, a, b) for field in fields if _differs(field, a, b)]
-    found.extend(_range_differences(a, b))
-    return sorted(found, key=lambda difference: -_RANK[difference.conversion])
+    differing = [_difference(field, a, b) for field in fields if _differs(field, a, b)]
+    differing.extend(_range_differences(a, b))
+    return sorted(differing, key=lambda difference: -_RANK[difference.conversion])
 
 
 def conversion(a: MelSpec, b: MelSpec) -> Literal["same", "lossless", "lossy", "impossible"]:
@@ -61,8 +62,8 @@ def conversion(a: MelSpec, b: MelSpec) -> Literal["same", "lossless", "lossy", "
     >>> conversion(MelSpec(log="ln", floor=1e-5), MelSpec(log="log10", floor=1e-5))
     'lossless'
     """
-    found = differences(a, b)
-    return found[0].conversion if found else "same"
+    differing = differences(a, b)
+    return differing[0].conversion if differing else "same"
 
 
 def convert(M: NDArray[np.floating], a: MelSpec, b: MelSpec, *, allow_lossy: bool = False) -> NDArray[np.float32]:
@@ -73,8 +74,8 @@ def convert(M: NDArray[np.floating], a: MelSpec, b: MelSpec, *, allow_lossy: boo
     M : ndarray of float, shape (n_mels, n_frames)
     a, b : MelSpec
     allow_lossy : bool
-        Do as well as can be where something is lost: values under a higher floor stay there, frames stay where they
-        were.
+        Go on where something is lost. Values under a higher floor stay there, and frames stay
+        where they were.
 
     Returns
     -------
@@ -95,15 +96,15 @@ def convert(M: NDArray[np.floating], a: MelSpec, b: MelSpec, *, allow_lossy: boo
 
 
 def explain(a: MelSpec, b: MelSpec) -> str:
-    """Say for people what differs between the mel at hand (`a`) and the mel needed (`b`), as a table."""
-    found = differences(a, b)
-    if not found:
+    """Return a table for people: what differs between the mel at hand, `a`, and the mel needed, `b`."""
+    differing = differences(a, b)
+    if not differing:
         return "the two mels are made alike"
     columns = ("field", "made with", "needed", "conversion", "what to do")
-    rows = [(d.field, _plain(d.a), _plain(d.b), d.conversion, d.fix) for d in found]
+    rows = [(d.field, _plain(d.a), _plain(d.b), d.conversion, d.fix) for d in differing]
     widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
     table = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in (columns, *rows)]
-    return "\n".join([_headline(a, b, found[0].conversion), *(f"  {line.rstrip()}" for line in table)])
+    return "\n".join([_headline(a, b, differing[0].conversion), *(f"  {line.rstrip()}" for line in table)])
 
 
 def _headline(a: MelSpec, b: MelSpec, worst: Conversion) -> str:
@@ -138,7 +139,7 @@ def _judged(field: str, a: MelSpec, b: MelSpec) -> tuple[Conversion, str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Range:
-    """Band energies that a mel tells apart, under triangles of peak 1 of an STFT that is not normalised."""
+    """Band energies that a mel tells apart, under triangles of peak 1, without `normalized`."""
 
     low: NDArray[np.float64]
     high: NDArray[np.float64]

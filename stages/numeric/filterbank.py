@@ -1,4 +1,4 @@
-"""Mel filter banks: triangles on the FFT's bins, made once and kept, and scaled for the inverters."""
+"""Mel filter banks: triangles on the FFT's bins, and the same scaled for the inverters."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from melmill.stages.numeric.gram import spectral_norm
 from melmill.stages.numeric.melspec import MelSpec
 
-# Slaney's Auditory Toolbox: linear to 1 kHz in steps of 200/3 Hz, then 27 steps for every factor of 6.4.
+# Slaney's Auditory Toolbox: linear to 1 kHz in steps of 200/3 Hz, then 27 steps for each factor 6.4.
 _LINEAR_STEP_HZ = 200.0 / 3.0
 _BREAK_HZ = 1000.0
 _BREAK_MEL = _BREAK_HZ / _LINEAR_STEP_HZ
@@ -27,8 +27,8 @@ class EmptyBandWarning(UserWarning):
 def mel_bank(spec: MelSpec) -> NDArray[np.float32]:
     """Return the mel bank E of a spec, bit for bit that of ``librosa.filters.mel``.
 
-    The array is cached and read-only. A bank may lack full row rank where triangles are narrower than a bin (128 bands
-    at 44.1 kHz and ``n_fft=1024`` have rank 118): legal, but an inverter must not assume otherwise.
+    The array is cached and read-only. A bank may lack full row rank where triangles are narrower
+    than a bin: 128 bands at 44.1 kHz and ``n_fft=1024`` have rank 118.
 
     Returns
     -------
@@ -49,7 +49,10 @@ def mel_bank(spec: MelSpec) -> NDArray[np.float32]:
 
 
 def band_scale(spec: MelSpec) -> NDArray[np.float64]:
-    """Return what `norm` multiplies each band's triangle of peak 1 by, shape (n_mels,): Slaney's is 2 / width in Hz."""
+    """Return the factor of each band's triangle of peak 1, shape (n_mels,).
+
+    Slaney's `norm` is 2 / width in Hz.
+    """
     if spec.norm is None:
         return np.ones(spec.n_mels)
     edges = _edges(spec.n_mels, spec.fmin, spec.top_hz, spec.htk)

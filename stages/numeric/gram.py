@@ -1,8 +1,8 @@
 """Linear algebra on a bank's Gram matrix whose last bits are the same on every CPU.
 
-BLAS and LAPACK take other kernels on other CPUs, which add in other orders: a matrix made by them once would give every
-waveform made with it other last bits on another machine. Here the order is fixed. The matrices are of a bank's size,
-and made once a process.
+BLAS and LAPACK have other kernels for other CPUs, which add in other orders. A matrix made by them
+would give every waveform other last bits on another machine. Here the order is fixed. The matrices
+have a bank's size, and are made once in a process.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 Matrix = NDArray[np.float64]
 
-# A row whose residual is less than this share of its energy depends on the rows before it: a bank's float32 weights
-# leave 1e-14 where triangles are dependent, and 1e-3 where they are not.
+# A row whose residual is less than this share of its energy depends on the rows before it. A bank's
+# float32 weights leave 1e-14 where triangles are dependent, and 1e-3 where they are not.
 _DEPENDENT = 1e-9
 
 
@@ -24,19 +24,22 @@ def product(A: NDArray[np.floating], B: NDArray[np.floating]) -> Matrix:
 
 
 def spectral_norm(E: NDArray[np.floating]) -> float:
-    """Return the largest singular value of a bank E ``(n_mels, n_bins)`` whose bands overlap direct neighbours alone.
+    """Return the largest singular value of a bank E ``(n_mels, n_bins)``.
 
-    ``E E^T`` is tridiagonal then, and its largest eigenvalue is found by bisection.
+    Its bands overlap direct neighbours alone. So ``E E^T`` is tridiagonal, and bisection finds its
+    largest eigenvalue.
     """
     E = E.astype(np.float64)
-    diagonal, beside = np.sum(E * E, axis=1), np.sum(E[1:] * E[:-1], axis=1)
+    diagonal, off_diagonal = np.sum(E * E, axis=1), np.sum(E[1:] * E[:-1], axis=1)
     largest = len(E) - 1
-    eigenvalues = scipy.linalg.eigvalsh_tridiagonal(diagonal, beside, select="i", select_range=(largest, largest))
+    eigenvalues = scipy.linalg.eigvalsh_tridiagonal(diagonal, off_diagonal, select="i", select_range=(largest, largest))
     return float(np.sqrt(eigenvalues[0]))
 
 
 def factors(A: Matrix) -> tuple[Matrix, Matrix]:
-    """Return L, with ones on its diagonal, and d, with ``A = L diag(d) L^T``, of a positive definite matrix ``(n, n)``.
+    """Return L and d with ``A = L diag(d) L^T`` for a positive definite matrix ``(n, n)``.
+
+    L is lower triangular, with ones on its diagonal.
 
     Raises
     ------
@@ -50,7 +53,10 @@ def factors(A: Matrix) -> tuple[Matrix, Matrix]:
 
 
 def _unit_lower(A: Matrix, dependent: float) -> tuple[Matrix, Matrix]:
-    """Factor a symmetric matrix; rows of which no more than that share is left by those before them have ``d = 0``."""
+    """Return L and d of a symmetric matrix.
+
+    A row has ``d = 0`` if those before it leave no more than the share `dependent` of it.
+    """
     rest, L, d = A.copy(), np.eye(len(A)), np.zeros(len(A))
     for j in range(len(A)):
         if rest[j, j] <= dependent * A[j, j]:
@@ -76,9 +82,10 @@ def independent(gram: Matrix) -> NDArray[np.bool_]:
 
 
 def pseudo_inverse(E: Matrix) -> Matrix:
-    """Return E's pseudo-inverse ``(n_bins, n_mels)``; rows of E ``(n_mels, n_bins)`` may be 0 or depend on others.
+    """Return the pseudo-inverse ``(n_bins, n_mels)`` of a bank E ``(n_mels, n_bins)``.
 
-    With the independent rows E_1 of ``E = C E_1``, it is ``E_1^T (E_1 E_1^T)^-1 (C^T C)^-1 C^T``.
+    Rows of E may be 0 or depend on others. With the independent rows E_1 and ``E = C E_1``, it is
+    ``E_1^T (E_1 E_1^T)^-1 (C^T C)^-1 C^T``.
     """
     gram = product(E, E.T)
     kept = independent(gram)

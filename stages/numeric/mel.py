@@ -1,7 +1,4 @@
-"""Mel spectrograms of waveforms, every variant of `MelSpec`.
-
-- From stored mel values back to what the mel bank gave.
-"""
+"""Mel spectrograms of waveforms, in every variant of `MelSpec`, and the way back to linear bands."""
 
 from __future__ import annotations
 
@@ -20,9 +17,9 @@ from melmill.stages.numeric.stft import window_norm
 def mel_spectrogram(y: NDArray[np.floating | np.int16], spec: MelSpec) -> NDArray[np.float32]:
     """Return the mel spectrogram of a waveform.
 
-    A frame's values depend on its own samples alone, not on threads, on the block that it is worked on in or on the
-    signal's length. They are librosa's ``melspectrogram`` and ``power_to_db`` or ``amplitude_to_db`` (``ref=1``,
-    ``top_db=None``) or ``pcen``, to rounding.
+    A frame's values depend on its own samples alone: not on threads, nor on the signal's length.
+    They are librosa's to rounding: ``melspectrogram``, then ``power_to_db`` or ``amplitude_to_db``
+    (``ref=1``, ``top_db=None``) or ``pcen``.
 
     Parameters
     ----------
@@ -103,7 +100,9 @@ def check_waveform(y: NDArray[np.floating | np.int16]) -> None:
 
 
 def to_linear(M: NDArray[np.floating], spec: MelSpec) -> NDArray[np.float32]:
-    """Undo everything that was done to a mel after the bank: clip, shift and scale, log or compression, normalisation.
+    """Return a mel as the bank gave it, without normalisation.
+
+    It undoes clip, shift and scale, log or compression, and `normalized`.
 
     Parameters
     ----------
@@ -114,8 +113,8 @@ def to_linear(M: NDArray[np.floating], spec: MelSpec) -> NDArray[np.float32]:
     Returns
     -------
     ndarray of float32, shape (n_mels, n_frames)
-        ``E |X|**power`` with X the STFT without `normalized`, non-negative: a mel as `magnitude_spec` would make it.
-        What the floor or a clip hid stays at the floor or the clip, not 0, and `eps` stays under the root.
+        ``E |X|**power``, not negative: a mel of `magnitude_spec`. What a floor or clip hid stays
+        at the floor or clip, and `eps` stays under the root.
 
     Raises
     ------

@@ -118,8 +118,9 @@ def _check_pcen(name: str, value: object, **bounds: float) -> None:
 class MelSpec:
     """Say how a mel spectrogram is made. Equal specs give interchangeable mels.
 
-    The chain is: STFT, divided by the window's norm where `normalized` -> ``sqrt(re^2 + im^2 + eps)``
-    -> ``** power`` -> mel bank -> one of PCEN, ``** compression``, or ``max(floor)`` and `log`
+    The chain is: STFT, divided by the window's norm where `normalized`
+    -> ``sqrt(re^2 + im^2 + eps)`` -> ``** power`` -> mel bank
+    -> one of PCEN, ``** compression``, or ``max(floor)`` and `log`
     -> ``(. + shift) * scale`` -> clip.
 
     Parameters

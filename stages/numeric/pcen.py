@@ -16,7 +16,7 @@ from melmill.stages.numeric.melspec import Pcen
 
 Float64 = NDArray[np.float64]
 
-# The last gain whose inverse is sound: rounding errors grow up to 1 / (1 - gain) times, without end at 1.
+# The last gain whose inverse is sound. Rounding errors grow up to 1 / (1 - gain) times.
 MAX_GAIN = 0.99
 
 # Newton's steps from below double the correct digits; saturated bands need about a dozen.
@@ -25,7 +25,7 @@ _TOLERANCE = 1e-12
 
 
 def smoothing(params: Pcen, frame_rate: float) -> float:
-    """Return the smoother's coefficient s of ``time_constant_s`` at `frame_rate` frames/s, as librosa chooses it.
+    """Return the smoother's coefficient s at `frame_rate` frames/s, as librosa chooses it.
 
     >>> round(smoothing(Pcen(), 62.5), 4)
     0.0392
@@ -48,11 +48,12 @@ def pcen(M: Float64, params: Pcen, frame_rate: float) -> Float64:
     Returns
     -------
     ndarray of float64, shape (n_mels, n_frames)
-        ``(M / (eps + smooth)**gain + bias)**power - bias**power``. The smoother starts from 1, as librosa's does.
+        ``(M / (eps + smooth)**gain + bias)**power - bias**power``. The smoother starts from 1, as
+        librosa's does.
     """
     s = smoothing(params, frame_rate)
     state = np.full((len(M), 1), 1.0 - s)
-    # Imported here: few mels are normalised so, and the import costs as much as all others of a stage together.
+    # Imported here, as few mels are normalised so. It costs as much as a stage's other imports.
     from scipy.signal import lfilter
 
     smooth, _ = lfilter([s], [1.0, s - 1.0], M, axis=-1, zi=state)
@@ -62,10 +63,11 @@ def pcen(M: Float64, params: Pcen, frame_rate: float) -> Float64:
 def inverse_pcen(P: Float64, params: Pcen, frame_rate: float) -> Float64:
     """Recover the energies from their normalisation, frame by frame.
 
-    The smoother is a causal recursion on the energies themselves: given its state, a frame is the root of
-    ``M / (c + s M)**gain = R``, monotone in M for a gain up to 1. Where a band jumps far above its
-    smoothed past the answer is up to ``1 / (1 - gain)`` times less accurate than `P` (50 for the default): on speech in
-    [-1, 1] float32 values give it back to 1e-4 dB and float16 values to 0.3 dB at worst.
+    The smoother is a causal recursion on the energies. Given its state, a frame is the root of
+    ``M / (c + s M)**gain = R``, which is monotone in M for a gain up to 1. Where a band jumps far
+    above its smoothed past, the result is up to ``1 / (1 - gain)`` times less accurate than `P`: 50
+    times for the default. On speech in [-1, 1] float32 values give it back to 1e-4 dB, and float16
+    values to 0.3 dB at worst.
 
     Parameters
     ----------
@@ -115,7 +117,7 @@ def _expand(P: Float64, params: Pcen) -> Float64:
 def _solve(R: Float64, c: Float64, s: float, gain: float) -> Float64:
     """Return M with ``M / (c + s M)**gain = R`` by Newton's method on ``log M``.
 
-    In ``u = log M`` the function is concave and rises, so that steps from below never pass the root.
+    In ``u = log M`` the function is concave and rises. So steps from below never pass the root.
     """
     positive = np.maximum(R, np.finfo(np.float64).tiny)
     u = np.log(positive) + gain * np.log(c)

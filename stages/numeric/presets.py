@@ -1,7 +1,7 @@
 """Named mel specs: the paper's, and what published vocoders were trained on.
 
-Read from each project's own mel code and configuration. Most differ in the values alone, not in the shape: see
-`melmill.stages.numeric.contract`.
+They are read from each project's own mel code and configuration. Most differ in their values alone,
+not in their shape; see `melmill.stages.numeric.contract`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from melmill.stages.numeric.melspec import MelSpec
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preset:
-    """A named spec; `note` says where it comes from and what its waveforms need before or its mels after."""
+    """A named spec. `note` says where it comes from, and what its waveforms or mels need besides."""
 
     spec: MelSpec
     note: str
@@ -108,7 +108,12 @@ _INEXPRESSIBLE = {
 
 
 def preset(name: str) -> MelSpec:
-    """Return the spec called `name`; raise ParameterError with the nearest name where there is none.
+    """Return the spec called `name`.
+
+    Raises
+    ------
+    ParameterError
+        There is none; the message has the nearest name.
 
     >>> preset("hifigan").log
     'ln'

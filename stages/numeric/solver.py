@@ -159,7 +159,7 @@ class Problem:
 
 
 def solver_names() -> list[str]:
-    """Return the names of all solvers, ours and those of the entry-point group `melmill.inverters`."""
+    """Return the names of all solvers, with those of the entry-point group `melmill.inverters`."""
     return sorted({*_built_in(), *_installed()})
 
 

@@ -22,7 +22,7 @@ def hann(params: StftParams) -> NDArray[np.float64]:
 
 
 def window_norm(spec: MelSpec) -> float:
-    """Return what `normalized` divides the STFT by: the window's Euclidean norm, 1 where it does not."""
+    """Return what the STFT is divided by: with `normalized` the window's Euclidean norm, else 1."""
     if not spec.normalized:
         return 1.0
     return float(np.sqrt(np.sum(hann(spec.stft) ** 2)))
@@ -31,8 +31,8 @@ def window_norm(spec: MelSpec) -> float:
 class Stft:
     """Transform signals to frames of spectrum; `Projection` holds the way back.
 
-    Arrays are frame-major, ``(n_frames, n_bins)``: a frame's bins lie together, so that the FFT and every
-    frame-wise update work on contiguous memory. Transpose for librosa's ``(n_bins, n_frames)``.
+    Arrays are frame-major, ``(n_frames, n_bins)``. A frame's bins lie together, so that FFTs work on
+    contiguous memory. Transpose for librosa's ``(n_bins, n_frames)``.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ class Stft:
         return np.pad(y, pad, mode=self.params.pad_mode)
 
     def frames(self, y: NDArray[np.floating]) -> NDArray[np.floating]:
-        """Return the unwindowed frames ``(n_frames, n_fft)`` of a signal, a view of its padded copy."""
+        """Return a signal's frames ``(n_frames, n_fft)`` before the window, a view of its padded copy."""
         p = self.params
         padded = self.padded(np.asarray(y, dtype=self.dtype))
         if padded.size < p.n_fft:

@@ -1,4 +1,4 @@
-"""Nodes compared utterance by utterance: differences from a baseline with tests, and the best nodes."""
+"""Nodes compared utterance by utterance: differences from a baseline, and the best nodes."""
 
 from __future__ import annotations
 

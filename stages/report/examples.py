@@ -19,7 +19,8 @@ from melmill.stages.report.statistics import OK, Cube, cube, metric_columns, sta
 from melmill.stages.report.tables import number, status
 from melmill.stages.score.registry import metric as metric_of
 
-# Size of all audio of a page before base64. FLAC packs 16-bit speech with some noise to about 0.65 of its PCM.
+# Size of all audio of a page before base64. FLAC packs 16-bit speech with some noise to about 0.65
+# of its PCM.
 BUDGET_BYTES = 2_800_000
 _PACKED = 0.65
 RANGE_DB = 80.0
@@ -30,7 +31,7 @@ _TICKS_HZ = (500, 1000, 2000, 4000, 8000, 16000)
 
 @dataclass(frozen=True, kw_only=True)
 class Clip:
-    """Hold audio as a data: address, empty where it can't be played, and a note for the listener."""
+    """Hold audio as a data: address, empty if it can't be played, and a note to listeners."""
 
     uri: str
     note: str = ""
@@ -38,7 +39,7 @@ class Clip:
 
 @dataclass(frozen=True, kw_only=True)
 class PictureAxes:
-    """Hold the axes of an example's pictures: seconds across, and ``(label, share of the height)`` up."""
+    """Hold the axes of pictures: seconds across, ``(label, share of the height)`` up."""
 
     duration_s: float
     ticks: tuple[tuple[str, float], ...]
@@ -46,7 +47,7 @@ class PictureAxes:
 
 @dataclass(frozen=True, kw_only=True)
 class Take:
-    """Hold one waveform of an example, the recording or a node's output, and data: addresses of its pictures."""
+    """Hold one waveform of an example, the recording or a node's output, with its pictures."""
 
     node: str
     audio: Clip
@@ -161,7 +162,7 @@ def _shown(example: Example, seconds: float, scores: pd.DataFrame) -> Shown:
 
 
 def _scores(row: pd.DataFrame) -> tuple[tuple[str, str], ...]:
-    """Return title and value of every metric that was asked for; a status instead of a missing value."""
+    """Return title and value, or else status, of every metric that was asked for."""
     if row.empty:
         return ()
     shown_scores = []
@@ -211,7 +212,7 @@ def data_uri(media_type: str, content: bytes) -> str:
 
 
 def picture_spec(sr: int) -> MelSpec:
-    """Return the mel spec of pictures: 80 bands up to ``sr / 2`` in dB, windows of 64 ms, hops of 16 ms."""
+    """Return the mel spec of pictures: 80 bands in dB, windows of 64 ms, hops of 16 ms."""
     n_fft = 2 ** round(np.log2(0.064 * sr))
     return MelSpec(sr=sr, n_fft=n_fft, win_length=n_fft, hop_length=n_fft // 4, log="db", floor=1e-5)
 
@@ -227,25 +228,28 @@ def axes(spec: MelSpec, n_samples: int) -> PictureAxes:
 
 
 def mel_db(y: NDArray[np.float32], spec: MelSpec) -> NDArray[np.float64]:
-    """Return the mel spectrogram ``(n_mels, n_frames)`` of a waveform in dB; samples not finite count as 0."""
+    """Return the mel ``(n_mels, n_frames)`` of a waveform in dB; samples not finite count as 0."""
     from melmill.stages.numeric.mel import mel_spectrogram
 
     return np.asarray(mel_spectrogram(np.nan_to_num(y, posinf=0.0, neginf=0.0), spec), dtype=np.float64)
 
 
 def mel_picture(M: NDArray[np.float64], top_db: float) -> str:
-    """Return the picture of a mel ``(n_mels, n_frames)`` in dB, dark at 80 dB below `top_db`, bright at it."""
+    """Return the picture of a mel in dB, dark at 80 dB below `top_db` and bright at it."""
     return _png((M - top_db + RANGE_DB) / RANGE_DB, _MEL_MAP)
 
 
 def difference_picture(M_hat: NDArray[np.float64], M: NDArray[np.float64]) -> str:
-    """Return the picture of ``M_hat - M`` in dB, from -20 (blue: too weak) to 20 (red: too strong)."""
+    """Return the picture of ``M_hat - M``, from -20 dB (blue, too weak) to 20 (red, too strong)."""
     n_frames = min(M_hat.shape[1], M.shape[1])
     return _png((M_hat[:, :n_frames] - M[:, :n_frames]) / (2 * DIFFERENCE_DB) + 0.5, _DIFFERENCE_MAP)
 
 
 def _png(shares: NDArray[np.float64], colour_map: str) -> str:
-    """Return values, clipped to [0, 1], as a PNG with a palette, one pixel per frame and band, low bands down."""
+    """Return values, clipped to [0, 1], as a PNG with a palette.
+
+    A pixel is a frame and a band, with low bands at the bottom.
+    """
     from PIL import Image
 
     levels = np.rint(np.clip(shares[::-1], 0.0, 1.0) * 255).astype(np.uint8)

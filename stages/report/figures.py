@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# The vibrant scheme of Paul Tol's "Colour Schemes" (SRON/EPS/TN/09-002, 2021), safe for colour-blind readers.
-# Without its grey, every colour stands out from white and from near-black. From the seventh node on they are dashed.
+# The vibrant scheme of Paul Tol's "Colour Schemes" (SRON/EPS/TN/09-002, 2021), safe for
+# colour-blind readers. Without its grey, every colour stands out from white and from near-black.
+# From the seventh node on they are dashed.
 COLOURS = ("#0077BB", "#EE7733", "#009988", "#EE3377", "#33BBEE", "#CC3311")
 # A dash pattern as matplotlib takes it.
 Dash = str | tuple[float, tuple[float, ...]]
@@ -53,13 +54,13 @@ _LOG_TICKS = tuple(times * 10**power for power in range(6) for times in (1, 2, 5
 
 
 def line_style(nodes: Sequence[str], node: str) -> tuple[str, Dash]:
-    """Return the colour and the dash pattern of a node by its place among `nodes`, as in every figure."""
+    """Return colour and dash pattern of a node by its place among `nodes`."""
     at = list(nodes).index(node)
     return COLOURS[at % len(COLOURS)], _DASHES[at // len(COLOURS) % len(_DASHES)]
 
 
 def label(node: str, width: int = _LABEL_WIDTH) -> str:
-    r"""Return a whole name in lines of at most `width` letters; shortened names might read the same.
+    r"""Return a whole name in lines of at most `width`: short names might read the same.
 
     >>> label("admm[n_iter=100,rho=0.2]", 18)
     'admm[n_iter=100,\nrho=0.2]'
@@ -76,8 +77,8 @@ def label(node: str, width: int = _LABEL_WIDTH) -> str:
 def box_plot(table: Cube, metric: str, nodes: Sequence[str]) -> str:
     """Return a box plot over utterances, with a row for each of `nodes`.
 
-    A box shows quartiles and median, whiskers the 5th and 95th percentile, a dot the mean. The row of
-    a node without values is empty.
+    A box shows quartiles and median, whiskers the 5th and 95th percentile, a dot the mean. The row
+    of a node without values is empty.
     """
     values = table.values[:, [table.nodes.index(node) for node in nodes], table.metrics.index(metric)]
     names = [label(node) for node in nodes]
@@ -118,7 +119,7 @@ def _box(axis: Axes, y: NDArray[np.float64], at: int, style: tuple[str, Dash]) -
 
 
 def convergence(curves: pd.DataFrame, nodes: Sequence[str]) -> str:
-    """Return the mean SCM after each iteration of each node, in a band between the quartiles of utterances.
+    """Return the mean SCM after each iteration of each node, in a band between quartiles.
 
     Parameters
     ----------
@@ -145,7 +146,7 @@ def convergence(curves: pd.DataFrame, nodes: Sequence[str]) -> str:
             )
             axis.plot(curve["iteration"], curve["mean"], color=colour, linestyle=dash, linewidth=1.6, label=label(node))
         if curves["iteration"].max() > _LONG:
-            # Methods differ most in early iterations. Iteration 0, the start, has no place on this axis.
+            # Methods differ most in early iterations. The start, iteration 0, is not on this axis.
             axis.set_xscale("log")
             axis.set_xlim(1, curves["iteration"].max())
             axis.set_xticks([x for x in _LOG_TICKS if x <= curves["iteration"].max()])
@@ -191,7 +192,7 @@ def canvas(width_in: float, height_in: float) -> Iterator[tuple[Figure, Axes]]:
 
 
 def as_svg(figure: Figure) -> str:
-    """Return the `<svg>` element of a figure, drawn in ``currentColor``, without ids of single parts."""
+    """Return the `<svg>` element of a figure, in ``currentColor``, without ids of parts."""
     buffer = StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     drawn = buffer.getvalue()

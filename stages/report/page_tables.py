@@ -60,13 +60,13 @@ Record = Mapping[Hashable, Any]
 
 
 def headline(results: Results, arrangement: Arrangement) -> Grid:
-    """Return means and intervals over all utterances, without the nodes of maps that have their own table."""
+    """Return means and intervals over all utterances, without maps that have their own table."""
     folded = {node for sweep in folded_maps(arrangement) for node in sweep.points}
     return _means(results, [node for node in arrangement.nodes if node not in folded])
 
 
 def folded_maps(arrangement: Arrangement) -> list[Sweep]:
-    """Return the maps of a crowded report; their figures show the means, so their tables stand apart."""
+    """Return the maps of a crowded report, whose tables stand apart."""
     return [sweep for sweep in arrangement.sweeps if sweep.is_map and arrangement.is_crowded]
 
 
@@ -115,7 +115,7 @@ def _sections(nodes: Sequence[str]) -> list[tuple[str, int]]:
 
 
 def best(results: Results) -> list[tuple[str, str, str, int]]:
-    """Return for each metric its name, the best node, its mean, and how many nodes can't be told from it."""
+    """Return each metric's name, best node, its mean, and how many nodes can't be told from it."""
     whole = results.summary[results.summary["level"] == "all"]
     means = {(row["metric"], row["node"]): row for row in whole.to_dict("records")}
     rows = []

@@ -1,4 +1,4 @@
-"""Statistics of scores: means with intervals, counts of failures, and traces averaged over utterances.
+"""Statistics of scores: means with intervals, counts of failures, and averaged traces.
 
 A measurement that failed has no value here, and enters no mean.
 """
@@ -47,7 +47,7 @@ class Cube:
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """Name a set of utterances: `level` is ``all``, ``subset`` or ``speaker``; `rows` index a `Cube`."""
+    """Name a group of utterances: `level` is ``all``, ``subset`` or ``speaker``."""
 
     level: str
     subset: str
@@ -65,7 +65,7 @@ def metric_columns(scores: pd.DataFrame) -> tuple[str, ...]:
 
 
 def statuses(scores: pd.DataFrame, metric: str) -> pd.Series[str]:
-    """Return the status of `metric` in every row; ``ok`` without a finite value reads ``non_finite``."""
+    """Return the status of every row; ``ok`` without a finite value reads ``non_finite``."""
     status = scores[status_column(metric)].astype(object)
     broken = (status == OK).to_numpy(dtype=bool, na_value=False) & ~np.isfinite(_floats(scores[metric]))
     return status.mask(broken, Status.NON_FINITE.value)
@@ -136,7 +136,7 @@ _CELLS = 4_000_000
 
 
 def generator(seed: int, *labels: str) -> np.random.Generator:
-    """Return the random generator of one group, which depends on the seed and the group's name alone."""
+    """Return the random generator of a group, from the seed and the group's name alone."""
     return np.random.default_rng([seed, zlib.crc32("\x1f".join(labels).encode())])
 
 
@@ -220,13 +220,13 @@ def summary(
     Returns
     -------
     DataFrame
-        Rows are named by ``metric, node, level, subset, speaker_id``. ``level`` is ``all``, ``subset``
-        or ``speaker``; a name that a level does not distinguish reads ``all``. ``n`` utterances have
-        a value, and ``n_failed`` have none though it was asked for. ``mean, ci_low, ci_high`` (95 %,
-        percentile bootstrap), ``median`` and ``std`` (n - 1) are over the ``n``. ``mean_common`` is
-        the mean over the ``n_common`` utterances for which all nodes have a value; a node without any
-        value does not count. Where ``uneven``, the nodes' means are over different utterances, and
-        only ``mean_common`` compares them.
+        Rows are named by ``metric, node, level, subset, speaker_id``. ``level`` is ``all``,
+        ``subset`` or ``speaker``; a name that a level does not distinguish reads ``all``. ``n``
+        utterances have a value, and ``n_failed`` have none though it was asked for. ``mean,
+        ci_low, ci_high`` (95 %, percentile bootstrap), ``median`` and ``std`` (n - 1) are over the
+        ``n``. ``mean_common`` is the mean over the ``n_common`` utterances for which all nodes have
+        a value; a node without any value does not count. Where ``uneven``, the nodes' means are
+        over different utterances, and only ``mean_common`` compares them.
     """
     table = cube(scores)
     parts = [_of_group(table, group, draws, seed) for group in groups(table.utterances, by)]
@@ -291,7 +291,9 @@ def _over_common(
 
 
 def common_means(values: NDArray[np.float64]) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
-    """Average over the utterances that have a value for every node; a node without any value doesn't count.
+    """Average over the utterances that have a value for every node.
+
+    A node without any value does not count.
 
     Parameters
     ----------
@@ -313,7 +315,7 @@ def common_means(values: NDArray[np.float64]) -> tuple[NDArray[np.bool_], NDArra
 
 
 def failures(scores: pd.DataFrame) -> pd.DataFrame:
-    """Count measurements without a value: ``metric, node, status, n``, in the order of the scores."""
+    """Count measurements without a value: ``metric, node, status, n``, in the scores' order."""
     parts = []
     for metric in metric_columns(scores):
         status = statuses(scores, metric)
@@ -330,8 +332,8 @@ def convergence(traces: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        ``node, iteration, n, mean, first_quartile, third_quartile`` of the finite values. Nodes are in
-        order of appearance.
+        ``node, iteration, n, mean, first_quartile, third_quartile`` of the finite values. Nodes are
+        in order of appearance.
     """
     finite = traces[np.isfinite(traces["scm_db"].to_numpy(dtype=np.float64, na_value=np.nan))]
     by_iteration = finite.groupby(["node", "iteration"], sort=True)["scm_db"]

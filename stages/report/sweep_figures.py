@@ -49,7 +49,7 @@ class Line:
 
 
 def against(lines: Sequence[Line], metric: str, parameter: str) -> str:
-    """Return a figure of a metric against a parameter: a line per sweep, in the band of its intervals."""
+    """Return a figure of a metric against a parameter, with a line and a band per sweep."""
     n_rows = sum(1.4 + label(line.name).count("\n") for line in lines) / 2
     with canvas(5.0, 3.0 + 0.15 * n_rows) as (figure, axis):
         for line in lines:
@@ -105,7 +105,10 @@ class Map:
 
 
 def heat_map(table: Map, metric: str) -> str:
-    """Return a map with a cell per pair of values: brighter is better, the best framed, its equals thinly."""
+    """Return a map with a cell for each pair of values.
+
+    Brighter is better. The best cell has a thick frame; cells that can't be told from it a thin one.
+    """
     import matplotlib as mpl
 
     n_down, n_across = table.means.shape

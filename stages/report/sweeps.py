@@ -1,4 +1,4 @@
-"""Sweeps: nodes of a report that differ in nothing but numbers, and which nodes a full page shows."""
+"""Sweeps: nodes of a report that differ in nothing but numbers."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def _of_family(name: str, family: Sequence[Provenance]) -> list[Sweep]:
     for one in family:
         differs = [f"{key}={one.parameters[key]}" for key in rest] + [node for node in one.inputs if node not in common]
         parts.setdefault(tuple(differs), []).append(one)
-    # The label repeats only what the nodes' own names say, and not, say, a spec that follows from an input.
+    # The label repeats only what the nodes' own names say, and no spec that follows from an input.
     labels = {differs: ",".join(piece for piece in differs if piece in part[0].name) for differs, part in parts.items()}
     named = {differs: f"{name}[{label}]" if label else name for differs, label in labels.items()}
     return [sweep for differs, part in parts.items() if (sweep := _sweep(named[differs], part, axes))]

@@ -1,4 +1,4 @@
-"""The report's numbers: all statistics of a run, as files, as text and as a short table for a terminal."""
+"""The report's numbers: all statistics of a run as files, as text, and as a short table."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ from melmill.stages.numeric.lanes.vector import (  # fmt: skip
 
 
 class Polyphase(NamedTuple):
-    """Hold a low-pass from one rate to another: the taps of each output phase, and their inputs' places."""
+    """Hold a low-pass from one rate to another: taps of each output phase, and their inputs."""
 
     up: int
     down: int
@@ -43,7 +43,7 @@ class Polyphase(NamedTuple):
 
 @lru_cache(maxsize=8)
 def polyphase(sr: int, rate: int, low_pass: Callable[[int], NDArray[np.float64]]) -> Polyphase:
-    """Return the filter from `sr` to `rate` Hz; ``low_pass(max(up, down))`` is symmetric, of unit sum."""
+    """Return the filter from `sr` to `rate` Hz; the low-pass is symmetric and has unit sum."""
     up, down = rate // gcd(sr, rate), sr // gcd(sr, rate)
     h = up * low_pass(max(up, down))
     per_phase = -(-h.size // up)
@@ -118,8 +118,8 @@ def _runs(bands: bytes, shape: tuple[int, int]) -> Runs:
 def clipped_correlation(x: Flat, y: Flat, length: int, most: float, eps: float) -> float:
     """Return the sum over bands and segments of the correlations of x with y.
 
-    Each segment of y is scaled to the level of x and clipped to ``most x``. Segments are all runs of
-    `length` frames of ``(n_bands, n_frames)``, which are padded by `LANES`.
+    Each segment of y is scaled to the level of x and clipped to ``most x``. Segments are all runs
+    of `length` frames of ``(n_bands, n_frames)``, which are padded by `LANES`.
     """
     n_segments = x.shape[1] - LANES - length + 1
     total, clipped, lanes = 0.0, np.empty(length * LANES), np.empty(LANES)
@@ -184,7 +184,7 @@ def _normalise_bands(x: Flat, m: int, length: int, eps: float, rows: Flat) -> No
 
 @inlined
 def _pattern(x: Flat, at: int, step: int, length: int, eps: float) -> tuple[Lanes, Lanes]:
-    """Return the mean of `length` vectors, and 1 over the norm of their rest; 0 where it is constant."""
+    """Return the mean of `length` vectors, and 1 over the norm of the rest; 0 if constant."""
     total, most = zeros(x), zeros(x)
     for i in range(length):
         value = load(x, at + i * step)

@@ -61,5 +61,5 @@ def score(
 
 
 def default_spec(sr: int) -> MelSpec:
-    """Return the mel of the spectral metrics for signals at `sr` Hz that were not made from a mel."""
+    """Return the mel of the spectral metrics where the signals at `sr` Hz were made from none."""
     return replace(preset("paper"), sr=sr)

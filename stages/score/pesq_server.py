@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import BinaryIO
 
 REQUEST = struct.Struct("<2sIIId")
-"""Mode (``b"wb"`` or ``b"nb"``), rate in Hz, number of samples of reference and estimate, time limit in s."""
+"""Mode (``b"wb"`` or ``b"nb"``), rate (Hz), samples of reference and estimate, time limit (s)."""
 
 REPLY = struct.Struct("<Bd")
 """An outcome below, and the score where the outcome is `DONE`."""

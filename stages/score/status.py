@@ -53,7 +53,7 @@ class Measured:
 
     @classmethod
     def of(cls, value: float) -> Measured:
-        """Return a value that counts in means; a value that is not finite has the status `non_finite`.
+        """Return a value that counts in means; the status is `non_finite` for NaN and infinity.
 
         >>> Measured.of(3.5)
         Measured(value=3.5, status=<Status.OK: 'ok'>)

@@ -12,7 +12,7 @@ import torch
 
 from melmill.stages.contract import StageFiles
 from melmill.stages.errors import CompilerFailed
-from melmill.stages.numeric.batched.device import placement, turn
+from melmill.stages.numeric.batched.device import device_lock, placement
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.vocode.files.checkpoint import read_files
 from melmill.stages.vocode.layers.basic import Precision, at
@@ -64,7 +64,7 @@ def _compile(voc: LoadedVocoder, precision: Precision) -> None:
     voc.model.compile(dynamic=True)
     mels = [np.full((voc.spec.n_mels, n_frames), voc.model.silence) for n_frames in _TRIED_FRAMES]
     try:
-        with turn(torch.device(voc.device)), at(precision, voc.device):
+        with device_lock(torch.device(voc.device)), at(precision, voc.device):
             voc.batch(mels)
     except Exception as error:  # the compiler raises what it likes
         lines = [line for line in str(error).splitlines() if line.strip() and not line.startswith("backend=")]

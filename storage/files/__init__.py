@@ -1,1 +1,1 @@
-"""Files wherever they lie: on a disk, in an object store, or behind fsspec."""
+"""Files on a disk, in an object store, or behind fsspec."""

@@ -1,28 +1,295 @@
-"""Files as objects: S3 and what speaks like it, Google Cloud Storage, Azure Blob Storage."""
+"""Files as objects: S3 and servers that speak like it, Google Cloud Storage, Azure Blob Storage.
+
+Each process has one client a bucket, configured by the environment. What fails in passing is tried
+again, and what the server answers becomes an error of the store.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import os
+import random
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, TypeVar
+from datetime import timedelta
+from functools import cache
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
 
-from melmill.storage.files.object_client import attempted, bucket_and_key, client, is_conflict, status
+from melmill.storage.errors import StoreError, StoreFull, StoreUnwritable
 
 if TYPE_CHECKING:
     from obstore import ObjectMeta
-    from obstore.store import ObjectStore
+    from obstore.store import ClientConfig, ObjectStore, RetryConfig
+
+SCHEMES = ("s3", "gs", "az")
+
+# Limit of one request. A shard of some megabytes passes in it over a slow line.
+TIMEOUT = timedelta(seconds=120)
+# Requests are repeated for some twenty seconds, so that a server can restart meanwhile.
+RETRIES = 12
+BACKOFF = (timedelta(seconds=0.1), timedelta(seconds=3))
+PATIENCE = timedelta(minutes=3)
+
+# Where credentials come from without a profile.
+_OWN_CREDENTIALS = (
+    "AWS_ACCESS_KEY_ID",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+)
+
+
+def is_object_store(url: str) -> bool:
+    """Return whether a URL is of an object store.
+
+    >>> is_object_store("s3://bucket/store"), is_object_store("runs/x")
+    (True, False)
+    """
+    return url.partition("://")[0] in SCHEMES and "://" in url
+
+
+def bucket_and_key(url: str) -> tuple[str, str]:
+    """Return the bucket of a URL with its scheme, and the key below it.
+
+    >>> bucket_and_key("s3://bucket/runs/x/melmill.json")
+    ('s3://bucket', 'runs/x/melmill.json')
+    """
+    scheme, _, rest = url.partition("://")
+    bucket, _, key = rest.partition("/")
+    return f"{scheme}://{bucket}", key
+
+
+def client(bucket: str) -> ObjectStore:
+    """Return this process's client of a bucket (``s3://bucket``).
+
+    Raises
+    ------
+    StoreError
+        The package is missing, the URL or the environment is wrong, or the process was forked from
+        one that has a client.
+    """
+    if _process() != os.getpid():
+        raise StoreError(
+            f"{bucket}: this process was forked from one that uses the store, and a client does not survive that. "
+            "Spawn it instead: for a DataLoader, multiprocessing_context='spawn'."
+        )
+    return _client(bucket)
+
+
+@cache
+def _process() -> int:
+    """Return the process that made the first client.
+
+    All its clients share threads, which a fork loses.
+    """
+    return os.getpid()
+
+
+def forget_clients() -> None:
+    """Forget all clients, so that the next ones follow the environment of that time."""
+    _client.cache_clear()
+
+
+@cache
+def _client(bucket: str) -> ObjectStore:
+    address = urlsplit(bucket)
+    if "@" in address.netloc or not address.netloc:
+        # The message leaves out the URL, as a secret may stand before the @.
+        raise StoreError(
+            f"a URL of {address.scheme}:// must be {address.scheme}://bucket/path without credentials: those are "
+            "taken from the environment (docs/stores.md)"
+        )
+    try:
+        from obstore.store import from_url
+    except ImportError as error:
+        raise StoreError(
+            f"{bucket}: object stores need the package obstore, which is not installed: pip install 'melmill[s3]'"
+        ) from error
+    return from_url(bucket, **_options(address.scheme, bucket))
+
+
+def _options(scheme: str, bucket: str) -> dict[str, Any]:
+    retries: RetryConfig = {
+        "max_retries": RETRIES,
+        "retry_timeout": PATIENCE,
+        "backoff": {"init_backoff": BACKOFF[0], "max_backoff": BACKOFF[1], "base": 4},
+    }
+    options: dict[str, Any] = {"client_options": _client_options(scheme), "retry_config": retries}
+    return {**options, **_credentials(bucket)} if scheme == "s3" else options
+
+
+def _client_options(scheme: str) -> ClientConfig:
+    options: ClientConfig = {"timeout": TIMEOUT}
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
+    if scheme == "s3" and endpoint.startswith("http://"):
+        # The user names an endpoint without encryption.
+        options["allow_http"] = True
+    return options
+
+
+def _credentials(bucket: str) -> Mapping[str, Any]:
+    """Return the credentials of AWS's own package, none if the environment has keys."""
+    if any(os.environ.get(name) for name in _OWN_CREDENTIALS):
+        return {}
+    try:
+        from obstore.auth.boto3 import Boto3CredentialProvider
+    except ImportError as error:
+        if os.environ.get("AWS_PROFILE"):
+            raise StoreError(
+                f"{bucket}: AWS_PROFILE is set, and reading profiles needs the package boto3: pip install boto3, or "
+                "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+            ) from error
+        # The client itself asks for the role of an instance.
+        return {}
+    try:
+        return {"credential_provider": Boto3CredentialProvider()}
+    except Exception as error:
+        raise StoreError(
+            f"{bucket}: there are no credentials ({error}). Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or "
+            "AWS_PROFILE."
+        ) from error
+
+
+# The client repeats by itself what may safely be sent twice. These are for the rest: writes and
+# removals that were cut off, and answers cut short. Repeating them is safe here: a write that had
+# succeeded is found and compared.
+ATTEMPTS = 8
+PATIENCE_S = 180.0
+PAUSE_S = 0.1
+_JITTER = random.SystemRandom()
+
+_STATUS = re.compile(r"status code: (\d{3})")
+_CODE = re.compile(r"<Code>(\w+)</Code>")
+_ENDPOINT = re.compile(r"https?://[^/\s]+")
+_RETRIES = re.compile(r"after (\d+) retries, max_retries: (\d+)")
+_FULL = {"QuotaExceeded", "XMinioStorageFull"}
+_NO_BUCKET = {"NoSuchBucket", "ContainerNotFound"}
 
 R = TypeVar("R")
 
-# What stores list at a time.
+
+def with_retries(operation: Callable[[], R], url: str, verb: str) -> R:
+    """Return the result of an operation on an object store, repeating it after transient failures.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is no such object.
+    StoreError
+        It failed. The message says where, why, and what to do.
+    """
+    started = time.monotonic()
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            return operation()
+        except StoreError:
+            raise
+        except ValueError as error:
+            # No object can have this name.
+            raise StoreError(f"can't {verb} {url}: {_first_line(str(error))}") from error
+        except Exception as error:
+            in_time = attempt < ATTEMPTS and time.monotonic() - started < PATIENCE_S
+            if not (in_time and _is_transient(error)):
+                translated = store_error(error, url, verb)
+                if translated is None:
+                    raise
+                raise translated from error
+        time.sleep(_JITTER.uniform(0.5, 1.0) * PAUSE_S * 2**attempt)
+    raise AssertionError("the last attempt returns or raises")
+
+
+def is_conflict(error: Exception) -> bool:
+    """Return whether a write met another write in progress, rather than an object that exists."""
+    return status(error) == "409"
+
+
+def status(error: Exception) -> str:
+    """Return the HTTP status in a client's error, '' where it has none."""
+    return _status(str(error))
+
+
+def _is_transient(error: Exception) -> bool:
+    if not _is_client_error(error):
+        return False
+    text = str(error)
+    return is_conflict(error) or ("HTTP error" in text and not _gave_up(text))
+
+
+def _gave_up(text: str) -> bool:
+    # With fewer attempts than allowed, the last one met a failure that the client does not repeat.
+    found = _RETRIES.search(text)
+    return found is not None and found[1] == found[2]
+
+
+def store_error(error: Exception, url: str, verb: str) -> Exception | None:
+    """Return the store's error for an error of a client, None for any other error."""
+    text = str(error)
+    found = _CODE.search(text)
+    code = found[1] if found else ""
+    if code in _NO_BUCKET:
+        return StoreUnwritable(
+            f"can't {verb} {url}: there is no such bucket{_at(text)}. Create it, or check the URL and AWS_ENDPOINT_URL."
+        )
+    if isinstance(error, FileNotFoundError):
+        return FileNotFoundError(url)
+    return _from_answer(text, code, f"can't {verb} {url}") if _is_client_error(error) else None
+
+
+def _from_answer(text: str, code: str, what: str) -> StoreError:
+    status, tried = _status(text), _RETRIES.search(text)
+    answer = " ".join(filter(None, (status, code)))
+    again = f", {int(tried[1]) + 1} times" if tried else ""
+    if status == "507" or code in _FULL:
+        return StoreFull(
+            f"{what}: the store is full ({answer}). Free some room, then run again: what is stored is kept."
+        )
+    if status in ("401", "403"):
+        return StoreUnwritable(
+            f"{what}: access was refused{_at(text)} ({answer}). Check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and "
+            "AWS_SESSION_TOKEN, and that they may list, read, write and delete in this bucket."
+        )
+    if status and int(status) >= 500:
+        return StoreUnwritable(
+            f"{what}: the store answered {answer}{again}. Run again when it has recovered: what is stored is kept."
+        )
+    if "HTTP error" in text:
+        return StoreUnwritable(
+            f"{what}: no answer{_at(text)}{again}. Check AWS_ENDPOINT_URL and the network, then run again: what is "
+            "stored is kept."
+        )
+    return StoreUnwritable(f"{what}: {answer or _first_line(text)}. Check the URL, AWS_ENDPOINT_URL and AWS_REGION.")
+
+
+def _is_client_error(error: Exception) -> bool:
+    # Its module tells, as the package may not be installed.
+    return type(error).__module__.startswith("obstore.")
+
+
+def _status(text: str) -> str:
+    found = _STATUS.search(text)
+    return found[1] if found else ""
+
+
+def _at(text: str) -> str:
+    found = _ENDPOINT.search(text)
+    return f" at {found[0]}" if found else ""
+
+
+def _first_line(text: str) -> str:
+    return text.partition("\n")[0].rstrip(". ")
+
+
+# Objects in one page of a listing.
 _PAGE = 1000
 
 
 class ObjectFiles:
     """Implement `Files` with objects of a bucket.
 
-    An object appears whole or not at all, and `create` is one conditional write: of two writers at once the store
-    itself lets one win. Nothing is uploaded in parts, so that a writer that dies leaves nothing to clear away.
+    An object appears whole or not at all. `create` is one conditional write: of two writers, the
+    store lets one win. Nothing is uploaded in parts, so a writer that dies leaves nothing behind.
 
     Parameters
     ----------
@@ -48,7 +315,7 @@ class ObjectFiles:
         return self._do(get, path, "read")
 
     def read_head(self, path: str, n: int) -> bytes:
-        """Return an object's first `n` bytes, or all where it is shorter; raise FileNotFoundError."""
+        """Return an object's first `n` bytes, or all if it is shorter; raise FileNotFoundError."""
         import obstore
 
         def get(store: ObjectStore, key: str) -> bytes:
@@ -63,7 +330,7 @@ class ObjectFiles:
         return self._do(get, path, "read")
 
     def create(self, path: str, data: bytes) -> bool:
-        """Write an object unless one of that name exists; say whether it was written."""
+        """Write an object unless it exists; return whether it was written."""
         import obstore
         from obstore.exceptions import AlreadyExistsError
 
@@ -85,18 +352,18 @@ class ObjectFiles:
         self._do(lambda store, key: obstore.put(store, key, data, use_multipart=False), path, "write")
 
     def remove(self, path: str) -> None:
-        """Remove an object; nothing happens where there is none."""
+        """Remove an object if it exists."""
         import obstore
 
         with suppress(FileNotFoundError):
             self._do(obstore.delete, path, "remove")
 
     def exists(self, path: str) -> bool:
-        """Say whether there is an object of that name, or any below it."""
+        """Return whether there is an object of that name, or any below it."""
         return self._head(path) is not None or any(True for _ in self._listed(path))
 
     def size(self, path: str) -> int | None:
-        """Return the size of an object; None where there is none."""
+        """Return the size of an object, None where there is no such object."""
         found = self._head(path)
         return None if found is None else found["size"]
 
@@ -109,20 +376,23 @@ class ObjectFiles:
         import obstore
 
         with suppress(FileNotFoundError):
-            return self._do(obstore.head, path, "look at")
+            return self._do(obstore.head, path, "check")
         return None
 
     def sizes(self, path: str, *, below: bool) -> dict[str, int]:
-        """Return the sizes of the objects of a folder by relative name, with those of its subfolders if `below`."""
+        """Return the sizes of a folder's objects by relative name, with subfolders if `below`."""
         found = self.walk(path) if below else self._flat(path)[1]
         return {name: one["size"] for name, one in found.items()}
 
     def tags(self, path: str) -> dict[str, str]:
-        """Return the tags of the objects of a folder and below by relative name: equal for equal contents only."""
+        """Return the tags of the objects of a folder and below by relative name.
+
+        Equal tags mean equal contents.
+        """
         return {name: one["e_tag"] for name, one in self.walk(path).items() if one["e_tag"]}
 
     def walk(self, path: str) -> dict[str, ObjectMeta]:
-        """Return what a listing says of all objects of a folder and below, by relative name."""
+        """Return the metadata of all objects of a folder and below, by relative name."""
         return {_relative(one["path"], path): one for one in self._listed(path)}
 
     def folders(self, path: str) -> list[str]:
@@ -133,7 +403,10 @@ class ObjectFiles:
         """Do nothing: object stores have no folders."""
 
     def _listed(self, path: str) -> Iterator[ObjectMeta]:
-        """Yield all objects of a folder and below; where a page fails, the listing goes on from the last object."""
+        """Yield all objects of a folder and below.
+
+        If a page fails, the listing goes on after the last object.
+        """
         import obstore
 
         stream: Iterator[Sequence[ObjectMeta]] | None = None
@@ -154,7 +427,7 @@ class ObjectFiles:
             last = found[-1]["path"]
 
     def _flat(self, path: str) -> tuple[list[str], dict[str, ObjectMeta]]:
-        """Return the names of the subfolders, and what a listing says of the objects of the folder itself."""
+        """Return the names of the subfolders, and the metadata of the folder's own objects."""
         import obstore
 
         found = self._do(lambda store, key: obstore.list_with_delimiter(store, key or None), path, "list")
@@ -164,7 +437,7 @@ class ObjectFiles:
     def _do(self, operation: Callable[[ObjectStore, str], R], path: str, verb: str) -> R:
         store = client(self._bucket)
         _, key = bucket_and_key(path)
-        return attempted(lambda: operation(store, key), path, verb)
+        return with_retries(lambda: operation(store, key), path, verb)
 
 
 def _relative(key: str, path: str) -> str:

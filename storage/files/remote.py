@@ -1,4 +1,4 @@
-"""Files of whatever else fsspec reaches: other machines, the process's own memory."""
+"""Files that fsspec reaches: on other machines, or in the memory of the process."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from melmill.storage.errors import StoreError, StoreUnwritable
-from melmill.storage.files.local import explained
+from melmill.storage.files.local import store_error
 
 
 class RemoteFiles:
     """Implement `Files` with fsspec.
 
-    Nothing is written aside. `create` asks for an exclusive write; a file system that can't promise one checks first,
-    and two writers within that moment both write.
+    Files are written in place. `create` asks for an exclusive write. A file system that has none
+    checks first, and two writers in that moment both write.
 
     Parameters
     ----------
@@ -32,7 +32,7 @@ class RemoteFiles:
 
     def read(self, path: str) -> bytes:
         """Return a file's bytes; raise FileNotFoundError."""
-        with _explained(path, "read"):
+        with _store_errors(path, "read"):
             return bytes(self._fs.cat_file(path))
 
     def read_tagged(self, path: str) -> tuple[bytes, str | None]:
@@ -40,8 +40,8 @@ class RemoteFiles:
         return self.read(path), None
 
     def create(self, path: str, data: bytes) -> bool:
-        """Write a file durably unless one of that name exists; say whether it was written."""
-        with _explained(path, "write"):
+        """Write a file durably unless it exists; return whether it was written."""
+        with _store_errors(path, "write"):
             try:
                 self._fs.pipe_file(path, data, mode="create")
             except FileExistsError:
@@ -51,39 +51,39 @@ class RemoteFiles:
 
     def replace(self, path: str, data: bytes) -> None:
         """Write a file durably and atomically in place of any that exists."""
-        with _explained(path, "write"):
+        with _store_errors(path, "write"):
             self._fs.pipe_file(path, data)
         self._fs.invalidate_cache()
 
     def remove(self, path: str) -> None:
-        """Remove a file; nothing happens where there is none."""
-        with _explained(path, "remove"), suppress(FileNotFoundError):
+        """Remove a file if it exists."""
+        with _store_errors(path, "remove"), suppress(FileNotFoundError):
             self._fs.rm_file(path)
         self._fs.invalidate_cache()
 
     def exists(self, path: str) -> bool:
-        """Say whether a file or folder exists."""
-        with _explained(path, "look at"):
+        """Return whether a file or folder exists."""
+        with _store_errors(path, "check"):
             return bool(self._fs.exists(path))
 
     def size(self, path: str) -> int | None:
-        """Return the size of a file; None where there is none."""
+        """Return the size of a file in bytes, None where there is no such file."""
         self._fs.invalidate_cache(path)
-        with _explained(path, "look at"), suppress(FileNotFoundError):
+        with _store_errors(path, "check"), suppress(FileNotFoundError):
             return int(self._fs.info(path)["size"])
         return None
 
     def stamp(self, path: str) -> str | None:
-        """Return what changes when a file does, as the file system tells it; None where there is no such file."""
-        with _explained(path, "look at"), suppress(FileNotFoundError):
+        """Return the file system's key of a file's version, None where there is no such file."""
+        with _store_errors(path, "check"), suppress(FileNotFoundError):
             return str(self._fs.ukey(path)) if self._fs.isfile(path) else None
         return None
 
     def sizes(self, path: str, *, below: bool) -> dict[str, int]:
-        """Return the sizes of the files of a folder by relative name, with those of its subfolders if `below`."""
+        """Return the sizes of a folder's files by relative name, with subfolders if `below`."""
         self._fs.invalidate_cache()
         root = self._fs._strip_protocol(path).rstrip("/") + "/"
-        with _explained(path, "list"), suppress(FileNotFoundError):
+        with _store_errors(path, "list"), suppress(FileNotFoundError):
             found = self._fs.find(path, maxdepth=None if below else 1, detail=True)
             return {name.removeprefix(root): int(info["size"]) for name, info in found.items()}
         return {}
@@ -95,19 +95,19 @@ class RemoteFiles:
     def folders(self, path: str) -> list[str]:
         """Return the names of the subfolders of a folder."""
         self._fs.invalidate_cache()
-        with _explained(path, "list"), suppress(FileNotFoundError):
+        with _store_errors(path, "list"), suppress(FileNotFoundError):
             entries = self._fs.ls(path, detail=True)
             return [entry["name"].rstrip("/").rpartition("/")[2] for entry in entries if entry["type"] == "directory"]
         return []
 
     def make(self, path: str) -> None:
-        """Make a folder with its parents (object stores have none: nothing happens there)."""
-        with _explained(path, "make"):
+        """Make a folder with its parents, on file systems that have folders."""
+        with _store_errors(path, "make"):
             self._fs.makedirs(path, exist_ok=True)
 
 
 @contextmanager
-def _explained(path: str, verb: str) -> Iterator[None]:
+def _store_errors(path: str, verb: str) -> Iterator[None]:
     try:
         yield
     except (FileNotFoundError, StoreError):
@@ -115,4 +115,4 @@ def _explained(path: str, verb: str) -> Iterator[None]:
     except NotImplementedError as error:
         raise StoreUnwritable(f"can't {verb} {path}: its file system is read-only") from error
     except OSError as error:
-        raise explained(error, path, verb) from error
+        raise store_error(error, path, verb) from error

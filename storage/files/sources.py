@@ -1,4 +1,4 @@
-"""The files of a corpus, on a local file system, in an object store or anywhere that fsspec reaches; never written."""
+"""The files of a corpus, which are only read: local, in an object store, or behind fsspec."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from melmill.storage.errors import SourceError
-from melmill.storage.files.object_client import is_object_store
-from melmill.storage.files.objects import ObjectFiles
+from melmill.storage.files.objects import ObjectFiles, is_object_store
 from melmill.storage.utterance import SourceFile
 
 
@@ -27,13 +26,14 @@ class _Reader(Protocol):
 class SourceTree:
     """Read the files under a corpus root by their path relative to it, with ``/``.
 
-    A file that can't be read raises the OSError that says why; a root that can't be reached raises SourceError, so
-    that a disk that is not mounted is not taken for a thousand missing files.
+    A file that can't be read raises the OSError that says why. A root that can't be reached raises
+    SourceError: a disk that is not mounted must not look like a thousand missing files.
 
     Parameters
     ----------
     url : str
-        A local path, made absolute, a URL of an object store, or any other that fsspec knows.
+        A local path, which is made absolute, a URL of an object store, or any other URL that fsspec
+        knows.
     """
 
     url: str
@@ -54,7 +54,13 @@ class SourceTree:
         return _Objects(self.url) if is_object_store(self.url) else _Remote(self.url)
 
     def walk(self) -> Iterator[SourceFile]:
-        """Iterate over all files, sorted by path; raise SourceError where the root or a folder can't be read."""
+        """Yield all files, sorted by path.
+
+        Raises
+        ------
+        SourceError
+            The root or a folder can't be read.
+        """
         self._check_root()
         try:
             yield from self._reader.walk(self.url)
@@ -64,16 +70,24 @@ class SourceTree:
     def folders(self, path: str = "") -> list[str]:
         """Return the names of the folders in a folder, sorted."""
         self._check_root()
-        return sorted(self._reader.folders(self._whole(path)))
+        return sorted(self._reader.folders(self._full_path(path)))
 
     def read(self, path: str) -> bytes:
-        """Return a file's bytes; raise OSError where it can't be read, SourceError where the whole corpus is gone."""
+        """Return a file's bytes.
+
+        Raises
+        ------
+        OSError
+            It can't be read.
+        SourceError
+            The whole corpus is gone.
+        """
         return self.head(path, -1)
 
     def head(self, path: str, n: int) -> bytes:
-        """Return a file's first `n` bytes, or all where it is shorter; raises as `read`."""
+        """Return a file's first `n` bytes, or all where it is shorter; raise as `read` does."""
         try:
-            return self._reader.read(self._whole(path), n)
+            return self._reader.read(self._full_path(path), n)
         except OSError:
             self._check_root()
             raise
@@ -86,16 +100,17 @@ class SourceTree:
         if problem:
             raise SourceError(f"no corpus at {self.url}: {problem}. Check root:, and that the disk is mounted.")
 
-    def _whole(self, path: str) -> str:
-        # Split by hand: this is asked for every file of a corpus, and making a Path takes as long as reading a header.
+    def _full_path(self, path: str) -> str:
+        # Split by hand: a plan does this for every file, and making a Path takes as long as a
+        # header.
         if path.startswith("/") or ".." in path.split("/"):
-            raise SourceError(f"corpus at {self.url}: {path!r} leads out of it; expected a path below its root")
+            raise SourceError(f"corpus at {self.url}: {path!r} leads out of it: expected a path below its root")
         return f"{self.url}/{path}" if path else self.url
 
 
 class _Local:
     def exists(self, path: str) -> bool:
-        # Opening it tells a folder that may not be read from one that is not there.
+        # Opening it tells a folder without permission from one that does not exist.
         try:
             os.scandir(path).close()
         except (FileNotFoundError, NotADirectoryError):
@@ -103,7 +118,7 @@ class _Local:
         return True
 
     def read(self, path: str, n: int) -> bytes:
-        with open(path, "rb", buffering=0) as file:  # noqa: PTH123 - see SourceTree._whole
+        with open(path, "rb", buffering=0) as file:  # noqa: PTH123 - see SourceTree._full_path
             return file.read(n)
 
     def folders(self, path: str) -> list[str]:
@@ -111,23 +126,23 @@ class _Local:
             return [entry.name for entry in entries if entry.is_dir()]
 
     def walk(self, path: str) -> Iterator[SourceFile]:
-        return _walked(path, "", frozenset())
+        return _walk(path, "", frozenset())
 
 
-def _walked(folder: str, prefix: str, above: frozenset[Path]) -> Iterator[SourceFile]:
+def _walk(folder: str, prefix: str, above: frozenset[Path]) -> Iterator[SourceFile]:
     with os.scandir(folder) as found:
-        # A folder sorts as its name with "/", so that the whole paths come out sorted.
+        # A folder sorts as its name with "/", so that the complete paths come out sorted.
         entries = sorted((entry.name + "/" if entry.is_dir() else entry.name, entry) for entry in found)
     for name, entry in entries:
         if not name.endswith("/"):
-            # A broken link counts as a file, which reading it then shows to be missing.
+            # A broken link counts as a file. Reading it then fails.
             status = entry.stat(follow_symlinks=entry.is_file())
             yield SourceFile(path=prefix + name, size_bytes=status.st_size, mtime_ns=status.st_mtime_ns)
         elif not entry.is_symlink():
-            yield from _walked(entry.path, prefix + name, above)
+            yield from _walk(entry.path, prefix + name, above)
         elif (target := Path(entry.path).resolve()) not in above.union(Path(entry.path).absolute().parents):
-            # Corpora are often links; one that leads back up must not be followed for ever.
-            yield from _walked(entry.path, prefix + name, above | {target})
+            # Corpora often contain links. One that leads back up would be followed for ever.
+            yield from _walk(entry.path, prefix + name, above | {target})
 
 
 class _Objects:
@@ -144,8 +159,8 @@ class _Objects:
         return self._files.folders(path)
 
     def walk(self, path: str) -> Iterator[SourceFile]:
-        for name, facts in sorted(self._files.walk(path).items()):
-            yield SourceFile(path=name, size_bytes=facts["size"], mtime_ns=_changed_ns(facts))
+        for name, meta in sorted(self._files.walk(path).items()):
+            yield SourceFile(path=name, size_bytes=meta["size"], mtime_ns=_mtime_ns(meta))
 
 
 class _Remote:
@@ -169,13 +184,14 @@ class _Remote:
 
     def walk(self, path: str) -> Iterator[SourceFile]:
         root = self._fs._strip_protocol(path).rstrip("/") + "/"
-        for name, facts in sorted(self._fs.find(path, detail=True).items()):
-            yield SourceFile(path=name.removeprefix(root), size_bytes=int(facts["size"]), mtime_ns=_changed_ns(facts))
+        for name, meta in sorted(self._fs.find(path, detail=True).items()):
+            yield SourceFile(path=name.removeprefix(root), size_bytes=int(meta["size"]), mtime_ns=_mtime_ns(meta))
 
 
-def _changed_ns(facts: Mapping[str, Any]) -> int:
-    # File systems name it differently; one that does not know says 0, and the size alone then tells a change.
-    value = next((facts[name] for name in ("mtime", "LastModified", "last_modified", "updated") if name in facts), 0)
+def _mtime_ns(meta: Mapping[str, Any]) -> int:
+    # File systems name it differently. One that does not know it gives 0: then only the size tells
+    # a change.
+    value = next((meta[name] for name in ("mtime", "LastModified", "last_modified", "updated") if name in meta), 0)
     if isinstance(value, str):
         value = datetime.fromisoformat(value)
     return int((value.timestamp() if isinstance(value, datetime) else float(value)) * 1_000_000_000)

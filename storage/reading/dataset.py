@@ -14,7 +14,7 @@ from melmill.storage.catalogue import Catalogue
 from melmill.storage.errors import StoreError
 from melmill.storage.files.location import Location
 from melmill.storage.product import ProductFolder
-from melmill.storage.reading.segments import aligned_frames, check_aligned, filled, silence_of
+from melmill.storage.reading.segments import aligned_frames, check_aligned, padded, silence_of
 from melmill.storage.store import Store
 from melmill.storage.utterance import as_float
 
@@ -30,43 +30,50 @@ def torch_dataset(
     ids: Sequence[str] | None = None,
     seed: int = 0,
 ) -> SegmentDataset:
-    """Return a dataset of one random segment per utterance that both nodes hold.
+    """Return a map-style dataset of one random segment per utterance that both nodes have.
 
     Parameters
     ----------
     store : Store or str
-        Or its path or URL.
+        The store, or its path or URL.
     mel, audio : str
         Nodes of the last run: mels, and waveforms at the same rate.
     segment_frames : int
         Length of a segment, frames.
     ids : sequence of str or None
-        Utterances wanted, None for all.
+        Utterances to use. None for all.
     seed : int
-        With the epoch and the index it decides where a segment lies, on any number of workers.
+        With the epoch and the index, it decides where a segment begins. The number of workers does
+        not matter.
+
+    Returns
+    -------
+    SegmentDataset
+        An item is ``(mel, audio)``: float32 tensors ``(n_mels, segment_frames)`` and
+        ``(segment_frames * hop_length,)``, the audio in [-1, 1).
 
     Raises
     ------
     StoreError
-        Where the nodes don't fit together or a wanted utterance is missing.
+        The nodes don't fit together, or an utterance of `ids` is missing.
     """
     store = Store.open(store) if isinstance(store, str) else store
     mels, waveforms = store[mel], store[audio]
     check_aligned(mels.description, waveforms.description)
     if segment_frames < 1:
         raise StoreError(f"segment_frames must be at least 1, got {segment_frames!r}")
-    held = [name for name in mels if name in waveforms]
-    missing = set(ids or ()) - set(held)
+    present = [name for name in mels if name in waveforms]
+    missing = set(ids or ()) - set(present)
     if missing:
         raise StoreError(f"{len(missing)} of the ids are not in both {mel!r} and {audio!r}, e.g. {min(missing)!r}")
-    return SegmentDataset(mels.folder, waveforms.folder, store.location, list(ids or held), segment_frames, seed)
+    return SegmentDataset(mels.folder, waveforms.folder, store.location, list(ids or present), segment_frames, seed)
 
 
 class SegmentDataset(Dataset[Segment]):
-    """Give a mel segment ``(n_mels, segment_frames)`` and its audio ``(segment_frames * hop_length,)`` per item.
+    """Segments of mels ``(n_mels, segment_frames)`` and their audio ``(segment_frames * hop_length,)``.
 
-    Both are float32, audio in [-1, 1). An utterance shorter than a segment is filled up with silence. Made by
-    `torch_dataset`; files are opened by each worker process for itself.
+    Both are float32, audio in [-1, 1). An utterance shorter than a segment is padded with silence.
+    `torch_dataset` makes one. Each worker process opens the files itself.
     """
 
     def __init__(
@@ -84,11 +91,11 @@ class SegmentDataset(Dataset[Segment]):
         self._mel = mel
         self._audio = audio
         self._store = store
-        # Shared memory: workers that live through many epochs see the change.
+        # In shared memory, so that workers that live for many epochs see the change.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose other segments than in other epochs."""
+        """Choose the segments of an epoch, which differ from those of others."""
         self._epoch.fill_(epoch)
 
     def __len__(self) -> int:
@@ -105,8 +112,8 @@ class SegmentDataset(Dataset[Segment]):
         M = self._mel.read_array(shard, utterance_id, frames)
         y = self._audio.read_array(shard, utterance_id, samples)
         return (
-            torch.from_numpy(filled(M, self.segment_frames, self._silence)),
-            torch.from_numpy(filled(as_float(y), self.segment_frames * spec.hop_length, 0.0)),
+            torch.from_numpy(padded(M, self.segment_frames, self._silence)),
+            torch.from_numpy(padded(as_float(y), self.segment_frames * spec.hop_length, 0.0)),
         )
 
     def _start(self, index: int, n_frames: int) -> int:

@@ -1,7 +1,8 @@
-"""Aligned segments for a training, drawn from whole shards in memory while the next are read.
+"""Aligned segments of mels and audio for a training.
 
-- The course of a training through its data: which segments make up batch number n, by arithmetic alone.
-- Mels and the audio that they are of, aligned: frame `n` begins with sample ``n * hop_length``.
+Frame `n` of a mel begins at sample ``n * hop_length`` of its audio. Segments are drawn from whole
+shards in memory while the next shards are read. Which segments are in batch `n` follows from the
+seed and the lengths alone, so a training can resume at any batch.
 """
 
 from __future__ import annotations
@@ -10,12 +11,11 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from melmill.storage.arrays import ArraySpec
+from melmill.storage.arrays import Array, ArraySpec
 from melmill.storage.errors import StoreError
 from melmill.storage.product import ProductDescription
 from melmill.storage.reading.views import ProductView
@@ -23,8 +23,18 @@ from melmill.storage.utterance import Utterance, as_float, resampled_length, sil
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
-    """The utterances wanted of one shard: their ids, their frames that have audio, and the bytes of their arrays."""
+class ShardPart:
+    """The wanted utterances of one shard.
+
+    Parameters
+    ----------
+    shard : int
+    ids : tuple of str
+    n_frames : tuple of int
+        Of each utterance, those that have audio of a whole hop.
+    n_bytes : int
+        Of their arrays together.
+    """
 
     shard: int
     ids: tuple[str, ...]
@@ -33,11 +43,19 @@ class Part:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Share:
-    """Shards that are in memory at a time, and the numbers within epoch `epoch` of the batches drawn from them."""
+class ShardGroup:
+    """Shards that are in memory together, and the batches that are drawn from them.
+
+    Parameters
+    ----------
+    epoch : int
+    parts : tuple of ShardPart
+    numbers : range
+        Of the batches, within the epoch.
+    """
 
     epoch: int
-    parts: tuple[Part, ...]
+    parts: tuple[ShardPart, ...]
     numbers: range
 
     @cached_property
@@ -52,32 +70,32 @@ class Share:
 
     @cached_property
     def ends(self) -> NDArray[np.int64]:
-        """Where every utterance ends, were their frames laid in a row."""
+        """Cumulative frames: the end of every utterance if all frames are in a row."""
         return np.cumsum(self.n_frames)
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where a segment begins: frame `start` of the utterance that stands at `index` in its part of a shard."""
+class SegmentStart:
+    """The start of a segment: frame `start` of the wanted utterance number `index` of a shard."""
 
     shard: int
     index: int
     start: int
 
 
-class Course:
-    """Lay out epochs: an epoch goes once through all shards, in an order of its own, group by group.
+class EpochOrder:
+    """The order in which epochs go through shards. Each epoch has another one.
 
-    It has as many batches as hold the frames that there are, and each group its share of them in proportion to its
-    frames, so that any batch is reached without looking at those before it.
+    An epoch reads each shard once, group by group. It has as many batches as its frames fill. Each
+    group has batches in proportion to its frames. So any batch is reached without those before it.
 
     Parameters
     ----------
-    parts : sequence of Part
+    parts : sequence of ShardPart
         In order of shard.
     segment_frames, batch_size, seed : int
     group_bytes : int
-        Most that a group holds; one shard at least.
+        Most that the arrays of a group take. A group has at least one shard.
 
     Raises
     ------
@@ -86,7 +104,7 @@ class Course:
     """
 
     def __init__(
-        self, parts: Sequence[Part], *, segment_frames: int, batch_size: int, seed: int, group_bytes: int
+        self, parts: Sequence[ShardPart], *, segment_frames: int, batch_size: int, seed: int, group_bytes: int
     ) -> None:
         self.parts = parts
         self.segment_frames = segment_frames
@@ -95,34 +113,36 @@ class Course:
         self.group_bytes = group_bytes
         self.n_frames = sum(sum(part.n_frames) for part in parts)
         if not self.n_frames:
-            raise StoreError("there is nothing to draw segments from: no utterance of those wanted is a frame long")
+            raise StoreError("there is nothing to draw segments from: no wanted utterance is a frame long")
         self.epoch_batches = max(1, round(self.n_frames / (segment_frames * batch_size)))
 
-    def shares(self, first: int) -> Iterator[Share]:
-        """Yield what to have in memory, from batch number `first` on, without end."""
+    def groups(self, first: int) -> Iterator[ShardGroup]:
+        """Yield the groups to have in memory, from batch number `first` on, without end."""
         epoch, begin = divmod(first, self.epoch_batches)
         while True:
             done = 0
-            for parts in self._groups(epoch):
+            for parts in self._epoch(epoch):
                 start = self.epoch_batches * done // self.n_frames
                 done += sum(sum(part.n_frames) for part in parts)
                 stop = self.epoch_batches * done // self.n_frames
                 if max(start, begin) < stop:
-                    yield Share(epoch=epoch, parts=parts, numbers=range(max(start, begin), stop))
+                    yield ShardGroup(epoch=epoch, parts=parts, numbers=range(max(start, begin), stop))
             epoch, begin = epoch + 1, 0
 
-    def drawn(self, share: Share, number: int) -> list[Place]:
-        """Return the segments of a batch."""
-        # Never zero: to a seed sequence, zeros at the end are nothing.
-        rng = np.random.default_rng([self.seed, share.epoch, 1 + number])
-        which = np.searchsorted(share.ends, rng.integers(share.ends[-1], size=self.batch_size), side="right")
-        starts = rng.integers(np.maximum(share.n_frames[which] - self.segment_frames, 0) + 1)
-        chosen = [share.places[i] for i in which]
-        return [Place(shard, index, start) for (shard, index), start in zip(chosen, starts.tolist(), strict=True)]
+    def segments(self, group: ShardGroup, number: int) -> list[SegmentStart]:
+        """Return where the segments of a batch begin."""
+        # One is added because a seed sequence ignores zeros at its end.
+        rng = np.random.default_rng([self.seed, group.epoch, 1 + number])
+        which = np.searchsorted(group.ends, rng.integers(group.ends[-1], size=self.batch_size), side="right")
+        starts = rng.integers(np.maximum(group.n_frames[which] - self.segment_frames, 0) + 1)
+        chosen = [group.places[i] for i in which]
+        return [
+            SegmentStart(shard, index, start) for (shard, index), start in zip(chosen, starts.tolist(), strict=True)
+        ]
 
-    def _groups(self, epoch: int) -> Iterator[tuple[Part, ...]]:
+    def _epoch(self, epoch: int) -> Iterator[tuple[ShardPart, ...]]:
         order = np.random.default_rng([self.seed, epoch]).permutation(len(self.parts))
-        group: list[Part] = []
+        group: list[ShardPart] = []
         for part in (self.parts[i] for i in order):
             if group and sum(other.n_bytes for other in group) + part.n_bytes > self.group_bytes:
                 yield tuple(group)
@@ -132,9 +152,11 @@ class Course:
 
 
 def check_aligned(mel: ProductDescription, audio: ProductDescription) -> None:
-    """Raise StoreError unless one product holds mels and the other the audio that they are of."""
+    """Raise StoreError unless one product holds mels and the other their audio."""
     if mel.kind != "mel" or audio.kind not in ("waveform", "utterances"):
-        raise StoreError(f"mel={mel.node!r} makes {mel.kind} and audio={audio.node!r} {audio.kind}")
+        raise StoreError(
+            f"mel={mel.node!r} makes {mel.kind} and audio={audio.node!r} makes {audio.kind}: expected mel and waveform"
+        )
     if (mel.sr, mel.catalogue) != (audio.sr, audio.catalogue):
         raise StoreError(
             f"{audio.node!r} is not the audio of {mel.node!r}: sr is {audio.sr} Hz, not {mel.sr} Hz, or it is "
@@ -145,49 +167,56 @@ def check_aligned(mel: ProductDescription, audio: ProductDescription) -> None:
 def aligned_frames(spec: ArraySpec, utterance: Utterance) -> int:
     """Return how many frames of an utterance's mel have audio of a whole hop."""
     n_samples = resampled_length(utterance.n_samples, utterance.sr, spec.sr)
-    # The last frames of a centred mel reach beyond the audio.
+    # The last frames of a centred mel go beyond the audio.
     return min(spec.length(utterance), n_samples // spec.hop_length)
 
 
 def silence_of(mel: ProductDescription) -> float:
-    """Return the value of digital silence in a product of mels; raise StoreError where it does not say its spec."""
+    """Return the value of digital silence in a product of mels.
+
+    Raises
+    ------
+    StoreError
+        It has no mel spec.
+    """
     if mel.mel is None:
         raise StoreError(f"{mel.node!r} does not say how its mels were made")
     return silence(mel.mel)
 
 
-def filled(array: NDArray[Any], length: int, value: float) -> NDArray[np.float32]:
-    """Return an array as float32, its last axis filled up to `length` with `value`."""
+def padded(array: Array, length: int, value: float) -> NDArray[np.float32]:
+    """Return an array as float32, with its last axis padded to `length` with `value`."""
     whole = np.full((*array.shape[:-1], length), value, dtype=np.float32)
     whole[..., : array.shape[-1]] = array
     return whole
 
 
-# Of the arrays held at a time: enough shards that a batch mixes recordings of many lengths and speakers. In memory are
-# two such groups, the one that is drawn from and the one that is read, and three times the shard that is decoded.
+# Arrays of a group. It has enough shards that a batch mixes many lengths and speakers. In memory
+# are two groups, one to draw from and one that is read, and three times the shard that is decoded.
 GROUP_BYTES = 256 * 2**20
 
 Batch = tuple[NDArray[np.float32], NDArray[np.float32]]
-_Pair = tuple[NDArray[Any], NDArray[Any]]
-_Held = Mapping[int, Sequence[_Pair]]
+_Pair = tuple[Array, Array]
+# Mels and audio of the wanted utterances, by shard.
+_Arrays = Mapping[int, Sequence[_Pair]]
 
 
 class Segments:
-    """Give the mels and the audio of two products of one corpus, whole or in segments drawn at random.
+    """The mels and the audio of two products of one corpus, whole or in random segments.
 
     Parameters
     ----------
     mel, audio : ProductView
         Of mels, and of waveforms at the same rate.
     ids : collection of str or None
-        Utterances that there are to be, of those that both hold; None: all.
+        Utterances to use of those that both products have. None for all.
     group_bytes : int
-        Most that the arrays take which segments are drawn from at a time; one shard at least. Batches depend on it.
+        Most that the arrays of a group take. Batches depend on it.
 
     Raises
     ------
     StoreError
-        Where the products don't fit together.
+        The products don't fit together.
     """
 
     def __init__(
@@ -206,7 +235,7 @@ class Segments:
 
     @cached_property
     def utterances(self) -> Sequence[Utterance]:
-        """Those that both products hold, in the catalogue's order."""
+        """Utterances that both products have, in the catalogue's order."""
         return [
             utterance
             for utterance in self._mel.catalogue.utterances()
@@ -216,16 +245,16 @@ class Segments:
         ]
 
     def whole(self, utterance_id: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Return the mel ``(n_mels, n_frames)`` and the audio ``(n_samples,)``, in [-1, 1), of an utterance."""
+        """Return an utterance's mel ``(n_mels, n_frames)`` and audio ``(n_samples,)`` in [-1, 1)."""
         return self._mel[utterance_id].astype(np.float32, copy=False), as_float(self._audio[utterance_id])
 
     def batches(
         self, ids: Collection[str], *, segment_frames: int, batch_size: int, seed: int, first: int = 0
     ) -> Iterator[Batch]:
-        """Return segments of the utterances `ids` without end: an epoch after another, each in an order of its own.
+        """Yield batches of segments of the utterances `ids` without end, one epoch after another.
 
-        A segment begins anywhere with equal chances, in a longer utterance more often than in a shorter one. What an
-        utterance lacks to a whole segment is silence.
+        Every start of a segment is equally likely, so longer utterances are drawn more often. An
+        utterance shorter than a segment is padded with silence.
 
         Parameters
         ----------
@@ -234,12 +263,13 @@ class Segments:
         batch_size : int
         seed : int
         first : int
-            Number of the batch to begin with; nothing before it is read.
+            Number of the first batch. Nothing before it is read.
 
         Returns
         -------
         iterator of (ndarray of float32, ndarray of float32)
-            Mels ``(batch_size, n_mels, segment_frames)`` and audio ``(batch_size, segment_frames * hop_length)``.
+            Mels ``(batch_size, n_mels, segment_frames)`` and their audio
+            ``(batch_size, segment_frames * hop_length)``.
 
         Raises
         ------
@@ -249,49 +279,49 @@ class Segments:
         for name, value in (("segment_frames", segment_frames), ("batch_size", batch_size)):
             if value < 1:
                 raise StoreError(f"{name} must be at least 1, got {value!r}")
-        course = Course(
+        order = EpochOrder(
             self._parts(ids),
             segment_frames=segment_frames,
             batch_size=batch_size,
             seed=seed,
             group_bytes=self._group_bytes,
         )
-        return self._stream(course, first)
+        return self._stream(order, first)
 
-    def _stream(self, course: Course, first: int) -> Iterator[Batch]:
-        shares = course.shares(first)
+    def _stream(self, order: EpochOrder, first: int) -> Iterator[Batch]:
+        groups = order.groups(first)
         with ThreadPoolExecutor(1, "segments") as reader:
-            share = next(shares)
-            loading = reader.submit(self._loaded, share, {})
+            group = next(groups)
+            loading = reader.submit(self._load, group, {})
             while True:
-                held = loading.result()
-                following = next(shares)
-                loading = reader.submit(self._loaded, following, held)
-                for number in share.numbers:
-                    yield self._batch(course, share, number, held)
-                share = following
+                arrays = loading.result()
+                following = next(groups)
+                loading = reader.submit(self._load, following, arrays)
+                for number in group.numbers:
+                    yield self._batch(order, group, number, arrays)
+                group = following
 
-    def _loaded(self, share: Share, held: _Held) -> _Held:
-        """Return the arrays of a share by shard, those of `held` taken over."""
-        return {part.shard: held.get(part.shard) or self._read(part) for part in share.parts}
+    def _load(self, group: ShardGroup, loaded: _Arrays) -> _Arrays:
+        """Return the arrays of a group by shard, reading those that are not `loaded`."""
+        return {part.shard: loaded.get(part.shard) or self._read(part) for part in group.parts}
 
-    def _read(self, part: Part) -> Sequence[_Pair]:
+    def _read(self, part: ShardPart) -> Sequence[_Pair]:
         shard = self._mel.catalogue.shard(part.shard)
         mels, audio = (view.folder.read_arrays(shard, part.ids) for view in (self._mel, self._audio))
         return [(mels[name], audio[name]) for name in part.ids]
 
-    def _batch(self, course: Course, share: Share, number: int, held: _Held) -> Batch:
-        length, hop_length = course.segment_frames, self._mel.folder.array_spec.hop_length
+    def _batch(self, order: EpochOrder, group: ShardGroup, number: int, arrays: _Arrays) -> Batch:
+        length, hop_length = order.segment_frames, self._mel.folder.array_spec.hop_length
         mels, audio = [], []
-        for place in course.drawn(share, number):
-            M, y = held[place.shard][place.index]
-            begin, end = place.start, place.start + length
-            mels.append(filled(M[:, begin:end], length, self._silence))
-            audio.append(filled(as_float(y[begin * hop_length : end * hop_length]), length * hop_length, 0.0))
+        for segment in order.segments(group, number):
+            M, y = arrays[segment.shard][segment.index]
+            begin, end = segment.start, segment.start + length
+            mels.append(padded(M[:, begin:end], length, self._silence))
+            audio.append(padded(as_float(y[begin * hop_length : end * hop_length]), length * hop_length, 0.0))
         return np.stack(mels), np.stack(audio)
 
-    def _parts(self, ids: Collection[str]) -> list[Part]:
-        """Return what is wanted of every shard, in order."""
+    def _parts(self, ids: Collection[str]) -> list[ShardPart]:
+        """Return the wanted part of every shard, in order."""
         wanted = frozenset(ids)
         missing = wanted - {utterance.utterance_id for utterance in self.utterances}
         if missing:
@@ -302,9 +332,9 @@ class Segments:
                 shards.setdefault(self._mel.catalogue.shard_of(utterance.utterance_id), []).append(utterance)
         return [self._part(shard, utterances) for shard, utterances in shards.items()]
 
-    def _part(self, shard: int, utterances: Sequence[Utterance]) -> Part:
+    def _part(self, shard: int, utterances: Sequence[Utterance]) -> ShardPart:
         specs = (self._mel.folder.array_spec, self._audio.folder.array_spec)
-        return Part(
+        return ShardPart(
             shard=shard,
             ids=tuple(utterance.utterance_id for utterance in utterances),
             n_frames=tuple(aligned_frames(specs[0], utterance) for utterance in utterances),

@@ -1,26 +1,26 @@
-"""A product as a mapping from utterance id to array.
-
-- Tables of a whole run as data frames.
-"""
+"""What a run made, for reading: arrays by utterance id, and tables as data frames."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from numpy.typing import NDArray
-
+from melmill.storage.arrays import Array
 from melmill.storage.catalogue import Catalogue
 from melmill.storage.files.location import Location
 from melmill.storage.product import Address, ProductDescription, ProductFolder
 from melmill.storage.records import record_name
 
+if TYPE_CHECKING:
+    import pandas as pd
 
-class ProductView(Mapping[str, "NDArray[Any]"]):
-    """Look arrays up by utterance id: waveforms ``(n_samples,)`` or mels ``(n_mels, n_frames)``, as stored.
 
-    Only what is done when the view is made is in it, in storage order; an array is read when it is asked for.
+class ProductView(Mapping[str, Array]):
+    """The arrays of a product by utterance id, as stored.
+
+    They are waveforms ``(n_samples,)`` or mels ``(n_mels, n_frames)``, in storage order. The view
+    has the utterances that were done when it was first used. An array is read when it is looked up.
 
     Parameters
     ----------
@@ -39,10 +39,10 @@ class ProductView(Mapping[str, "NDArray[Any]"]):
 
     @property
     def description(self) -> ProductDescription:
-        """What the product is."""
+        """Description of the product."""
         return self.folder.description
 
-    def __getitem__(self, utterance_id: str) -> NDArray[Any]:
+    def __getitem__(self, utterance_id: str) -> Array:
         return self.part(utterance_id, slice(None))
 
     def __iter__(self) -> Iterator[str]:
@@ -57,8 +57,8 @@ class ProductView(Mapping[str, "NDArray[Any]"]):
     def __repr__(self) -> str:
         return f"<{self.description.kind} {self._name!r}: {len(self)} of {self.catalogue.n_utterances} utterances>"
 
-    def part(self, utterance_id: str, part: slice) -> NDArray[Any]:
-        """Return `part` of an utterance's samples or frames; reads only the chunks that it lies in."""
+    def part(self, utterance_id: str, part: slice) -> Array:
+        """Return `part` of an utterance's samples or frames, reading only its chunks."""
         shard = self.catalogue.shard(self._shard(utterance_id))
         return self.folder.read_array(shard, utterance_id, part)
 
@@ -75,44 +75,44 @@ class ProductView(Mapping[str, "NDArray[Any]"]):
     def _shard(self, utterance_id: str) -> int:
         index = self._shards.get(utterance_id)
         if index is None:
-            raise KeyError(self._why_not(utterance_id))
+            raise KeyError(self._explain_absence(utterance_id))
         return index
 
-    def _why_not(self, utterance_id: str) -> str:
+    def _explain_absence(self, utterance_id: str) -> str:
         if utterance_id not in self.catalogue:
             return f"no utterance is called {utterance_id!r} among the {self.catalogue.n_utterances} of {self._name!r}"
         record = record_name(self.catalogue.shard_of(utterance_id))
         description = self.folder.description
-        found = self._quarantined(utterance_id, record, (description.node, description.key))
-        if found:
-            return f"{utterance_id!r} was quarantined at {found}"
+        reason = self._quarantine_reason(utterance_id, record, (description.node, description.key))
+        if reason:
+            return f"{utterance_id!r} was quarantined at {reason}"
         return f"{utterance_id!r} is not in {self._name!r} yet: its shard {record} is not done. Run the pipeline."
 
-    def _quarantined(self, utterance_id: str, record: str, address: Address) -> str:
-        """Say at which node, this or one before it, an utterance was quarantined and why; '' where at none."""
+    def _quarantine_reason(self, utterance_id: str, record: str, address: Address) -> str:
+        """Return the node that quarantined an utterance and why, '' if none did.
+
+        A node before this one may have done so.
+        """
         folder = ProductFolder(self._store / address[0] / address[1])
         if folder.record(record) is not None:
             table = folder.read_table("quarantine", [record])
             for row in table[table["utterance_id"] == utterance_id].to_dict("records"):
                 return f"{row['node']!r}: {row['reason']}"
         inputs = [pair for pairs in folder.description.inputs.values() for pair in pairs]
-        return next(filter(None, (self._quarantined(utterance_id, record, pair) for pair in inputs)), "")
+        return next(filter(None, (self._quarantine_reason(utterance_id, record, pair) for pair in inputs)), "")
 
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 _UTTERANCE = ["utterance_id", "subset", "speaker_id", "node", "duration_s"]
 
 
 def with_utterances(table: pd.DataFrame, catalogue: Catalogue, *, node: str) -> pd.DataFrame:
-    """Return a table of scores with what the catalogue says of each utterance, and the node that they are about.
+    """Return a table of scores with columns of the catalogue, and the node that was scored.
 
     Returns
     -------
     DataFrame
-        Columns ``utterance_id, subset, speaker_id, node, duration_s``, one per metric, then one ``status_<metric>``
-        each; rows in the order of `table`.
+        Columns ``utterance_id, subset, speaker_id, node, duration_s``, one per metric, then one
+        ``status_<metric>`` per metric. Rows are in the order of `table`.
     """
     utterances = catalogue.table.select(["utterance_id", "subset", "speaker_id", "duration_s"]).to_pandas()
     joined: pd.DataFrame = table.merge(utterances, on="utterance_id", how="left").assign(node=node)
@@ -120,17 +120,17 @@ def with_utterances(table: pd.DataFrame, catalogue: Catalogue, *, node: str) -> 
 
 
 def scores(frames: Iterable[pd.DataFrame]) -> pd.DataFrame:
-    """Put tables of `with_utterances` below one another, one row per utterance and node, metrics before statuses.
+    """Return tables of `with_utterances` as one, with a row per utterance and node.
 
-    Where several tables score the same node, their columns stand side by side; of a metric that two of them hold, the
-    first is kept.
+    Columns of tables that score the same node are joined. If two of them have a metric, the first
+    one's is kept. Metrics come before statuses.
     """
     import pandas as pd
 
     by_node: dict[str, pd.DataFrame] = {}
     for frame in frames:
         node = str(frame["node"].iloc[0]) if len(frame) else ""
-        by_node[node] = _beside(by_node[node], frame) if node in by_node else frame
+        by_node[node] = _join_columns(by_node[node], frame) if node in by_node else frame
     if not by_node:
         return pd.DataFrame(columns=_UTTERANCE)
     table = pd.concat(by_node.values(), ignore_index=True)
@@ -138,23 +138,26 @@ def scores(frames: Iterable[pd.DataFrame]) -> pd.DataFrame:
     return table[[*_UTTERANCE, *sorted(metrics, key=lambda name: name.startswith("status_"))]]
 
 
-def _beside(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
+def _join_columns(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
     new = second[[*_UTTERANCE, *(name for name in second.columns if name not in first.columns)]]
     joined: pd.DataFrame = first.merge(new, on=_UTTERANCE, how="outer")
     return joined
 
 
 def by_node(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """Put tables below one another, each with the name of its node; empty ones only lend their columns."""
+    """Return tables below one another, with a column for the node.
+
+    If all of them are empty, the result has the columns of the first.
+    """
     import pandas as pd
 
     named = [frame.assign(node=name) for name, frame in frames.items()]
-    held = [frame for frame in named if len(frame)] or named[:1]
-    return pd.concat(held, ignore_index=True) if held else pd.DataFrame(columns=["utterance_id", "node"])
+    filled = [frame for frame in named if len(frame)] or named[:1]
+    return pd.concat(filled, ignore_index=True) if filled else pd.DataFrame(columns=["utterance_id", "node"])
 
 
 def corpus(catalogue: Catalogue, facts: pd.DataFrame, *, node: str) -> pd.DataFrame:
-    """Return the catalogue as a table, with what ingest found out about the contents of the files."""
+    """Return the catalogue as a table, with what ingest measured of the files' contents."""
     utterances = catalogue.table.to_pandas().assign(node=node)
     new = facts[["utterance_id", *(name for name in facts.columns if name not in utterances.columns)]]
     joined: pd.DataFrame = utterances.merge(new, on="utterance_id", how="left")

@@ -89,7 +89,7 @@ def test_the_cronjob_fits_the_rest() -> None:
 
 
 def test_the_driver_may_do_what_it_does() -> None:
-    """Every call in cluster/kubernetes.py to the API is among the role's rules."""
+    """Every call in cluster/launchers/kubernetes.py to the API is among the role's rules."""
     (role,) = [document for kind, document in documents() if kind == "Role"]
     allowed = {(resource, verb) for rule in role["rules"] for resource in rule["resources"] for verb in rule["verbs"]}
     wanted = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -9,6 +10,7 @@ from typing import Any, get_args, get_type_hints
 import click
 import pytest
 
+import melmill
 from docs.generate import reference
 from docs.generate.docstrings import fields_of, read
 from melmill.cluster.registry import cluster_type, cluster_types
@@ -93,6 +95,15 @@ def test_every_export_format_is_listed(filled: dict[str, str]) -> None:
     for format_ in FORMATS.values():
         assert f"| `{format_.name}` | `.{format_.suffix}` | " in filled["export.md"]
         assert format_.says in filled["export.md"]
+
+
+def test_every_error_and_function_is_on_the_page_of_python(filled: dict[str, str]) -> None:
+    for name in melmill.__all__:
+        value = getattr(melmill, name)
+        if isinstance(value, type) and issubclass(value, melmill.Error):
+            assert f"\n| `{name}` | " in filled["python.md"]
+        elif not isinstance(value, str):
+            assert re.search(rf"(members: .*\b{name}\b|::: melmill\.{name}\n)", filled["python.md"]), name
 
 
 def test_every_preset_and_field_of_a_mel_is_listed(filled: dict[str, str]) -> None:

@@ -15,8 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from melmill.storage.files import object_client
-from melmill.storage.files import object_client as object_errors
+from melmill.storage.files import objects
 from tests.objects.proxy import Proxy, proxied
 
 ROOT = Path(__file__).parents[2]
@@ -80,9 +79,9 @@ def proxy(object_proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> Proxy:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", ACCESS_KEY)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    monkeypatch.setattr(object_client, "BACKOFF", (timedelta(milliseconds=1), timedelta(milliseconds=20)))
-    monkeypatch.setattr(object_errors, "PAUSE_S", 0.001)
-    object_client.forget()
+    monkeypatch.setattr(objects, "BACKOFF", (timedelta(milliseconds=1), timedelta(milliseconds=20)))
+    monkeypatch.setattr(objects, "PAUSE_S", 0.001)
+    objects.forget_clients()
     return object_proxy
 
 
@@ -91,12 +90,12 @@ def directly(port: int) -> Iterator[None]:
     """Leave the proxy out meanwhile: much is written, and nothing is counted."""
     before = os.environ["AWS_ENDPOINT_URL"]
     os.environ["AWS_ENDPOINT_URL"] = f"http://127.0.0.1:{port}"
-    object_client.forget()
+    objects.forget_clients()
     try:
         yield
     finally:
         os.environ["AWS_ENDPOINT_URL"] = before
-        object_client.forget()
+        objects.forget_clients()
 
 
 @pytest.fixture

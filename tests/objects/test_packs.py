@@ -10,8 +10,7 @@ from melmill.storage import records as packs
 from melmill.storage.errors import StoreError
 from melmill.storage.files.location import Location
 from melmill.storage.product import ProductFolder
-from melmill.storage.recorded import record_file
-from melmill.storage.records import WORTH, Record, StoredFile, record_name
+from melmill.storage.records import MIN_UNPACKED, Record, StoredFile, record_file, record_name
 from tests.objects.proxy import Fault, Proxy
 
 N_RECORDS = 50
@@ -95,24 +94,24 @@ def test_a_damaged_pack_costs_requests_alone(folder: ProductFolder, proxy: Proxy
 
 
 def test_many_packs_are_merged(folder: ProductFolder, proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(packs, "MERGE", 2)
+    monkeypatch.setattr(packs, "MAX_PACKS", 2)
     total = N_RECORDS
     for _ in range(3):
         folder.pack()
-        write(folder, range(total, total + WORTH))
-        total += WORTH
+        write(folder, range(total, total + MIN_UNPACKED))
+        total += MIN_UNPACKED
     held = [name for name in (folder.location / "records").tree() if name.startswith("packed-")]
     assert len(held) == 1
     with proxy.counted() as counts:
         assert sorted(folder.records()) == _names(range(total))
-    assert counts == {"LIST": 1, "GET": 1 + WORTH}
+    assert counts == {"LIST": 1, "GET": 1 + MIN_UNPACKED}
 
 
 def test_few_records_are_not_worth_a_pack(bucket: str) -> None:
     folder = ProductFolder(Location(bucket))
-    write(folder, range(WORTH - 1))
+    write(folder, range(MIN_UNPACKED - 1))
     folder.pack()
-    assert sorted(folder.location.tree()) == [record_file(name) for name in _names(range(WORTH - 1))]
+    assert sorted(folder.location.tree()) == [record_file(name) for name in _names(range(MIN_UNPACKED - 1))]
 
 
 def test_a_store_that_fails_is_not_a_store_without_records(folder: ProductFolder, proxy: Proxy) -> None:

@@ -18,8 +18,7 @@ from melmill.flows.pipeline.spec import load
 from melmill.flows.planning.plan import make_plan
 from melmill.flows.tasks.shard import ShardJob
 from melmill.flows.tasks.task import Receipt
-from melmill.storage.recorded import record_file
-from melmill.storage.records import Copy, Packs, Record, StoredFile, record_name
+from melmill.storage.records import Copy, Packs, Record, StoredFile, record_file, record_name
 from melmill.storage.store import Store
 from tests.objects.proxy import Proxy
 from tests.objects.serving import directly

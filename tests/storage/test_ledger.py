@@ -61,7 +61,7 @@ def test_a_file_is_whole_by_its_checksum(folder: ExportFolder) -> None:
 
 def test_what_somebody_else_put_there_is_left_alone(folder: ExportFolder) -> None:
     folder.location.replace("a.flac", b"a recording")
-    with pytest.raises(StoreError, match=r"a\.flac exists and is not of this export: it is left alone"):
+    with pytest.raises(StoreError, match=r"a\.flac exists and is not of this export, so it is left alone"):
         folder.write("a.flac", b"audio", ours=False)
     assert folder.location.read("a.flac") == b"a recording"
     assert not folder.write("a.flac", b"a recording", ours=False)

@@ -110,7 +110,7 @@ def test_prepare_is_idempotent_and_grows(
 
 
 def test_prepare_refuses_another_description(folder: ProductFolder, describe: Describe, mel_spec: ArraySpec) -> None:
-    with pytest.raises(StoreError, match=r"holds another product than the one described: version 2 \(stored: 1\)"):
+    with pytest.raises(StoreError, match=r"holds a product with another description: version 2 \(stored: 1\)"):
         folder.prepare(describe(mel_spec, version=2), 1)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from numpy.typing import NDArray
 from melmill.storage.arrays import ArraySpec
 from melmill.storage.catalogue import Catalogue
 from melmill.storage.errors import AlreadyThere, CatalogueError, DamagedData, StoreError, StoreMismatch
+from melmill.storage.files.local import LocalFiles
 from melmill.storage.files.location import Location
 from melmill.storage.product import Facts, ProductDescription, Quarantined, ShardContents
 from melmill.storage.records import sealed, unsealed
@@ -91,7 +94,7 @@ def test_another_projects_store_is_refused(tmp_path: Path, method: Callable[...,
 @pytest.mark.parametrize(
     ("mark", "message"),
     [
-        (b'{"format": 2, "project": "test"}', r"has format 2, this melmill reads 1"),
+        (b'{"format": 2, "project": "test"}', r"has format 2, and this melmill reads 1"),
         (b"{", r"melmill.json can't be parsed .* not a store"),
         (b'["format"]', r"melmill.json can't be parsed"),
     ],
@@ -109,19 +112,19 @@ def test_a_damaged_mark_is_written_anew_where_a_run_tells_the_project(store: Sto
     store.location.replace("melmill.json", whole.replace(b"test", b"tesu"))
     with pytest.raises(StoreMismatch, match=r"melmill.json can't be parsed .* damaged one. `melmill repair`"):
         Store.open(store.location.url)
-    store.remark()
+    store.rewrite_marker()
     assert store.location.read("melmill.json") == whole
     assert Store.open(store.location.url)
     # one of a format to come is whole, and not ours to write
     store.location.replace("melmill.json", sealed({"format": 2, "project": "test"}))
     with pytest.raises(StoreMismatch, match="has format 2"):
-        store.remark()
+        store.rewrite_marker()
 
 
 def test_a_damaged_mark_without_a_run_stays(tmp_path: Path) -> None:
     (tmp_path / "melmill.json").write_bytes(b"{")
     with pytest.raises(StoreMismatch, match="can't be parsed"):
-        Store(Location(str(tmp_path))).remark()
+        Store(Location(str(tmp_path))).rewrite_marker()
     assert (tmp_path / "melmill.json").read_bytes() == b"{"
 
 
@@ -246,3 +249,28 @@ def test_a_damaged_manifest_is_told(store: Store) -> None:
     store.location.replace("runs/r1/manifest.json", b"{}")
     with pytest.raises(DamagedData, match=r"runs/r1/manifest.json: can't be parsed"):
         store.latest_manifest()
+
+
+def test_the_catalogue_is_read_once(aligned_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    reads: list[str] = []
+    read = LocalFiles.read
+
+    def counted(files: LocalFiles, path: str) -> bytes:
+        reads.extend([path] if "/catalogue/" in path else [])
+        return read(files, path)
+
+    monkeypatch.setattr(LocalFiles, "read", counted)
+    store = Store.open(aligned_store.location.url)
+    ids = list(store["mel"])
+    for name in ids:
+        assert len(store["mel"][name].T) <= len(store["speech"][name])
+    assert len(ids) > 3
+    assert len(reads) == 1
+    # a copy in another process reads for itself, and a new run may have another corpus
+    assert list(pickle.loads(pickle.dumps(store))["mel"]) == ids
+    assert len(reads) == 2
+    manifest = store.latest_manifest()
+    assert manifest is not None
+    store.publish_run(store.new_run_id(), replace(manifest, run_id="later"))
+    assert list(store["mel"]) == ids
+    assert len(reads) == 3

@@ -154,7 +154,7 @@ def test_a_damaged_catalogue_can_not_be_repaired(store: Store) -> None:
     store.location.replace("mel/k1/table/000003.parquet", b"")
     damages = verify(store)
     assert [damage.file for damage in damages] == ["table/000003.parquet", "catalogue"]
-    with pytest.raises(StoreError, match=r"the catalogue at speech/k0/catalogue can't be repaired .*Have it made anew"):
+    with pytest.raises(StoreError, match=r"the catalogue at speech/k0/catalogue can't be repaired .*Make it anew"):
         repair(store, damages)
     assert store.location.read(name) == data[:100]
     assert store.product(*MEL).record("000003") is None

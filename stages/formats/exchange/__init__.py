@@ -1,1 +1,1 @@
-"""The exchange formats that come with melmill: every `ExchangeFormat` that a module here defines is registered."""
+"""Exchange formats that come with melmill: every one that a module here defines is registered."""

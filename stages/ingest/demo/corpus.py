@@ -1,4 +1,4 @@
-"""The demo corpus of `melmill fetch demo`: two minutes of synthetic speech in LibriSpeech's layout."""
+"""The demo corpus, two minutes of synthetic speech in LibriSpeech's layout."""
 
 from __future__ import annotations
 
@@ -117,10 +117,10 @@ def _contents(with_bad_files: bool) -> dict[str, bytes]:
 
 
 def record(y: NDArray[np.int16], *, level_db: float, seed: int) -> NDArray[np.int16]:
-    """Return synthetic speech at `ESPEAK_SR` as a microphone in a quiet room records it, int16 at `SR`.
+    """Return synthetic speech as a microphone in a quiet room records it, int16 at `SR`.
 
-    Its RMS is `level_db` dBFS. Room tone of `ROOM_TONE_DB` lies under it, and lasts for `PAUSE_S` before
-    and after it.
+    The input has the rate `ESPEAK_SR`. The RMS of the speech becomes `level_db` dBFS. Room tone of
+    `ROOM_TONE_DB` lies under it, and lasts for `PAUSE_S` before and after it.
     """
     speech = resample(y, ESPEAK_SR, SR).astype(np.float64)
     speech *= 10 ** (level_db / 20) / np.sqrt(np.mean(np.square(speech)))
@@ -169,7 +169,7 @@ def _speakers_table(waves: Mapping[str, list[NDArray[np.int16]]]) -> str:
 
 
 def bad_files(y: NDArray[np.int16]) -> dict[str, bytes]:
-    """Return files that ingestion must refuse, made of a good waveform, by what is wrong with them."""
+    """Return files that ingestion must refuse, by what is wrong with them."""
     good, not_finite = encode(y), io.BytesIO()
     broken = np.where(np.arange(y.size) % 1000 == 500, np.nan, y / 32768.0).astype(np.float32)
     # Not by libsndfile, which writes the time of day into WAV files of floats.
@@ -186,6 +186,6 @@ def bad_files(y: NDArray[np.int16]) -> dict[str, bytes]:
 
 
 def with_claimed_length(flac: bytes, n_samples: int) -> bytes:
-    """Return a FLAC file whose header claims `n_samples` samples: the low 36 bits of its bytes 18 to 26."""
+    """Return a FLAC file whose header claims `n_samples` samples, in 36 bits of bytes 18 to 26."""
     packed = int.from_bytes(flac[18:26], "big") >> 36 << 36 | n_samples
     return flac[:18] + packed.to_bytes(8, "big") + flac[26:]

@@ -1,8 +1,8 @@
 """Speech by the eSpeak NG library, in a child process.
 
-The library keeps global state, and may crash. A child starts afresh each time, so that the same lines
-give the same samples, and a crash becomes an error message. The library is an optional extra because
-its licence is the GPL.
+The library keeps global state, and may crash. A child starts afresh each time, so that the same
+lines give the same samples, and a crash becomes an error message. The library is an optional extra
+because its licence is the GPL.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from melmill.stages.numeric.errors import StageError
 
 SR = 22050
 _TIMEOUT_S = 120.0
-# Of espeak-ng/speak_lib.h: AUDIO_OUTPUT_SYNCHRONOUS, espeakRATE, espeakPITCH, POS_CHARACTER, espeakCHARS_UTF8.
+# Of espeak-ng/speak_lib.h: AUDIO_OUTPUT_SYNCHRONOUS, espeakRATE, espeakPITCH, POS_CHARACTER,
+# espeakCHARS_UTF8.
 _SYNCHRONOUS, _RATE, _PITCH, _BY_CHARACTER, _UTF8 = 2, 1, 3, 1, 1
 
 

@@ -1,1 +1,1 @@
-"""The readers that come with melmill: every `Reader` with a name that a module here defines is a stage."""
+"""Readers that come with melmill: every `Reader` that a module here defines is a stage."""

@@ -11,7 +11,7 @@ from melmill.stages.ingest.folder import AUDIO_SUFFIXES, FolderReader
 
 @dataclass(frozen=True, kw_only=True)
 class AudioFolder(FolderReader, AudioReader):
-    """Ingest all audio files below `root`: FLAC, WAV, Ogg, Opus, MP3 and others that libsndfile decodes.
+    """Ingest all audio files below `root`: FLAC, WAV, Ogg, Opus, MP3 and what libsndfile decodes.
 
     For the fields see `melmill.stages.ingest.folder.FolderReader` and
     `melmill.stages.ingest.decode.AudioReader`.

@@ -21,10 +21,11 @@ _UTTERANCE = re.compile(
 
 @dataclass(frozen=True, kw_only=True)
 class LibriSpeech(AudioReader):
-    """Ingest a corpus in LibriSpeech's layout: ``<subset>/<speaker>/<chapter>/<utterance>.flac`` below `root`.
+    """Ingest a corpus in LibriSpeech's layout.
 
-    `root` may also be a folder that holds one such corpus and no other, as ``data`` above
-    ``data/LibriSpeech``. A chapter without a transcript has texts of ``""``. For the fields see
+    Its files are ``<subset>/<speaker>/<chapter>/<utterance>.flac`` below `root`. `root` may also be
+    a folder that holds one such corpus and no other, as ``data`` above ``data/LibriSpeech``. A
+    chapter without a transcript has texts of ``""``. For the fields see
     `melmill.stages.ingest.decode.AudioReader`.
     """
 
@@ -44,7 +45,7 @@ class LibriSpeech(AudioReader):
         return {"root": corpus, "subsets": (subset,)}
 
     def find(self, tree: CorpusTree, files: Sequence[SourceFile]) -> list[CorpusFile]:
-        """Return the files whose names are those of utterances; raise ParameterError for several corpora."""
+        """Return the files named like utterances; raise ParameterError for several corpora."""
         entries = []
         for file in files:
             match = _UTTERANCE.fullmatch(file.path)

@@ -28,16 +28,16 @@ class MelFolder(FolderReader, MelFields):
     """Ingest all mel spectrograms below `root`: ``.npy`` files of one float array each.
 
     No file says how its mel was made, so `preset` (with overrides) must. The utterances have no
-    recordings. An inverter makes the shortest waveforms that have their frames, and there is nothing
-    to score these against. For the other fields see `melmill.stages.ingest.folder.FolderReader` and
+    recordings. An inverter makes the shortest waveforms that have their frames, and there is
+    nothing to score these against. For the other fields see `melmill.stages.ingest.folder.FolderReader` and
     `melmill.stages.extract.MelFields`.
 
     Parameters
     ----------
     layout : {"bands_first", "frames_first"} or None
-        Order of the axes, ``(n_mels, n_frames)`` or ``(n_frames, n_mels)``, perhaps below one axis of
-        length 1. None: the axis of each file that has the spec's number of bands; a file where both
-        have it is rejected.
+        Order of the axes, ``(n_mels, n_frames)`` or ``(n_frames, n_mels)``, perhaps below one axis
+        of length 1. None: the axis of each file that has the spec's number of bands. A file where
+        both axes have it is rejected.
     """
 
     layout: Layout | None = None
@@ -63,7 +63,7 @@ class MelFolder(FolderReader, MelFields):
         return Mel(spec=self.spec)
 
     def claims(self, tree: CorpusTree, file: SourceFile) -> tuple[int, int]:
-        """Return the rate of the spec (Hz) and the fewest samples that give the frames of a file."""
+        """Return the spec's rate (Hz) and the fewest samples that give a file's frames."""
         try:
             header = npy_header(tree.head(file.path, HEAD_BYTES), file.size_bytes)
             n_frames = frames_of(header.shape, self.spec.n_mels, self.layout)[0]
@@ -131,7 +131,7 @@ def checked(values: NDArray[Any], spec: MelSpec, layout: Layout | None = None) -
 
 
 def frames_of(shape: tuple[int, ...], n_mels: int, layout: Layout | None) -> tuple[int, bool]:
-    """Return how many frames an array of a shape has, and whether they are its first axis; raise Unusable.
+    """Return the number of frames of a shape, and whether frames are the first axis.
 
     >>> frames_of((80, 200), 80, None), frames_of((1, 200, 80), 80, None)
     ((200, False), (200, True))

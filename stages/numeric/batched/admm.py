@@ -1,4 +1,4 @@
-"""ADMM on magnitude and phase, on batches; `melmill.stages.numeric.solvers.admm` has the equations."""
+"""ADMM on magnitude and phase, on batches; `solvers.admm` has the equations."""
 
 from __future__ import annotations
 

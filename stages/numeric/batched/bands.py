@@ -1,4 +1,4 @@
-"""Mel banks on a device: products with the bank and its transpose, and how far a magnitude is from the mel."""
+"""Mel banks on a device: products with the bank and its transpose, and the misfit to a mel."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from melmill.stages.numeric.gram import inverse, product
 
 
 class Bands(NamedTuple):
-    """A matrix E ``(n_mels, n_bins)``: dense from bins to bands, and the other way as each bin's few bands.
+    """A matrix E ``(n_mels, n_bins)``: dense from bins to bands, sparse from bands to bins.
 
-    The sums over a band's bins are a matrix product; a bin's own sum has two terms in a bank of triangles, and so joins
-    the element-wise step that needs it instead of passing through memory.
+    The sums over a band's bins are a matrix product. A bin's own sum has two terms in a bank of
+    triangles. So it joins the element-wise step that needs it, instead of passing through memory.
 
     Parameters
     ----------
@@ -66,14 +66,15 @@ def as_bands(E: NDArray[np.floating], place: Placement) -> Bands:
 
 
 def resolvent(bank: Bank, mu: float, place: Placement) -> Tensor:
-    """Return ``(E E^T + mu I)^-1``, ``(n_mels, n_mels)``: eq. 17's inverse by the Woodbury identity."""
+    """Return ``(E E^T + mu I)^-1``, shape (n_mels, n_mels), for eq. 17 by the Woodbury identity."""
     return place.tensor(inverse(product(bank.E, bank.E.T) + mu * np.eye(len(bank.E))))
 
 
 def misfit(Phi: Tensor, Y: Tensor, M: Tensor, E: Bands, power: float) -> Tensor:
-    """Return ``E Phi - M``, ``(B, T, n_mels)``; for a power that is not 1, E Phi less what E Y should be.
+    """Return ``E Phi - M``, shape (B, T, n_mels).
 
-    That is what E Y becomes when every band of Y is scaled until ``E Y**p = M``, as in the compiled engine.
+    For a power that is not 1 it is E Phi less what E Y should be: what E Y becomes when every band
+    of Y is scaled until ``E Y**p = M``, as in the compiled engine.
     """
     if power == 1.0:
         return E.mel(Phi) - M
@@ -82,7 +83,7 @@ def misfit(Phi: Tensor, Y: Tensor, M: Tensor, E: Bands, power: float) -> Tensor:
 
 
 def misfit_energies(Z: Tensor, M: Tensor, E: Bands, power: float) -> Tensor:
-    """Return ``||E |Z|**p - M||^2`` of each utterance, float64, shape (B,): SCM's numerator (eq. 21)."""
+    """Return ``||E |Z|**p - M||^2``, float64, shape (B,): the numerator of SCM (eq. 21)."""
     difference = E.mel(raised_to(Z.abs(), power)) - M
     return torch.sum(torch.square(difference), dim=(1, 2), dtype=torch.float64)
 

@@ -1,4 +1,4 @@
-"""How work goes to a device: where it is computed, whose turn it is, and which utterances go together."""
+"""How work goes to a device: placement, a lock for the GPU, and batches that its memory holds."""
 
 from __future__ import annotations
 
@@ -19,24 +19,26 @@ from melmill.stages.numeric.melspec import Precision
 
 Result = TypeVar("Result")
 
-# One kernel that reads and writes all that a step touches, once. By default the compiler splits a long one, and
-# passes on through memory what it computed.
+# One kernel that reads and writes all that a step touches, once. By default the compiler splits a long
+# one and passes values on through memory.
 _ONE_KERNEL = {"realize_opcount_threshold": 1000, "realize_reads_threshold": 1000}
 
-# A batch's shortest utterance has at least this share of the frames of its longest, so that little padding is computed.
+# A batch's shortest utterance has at least this share of the frames of its longest, so that little
+# padding is computed.
 _ALIKE = 0.75
 
 
 @dataclass(frozen=True, kw_only=True)
 class Placement:
-    """A device, the precision there, and whether element-wise steps are compiled to one kernel each.
+    """Say where and how a batch is computed.
 
     Parameters
     ----------
     device : torch.device
     dtype : {torch.float32, torch.float64}
     fused : bool
-        Needs float32, and a C++ compiler on the CPU or Triton on CUDA.
+        Compile each element-wise step to one kernel. This needs float32, and a C++ compiler on the
+        CPU or Triton on CUDA.
     """
 
     device: torch.device
@@ -48,7 +50,7 @@ class Placement:
         return torch.as_tensor(values, dtype=self.dtype).to(self.device)
 
     def kernel(self, function: Callable[..., None]) -> Callable[..., None]:
-        """Return an element-wise function, which overwrites tensors that it is given, compiled where that is asked."""
+        """Return an element-wise function, compiled where `fused` is set; it overwrites tensors."""
         return _compiled(function) if self.fused else function
 
 
@@ -94,36 +96,36 @@ def full_precision() -> Iterator[None]:
         torch.set_float32_matmul_precision(before)
 
 
-class Turns:
-    """A lock that is given in the order in which it was asked for."""
+class FifoLock:
+    """A lock that threads get in the order in which they asked for it."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._asked: deque[object] = deque()
+        self._queue: deque[object] = deque()
 
     @contextmanager
-    def turn(self) -> Iterator[None]:
-        """Wait for those that asked before, and keep those that ask later waiting."""
-        mine = object()
+    def hold(self) -> Iterator[None]:
+        """Wait for those that asked before, then hold the lock."""
+        ticket = object()
         with self._changed:
-            self._asked.append(mine)
+            self._queue.append(ticket)
         try:
             with self._changed:
-                self._changed.wait_for(lambda: self._asked[0] is mine)
+                self._changed.wait_for(lambda: self._queue[0] is ticket)
             yield
         finally:
             with self._changed:
-                self._asked.remove(mine)
+                self._queue.remove(ticket)
                 self._changed.notify_all()
 
 
-# One for all: a worker computes on one GPU, whichever model or method does.
-_GPU = Turns()
+# A worker computes on one GPU, so that models and solvers share one lock.
+_GPU = FifoLock()
 
 
-def turn(device: torch.device) -> AbstractContextManager[None]:
-    """Return what a task holds while it computes on a device; on the CPU nothing, as every thread has a core."""
-    return nullcontext() if device.type == "cpu" else _GPU.turn()
+def device_lock(device: torch.device) -> AbstractContextManager[None]:
+    """Return what a task holds while it computes on a device. The CPU needs no lock."""
+    return nullcontext() if device.type == "cpu" else _GPU.hold()
 
 
 def batches(n_frames: Sequence[int], most_frames: int) -> list[list[int]]:
@@ -134,7 +136,7 @@ def batches(n_frames: Sequence[int], most_frames: int) -> list[list[int]]:
     n_frames : sequence of int
         Frames of each utterance.
     most_frames : int
-        Of a padded batch; an utterance of more is one of its own.
+        Frames of a padded batch. An utterance that has more is a batch by itself.
 
     Returns
     -------
@@ -146,18 +148,18 @@ def batches(n_frames: Sequence[int], most_frames: int) -> list[list[int]]:
     >>> batches([90, 100, 40, 95], 250)
     [[1, 3], [0], [2]]
     """
-    made: list[list[int]] = []
+    grouped: list[list[int]] = []
     for index in sorted(range(len(n_frames)), key=lambda i: -n_frames[i]):
-        longest = n_frames[made[-1][0]] if made else 0
-        if made and n_frames[index] >= _ALIKE * longest and (len(made[-1]) + 1) * longest <= most_frames:
-            made[-1].append(index)
+        longest = n_frames[grouped[-1][0]] if grouped else 0
+        if grouped and n_frames[index] >= _ALIKE * longest and (len(grouped[-1]) + 1) * longest <= most_frames:
+            grouped[-1].append(index)
         else:
-            made.append([index])
-    return made
+            grouped.append([index])
+    return grouped
 
 
 def in_halves(work: Callable[[Sequence[int]], list[Result]], batch: Sequence[int]) -> list[Result]:
-    """Do the work of a batch, or of its halves one after the other where the device's memory does not hold it."""
+    """Return the results of a batch. If memory does not hold it, do its halves one after the other."""
     try:
         return work(batch)
     except torch.cuda.OutOfMemoryError:

@@ -1,4 +1,4 @@
-"""Griffin-Lim on batches; `melmill.stages.numeric.solvers.griffin_lim` has the equations."""
+"""Griffin-Lim on batches; `solvers.griffin_lim` has the equations."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from melmill.stages.numeric.batched.bands import bands_of, misfit_energies
-from melmill.stages.numeric.batched.device import Placement, batches, full_precision, in_halves, placement, turn
+from melmill.stages.numeric.batched.device import Placement, batches, device_lock, full_precision, in_halves, placement
 from melmill.stages.numeric.batched.iteration import Start, iterate, iteration
 from melmill.stages.numeric.batched.magnitude import estimate_magnitude
 from melmill.stages.numeric.batched.projection import Projection
@@ -24,16 +24,16 @@ from melmill.stages.numeric.lanes.sweep import from_lanes, to_lanes
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.numeric.solver import Problem, Recipe
 
-# Half an hour of speech; more makes no iteration faster. A constant, so that the batches, and with them the rounding,
-# depend on the utterances alone on any device that has the room.
+# Half an hour of speech; more makes no iteration faster. It is a constant, so that batches and their
+# rounding depend on the utterances alone, on any device that has the room.
 _BATCH_BYTES = 4 * 2**30
 _SHARE_OF_FREE = 0.8
 
-# At most, of single precision: the state, the spectrum and the frames under way, those of a graph beside those of the
-# iteration that was run before it, and the next batch's magnitude.
+# At most, in single precision: state, spectrum and frames, those of a graph and those of the iteration
+# before it, and the next batch's magnitude.
 _BYTES_A_BIN = 80
 
-# Integrating phase takes a core about as long as the device takes for the iterations; so some cores do.
+# Integrating phase takes one core about as long as the iterations take the device.
 _HOST_THREADS = 8
 
 Answer = tuple[NDArray[np.floating], list[float]]
@@ -57,7 +57,8 @@ def invert_linears(
     device : str
         ``"cuda"`` or ``"cpu"``, as torch names them.
     memory_bytes : int, optional
-        What a batch may take of the device's memory. By default 4 GiB, on CUDA at most 80 % of what is free.
+        Memory of the device that a batch may take. By default 4 GiB, on CUDA at most 80 % of what
+        is free.
 
     Returns
     -------
@@ -75,7 +76,7 @@ def invert_linears(
     if others:
         raise ValueError(f"recipes of one call may differ in start and seed alone, got {recipe!r} and {others[0]!r}")
     place = placement(device, recipe.dtype)
-    with turn(place.device), full_precision(), ThreadPoolExecutor(_HOST_THREADS) as pool:
+    with device_lock(place.device), full_precision(), ThreadPoolExecutor(_HOST_THREADS) as pool:
         work = _Work(problems, spec, recipe, place, pool)
         return work.answers(memory_bytes or _memory_bytes(place.device))
 
@@ -103,18 +104,18 @@ class _Work:
     pool: ThreadPoolExecutor
 
     def answers(self, memory_bytes: int) -> list[Answer]:
-        """Return the answer to each problem; a batch is started before the one before it is iterated on."""
+        """Return the answer to each problem. A batch starts while the one before it iterates."""
         frame_bytes = _BYTES_A_BIN * self.spec.stft.n_bins * self.place.dtype.itemsize // 4
         todo = batches([p.linear.shape[1] for p in self.problems], memory_bytes // frame_bytes)
-        found: dict[int, Answer] = {}
+        answers: dict[int, Answer] = {}
         waiting: list[_Started] = []
         for batch in [*todo, []]:
             following = in_halves(self._started, batch) if batch else []
             for started in waiting:
                 rows = range(len(started.batch))
-                found.update(zip(started.batch, in_halves(partial(self._finished, started), rows), strict=True))
+                answers.update(zip(started.batch, in_halves(partial(self._finished, started), rows), strict=True))
             waiting = following
-        return [found[i] for i in range(len(self.problems))]
+        return [answers[i] for i in range(len(self.problems))]
 
     def _started(self, batch: Sequence[int]) -> list[_Started]:
         problems, bank = [self.problems[i] for i in batch], bank_of(self.spec)
@@ -150,9 +151,9 @@ class _Work:
             measure()
         if self.recipe.method is not None:
             start = Start(X, projection.analyse(), Y, M)
-            made = iteration(self.recipe.method, self.recipe.n_iter, start, bank, self.place)
+            loop = iteration(self.recipe.method, self.recipe.n_iter, start, bank, self.place)
             del X, Y, start
-            iterate(made, projection, self.place, measure if self.recipe.trace else None)
+            iterate(loop, projection, self.place, measure if self.recipe.trace else None)
         scaled = (torch.stack(misfits, 1) * bank.norm**2).tolist() if misfits else [[] for _ in rows]
         return list(zip(projection.samples, scaled, strict=True))
 

@@ -1,4 +1,4 @@
-"""iPALM on batches; `melmill.stages.numeric.solvers.ipalm` has the equations."""
+"""iPALM on batches; `solvers.ipalm` has the equations."""
 
 from __future__ import annotations
 

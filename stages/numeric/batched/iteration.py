@@ -91,29 +91,37 @@ def iteration(solver: Solver, n_iter: int, start: Start, bank: Bank, place: Plac
 
 
 def each_iteration(n_iter: int, place: Placement, *columns: ArrayLike) -> Tensor:
-    """Return parameters ``(n_iter, n_parameters)`` on the device: each is a constant, or a value for each iteration."""
+    """Return parameters ``(n_iter, n_parameters)`` on the device.
+
+    Parameters
+    ----------
+    n_iter : int
+    place : Placement
+    *columns : array_like
+        Each is a constant, or a value for each iteration.
+    """
     return place.tensor(np.stack([np.broadcast_to(column, n_iter) for column in columns], axis=1))
 
 
 def iterate(
-    made: Iteration, projection: Projection, place: Placement, measure: Callable[[], None] | None = None
+    loop: Iteration, projection: Projection, place: Placement, measure: Callable[[], None] | None = None
 ) -> None:
     """Make all iterations on the projection's signals; `measure` is called after every one.
 
     On CUDA the second iteration is recorded as a graph, which is launched for all that follow.
     """
-    step = place.kernel(made.step)
-    state = [packed(part) if place.fused and part.is_complex() else part for part in made.state]
-    now = made.parameters.new_empty(made.parameters.shape[1])
+    step = place.kernel(loop.step)
+    state = [packed(part) if place.fused and part.is_complex() else part for part in loop.state]
+    now = loop.parameters.new_empty(loop.parameters.shape[1])
 
     def once() -> None:
         Z = projection.analyse()
-        step(packed(Z) if place.fused else Z, *state, *made.rest, now)
+        step(packed(Z) if place.fused else Z, *state, *loop.rest, now)
         del Z
-        projection.synthesise(made.state[0])
+        projection.synthesise(loop.state[0])
 
     again = once
-    for done, parameters in enumerate(made.parameters):
+    for done, parameters in enumerate(loop.parameters):
         now.copy_(parameters)
         if done == 1 and place.device.type == "cuda":
             again = _graph(once).replay
@@ -155,7 +163,7 @@ class Pair:
 
 
 def packed(spectrum: Tensor) -> Tensor:
-    """Return a complex64 tensor as int64, in the same memory: one element, and so one kernel index, a bin."""
+    """Return a complex64 tensor as int64, in the same memory, so that a kernel has one index a bin."""
     return spectrum.view(torch.int64)
 
 

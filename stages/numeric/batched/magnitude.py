@@ -17,7 +17,7 @@ from melmill.stages.numeric.solver import MagnitudeStart
 
 
 class _Conditioned(NamedTuple):
-    """E with equal rows and unit spectral norm, the weights of its bands, and E's pseudo-inverse, transposed."""
+    """E with rows of equal norm and unit spectral norm, its weights and transposed pseudo-inverse."""
 
     E: Bands
     weight: Tensor

@@ -1,4 +1,4 @@
-"""The projection onto consistent spectra, of a batch: frames of padded signals, and their overlap-add."""
+"""The projection of a batch onto consistent spectra, with framing and overlap-add."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ Edges = tuple[tuple[Tensor, Tensor], ...]
 
 
 class Projection:
-    """Project spectra onto the images of the STFT of signals of given lengths, P_C(X) = STFT(iSTFT(X)).
+    """Project spectra onto those of signals of given lengths: P_C(X) = STFT(iSTFT(X)).
 
-    The same as `melmill.stages.numeric.compiled.projection.Projection` of each utterance alone.
+    It is `melmill.stages.numeric.compiled.projection.Projection` for each utterance of a batch.
 
     Parameters
     ----------
@@ -49,14 +49,14 @@ class Projection:
         return [y[first : first + n].copy() for y, n in zip(signal, self.lengths, strict=True)]
 
     def analyse(self) -> Tensor:
-        """Return the complex spectra ``(B, T, F)`` of the current signals, 0 past an utterance's own frames."""
+        """Return the spectra ``(B, T, F)`` of the current signals, 0 past an utterance's frames."""
         frames = self.signal.new_empty(*self.framing.own.shape[:2], self.params.n_fft)
         self._take(self.signal, self.framing, frames)
         Z: Tensor = torch.fft.rfft(frames)
         return Z
 
     def synthesise(self, X: Tensor) -> None:
-        """Make the current signals the nearest to spectra; sets what X has and no signal does to 0."""
+        """Make the current signals the nearest to spectra; overwrites by 0 what no signal has."""
         # FFT libraries disagree on what an imaginary part of the first or the last bin means.
         X[..., 0].imag.zero_()
         if self.params.n_fft % 2 == 0:
@@ -77,9 +77,11 @@ class Framing(NamedTuple):
     own : Tensor, shape (B, T, 1)
         1 for an utterance's own frames, 0 past them.
     gain : Tensor, shape (B, n_hops, hop)
-        The canonical dual window's share, over the inverse FFT's n_fft; 0 outside an utterance's own samples.
+        The canonical dual window's share, over the inverse FFT's n_fft. 0 outside an utterance's
+        own samples.
     edges : tuple of (Tensor, Tensor), int64, shape (B, pad)
-        Of reflected edges, the left and the right one: samples of the padding, and those that they mirror.
+        Of the left and the right edge where they are reflected: samples of the padding, and those
+        that they mirror.
     """
 
     hop: int
@@ -111,13 +113,16 @@ def framing(params: StftParams, lengths: Sequence[int], place: Placement) -> Fra
 
 
 def take_frames(signal: Tensor, f: Framing, frames: Tensor) -> None:
-    """Write the windowed frames ``(B, T, n_fft)`` of signals, those past an utterance's own as 0."""
+    """Write the windowed frames ``(B, T, n_fft)`` of signals: 0 past an utterance's own."""
     spans = signal.flatten(1).unfold(1, f.window.shape[0], f.hop)[:, : f.own.shape[1]]
     frames.copy_(spans * f.window * f.own)
 
 
 def add_frames(frames: Tensor, f: Framing, signal: Tensor) -> None:
-    """Overwrite signals by the nearest to frames ``(B, T, n_fft)`` that irfft gave without its 1 / n_fft."""
+    """Overwrite signals by the nearest to frames ``(B, T, n_fft)``.
+
+    The frames are irfft's without its 1 / n_fft.
+    """
     sums = _folded(overlapped(frames * f.window, f.hop), f.edges) * f.gain
     for padding, mirrored in f.edges:
         flat = sums.flatten(1)

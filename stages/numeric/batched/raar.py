@@ -1,4 +1,4 @@
-"""RAAR on batches; `melmill.stages.numeric.solvers.raar` has the equations."""
+"""RAAR on batches; `solvers.raar` has the equations."""
 
 from __future__ import annotations
 

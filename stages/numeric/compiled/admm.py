@@ -1,4 +1,4 @@
-"""ADMM on magnitude and phase, compiled; `melmill.stages.numeric.solvers.admm` has the equations."""
+"""ADMM on magnitude and phase, compiled; `solvers.admm` has the equations."""
 
 from __future__ import annotations
 

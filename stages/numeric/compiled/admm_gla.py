@@ -1,4 +1,4 @@
-"""ADMM on a fixed magnitude, compiled; `melmill.stages.numeric.solvers.admm_gla` has the equations."""
+"""ADMM on a fixed magnitude, compiled; `solvers.admm_gla` has the equations."""
 
 from __future__ import annotations
 

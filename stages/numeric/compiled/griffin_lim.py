@@ -1,4 +1,4 @@
-"""Griffin-Lim, compiled; `melmill.stages.numeric.solvers.griffin_lim` has the equations."""
+"""Griffin-Lim, compiled; `solvers.griffin_lim` has the equations."""
 
 from __future__ import annotations
 

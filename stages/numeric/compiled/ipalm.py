@@ -1,4 +1,4 @@
-"""iPALM on magnitude and phase, compiled; `melmill.stages.numeric.solvers.ipalm` has the equations."""
+"""iPALM on magnitude and phase, compiled; `solvers.ipalm` has the equations."""
 
 from __future__ import annotations
 

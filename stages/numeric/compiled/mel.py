@@ -18,8 +18,8 @@ from melmill.stages.numeric.stft import hann, window_norm
 def mel_bands(y: NDArray[np.float32], spec: MelSpec) -> NDArray[np.float32]:
     """Return what the bank of a spec makes of a waveform ``(n_samples,)``, shape (n_mels, n_frames).
 
-    Single precision would leave quiet bins of loud frames with 3 digits, which a log shows (2e-4 nats on speech): it is
-    computed in double.
+    It is computed in double precision. Single precision would leave quiet bins of loud frames with 3
+    digits, which a log shows: 2e-4 nats on speech.
     """
     params = spec.stft
     n_frames = params.n_frames(y.size)
@@ -34,7 +34,10 @@ def mel_bands(y: NDArray[np.float32], spec: MelSpec) -> NDArray[np.float32]:
 
 @kernel
 def sweep_bands(s: Sweep, bank: Runs, scale: float, eps: float, power: float, bands: Flat) -> None:
-    """Write the bands ``(n_bands, n_frames)``, rounded up to groups, of ``(scale |Z|^2 + eps)^(power / 2)``."""
+    """Write the bands of ``(scale |Z|^2 + eps)^(power / 2)``.
+
+    `bands` is ``(n_bands, n_frames)``, of whole groups of frames.
+    """
     n_mels = bands.shape[0]
     S, mel = np.empty(s.Z.size // 2, s.Z.dtype), np.empty(n_mels * LANES, s.Z.dtype)
     for group in groups(s):

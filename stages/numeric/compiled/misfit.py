@@ -27,7 +27,8 @@ from melmill.stages.numeric.lanes.vector import (  # fmt: skip
 )
 from melmill.stages.numeric.melspec import Precision
 
-# Added to |Psi|^2: a bin of exactly 0 keeps the phase factor 0 that eq. 3 asks for, and nothing is divided by 0.
+# Added to |Psi|^2, so that nothing is divided by 0. A bin of exactly 0 keeps the phase factor 0 that
+# eq. 3 asks for.
 TINY = 1e-36
 
 # A band that Y left almost empty is not filled in one step.
@@ -62,7 +63,9 @@ def phase_factor(re: Lanes, im: Lanes, length: float) -> Lanes:
 
 @kernel
 def misfit(Y: Flat, at: int, M: Flat, group: int, bank: MelRuns, out: Flat, scratch: Flat) -> None:
-    """Write ``E Phi - M`` of a group to the rows of `out`; `scratch` holds Phi, and Y is read only where p is not 1.
+    """Write ``E Phi - M`` of a group to the rows of `out`.
+
+    `scratch` holds Phi. Y is read where p is not 1.
 
     For ``p = 1`` the joint methods aim at M. Otherwise every band of Y is scaled until
     ``E Y**p = M``, and they aim at what ``E Y`` becomes by that. So a fixed point of the iteration

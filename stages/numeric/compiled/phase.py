@@ -1,9 +1,9 @@
-"""The phases that an inversion starts from: random, zero, integrated from the magnitude, or a signal's own."""
+"""Starting phases: random, zero, integrated from the magnitude, or a signal's own."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,12 +18,13 @@ from melmill.stages.numeric.solver import Recipe, Seed
 _TWO_PI = 2 * np.pi
 _TURNS = 1 / _TWO_PI
 
-# Entries within this much log magnitude of each other (0.17 dB) are taken in any order: a queue of levels then stands
-# for the heap, and nothing is sorted.
+# Entries within 1 / 50 neper of each other (0.17 dB) are taken in any order. So a queue for each level
+# stands for the heap, and nothing is sorted.
 _LEVELS_PER_NEPER = 50.0
 
-# A bin's four fields lie together, as integration hops about and would wait for memory once a field: its log magnitude
-# and phase (float32), the entry after it in its level's queue, and the seed after it (int32).
+# A bin's four fields lie together, as integration hops about and would wait for memory once for each:
+# its log magnitude and phase (float32), the entry after it in its level's queue, and the seed after
+# it (int32).
 _LOUD, _PHASE, _NEXT, _SEED, _FIELDS = 0, 1, 2, 3, 4
 
 # In place of an entry: the queue ends here; the bin was never queued.
@@ -68,7 +69,7 @@ def _fill(
     s: NDArray[np.float32], n_frames: int, least: float, lowest: int,
     fields: NDArray[np.int32], values: NDArray[np.float32], seeds: NDArray[np.int32],
 ) -> None:  # fmt: skip
-    """Fill the bins' fields, with a border that continues the slopes at the edges and counts as done."""
+    """Fill the bins' fields. A border continues the slopes at the edges and counts as done."""
     n_bins = s.shape[1]
     width = n_bins + 2
     for t in range(-1, n_frames + 1):
@@ -162,20 +163,20 @@ def _copy(
 
 
 @inlined
-def _at(array: NDArray[np.float32], t: int, k: int) -> np.float32:
+def _at(array: NDArray[np.float32], t: int, k: int) -> Any:  # noqa: ANN401 - a float32
     return array[t // LANES, k, t % LANES]
 
 
-# A periodic Hann window of `win_length` samples is nearest to the Gaussian exp(-pi t^2 / gamma) with this
-# gamma / win_length^2 (Prusa et al. 2017, table of window constants).
+# A periodic Hann window of `win_length` samples is nearest to the Gaussian exp(-pi t^2 / gamma) with
+# this gamma / win_length^2 (Prusa et al. 2017, table of window constants).
 _HANN_GAMMA = 0.25645
 
-# Bins 80 dB below the loudest say little of phase: to integrate more of them, down to -120 dB, changes no score by
+# Bins 80 dB below the loudest say little about phase. Integrating down to -120 dB changes no score by
 # more than its error (docs/results.md).
 TOLERANCE = 1e-4
 
-# About 4 s at a hop of 16 ms: what integration hops about in then nearly stays in a core's cache, and a quiet passage
-# is judged by its own loudest bin. A tenth of that begins to cost quality.
+# About 4 s at a hop of 16 ms. The bins of a segment then nearly fit a core's cache, and a quiet
+# passage is judged by its own loudest bin. A tenth of that begins to cost quality.
 SEGMENT_FRAMES = 256
 
 # Nepers above the tolerance that count as below, so that rounding can't lift what was raised to it.
@@ -214,7 +215,7 @@ def start_phase(
 
 
 def random_phase(n_frames: int, n_bins: int, seed: Seed) -> NDArray[np.float32]:
-    """Return phases uniform in [-pi, pi), rad, in lane layout, a function of the sizes and `seed` alone."""
+    """Return phases uniform in [-pi, pi), rad, in lane layout. The sizes and `seed` decide them."""
     phase = np.random.default_rng(seed).random((n_bins, n_frames), dtype=np.float32)
     phase -= np.float32(0.5)
     phase *= np.float32(2 * np.pi)
@@ -222,7 +223,7 @@ def random_phase(n_frames: int, n_bins: int, seed: Seed) -> NDArray[np.float32]:
 
 
 def zero_phase(n_frames: int, params: StftParams) -> NDArray[np.float32]:
-    """Return the phases of impulses at the windows' centres, rad: zero phase as the window sees it."""
+    """Return the phases of impulses at the windows' centres, rad: zero phase for the window."""
     phase = np.remainder(_centre_step(params) * np.arange(params.n_bins), 2 * np.pi)
     shape = (n_groups(n_frames), params.n_bins, LANES)
     return np.broadcast_to(phase.astype(np.float32)[:, np.newaxis], shape)
@@ -231,9 +232,10 @@ def zero_phase(n_frames: int, params: StftParams) -> NDArray[np.float32]:
 def pghi(Y: NDArray[np.floating], n_frames: int, params: StftParams, seed: Seed) -> NDArray[np.float32]:
     """Return the phase that a magnitude implies, by phase-gradient heap integration.
 
-    The phase of an STFT with a Gaussian window follows from its log magnitude's slopes; the Hann window is taken for
-    the Gaussian nearest to it. Integration starts at the loudest bin and goes to louder neighbours first, in segments
-    of `SEGMENT_FRAMES`. Bins 80 dB below a segment's loudest get random phase.
+    The phase of an STFT with a Gaussian window follows from the slopes of its log magnitude. The
+    Hann window is taken for the Gaussian nearest to it. Integration starts at the loudest bin and
+    goes to louder neighbours first, in segments of `SEGMENT_FRAMES`. Bins 80 dB below a segment's
+    loudest get random phase.
 
     Parameters
     ----------
@@ -251,7 +253,8 @@ def pghi(Y: NDArray[np.floating], n_frames: int, params: StftParams, seed: Seed)
 
     References
     ----------
-    Prusa, Balazs and Søndergaard 2017, "A noniterative method for reconstruction of phase from STFT magnitude".
+    Prusa, Balazs and Søndergaard 2017, "A noniterative method for reconstruction of phase from STFT
+    magnitude".
     """
     phase = random_phase(n_frames, params.n_bins, seed)
     for segment in segments(Y, n_frames):

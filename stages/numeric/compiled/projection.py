@@ -12,11 +12,11 @@ from melmill.stages.numeric.melspec import Precision, StftParams
 
 
 class Projection:
-    """Project spectra onto the image C of the STFT of signals of one length, P_C(X) = STFT(iSTFT(X)).
+    """Project spectra onto those of signals of one length: P_C(X) = STFT(iSTFT(X)).
 
-    The inverse uses the canonical dual window: overlap-add of windowed frames over the sum of squared windows, which is
-    the least-squares solution for zero padding. With reflected edges the padding's share is folded back onto the
-    samples that it mirrors, so that the same holds.
+    The inverse uses the canonical dual window: overlap-add of windowed frames over the sum of
+    squared windows. This is the least-squares solution for zero padding. With reflected edges the
+    padding's share is folded back onto the samples that it mirrors, so that the same holds.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""RAAR on a fixed magnitude, compiled; `melmill.stages.numeric.solvers.raar` has the equations."""
+"""RAAR on a fixed magnitude, compiled; `solvers.raar` has the equations."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The CPU engine: compiled passes that work on sixteen frames side by side, a frame a lane of a vector register.
+"""Compiled passes over sixteen frames side by side: each frame has a lane of a vector register.
 
-A row of an array in *lane layout* is one bin, band or sample of `LANES` consecutive frames: a spectrum is
-``(n_groups, n_bins, 2, LANES)``, a magnitude ``(n_groups, n_bins, LANES)``, group g holding the frames from
-``g LANES``. Every operation acts on whole rows, so that FFTs, filter banks and solves along a frame vectorise fully,
-and a frame's result never depends on its neighbours in the group.
+A row of an array in *lane layout* is one bin, band or sample of `LANES` consecutive frames. A
+spectrum is ``(n_groups, n_bins, 2, LANES)``, a magnitude ``(n_groups, n_bins, LANES)``. Group g
+holds the frames from ``g LANES`` on. Every operation acts on whole rows. So FFTs, filter banks and
+solves along a frame vectorise fully, and no frame's result depends on its neighbours in the group.
 """

@@ -1,7 +1,8 @@
 """Mel banks on lanes: products with the bank and its transpose, and solves with its Gram matrix.
 
-Only what is not zero is visited: a triangular bank has at most two bands a bin and a tridiagonal Gram matrix, so that
-all of it is O(n_bins) a frame. Any other bank works as well, a dense one as a dense product.
+Only entries that are not zero are visited. A triangular bank has at most two bands for each bin and
+a tridiagonal Gram matrix, so that all of it is O(n_bins) for a frame. Other banks work as well, a
+dense one as a dense product.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ def factored(A: NDArray[np.float64], dtype: Precision) -> Factor:
 
 @kernel
 def apply(matrix: Runs, x: Flat, out: Flat, x_at: int, out_at: int) -> None:
-    """Write ``matrix x`` to the rows of `out` from flat index `out_at`, for rows of `x` from `x_at`."""
+    """Write ``matrix x`` to `out`, for rows from the flat indices `out_at` and `x_at` on."""
     for i in range(len(matrix.first)):
         total = zeros(out)
         row = x_at + matrix.first[i] * LANES

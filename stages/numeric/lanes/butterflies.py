@@ -1,8 +1,9 @@
 """The passes of a mixed-radix FFT over complex rows, in place.
 
-A pass over sub-transforms of `length` takes elements that lie ``length / radix`` apart through one butterfly. Forwards
-the twiddle factors follow it (decimation in frequency); `back` takes the conjugate way, twiddles first (decimation in
-time), by reading and writing every number with its parts swapped: ``swap(z conj(w)) = swap(z) w``.
+A pass over sub-transforms of `length` takes elements that lie ``length / radix`` apart through one
+butterfly. Forwards the twiddle factors follow it (decimation in frequency). `back` takes the
+conjugate way, twiddles first (decimation in time). It reads and writes every number with its parts
+swapped: ``swap(z conj(w)) = swap(z) w``.
 """
 
 from __future__ import annotations
@@ -204,9 +205,9 @@ def pass8(work: Flat, size: int, length: int, twiddles: Flat, at: int, back: boo
 def pass_prime(work: Flat, size: int, length: int, radix: int, twiddles: Flat, at: int, back: bool) -> None:
     """Take every `radix` elements through a plain discrete Fourier sum."""
     part = length // radix
-    turns = np.empty(2 * radix, work.dtype)
+    roots = np.empty(2 * radix, work.dtype)
     for q in range(radix):
-        turns[2 * q], turns[2 * q + 1] = math.cos(2 * math.pi * q / radix), -math.sin(2 * math.pi * q / radix)
+        roots[2 * q], roots[2 * q + 1] = math.cos(2 * math.pi * q / radix), -math.sin(2 * math.pi * q / radix)
     held = np.empty(radix * _ROW, work.dtype)
     for base in range(0, size, length):
         for k in range(part):
@@ -217,7 +218,7 @@ def pass_prime(work: Flat, size: int, length: int, radix: int, twiddles: Flat, a
             for m in range(radix):
                 total = _get(held, 0, False)
                 for q in range(1, radix):
-                    total = _sum(total, _turned(_get(held, q * _ROW, False), turns, 2 * (m * q % radix)))
+                    total = _sum(total, _turned(_get(held, q * _ROW, False), roots, 2 * (m * q % radix)))
                 if m == 0:
                     _put(work, row, total, back)
                 else:

@@ -1,8 +1,8 @@
 """Real FFTs of any length, of `LANES` frames at once.
 
-A real frame of even length is transformed as a complex one of half its length, in place, by decimation in frequency;
-the way back decimates in time. Neither reorders anything: `place` says where a bin lies. Factors 8, 5, 4, 3 and 2 have
-butterflies of their own, other primes a plain sum.
+A real frame of even length is transformed in place as a complex one of half its length, by
+decimation in frequency. The way back decimates in time. Neither reorders anything: `place` says
+where a bin lies. Factors 8, 5, 4, 3 and 2 have butterflies of their own, other primes a plain sum.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from melmill.stages.numeric.melspec import Precision
 class Fourier(NamedTuple):
     """The tables of a real FFT of one length.
 
-    `work` arrays hold ``2 size`` rows: sample 2 m and 2 m + 1 of a frame are the complex number m; for an odd length
-    every sample is followed by a row of zeros.
+    `work` arrays hold ``2 size`` rows. Samples 2 m and 2 m + 1 of a frame are the complex number m.
+    For an odd length a row of zeros follows every sample.
     """
 
     size: int
@@ -30,7 +30,7 @@ class Fourier(NamedTuple):
     radices: NDArray[np.int64]
     twiddles: NDArray[np.floating]
     place: NDArray[np.int64]
-    turns: NDArray[np.floating]
+    real_twiddles: NDArray[np.floating]
 
 
 @lru_cache(maxsize=16)
@@ -51,7 +51,7 @@ def fourier(n_fft: int, dtype: Precision = "float32") -> Fourier:
         radices=np.array(radices, dtype=np.int64),
         twiddles=np.concatenate(twiddles or [np.empty(0)]).astype(dtype),
         place=place,
-        turns=_turn(np.arange(1 + n_fft // 2) / n_fft).ravel().astype(dtype),
+        real_twiddles=_turn(np.arange(1 + n_fft // 2) / n_fft).ravel().astype(dtype),
     )
 
 
@@ -78,7 +78,7 @@ def _factors(size: int) -> list[int]:
 
 @kernel
 def forward(work: Flat, Z: Flat, f: Fourier) -> None:
-    """Transform the frames in `work`, which is overwritten, to their spectra Z, rows (n_bins, 2)."""
+    """Write the spectra Z of the frames in `work`, rows (n_bins, 2); `work` is overwritten."""
     length, at = f.size, 0
     for radix in f.radices:
         _pass(work, f.size, length, radix, f.twiddles, at, False)
@@ -95,7 +95,10 @@ def forward(work: Flat, Z: Flat, f: Fourier) -> None:
 
 @kernel
 def inverse(Z: Flat, work: Flat, f: Fourier) -> None:
-    """Transform spectra to frames, times n_fft. The imaginary parts of bins that are real by nature are ignored."""
+    """Write the frames of spectra, times n_fft.
+
+    Imaginary parts of bins that are real by nature are ignored.
+    """
     if f.packed:
         _pack(Z, work, f)
     else:
@@ -134,8 +137,8 @@ def _pass(work: Flat, size: int, length: int, radix: int, twiddles: Flat, at: in
 
 @inlined
 def _unpack(work: Flat, Z: Flat, f: Fourier) -> None:
-    # With the complex bins A = work[k] and B = conj(work[size - k]) the real ones are E + T and conj(E - T) for
-    # E = (A + B) / 2 and T = -i/2 exp(-2 pi i k / n_fft) (A - B).
+    # With the complex bins A = work[k] and B = conj(work[size - k]), the real ones are E + T and
+    # conj(E - T) for E = (A + B) / 2 and T = -i/2 exp(-2 pi i k / n_fft) (A - B).
     re, im = load(work, 0), load(work, LANES)
     store(Z, 0, re + im)
     store(Z, LANES, zeros(work))
@@ -147,7 +150,7 @@ def _unpack(work: Flat, Z: Flat, f: Fourier) -> None:
         ar, ai, br, bi = load(work, a), load(work, a + LANES), load(work, b), load(work, b + LANES)
         er, ei = (ar + br) * 0.5, (ai - bi) * 0.5
         dr, di = (ar - br) * 0.5, (ai + bi) * 0.5
-        c, s = f.turns[2 * k], f.turns[2 * k + 1]
+        c, s = f.real_twiddles[2 * k], f.real_twiddles[2 * k + 1]
         tr, ti = di * c + dr * s, di * s - dr * c
         store(Z, low, er + tr)
         store(Z, low + LANES, ei + ti)
@@ -166,7 +169,7 @@ def _pack(Z: Flat, work: Flat, f: Fourier) -> None:
         ar, ai, br, bi = load(Z, low), load(Z, low + LANES), load(Z, high), load(Z, high + LANES)
         er, ei = ar + br, ai - bi
         tr, ti = ar - br, ai + bi
-        c, s = f.turns[2 * k], f.turns[2 * k + 1]
+        c, s = f.real_twiddles[2 * k], f.real_twiddles[2 * k + 1]
         dr, di = tr * c + ti * s, ti * c - tr * s
         store(work, a, er - di)
         store(work, a + LANES, ei + dr)

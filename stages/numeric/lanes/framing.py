@@ -1,13 +1,14 @@
-"""Frames of a signal and their overlap-add, of `LANES` frames at once and streamed along the signal.
+"""Frames of a signal and their overlap-add, `LANES` frames at once, streamed along the signal.
 
-A signal is kept in *tiles* of `LANES` hops, ``(n_tiles, hop_length, LANES)``: sample ``(tile LANES + l) hop + r`` of
-the padded signal is ``[tile, r, l]``. Sample ``n = j hop + r`` of `LANES` consecutive frames then lies on consecutive
-places of row r, from column j on: framing is one load a row, whatever the hop, and nothing is transposed.
+A signal is kept in *tiles* of `LANES` hops, ``(n_tiles, hop_length, LANES)``: sample
+``(tile LANES + l) hop + r`` of the padded signal is ``[tile, r, l]``. Sample ``n = j hop + r`` of
+`LANES` consecutive frames then lies on consecutive places of row r, from column j on. So framing is
+one load for each row, whatever the hop, and nothing is transposed.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,17 +17,18 @@ from melmill.stages.numeric.lanes.vector import LANES, Flat, kernel, load, store
 from melmill.stages.numeric.melspec import Precision, StftParams
 from melmill.stages.numeric.stft import hann
 
-# A sample whose squared windows sum to less than this share of the most is left 0: dividing by it would blow up
-# what little an inconsistent spectrum puts there (the first milliseconds with center=False).
+# A sample stays 0 if its squared windows sum to less than this share of the most. Dividing by that
+# would blow up what little an inconsistent spectrum puts there: the first milliseconds with
+# center=False.
 FAINT = 1e-3
 
 
 class Framing(NamedTuple):
     """How the signals of one length are framed, and what undoes it.
 
-    `gain` is the canonical dual window's share, over the inverse FFT's n_fft, 0 outside the signal. Of reflected edges
-    it is 1 at the padding, the flat indices `padding`, and at the samples `mirrored` there, which are listed once in
-    `sources` with their own gain.
+    `gain` is the canonical dual window's share, over the inverse FFT's n_fft, and 0 outside the
+    signal. With reflected edges it is 1 at the padding, whose flat indices are `padding`, and at the
+    samples `mirrored` there. `sources` lists those once, with a gain of their own.
     """
 
     n_frames: int
@@ -106,7 +108,7 @@ def untiled(signal: NDArray[np.floating]) -> NDArray[np.floating]:
 
 
 def padded(y: NDArray[np.floating], params: StftParams, dtype: Precision) -> NDArray[np.floating]:
-    """Return a signal ``(n_samples,)`` with its padding, and zeros up to a whole number of tiles."""
+    """Return a signal ``(n_samples,)`` with its padding, and with zeros up to whole tiles."""
     out = np.zeros(_tiled_size(params, params.n_frames(y.size)), dtype=dtype)
     out[params.pad : params.pad + y.size] = y
     padding, mirrored = _mirror(params, y.size)
@@ -132,12 +134,6 @@ def _mirror(params: StftParams, n_samples: int) -> tuple[NDArray[np.int64], NDAr
     source = np.pad(np.arange(n_samples), params.pad, mode="reflect") + params.pad
     edges = np.r_[: params.pad, params.pad + n_samples : source.size]
     return edges, source[edges]
-
-
-@kernel
-def new_span(signal: Flat, f: Framing) -> Any:  # noqa: ANN401
-    """Return an array for what one group of frames touches of a signal."""
-    return np.zeros(f.hop * (LANES + -(-f.reach // LANES) * LANES), signal.dtype)
 
 
 @kernel
@@ -179,7 +175,7 @@ def add_frames(work: Flat, group: int, sums: Flat, signal: Flat, f: Framing) -> 
 
 @kernel
 def flush(group: int, sums: Flat, signal: Flat, f: Framing) -> None:
-    """Write the tiles from `group` on, to which nothing is added any more, and make the edges what they mirror."""
+    """Write the tiles from `group` on, which are complete, and make the edges what they mirror."""
     width = sums.size // f.hop
     for tile in range(group, group + width // LANES - 1):
         _emit(sums, tile, signal, f)

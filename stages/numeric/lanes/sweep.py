@@ -1,4 +1,4 @@
-"""One iteration's way through a signal: a group of frames at a time to the spectrum and back, all in cache."""
+"""One iteration over a signal: each group of frames goes to its spectrum and back, all in cache."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def synthesise(s: Sweep, X: Flat) -> None:
 
 
 def to_lanes(rows: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Return an array ``(n_rows, n_frames)`` of reals in lane layout, with frames of 0 up to whole groups.
+    """Return an array ``(n_rows, n_frames)`` in lane layout, with frames of 0 up to whole groups.
 
     >>> to_lanes(np.ones((80, 17))).shape
     (2, 80, 16)

@@ -15,19 +15,20 @@ from numba.core import cgutils
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 from numba.extending import intrinsic, lower_builtin, models, register_model
 
-# One 512-bit register of float32. Where registers are shorter the compiler splits it; results are the same bit for
-# bit, as lanes never mix and no product is contracted with a sum.
+# One 512-bit register of float32. The compiler splits it where registers are shorter. Results are the
+# same bit for bit, as lanes never mix and no product is contracted with a sum.
 LANES = 16
 
-# A vector; and an array, of any shape but contiguous, whose elements are addressed by their flat index.
+# A vector; and a contiguous array of any shape, whose elements are addressed by their flat index.
 Lanes = Any
 Flat = Any
 
 
 def kernel(function: Callable[..., Any]) -> Any:  # noqa: ANN401 - a numba dispatcher
-    """Compile a function without the GIL, and keep the machine code on disk for as long as no kernel's source changes.
+    """Compile a function, which runs without the GIL, and keep the machine code on disk.
 
-    Numba would look at the function's own file alone, not at what it calls.
+    The code is made again when the source of any kernel here changes. Numba alone would look at the
+    function's own file, but not at what it calls.
     """
     function.__qualname__ = f"{function.__qualname__}_{_digest()}"
     return njit(cache=True, nogil=True, error_model="numpy")(function)
@@ -130,7 +131,7 @@ def smaller(_: Any, vector: Any, other: Any) -> Any:  # noqa: ANN401
 
 @_operation
 def kept(_: Any, vector: Any, size: Any, least: Any) -> Any:  # noqa: ANN401
-    """Return every lane of a vector where that of `size` exceeds that of `least`, and 0 elsewhere."""
+    """Return every lane of a vector whose `size` exceeds its `least`, and 0 elsewhere."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ANN401
         return builder.select(builder.fcmp_ordered(">", args[1], args[2]), args[0], ir.Constant(args[0].type, None))
@@ -170,7 +171,7 @@ def _call(name: str, n_args: int) -> Callable[..., Any]:
 
 
 def _define(symbol: Callable[..., Any], instruction: str) -> None:
-    """Give an operator its meaning between vectors, and between a vector and a scalar of any precision."""
+    """Define an operator between vectors, and between a vector and a scalar of any precision."""
 
     @infer_global(symbol)
     class _Typing(AbstractTemplate):

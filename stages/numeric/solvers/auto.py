@@ -12,7 +12,7 @@ from melmill.stages.numeric.solvers.admm import Admm
 
 Quality = Literal["draft", "good", "best"]
 
-# Iterations that each costs. They score best for their time among all that docs/results.md compares.
+# Iterations of each. docs/results.md compares inverters: these score best for their time.
 _N_ITER: Mapping[Quality, int] = {"draft": 20, "good": 50, "best": 200}
 
 
@@ -44,5 +44,5 @@ class Auto(Solver):
         check_choice("quality", self.quality, tuple(_N_ITER))
 
     def resolved(self, n_iter: int | None) -> tuple[Solver, int]:
-        """Return ADMM and the iterations of the quality, unless the user asked for another number."""
+        """Return ADMM, and the quality's number of iterations unless the user gave one."""
         return Admm(lam=85.8, schedule="swing"), _N_ITER[self.quality] if n_iter is None else n_iter

@@ -1,4 +1,7 @@
-"""Joint estimation of magnitude and phase by inertial proximal alternating linearised minimisation."""
+"""Joint estimation of magnitude and phase by iPALM.
+
+The letters stand for inertial proximal alternating linearised minimisation.
+"""
 
 from __future__ import annotations
 

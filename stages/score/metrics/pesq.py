@@ -26,7 +26,8 @@ from melmill.stages.score.status import Measured, Status
 Floats = NDArray[np.float32 | np.float64]
 
 _FRAME_S = 0.004
-# P.862 drops bursts under 50 frames and joins those less than 50 frames apart; its filters blur both a little.
+# P.862 drops bursts under 50 frames, and joins bursts less than 50 frames apart. Its filters
+# blur both a little.
 _SHORTEST, _GAP = 40, 40
 _STEP_DB, _RANGE_DB = 2.0, 80.0
 
@@ -146,7 +147,7 @@ class Child:
         return self._owner != os.getpid()
 
     def score(self, reference: Floats, estimate: Floats, mode: Mode, limit_s: float) -> Measured:
-        """Return what the process answers within `limit_s` seconds; for the arguments see `pesq`."""
+        """Return what the process answers within `limit_s` seconds; see `pesq`."""
         ready = self._ready()
         if ready is not Status.OK:
             return Measured.failed(ready)

@@ -43,7 +43,8 @@ def convergence_db(estimate: Floats, reference: Floats) -> float:
 
     References
     ----------
-    Masuyama, Ueno, Ono, "Mel-Spectrogram Inversion via Alternating Direction Method of Multipliers", eqs. 21 and 22.
+    Masuyama, Ueno, Ono, "Mel-Spectrogram Inversion via Alternating Direction Method of
+    Multipliers", eqs. 21 and 22.
 
     Examples
     --------
@@ -54,7 +55,7 @@ def convergence_db(estimate: Floats, reference: Floats) -> float:
 
 
 def log_spectral_distance_db(estimate: Floats, reference: Floats, full_scale: float) -> float:
-    """Return the log spectral distance in dB: the RMS over bins of the level difference, averaged over frames.
+    """Return the log spectral distance in dB, the RMS of level differences averaged over frames.
 
     Parameters
     ----------
@@ -62,12 +63,13 @@ def log_spectral_distance_db(estimate: Floats, reference: Floats, full_scale: fl
         Magnitudes.
     full_scale : float
         Magnitude that a sine of amplitude 1 peaks at, half the window's sum. Magnitudes below
-        `LSD_FLOOR` of it are raised to that floor, so that digital silence has a level. The floor is
-        -100 dB, near the rounding noise of 16-bit PCM.
+        `LSD_FLOOR` of it are raised to that floor, so that digital silence has a level. The floor
+        is -100 dB, near the rounding noise of 16-bit PCM.
 
     References
     ----------
-    Gray, Markel, "Distance measures for speech processing", IEEE TASSP 24(5), 1976: the d_2 norm of log spectra.
+    Gray, Markel, "Distance measures for speech processing", IEEE TASSP 24(5), 1976: the d_2 norm
+    of log spectra.
 
     Examples
     --------
@@ -81,7 +83,7 @@ def log_spectral_distance_db(estimate: Floats, reference: Floats, full_scale: fl
 
 
 def log_mel(M: Floats, power: float) -> Floats:
-    """Return the log of a linear mel's magnitude ``M ** (1 / power)`` in nepers, floored at `MEL_FLOOR`.
+    """Return the log of ``M ** (1 / power)`` of a linear mel in nepers, floored at `MEL_FLOOR`.
 
     Parameters
     ----------
@@ -94,7 +96,7 @@ def log_mel(M: Floats, power: float) -> Floats:
 
 
 def mel_mae(estimate: Floats, reference: Floats) -> float:
-    """Return the mean absolute difference of two log mels (see `log_mel`), in nepers (1 Np = 8.69 dB).
+    """Return the mean absolute difference of two log mels in nepers (1 Np = 8.69 dB).
 
     References
     ----------
@@ -127,9 +129,10 @@ def mel_cepstral_distortion_db(estimate: Floats, reference: Floats) -> float:
 
 
 def si_sdr_db(estimate: Floats, reference: Floats) -> float:
-    """Return the scale-invariant signal-to-distortion ratio of two waveforms in dB, after removing their means.
+    """Return the scale-invariant signal-to-distortion ratio of two waveforms in dB.
 
-    ``10 log10(||a s||^2 / ||a s - s'||^2)`` with ``a = <s', s> / ||s||^2``, within +-200 dB (`LIMIT_DB`).
+    It is ``10 log10(||a s||^2 / ||a s - s'||^2)`` with ``a = <s', s> / ||s||^2``, for signals without
+    their means, and within +-200 dB (`LIMIT_DB`).
 
     Parameters
     ----------

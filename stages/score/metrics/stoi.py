@@ -28,7 +28,7 @@ _PADDING = 16  # frames after the last, for passes that take 16 segments at once
 
 @dataclass(frozen=True, slots=True)
 class Envelopes:
-    """Hold third-octave envelopes of both signals, without the frames where the reference is silent.
+    """Hold third-octave envelopes of both signals, without frames where the reference is silent.
 
     Parameters
     ----------
@@ -67,8 +67,8 @@ def stoi(pair: Envelopes | None) -> Measured:
 
     References
     ----------
-    Taal, Hendriks, Heusdens, Jensen, "An algorithm for intelligibility prediction of time-frequency weighted noisy
-    speech", IEEE TASLP 19(7), 2011, eqs. 1 to 6.
+    Taal, Hendriks, Heusdens, Jensen, "An algorithm for intelligibility prediction of
+    time-frequency weighted noisy speech", IEEE TASLP 19(7), 2011, eqs. 1 to 6.
     """
     from melmill.stages.score.intelligibility import clipped_correlation
 
@@ -85,8 +85,8 @@ def estoi(pair: Envelopes | None) -> Measured:
 
     References
     ----------
-    Jensen, Taal, "An algorithm for predicting the intelligibility of speech masked by modulated noise maskers",
-    IEEE/ACM TASLP 24(11), 2016, eqs. 4 to 8.
+    Jensen, Taal, "An algorithm for predicting the intelligibility of speech masked by modulated
+    noise maskers", IEEE/ACM TASLP 24(11), 2016, eqs. 4 to 8.
     """
     from melmill.stages.score.intelligibility import spectral_correlation
 
@@ -100,7 +100,10 @@ def _n_segments(pair: Envelopes) -> int:
 
 
 def _at_10_khz(y: NDArray[np.float32 | np.float64], sr: int) -> NDArray[np.float64]:
-    """Resample as the reference implementation in Octave: by a Kaiser window of 60 dB, a tenth octave wide."""
+    """Return a signal at 10 kHz, by the filter of the reference implementation in Octave.
+
+    It is a Kaiser window of 60 dB, a tenth of an octave wide.
+    """
     from melmill.stages.score.intelligibility import polyphase, resampled
 
     samples = y.astype(np.float64)
@@ -123,7 +126,7 @@ def _window() -> NDArray[np.float64]:
 
 
 def _loud_frames(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return both signals made of the frames where the reference is within 40 dB of its loudest frame."""
+    """Return both signals without frames where the reference is 40 dB below its loudest."""
     x_halves, y_halves = (_halves(z) for z in (x, y))
     if len(x_halves) < 2:
         return np.empty(0), np.empty(0)
@@ -153,7 +156,7 @@ def _overlap_add(halves: NDArray[np.float64], frames: NDArray[np.intp]) -> NDArr
 
 @cache
 def _bands() -> NDArray[np.float64]:
-    """Return the third-octave bands ``(15, 257)``: 1 between a band's edges, rounded to bins, else 0."""
+    """Return third-octave bands ``(15, 257)``: 1 between edges rounded to bins, else 0."""
     centres = _LOWEST_HZ * 2.0 ** (np.arange(_N_BANDS) / 3.0)
     edges = np.rint(np.stack([centres * 2.0 ** (-1 / 6), centres * 2.0 ** (1 / 6)]) * _N_FFT / _RATE)
     bins = np.arange(_N_FFT // 2 + 1)

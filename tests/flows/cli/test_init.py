@@ -84,9 +84,11 @@ def test_bad_input_is_one_line_and_writes_nothing(corpus: Project, arguments: li
     assert not corpus.pipeline.exists()
 
 
-def test_low_rates_are_pointed_out(corpus: Project) -> None:
-    done = corpus.melmill("init", "corpus", "--preset", "hifigan", "--yes")
+def test_rates_that_do_not_fit_are_pointed_out(corpus: Project) -> None:
+    done = corpus.melmill("init", "corpus", "--preset", "hifigan", "--sr", "16000", "--yes")
     assert "note: 16 files have less than the 22050 Hz of hifigan: upper bands of their mels stay empty" in done.stdout
+    assert "note: hifigan is a mel of audio at 22050 Hz, and the store gets 16000 Hz: " in done.stdout
+    assert "note" not in corpus.melmill("init", "corpus", "--force").stdout
 
 
 def test_a_person_is_asked(corpus: Project) -> None:

@@ -131,7 +131,7 @@ def test_a_recording_is_never_overwritten(finished: Project, store: Store, tmp_p
     corpus = tmp_path / "corpus"
     shutil.copytree(finished.root, corpus)
     before = files(corpus)
-    with pytest.raises(StoreError, match=r"\.flac exists and is not of this export: it is left alone"):
+    with pytest.raises(StoreError, match=r"\.flac exists and is not of this export, so it is left alone"):
         export(store, "gla", str(corpus))
     assert files(corpus) == before
 

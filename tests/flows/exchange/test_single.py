@@ -121,17 +121,17 @@ def test_a_mel_the_other_way_round_is_understood(work: Project, invert: Invert) 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["mels/a.npy", "-o", "a.wav"], "say how the mels are made: --preset NAME"),
+        (["mels/a.npy", "-o", "a.wav"], "say how the mels are made, by --preset NAME"),
         (["mels/a.npy", "-o", "a.wav", "--preset", "hifigna"], "did you mean 'hifigan'?"),
         (["mels/a.npy", "-o", "a.wav", "--spec", "nmels=3"], "a mel spec has no field 'nmels'; did you mean 'n_mels'?"),
         (
             ["mels/a.npy", "-o", "a.wav", "--spec", "n_mels"],
-            "--spec wants FIELD=VALUE, such as n_mels=100, got 'n_mels'",
+            "--spec takes FIELD=VALUE, such as n_mels=100, got 'n_mels'",
         ),
         (["mels/a.npy", "-o", "a.wav", "--spec", "n_mels=x"], "n_mels must be a whole number, got 'x'"),
-        (["mels/a.npy", "-o", "a.mp3", "--preset", "hifigan"], "expected a file called *.wav or *.flac, or a folder"),
-        (["mels/a.npy", "b.npy", "-o", "a.wav", "--preset", "hifigan"], "2 files can't be written to 'a.wav'"),
-        (["mels/a.npy", "b.npy", "-o", "x", "--preset", "hifigan", "--length", "9"], "--length is of one FILE, got 2"),
+        (["mels/a.npy", "-o", "a.mp3", "--preset", "hifigan"], "expected a file *.wav or *.flac, or a folder"),
+        (["mels/a.npy", "b.npy", "-o", "a.wav", "--preset", "hifigan"], "the results of 2 files can't go to 'a.wav'"),
+        (["mels/a.npy", "b.npy", "-o", "x", "--preset", "hifigan", "--length", "9"], "--length takes one FILE, got 2"),
         (["mels/a.npy", "-o", "a.wav", "--preset", "hifigan", "--method", "amdm"], "did you mean 'admm'?"),
         (["-o", "a.wav", "--preset", "hifigan"], "Missing argument 'FILE...'"),
     ],

@@ -198,7 +198,7 @@ def test_a_flipped_bit_is_found_never_used_and_repaired(finished: Project, undis
     assert "failed: admm, shard 2: DamagedData: node 'mel', record '000002'" in refused.stderr
     assert f"{path}: has checksum" in refused.stderr
     assert "Run `melmill repair` on the store" in refused.stderr
-    assert "2 tasks failed or waited for failed ones" in refused.stderr
+    assert "2 tasks failed or needed failed ones" in refused.stderr
     repaired = finished.called("repair", str(finished.store), "--json")
     assert [(one["node"], one["file"]) for one in json.loads(repaired.stdout)["dropped"]] == [("mel", "data/c/2/0")]
     assert finished.run("--executor", "serial")["tasks"]["run"] == 1

@@ -81,7 +81,7 @@ def test_a_store_of_another_project_or_format_is_refused(project: Project) -> No
     mark = project.store / "melmill.json"
     whole = mark.read_bytes()
     mark.write_text(json.dumps({"format": 99, "project": "test"}))
-    assert "has format 99, this melmill reads 1" in refused(project)
+    assert "has format 99, and this melmill reads 1" in refused(project)
     mark.write_text("no json")
     assert "not a store" in refused(project)
     mark.write_bytes(whole)

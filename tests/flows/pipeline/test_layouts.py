@@ -14,7 +14,7 @@ import yaml
 
 from melmill.flows.errors import PipelineError
 from melmill.flows.pipeline.graph import build_graph
-from melmill.flows.pipeline.layouts import Contents, Layout, bands, look, recognised
+from melmill.flows.pipeline.layouts import Contents, Layout, bands, contents_of, recognised
 from melmill.flows.pipeline.spec import read
 from melmill.flows.pipeline.starter import PURPOSES, Answers, Purpose, purposes, starter, usual_preset
 from melmill.flows.planning.plan import make_plan
@@ -103,7 +103,7 @@ def test_a_folder_is_counted_by_its_headers(tmp_path: Path) -> None:
     (tmp_path / "wavs/LJ001-0004.wav").write_bytes(b"no audio")
     (tmp_path / "wavs/._LJ001-0001.wav").write_bytes(b"left behind")
     (tmp_path / "metadata.csv").write_text("LJ001-0001|Printing.|Printing.\n")
-    contents = look(str(tmp_path))
+    contents = contents_of(str(tmp_path))
     assert contents.layout.name == "LJSpeech"
     assert (contents.n_files, contents.n_unreadable, contents.n_texts, contents.n_speakers) == (4, 1, 1, 0)
     assert contents.rates == {22050: 2, 16000: 1}
@@ -116,29 +116,29 @@ def test_one_subset_of_librispeech_is_read_from_the_folder_above(
     recorded(tmp_path / "LibriSpeech/dev-clean/84/1/84-1-0000.flac", sr=16000)
     recorded(tmp_path / "LibriSpeech/test-clean/85/1/85-1-0000.flac", sr=16000)
     monkeypatch.chdir(tmp_path / "LibriSpeech")
-    assert look(".").layout.fields == {"root": "."}
-    assert look("dev-clean").layout.fields["root"] == str(tmp_path / "LibriSpeech")
-    contents = look(str(tmp_path / "LibriSpeech" / "dev-clean"))
+    assert contents_of(".").layout.fields == {"root": "."}
+    assert contents_of("dev-clean").layout.fields["root"] == str(tmp_path / "LibriSpeech")
+    contents = contents_of(str(tmp_path / "LibriSpeech" / "dev-clean"))
     assert contents.layout.fields == {"root": str(tmp_path / "LibriSpeech"), "subsets": ("dev-clean",)}
     assert contents.n_files == 1
 
 
 def test_several_corpora_or_none_are_refused(tmp_path: Path) -> None:
     with pytest.raises(PipelineError, match=r"holds neither audio .* nor mels .* among 0 files"):
-        look(str(tmp_path))
+        contents_of(str(tmp_path))
     for corpus in ("a", "b"):
         recorded(tmp_path / corpus / "dev-clean/84/1/84-1-0000.flac", sr=16000)
     with pytest.raises(PipelineError, match=r"must hold one corpus, .* choose one of a, b"):
-        look(str(tmp_path))
+        contents_of(str(tmp_path))
     with pytest.raises(SourceError, match=r"no corpus at .*nowhere: it does not exist"):
-        look(str(tmp_path / "nowhere"))
+        contents_of(str(tmp_path / "nowhere"))
 
 
 def test_mels_are_told_by_their_shapes(tmp_path: Path) -> None:
     for name, n_frames in (("a", 50), ("b", 70)):
         np.save(tmp_path / f"{name}.npy", np.zeros((1, n_frames, 100), dtype=np.float32))
     (tmp_path / "c.npy").write_bytes(b"no array")
-    contents = look(str(tmp_path))
+    contents = contents_of(str(tmp_path))
     assert (contents.n_files, contents.n_unreadable, contents.n_mels) == (3, 1, 100)
     assert contents.layout.fields == {"root": str(tmp_path), "layout": "frames_first"}
 
@@ -233,7 +233,7 @@ CORPORA = [
 def test_real_corpora_are_recognised_and_plan(
     real_data: Path, tmp_path: Path, folder: str, name: str, n_files: int, rate: int
 ) -> None:
-    contents = look(str(real_data / "corpora" / folder))
+    contents = contents_of(str(real_data / "corpora" / folder))
     assert (contents.layout.name, contents.n_files, contents.n_unreadable) == (name, n_files, 0)
     assert next(iter(contents.rates)) == rate
     assert contents.n_texts == (n_files if name == "LibriSpeech" else 0)

@@ -213,7 +213,7 @@ def test_a_training_that_only_dies_fails_and_blocks_what_needs_it(
     assert re.search(r"failed: tuned, all shards \(.*\): KilledWorker", client.said)
     n_shards = plan(project).nodes["mel"].n_shards
     # With the vocoder, its scores and the report.
-    assert f"{1 + 2 * n_shards + 1} tasks failed or waited for failed ones" in client.said
+    assert f"{1 + 2 * n_shards + 1} tasks failed or needed failed ones" in client.said
     assert len(list(project.store.glob("scores/*/records/*"))) == n_shards, "those of the other method"
     assert not list(project.store.glob("voc/*/records/*"))
     assert done(project).tasks.failed == 0
@@ -275,7 +275,7 @@ def test_a_corpus_that_grows_is_vocoded_and_not_trained_on_again(finished: Proje
     grown = plan(finished)
     assert not grown.nodes["tuned"].pending
     assert grown.nodes["tuned"].note == (
-        "tuned was trained when its corpus had 8 of what are 9 utterances now; to train anew, give it another seed or "
+        "tuned was trained when its corpus had 8 utterances, and now it has 9; to train anew, give it another seed or "
         "another name"
     )
     assert "9 utterances now" in finished.melmill("plan", str(finished.pipeline)).stdout

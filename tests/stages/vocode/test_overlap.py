@@ -9,7 +9,7 @@ from contextlib import nullcontext
 
 import pytest
 
-from melmill.stages.numeric.batched.device import Turns
+from melmill.stages.numeric.batched.device import FifoLock
 from melmill.stages.vocode.vocoding import overlapped
 
 PATIENCE_S = 60.0
@@ -86,11 +86,11 @@ def same(batch: int) -> int:
 def test_what_a_step_raises_is_raised_and_the_turn_given_back(
     steps: tuple[Callable[[int], int], Callable[[int], int], Callable[[int], int]],
 ) -> None:
-    turns, (prepare, compute, finish) = Turns(), steps
+    turns, (prepare, compute, finish) = FifoLock(), steps
     for _ in range(2):
         with pytest.raises(OSError, match="batch 1"):
-            overlapped(range(4), prepare, compute, finish, turns.turn())
-    with turns.turn():
+            overlapped(range(4), prepare, compute, finish, turns.hold())
+    with turns.hold():
         pass
 
 
@@ -99,7 +99,7 @@ def test_nothing_takes_no_turn() -> None:
 
 
 def test_a_task_prepares_while_another_has_the_device_and_computes_while_that_one_writes() -> None:
-    moments, turns = Moments(), Turns()
+    moments, turns = Moments(), FifoLock()
 
     def task(name: str, others: str) -> list[str]:
         def compute(batch: str) -> str:
@@ -120,7 +120,7 @@ def test_a_task_prepares_while_another_has_the_device_and_computes_while_that_on
             moments.happen(f"{batch} prepared")
             return batch
 
-        return overlapped([f"{name}0", f"{name}1"], prepare, compute, finish, turns.turn())
+        return overlapped([f"{name}0", f"{name}1"], prepare, compute, finish, turns.hold())
 
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(task, "A", "B")
@@ -136,18 +136,18 @@ def test_a_task_prepares_while_another_has_the_device_and_computes_while_that_on
 
 
 def test_turns_come_in_the_order_of_asking() -> None:
-    turns, moments = Turns(), Moments()
+    turns, moments = FifoLock(), Moments()
 
     def take(number: int) -> None:
-        with turns.turn():
+        with turns.hold():
             moments.happen(str(number))
 
-    with turns.turn():
+    with turns.hold():
         threads = []
         for number in range(8):
             threads.append(threading.Thread(target=take, args=(number,)))
             threads[-1].start()
-            while len(turns._asked) < number + 2:  # it has asked
+            while len(turns._queue) < number + 2:  # it has asked
                 threading.Event().wait(0.001)
         assert moments.seen == []
     for thread in threads:
@@ -156,14 +156,14 @@ def test_turns_come_in_the_order_of_asking() -> None:
 
 
 def test_who_gives_up_waiting_does_not_hold_up_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    turns = Turns()
+    turns = FifoLock()
 
     def interrupted(condition: Callable[[], bool]) -> bool:
         raise KeyboardInterrupt
 
-    with turns.turn(), monkeypatch.context() as patch:
+    with turns.hold(), monkeypatch.context() as patch:
         patch.setattr(turns._changed, "wait_for", interrupted)
-        with pytest.raises(KeyboardInterrupt), turns.turn():
+        with pytest.raises(KeyboardInterrupt), turns.hold():
             pass
-    with turns.turn():
+    with turns.hold():
         pass

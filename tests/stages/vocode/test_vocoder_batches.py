@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from melmill.stages.contract import Item, Mel, Outcome, Waveform
-from melmill.stages.numeric.batched.device import Turns
+from melmill.stages.numeric.batched.device import FifoLock
 from melmill.stages.task_context import current_task, thread_statuses
 from melmill.stages.vocode import vocoding
 from melmill.stages.vocode.loaded import LoadedVocoder, load
@@ -250,7 +250,7 @@ def test_the_next_batch_is_prepared_and_the_last_finished_while_one_is_computed(
 
 def test_tasks_of_a_process_take_turns_with_its_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """One has the device to its end, while the other has read and converted what it begins with."""
-    voc, moments, turns = hifigan(), Moments(), Turns()
+    voc, moments, turns = hifigan(), Moments(), FifoLock()
     one, other = items_of(voc, [24, 12]), items_of(voc, [21, 10])
 
     def while_computed(n_frames: int) -> None:
@@ -258,7 +258,7 @@ def test_tasks_of_a_process_take_turns_with_its_gpu(monkeypatch: pytest.MonkeyPa
             moments.wait("prepared 21")
 
     Watched(voc, moments, while_computed)
-    monkeypatch.setattr(vocoding, "turn", lambda device: turns.turn())
+    monkeypatch.setattr(vocoding, "device_lock", lambda device: turns.hold())
 
     def task(items: Sequence[Item]) -> list[NDArray[Any]]:
         return [array(outcome) for outcome in run(voc, items, padded=True)]

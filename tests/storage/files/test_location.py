@@ -178,7 +178,6 @@ def test_a_folder_without_permission_is_told(tmp_path: Path) -> None:
     code = f"""
 import os
 from melmill.storage.files.location import Location
-from melmill.storage.files import local
 if os.getuid() == 0:
     os.setuid(65534)
 try:
@@ -198,7 +197,7 @@ def test_a_file_system_without_links_is_told(tmp_path: Path, monkeypatch: pytest
         raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), str(link))
 
     monkeypatch.setattr(Path, "hardlink_to", refuse)
-    with pytest.raises(StoreUnwritable, match=r"the file system has no hard links, which writing safely needs"):
+    with pytest.raises(StoreUnwritable, match=r"the file system has no hard links, which safe writes need"):
         Location(str(tmp_path)).put("x", b"data")
     assert os.listdir(tmp_path) == []  # noqa: PTH208 - hidden files count
 

@@ -59,7 +59,7 @@ def test_a_missing_file_is_not_a_missing_corpus(tree: SourceTree) -> None:
 
 @pytest.mark.parametrize("path", ["../secret", "/etc/passwd", "a/../../secret"])
 def test_paths_stay_inside(tree: SourceTree, path: str) -> None:
-    with pytest.raises(SourceError, match="leads out of it; expected a path below its root"):
+    with pytest.raises(SourceError, match="leads out of it: expected a path below its root"):
         tree.read(path)
 
 

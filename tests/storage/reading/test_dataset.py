@@ -82,8 +82,8 @@ def test_worker_processes_give_the_same_segments(aligned_store: Store) -> None:
 @pytest.mark.parametrize(
     ("nodes", "message"),
     [
-        ({"mel": "speech"}, r"mel='speech' makes utterances and audio='speech' utterances"),
-        ({"audio": "mel"}, r"mel='mel' makes mel and audio='mel' mel"),
+        ({"mel": "speech"}, r"mel='speech' makes utterances and audio='speech' makes utterances"),
+        ({"audio": "mel"}, r"mel='mel' makes mel and audio='mel' makes mel: expected mel and"),
         ({"segment_frames": 0}, r"segment_frames must be at least 1, got 0"),
         ({"ids": ["a-0", "nobody"]}, r"1 of the ids are not in both 'mel' and 'speech', e.g. 'nobody'"),
     ],

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from melmill.storage.catalogue import Catalogue
 from melmill.storage.errors import DamagedData, StoreError
 from melmill.storage.product import ProductFolder
-from melmill.storage.reading.segments import Batch, Course, Part, Segments
+from melmill.storage.reading.segments import Batch, EpochOrder, Segments, ShardPart
 from melmill.storage.store import Store
 
 HOP = 256
@@ -178,22 +178,22 @@ def test_what_can_not_be_drawn_is_refused(segments: Segments, options: dict[str,
     ],
 )
 def test_an_epoch_is_shared_out_whole(frames: list[int], epoch_batches: int) -> None:
-    parts = [Part(shard=i, ids=(f"u{i}",), n_frames=(n,), n_bytes=1) for i, n in enumerate(frames)]
-    course = Course(parts, segment_frames=5, batch_size=4, seed=3, group_bytes=1)
-    assert course.epoch_batches == epoch_batches
+    parts = [ShardPart(shard=i, ids=(f"u{i}",), n_frames=(n,), n_bytes=1) for i, n in enumerate(frames)]
+    order = EpochOrder(parts, segment_frames=5, batch_size=4, seed=3, group_bytes=1)
+    assert order.epoch_batches == epoch_batches
     found: list[tuple[int, int]] = []
-    shares = course.shares(0)
+    groups = order.groups(0)
     while len(found) < 3 * epoch_batches:
-        share = next(shares)
-        assert sum(map(sum, (part.n_frames for part in share.parts))) > 0
-        found += [(share.epoch, number) for number in share.numbers]
+        group = next(groups)
+        assert sum(map(sum, (part.n_frames for part in group.parts))) > 0
+        found += [(group.epoch, number) for number in group.numbers]
     assert found == [(epoch, number) for epoch in range(3) for number in range(epoch_batches)]
 
 
 def test_orders_differ_between_epochs() -> None:
-    parts = [Part(shard=i, ids=(f"u{i}",), n_frames=(40,), n_bytes=1) for i in range(20)]
-    course = Course(parts, segment_frames=5, batch_size=4, seed=3, group_bytes=1)
-    orders = [[share.parts[0].shard for share in islice(course.shares(epoch * 40), 20)] for epoch in range(2)]
+    parts = [ShardPart(shard=i, ids=(f"u{i}",), n_frames=(40,), n_bytes=1) for i in range(20)]
+    order = EpochOrder(parts, segment_frames=5, batch_size=4, seed=3, group_bytes=1)
+    orders = [[group.parts[0].shard for group in islice(order.groups(epoch * 40), 20)] for epoch in range(2)]
     assert sorted(orders[0]) == sorted(orders[1]) == list(range(20))
     assert orders[0] != orders[1]
 

@@ -246,7 +246,7 @@ def test_where_kubernetes_is_not_one_line_says_so(tmp_path: Path) -> None:
         (tmp_path / "config").write_text(yaml.safe_dump(config))
         program = (
             "from melmill.cluster.connect import connected\n"
-            "from tests.cluster.test_manifests import SPEC\n"
+            "from tests.cluster.test_kubernetes import SPEC\n"
             "with connected(SPEC): pass\n"
         )
         done = subprocess.run(
