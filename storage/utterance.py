@@ -102,14 +102,14 @@ def silence(mel: Mapping[str, Any]) -> float:
     Parameters
     ----------
     mel : mapping
-        Fields of the mel spec. Without `log`, compressions leave 0 at 0.
+        Fields of the mel spec. Without `log`, all compressions map 0 to 0.
 
     >>> silence({"log": "log10", "floor": 1e-5, "power": 1.0, "shift": 4.0, "scale": 0.5, "clip": None})
     -0.5
     """
     value = 0.0
     if mel["log"] is not None:
-        # What a tenfold mel adds.
+        # The difference that a factor of ten in the mel makes.
         decade = {"ln": math.log(10), "log10": 1.0, "db": 20.0 / mel["power"]}[mel["log"]]
         value = decade * math.log10(mel["floor"])
     low, high = mel["clip"] or (-math.inf, math.inf)

@@ -53,7 +53,7 @@ def export_vocoder(store: Store, node: str, folder: str) -> ExportedVocoder:
     present = [name for name in files if location.exists(name)]
     for name in present:
         if location.read(name) != files[name]:
-            raise PipelineError(f"{location.url}/{name} holds other bytes than what {node!r} made: name another folder")
+            raise PipelineError(f"{location.url}/{name} holds something else than {node!r} made: name another folder")
     for name in files.keys() - present:
         location.replace(name, files[name])
     return ExportedVocoder(

@@ -166,25 +166,25 @@ def overlapped(
     prepare: Callable[[Batch], Prepared],
     compute: Callable[[Prepared], Computed],
     finish: Callable[[Computed], Finished],
-    turn: AbstractContextManager[None],
+    lock: AbstractContextManager[None],
 ) -> list[Finished]:
     """Return the results of batches that are computed one after the other in this thread.
 
     While one batch is computed, a thread prepares the next and another finishes the one before. The first batch is
-    prepared before the turn comes, and the last is finished after it. What a step raises is raised here.
+    prepared before the lock is held, and the last is finished after it is released. What a step raises is raised here.
 
     Parameters
     ----------
     batches : sequence
     prepare, compute, finish : callable
         The steps of a batch. `compute` may return before the device is done. The device then has two batches at most.
-    turn : context manager
+    lock : context manager
         Held while batches are computed.
     """
     finished: list[Future[Finished]] = []
     with ThreadPoolExecutor(1) as ahead, ThreadPoolExecutor(1) as behind:
         prepared = [ahead.submit(prepare, batch) for batch in batches[:1]]
-        with turn:
+        with lock:
             for index in range(len(batches)):
                 ready = prepared.pop().result()
                 prepared += [ahead.submit(prepare, batch) for batch in batches[index + 1 : index + 2]]
