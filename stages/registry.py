@@ -10,7 +10,7 @@ from typing import Any
 
 from melmill.stages.contract import Stage
 from melmill.stages.errors import UnknownStage
-from melmill.stages.ingest.registry import READERS
+from melmill.stages.ingest.reader import READERS
 from melmill.stages.numeric.errors import StageError
 from melmill.stages.numeric.solver import solver_stages
 from melmill.stages.vocode.registry import family_names

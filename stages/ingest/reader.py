@@ -8,10 +8,11 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, TypeGuard
 
 from melmill.stages.contract import CorpusTree, Input, Mel, Outcome, Product, Waveform
 from melmill.stages.numeric.errors import ParameterError
+from melmill.stages.plugins import Registry
 from melmill.storage.utterance import SourceFile, Utterance, resampled_length
 
 
@@ -254,3 +255,18 @@ def _utterance(entry: CorpusFile, claimed: tuple[int, int], sr: int) -> Utteranc
         sex=entry.sex,
         speaker_name=entry.speaker_name,
     )
+
+
+def _is_reader(value: object) -> TypeGuard[type[Reader]]:
+    return isinstance(value, type) and issubclass(value, Reader) and "uses" in vars(value)
+
+
+READERS: Registry[type[Reader]] = Registry(
+    "reader",
+    package="melmill.stages.ingest.readers",
+    group="melmill.readers",
+    is_one=_is_reader,
+    name_of=lambda reader: reader.uses,
+    order=lambda reader: (0, reader.uses),
+)
+"""All readers by the name of their stage."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from melmill.stages.numeric.errors import ParameterError
 from melmill.stages.report.statistics import DRAWS, common_means, cube, generator, intervals
-from melmill.stages.score.registry import metric as metric_of
+from melmill.stages.score.metric import metric as metric_of
 
 PAIRED_COLUMNS = (
     *("metric", "node", "baseline", "n", "mean_difference", "ci_low", "ci_high", "wilcoxon_p", "wilcoxon_p_holm"),

@@ -17,7 +17,7 @@ from melmill.stages.numeric.resample import resample
 from melmill.stages.report.contract import Example, Pick
 from melmill.stages.report.statistics import OK, Cube, cube, metric_columns, statuses
 from melmill.stages.report.tables import number, status
-from melmill.stages.score.registry import metric as metric_of
+from melmill.stages.score.metric import metric as metric_of
 
 # Size of all audio of a page before base64. FLAC packs 16-bit speech with some noise to about 0.65
 # of its PCM.

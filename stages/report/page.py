@@ -21,7 +21,7 @@ from melmill.stages.report.examples import DIFFERENCE_DB, RANGE_DB, shown
 from melmill.stages.report.statistics import cube, measured
 from melmill.stages.report.sweeps import Arrangement, arrange
 from melmill.stages.report.tables import Results
-from melmill.stages.score.registry import metric as metric_of
+from melmill.stages.score.metric import metric as metric_of
 
 
 @dataclass(frozen=True, kw_only=True)

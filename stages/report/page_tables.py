@@ -12,7 +12,7 @@ import pandas as pd
 
 from melmill.stages.report.sweeps import FEWEST, Arrangement, Sweep, declared
 from melmill.stages.report.tables import Results, number, p_value, plus_minus, status, why_none
-from melmill.stages.score.registry import metric as metric_of
+from melmill.stages.score.metric import metric as metric_of
 
 SHOWN_QUARANTINE = 200
 _REASON_LENGTH = 300

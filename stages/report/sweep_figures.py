@@ -17,7 +17,7 @@ from melmill.stages.report.statistics import measured
 from melmill.stages.report.sweeps import Arrangement, Sweep
 from melmill.stages.report.tables import number
 from melmill.stages.score.metric import Metric
-from melmill.stages.score.registry import metric as metric_of
+from melmill.stages.score.metric import metric as metric_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

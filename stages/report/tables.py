@@ -13,7 +13,7 @@ import pandas as pd
 from melmill.stages.report.comparison import leaders, paired
 from melmill.stages.report.contract import Tables
 from melmill.stages.report.statistics import convergence, failures, summary
-from melmill.stages.score.registry import metric as metric_of
+from melmill.stages.score.metric import metric as metric_of
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ from melmill.stages.contract import Item, Scalar, Scores, Stage, UtteranceStage,
 from melmill.stages.numeric.errors import ParameterError
 from melmill.stages.numeric.presets import preset
 from melmill.stages.registry import stage_class
-from melmill.stages.score.registry import METRICS
+from melmill.stages.score.metric import METRICS
 from melmill.stages.score.stage import Score
 from melmill.storage.utterance import Utterance
 
