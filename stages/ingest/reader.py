@@ -182,8 +182,27 @@ class Reader(ABC):
             before, file = known.get(entry.path), entry.file
             if before and (before.size_bytes, before.mtime_ns, before.sr) == (file.size_bytes, file.mtime_ns, sr):
                 utterances.append(before)
-            else:
-                utterances.append(_utterance(annotate(entry), self.claims(tree, file), sr))
+                continue
+            said = annotate(entry)
+            source_sr, source_n_samples = self.claims(tree, file)
+            utterances.append(
+                Utterance(
+                    utterance_id=said.utterance_id,
+                    subset=said.subset,
+                    speaker_id=said.speaker_id,
+                    chapter_id=said.chapter_id,
+                    text=said.text,
+                    path=said.path,
+                    size_bytes=file.size_bytes,
+                    mtime_ns=file.mtime_ns,
+                    source_sr=source_sr,
+                    source_n_samples=source_n_samples,
+                    sr=sr,
+                    n_samples=resampled_length(source_n_samples, source_sr, sr) if source_n_samples else 0,
+                    sex=said.sex,
+                    speaker_name=said.speaker_name,
+                )
+            )
         return utterances
 
     def _chosen(self, entries: Sequence[CorpusFile]) -> Sequence[CorpusFile]:
@@ -235,26 +254,6 @@ def read_texts(tree: CorpusTree, path: str) -> str:
         raise ParameterError("root", f"must hold readable transcripts, got {path!r}: {error.strerror}") from error
     # A stray byte in one transcript must not end the discovery of a whole corpus.
     return data.decode("utf-8-sig", errors="replace")
-
-
-def _utterance(entry: CorpusFile, claimed: tuple[int, int], sr: int) -> Utterance:
-    source_sr, source_n_samples = claimed
-    return Utterance(
-        utterance_id=entry.utterance_id,
-        subset=entry.subset,
-        speaker_id=entry.speaker_id,
-        chapter_id=entry.chapter_id,
-        text=entry.text,
-        path=entry.path,
-        size_bytes=entry.file.size_bytes,
-        mtime_ns=entry.file.mtime_ns,
-        source_sr=source_sr,
-        source_n_samples=source_n_samples,
-        sr=sr,
-        n_samples=resampled_length(source_n_samples, source_sr, sr) if source_n_samples else 0,
-        sex=entry.sex,
-        speaker_name=entry.speaker_name,
-    )
 
 
 def _is_reader(value: object) -> TypeGuard[type[Reader]]:

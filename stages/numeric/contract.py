@@ -50,8 +50,13 @@ def differences(a: MelSpec, b: MelSpec) -> list[Difference]:
     >>> [d.field for d in differences(MelSpec(), MelSpec(log="ln", floor=1e-5))]
     ['log', 'floor']
     """
-    fields = (*_FORM, *_FRAMING, *_VALUES)
-    differing = [_difference(field, a, b) for field in fields if _differs(field, a, b)]
+    differing = []
+    for field in (*_FORM, *_FRAMING, *_VALUES):
+        if _differs(field, a, b):
+            kind, fix = _judged(field, a, b)
+            differing.append(
+                Difference(field=field, a=getattr(a, field), b=getattr(b, field), conversion=kind, fix=fix)
+            )
     differing.extend(_range_differences(a, b))
     return sorted(differing, key=lambda difference: -_RANK[difference.conversion])
 
@@ -117,11 +122,6 @@ def _headline(a: MelSpec, b: MelSpec, worst: Conversion) -> str:
         return f"the mels differ in shape or rate: they {verdict}"
     shape = f"({a.n_mels}, n_frames) at {a.sr / a.hop_length:g} frames/s"
     return f"both mels are {shape}, but the same sound has other values in them: they {verdict}"
-
-
-def _difference(field: str, a: MelSpec, b: MelSpec) -> Difference:
-    kind, fix = _judged(field, a, b)
-    return Difference(field=field, a=getattr(a, field), b=getattr(b, field), conversion=kind, fix=fix)
 
 
 def _judged(field: str, a: MelSpec, b: MelSpec) -> tuple[Conversion, str]:

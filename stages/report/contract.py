@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -154,27 +155,11 @@ THROUGHPUT_COLUMNS = (
 )  # fmt: skip
 
 
-def _empty(columns: Sequence[str]) -> pd.DataFrame:
+def _empty(columns: Sequence[str], **types: str) -> pd.DataFrame:
+    """Return a table without rows; columns whose type is not named hold text."""
     import pandas as pd
 
-    return pd.DataFrame({name: pd.Series(dtype="str") for name in columns})
-
-
-def _no_traces() -> pd.DataFrame:
-    return _empty(TRACE_COLUMNS).astype({"iteration": "int64", "scm_db": "float64"})
-
-
-def _no_training() -> pd.DataFrame:
-    return _empty(TRAINING_COLUMNS).astype({"step": "int64", "value": "float64"})
-
-
-def _no_quarantine() -> pd.DataFrame:
-    return _empty(QUARANTINE_COLUMNS)
-
-
-def _no_throughput() -> pd.DataFrame:
-    whole, real = ("shards", "utterances", "peak_mem_bytes"), ("audio_s", "compute_s", "wall_s", "busy_s")
-    return _empty(THROUGHPUT_COLUMNS).astype(dict.fromkeys(whole, "int64") | dict.fromkeys(real, "float64"))
+    return pd.DataFrame({name: pd.Series(dtype="str") for name in columns}).astype(types)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,10 +193,17 @@ class Tables:
     """
 
     scores: pd.DataFrame
-    traces: pd.DataFrame = field(default_factory=_no_traces)
-    quarantine: pd.DataFrame = field(default_factory=_no_quarantine)
-    throughput: pd.DataFrame = field(default_factory=_no_throughput)
-    training: pd.DataFrame = field(default_factory=_no_training)
+    traces: pd.DataFrame = field(default_factory=partial(_empty, TRACE_COLUMNS, iteration="int64", scm_db="float64"))
+    quarantine: pd.DataFrame = field(default_factory=partial(_empty, QUARANTINE_COLUMNS))
+    throughput: pd.DataFrame = field(
+        default_factory=partial(
+            _empty,
+            THROUGHPUT_COLUMNS,
+            **dict.fromkeys(("shards", "utterances", "peak_mem_bytes"), "int64"),
+            **dict.fromkeys(("audio_s", "compute_s", "wall_s", "busy_s"), "float64"),
+        )
+    )
+    training: pd.DataFrame = field(default_factory=partial(_empty, TRAINING_COLUMNS, step="int64", value="float64"))
     made: Sequence[Provenance] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
     pipeline: str = ""

@@ -124,18 +124,13 @@ def iterate(
     for done, parameters in enumerate(loop.parameters):
         now.copy_(parameters)
         if done == 1 and place.device.type == "cuda":
-            again = _graph(once).replay
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+                once()  # recorded alone: its kernels were compiled when it ran before
+            again = graph.replay
         again()
         if measure is not None:
             measure()
-
-
-def _graph(once: Callable[[], None]) -> torch.cuda.CUDAGraph:
-    """Record an iteration, which must have run before; a replay launches its kernels together."""
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-        once()
-    return graph
 
 
 @dataclass(frozen=True)
