@@ -33,7 +33,7 @@ def _installed() -> dict[str, EntryPoint]:
 
 
 def stage_names() -> list[str]:
-    """Return the names of all stages: melmill's own, and those of the entry-point group `melmill.stages`."""
+    """Return the names of all stages, with those of the entry-point group `melmill.stages`."""
     return sorted({*_BUILT_IN, *READERS, *solver_stages(), *family_names(), *_installed()})
 
 

@@ -1,4 +1,7 @@
-"""What an exchange format is, and all of them by name: melmill's own, and those of other packages."""
+"""What an exchange format is, and all of them by name.
+
+They are melmill's own, and those of other packages.
+"""
 
 from __future__ import annotations
 

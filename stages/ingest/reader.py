@@ -1,4 +1,7 @@
-"""What a corpus reader is: a stage that finds the utterances of a corpus and says what they are."""
+"""What a corpus reader is, and all of them by name.
+
+A reader is a stage that finds the utterances of a corpus and says what they are.
+"""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from melmill.stages.numeric.gram import spectral_norm
 from melmill.stages.numeric.melspec import MelSpec
 
-# Slaney's Auditory Toolbox: linear to 1 kHz in steps of 200/3 Hz, then 27 steps for each factor 6.4.
+# Slaney's Auditory Toolbox: linear to 1 kHz in steps of 200/3 Hz, then 27 steps to a factor 6.4.
 _LINEAR_STEP_HZ = 200.0 / 3.0
 _BREAK_HZ = 1000.0
 _BREAK_MEL = _BREAK_HZ / _LINEAR_STEP_HZ

@@ -1,4 +1,4 @@
-"""Mel spectrograms of waveforms, in every variant of `MelSpec`, and the way back to linear bands."""
+"""Mel spectrograms of waveforms, in every variant of `MelSpec`, and back to linear bands."""
 
 from __future__ import annotations
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -184,7 +183,7 @@ def _resampled_means(
     block = max(1, _CELLS // n)
     for start in range(0, draws, block):
         drawn = rng.integers(0, n, size=(min(block, draws - start), n), dtype=np.int32)
-        # How often each row occurs in every draw, (n_draws, n): each draw counts in a range of its own.
+        # How often each row occurs in every draw, (n_draws, n). Each draw counts in its own range.
         apart = drawn + np.arange(len(drawn), dtype=np.int64)[:, None] * n
         times = np.bincount(apart.ravel(), minlength=drawn.size).reshape(drawn.shape).astype(np.float64)
         total = np.full((1, 1), float(n)) if complete else times @ present.astype(np.float64)
@@ -253,7 +252,7 @@ def _of_group(table: Cube, group: Group, draws: int, seed: int) -> pd.DataFrame:
             "ci_low": low,
             "ci_high": high,
             "median": _moment(np.nanmedian, flat, n >= 1),
-            "std": _moment(partial(np.nanstd, ddof=1), flat, n >= 2),
+            "std": _moment(lambda x, axis: np.asarray(np.nanstd(x, axis=axis, ddof=1)), flat, n >= 2),
             "n_common": n_common.ravel(),
             "mean_common": mean_common.ravel(),
             "uneven": np.broadcast_to(uneven, mean_common.shape).ravel(),

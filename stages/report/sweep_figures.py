@@ -104,7 +104,8 @@ class Map:
 def heat_map(table: Map, metric: str) -> str:
     """Return a map with a cell for each pair of values.
 
-    Brighter is better. The best cell has a thick frame; cells that can't be told from it a thin one.
+    Brighter is better. The best cell has a thick frame. Cells that can't be told from it have a
+    thin one.
     """
     import matplotlib as mpl
     from matplotlib.patches import Rectangle

@@ -1,4 +1,7 @@
-"""What a metric is, and all of them by name: melmill's own, and those of other packages."""
+"""What a metric is, and all of them by name.
+
+They are melmill's own, and those of other packages.
+"""
 
 from __future__ import annotations
 

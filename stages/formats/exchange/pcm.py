@@ -1,4 +1,7 @@
-"""Waveforms as linear PCM, in FLAC and WAV files, rounded here so that nothing wraps round at full scale."""
+"""Waveforms as linear PCM, in FLAC and WAV files.
+
+Samples are rounded here, so that nothing wraps round at full scale.
+"""
 
 from __future__ import annotations
 

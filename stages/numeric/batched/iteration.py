@@ -158,7 +158,7 @@ class Pair:
 
 
 def packed(spectrum: Tensor) -> Tensor:
-    """Return a complex64 tensor as int64, in the same memory, so that a kernel has one index a bin."""
+    """View a complex64 tensor as int64, so that a kernel has one index a bin."""
     return spectrum.view(torch.int64)
 
 
