@@ -153,7 +153,8 @@ def test_one_bad_utterance_costs_itself_alone() -> None:
 
 @pytest.mark.real
 def test_scores_of_speech_equal_the_libraries(real_data: Path) -> None:
-    # what Masuyama et al. report: SCM and SC by their formulas in float64, PESQ and ESTOI by the usual packages
+    # What Masuyama et al. report: SCM and SC by their formulas in float64, PESQ and ESTOI by the
+    # usual packages.
     pesq, pystoi, librosa = (pytest.importorskip(name) for name in ("pesq", "pystoi", "librosa"))
     soundfile = pytest.importorskip("soundfile")
     E = librosa.filters.mel(sr=16000, n_fft=1024, n_mels=80, dtype=np.float64)
