@@ -27,7 +27,7 @@ def convert(file: str, out: str, trust: bool) -> int:
     Example:
       melmill vocoder convert --trust waveglow_256channels.pt waveglow.pt
     """
-    from melmill.flows.exchange.vocoder_conversion import convert as convert_file
+    from melmill.flows.exchange.vocoder_files import convert as convert_file
 
     if not trust:
         raise click.UsageError(
