@@ -199,7 +199,7 @@ def test_damage_ends_it_and_names_the_place(finished: Project, tmp_path: Path) -
     [
         ("glaa", {}, r"the last run has no node 'glaa'; did you mean 'gla'\?"),
         ("scores[gla]", {}, "makes scores: it has no arrays"),
-        ("mel", {"bits": 16}, "node 'mel' is written as npy, which has no choice of bits: leave --bits out"),
+        ("mel", {"bits": 16}, "node 'mel': format 'npy' has no choice of bits: leave --bits out"),
         ("mel", {"format_": "wav"}, "node 'mel' makes mels, which format 'wav' can't hold: use --format npy"),
         ("gla", {"format_": "npy"}, "node 'gla' makes waveforms, .* use --format flac or wav"),
         ("gla", {"format_": "flacc"}, r"there is no format 'flacc'; did you mean 'flac'\? \(formats: flac, wav, npy\)"),

@@ -19,7 +19,7 @@ import pytest
 import melmill
 from benchmarks.faults.processes import wait_for
 from melmill.flows.errors import PipelineError
-from melmill.flows.exchange.vocoder import export_vocoder
+from melmill.flows.exchange.export import export_vocoder
 from melmill.flows.execution.run import run
 from melmill.flows.execution.summary import Summary
 from melmill.flows.pipeline.spec import load
