@@ -98,7 +98,7 @@ def export(
 
 
 def _export_vocoder(store: Store, node: str, folder: str, options: bool, json_: bool) -> int:
-    from melmill.flows.exchange.vocoder import export_vocoder
+    from melmill.flows.exchange.export import export_vocoder
 
     if options:
         raise PipelineError(f"node {node!r} makes a vocoder: leave --format, --bits and --utterances out")
