@@ -26,7 +26,9 @@ def certs(folder: Path, days: int) -> int:
 
     \b
     Example:
-      melmill cluster certs ~/.melmill-tls       and in the pipeline, cluster: {security: ~/.melmill-tls, ...}
+      melmill cluster certs ~/.melmill-tls
+
+    Then the pipeline names the folder: cluster: {security: ~/.melmill-tls, ...}
     """
     from melmill.cluster.errors import require_packages
 

@@ -169,13 +169,13 @@ def invert(
 
 
 def _each(places: Mapping[str, str], work: Callable[..., Made], verbose: bool) -> int:
-    """Work on each file. A bad file is a line of error, and the others go on; a bad option ends it."""
+    """Work on each file. A bad file is one line of error, and the others go on."""
     failed = 0
     for file, out in places.items():
         try:
             made = work(file, out)
         except ParameterError:
-            raise
+            raise  # an option is wrong, for every file
         except (StageError, StoreError, PipelineError) as error:
             click.echo(f"error: {file}: {error}", err=True)
             failed += 1

@@ -86,7 +86,7 @@ def test_mels_become_arrays_that_a_pipeline_takes_again(store: Store, finished: 
     again = melmill.open(str(tmp_path / "again"))
     same = f"dev-clean--{path.split('/', 1)[1].removesuffix('.flac').replace('/', '--')}"
     np.testing.assert_array_equal(again["mel"][same], M)
-    # The shortest waveform of those frames: the recording's end, which no frame tells of, is not in it.
+    # The shortest waveform of those frames lacks the end of the recording, which is in no frame.
     assert again["gla"][same].size == (M.shape[1] - 1) * 256
     assert len(again.utterances()) == 16
     assert set(again.utterances()["n_frames"]) == {M.shape[1] for M in again["mel"].values()}
