@@ -14,7 +14,6 @@ from melmill.flows.cli import (  # noqa: F401
     cluster,
     corpora,
     exporting,
-    files,
     init,
     inspect,
     mels,

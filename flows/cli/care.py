@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -12,7 +13,7 @@ from melmill.flows.pipeline.spec import load
 from melmill.flows.runs.repair import drop_incomplete, remake_catalogue
 from melmill.storage.files.location import Location
 from melmill.storage.store import Store
-from melmill.storage.verify import CATALOGUE, Damage
+from melmill.storage.verify import CATALOGUE
 from melmill.storage.verify import repair as repair_store
 from melmill.storage.verify import verify as verify_store
 
@@ -34,7 +35,7 @@ def verify(store: str, json_: bool) -> int:
     """
     damages = verify_store(Store.open(store))
     if json_:
-        as_json({"store": store, "damaged": [_as_dict(damage) for damage in damages]})
+        as_json({"store": store, "damaged": [asdict(damage) for damage in damages]})
     elif damages:
         table(("node", "record", "file", "problem"), [(d.node, d.record, d.file, d.problem) for d in damages])
         click.echo(f"{len(damages)} files are damaged: `melmill repair {store}` drops their records; then run again")
@@ -67,7 +68,7 @@ def repair(store: str, pipeline: Path | None, json_: bool) -> int:
             remake_catalogue(opened, (damage.node, damage.key), load(pipeline))
     repair_store(opened, [damage for damage in damages if damage not in catalogues])
     if json_:
-        as_json({"store": store, "dropped": [_as_dict(damage) for damage in damages]})
+        as_json({"store": store, "dropped": [asdict(damage) for damage in damages]})
     elif damages:
         table(("node", "record", "file", "problem"), [(d.node, d.record, d.file, d.problem) for d in damages])
         click.echo(f"dropped {len({(d.node, d.key, d.record) for d in damages})} records: run the pipeline again")
@@ -100,13 +101,3 @@ def quarantine(store: str, detail: bool, retry: bool, json_: bool) -> int:
     if retry:
         click.echo(f"dropped {drop_incomplete(opened)} records: run the pipeline again")
     return DONE
-
-
-def _as_dict(damage: Damage) -> dict[str, str]:
-    return {
-        "node": damage.node,
-        "key": damage.key,
-        "record": damage.record,
-        "file": damage.file,
-        "problem": damage.problem,
-    }

@@ -18,14 +18,17 @@ def cluster() -> None:
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path, file_okay=False))
 @click.option("--days", type=click.IntRange(1, 3650), default=365, show_default=True, help="How long it is good for.")
 def certs(folder: Path, days: int) -> int:
-    """Make a private certificate authority in DIR, and a certificate that lets its holder into a cluster.
+    """Make a certificate authority in DIR, and a certificate that lets its holder into a cluster.
 
-    Client, scheduler and workers show each other the same certificate; whoever lacks its key, key.pem, is refused. Run
-    again, it makes a new certificate of the same authority. Keep ca-key.pem to yourself: hosts need the other three.
+    Client, scheduler and workers show each other the same certificate. Whoever lacks its key,
+    key.pem, is refused. Run again, the command makes a new certificate of the same authority. Keep
+    ca-key.pem to yourself: hosts need the other three files.
 
     \b
     Example:
-      melmill cluster certs ~/.melmill-tls       and in the pipeline, cluster: {security: ~/.melmill-tls, ...}
+      melmill cluster certs ~/.melmill-tls
+
+    Then the pipeline names the folder: cluster: {security: ~/.melmill-tls, ...}
     """
     from melmill.cluster.errors import require_packages
 

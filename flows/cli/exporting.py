@@ -13,28 +13,44 @@ from melmill.flows.cli.show import as_json
 from melmill.flows.errors import PipelineError
 from melmill.flows.watching.progress import PLAIN_INTERVAL_S, duration
 from melmill.stages.contract import Kind
-from melmill.stages.formats.format import FORMATS
+from melmill.stages.formats.format import FORMATS, formats_for
 from melmill.storage.store import Store
 
 NAMED = 10
 TERMINAL_INTERVAL_S = 0.1
 
 
-class _FormatName(click.types.StringParamType):
-    """The name of an exchange format; help and shells list those that are installed."""
+class FormatName(click.types.StringParamType):
+    """The name of an exchange format; help and shells list those that are installed.
+
+    Parameters
+    ----------
+    kind : Kind or None
+        List the formats that hold this kind of product; None: all.
+    """
+
+    def __init__(self, kind: Kind | None = None) -> None:
+        self.kind = kind
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the formats; reading them loads those of other packages."""
+        return list(FORMATS) if self.kind is None else formats_for(self.kind)
 
     def get_metavar(self, *_: object, **__: object) -> str:  # its arguments depend on click's version
-        return f"[{'|'.join(FORMATS)}]"
+        """Return the names, for help texts."""
+        return f"[{'|'.join(self.names)}]"
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        return [CompletionItem(name, help=FORMATS[name].says) for name in FORMATS if name.startswith(incomplete)]
+        """Return the names that begin with what was typed."""
+        return [CompletionItem(name, help=FORMATS[name].says) for name in self.names if name.startswith(incomplete)]
 
 
 @cli.command()
 @click.argument("store", metavar="STORE")
 @click.argument("node", metavar="NODE")
 @click.argument("folder", metavar="FOLDER")
-@click.option("--format", "format_", type=_FormatName(), help="Format of the files.  [default: flac; npy for mels]")
+@click.option("--format", "format_", type=FormatName(), help="Format of the files.  [default: flac; npy for mels]")
 @click.option("--bits", type=int, metavar="N", help="Bits per sample of flac and wav: 16 or 24.  [default: 16]")
 @click.option("--utterances", multiple=True, metavar="GLOB", help="Only utterances whose id matches (84-*).")
 @click.option("--json", "json_", is_flag=True, help="Print one JSON object to standard output.")
@@ -82,7 +98,7 @@ def export(
 
 
 def _export_vocoder(store: Store, node: str, folder: str, options: bool, json_: bool) -> int:
-    from melmill.flows.exchange.vocoder import export_vocoder
+    from melmill.flows.exchange.export import export_vocoder
 
     if options:
         raise PipelineError(f"node {node!r} makes a vocoder: leave --format, --bits and --utterances out")

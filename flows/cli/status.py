@@ -70,8 +70,8 @@ def _watch(store: str, reader: StatusReader, interval: float, json_: bool) -> in
                 click.echo(line)
         table(COLUMNS, map(_row, now.nodes))
     if not json_:
-        for line in _failures(now):
-            click.echo(line)
+        for one in now.run.failures if now.run is not None else ():
+            click.echo(f"failed: {_task(one)}: {one['reason']}")
     return DONE if now.run is None or now.run.state == "done" else FAILED
 
 
@@ -113,20 +113,17 @@ def _row(node: NodeState) -> tuple[object, ...]:
 
 def _line(now: RunStatus) -> str:
     last, left = now.last, now.time_left_s
+    # The clock of the other machine may be ahead.
+    ago_s = max(0.0, (now.at - datetime.fromisoformat(str(last.last_at))).total_seconds()) if last else 0.0
     parts = [
         f"{now.at.astimezone():%H:%M:%S}  {now.n_done}/{now.n_tasks} tasks",
         f"{now.n_failed} failed" if now.n_failed else "",
         f"{now.tasks_per_min:.1f} tasks/min",
         f"{duration(left)} left" if left is not None and now.n_done < now.n_tasks else "",
-        f"last committed: {last.node}, {_ago(now, last)} ago" if last else "",
+        f"last committed: {last.node}, {duration(ago_s)} ago" if last else "",
         _driver(now),
     ]
     return ", ".join(part for part in parts if part)
-
-
-def _ago(now: RunStatus, node: NodeState) -> str:
-    # The clock of the other machine may be ahead.
-    return duration(max(0.0, (now.at - datetime.fromisoformat(str(node.last_at))).total_seconds()))
 
 
 def _driver(now: RunStatus) -> str:
@@ -150,11 +147,6 @@ def _stalled(now: RunStatus) -> list[str]:
 
 def _notes(now: RunStatus) -> list[str]:
     return [f"{node.node}: {node.note}" for node in now.nodes if node.note]
-
-
-def _failures(now: RunStatus) -> list[str]:
-    failures = now.run.failures if now.run is not None else ()
-    return [f"failed: {_task(one)}: {one['reason']}" for one in failures]
 
 
 def _task(one: Mapping[str, object]) -> str:

@@ -19,15 +19,15 @@ def vocoder() -> None:
 def convert(file: str, out: str, trust: bool) -> int:
     """Write the tensors of FILE, which pickles a whole module, to OUT as plain tensors.
 
-    WaveGlow's checkpoints are such files. They name code that reading them would usually run. Here that code is not
-    looked up, and a process of its own reads the file. Still, only convert files that you trust. A configuration
-    beside FILE is kept in OUT.
+    WaveGlow's checkpoints are such files. They name code that reading them would usually run. Here
+    that code is not looked up, and a process of its own reads the file. Still, only convert files
+    that you trust. A configuration beside FILE is kept in OUT.
 
     \b
     Example:
       melmill vocoder convert --trust waveglow_256channels.pt waveglow.pt
     """
-    from melmill.flows.exchange.vocoder_conversion import convert as convert_file
+    from melmill.flows.exchange.vocoder_files import convert as convert_file
 
     if not trust:
         raise click.UsageError(

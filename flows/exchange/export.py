@@ -1,4 +1,4 @@
-"""Export of a product: a folder of files that other programs read, one per utterance."""
+"""Export a product to a folder: files that other programs read, or the files of a vocoder."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from melmill.flows.errors import PipelineError, RunFailed
+from melmill.flows.tasks.trained import TRAINED
 from melmill.stages.contract import Kind
 from melmill.stages.formats.format import FORMATS, ExchangeFormat, formats_for
 from melmill.storage.errors import DamagedData, StoreFull, StoreUnwritable
@@ -133,7 +134,14 @@ class _Exporter:
             self.view = store[node]
         except KeyError as error:
             raise PipelineError(f"store {store.location.url!r}: {error.args[0]}") from error
-        self.format, self.bits = _format(self.view, node, format_, bits)
+        spec = self.view.folder.array_spec
+        self.format = format_for(Kind.WAVEFORM if spec.n_mels is None else Kind.MEL, format_, f"node {node!r}")
+        self.bits = bits_for(self.format, bits, f"node {node!r}")
+        if bits is not None and bits > 16 and spec.dtype == "int16":
+            raise PipelineError(
+                f"node {node!r} is stored as int16, so that {bits} bits hold no more than 16: leave --bits out, or "
+                "run again with dtype: float32"
+            )
         check_outside(location, store)
         self.folder = ExportFolder(location)
         self.names = _names(self.view, self.format.suffix, utterances)
@@ -219,31 +227,48 @@ class _Exporter:
         self.progress(self.summary.written + self.summary.kept, self.n_files)
 
 
-def _format(view: ProductView, node: str, name: str | None, bits: int | None) -> tuple[ExchangeFormat, int | None]:
-    """Return the format and the bits per sample by which a node's arrays are written."""
-    spec = view.folder.array_spec
-    kind, product = (Kind.WAVEFORM, "waveforms") if spec.n_mels is None else (Kind.MEL, "mels")
+def format_for(kind: Kind, name: str | None, what: str) -> ExchangeFormat:
+    """Return the format called `name` if it holds a kind of product; None: the kind's default.
+
+    Parameters
+    ----------
+    kind : {Kind.WAVEFORM, Kind.MEL}
+    name : str or None
+    what : str
+        What makes the product, for messages: ``"node 'admm'"``.
+
+    Raises
+    ------
+    PipelineError
+        There is no such format, or it can't hold the product.
+    """
     fitting = formats_for(kind)
     if name is not None and name not in FORMATS:
         raise PipelineError(f"there is {FORMATS.unknown(name)}")
     chosen = FORMATS[name or fitting[0]]
     if kind not in chosen.kinds:
+        product = "waveforms" if kind is Kind.WAVEFORM else "mels"
         raise PipelineError(
-            f"node {node!r} makes {product}, which format {chosen.name!r} can't hold: "
-            f"use --format {' or '.join(fitting)}"
+            f"{what} makes {product}, which format {chosen.name!r} can't hold: use --format {' or '.join(fitting)}"
         )
+    return chosen
+
+
+def bits_for(format_: ExchangeFormat, bits: int | None, what: str) -> int | None:
+    """Return the bits per sample to write: `bits`, or the default of the format, if it has any.
+
+    Raises
+    ------
+    PipelineError
+        The format has no such bits.
+    """
     if bits is None:
-        return chosen, chosen.bits[0] if chosen.bits else None
-    if not chosen.bits:
-        raise PipelineError(f"node {node!r} is written as {chosen.name}, which has no choice of bits: leave --bits out")
-    if bits not in chosen.bits:
-        raise PipelineError(f"--bits of {chosen.name} must be {' or '.join(map(str, chosen.bits))}, got {bits}")
-    if bits > 16 and spec.dtype == "int16":
-        raise PipelineError(
-            f"node {node!r} is stored as int16, so that {bits} bits hold no more than 16: leave --bits out, or run "
-            "again with dtype: float32"
-        )
-    return chosen, bits
+        return format_.bits[0] if format_.bits else None
+    if not format_.bits:
+        raise PipelineError(f"{what}: format {format_.name!r} has no choice of bits: leave --bits out")
+    if bits not in format_.bits:
+        raise PipelineError(f"--bits of {format_.name} must be {' or '.join(map(str, format_.bits))}, got {bits}")
+    return bits
 
 
 def check_outside(location: Location, store: Store) -> None:
@@ -277,3 +302,58 @@ def _fingerprint(record: Record) -> str:
     """Return a hash of a shard's data; files made from data of another hash are written again."""
     stored = sorted((name, file.sha256) for name, file in record.files.items() if name.startswith("data/"))
     return hashlib.sha256(repr(stored).encode()).hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportedVocoder:
+    """Count the files of an exported vocoder; `melmill export --json` prints the fields."""
+
+    store: str
+    node: str
+    key: str
+    folder: str
+    written: int
+    kept: int
+
+    def as_dict(self) -> dict[str, str | int]:
+        """Return plain values, for JSON."""
+        return asdict(self)
+
+
+def export_vocoder(store: Store, node: str, folder: str) -> ExportedVocoder:
+    """Write all files that a training made to a folder: weights, configuration, page and others.
+
+    Parameters
+    ----------
+    store : Store
+    node : str
+        Name of a node of the last run that trains a vocoder.
+    folder : str
+        Path or URL.
+
+    Raises
+    ------
+    PipelineError
+        The folder has a file of one of these names with other bytes.
+    StoreError, DamagedData
+        The training is not done, or its files are not those of its record. Nothing is written then.
+    """
+    entry, location = store.nodes[node], Location(folder)
+    check_outside(location, store)
+    product = store.product(entry.folder, entry.key)
+    record = product.done(TRAINED)
+    files = {name.removeprefix(f"{TRAINED}/"): product.read_whole(record, name) for name in record.files}
+    present = [name for name in files if location.exists(name)]
+    for name in present:
+        if location.read(name) != files[name]:
+            raise PipelineError(f"{location.url}/{name} holds something else than {node!r} made: name another folder")
+    for name in files.keys() - present:
+        location.replace(name, files[name])
+    return ExportedVocoder(
+        store=store.location.url,
+        node=node,
+        key=entry.key,
+        folder=location.url,
+        written=len(files) - len(present),
+        kept=len(present),
+    )

@@ -9,8 +9,10 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from melmill.flows.errors import PipelineError
+from melmill.flows.exchange.export import format_for
+from melmill.stages.contract import Kind
 from melmill.stages.formats.audio import decode
-from melmill.stages.formats.exchange.pcm import AUDIO_FORMATS, Bits, encode_audio
+from melmill.stages.formats.format import FORMATS, ExchangeFormat, formats_for
 from melmill.stages.formats.npy import decode_npy, encode_npy
 from melmill.stages.ingest.decode import to_pcm
 from melmill.stages.ingest.readers.mel_folder import Layout, checked
@@ -64,7 +66,7 @@ def targets(files: Sequence[str], out: str, suffixes: Sequence[str]) -> dict[str
     if suffix in suffixes and len(files) == 1:
         return {files[0]: out}
     if suffix:
-        expected = f"a file *.{' or *.'.join(suffixes)}, or a folder" if len(files) == 1 else "a folder"
+        expected = f"a file *.{' or *.'.join(dict.fromkeys(suffixes))}, or a folder" if len(files) == 1 else "a folder"
         raise PipelineError(f"the results of {len(files)} files can't go to {out!r}: expected {expected}")
     made = {file: f"{out.rstrip('/')}/{PurePosixPath(file).stem}.{suffixes[0]}" for file in files}
     owners: dict[str, str] = {}
@@ -76,26 +78,53 @@ def targets(files: Sequence[str], out: str, suffixes: Sequence[str]) -> dict[str
     return made
 
 
+def audio_targets(files: Sequence[str], out: str, name: str) -> tuple[dict[str, str], ExchangeFormat]:
+    """Return the path to write for the waveform of each file, and the format of all of them.
+
+    Parameters
+    ----------
+    files : sequence of str
+        At least one.
+    out : str
+        A file, whose suffix says its format, or a folder; see `targets`.
+    name : str
+        Name of the format of files in a folder. It goes first where formats share a suffix.
+
+    Raises
+    ------
+    PipelineError
+        There is no such format, it can't hold waveforms, or `targets` refuses `out`.
+    """
+    wanted = format_for(Kind.WAVEFORM, name, "`melmill invert`")
+    formats = [wanted, *(FORMATS[other] for other in formats_for(Kind.WAVEFORM) if other != name)]
+    places = targets(files, out, [known.suffix for known in formats])
+    written = places[files[0]]
+    return places, next(known for known in formats if written.endswith(f".{known.suffix}"))
+
+
 def invert_file(
     path: str,
     out: str,
     spec: MelSpec,
     *,
-    bits: Bits = 16,
+    format_: ExchangeFormat,
+    bits: int | None = None,
     layout: Layout | None = None,
     length: int | None = None,
     options: Mapping[str, Any],
 ) -> Made:
-    """Write the waveform of a mel as FLAC or WAV.
+    """Write the waveform of a mel as an audio file.
 
     Parameters
     ----------
     path, out : str
-        The mel, a ``.npy`` file; and the audio file, whose suffix says its format.
+        The mel, a ``.npy`` file; and the audio file.
     spec : MelSpec
         How the mel was made.
-    bits : {16, 24}
-        Bits of a sample.
+    format_ : ExchangeFormat
+        Format of the audio file.
+    bits : int or None
+        Bits per sample, one of the format's; None if it has no choice.
     layout : {"bands_first", "frames_first"} or None
         See `melmill.stages.ingest.readers.mel_folder.MelFolder`.
     length : int or None
@@ -114,8 +143,7 @@ def invert_file(
     started = time.perf_counter()
     y = invert(M, spec, length=length, **options)
     compute_s = time.perf_counter() - started
-    format_ = next(known for known in AUDIO_FORMATS if out.endswith(f".{known}"))
-    data, n_clipped = encode_audio(y, spec.sr, format_, bits)
+    data, n_clipped = format_.encode(y, spec.sr, bits)
     _write(out, data)
     return Made(out=out, duration_s=y.size / spec.sr, compute_s=compute_s, n_clipped=n_clipped)
 

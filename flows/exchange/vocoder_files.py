@@ -1,8 +1,14 @@
-"""Vocoders from files: a checkpoint, and what lies beside it."""
+"""Checkpoints of vocoders: load one with its companion files, or convert one that pickles a module.
+
+``python -m`` of this module is the process that reads the pickle.
+"""
 
 from __future__ import annotations
 
+import io
 import os
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +16,7 @@ from melmill.stages.contract import StageFile, StageFiles
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.numeric.presets import preset
 from melmill.stages.vocode.errors import VocoderError
-from melmill.stages.vocode.files.companions import CONFIG, TRAINED_FILES, WEIGHTS, candidates
+from melmill.stages.vocode.files.companions import CONFIG, FOUND_CONFIG, TRAINED_FILES, WEIGHTS, candidates, parse
 from melmill.stages.vocode.shipped import located
 from melmill.storage.files.location import Location, folder_and_name
 
@@ -54,15 +60,22 @@ def read_first(candidates: Mapping[str, Sequence[str]]) -> StageFiles:
     Raises
     ------
     VocoderError
-        There is no file of a role that must have one.
+        There is no file of a role that must have one, or it is a folder.
     """
     files = {}
     for role, paths in candidates.items():
-        for path in paths:
-            folder, name = split(path)
-            if role in (WEIGHTS, CONFIG) or folder.exists(name):
-                files[role] = StageFile(url=f"{folder.url}/{name}", data=_read(folder, name))
-                break
+        for folder, name in map(split, paths):
+            if role not in (WEIGHTS, CONFIG) and not folder.exists(name):
+                continue
+            url = f"{folder.url}/{name}"
+            if name in folder.folders():
+                inside = ", ".join(sorted((folder / name).sizes())) or "no files"
+                raise VocoderError(f"{url} is a folder: name the weights in it (it holds {inside})")
+            try:
+                files[role] = StageFile(url=url, data=folder.read(name))
+            except FileNotFoundError as error:
+                raise VocoderError(f"{url} does not exist: check its name") from error
+            break
     return files
 
 
@@ -74,11 +87,45 @@ def split(path: PathOrUrl) -> tuple[Location, str]:
     return folder, name
 
 
-def _read(folder: Location, name: str) -> bytes:
-    if name in folder.folders():
-        files = ", ".join(sorted((folder / name).sizes())) or "no files"
-        raise VocoderError(f"{folder.url}/{name} is a folder: name the weights in it (it holds {files})")
+def convert(path: PathOrUrl, out: PathOrUrl) -> None:
+    """Convert the checkpoint at `path`, which the user trusts, to a plain one at `out`.
+
+    A process of its own reads the pickle, so that nothing in the pickle can touch this process.
+
+    Raises
+    ------
+    VocoderError
+        The checkpoint can't be read or holds no module.
+    StoreError
+        Something else is at `out`.
+    """
+    source, target = (f"{folder.url}/{name}" for folder, name in map(split, (path, out)))
+    command = [sys.executable, "-m", "melmill.flows.exchange.vocoder_files", source, target]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        raise VocoderError(last if done.returncode == 1 else f"{source}: the conversion ended early: {last}")
+
+
+def convert_here(path: str, out: str) -> None:
+    """Convert in this process; see `convert`."""
+    import torch  # here, as it is slow to import
+
+    from melmill.stages.vocode.files.unpickling import plain
+
+    files = read_first(candidates(path))
+    state, settings = plain(files[WEIGHTS].name, files[WEIGHTS].data)
+    companion = files.get(FOUND_CONFIG)
+    config = {} if companion is None else parse(companion.name, companion.data)
+    content: dict[str, Any] = {"state_dict": state, "config": {**config, **settings}}
+    data = io.BytesIO()
+    torch.save(content, data)
+    folder, name = split(out)
+    folder.put(name, data.getvalue())
+
+
+if __name__ == "__main__":
     try:
-        return folder.read(name)
-    except FileNotFoundError as error:
-        raise VocoderError(f"{folder.url}/{name} does not exist: check its name") from error
+        convert_here(*sys.argv[1:])
+    except ValueError as error:
+        sys.exit(str(error))

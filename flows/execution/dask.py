@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from melmill.cluster.connect import connected
 from melmill.cluster.contract import ClusterSpec, RunningCluster
 from melmill.cluster.process import limit_threads
-from melmill.cluster.scheduler import links, missing_bokeh, one_span
+from melmill.cluster.scheduler import bound_memory, links, missing_bokeh, one_span, publisher
 from melmill.flows.errors import RunFailed
 from melmill.flows.execution.probe import InFlight, probe_workers
 from melmill.flows.execution.serial import FATAL, MakeJob
@@ -36,7 +36,7 @@ from melmill.flows.watching.events import (
 from melmill.stages.task_context import current_task
 
 if TYPE_CHECKING:
-    from distributed import Client, Future
+    from distributed import Future
 
 # Tasks in flight per compute slot: one runs, one waits at the worker so that it is never idle.
 IN_FLIGHT = 2
@@ -114,7 +114,13 @@ def run_dask(
     """
     with connected(spec) as cluster:
         stream = _TaskStream(cluster, window, make_job, announce, time_limit_s)
-        publish = _install_plugins(cluster.client, announce)
+        publish = None
+        try:
+            bound_memory(cluster.client)
+            publish = publisher(cluster.client)
+        except ImportError as error:
+            effect = "its metrics will lack this run, and its memory grows by about 3 KiB per task"
+            announce(Note(text=f"the scheduler can't import melmill ({error}): {effect}"))
         missing = missing_bokeh(spec)
         if missing:
             announce(Note(text=missing))
@@ -122,22 +128,6 @@ def run_dask(
         announce(Ready(probe=stream.probe, dashboard=dashboard, metrics=metrics, publish=publish))
         with one_span():
             stream.run()
-
-
-def _install_plugins(client: Client, announce: Listener) -> Callable[[Mapping[str, object]], None] | None:
-    """Install melmill's plugins on the scheduler; return what publishes metrics.
-
-    If the scheduler can't import melmill, return None.
-    """
-    from melmill.cluster.scheduler import bound_memory, publisher
-
-    try:
-        bound_memory(client)
-        return publisher(client)
-    except ImportError as error:
-        effect = "its metrics will lack this run, and its memory grows by about 3 KiB per task"
-        announce(Note(text=f"the scheduler can't import melmill ({error}): {effect}"))
-    return None
 
 
 def run_job(job: Job, topic: str, time_limit_s: float | None) -> Receipt:
@@ -248,12 +238,14 @@ class _TaskStream:
         """Submit an attempt at a task, after so many dead workers."""
         job = self.make_job(task, number, deaths >= ISOLATE_AFTER)
         attempt = Attempt(task, job, number, deaths, job.saved())
+        # Isolated utterances have a limit each. A job that resumes may take days.
+        limit_s = None if attempt.is_isolated or job.resumes else self.time_limit_s
         pool = self.window.nodes[task.node].pool
         future = self.client.submit(
             run_job,
             job,
             self.topic,
-            self._limit_s(attempt),
+            limit_s,
             # On a shared cluster two tasks of one key are the same task, even if they write to
             # different stores.
             key=f"{task.node}-{task.corpus}-{task.shard}-{number}-{self.client.id}",
@@ -264,13 +256,6 @@ class _TaskStream:
         self.n_in_flight[pool] += 1
         self.completed.add(future)
         self.announce(Submitted(task=task, attempt=number))
-
-    def _limit_s(self, attempt: Attempt) -> float | None:
-        """Return the longest time that an attempt may take as a whole, s; None for any.
-
-        Isolated utterances have a limit each. A job that resumes may take days.
-        """
-        return None if attempt.is_isolated or attempt.job.resumes else self.time_limit_s
 
     def _settle(self, future: Future) -> None:
         # In this order: after an interrupt while the answer is fetched, the task is still among
@@ -296,7 +281,8 @@ class _TaskStream:
         task, number, place = attempt.task, attempt.number, _last_place(error)
         deaths = attempt.deaths
         if isinstance(error, KilledWorker):
-            hung = self._is_late(attempt)
+            in_flight_s = time.monotonic() - attempt.submitted_s
+            hung = self.time_limit_s is not None and not attempt.job.resumes and in_flight_s > self.time_limit_s
             reason = f"no answer within {self.time_limit_s:g} s" if hung else DIED
             deaths = attempt.deaths_with_this()
             again = attempt.may_go_on(deaths)
@@ -313,11 +299,6 @@ class _TaskStream:
         else:
             n_blocked = self.window.fail(task)
             self.announce(Failed(task=task, attempt=number, error=error, n_blocked=n_blocked, place=place))
-
-    def _is_late(self, attempt: Attempt) -> bool:
-        if self.time_limit_s is None or attempt.job.resumes:
-            return False
-        return time.monotonic() - attempt.submitted_s > self.time_limit_s
 
     def probe(self, tasks: Sequence[Task]) -> list[TaskStatus]:
         """Return the status of those of the tasks that run now; another thread calls this."""

@@ -18,8 +18,8 @@ from contextlib import suppress
 from typing import IO, cast
 
 from melmill.flows.execution.time_limit import time_limit
-from melmill.flows.tasks.work import ItemT, Process, Work
-from melmill.stages.contract import OfUtterance, Outcome, Rejected, rejection
+from melmill.flows.tasks.work import ItemT, Work, outcome_of
+from melmill.stages.contract import OfUtterance, Outcome, Rejected
 from melmill.stages.task_context import enter_utterance
 
 # Longest time until a child is ready: imports over a slow network file system, and a large model.
@@ -105,10 +105,7 @@ class _Child:
             stdout=subprocess.PIPE,
             pass_fds=[self.fault.fileno()],
         )
-        self._begin(work)
-
-    def _begin(self, work: bytes) -> None:
-        """Have the child open its work; no utterance is to blame for what goes wrong in this."""
+        # No utterance is to blame for what goes wrong while the child opens its work.
         self._send(work)
         try:
             error = cast("Exception | None", self._answer(_START_S))
@@ -161,17 +158,11 @@ class _Child:
         except subprocess.TimeoutExpired:
             self.process.kill()
             returncode = self.process.wait()
-        reason = reason.format(_death(returncode))
+        death = signal.Signals(-returncode).name if returncode < 0 else f"exit code {returncode}"
         self.fault.seek(0)
         detail = self.fault.read(_DETAIL_BYTES).decode(errors="replace")
         self.end()
-        return _Ended(reason, detail, in_time=in_time)
-
-
-def _death(returncode: int) -> str:
-    if returncode < 0:
-        return signal.Signals(-returncode).name
-    return f"exit code {returncode}"
+        return _Ended(reason.format(death), detail, in_time=in_time)
 
 
 def _serve() -> None:
@@ -197,21 +188,13 @@ def _serve() -> None:
             item, limit_s = pickle.load(questions)
             # The parent kills this process sooner, unless it is gone or stopped.
             with time_limit(None if limit_s is None else 2 * limit_s):
-                outcome = _outcome(process, item)
+                outcome = outcome_of(process, item)
             _put(answers, outcome)
 
 
 def _put(answers: IO[bytes], answer: object) -> None:
     answers.write(pickle.dumps(answer))
     answers.flush()
-
-
-def _outcome(process: Process[OfUtterance], item: OfUtterance) -> Outcome:
-    try:
-        (outcome,) = process([item])
-    except Exception as error:
-        return Outcome(rejected=rejection(error))
-    return outcome
 
 
 def _end_with(parent: int) -> None:

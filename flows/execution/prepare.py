@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
 
 from melmill.flows.pipeline.graph import Node
 from melmill.flows.planning.plan import Plan
@@ -50,7 +49,17 @@ def publish_manifest(plan: Plan, store: Store, *, partial: bool) -> str:
     """
     run_id = store.new_run_id()
     nodes = {name: node_plan.node for name, node_plan in plan.nodes.items()}
-    entries = {name: _entry(node, nodes) for name, node in nodes.items()}
+    entries = {
+        name: NodeEntry(
+            folder=node.folder,
+            key=node.key,
+            kind=node.product.kind.value,
+            stage=node.stage.uses,
+            catalogues=tuple(_address(nodes[corpus]) for corpus in node.corpora),
+            scored=node.product.scored if isinstance(node.product, Scores) else None,
+        )
+        for name, node in nodes.items()
+    }
     last = store.latest_manifest()
     if partial and last is not None:
         entries = {**last.nodes, **entries}
@@ -66,32 +75,25 @@ def publish_manifest(plan: Plan, store: Store, *, partial: bool) -> str:
     return run_id
 
 
-def _entry(node: Node, nodes: Mapping[str, Node]) -> NodeEntry:
-    return NodeEntry(
-        folder=node.folder,
-        key=node.key,
-        kind=node.product.kind.value,
-        stage=node.stage.uses,
-        catalogues=tuple(_address(nodes[name]) for name in node.corpora),
-        scored=node.product.scored if isinstance(node.product, Scores) else None,
-    )
-
-
 def describe(node: Node, nodes: Mapping[str, Node], shard_duration_s: float) -> ProductDescription:
     """Return the description that is stored beside a node's product."""
-    array = array_spec(node)
+    product, array = node.product, array_spec(node)
+    # The mel that the product is, was made from, or needs.
+    mel = product.spec if isinstance(product, Mel | TrainedVocoder) else None
+    if isinstance(product, Waveform):
+        mel = product.mel
     return ProductDescription(
         node=node.folder,
         key=node.key,
-        kind=node.product.kind.value,
+        kind=product.kind.value,
         stage=node.stage.uses,
         version=node.stage.version,
         parameters=dict(node.parameters),
         inputs={port: [_address(nodes[name]) for name in names] for port, names in node.inputs.items()},
         catalogue=None if node.is_whole else _address(nodes[node.corpora[0]]),
         array=array,
-        mel=_mel(node),
-        conversions=dict(node.product.conversions) if isinstance(node.product, Waveform) else {},
+        mel=None if mel is None else mel.as_dict(),
+        conversions=dict(product.conversions) if isinstance(product, Waveform) else {},
         sr=None if array is None else array.sr,
         shard_duration_s=shard_duration_s,
     )
@@ -112,16 +114,6 @@ def array_spec(node: Node) -> ArraySpec | None:
             hop_length=stft.hop_length,
             pad=stft.pad,
         )
-    return None
-
-
-def _mel(node: Node) -> dict[str, Any] | None:
-    """Return the fields of the mel that a product is, was made from, or needs; None without one."""
-    product = node.product
-    if isinstance(product, Mel | TrainedVocoder):
-        return product.spec.as_dict()
-    if isinstance(product, Waveform) and product.mel is not None:
-        return product.mel.as_dict()
     return None
 
 

@@ -12,15 +12,24 @@ from typing import Literal
 
 from melmill.cluster.connect import check_available
 from melmill.flows.execution.dask import run_dask
-from melmill.flows.execution.jobs import JobMaker
 from melmill.flows.execution.prepare import prepare_store, publish_manifest
 from melmill.flows.execution.serial import run_serial
 from melmill.flows.execution.summary import Summary, sum_up
 from melmill.flows.execution.window import ShardWindow
+from melmill.flows.pipeline.graph import Node
 from melmill.flows.pipeline.pools import cpu_fallbacks
+from melmill.flows.planning.phases import ancestors
 from melmill.flows.planning.plan import Plan
+from melmill.flows.tasks.job import Job, Source
+from melmill.flows.tasks.report import Ancestor, ReportJob
+from melmill.flows.tasks.shard import ShardJob
+from melmill.flows.tasks.task import ALL_SHARDS, Task
+from melmill.flows.tasks.training import TrainingJob
 from melmill.flows.watching.events import Note
 from melmill.flows.watching.observers import Watching, observed
+from melmill.stages.contract import Kind, TrainingStage
+from melmill.stages.numeric.errors import StageError
+from melmill.stages.report.contract import ReportStage
 from melmill.storage.store import Store
 
 # Open shards per compute slot: enough that a pool never lacks ready tasks.
@@ -100,3 +109,88 @@ def _terminated_as_interrupted() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+class JobMaker:
+    """Make the job of each task of a plan, by what its stage does."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._store = plan.pipeline.store
+        self._nodes = {name: node_plan.node for name, node_plan in plan.nodes.items()}
+
+    def __call__(self, task: Task, attempt: int, isolated: bool) -> Job:
+        """Return the job of a task.
+
+        Parameters
+        ----------
+        task : Task
+        attempt : int
+            Number of the attempt, from 1.
+        isolated : bool
+            Process each utterance in a child process. Tasks over whole corpora ignore this.
+
+        Raises
+        ------
+        StageError
+            The stage lacks the method that makes its product.
+        """
+        node = self._nodes[task.node]
+        stage = node.stage
+        if isinstance(stage, TrainingStage):
+            return TrainingJob(
+                store=self._store,
+                node=Source.of(node),
+                stage=stage,
+                pool=str(node.route),
+                attempt=attempt,
+                ports=self._ports(node),
+                catalogue=self._catalogue(node),
+            )
+        if isinstance(stage, ReportStage):
+            before = ancestors(self._nodes, node.name)
+            return ReportJob(
+                store=self._store,
+                node=Source.of(node),
+                stage=stage,
+                pool=str(node.route),
+                attempt=attempt,
+                ancestors={
+                    name: Ancestor(
+                        source=Source.of(other),
+                        uses=other.stage.uses,
+                        version=other.stage.version,
+                        parameters=other.parameters,
+                        inputs=other.inputs,
+                        catalogue=self._catalogue(other),
+                    )
+                    for name, other in self._nodes.items()
+                    if name in before
+                },
+                record_name=self._plan.record_name(node, ALL_SHARDS),
+                pipeline=self._plan.pipeline.name,
+            )
+        if node.is_whole:
+            methods = "report()" if node.product.kind is Kind.REPORT else "train()"
+            raise StageError(
+                f"node {node.name!r}: stage {stage.uses!r} makes a {node.product.kind}, so it needs a method {methods}"
+            )
+        return ShardJob(
+            store=self._store,
+            node=Source.of(node),
+            stage=stage,
+            pool=str(node.route),
+            attempt=attempt,
+            ports=self._ports(node),
+            catalogue=self._catalogue(node),
+            shard=task.shard,
+            isolated=isolated,
+            time_limit_s=self._plan.pipeline.time_limit_s,
+        )
+
+    def _ports(self, node: Node) -> dict[str, Source]:
+        return {port: Source.of(self._nodes[names[0]]) for port, names in node.inputs.items()}
+
+    def _catalogue(self, node: Node) -> tuple[str, str]:
+        corpus = self._nodes[node.corpora[0]]
+        return corpus.folder, corpus.key

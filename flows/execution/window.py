@@ -88,7 +88,7 @@ class ShardWindow:
         self._close(task)
 
     def fail(self, task: Task) -> int:
-        """Mark a task as failed and the open tasks that need it as blocked; return how many those are.
+        """Mark a task as failed and the open tasks that need it as blocked; return how many.
 
         Tasks of shards that are not open yet are blocked when their shards are opened.
         """

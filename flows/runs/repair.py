@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 
 from melmill.flows.errors import PipelineError
 from melmill.flows.pipeline.graph import Node, build_graph
@@ -45,7 +44,15 @@ def remake_catalogue(store: Store, address: Address, pipeline: Pipeline) -> None
     node, stage = _ingest_node(address, pipeline)
     folder = store.product(*address)
     tree = SourceTree(stage.root)
-    catalogue = _surveyed(node, stage, folder, tree, pipeline.shard_duration_s)
+    if not isinstance(node.product, Waveform | Mel):
+        raise _differs(node, f"its stage {stage.uses!r} makes {node.product.kind}")
+    whole = Catalogue.read_whole_parts(folder.location / "catalogue")
+    whole = whole or Catalogue.empty(node.product.sr, pipeline.shard_duration_s)
+    known = {utterance.path: utterance for utterance in whole.utterances()}
+    others = [utterance for utterance in stage.discover(tree, known) if utterance.path not in known]
+    if not others:
+        raise _differs(node, "the utterances of the damaged part are gone")
+    catalogue = whole.extended(others)
     proven = folder.records()
     for name in proven:
         _check_same_shard(node, folder, catalogue, name, tree)
@@ -65,21 +72,6 @@ def _ingest_node(address: Address, pipeline: Pipeline) -> tuple[Node, IngestStag
         f"no node of the pipeline makes {'/'.join(address)}, whose catalogue is damaged: give the pipeline, with the "
         "overrides, that it was made by"
     )
-
-
-def _surveyed(
-    node: Node, stage: IngestStage, folder: ProductFolder, tree: SourceTree, shard_duration_s: float
-) -> Catalogue:
-    """Return the parts that are whole, extended by what else the corpus holds."""
-    if not isinstance(node.product, Waveform | Mel):
-        raise _differs(node, f"its stage {stage.uses!r} makes {node.product.kind}")
-    whole = Catalogue.read_whole_parts(folder.location / "catalogue")
-    whole = whole or Catalogue.empty(node.product.sr, shard_duration_s)
-    known = {utterance.path: utterance for utterance in whole.utterances()}
-    others = [utterance for utterance in stage.discover(tree, known) if utterance.path not in known]
-    if not others:
-        raise _differs(node, "the utterances of the damaged part are gone")
-    return whole.extended(others)
 
 
 def _check_same_shard(node: Node, folder: ProductFolder, catalogue: Catalogue, name: str, tree: SourceTree) -> None:
@@ -107,10 +99,6 @@ def _differs(node: Node, how: str) -> PipelineError:
     )
 
 
-# Names of records, by product.
-_Records = Mapping[Address, set[str]]
-
-
 def drop_incomplete(store: Store) -> int:
     """Drop the records of the last run's shards that lack an utterance; return how many.
 
@@ -127,18 +115,13 @@ def drop_incomplete(store: Store) -> int:
     while grows:
         n_before = sum(map(len, stale.values()))
         for address, folder in folders.items():
-            stale[address] |= _made_from(folder, stale)
+            sources = [source for port in folder.description.inputs.values() for source in port]
+            names = {name for source in sources for name in stale.get(source, ())}
+            own = set(folder.record_names())
+            # A report has one record, for all shards.
+            stale[address] |= own if names and folder.description.kind == Kind.REPORT else own & names
         grows = sum(map(len, stale.values())) > n_before
     for address, names in stale.items():
         for record in folders[address].records(names).values():
             folders[address].forget(record)
     return sum(map(len, stale.values()))
-
-
-def _made_from(folder: ProductFolder, stale: _Records) -> set[str]:
-    """Return the names of a product's records that were made from stale ones."""
-    sources = [source for port in folder.description.inputs.values() for source in port]
-    names = {name for source in sources for name in stale.get(source, ())}
-    own = set(folder.record_names())
-    # A report has one record, for all shards.
-    return own if names and folder.description.kind == Kind.REPORT else own & names

@@ -55,7 +55,7 @@ class Job(ABC):
         """Do the work and commit it."""
 
     def saved(self) -> str | None:
-        """Return a stamp that changes whenever the job saves its progress; None if it saved nothing."""
+        """Return a stamp that changes when the job saves its progress; None if it saved none."""
         return None
 
 
@@ -106,7 +106,11 @@ class Stopwatch:
 
     def facts(self, job: NodeJob, busy_s: float | None = None) -> Facts:
         """Return what the record says of the work; `busy_s` is the device's time at work, s."""
-        used = device(job.stage)
+        used = name = device(job.stage)
+        if used != CPU:
+            from melmill.stages.numeric.batched.device import device_name  # imports torch
+
+            name = device_name(used)
         return Facts(
             compute_s=self.compute_s,
             started_at=self.started_at.isoformat(timespec="milliseconds"),
@@ -114,7 +118,7 @@ class Stopwatch:
             attempt=job.attempt,
             versions=versions(),
             pool=job.pool,
-            device=_device_name(used),
+            device=name,
             # The threads of a process have a core each, but share its GPU.
             worker=f"{os.getpid()}-{threading.get_native_id()}" if used == CPU else f"{os.getpid()}",
             busy_s=busy_s,
@@ -141,15 +145,6 @@ class Stopwatch:
             peak_mem_bytes=facts.peak_mem_bytes,
             host=facts.host,
         )
-
-
-def _device_name(device: str) -> str:
-    if device == CPU:
-        return device
-    # Imports torch.
-    from melmill.stages.numeric.batched.device import device_name
-
-    return device_name(device)
 
 
 @cache

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +13,9 @@ from numpy.typing import NDArray
 
 from melmill.flows.tasks.job import NodeJob, Source, Stopwatch, versions
 from melmill.flows.tasks.task import Receipt
-from melmill.flows.tasks.throughput import throughput
 from melmill.stages.contract import Scores, Waveform, as_float
 from melmill.stages.numeric.errors import StageError
-from melmill.stages.report.contract import Example, Provenance, ReportFiles, ReportStage
+from melmill.stages.report.contract import Example, Provenance, ReportStage
 from melmill.storage.product import Address, Part, ProductFolder
 from melmill.storage.store import Store
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from melmill.storage.catalogue import Catalogue
+    from melmill.storage.records import Record
     from melmill.storage.utterance import Shard
 
 # Files of every report: the page, and the table for the terminal.
@@ -79,7 +80,15 @@ class ReportJob(NodeJob):
         data = StoredResults(store, self.ancestors, self.pipeline)
         with watch.computing():
             made = self.stage.report(data)
-        self._check(made)
+        if PAGE not in made.files:
+            raise StageError(
+                f"stage {self.stage.uses!r}: report() must return a file {PAGE!r}, got {sorted(made.files)}"
+            )
+        if not made.headline.strip():
+            raise StageError(
+                f"stage {self.stage.uses!r}: report() must return a headline of CSV with a first line of column names, "
+                f"got {made.headline!r}"
+            )
         facts = watch.facts(self)
         self.node.in_store(store).commit_files(
             self.record_name,
@@ -94,17 +103,6 @@ class ReportJob(NodeJob):
             n_utterances=sum(catalogue.n_utterances for catalogue in catalogues),
             audio_s=sum(catalogue.duration_s for catalogue in catalogues),
         )
-
-    def _check(self, made: ReportFiles) -> None:
-        if PAGE not in made.files:
-            raise StageError(
-                f"stage {self.stage.uses!r}: report() must return a file {PAGE!r}, got {sorted(made.files)}"
-            )
-        if not made.headline.strip():
-            raise StageError(
-                f"stage {self.stage.uses!r}: report() must return a headline of CSV with a first line of column names, "
-                f"got {made.headline!r}"
-            )
 
 
 class StoredResults:
@@ -176,7 +174,11 @@ class StoredResults:
 
     def example(self, utterance_id: str) -> Example:
         """Return the audio of a scored utterance; raise ValueError if it has no recording."""
-        scored = [name for name in self._score_nodes if utterance_id in self._catalogue_of(name)]
+        scored = [
+            name
+            for name, score_nodes in self._score_nodes.items()
+            if utterance_id in self.catalogues[self._ancestors[score_nodes[0]].catalogue]
+        ]
         if not scored:
             raise ValueError(f"{utterance_id!r} is not an utterance of the scored corpora")
         score_node = self._ancestors[self._score_nodes[scored[0]][0]]
@@ -199,9 +201,6 @@ class StoredResults:
     def _folder(self, name: str) -> ProductFolder:
         return self._ancestors[name].source.in_store(self._store)
 
-    def _catalogue_of(self, scored: str) -> Catalogue:
-        return self.catalogues[self._ancestors[self._score_nodes[scored][0]].catalogue]
-
     def _tables(self, part: Part, names: Mapping[str, object]) -> pd.DataFrame:
         """Return the tables of several nodes below one another, with a column ``node``."""
         import pandas as pd
@@ -220,3 +219,60 @@ class StoredResults:
         if not isinstance(product, Waveform):
             raise ValueError(f"node {name!r} makes {product.kind}, so there is no audio to play")
         return product.sr
+
+
+def throughput(records: Mapping[str, Sequence[Record]]) -> pd.DataFrame:
+    """Return a row per node: what it worked through, where, and for how long, by its records.
+
+    Parameters
+    ----------
+    records : mapping of str to sequence of Record
+        By name of the node.
+
+    Returns
+    -------
+    DataFrame
+        Columns as in `melmill.stages.report.contract.ReportData.throughput`.
+    """
+    import pandas as pd
+
+    rows = []
+    for name, done in records.items():
+        busy = [record.busy_s for record in done if record.busy_s is not None]
+        row = {
+            "node": name,
+            "shards": len(done),
+            "utterances": sum(record.n_utterances for record in done),
+            "audio_s": sum(record.duration_s for record in done),
+            "compute_s": sum(record.compute_s for record in done),
+            "wall_s": occupied_s(done),
+            "peak_mem_bytes": max((record.peak_mem_bytes for record in done), default=0),
+            "busy_s": sum(busy) if busy else float("nan"),
+            "pool": _distinct(record.pool for record in done),
+            "device": _distinct(record.device for record in done),
+        }
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def occupied_s(records: Iterable[Record]) -> float:
+    """Return the time in which workers had tasks, summed over workers, s.
+
+    Time in which one worker had several tasks counts once: a GPU computes on one shard while
+    another is read.
+    """
+    total, ends = 0.0, dict[tuple[str, str], float]()
+    for record in sorted(records, key=_start):
+        worker, start = (record.host, record.worker), _start(record)
+        busy_until, end = ends.get(worker, start), start + record.wall_s
+        total += max(0.0, end - max(start, busy_until))
+        ends[worker] = max(end, busy_until)
+    return total
+
+
+def _start(record: Record) -> float:
+    return datetime.fromisoformat(record.started_at).timestamp()
+
+
+def _distinct(names: Iterable[str]) -> str:
+    return ", ".join(sorted({name for name in names if name}))

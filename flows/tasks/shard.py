@@ -14,7 +14,7 @@ from melmill.flows.pipeline.keys import utterance_seed
 from melmill.flows.tasks.job import NodeJob, Source, Stopwatch
 from melmill.flows.tasks.task import Receipt
 from melmill.flows.tasks.trained import TrainedFiles
-from melmill.flows.tasks.work import Ingesting, ItemT, Process, Processing, SourceItem, Work
+from melmill.flows.tasks.work import Ingesting, ItemT, Processing, SourceItem, Work, outcome_of
 from melmill.stages.contract import IngestStage, Item, Outcome, Rejected, TrainedVocoder, rejection
 from melmill.stages.numeric.errors import DeviceMissing
 from melmill.storage.files.sources import SourceTree
@@ -83,7 +83,8 @@ class ShardJob(NodeJob):
             outcomes = self._outcomes(todo)
         ids = [item.utterance.utterance_id for item in todo.items]
         contents = self._contents(dict(zip(ids, outcomes, strict=True)), todo)
-        facts = watch.facts(self, busy_s=_busy_s(outcomes))
+        busy = [outcome.busy_s for outcome in outcomes if outcome.busy_s is not None]
+        facts = watch.facts(self, busy_s=sum(busy) if busy else None)
         record = self.node.in_store(store).commit(shard, contents, facts, watch.started_s)
         return watch.receipt(
             facts,
@@ -141,7 +142,7 @@ class ShardJob(NodeJob):
         except DeviceMissing:
             raise
         except Exception:
-            return [_outcome(process, item) for item in todo.items]
+            return [outcome_of(process, item) for item in todo.items]
 
     def _contents(self, outcomes: Mapping[str, Outcome], todo: _ShardWork[ItemT]) -> ShardContents:
         arrays, rows, traces = {}, [], {}
@@ -181,17 +182,3 @@ def _read(tree: SourceTree, path: str) -> bytes:
         except OSError:
             time.sleep(pause_s)
     return tree.read(path)
-
-
-def _outcome(process: Process[ItemT], item: ItemT) -> Outcome:
-    try:
-        (outcome,) = process([item])
-    except Exception as error:
-        return Outcome(rejected=rejection(error))
-    return outcome
-
-
-def _busy_s(outcomes: Sequence[Outcome]) -> float | None:
-    """Return the device's time at work, s; None if the stage does not measure it."""
-    measured = [outcome.busy_s for outcome in outcomes if outcome.busy_s is not None]
-    return sum(measured) if measured else None

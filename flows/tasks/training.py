@@ -15,7 +15,6 @@ from melmill.stages.contract import Mel, TrainingStage, Waveform
 from melmill.stages.numeric.errors import StageError
 from melmill.stages.task_context import check_still_wanted, report_line
 from melmill.stages.vocode.files.companions import TRAINED_FILES
-from melmill.storage.catalogue import Catalogue
 from melmill.storage.files.location import Location
 from melmill.storage.product import Address
 from melmill.storage.reading.segments import Segments
@@ -47,10 +46,7 @@ class TrainingFolder:
 
     def load(self) -> bytes | None:
         """Return the state that was saved last; None for a fresh start."""
-        try:
-            return self._location.read(STATE)
-        except FileNotFoundError:
-            return None
+        return self._content(STATE)
 
     def save(self, state: bytes) -> None:
         """Replace the saved state, atomically and durably.
@@ -78,10 +74,7 @@ class TrainingFolder:
     @property
     def log(self) -> bytes:
         """All lines that were noted, each with its time."""
-        try:
-            return self._location.read(LOG)
-        except FileNotFoundError:
-            return b""
+        return self._content(LOG) or b""
 
     @property
     def stamp(self) -> str | None:
@@ -95,7 +88,7 @@ class TrainingFolder:
         utterances that the training began with, it starts over.
         """
         if self.stamp is not None:
-            first = self._first_ids()
+            first = (self._content(UTTERANCES) or b"").decode().splitlines()
             n_lost = len(set(first).difference(ids))
             if first and not n_lost:
                 return first
@@ -104,11 +97,11 @@ class TrainingFolder:
         self._location.replace(UTTERANCES, "".join(f"{name}\n" for name in ids).encode())
         return ids
 
-    def _first_ids(self) -> list[str]:
+    def _content(self, name: str) -> bytes | None:
         try:
-            return self._location.read(UTTERANCES).decode().splitlines()
+            return self._location.read(name)
         except FileNotFoundError:
-            return []
+            return None
 
     def end(self) -> None:
         """Remove the state and the utterances, which nobody will resume from."""
@@ -148,7 +141,14 @@ class TrainingJob(NodeJob):
         watch = Stopwatch()
         store = Store.open(self.store)
         catalogue = store.product(*self.catalogue).read_catalogue()
-        data, folder = self._data(store, catalogue), self._folder(store)
+        folder = self._folder(store)
+        views = {
+            type(source.product): ProductView(store.location, source.name, source.in_store(store), catalogue)
+            for source in self.ports.values()
+        }
+        mel, audio = views[Mel], views[Waveform]
+        ids = [utterance.utterance_id for utterance in Segments(mel, audio).utterances]
+        data = Segments(mel, audio, folder.begin(ids))
         with watch.computing(), threads_raised(self.stage.threads):
             files = self.stage.train(data, folder, {port: source.product for port, source in self.ports.items()})
         missing = set(TRAINED_FILES.values()) - files.keys()
@@ -176,12 +176,3 @@ class TrainingJob(NodeJob):
 
     def _folder(self, store: Store) -> TrainingFolder:
         return TrainingFolder(self.node.in_store(store).location, self.node.name)
-
-    def _data(self, store: Store, catalogue: Catalogue) -> Segments:
-        views = {
-            type(source.product): ProductView(store.location, source.name, source.in_store(store), catalogue)
-            for source in self.ports.values()
-        }
-        mel, audio = views[Mel], views[Waveform]
-        ids = [utterance.utterance_id for utterance in Segments(mel, audio).utterances]
-        return Segments(mel, audio, self._folder(store).begin(ids))

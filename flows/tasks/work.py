@@ -8,7 +8,17 @@ from typing import Protocol, TypeVar
 
 from melmill.flows.pipeline.stage_files import ready
 from melmill.flows.tasks.trained import TrainedFiles
-from melmill.stages.contract import FileStage, IngestStage, Item, OfUtterance, Outcome, Product, Stage, each
+from melmill.stages.contract import (
+    FileStage,
+    IngestStage,
+    Item,
+    OfUtterance,
+    Outcome,
+    Product,
+    Stage,
+    each,
+    rejection,
+)
 from melmill.storage.utterance import Utterance
 
 ItemT = TypeVar("ItemT", bound=OfUtterance)
@@ -16,6 +26,15 @@ ItemT_contra = TypeVar("ItemT_contra", bound=OfUtterance, contravariant=True)
 
 # Returns one outcome per item, in order.
 Process = Callable[[Sequence[ItemT]], Sequence[Outcome]]
+
+
+def outcome_of(process: Process[ItemT], item: ItemT) -> Outcome:
+    """Return the outcome of one item; an exception becomes a rejection."""
+    try:
+        (outcome,) = process([item])
+    except Exception as error:
+        return Outcome(rejected=rejection(error))
+    return outcome
 
 
 class Work(Protocol[ItemT_contra]):

@@ -145,7 +145,10 @@ class Failed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stalled:
-    """A task takes much longer than its node's tasks do; `expected_s` is None before one is done."""
+    """A task takes much longer than its node's tasks do.
+
+    `expected_s` is None before one of those is done.
+    """
 
     status: TaskStatus
     expected_s: float | None

@@ -96,7 +96,17 @@ def lines(event: Event) -> list[tuple[str, dict[str, object]]]:
     """Return the name and the fields of each line of an event."""
     match event:
         case RunStarted():
-            return [("run_started", _run_started(event))]
+            started = {
+                "store": event.store,
+                "pipeline": event.pipeline,
+                "executor": event.executor,
+                "host": platform.node(),
+                "pid": os.getpid(),
+                "tasks": event.n_tasks,
+                "tasks_pending": event.n_pending,
+                "utterances": event.n_utterances,
+            }
+            return [("run_started", started)]
         case Ready():
             return [("cluster_ready", {"dashboard": event.dashboard, "metrics": event.metrics})]
         case Finished():
@@ -107,36 +117,26 @@ def lines(event: Event) -> list[tuple[str, dict[str, object]]]:
             attempt = _attempt(event.task, event.attempt, event.place)
             return [("worker_died", {**attempt, "deaths": event.deaths, "reason": event.reason})]
         case Failed():
-            return [("task_failed", {**_attempt(event.task, event.attempt, event.place), **_failure(event)})]
+            attempt = _attempt(event.task, event.attempt, event.place)
+            failure = {"error": type(event.error).__name__, "reason": str(event.error), "blocked": event.n_blocked}
+            return [("task_failed", {**attempt, **failure})]
         case Stalled():
-            return [("task_stalled", _stalled(event))]
+            status = event.status
+            stalled = {
+                **_attempt(status.task, status.attempt, status.place),
+                "running_s": round(status.running_s, 3),
+                "expected_s": None if event.expected_s is None else round(event.expected_s, 3),
+                "phase": status.phase,
+                "utterance": status.utterance_id or None,
+                "utterance_s": round(status.phase_s, 3) if status.utterance_id else None,
+            }
+            return [("task_stalled", stalled)]
         case Note():
             return [("note", {"text": event.text})]
         case RunFinished():
-            return [("run_finished", _run_finished(event))]
+            ended = {"outcome": event.outcome, "reason": event.reason, "duration_s": round(event.duration_s, 3)}
+            return [("run_finished", {**ended, **{f"tasks_{name}": count for name, count in event.counts.items()}})]
     return []
-
-
-def _run_started(event: RunStarted) -> dict[str, object]:
-    return {
-        "store": event.store,
-        "pipeline": event.pipeline,
-        "executor": event.executor,
-        "host": platform.node(),
-        "pid": os.getpid(),
-        "tasks": event.n_tasks,
-        "tasks_pending": event.n_pending,
-        "utterances": event.n_utterances,
-    }
-
-
-def _run_finished(event: RunFinished) -> dict[str, object]:
-    return {
-        "outcome": event.outcome,
-        "reason": event.reason,
-        "duration_s": round(event.duration_s, 3),
-        **{f"tasks_{name}": count for name, count in event.counts.items()},
-    }
 
 
 def _attempt(task: Task, attempt: int, place: Place) -> dict[str, object]:
@@ -164,19 +164,3 @@ def _finished(event: Finished) -> list[tuple[str, dict[str, object]]]:
     quarantined = {**attempt, "count": receipt.n_quarantined, "utterances": list(receipt.quarantined)}
     first = [("utterances_quarantined", quarantined)] if receipt.n_quarantined else []
     return [*first, ("task_finished", finished)]
-
-
-def _failure(event: Failed) -> dict[str, object]:
-    return {"error": type(event.error).__name__, "reason": str(event.error), "blocked": event.n_blocked}
-
-
-def _stalled(event: Stalled) -> dict[str, object]:
-    status = event.status
-    return {
-        **_attempt(status.task, status.attempt, status.place),
-        "running_s": round(status.running_s, 3),
-        "expected_s": None if event.expected_s is None else round(event.expected_s, 3),
-        "phase": status.phase,
-        "utterance": status.utterance_id or None,
-        "utterance_s": round(status.phase_s, 3) if status.utterance_id else None,
-    }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -149,12 +149,9 @@ def _announced(announce: Listener, plan: Plan, executor: str, tally: Tally) -> I
         reason = str(error) if isinstance(error, RunFailed) else f"{type(error).__name__}: {error}"
         raise
     finally:
-        announce(RunFinished(outcome=outcome, duration_s=tally.elapsed_s, counts=_counts(plan, tally), reason=reason))
-
-
-def _counts(plan: Plan, tally: Tally) -> Mapping[str, int]:
-    names = {"run": "done", "failed": "failed", "pending": "pending", "retried": "retried"}
-    return {"reused": plan.n_tasks - plan.n_pending, **{name: tally.total(count) for name, count in names.items()}}
+        counts = {"reused": plan.n_tasks - plan.n_pending, "run": tally.total("done")}
+        counts |= {name: tally.total(name) for name in ("failed", "pending", "retried")}
+        announce(RunFinished(outcome=outcome, duration_s=tally.elapsed_s, counts=counts, reason=reason))
 
 
 def audio_of(plan: Plan) -> Callable[[Task], float]:

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from melmill.flows.planning.plan import Plan
-from melmill.flows.tasks.task import ALL_SHARDS, Receipt, Task
+from melmill.flows.tasks.task import ALL_SHARDS
 from melmill.flows.watching.events import Event, Failed, Finished, Note, Place, Ready, Retried, Stalled, WorkerDied
 from melmill.flows.watching.tally import Tally
 
@@ -52,7 +52,13 @@ class Progress:
 
     def __enter__(self) -> Progress:
         if self.console.is_terminal:
-            self._start_bar()
+            from rich.progress import BarColumn, SpinnerColumn, TextColumn
+            from rich.progress import Progress as RichProgress
+
+            columns = SpinnerColumn(), BarColumn(), TextColumn("{task.fields[line]}")
+            self._bar = RichProgress(*columns, console=self.console, transient=False)
+            self._bar_task = self._bar.add_task("run", total=self.plan.n_pending, line="starting workers")
+            self._bar.start()
         return self
 
     def __exit__(
@@ -67,7 +73,10 @@ class Progress:
         """Show what a person wants to know of an event."""
         match event:
             case Finished(task=task, receipt=receipt):
-                self._count(task, receipt)
+                if not task.is_whole:
+                    self._n_left[task.corpus, task.shard] -= 1
+                    if not self._n_left[task.corpus, task.shard]:
+                        self.utterances_done += receipt.n_utterances
                 self._show()
             case Failed(task=task, error=error, place=place):
                 self.note(f"failed: {task}{_on(place)}: {type(error).__name__}: {error}")
@@ -83,12 +92,6 @@ class Progress:
                 self.note(f"dashboard: {dashboard}" + (f", metrics: {metrics}" if metrics else ""))
             case Note(text=text):
                 self.note(text)
-
-    def _count(self, task: Task, receipt: Receipt) -> None:
-        if not task.is_whole:
-            self._n_left[task.corpus, task.shard] -= 1
-            if not self._n_left[task.corpus, task.shard]:
-                self.utterances_done += receipt.n_utterances
 
     def note(self, text: str) -> None:
         """Show one line above the bar."""
@@ -111,16 +114,6 @@ class Progress:
         elif time.monotonic() >= self._next_line:
             self._next_line = time.monotonic() + PLAIN_INTERVAL_S
             self.console.print(self._line(), soft_wrap=True)
-
-    def _start_bar(self) -> None:
-        from rich.progress import BarColumn, SpinnerColumn, TextColumn
-        from rich.progress import Progress as RichProgress
-
-        self._bar = RichProgress(
-            SpinnerColumn(), BarColumn(), TextColumn("{task.fields[line]}"), console=self.console, transient=False
-        )
-        self._bar_task = self._bar.add_task("run", total=self.plan.n_pending, line="starting workers")
-        self._bar.start()
 
 
 def stall_line(event: Stalled) -> str:

@@ -176,20 +176,16 @@ class StatusReader:
 
     def read(self) -> RunStatus:
         """Return the status now; raise StoreError if no run used the store yet."""
-        manifest = self._latest()
-        now = datetime.now(UTC)
-        run = self.store.latest_state()
-        nodes = tuple(self._state(name, entry, run, now) for name, entry in manifest.nodes.items())
-        return RunStatus(at=now, nodes=nodes, run=run)
-
-    def _latest(self) -> Manifest:
         # Only a new run changes what names mean, and how many shards there are.
         runs = self.store.run_ids()
         if runs != self._runs or self._manifest is None:
             self._runs, self._manifest, self._shards = runs, self.store.latest_manifest(), {}
         if self._manifest is None:
             raise StoreError(f"store {self.store.location.url!r} has no runs yet: run a pipeline on it")
-        return self._manifest
+        now = datetime.now(UTC)
+        run = self.store.latest_state()
+        nodes = tuple(self._state(name, entry, run, now) for name, entry in self._manifest.nodes.items())
+        return RunStatus(at=now, nodes=nodes, run=run)
 
     def _n_shards(self, address: Address) -> int:
         if address not in self._shards:
@@ -210,6 +206,10 @@ class StatusReader:
         records = self._records((entry.folder, entry.key)).values()
         recent = [done for done in records if now.timestamp() - done.finished <= WINDOW_S]
         last = max((done.finished for done in records), default=None)
+        note = ""
+        if entry.kind == Kind.VOCODER and not records:
+            log = TrainingFolder(self.store.product(entry.folder, entry.key).location, name).log
+            note = log.decode().rstrip().rpartition("\n")[2]
         return NodeState(
             node=name,
             stage=entry.stage,
@@ -224,12 +224,8 @@ class StatusReader:
             recent=len(recent),
             recent_task_s=sum(done.task_s for done in recent),
             last_at=None if last is None else datetime.fromtimestamp(last, UTC).isoformat(timespec="seconds"),
-            note=self._last_line(name, entry) if entry.kind == Kind.VOCODER and not records else "",
+            note=note,
         )
-
-    def _last_line(self, name: str, entry: NodeEntry) -> str:
-        log = TrainingFolder(self.store.product(entry.folder, entry.key).location, name).log
-        return log.decode().rstrip().rpartition("\n")[2]
 
 
 def latest_report(store: Store) -> Location | None:

@@ -61,7 +61,8 @@ class Tally:
         """Count an event."""
         match event:
             case Submitted(task=task):
-                self._start(task)
+                self._in_flight.add(task)
+                self.nodes[task.node].in_flight += 1
             case Finished(task=task, receipt=receipt):
                 self._end(task)
                 node = self.nodes[task.node]
@@ -83,10 +84,6 @@ class Tally:
                 self.nodes[task.node].failed += 1
             case Stalled(status=status):
                 self.nodes[status.task.node].stalled += 1
-
-    def _start(self, task: Task) -> None:
-        self._in_flight.add(task)
-        self.nodes[task.node].in_flight += 1
 
     def _end(self, task: Task) -> None:
         # Ended twice if its worker died and the task was then given up.

@@ -41,7 +41,7 @@ NODES = ["speech", "mel", "gla", "admm", "scores[gla]", "scores[admm]"]
 
 
 def voice(duration_s: float, f0: float, seed: int) -> np.ndarray[Any, np.dtype[np.int16]]:
-    """Return harmonics under a syllable-like envelope with a little noise: enough for an inverter to work on."""
+    """Return harmonics with a little noise, under an envelope like that of syllables."""
     t = np.arange(int(duration_s * SR)) / SR
     y = sum(np.sin(2 * np.pi * f0 * k * t) / k for k in range(1, 12)) * (0.6 + 0.4 * np.sin(2 * np.pi * 3 * t))
     y = y + 0.01 * np.random.default_rng(seed).standard_normal(t.size)
@@ -61,7 +61,8 @@ def add_chapter(root: Path, subset: str, speaker: str, files: list[bytes]) -> li
     paths = [folder / f"{speaker}-1-{start + i:04d}.flac" for i in range(len(files))]
     for path, data in zip(paths, files, strict=True):
         path.write_bytes(data)
-        # The catalogue holds a file's time, and its bytes are compared between corpora made at different times.
+        # The catalogue holds a file's time. Tests compare its bytes between corpora that were made
+        # at different times.
         os.utime(path, (1_700_000_000, 1_700_000_000))
     return paths
 
@@ -128,7 +129,7 @@ class Project:
 
 @contextmanager
 def small_disk(folder: Path, size: str) -> Iterator[Path]:
-    """Make a folder with a file system of its own of a size; skip the test where none can be mounted."""
+    """Make a folder with a file system of a given size; skip the test if none can be mounted."""
     folder.mkdir()
     done = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)],

@@ -1,4 +1,4 @@
-"""A stage of another package that trains: it fits the loudness of a tiny HiFi-GAN to that of the recordings."""
+"""A training stage of another package: it fits the loudness of a tiny HiFi-GAN to recordings."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Learner:
     ----------
     steps, seed : int
     dies_at : tuple of int
-        Steps at which the process is killed, once each where `marks` is given, else whenever they come.
+        Steps at which the process is killed. With `marks` each kills once, else every time.
     marks : str
         A folder to note what was done: a file a death, and the threads that were allowed.
     pause_s : float

@@ -1,4 +1,4 @@
-"""A store that someone else made, and means harm: nothing outside the folder at hand is written or removed."""
+"""A hostile store: nothing outside its folder is written or removed."""
 
 from __future__ import annotations
 

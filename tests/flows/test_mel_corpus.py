@@ -1,4 +1,4 @@
-"""Corpora that are mels alone: inverted like any other, resumed like any other, scored by nothing."""
+"""Corpora of mels alone: inverted and resumed like any other, and never scored."""
 
 from __future__ import annotations
 

@@ -19,7 +19,6 @@ from melmill.stages.numeric.errors import Unusable
 
 AudioFormat = Literal["flac", "wav"]
 Bits = Literal[16, 24]
-AUDIO_FORMATS: tuple[AudioFormat, ...] = ("flac", "wav")
 BITS: tuple[Bits, ...] = (16, 24)
 
 

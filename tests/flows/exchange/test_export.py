@@ -86,7 +86,7 @@ def test_mels_become_arrays_that_a_pipeline_takes_again(store: Store, finished: 
     again = melmill.open(str(tmp_path / "again"))
     same = f"dev-clean--{path.split('/', 1)[1].removesuffix('.flac').replace('/', '--')}"
     np.testing.assert_array_equal(again["mel"][same], M)
-    # The shortest waveform of those frames: the recording's end, which no frame tells of, is not in it.
+    # The shortest waveform of those frames lacks the end of the recording, which is in no frame.
     assert again["gla"][same].size == (M.shape[1] - 1) * 256
     assert len(again.utterances()) == 16
     assert set(again.utterances()["n_frames"]) == {M.shape[1] for M in again["mel"].values()}
@@ -199,7 +199,7 @@ def test_damage_ends_it_and_names_the_place(finished: Project, tmp_path: Path) -
     [
         ("glaa", {}, r"the last run has no node 'glaa'; did you mean 'gla'\?"),
         ("scores[gla]", {}, "makes scores: it has no arrays"),
-        ("mel", {"bits": 16}, "node 'mel' is written as npy, which has no choice of bits: leave --bits out"),
+        ("mel", {"bits": 16}, "node 'mel': format 'npy' has no choice of bits: leave --bits out"),
         ("mel", {"format_": "wav"}, "node 'mel' makes mels, which format 'wav' can't hold: use --format npy"),
         ("gla", {"format_": "npy"}, "node 'gla' makes waveforms, .* use --format flac or wav"),
         ("gla", {"format_": "flacc"}, r"there is no format 'flacc'; did you mean 'flac'\? \(formats: flac, wav, npy\)"),

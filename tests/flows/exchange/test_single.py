@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +14,9 @@ import melmill
 from melmill.flows.cli import main
 from melmill.flows.errors import PipelineError
 from melmill.flows.exchange.single import targets
+from melmill.stages.contract import Kind
+from melmill.stages.formats.format import Encoded, ExchangeFormat
+from melmill.stages.formats.format import FORMATS
 from tests.flows.conftest import Project, voice
 
 
@@ -80,7 +84,7 @@ Invert = Callable[..., tuple[int, str]]
 
 @pytest.fixture
 def invert(work: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Invert:
-    """Return `melmill invert` in this process, which is quicker: arguments to exit code and standard error."""
+    """Return `melmill invert` in this process: arguments to exit code and standard error."""
 
     def run(*arguments: str) -> tuple[int, str]:
         monkeypatch.chdir(work.folder)
@@ -118,6 +122,30 @@ def test_a_mel_the_other_way_round_is_understood(work: Project, invert: Invert) 
     assert "say layout: bands_first or frames_first" in said
 
 
+FLOATS = ExchangeFormat(
+    name="floats",
+    suffix="f32",
+    kinds=frozenset({Kind.WAVEFORM}),
+    encode=lambda y, sr, bits: Encoded(y.astype("<f4").tobytes(), 0),
+    says="Samples as floats.",
+)
+
+
+def test_a_format_of_another_package_is_written(work: Project, invert: Invert, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = SimpleNamespace(name="floats", value="floats", load=lambda: FLOATS)
+    monkeypatch.setitem(vars(FORMATS), "_installed", {"floats": entry})
+    monkeypatch.setattr(FORMATS, "_loaded", {})
+    options = ["--preset", "hifigan", "--method", "pghi"]
+    assert invert("mels/a.npy", "-o", "floats", "--format", "floats", *options) == (0, "")
+    assert invert("mels/a.npy", "-o", "by_suffix.f32", *options) == (0, "")
+    expected = melmill.invert(np.load(work.folder / "mels" / "a.npy"), preset="hifigan", method="pghi")
+    for file in ("floats/a.f32", "by_suffix.f32"):
+        np.testing.assert_array_equal(np.fromfile(work.folder / file, "<f4"), expected)
+    code, said = invert("mels/a.npy", "-o", "floats", "--format", "floats", "--bits", "16", *options)
+    assert code == 2
+    assert "format 'floats' has no choice of bits: leave --bits out" in said
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -133,6 +161,12 @@ def test_a_mel_the_other_way_round_is_understood(work: Project, invert: Invert) 
         (["mels/a.npy", "b.npy", "-o", "a.wav", "--preset", "hifigan"], "the results of 2 files can't go to 'a.wav'"),
         (["mels/a.npy", "b.npy", "-o", "x", "--preset", "hifigan", "--length", "9"], "--length takes one FILE, got 2"),
         (["mels/a.npy", "-o", "a.wav", "--preset", "hifigan", "--method", "amdm"], "did you mean 'admm'?"),
+        (["mels/a.npy", "-o", "a.wav", "--preset", "hifigan", "--bits", "8"], "--bits of wav must be 16 or 24, got 8"),
+        (["mels/a.npy", "-o", "x", "--preset", "hifigan", "--format", "flacc"], "did you mean 'flac'?"),
+        (
+            ["mels/a.npy", "-o", "x", "--preset", "hifigan", "--format", "npy"],
+            "`melmill invert` makes waveforms, which format 'npy' can't hold: use --format flac or wav",
+        ),
         (["-o", "a.wav", "--preset", "hifigan"], "Missing argument 'FILE...'"),
     ],
 )

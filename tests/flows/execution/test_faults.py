@@ -1,4 +1,4 @@
-"""Kills, cuts and damage: what a run leaves behind is whole, and the next one goes on from there."""
+"""Kills, cuts and damage: a run leaves whole files, and the next one goes on from there."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def records(project: Project, node: str = "*") -> list[Path]:
 
 
 def check_rerun(project: Project, undisturbed: dict[str, str]) -> None:
-    """Run again: what has a record is reused, all else is done, and the bytes are those of a run in peace."""
+    """Run again: tasks with a record are reused, and the bytes are those of an undisturbed run."""
     n_done = len(records(project))
     tasks = project.run("--executor", "serial")["tasks"]
     assert tasks == {"total": N_TASKS, "run": N_TASKS - n_done, "reused": n_done, "failed": 0}
@@ -83,7 +83,7 @@ def check_rerun(project: Project, undisturbed: dict[str, str]) -> None:
 
 
 def stored(project: Project) -> dict[str, str]:
-    """Return the hashes of what counts: a writer that was killed may leave a file with a hidden name."""
+    """Return the hashes of all files but hidden ones, which a killed writer may leave."""
     return {name: digest for name, digest in project.bytes().items() if not Path(name).name.startswith(".")}
 
 

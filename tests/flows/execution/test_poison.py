@@ -1,4 +1,4 @@
-"""Stages of other packages, and utterances that kill or fail them: only what is bad is set aside, by name."""
+"""Utterances that kill or fail a stage: only those are set aside, by name."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def quarantined(project: Project) -> dict[str, dict[str, Any]]:
 
 
 def check_all_but(project: Project, lost: list[str]) -> None:
-    """Check that every utterance but the lost is in the store, louder, and that nothing is left to do."""
+    """Check that the store holds all but the lost utterances, louder, and nothing is left to do."""
     store = melmill.open(str(project.store))
     kept = [name for name in store.utterances()["utterance_id"] if name not in lost]
     assert sorted(store["mel"]) == sorted(store["loud"]) == sorted(kept)
@@ -110,7 +110,7 @@ def check_all_but(project: Project, lost: list[str]) -> None:
 
 
 def test_utterances_that_kill_their_process_are_found_and_set_aside(project: Project, package: Path) -> None:
-    # In two shards: tasks that only wait behind a killer on its worker must not be taken for killers.
+    # In two shards: a task that only waits behind a killer must not be taken for one.
     killers = ["11-1-0001", "22-1-0003"]
     answer = project.run("--set", f"loud.kills={killers}", extra=package)
     assert answer["tasks"] == {"total": N_TASKS, "run": N_TASKS, "reused": 0, "failed": 0}

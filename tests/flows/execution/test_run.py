@@ -136,7 +136,7 @@ def test_quarantined_utterances_are_retried_on_request(project: Project, undistu
     good, before = victim.read_bytes(), victim.stat()
     plan = json.loads(project.called("plan", str(project.pipeline), "--json").stdout)
     assert plan["utterances"] == 16
-    # The file goes bad between the plan and the reading of it: here by a catalogue made while it was good.
+    # The file goes bad after the plan: its catalogue was made while it was good.
     project.run("--executor", "serial", "--until", "speech")
     speech = melmill.open(str(project.store)).product(*_place(project, "speech"))
     for name in speech.record_names():

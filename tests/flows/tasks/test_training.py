@@ -1,4 +1,7 @@
-"""Trainings in a pipeline: once per key, resumed wherever they stop, and vocoders that compute with what they made."""
+"""Trainings in a pipeline: once per key, and resumed wherever they stop.
+
+Vocoders compute with what a training made.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ import pytest
 import melmill
 from benchmarks.faults.processes import wait_for
 from melmill.flows.errors import PipelineError
-from melmill.flows.exchange.vocoder import export_vocoder
+from melmill.flows.exchange.export import export_vocoder
 from melmill.flows.execution.run import run
 from melmill.flows.execution.summary import Summary
 from melmill.flows.pipeline.spec import load
@@ -147,7 +150,10 @@ def noted(project: Project) -> list[str]:
 
 
 def results(project: Project) -> dict[str, str]:
-    """Return the hashes of all files that must be the same after any run: what a training noted tells its story."""
+    """Return the hashes of all files that must be the same after any run.
+
+    A training's log is left out, as it tells how often it was stopped.
+    """
     return {name: digest for name, digest in stored(project).items() if "/training/" not in name}
 
 

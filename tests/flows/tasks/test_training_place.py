@@ -1,4 +1,4 @@
-"""What a training keeps beside its product: a state, the utterances that it began with, and a log."""
+"""What a training keeps next to its product: its state, its first utterances and its log."""
 
 from __future__ import annotations
 

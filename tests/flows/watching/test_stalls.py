@@ -64,7 +64,8 @@ def test_a_pace_is_the_median_of_the_last() -> None:
     assert pace.expected_s(10.0) == pytest.approx(5.0)
 
 
-# One row for each reason why an attempt is or is not a stall: what was done before, how long it has run, is it one.
+# One row for each reason why an attempt stalls or not: what was done before, how long it has run,
+# and whether it is a stall.
 @pytest.mark.parametrize(
     ("walls", "running_s", "stalls"),
     [
