@@ -42,7 +42,12 @@ class Damage:
 def verify(store: Store) -> list[Damage]:
     """Check every file in the store; return damages in order of product and record."""
     damages = [damage for address, folder in store.products() for damage in _product_damages(address, folder)]
-    return [*damages, *_manifest_damages(store)]
+    for run_id in store.run_ids():
+        try:
+            store.manifest(run_id)
+        except DamagedData:
+            damages.append(Damage(node=RUNS, key=run_id, record="", file=MANIFEST, problem="can't be parsed"))
+    return damages
 
 
 def repair(store: Store, damages: Sequence[Damage]) -> None:
@@ -135,14 +140,6 @@ def _metadata_problem(folder: ProductFolder, description: ProductDescription) ->
     return f"has another {', '.join(wrong)} than the product" if wrong else ""
 
 
-def _manifest_damages(store: Store) -> Iterator[Damage]:
-    for run_id in (store.location / RUNS).folders():
-        try:
-            store.manifest(run_id)
-        except DamagedData:
-            yield Damage(node=RUNS, key=run_id, record="", file=MANIFEST, problem="can't be parsed")
-
-
 def _repair(store: Store, damage: Damage) -> None:
     location = store.location / damage.node / damage.key
     if damage.file == CATALOGUE:
@@ -151,15 +148,12 @@ def _repair(store: Store, damage: Damage) -> None:
         location.remove(record_file(damage.record))
     location.remove(damage.file)
     if damage.file == ARRAY_METADATA:
-        _rewrite_array_metadata(store, store.product(damage.node, damage.key))
+        folder = store.product(damage.node, damage.key)
+        address = folder.description.catalogue
+        catalogue = store.catalogue(*address) if address else None
+        if catalogue is not None:
+            folder.prepare(folder.description, catalogue.n_slots)
     elif damage.file == DESCRIPTION:
         # A run writes the description anew when some of its product is to be done.
         for name in store.product(damage.node, damage.key).record_names()[:1]:
             location.remove(record_file(name))
-
-
-def _rewrite_array_metadata(store: Store, folder: ProductFolder) -> None:
-    address = folder.description.catalogue
-    catalogue = store.catalogue(*address) if address else None
-    if catalogue is not None:
-        folder.prepare(folder.description, catalogue.n_slots)
