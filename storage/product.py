@@ -218,6 +218,7 @@ def _check_complete(description: ProductDescription, shard: Shard, contents: Sha
 
 
 DESCRIPTION = "node.json"
+CATALOGUE = "catalogue"
 ARRAY_METADATA = f"data/{METADATA}"
 _WHOLE = slice(None)
 _COLUMNS: Mapping[Part, list[str]] = {
@@ -285,11 +286,7 @@ class ProductFolder(RecordedFolder):
 
     def read_catalogue(self) -> Catalogue:
         """Return the catalogue of an ingest node; raise CatalogueError where none is stored."""
-        return Catalogue.read(self.location / "catalogue")
-
-    def write_catalogue(self, catalogue: Catalogue) -> None:
-        """Store the parts of the catalogue that are not on disk yet."""
-        catalogue.write_parts(self.location / "catalogue")
+        return Catalogue.read(self.location / CATALOGUE)
 
     def commit(self, shard: Shard, contents: ShardContents, facts: Facts, clock: float | None = None) -> Record:
         """Store a shard's contents durably, then its record; return the record that counts.

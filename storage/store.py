@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from melmill.storage.catalogue import Catalogue, read_shard
 from melmill.storage.errors import AlreadyThere, CatalogueError, DamagedMark, StoreError, StoreMismatch, damaged
 from melmill.storage.files.location import Location
-from melmill.storage.product import Address, Part, ProductFolder
+from melmill.storage.product import CATALOGUE, Address, Part, ProductFolder
 from melmill.storage.reading import views as reading
 from melmill.storage.reading.views import ProductView
 from melmill.storage.records import sealed, unsealed
@@ -145,7 +145,7 @@ class Store:
 
     def catalogue(self, node: str, key: str) -> Catalogue | None:
         """Return the catalogue of an ingest node, None where none is stored; raise DamagedData."""
-        folder = self.product(node, key).location / "catalogue"
+        folder = self.product(node, key).location / CATALOGUE
         return Catalogue.read(folder) if folder.sizes() else None
 
     def write_catalogue(self, node: str, key: str, catalogue: Catalogue) -> None:
@@ -156,11 +156,11 @@ class Store:
         AlreadyThere
             Another run extended it.
         """
-        catalogue.write_parts(self.product(node, key).location / "catalogue")
+        catalogue.write_parts(self.product(node, key).location / CATALOGUE)
 
     def read_shard(self, node: str, key: str, index: int) -> Shard:
         """Return one shard of a stored catalogue without reading the others."""
-        return read_shard(self.product(node, key).location / "catalogue", index)
+        return read_shard(self.product(node, key).location / CATALOGUE, index)
 
     def rewrite_marker(self) -> None:
         """Write the marker file anew if it is damaged, with the project that the last run names.

@@ -9,11 +9,9 @@ from dataclasses import dataclass
 from melmill.storage.arrays import array_slots, metadata
 from melmill.storage.catalogue import Catalogue
 from melmill.storage.errors import DamagedData, StoreError, StoreUnwritable
-from melmill.storage.product import ARRAY_METADATA, DESCRIPTION, Address, ProductDescription, ProductFolder
+from melmill.storage.product import ARRAY_METADATA, CATALOGUE, DESCRIPTION, Address, ProductDescription, ProductFolder
 from melmill.storage.records import record_file
 from melmill.storage.store import MANIFEST, RUNS, Store
-
-CATALOGUE = "catalogue"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +59,22 @@ def repair(store: Store, damages: Sequence[Damage]) -> None:
         A catalogue is damaged. Nothing in the store tells what it held. All else is repaired first.
     """
     for damage in damages:
-        _repair(store, damage)
+        if damage.file == CATALOGUE:
+            continue
+        location = store.location / damage.node / damage.key
+        if damage.record:
+            location.remove(record_file(damage.record))
+        location.remove(damage.file)
+        if damage.file == ARRAY_METADATA:
+            folder = store.product(damage.node, damage.key)
+            address = folder.description.catalogue
+            catalogue = store.catalogue(*address) if address else None
+            if catalogue is not None:
+                folder.prepare(folder.description, catalogue.n_slots)
+        elif damage.file == DESCRIPTION:
+            # A run writes the description anew when some of its product is to be done.
+            for name in store.product(damage.node, damage.key).record_names()[:1]:
+                location.remove(record_file(name))
     for name in store.location.leftovers():
         store.location.remove(name)
     lost = [damage for damage in damages if damage.file == CATALOGUE]
@@ -138,22 +151,3 @@ def _metadata_problem(folder: ProductFolder, description: ProductDescription) ->
     found = json.loads(data)
     wrong = [name for name in expected if found.get(name) != expected[name]]
     return f"has another {', '.join(wrong)} than the product" if wrong else ""
-
-
-def _repair(store: Store, damage: Damage) -> None:
-    location = store.location / damage.node / damage.key
-    if damage.file == CATALOGUE:
-        return
-    if damage.record:
-        location.remove(record_file(damage.record))
-    location.remove(damage.file)
-    if damage.file == ARRAY_METADATA:
-        folder = store.product(damage.node, damage.key)
-        address = folder.description.catalogue
-        catalogue = store.catalogue(*address) if address else None
-        if catalogue is not None:
-            folder.prepare(folder.description, catalogue.n_slots)
-    elif damage.file == DESCRIPTION:
-        # A run writes the description anew when some of its product is to be done.
-        for name in store.product(damage.node, damage.key).record_names()[:1]:
-            location.remove(record_file(name))
