@@ -93,8 +93,8 @@ class Discriminators(nn.Module):
 
     def forward(self, y: Tensor) -> tuple[list[Tensor], list[list[Tensor]]]:
         """Return each discriminator's judgement and features of waveforms ``(batch, n_samples)``."""
-        found: Sequence[tuple[Tensor, list[Tensor]]] = [part(y) for part in self.parts]
-        return [judgement for judgement, _ in found], [features for _, features in found]
+        judged: Sequence[tuple[Tensor, list[Tensor]]] = [part(y) for part in self.parts]
+        return [judgement for judgement, _ in judged], [features for _, features in judged]
 
 
 def phase_rotated(signals: Sequence[Tensor], generator: torch.Generator) -> list[Tensor]:
