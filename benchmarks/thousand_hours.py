@@ -69,7 +69,7 @@ def make_store(folder: str) -> None:
         product = store.product(node.folder, node.key)
         product.prepare(describe(node, nodes, made.pipeline.shard_duration_s), 0)
         if node.name in made.catalogues:
-            product.write_catalogue(made.catalogues[node.name])
+            store.write_catalogue(node.folder, node.key, made.catalogues[node.name])
         if isinstance(node.product, Report):
             _fill_report(product, node, made)
         else:

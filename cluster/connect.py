@@ -49,18 +49,15 @@ def connected(spec: ClusterSpec) -> Iterator[RunningCluster]:
     # The caller reports errors in one line.
     for name in ("distributed", "distributed.client"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    with dask.config.set(settings(adaptive=spec.adaptive)), spec.launch(_credentials(spec)) as cluster:
-        yield cluster
-
-
-def _credentials(spec: ClusterSpec) -> Credentials | None:
+    credentials = None
     if spec.security is not None:
-        return load_credentials(spec.security)
-    if not spec.encrypted:
-        return None
-    from melmill.cluster.authority import temporary  # needs cryptography
+        credentials = load_credentials(spec.security)
+    elif spec.encrypted:
+        from melmill.cluster.authority import temporary  # needs cryptography
 
-    return temporary()
+        credentials = temporary()
+    with dask.config.set(settings(adaptive=spec.adaptive)), spec.launch(credentials) as cluster:
+        yield cluster
 
 
 def join(address: str, credentials: Credentials | None, timeout_s: float) -> Client:

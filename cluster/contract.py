@@ -164,11 +164,6 @@ class ClusterSpec(ABC):
         """Check that the fields fit together."""
         if not self.pools:
             raise ClusterError("cluster: at least one pool is needed, such as pools: {cpu: {workers: 2}}", "pools")
-        self._check_dashboard()
-        for name, pool in self.pools.items():
-            self._check_pool(name, pool)
-
-    def _check_dashboard(self) -> None:
         if self.dashboard and not self.scheduler_here:
             raise ClusterError(
                 f"cluster: dashboard is for schedulers that run on this machine, got type {self.type!r}: give it to "
@@ -180,20 +175,22 @@ class ClusterSpec(ABC):
                 f"cluster: dashboard must be true, false or an address such as 127.0.0.1:8787, got {self.dashboard!r}",
                 "dashboard",
             )
-
-    def _check_pool(self, name: str, pool: Pool) -> None:
-        where = f"cluster: pool {name!r}"
-        if not _POOL_NAME.fullmatch(name):
-            raise ClusterError(
-                f"{where} must be called by at most 20 lower-case letters, digits and '-', none of them at an end",
-                "pools",
-            )
-        if pool.min_workers is not None and not self.adaptive:
-            raise ClusterError(
-                f"{where} has min_workers, but a cluster of type {self.type!r} keeps all workers: remove it", "pools"
-            )
-        if self.adaptive and pool.memory is None:
-            raise ClusterError(f"{where} needs memory, such as 4GiB: {self.type} reserves it for each worker", "pools")
+        for name, pool in self.pools.items():
+            where = f"cluster: pool {name!r}"
+            if not _POOL_NAME.fullmatch(name):
+                raise ClusterError(
+                    f"{where} must be called by at most 20 lower-case letters, digits and '-', none of them at an end",
+                    "pools",
+                )
+            if pool.min_workers is not None and not self.adaptive:
+                raise ClusterError(
+                    f"{where} has min_workers, but a cluster of type {self.type!r} keeps all workers: remove it",
+                    "pools",
+                )
+            if self.adaptive and pool.memory is None:
+                raise ClusterError(
+                    f"{where} needs memory, such as 4GiB: {self.type} reserves it for each worker", "pools"
+                )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -252,7 +249,13 @@ class RunningCluster:
         tasks with it.
         """
         wanted = self.spec.task_resources(pool)
-        return min(self.spec.pools[pool].slots, sum(_room(worker, wanted) for worker in self.workers()))
+        n_free = 0
+        for worker in self.workers():
+            if wanted:
+                n_free += int(min(worker["resources"].get(name, 0) / amount for name, amount in wanted.items()))
+            else:
+                n_free += int(worker["nthreads"])
+        return min(self.spec.pools[pool].slots, n_free)
 
     def adapt(self, tasks: Mapping[str, int]) -> None:
         """Grow or shrink with the number of unfinished tasks of each pool, if adaptive."""
@@ -273,9 +276,3 @@ class RunningCluster:
                 # A lost scheduler shows at the tasks in flight.
                 self._workers = []
         return self._workers
-
-
-def _room(worker: Mapping[str, Any], wanted: Mapping[str, float]) -> int:
-    if not wanted:
-        return int(worker["nthreads"])
-    return int(min(worker["resources"].get(name, 0) / amount for name, amount in wanted.items()))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -93,34 +93,29 @@ def load_credentials(security: Tls | str) -> Credentials:
     ClusterError
         A file is missing or is no certificate, the key does not belong to it, or it is out of date.
     """
-    where = _places(security)
-    texts = {name: _read(name, getattr(where, name)) for name in ("ca", "cert", "key")}
-    _check(where, texts["ca"])
-    return Credentials(**texts)
-
-
-def _places(security: Tls | str) -> Tls:
     if isinstance(security, str):
         security = Tls(**{name: str(Path(security, file)) for name, file in (("ca", CA), ("cert", CERT), ("key", KEY))})
-    return Tls(**{name: str(Path(path).expanduser()) for name, path in asdict(security).items()})
+    where = Tls(**{name: str(Path(path).expanduser()) for name, path in asdict(security).items()})
+    texts = {}
+    for name, path in asdict(where).items():
+        try:
+            texts[name] = Path(path).read_text(encoding="ascii")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "not PEM text"
+            raise ClusterError(f"security: {name} {path!r} can't be read: {reason}; {_MAKE}", "security") from error
 
+    def refuse_password() -> str:
+        raise ClusterError(
+            f"security: key {where.key!r} has a password, which no worker can enter; {_MAKE}", "security"
+        )
 
-def _read(name: str, path: str) -> str:
-    try:
-        return Path(path).read_text(encoding="ascii")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not PEM text"
-        raise ClusterError(f"security: {name} {path!r} can't be read: {reason}; {_MAKE}", "security") from error
-
-
-def _check(where: Tls, ca: str) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     try:
-        context.load_verify_locations(cadata=ca)
+        context.load_verify_locations(cadata=texts["ca"])
     except (ssl.SSLError, ValueError) as error:
         raise ClusterError(f"security: ca {where.ca!r} is not a certificate ({error}); {_MAKE}", "security") from error
     try:
-        context.load_cert_chain(where.cert, where.key, password=_no_password(where.key))
+        context.load_cert_chain(where.cert, where.key, password=refuse_password)
     except ssl.SSLError as error:
         raise ClusterError(
             f"security: cert {where.cert!r} and key {where.key!r} are not a certificate and its key ({error.reason}); "
@@ -128,13 +123,7 @@ def _check(where: Tls, ca: str) -> None:
             "security",
         ) from error
     _check_trust(where)
-
-
-def _no_password(key: str) -> Callable[[], str]:
-    def refuse() -> str:
-        raise ClusterError(f"security: key {key!r} has a password, which no worker can enter; {_MAKE}", "security")
-
-    return refuse
+    return Credentials(**texts)
 
 
 def _check_trust(where: Tls) -> None:

@@ -15,6 +15,7 @@ from melmill.cluster.settings import LOOPBACK_HTTP
 
 if TYPE_CHECKING:
     from distributed import Client, Scheduler
+    from prometheus_client import Metric
 
 TOPIC = "melmill-metrics"
 PUBLISH_TIMEOUT_S = 2.0
@@ -43,7 +44,7 @@ class RunCollector:
     def __init__(self) -> None:
         self.runs: dict[str, Mapping[str, Any]] = {}
 
-    def collect(self) -> Iterator[Any]:
+    def collect(self) -> Iterator[Metric]:
         """Yield the metrics. Runs of one project are summed, so that counters only grow."""
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
@@ -151,9 +152,9 @@ class SpanPruner(SchedulerPlugin):  # type: ignore[misc]
     """Forget groups of tasks that are over.
 
     Dask groups tasks by name and forgets a group with its last task. But the group's span keeps it
-    for its statistics, and an entry for every graph that was submitted. The tasks of a node come and
-    go in a small window, each time as a new group of a new graph. That costs some 3 KiB a task. Dask
-    also caches the names of the last 100,000 tasks. Only spans of melmill's own are pruned.
+    for its statistics, and an entry for every graph that was submitted. The tasks of a node come
+    and go in a small window, each time as a new group of a new graph. That costs some 3 KiB a task.
+    Dask also caches the names of the last 100,000 tasks. Only spans of melmill's own are pruned.
     """
 
     name = "melmill-housekeeping"
@@ -164,7 +165,7 @@ class SpanPruner(SchedulerPlugin):  # type: ignore[misc]
         self.scheduler = scheduler
         self.n_forgotten = 0
 
-    def transition(self, key: Any, start: str, finish: str, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - Dask's
+    def transition(self, key: object, start: str, finish: str, *args: object, **kwargs: object) -> None:
         """Prune after every `PRUNE_EVERY` forgotten tasks."""
         if finish == "forgotten":
             self.n_forgotten += 1
@@ -200,7 +201,7 @@ DASHBOARD_PORT = 8787
 PROBE_TIMEOUT_S = 2.0
 
 
-def scheduler_options(spec: ClusterSpec) -> dict[str, Any]:
+def scheduler_options(spec: ClusterSpec) -> Mapping[str, bool | str]:
     """Return the options of a scheduler that melmill starts on this machine.
 
     Without `dashboard`, it still serves metrics and health on a free port of the loopback device.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 _MIB = 2**20
 
@@ -14,7 +13,8 @@ ALLOWED_FAILURES = "distributed.scheduler.allowed-failures"
 ALLOCATOR = {"MALLOC_TRIM_THRESHOLD_": 256 * _MIB, "MALLOC_MMAP_THRESHOLD_": 32 * _MIB}
 
 # Dask's HTTP servers of metrics and health use no certificates, so they listen on loopback alone.
-LOOPBACK_HTTP: dict[str, Any] = {"dashboard": False, "dashboard_address": "127.0.0.1:0"}
+LOOPBACK_HTTP_ADDRESS = "127.0.0.1:0"
+LOOPBACK_HTTP: Mapping[str, bool | str] = {"dashboard": False, "dashboard_address": LOOPBACK_HTTP_ADDRESS}
 
 # A killed worker is replaced. Dask reports each death at once: the executor counts attempts itself.
 SCHEDULER = {
@@ -32,7 +32,7 @@ WORKER = {
 }
 
 
-def settings(*, adaptive: bool) -> dict[str, Any]:
+def settings(*, adaptive: bool) -> dict[str, object]:
     """Return Dask's settings for a process that runs a scheduler or workers.
 
     Parameters
@@ -49,7 +49,7 @@ def settings(*, adaptive: bool) -> dict[str, Any]:
     return {**SCHEDULER, **WORKER, **patient, **allocator, "distributed.scheduler.no-workers-timeout": patience}
 
 
-def as_environment(values: Mapping[str, Any]) -> dict[str, str]:
+def as_environment(values: Mapping[str, object]) -> dict[str, str]:
     """Return settings as environment variables that Dask reads.
 
     >>> as_environment({"distributed.scheduler.worker-ttl": "60s"})

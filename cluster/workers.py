@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from melmill.cluster.contract import Pool
 from melmill.cluster.process import kernel_environment, thread_environment
-from melmill.cluster.settings import ALLOCATOR, LOOPBACK_HTTP, WORKER, as_environment
+from melmill.cluster.settings import ALLOCATOR, LOOPBACK_HTTP, LOOPBACK_HTTP_ADDRESS, WORKER, as_environment
 
 if TYPE_CHECKING:
     from distributed import Worker
@@ -47,7 +47,7 @@ def worker_arguments(name: str, pool: Pool) -> list[str]:
         PRELOAD,
         "--no-dashboard",
         "--dashboard-address",
-        LOOPBACK_HTTP["dashboard_address"],
+        LOOPBACK_HTTP_ADDRESS,
     ]
 
 

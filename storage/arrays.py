@@ -10,7 +10,6 @@ import json
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from fractions import Fraction
-from typing import Any
 
 import numpy as np
 import zarr
@@ -19,6 +18,7 @@ from zarr.abc.store import Store
 from zarr.codecs import BloscCodec, Crc32cCodec
 from zarr.core.buffer import default_buffer_prototype
 from zarr.storage import FsspecStore, LocalStore, MemoryStore, ObjectStore
+from zarr.types import AnyArray
 
 from melmill.storage.catalogue import MAX_UTTERANCES
 from melmill.storage.errors import StoreError, damaged
@@ -119,7 +119,7 @@ class ArraySpec:
         if problem:
             raise StoreError(f"{place}: the array of {utterance.utterance_id!r} has {problem}")
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, str | int | None]:
         """Return the fields as plain values, the arguments of an equal ArraySpec."""
         return asdict(self)
 
@@ -218,10 +218,18 @@ class StoredArray:
         self.spec = spec
         self.slot_length = slot_length
         self._url = location.url
-        self._store, self._path = _zarr_store(location)
+        self._store: Store
+        self._path = ""
+        if is_object_store(location.url):
+            bucket, self._path = bucket_and_key(location.url)
+            self._store = ObjectStore(client(bucket), read_only=True)
+        elif location.is_remote:
+            self._store = FsspecStore.from_url(location.url, read_only=True)
+        else:
+            self._store = LocalStore(location.url, read_only=True)
         self._array = self._open()
 
-    def _open(self) -> zarr.Array[Any]:
+    def _open(self) -> AnyArray:
         try:
             return zarr.open_array(self._store, path=self._path, mode="r")
         except Exception as error:
@@ -245,7 +253,7 @@ class StoredArray:
         return np.array(entries.T, order="C")
 
 
-def _create(store: MemoryStore, spec: ArraySpec, slot_length: int, n_slots: int) -> zarr.Array[Any]:
+def _create(store: MemoryStore, spec: ArraySpec, slot_length: int, n_slots: int) -> AnyArray:
     return zarr.create_array(
         store,
         shape=(n_slots * slot_length, *spec.width),
@@ -260,16 +268,6 @@ def _create(store: MemoryStore, spec: ArraySpec, slot_length: int, n_slots: int)
         # Otherwise a silent shard would not be written, and would look like a lost one.
         config={"write_empty_chunks": True},
     )
-
-
-def _zarr_store(location: Location) -> tuple[Store, str]:
-    """Return the Zarr store of a folder, and the path of the folder in it."""
-    if is_object_store(location.url):
-        bucket, key = bucket_and_key(location.url)
-        return ObjectStore(client(bucket), read_only=True), key
-    if location.is_remote:
-        return FsspecStore.from_url(location.url, read_only=True), ""
-    return LocalStore(location.url, read_only=True), ""
 
 
 def _files(store: MemoryStore) -> dict[str, bytes]:

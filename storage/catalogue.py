@@ -194,16 +194,6 @@ class Catalogue:
         """
         if not new:
             return self
-        self._check(new)
-        capacity = int(self.shard_duration_s * self.sr)
-        columns = _columns(list(pack(new, capacity)), self.n_shards, self.n_slots)
-        head = {"sr": str(self.sr), "shard_duration_s": repr(float(self.shard_duration_s))}
-        part = pa.table(columns, schema=_SCHEMA.with_metadata(head))
-        return Catalogue(
-            [*self._parts, part], sr=self.sr, shard_duration_s=self.shard_duration_s, n_stored=self._n_stored
-        )
-
-    def _check(self, new: Sequence[Utterance]) -> None:
         paths = dict(zip(self._column("utterance_id"), self._column("path"), strict=True))
         for utterance in new:
             if utterance.sr != self.sr:
@@ -214,6 +204,26 @@ class Catalogue:
                     f"{utterance.path}. Leave one out or rename it: ids must be unique."
                 )
             paths[utterance.utterance_id] = utterance.path
+        shards = list(pack(new, int(self.shard_duration_s * self.sr)))
+        sizes = [len(packed.utterances) for packed in shards]
+        utterances = [utterance for packed in shards for utterance in packed.utterances]
+        n_slots = np.array([packed.n_slots for packed in shards])
+        n_samples = np.array([utterance.n_samples for utterance in utterances])
+        start = np.cumsum(n_samples) - n_samples
+        first = np.cumsum(sizes) - sizes
+        columns = {
+            **{name: [getattr(utterance, name) for utterance in utterances] for name in _TEXT + _WHOLE},
+            "duration_s": [utterance.duration_s for utterance in utterances],
+            "shard": np.repeat(self.n_shards + np.arange(len(shards)), sizes),
+            "slot": np.repeat(self.n_slots + np.cumsum(n_slots) - n_slots, sizes),
+            "n_slots": np.repeat(n_slots, sizes),
+            "start": start - np.repeat(start[first], sizes),
+        }
+        head = {"sr": str(self.sr), "shard_duration_s": repr(float(self.shard_duration_s))}
+        part = pa.table(columns, schema=_SCHEMA.with_metadata(head))
+        return Catalogue(
+            [*self._parts, part], sr=self.sr, shard_duration_s=self.shard_duration_s, n_stored=self._n_stored
+        )
 
     @property
     def n_utterances(self) -> int:
@@ -360,24 +370,3 @@ def _utterances(rows: pa.Table | pa.RecordBatch) -> Iterator[Utterance]:
 def part_name(index: int) -> str:
     """Return the file name of a part."""
     return f"part-{index:06d}.parquet"
-
-
-def _columns(shards: Sequence[Packed], index: int, slot: int) -> dict[str, list[Any] | NDArray[np.int64]]:
-    """Return the rows of new shards by column.
-
-    The first shard is number `index` and begins at `slot`.
-    """
-    utterances = [utterance for packed in shards for utterance in packed.utterances]
-    sizes = [len(packed.utterances) for packed in shards]
-    n_slots = np.array([packed.n_slots for packed in shards])
-    n_samples = np.array([utterance.n_samples for utterance in utterances])
-    start = np.cumsum(n_samples) - n_samples
-    first = np.cumsum(sizes) - sizes
-    return {
-        **{name: [getattr(utterance, name) for utterance in utterances] for name in _TEXT + _WHOLE},
-        "duration_s": [utterance.duration_s for utterance in utterances],
-        "shard": np.repeat(index + np.arange(len(shards)), sizes),
-        "slot": np.repeat(slot + np.cumsum(n_slots) - n_slots, sizes),
-        "n_slots": np.repeat(n_slots, sizes),
-        "start": start - np.repeat(start[first], sizes),
-    }

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
 
 from melmill.storage.errors import StoreError
 from melmill.storage.files.local import TEMPORARY
@@ -54,7 +53,7 @@ class ExportFolder:
     def __init__(self, location: Location) -> None:
         self.location = location
 
-    def claim(self, about: Mapping[str, Any]) -> None:
+    def claim(self, about: Mapping[str, object]) -> None:
         """Write down what is exported here, and remove what a killed export left behind.
 
         Raises
@@ -79,7 +78,7 @@ class ExportFolder:
         for name in filter(TEMPORARY.fullmatch, self.location.leftovers()):
             self.location.remove(name)
 
-    def _claimed(self) -> Mapping[str, Any] | None:
+    def _claimed(self) -> Mapping[str, object] | None:
         try:
             data = self.location.read(HEAD)
         except FileNotFoundError:

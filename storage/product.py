@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 from numpy.typing import NDArray
 
 from melmill.storage.arrays import (
@@ -73,7 +75,7 @@ class ProductDescription:
     kind: str
     stage: str
     version: int
-    parameters: Mapping[str, Any]
+    parameters: Mapping[str, object]
     inputs: Mapping[str, Sequence[Address]]
     shard_duration_s: float
     catalogue: Address | None = None
@@ -88,7 +90,7 @@ class ProductDescription:
         """Entries of one slot of its array, 0 where it has no array."""
         return self.array.slot_length(self.shard_duration_s) if self.array else 0
 
-    def comparable(self) -> dict[str, Any]:
+    def comparable(self) -> dict[str, object]:
         """Return the fields after a round trip through JSON: equal for equal descriptions."""
         return unsealed(self.to_json())
 
@@ -154,7 +156,7 @@ class ShardContents:
 
     arrays: Mapping[str, Array] = field(default_factory=dict)
     rows: Sequence[Row] | None = None
-    traces: Mapping[str, Mapping[str, NDArray[Any]]] | None = None
+    traces: Mapping[str, Mapping[str, NDArray[np.int64 | np.float64]]] | None = None
     quarantined: Sequence[Quarantined] = ()
     absent: Sequence[str] = ()
 
@@ -180,7 +182,13 @@ def contents_files(description: ProductDescription, shard: Shard, contents: Shar
     """
     place = f"node {description.node!r}, shard {shard.index}"
     _check_complete(description, shard, contents, place)
-    files = {f"data/{name}": data for name, data in _array_files(description, shard, contents, place).items()}
+    files = {}
+    if description.array:
+        for utterance in shard.utterances:
+            if utterance.utterance_id in contents.arrays:
+                description.array.check(utterance, contents.arrays[utterance.utterance_id], place)
+        encoded = encode(description.array, description.slot_length, shard, contents.arrays)
+        files = {f"data/{name}": data for name, data in encoded.items()}
     name = record_name(shard.index)
     if contents.rows:
         files[part_file("table", name)] = to_parquet(rows_table(contents.rows, place))
@@ -193,7 +201,7 @@ def contents_files(description: ProductDescription, shard: Shard, contents: Shar
 
 
 def _check_complete(description: ProductDescription, shard: Shard, contents: ShardContents, place: str) -> None:
-    row_ids = {row["utterance_id"] for row in contents.rows or ()}
+    row_ids = {str(row["utterance_id"]) for row in contents.rows or ()}
     present = set(contents.arrays) if description.array else row_ids
     missing = set(contents.missing)
     known = {utterance.utterance_id for utterance in shard.utterances}
@@ -209,18 +217,8 @@ def _check_complete(description: ProductDescription, shard: Shard, contents: Sha
         raise StoreError(f"{place}: arrays for a product of kind {description.kind!r}, which has none")
 
 
-def _array_files(
-    description: ProductDescription, shard: Shard, contents: ShardContents, place: str
-) -> dict[str, bytes]:
-    if description.array is None:
-        return {}
-    for utterance in shard.utterances:
-        if utterance.utterance_id in contents.arrays:
-            description.array.check(utterance, contents.arrays[utterance.utterance_id], place)
-    return encode(description.array, description.slot_length, shard, contents.arrays)
-
-
 DESCRIPTION = "node.json"
+CATALOGUE = "catalogue"
 ARRAY_METADATA = f"data/{METADATA}"
 _WHOLE = slice(None)
 _COLUMNS: Mapping[Part, list[str]] = {
@@ -254,22 +252,24 @@ class ProductFolder(RecordedFolder):
         """
         try:
             self.location.put(DESCRIPTION, description.to_json())
-        except AlreadyThere:
-            _check_same(self.description, description, self.location)
-        if description.array and n_slots > self._n_slots(description):
-            data = metadata(description.array, description.slot_length, n_slots)
-            self.location.replace(ARRAY_METADATA, data)
-
-    def _n_slots(self, description: ProductDescription) -> int:
-        try:
-            data = self.location.read(ARRAY_METADATA)
-        except FileNotFoundError:
-            return 0
-        try:
-            return array_slots(data, description.slot_length)
-        except ValueError:
-            # It follows from the description, so a damaged one is written anew.
-            return 0
+        except AlreadyThere as error:
+            old, new = self.description.comparable(), description.comparable()
+            got = ", ".join(f"{name} {new[name]!r} (stored: {old[name]!r})" for name in new if new[name] != old[name])
+            if got:
+                raise StoreError(
+                    f"{self.location.url} holds a product with another description: {got}. "
+                    "Another result needs another key."
+                ) from error
+        if description.array is None:
+            return
+        stored, n_stored = b"", 0
+        with suppress(FileNotFoundError):
+            stored = self.location.read(ARRAY_METADATA)
+        # The metadata follow from the description, so damaged ones are written anew.
+        with suppress(ValueError):
+            n_stored = array_slots(stored, description.slot_length)
+        if n_slots > n_stored:
+            self.location.replace(ARRAY_METADATA, metadata(description.array, description.slot_length, n_slots))
 
     @cached_property
     def description(self) -> ProductDescription:
@@ -286,11 +286,7 @@ class ProductFolder(RecordedFolder):
 
     def read_catalogue(self) -> Catalogue:
         """Return the catalogue of an ingest node; raise CatalogueError where none is stored."""
-        return Catalogue.read(self.location / "catalogue")
-
-    def write_catalogue(self, catalogue: Catalogue) -> None:
-        """Store the parts of the catalogue that are not on disk yet."""
-        catalogue.write_parts(self.location / "catalogue")
+        return Catalogue.read(self.location / CATALOGUE)
 
     def commit(self, shard: Shard, contents: ShardContents, facts: Facts, clock: float | None = None) -> Record:
         """Store a shard's contents durably, then its record; return the record that counts.
@@ -396,7 +392,15 @@ class ProductFolder(RecordedFolder):
         StoreError, DamagedData
             As `read_arrays`.
         """
-        record = self._checked_record(shard)
+        name = record_name(shard.index)
+        files = [f"data/{file}" for file in shard_files(self.array_spec, shard)]
+        # The record of an earlier call is used again while the files have its sizes.
+        record = self._known_records.get(name)
+        if record is None or self.size_problem(record, files):
+            record = self._known_records[name] = self.done(name)
+            problem = self.size_problem(record, files)
+            if problem:
+                raise damaged(self.place(record, "data"), problem)
         if utterance_id in record.absent:
             raise KeyError(utterance_id)
         return self._stored.read(shard, utterance_id, part, self.place(record, "data"))
@@ -437,27 +441,3 @@ class ProductFolder(RecordedFolder):
     @cached_property
     def _known_records(self) -> dict[str, Record]:
         return {}
-
-    def _checked_record(self, shard: Shard) -> Record:
-        """Return the record of a shard after checking the sizes of its array files.
-
-        A record of an earlier call is used again while it fits.
-        """
-        name = record_name(shard.index)
-        files = [f"data/{file}" for file in shard_files(self.array_spec, shard)]
-        record = self._known_records.get(name)
-        if record is None or self.size_problem(record, files):
-            record = self._known_records[name] = self.done(name)
-            problem = self.size_problem(record, files)
-            if problem:
-                raise damaged(self.place(record, "data"), problem)
-        return record
-
-
-def _check_same(stored: ProductDescription, new: ProductDescription, location: Location) -> None:
-    old, wanted = stored.comparable(), new.comparable()
-    got = ", ".join(f"{name} {wanted[name]!r} (stored: {old[name]!r})" for name in wanted if wanted[name] != old[name])
-    if got:
-        raise StoreError(
-            f"{location.url} holds a product with another description: {got}. Another result needs another key."
-        )

@@ -39,7 +39,7 @@ _JITTER = random.SystemRandom()
 R = TypeVar("R")
 
 
-def sealed(fields: Mapping[str, Any]) -> bytes:
+def sealed(fields: Mapping[str, object]) -> bytes:
     """Return fields, in their order and with their checksum, as the bytes of a JSON file."""
     return (json.dumps({**fields, _SEAL: _checksum(fields)}, indent=1) + "\n").encode()
 
@@ -61,7 +61,7 @@ def unsealed(data: bytes) -> dict[str, Any]:
     return fields
 
 
-def _checksum(fields: Mapping[str, Any]) -> str:
+def _checksum(fields: Mapping[str, object]) -> str:
     return hashlib.sha256(json.dumps(fields).encode()).hexdigest()
 
 
@@ -233,17 +233,14 @@ class Packs:
     def add(self, copies: Mapping[str, Copy]) -> None:
         """Write a pack of further records. If there are `MAX_PACKS` already, merge them into it."""
         merged = self.files if len(self.files) >= MAX_PACKS else []
-        data = _packed({**(self.copies if merged else {}), **copies})
+        packed = {**(self.copies if merged else {}), **copies}
+        lines = (json.dumps([name, copy.tag, copy.data.decode()]) for name, copy in sorted(packed.items()))
+        data = zlib.compress("\n".join(lines).encode(), 1)
         name = f"packed-{hashlib.sha256(data).hexdigest()}.z"
         self._location.replace(name, data)
         for file in merged:
             if file != name:
                 self._location.remove(file)
-
-
-def _packed(copies: Mapping[str, Copy]) -> bytes:
-    lines = (json.dumps([name, copy.tag, copy.data.decode()]) for name, copy in sorted(copies.items()))
-    return zlib.compress("\n".join(lines).encode(), 1)
 
 
 def _read_pack(location: Location, file: str) -> dict[str, Copy]:
@@ -255,13 +252,8 @@ def _read_pack(location: Location, file: str) -> dict[str, Copy]:
         return {}
     if file != f"packed-{hashlib.sha256(data).hexdigest()}.z":
         return {}
-    return dict(_copies(zlib.decompress(data).decode().splitlines()))
-
-
-def _copies(lines: Iterable[str]) -> Iterable[tuple[str, Copy]]:
-    for line in lines:
-        name, tag, text = json.loads(line)
-        yield name, Copy(tag, text.encode())
+    lines = map(json.loads, zlib.decompress(data).decode().splitlines())
+    return {name: Copy(tag, text.encode()) for name, tag, text in lines}
 
 
 class RecordedFolder:
@@ -293,17 +285,14 @@ class RecordedFolder:
             packs = self._packs()
             wanted = packs.names if names is None else sorted({*names}.intersection(packs.names))
             if wanted:
-                return self._packed_records(packs, wanted)
+                read = self._read_records([name for name in wanted if name not in packs.copies])
+                found = {name: read.get(name) or packs.record(name) for name in wanted}
+                return {name: record for name, record in found.items() if record is not None}
         return self._read_records(self.record_names() if names is None else sorted(names))
 
     def _read_records(self, names: Collection[str]) -> dict[str, Record]:
         records = zip(names, self.each(self.record, names), strict=True)
         return {name: record for name, record in records if record is not None}
-
-    def _packed_records(self, packs: Packs, names: Collection[str]) -> dict[str, Record]:
-        read = self._read_records([name for name in names if name not in packs.copies])
-        found = {name: read.get(name) or packs.record(name) for name in names}
-        return {name: record for name, record in found.items() if record is not None}
 
     def _packs(self) -> Packs:
         folder = self.location / RECORDS
@@ -351,7 +340,7 @@ class RecordedFolder:
         return self.size_problem(record, record.files)
 
     def size_problem(self, record: Record, files: Iterable[str]) -> str | None:
-        """Return the first problem of some of a record's files by size, None where there is none."""
+        """Return the first problem of some of a record's files by size, None if there is none."""
         return _size_problem(record, {name: self.location.size(name) for name in files})
 
     def damaged(self, records: Mapping[str, Record]) -> dict[str, str]:
@@ -371,14 +360,15 @@ class RecordedFolder:
 
     def problems(self, record: Record) -> dict[str, str]:
         """Return the problems of a record's files by file, after reading them all."""
-        found = {name: self._problem(name, stored) for name, stored in record.files.items()}
-        return {name: problem for name, problem in found.items() if problem}
-
-    def _problem(self, name: str, stored: StoredFile) -> str | None:
-        try:
-            return _difference(StoredFile.of(self.location.read(name)), stored)
-        except FileNotFoundError:
-            return "is missing"
+        problems = {}
+        for name, stored in record.files.items():
+            try:
+                problem = _difference(StoredFile.of(self.location.read(name)), stored)
+            except FileNotFoundError:
+                problem = "is missing"
+            if problem:
+                problems[name] = problem
+        return problems
 
     def read_whole(self, record: Record, name: str) -> bytes:
         """Return a record's file, checked against the record; raise DamagedData."""
@@ -399,10 +389,10 @@ class RecordedFolder:
         """Write files durably, then the record that proves them; return the record that counts.
 
         If another process was first, its record wins and ours is discarded, provided that its files
-        fit. Files without such a record are replaced. Two writers can have different bytes, as a GPU
-        may round differently. So a writer that replaced a file, or found a record that does not fit
-        its files, reads everything again. It starts over if the record does not fit. Thus the last
-        writer leaves a record that fits its files.
+        fit. Files without such a record are replaced. Two writers can have different bytes, as a
+        GPU may round differently. So a writer that replaced a file, or found a record that does not
+        fit its files, reads everything again. It starts over if the record does not fit. Thus the
+        last writer leaves a record that fits its files.
 
         Parameters
         ----------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from melmill.storage.product import Address
 from melmill.storage.records import sealed, unsealed
@@ -56,7 +56,7 @@ class Manifest:
     project: str
     started_at: str
     nodes: Mapping[str, NodeEntry]
-    pipeline: Mapping[str, Any] = field(default_factory=dict)
+    pipeline: Mapping[str, object] = field(default_factory=dict)
 
     def to_json(self) -> bytes:
         """Return the manifest as the bytes of its file."""
@@ -72,13 +72,11 @@ class Manifest:
             The bytes hold something else.
         """
         fields = unsealed(data)
-        fields["nodes"] = {name: _entry(entry) for name, entry in fields["nodes"].items()}
-        return cls(**fields)
-
-
-def _entry(fields: Mapping[str, Any]) -> NodeEntry:
-    catalogues = tuple((folder, key) for folder, key in fields["catalogues"])
-    return NodeEntry(**{**fields, "catalogues": catalogues})
+        nodes = {}
+        for name, entry in fields["nodes"].items():
+            catalogues = tuple((folder, key) for folder, key in entry["catalogues"])
+            nodes[name] = NodeEntry(**{**entry, "catalogues": catalogues})
+        return cls(**{**fields, "nodes": nodes})
 
 
 State = Literal["running", "done", "failed", "interrupted"]
@@ -112,11 +110,11 @@ class RunState:
     state: State
     started_at: str
     updated_at: str
-    nodes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    failures: Sequence[Mapping[str, Any]] = ()
-    stalled: Sequence[Mapping[str, Any]] = ()
+    nodes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    failures: Sequence[Mapping[str, object]] = ()
+    stalled: Sequence[Mapping[str, object]] = ()
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, object]:
         """Return the fields as plain values."""
         return asdict(self)
 

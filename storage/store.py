@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from melmill.storage.catalogue import Catalogue, read_shard
 from melmill.storage.errors import AlreadyThere, CatalogueError, DamagedMark, StoreError, StoreMismatch, damaged
 from melmill.storage.files.location import Location
-from melmill.storage.product import Address, Part, ProductFolder
+from melmill.storage.product import CATALOGUE, Address, Part, ProductFolder
 from melmill.storage.reading import views as reading
 from melmill.storage.reading.views import ProductView
 from melmill.storage.records import sealed, unsealed
@@ -145,7 +145,7 @@ class Store:
 
     def catalogue(self, node: str, key: str) -> Catalogue | None:
         """Return the catalogue of an ingest node, None where none is stored; raise DamagedData."""
-        folder = self.product(node, key).location / "catalogue"
+        folder = self.product(node, key).location / CATALOGUE
         return Catalogue.read(folder) if folder.sizes() else None
 
     def write_catalogue(self, node: str, key: str, catalogue: Catalogue) -> None:
@@ -156,11 +156,11 @@ class Store:
         AlreadyThere
             Another run extended it.
         """
-        catalogue.write_parts(self.product(node, key).location / "catalogue")
+        catalogue.write_parts(self.product(node, key).location / CATALOGUE)
 
     def read_shard(self, node: str, key: str, index: int) -> Shard:
         """Return one shard of a stored catalogue without reading the others."""
-        return read_shard(self.product(node, key).location / "catalogue", index)
+        return read_shard(self.product(node, key).location / CATALOGUE, index)
 
     def rewrite_marker(self) -> None:
         """Write the marker file anew if it is damaged, with the project that the last run names.
@@ -192,7 +192,9 @@ class Store:
     def publish_run(self, run_id: str, manifest: Manifest) -> None:
         """Store a run's manifest; raise AlreadyThere if the run has another one."""
         (self.location / RUNS / run_id).put(MANIFEST, manifest.to_json())
-        self._forget_last_run()
+        # This run is now the last one.
+        for name in ("nodes", "_catalogues"):
+            self.__dict__.pop(name, None)
 
     def latest_manifest(self) -> Manifest | None:
         """Return the manifest of the run that started last, None where there was no run."""
@@ -240,15 +242,15 @@ class Store:
     def _catalogues(self) -> dict[Address, Catalogue]:
         return {}
 
-    def _forget_last_run(self) -> None:
-        for name in ("nodes", "_catalogues"):
-            self.__dict__.pop(name, None)
-
     def __getstate__(self) -> dict[str, Location]:
         return {"location": self.location}
 
     def __getitem__(self, name: str) -> ProductView:
-        entry = self._entry(name)
+        entry = self.nodes.get(name)
+        if entry is None:
+            near = difflib.get_close_matches(name, self.nodes, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise KeyError(f"the last run has no node {name!r}{hint} (nodes: {', '.join(self.nodes) or 'none'})")
         if entry.kind == "vocoder":
             raise StoreError(
                 f"node {name!r} makes {entry.kind}: it has no arrays. Export it to a folder (`melmill export "
@@ -257,13 +259,6 @@ class Store:
         if len(entry.catalogues) != 1 or entry.kind in ("scores", "report"):
             raise StoreError(f"node {name!r} makes {entry.kind}: it has no arrays. Use scores(), or `melmill report`.")
         return ProductView(self.location, name, self.product(entry.folder, entry.key), self._utterances_of(entry))
-
-    def _entry(self, name: str) -> NodeEntry:
-        if name not in self.nodes:
-            near = difflib.get_close_matches(name, self.nodes, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise KeyError(f"the last run has no node {name!r}{hint} (nodes: {', '.join(self.nodes) or 'none'})")
-        return self.nodes[name]
 
     def _utterances_of(self, entry: NodeEntry) -> Catalogue:
         """Return the catalogue of an entry's corpus. It is read once."""
@@ -292,8 +287,8 @@ class Store:
         Returns
         -------
         DataFrame
-            Columns ``utterance_id, subset, speaker_id, node`` (the node that was scored), ``duration_s``,
-            one per metric, and one ``status_<metric>`` per metric.
+            Columns ``utterance_id, subset, speaker_id, node, duration_s``, one per metric, and one
+            ``status_<metric>`` per metric. ``node`` is the node that was scored.
         """
         frames = []
         for name, entry in self.nodes.items():

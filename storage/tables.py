@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 
 from melmill.storage.errors import StoreError, damaged
 
-Row = Mapping[str, Any]  # a scalar per column
+Row = Mapping[str, object]  # a scalar per column
 
 # It bounds the memory that decoding needs besides the table.
 _ROW_GROUP = 32_768
@@ -25,7 +24,7 @@ def to_parquet(table: pa.Table) -> bytes:
     return bytes(sink.getvalue())
 
 
-def from_parquet(data: bytes, place: str, filters: Sequence[tuple[str, str, Any]] | None = None) -> pa.Table:
+def from_parquet(data: bytes, place: str, filters: Sequence[tuple[str, str, int]] | None = None) -> pa.Table:
     """Return the table of `to_parquet`, or its rows that pass `filters`.
 
     Raises
@@ -47,14 +46,17 @@ def rows_table(rows: Sequence[Row], place: str) -> pa.Table:
     {'utterance_id': ['a', 'b'], 'pesq_wb': [1.5, None]}
     """
     names = list(dict.fromkeys(name for row in rows for name in row))
-    columns = {name: [_plain(row.get(name)) for row in rows] for name in names}
+    columns = {}
+    for name in names:
+        values = [row.get(name) for row in rows]
+        columns[name] = [value.item() if isinstance(value, np.generic) else value for value in values]
     try:
         return pa.table(columns)
     except pa.ArrowException as error:
         raise StoreError(f"{place}: a column holds values of different types ({error}): {names!r}") from error
 
 
-def traces_table(traces: Mapping[str, Mapping[str, NDArray[Any]]], place: str) -> pa.Table:
+def traces_table(traces: Mapping[str, Mapping[str, NDArray[np.int64 | np.float64]]], place: str) -> pa.Table:
     """Return a table of a row per utterance and iteration.
 
     Raises
@@ -81,7 +83,3 @@ def concatenated(tables: Sequence[pa.Table], place: str) -> pa.Table:
         return pa.concat_tables(tables, promote_options="permissive") if tables else pa.table({})
     except pa.ArrowException as error:
         raise StoreError(f"{place}: its parts hold columns of different types ({error})") from error
-
-
-def _plain(value: object) -> object:
-    return value.item() if isinstance(value, np.generic) else value

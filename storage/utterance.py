@@ -1,4 +1,4 @@
-"""What all layers share: a file, an utterance, a shard of utterances, and what stored values mean."""
+"""What all layers share: files, utterances, shards of utterances, and what stored values mean."""
 
 from __future__ import annotations
 

@@ -9,11 +9,9 @@ from dataclasses import dataclass
 from melmill.storage.arrays import array_slots, metadata
 from melmill.storage.catalogue import Catalogue
 from melmill.storage.errors import DamagedData, StoreError, StoreUnwritable
-from melmill.storage.product import ARRAY_METADATA, DESCRIPTION, Address, ProductDescription, ProductFolder
+from melmill.storage.product import ARRAY_METADATA, CATALOGUE, DESCRIPTION, Address, ProductDescription, ProductFolder
 from melmill.storage.records import record_file
 from melmill.storage.store import MANIFEST, RUNS, Store
-
-CATALOGUE = "catalogue"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +40,12 @@ class Damage:
 def verify(store: Store) -> list[Damage]:
     """Check every file in the store; return damages in order of product and record."""
     damages = [damage for address, folder in store.products() for damage in _product_damages(address, folder)]
-    return [*damages, *_manifest_damages(store)]
+    for run_id in store.run_ids():
+        try:
+            store.manifest(run_id)
+        except DamagedData:
+            damages.append(Damage(node=RUNS, key=run_id, record="", file=MANIFEST, problem="can't be parsed"))
+    return damages
 
 
 def repair(store: Store, damages: Sequence[Damage]) -> None:
@@ -56,7 +59,22 @@ def repair(store: Store, damages: Sequence[Damage]) -> None:
         A catalogue is damaged. Nothing in the store tells what it held. All else is repaired first.
     """
     for damage in damages:
-        _repair(store, damage)
+        if damage.file == CATALOGUE:
+            continue
+        location = store.location / damage.node / damage.key
+        if damage.record:
+            location.remove(record_file(damage.record))
+        location.remove(damage.file)
+        if damage.file == ARRAY_METADATA:
+            folder = store.product(damage.node, damage.key)
+            address = folder.description.catalogue
+            catalogue = store.catalogue(*address) if address else None
+            if catalogue is not None:
+                folder.prepare(folder.description, catalogue.n_slots)
+        elif damage.file == DESCRIPTION:
+            # A run writes the description anew when some of its product is to be done.
+            for name in store.product(damage.node, damage.key).record_names()[:1]:
+                location.remove(record_file(name))
     for name in store.location.leftovers():
         store.location.remove(name)
     lost = [damage for damage in damages if damage.file == CATALOGUE]
@@ -133,33 +151,3 @@ def _metadata_problem(folder: ProductFolder, description: ProductDescription) ->
     found = json.loads(data)
     wrong = [name for name in expected if found.get(name) != expected[name]]
     return f"has another {', '.join(wrong)} than the product" if wrong else ""
-
-
-def _manifest_damages(store: Store) -> Iterator[Damage]:
-    for run_id in (store.location / RUNS).folders():
-        try:
-            store.manifest(run_id)
-        except DamagedData:
-            yield Damage(node=RUNS, key=run_id, record="", file=MANIFEST, problem="can't be parsed")
-
-
-def _repair(store: Store, damage: Damage) -> None:
-    location = store.location / damage.node / damage.key
-    if damage.file == CATALOGUE:
-        return
-    if damage.record:
-        location.remove(record_file(damage.record))
-    location.remove(damage.file)
-    if damage.file == ARRAY_METADATA:
-        _rewrite_array_metadata(store, store.product(damage.node, damage.key))
-    elif damage.file == DESCRIPTION:
-        # A run writes the description anew when some of its product is to be done.
-        for name in store.product(damage.node, damage.key).record_names()[:1]:
-            location.remove(record_file(name))
-
-
-def _rewrite_array_metadata(store: Store, folder: ProductFolder) -> None:
-    address = folder.description.catalogue
-    catalogue = store.catalogue(*address) if address else None
-    if catalogue is not None:
-        folder.prepare(folder.description, catalogue.n_slots)

@@ -8,7 +8,6 @@ import math
 import time
 from collections import deque
 from collections.abc import Collection, Mapping
-from typing import Any
 
 from distributed import Scheduler, SpecCluster
 
@@ -45,7 +44,7 @@ class PooledCluster(SpecCluster):  # type: ignore[misc]
 
     def __init__(
         self,
-        members: Mapping[str, dict[str, Any]],
+        members: Mapping[str, Mapping[str, object]],
         credentials: Credentials,
         spec: ClusterSpec,
         listening: Listening,

@@ -7,10 +7,10 @@ import signal
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
 
 from distributed import Client
 from distributed.core import Status
+from distributed.scheduler import WorkerState
 
 from melmill.cluster.contract import ClusterSpec, Listening, RunningCluster
 from melmill.cluster.credentials import Credentials
@@ -29,7 +29,7 @@ MAX_FAILED_STARTS = 3
 
 @contextmanager
 def launch(
-    spec: ClusterSpec, listening: Listening, credentials: Credentials, options: Mapping[str, Mapping[str, Any]]
+    spec: ClusterSpec, listening: Listening, credentials: Credentials, options: Mapping[str, Mapping[str, object]]
 ) -> Iterator[RunningCluster]:
     """Start a scheduler here and submit the pools' jobs; yield the cluster, cancel its jobs.
 
@@ -60,7 +60,7 @@ class _SlurmCluster(PooledCluster):
         spec: ClusterSpec,
         listening: Listening,
         credentials: Credentials,
-        options: Mapping[str, Mapping[str, Any]],
+        options: Mapping[str, Mapping[str, object]],
     ) -> None:
         self.spec = spec
         self.tasks: dict[str, int] = {}
@@ -75,7 +75,7 @@ class _SlurmCluster(PooledCluster):
         }
         super().__init__(members, credentials, spec, listening)
 
-    def _member(self, pool: str) -> dict[str, Any]:
+    def _member(self, pool: str) -> dict[str, object]:
         return {"cls": _Job, "options": self._options[pool]}
 
     async def lost(self) -> set[str]:
@@ -92,18 +92,14 @@ class _SlurmCluster(PooledCluster):
             self.note(f"Slurm job {job_id} of pool {_pool(name)!r} has ended: submitting another")
         for pool, n_failed in self._failed_starts.items():
             if n_failed >= MAX_FAILED_STARTS:
-                self._give_up(pool)
+                self.notes.clear()
+                self.note(
+                    f"{n_failed} Slurm jobs of pool {pool!r} in a row ended before their worker was up: "
+                    f"see the newest melmill-{pool}-*.err in {self._options[pool]['log_directory']}"
+                )
+                # No worker will come, so the tasks that wait for one fail.
+                self.scheduler.no_workers_timeout = 1.0
         return gone
-
-    def _give_up(self, pool: str) -> None:
-        """Fail the tasks that wait for a pool whose jobs end before their worker is up."""
-        folder = self._options[pool]["log_directory"]
-        self.notes.clear()
-        self.note(
-            f"{self._failed_starts[pool]} Slurm jobs of pool {pool!r} in a row ended before their worker was up: "
-            f"see the newest melmill-{pool}-*.err in {folder}"
-        )
-        self.scheduler.no_workers_timeout = 1.0
 
     def adjust(self) -> None:
         busy = {name for name, worker in self._workers_by_name().items() if worker.processing}
@@ -119,7 +115,7 @@ class _SlurmCluster(PooledCluster):
             for job in self._idle[name].expired(submitted, busy)[: max(0, -missing)]:
                 del self.worker_spec[job]
 
-    def _workers_by_name(self) -> dict[str, Any]:
+    def _workers_by_name(self) -> dict[str, WorkerState]:
         return {worker.name: worker for worker in self.scheduler.workers.values()}
 
 
@@ -132,7 +128,11 @@ class _Job(SLURMJob):
             raise ClusterError("cluster: type 'slurm' needs the program 'sbatch', which is not on the PATH") from error
         except RuntimeError as error:
             self.status = Status.failed
-            raise ClusterError(f"cluster: Slurm refused a job of {self.job_name}: {_sbatch_error(error)}") from error
+            # The message of sbatch is within that of dask-jobqueue.
+            reason = str(error).partition("stderr:")[2] or str(error)
+            raise ClusterError(
+                f"cluster: Slurm refused a job of {self.job_name}: {' '.join(reason.split())}"
+            ) from error
 
     async def close(self) -> None:
         await super().close()  # type: ignore[no-untyped-call]
@@ -152,9 +152,3 @@ async def _queued() -> set[str]:
     if process.returncode != 0:
         raise OSError(f"squeue does not answer: {errors.decode().strip()}")
     return set(output.decode().split())
-
-
-def _sbatch_error(error: Exception) -> str:
-    """Return the message of sbatch from within that of dask-jobqueue."""
-    _, _, said = str(error).partition("stderr:")
-    return " ".join((said or str(error)).split())

@@ -38,7 +38,7 @@ def launch(
     *,
     login: Mapping[str, Any],
     python: str,
-    orders: Mapping[str, Mapping[str, Any]],
+    orders: Mapping[str, Mapping[str, object]],
 ) -> Iterator[RunningCluster]:
     """Start a scheduler here and workers on hosts; yield the cluster, end it.
 
@@ -83,7 +83,7 @@ class _Host(ProcessInterface):  # type: ignore[misc]
         host: str,
         login: Mapping[str, Any],
         python: str,
-        orders: Mapping[str, Any],
+        orders: Mapping[str, object],
     ) -> None:
         super().__init__(scheduler=scheduler, name=name)
         self.host = host
@@ -107,8 +107,14 @@ class _Host(ProcessInterface):  # type: ignore[misc]
 
     async def start(self) -> None:
         try:
-            await self._connect()
-            await asyncio.wait_for(self._start_workers(), START_TIMEOUT_S)
+            self._connection = await asyncssh.connect(
+                self.host,
+                connect_timeout=CONNECT_TIMEOUT_S,
+                login_timeout=CONNECT_TIMEOUT_S,
+                **_KEEPALIVE,
+                **self.login,
+            )
+            await asyncio.wait_for(self._start_workers(self._connection), START_TIMEOUT_S)
         except BaseException as error:
             await self._disconnect()
             self.status = Status.failed
@@ -125,15 +131,9 @@ class _Host(ProcessInterface):  # type: ignore[misc]
         await self._disconnect()
         await super().close()
 
-    async def _connect(self) -> None:
-        self._connection = await asyncssh.connect(
-            self.host, connect_timeout=CONNECT_TIMEOUT_S, login_timeout=CONNECT_TIMEOUT_S, **_KEEPALIVE, **self.login
-        )
-
-    async def _start_workers(self) -> None:
-        assert self._connection is not None
+    async def _start_workers(self, connection: asyncssh.SSHClientConnection) -> None:
         command = shlex.join([self.python, "-m", "melmill.cluster.launchers.ssh_host"])
-        self._process = process = await self._connection.create_process(command)
+        self._process = process = await connection.create_process(command)
         process.stdin.write(json.dumps(self.orders) + "\n")
         self._reading = asyncio.create_task(self._read_errors(process))
         if (await process.stdout.readline()).strip() != READY:

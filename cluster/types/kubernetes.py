@@ -13,7 +13,7 @@ from uuid import uuid4
 from melmill.cluster.contract import ClusterSpec, Pool, RunningCluster
 from melmill.cluster.credentials import CA, CERT, KEY, Credentials
 from melmill.cluster.errors import ClusterError
-from melmill.cluster.settings import LOOPBACK_HTTP, as_environment, settings
+from melmill.cluster.settings import LOOPBACK_HTTP_ADDRESS, as_environment, settings
 from melmill.cluster.workers import worker_arguments, worker_environment
 
 API_VERSION = "kubernetes.dask.org/v1"
@@ -140,7 +140,7 @@ class Kubernetes(ClusterSpec):
 
     @contextmanager
     def launch(self, credentials: Credentials | None) -> Iterator[RunningCluster]:
-        """Create the cluster's objects, wait for its scheduler, yield the cluster, delete the objects.
+        """Create the cluster's objects, yield the cluster when its scheduler is up, delete them.
 
         Raises
         ------
@@ -153,7 +153,9 @@ class Kubernetes(ClusterSpec):
         name = f"melmill-{uuid4().hex[:8]}"
         namespace = self.kubernetes.namespace
         groups = {pool: group_name(name, pool) for pool in self.pools}
-        manifests = self.objects(name, credentials, _owner())
+        pod, uid = os.environ.get(POD_NAME), os.environ.get(POD_UID)
+        owner = {"apiVersion": "v1", "kind": "Pod", "name": pod, "uid": uid} if pod and uid else None
+        manifests = self.objects(name, credentials, owner)
         address = scheduler_host(name, namespace), SCHEDULER_PORT
         with launch(self, name, namespace, manifests, groups, address, credentials) as cluster:
             yield cluster
@@ -212,11 +214,6 @@ class Kubernetes(ClusterSpec):
         ]
 
 
-def _owner() -> dict[str, str] | None:
-    name, uid = os.environ.get(POD_NAME), os.environ.get(POD_UID)
-    return {"apiVersion": "v1", "kind": "Pod", "name": name, "uid": uid} if name and uid else None
-
-
 def group_name(cluster: str, pool: str) -> str:
     """Return the name of the worker group of a pool."""
     return f"{cluster}-{pool}"
@@ -229,7 +226,7 @@ def scheduler_host(cluster: str, namespace: str) -> str:
 
 def _scheduler(block: KubernetesOptions) -> dict[str, Any]:
     command = ["python", "-m", "distributed.cli.dask_scheduler", "--protocol", "tls", "--port", str(SCHEDULER_PORT)]
-    command += ["--dashboard-address", LOOPBACK_HTTP["dashboard_address"], *_TLS_FLAGS]
+    command += ["--dashboard-address", LOOPBACK_HTTP_ADDRESS, *_TLS_FLAGS]
     values = {
         name: value for name, value in settings(adaptive=True).items() if value is not None and "environ" not in name
     }

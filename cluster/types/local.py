@@ -7,9 +7,9 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from melmill.cluster.contract import ClusterSpec, Pool, RunningCluster
+from melmill.cluster.contract import ClusterSpec, RunningCluster
 from melmill.cluster.credentials import Credentials
 from melmill.cluster.workers import VISIBLE, gpu_environment, nanny_options
 
@@ -34,11 +34,13 @@ class Local(ClusterSpec):
 
         security = credentials and credentials.security()
         common = {"protocol": "tls://" if security else "tcp://", "security": security, "host": LOOPBACK}
-        workers = {
-            f"{name}-{index}": {"cls": Nanny, "options": {**common, **_options(name, index, pool)}}
-            for name, pool in self.pools.items()
-            for index in range(pool.workers)
-        }
+        visible = os.environ.get(VISIBLE)
+        workers = {}
+        for name, pool in self.pools.items():
+            for index in range(pool.workers):
+                options = {**common, **nanny_options(name, index, pool)}
+                options["env"] = {**options["env"], **gpu_environment(name, index, visible)}
+                workers[f"{name}-{index}"] = {"cls": Nanny, "options": options}
         scheduler = {"cls": Scheduler, "options": {**common, "port": 0, **scheduler_options(self)}}
         with (
             SpecCluster(
@@ -53,8 +55,3 @@ class _RunningLocal(RunningCluster):
     def slots(self, pool: str) -> int:
         """Return the slots of all workers: nannies on this machine restart a lost one at once."""
         return self.spec.pools[pool].slots
-
-
-def _options(name: str, index: int, pool: Pool) -> dict[str, Any]:
-    options = nanny_options(name, index, pool)
-    return {**options, "env": {**options["env"], **gpu_environment(name, index, os.environ.get(VISIBLE))}}

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from melmill.cluster.contract import ClusterSpec, Listening, Pool, RunningCluster
 from melmill.cluster.credentials import Credentials, Tls
@@ -141,7 +141,7 @@ class Slurm(ClusterSpec):
             with launch(self, self.slurm, credentials, options) as cluster:
                 yield cluster
 
-    def job_options(self, name: str, tls: Tls) -> dict[str, Any]:
+    def job_options(self, name: str, tls: Tls) -> dict[str, object]:
         """Return the options from which dask-jobqueue makes the job scripts of a pool."""
         pool = self.pools[name]
         asked = pool.slurm

@@ -12,8 +12,8 @@ from melmill.flows.cli.show import as_json, table
 from melmill.flows.pipeline.spec import load
 from melmill.flows.runs.repair import drop_incomplete, remake_catalogue
 from melmill.storage.files.location import Location
+from melmill.storage.product import CATALOGUE
 from melmill.storage.store import Store
-from melmill.storage.verify import CATALOGUE
 from melmill.storage.verify import repair as repair_store
 from melmill.storage.verify import verify as verify_store
 

@@ -10,7 +10,7 @@ from melmill.flows.pipeline.spec import Pipeline
 from melmill.stages.contract import IngestStage, Kind, Mel, Waveform
 from melmill.storage.catalogue import Catalogue
 from melmill.storage.files.sources import SourceTree
-from melmill.storage.product import Address, ProductFolder
+from melmill.storage.product import CATALOGUE, Address, ProductFolder
 from melmill.storage.records import record_name
 from melmill.storage.store import Store
 
@@ -46,7 +46,7 @@ def remake_catalogue(store: Store, address: Address, pipeline: Pipeline) -> None
     tree = SourceTree(stage.root)
     if not isinstance(node.product, Waveform | Mel):
         raise _differs(node, f"its stage {stage.uses!r} makes {node.product.kind}")
-    whole = Catalogue.read_whole_parts(folder.location / "catalogue")
+    whole = Catalogue.read_whole_parts(folder.location / CATALOGUE)
     whole = whole or Catalogue.empty(node.product.sr, pipeline.shard_duration_s)
     known = {utterance.path: utterance for utterance in whole.utterances()}
     others = [utterance for utterance in stage.discover(tree, known) if utterance.path not in known]
@@ -61,7 +61,7 @@ def remake_catalogue(store: Store, address: Address, pipeline: Pipeline) -> None
             unproven = sorted(set(product.record_names()) - proven.keys())
             if unproven:
                 raise _differs(node, f"nothing says what shard {unproven[0]} of {'/'.join(other)} was made from")
-    catalogue.replace_part(folder.location / "catalogue")
+    catalogue.replace_part(folder.location / CATALOGUE)
 
 
 def _ingest_node(address: Address, pipeline: Pipeline) -> tuple[Node, IngestStage]:

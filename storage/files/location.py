@@ -54,7 +54,10 @@ class Files(Protocol):
         ...
 
     def tags(self, path: str) -> dict[str, str]:
-        """Return the tags of a folder's files and those below by relative name, if files have tags."""
+        """Return the tags of all files of a folder and below, by relative name.
+
+        On some file systems, files have no tags. Then the mapping is empty.
+        """
         ...
 
     def folders(self, path: str) -> list[str]:

@@ -10,17 +10,18 @@ import os
 import random
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from functools import cache
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
 from melmill.storage.errors import StoreError, StoreFull, StoreUnwritable
 
 if TYPE_CHECKING:
     from obstore import ObjectMeta
+    from obstore.auth.boto3 import Boto3CredentialProvider
     from obstore.store import ClientConfig, ObjectStore, RetryConfig
 
 SCHEMES = ("s3", "gs", "az")
@@ -107,32 +108,27 @@ def _client(bucket: str) -> ObjectStore:
         raise StoreError(
             f"{bucket}: object stores need the package obstore, which is not installed: pip install 'melmill[s3]'"
         ) from error
-    return from_url(bucket, **_options(address.scheme, bucket))
-
-
-def _options(scheme: str, bucket: str) -> dict[str, Any]:
     retries: RetryConfig = {
         "max_retries": RETRIES,
         "retry_timeout": PATIENCE,
         "backoff": {"init_backoff": BACKOFF[0], "max_backoff": BACKOFF[1], "base": 4},
     }
-    options: dict[str, Any] = {"client_options": _client_options(scheme), "retry_config": retries}
-    return {**options, **_credentials(bucket)} if scheme == "s3" else options
-
-
-def _client_options(scheme: str) -> ClientConfig:
     options: ClientConfig = {"timeout": TIMEOUT}
+    if address.scheme != "s3":
+        return from_url(bucket, client_options=options, retry_config=retries)
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
-    if scheme == "s3" and endpoint.startswith("http://"):
+    if endpoint.startswith("http://"):
         # The user names an endpoint without encryption.
         options["allow_http"] = True
-    return options
+    return from_url(
+        bucket, client_options=options, retry_config=retries, credential_provider=_credential_provider(bucket)
+    )
 
 
-def _credentials(bucket: str) -> Mapping[str, Any]:
-    """Return the credentials of AWS's own package, none if the environment has keys."""
+def _credential_provider(bucket: str) -> Boto3CredentialProvider | None:
+    """Return the credentials of AWS's own package, None if the environment has keys."""
     if any(os.environ.get(name) for name in _OWN_CREDENTIALS):
-        return {}
+        return None
     try:
         from obstore.auth.boto3 import Boto3CredentialProvider
     except ImportError as error:
@@ -142,9 +138,9 @@ def _credentials(bucket: str) -> Mapping[str, Any]:
                 "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
             ) from error
         # The client itself asks for the role of an instance.
-        return {}
+        return None
     try:
-        return {"credential_provider": Boto3CredentialProvider()}
+        return Boto3CredentialProvider()
     except Exception as error:
         raise StoreError(
             f"{bucket}: there are no credentials ({error}). Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or "
@@ -207,20 +203,18 @@ def is_conflict(error: Exception) -> bool:
 
 def status(error: Exception) -> str:
     """Return the HTTP status in a client's error, '' where it has none."""
-    return _status(str(error))
+    found = _STATUS.search(str(error))
+    return found[1] if found else ""
 
 
 def _is_transient(error: Exception) -> bool:
     if not _is_client_error(error):
         return False
     text = str(error)
-    return is_conflict(error) or ("HTTP error" in text and not _gave_up(text))
-
-
-def _gave_up(text: str) -> bool:
+    tried = _RETRIES.search(text)
     # With fewer attempts than allowed, the last one met a failure that the client does not repeat.
-    found = _RETRIES.search(text)
-    return found is not None and found[1] == found[2]
+    gave_up = tried is not None and tried[1] == tried[2]
+    return is_conflict(error) or ("HTTP error" in text and not gave_up)
 
 
 def store_error(error: Exception, url: str, verb: str) -> Exception | None:
@@ -234,23 +228,21 @@ def store_error(error: Exception, url: str, verb: str) -> Exception | None:
         )
     if isinstance(error, FileNotFoundError):
         return FileNotFoundError(url)
-    return _from_answer(text, code, f"can't {verb} {url}") if _is_client_error(error) else None
-
-
-def _from_answer(text: str, code: str, what: str) -> StoreError:
-    status, tried = _status(text), _RETRIES.search(text)
-    answer = " ".join(filter(None, (status, code)))
+    if not _is_client_error(error):
+        return None
+    what, http_status, tried = f"can't {verb} {url}", status(error), _RETRIES.search(text)
+    answer = " ".join(filter(None, (http_status, code)))
     again = f", {int(tried[1]) + 1} times" if tried else ""
-    if status == "507" or code in _FULL:
+    if http_status == "507" or code in _FULL:
         return StoreFull(
             f"{what}: the store is full ({answer}). Free some room, then run again: what is stored is kept."
         )
-    if status in ("401", "403"):
+    if http_status in ("401", "403"):
         return StoreUnwritable(
             f"{what}: access was refused{_at(text)} ({answer}). Check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and "
             "AWS_SESSION_TOKEN, and that they may list, read, write and delete in this bucket."
         )
-    if status and int(status) >= 500:
+    if http_status and int(http_status) >= 500:
         return StoreUnwritable(
             f"{what}: the store answered {answer}{again}. Run again when it has recovered: what is stored is kept."
         )
@@ -265,11 +257,6 @@ def _from_answer(text: str, code: str, what: str) -> StoreError:
 def _is_client_error(error: Exception) -> bool:
     # Its module tells, as the package may not be installed.
     return type(error).__module__.startswith("obstore.")
-
-
-def _status(text: str) -> str:
-    found = _STATUS.search(text)
-    return found[1] if found else ""
 
 
 def _at(text: str) -> str:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import TYPE_CHECKING
 
 from melmill.storage.errors import StoreError, StoreUnwritable
 from melmill.storage.files.local import store_error
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
 
 
 class RemoteFiles:
@@ -26,7 +29,7 @@ class RemoteFiles:
         from fsspec.core import url_to_fs
 
         try:
-            self._fs: Any = url_to_fs(url)[0]
+            self._fs: AbstractFileSystem = url_to_fs(url)[0]
         except (ImportError, ValueError) as error:
             raise StoreError(f"{url}: {error}") from error
 

@@ -8,11 +8,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from melmill.storage.errors import SourceError
 from melmill.storage.files.objects import ObjectFiles, is_object_store
 from melmill.storage.utterance import SourceFile
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
 
 
 class _Reader(Protocol):
@@ -168,7 +171,7 @@ class _Remote:
         from fsspec.core import url_to_fs
 
         try:
-            self._fs: Any = url_to_fs(url)[0]
+            self._fs: AbstractFileSystem = url_to_fs(url)[0]
         except (ImportError, ValueError) as error:
             raise SourceError(f"no corpus at {url}: {error}") from error
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +13,7 @@ from melmill.pcm import as_float
 from melmill.storage.catalogue import Catalogue
 from melmill.storage.errors import StoreError
 from melmill.storage.files.location import Location
-from melmill.storage.product import ProductFolder
+from melmill.storage.product import CATALOGUE, ProductFolder
 from melmill.storage.reading.segments import aligned_frames, check_aligned, padded, silence_of
 from melmill.storage.store import Store
 
@@ -70,9 +69,10 @@ def torch_dataset(
 
 
 class SegmentDataset(Dataset[Segment]):
-    """Segments of mels ``(n_mels, segment_frames)`` and their audio ``(segment_frames * hop_length,)``.
+    """Segments of mels and their audio.
 
-    Both are float32, audio in [-1, 1). An utterance shorter than a segment is padded with silence.
+    Mels are ``(n_mels, segment_frames)`` and audio ``(segment_frames * hop_length,)``. Both are
+    float32, audio in [-1, 1). An utterance shorter than a segment is padded with silence.
     `torch_dataset` makes one. Each worker process opens the files itself.
     """
 
@@ -106,7 +106,8 @@ class SegmentDataset(Dataset[Segment]):
         shard = self._catalogue.shard(self._catalogue.shard_of(utterance_id))
         utterance = next(u for u in shard.utterances if u.utterance_id == utterance_id)
         spec = self._mel.array_spec
-        start = self._start(index, aligned_frames(spec, utterance))
+        n_starts = max(0, aligned_frames(spec, utterance) - self.segment_frames) + 1
+        start = int(np.random.default_rng([self.seed, int(self._epoch), index]).integers(n_starts))
         frames = slice(start, start + self.segment_frames)
         samples = slice(frames.start * spec.hop_length, frames.stop * spec.hop_length)
         M = self._mel.read_array(shard, utterance_id, frames)
@@ -116,22 +117,18 @@ class SegmentDataset(Dataset[Segment]):
             torch.from_numpy(padded(as_float(y), self.segment_frames * spec.hop_length, 0.0)),
         )
 
-    def _start(self, index: int, n_frames: int) -> int:
-        rng = np.random.default_rng([self.seed, int(self._epoch), index])
-        return int(rng.integers(max(0, n_frames - self.segment_frames) + 1))
-
     @cached_property
     def _catalogue(self) -> Catalogue:
         catalogue = self._mel.description.catalogue
         if catalogue is None:
             raise StoreError(f"{self._mel.location.url} has no catalogue")
         node, key = catalogue
-        return Catalogue.read(self._store / node / key / "catalogue")
+        return Catalogue.read(self._store / node / key / CATALOGUE)
 
     @cached_property
     def _silence(self) -> float:
         return silence_of(self._mel.description)
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         opened = ("_catalogue", "_silence")
         return {name: value for name, value in self.__dict__.items() if name not in opened}

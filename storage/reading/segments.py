@@ -246,7 +246,10 @@ class Segments:
         ]
 
     def whole(self, utterance_id: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Return an utterance's mel ``(n_mels, n_frames)`` and audio ``(n_samples,)`` in [-1, 1)."""
+        """Return an utterance's mel ``(n_mels, n_frames)`` and audio ``(n_samples,)``.
+
+        The audio is in [-1, 1).
+        """
         return self._mel[utterance_id].astype(np.float32, copy=False), as_float(self._audio[utterance_id])
 
     def batches(
@@ -304,12 +307,15 @@ class Segments:
 
     def _load(self, group: ShardGroup, loaded: _Arrays) -> _Arrays:
         """Return the arrays of a group by shard, reading those that are not `loaded`."""
-        return {part.shard: loaded.get(part.shard) or self._read(part) for part in group.parts}
-
-    def _read(self, part: ShardPart) -> Sequence[_Pair]:
-        shard = self._mel.catalogue.shard(part.shard)
-        mels, audio = (view.folder.read_arrays(shard, part.ids) for view in (self._mel, self._audio))
-        return [(mels[name], audio[name]) for name in part.ids]
+        arrays = {}
+        for part in group.parts:
+            if part.shard in loaded:
+                arrays[part.shard] = loaded[part.shard]
+                continue
+            shard = self._mel.catalogue.shard(part.shard)
+            mels, audio = (view.folder.read_arrays(shard, part.ids) for view in (self._mel, self._audio))
+            arrays[part.shard] = [(mels[name], audio[name]) for name in part.ids]
+        return arrays
 
     def _batch(self, order: EpochOrder, group: ShardGroup, number: int, arrays: _Arrays) -> Batch:
         length, hop_length = order.segment_frames, self._mel.folder.array_spec.hop_length
@@ -331,20 +337,20 @@ class Segments:
         for utterance in self.utterances:
             if utterance.utterance_id in wanted:
                 shards.setdefault(self._mel.catalogue.shard_of(utterance.utterance_id), []).append(utterance)
-        return [self._part(shard, utterances) for shard, utterances in shards.items()]
-
-    def _part(self, shard: int, utterances: Sequence[Utterance]) -> ShardPart:
         specs = (self._mel.folder.array_spec, self._audio.folder.array_spec)
-        return ShardPart(
-            shard=shard,
-            ids=tuple(utterance.utterance_id for utterance in utterances),
-            n_frames=tuple(aligned_frames(specs[0], utterance) for utterance in utterances),
-            n_bytes=sum(
-                int(np.prod(spec.shape(utterance))) * np.dtype(spec.dtype).itemsize
-                for utterance in utterances
-                for spec in specs
-            ),
-        )
+        return [
+            ShardPart(
+                shard=shard,
+                ids=tuple(utterance.utterance_id for utterance in utterances),
+                n_frames=tuple(aligned_frames(specs[0], utterance) for utterance in utterances),
+                n_bytes=sum(
+                    int(np.prod(spec.shape(utterance))) * np.dtype(spec.dtype).itemsize
+                    for utterance in utterances
+                    for spec in specs
+                ),
+            )
+            for shard, utterances in shards.items()
+        ]
 
     @cached_property
     def _silence(self) -> float:

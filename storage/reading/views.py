@@ -59,8 +59,10 @@ class ProductView(Mapping[str, Array]):
 
     def part(self, utterance_id: str, part: slice) -> Array:
         """Return `part` of an utterance's samples or frames, reading only its chunks."""
-        shard = self.catalogue.shard(self._shard(utterance_id))
-        return self.folder.read_array(shard, utterance_id, part)
+        index = self._shards.get(utterance_id)
+        if index is None:
+            raise KeyError(self._explain_absence(utterance_id))
+        return self.folder.read_array(self.catalogue.shard(index), utterance_id, part)
 
     @cached_property
     def _shards(self) -> dict[str, int]:
@@ -71,12 +73,6 @@ class ProductView(Mapping[str, Array]):
         table = self.catalogue.table
         pairs = zip(table["utterance_id"].to_pylist(), table["shard"].to_pylist(), strict=True)
         return {name: index for name, index in pairs if index in done and name not in absent}
-
-    def _shard(self, utterance_id: str) -> int:
-        index = self._shards.get(utterance_id)
-        if index is None:
-            raise KeyError(self._explain_absence(utterance_id))
-        return index
 
     def _explain_absence(self, utterance_id: str) -> str:
         if utterance_id not in self.catalogue:
@@ -130,18 +126,17 @@ def scores(frames: Iterable[pd.DataFrame]) -> pd.DataFrame:
     by_node: dict[str, pd.DataFrame] = {}
     for frame in frames:
         node = str(frame["node"].iloc[0]) if len(frame) else ""
-        by_node[node] = _join_columns(by_node[node], frame) if node in by_node else frame
+        first = by_node.get(node)
+        if first is None:
+            by_node[node] = frame
+        else:
+            new = frame[[*_UTTERANCE, *(name for name in frame.columns if name not in first.columns)]]
+            by_node[node] = first.merge(new, on=_UTTERANCE, how="outer")
     if not by_node:
         return pd.DataFrame(columns=_UTTERANCE)
     table = pd.concat(by_node.values(), ignore_index=True)
     metrics = [name for name in table.columns if name not in _UTTERANCE]
     return table[[*_UTTERANCE, *sorted(metrics, key=lambda name: name.startswith("status_"))]]
-
-
-def _join_columns(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
-    new = second[[*_UTTERANCE, *(name for name in second.columns if name not in first.columns)]]
-    joined: pd.DataFrame = first.merge(new, on=_UTTERANCE, how="outer")
-    return joined
 
 
 def by_node(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:

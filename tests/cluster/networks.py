@@ -23,7 +23,7 @@ class Host:
 
     @property
     def inside(self) -> tuple[str, ...]:
-        """A command that runs the command after it in the namespace."""
+        """Command that runs the command after it in the namespace."""
         return ("ip", "netns", "exec", self.namespace)
 
     def unplug(self) -> None:

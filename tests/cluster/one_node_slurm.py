@@ -46,7 +46,10 @@ PartitionName=gpu Nodes={host} MaxTime=60 State=UP
 
 @contextmanager
 def slurm(folder: Path) -> Iterator[None]:
-    """Run munged, slurmctld and slurmd; commands of Slurm find them by the environment variable SLURM_CONF."""
+    """Run munged, slurmctld and slurmd in the block.
+
+    Slurm's commands find them by the environment variable SLURM_CONF.
+    """
     host = socket.gethostname().partition(".")[0]
     for name in ("state", "spool"):
         (folder / name).mkdir()

@@ -1,4 +1,4 @@
-"""Real servers for tests: started in the foreground, waited for, stopped."""
+"""Real servers for tests: start them in the foreground, wait for them, stop them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PATIENCE_S = 120.0
 
 
 def needs(*programs: str, root: bool = False) -> None:
-    """Skip the test, saying why, where a program or a right is missing."""
+    """Skip the test and say why, where a program or a right is missing."""
     missing = [program for program in programs if find(program) is None]
     if missing:
         pytest.skip(f"{', '.join(missing)} not installed: tests/cluster/setup.sh installs it, as root")
@@ -44,7 +44,7 @@ def free_port(host: str = "127.0.0.1") -> int:
 
 
 def wait_until(what: Callable[[], object], why: str, patience_s: float = PATIENCE_S) -> None:
-    """Poll until something holds; fail saying what did not."""
+    """Poll until something holds. Fail if it never does, and say what did not hold."""
     deadline = time.monotonic() + patience_s
     while not what():
         assert time.monotonic() < deadline, f"not within {patience_s:g} s: {why}"
@@ -64,7 +64,7 @@ def server(
     ready: Callable[[], object],
     extra: Mapping[str, str] | None = None,
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a program until the block ends; it must stay up."""
+    """Run a program until the block ends. It must stay up."""
     with log.open("ab") as output:
         process = subprocess.Popen(
             [str(part) for part in command], stdout=output, stderr=output, env=environment(**(extra or {}))

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Installs what the tests marked `cluster` need, from Debian's packages: an SSH server, Slurm and tools for networks.
-# Quick when all is there; starts nothing: the tests start servers of their own, on high ports, and stop them.
+# Install what the tests marked `cluster` need, from Debian's packages: an SSH server, Slurm and tools
+# for networks. It is quick if all is there. It starts nothing: the tests start and stop their own
+# servers, on high ports.
 set -euo pipefail
 packages=(iproute2 munge openssh-client openssh-server slurm-client slurmctld slurmd)
 missing=()
@@ -15,7 +16,7 @@ if [ "$(id -u)" -ne 0 ]; then
     exit 1
 fi
 export DEBIAN_FRONTEND=noninteractive
-# No service of the packages is started.
+# Start no service of the packages.
 policy=/usr/sbin/policy-rc.d
 if [ ! -e "$policy" ]; then
     printf '#!/bin/sh\nexit 101\n' >"$policy"

@@ -1,4 +1,4 @@
-"""A throwaway SSH server with keys of its own."""
+"""A temporary SSH server with keys of its own."""
 
 from __future__ import annotations
 
@@ -54,7 +54,10 @@ def make_keys(folder: Path) -> Keys:
 
 @contextmanager
 def sshd(keys: Keys, host: str = "127.0.0.1", port: int | None = None, inside: Sequence[str] = ()) -> Iterator[int]:
-    """Run a server for the user of `keys`; yield its port. `inside` is a command that runs commands elsewhere."""
+    """Run a server for the user of `keys` and yield its port.
+
+    `inside` is a command that runs commands elsewhere.
+    """
     port = port or free_port(host)
     config = keys.folder / f"sshd-{host}-{port}.conf"
     config.write_text(CONFIG.format(port=port, host=host, folder=keys.folder, root=ROOT))

@@ -1,4 +1,4 @@
-"""Clusters from their declaration: what is refused, and what a started one is like."""
+"""Clusters from their declaration: what is refused, and what a started cluster is like."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_a_scheduler_forgets_tasks_that_come_and_go() -> None:
         client = cluster.client
         bound_memory(client)
         for i in range(4 * PRUNE_EVERY):
-            # One at a time: each is a new group of its name, as the last one of that name is over.
+            # One at a time. Each is a new group, as the last group of that name is over.
             assert client.submit(abs, -i, key=f"node{i % 4}-{i}").result() == i
         spans = client.cluster.scheduler.extensions["spans"]
         assert [span.name for span in spans.spans.values()] == [(SPAN,)]

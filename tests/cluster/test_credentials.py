@@ -1,4 +1,4 @@
-"""Certificates: made, checked, and asked for by every side."""
+"""Certificates: how they are made and checked, and that every side asks for them."""
 
 from __future__ import annotations
 
@@ -42,7 +42,10 @@ def flags(folder: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def scheduler(ours: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Return the address of a real scheduler with a worker, who let in only holders of our certificates."""
+    """Return the address of a real scheduler with a worker.
+
+    Both let in only those who hold our certificates.
+    """
     folder = tmp_path_factory.mktemp("scheduler")
     port = free_port()
     address, log = f"tls://127.0.0.1:{port}", folder / "log"
@@ -70,7 +73,7 @@ def test_the_command_makes_an_authority_and_then_certificates_of_it(tmp_path: Pa
     after = load_credentials(str(folder))
     assert after.ca == before.ca
     assert after.key != before.key
-    # both are of one authority
+    # Both are of one authority.
     assert (folder / "key.pem.old").read_text() == before.key
     load_credentials(Tls(ca=str(folder / "ca.pem"), cert=str(folder / "cert.pem.old"), key=str(folder / "key.pem.old")))
 
@@ -170,7 +173,7 @@ def test_a_worker_without_the_certificate_is_refused(
         assert [worker["name"] != "intruder" for worker in client.scheduler_info(n_workers=-1)["workers"].values()] == [
             True
         ]
-    # it did reach the scheduler, and was not let in
+    # The connection reached the scheduler, which refused it.
     assert "Registered to" not in (tmp_path / "log").read_text()
 
 

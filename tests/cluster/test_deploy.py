@@ -1,4 +1,4 @@
-"""The files of cluster/deploy: each checked by the tools that read it, as far as they are here."""
+"""The files of cluster/deploy, checked by the tools that read them, if these are installed."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def documents() -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def check(value: Any, kind: str, where: str) -> None:
-    """Check a value against the model that Kubernetes's own client has of it: no field that it would not know."""
+    """Check a value against its model in Kubernetes's own client, which must know each field."""
     inner = re.fullmatch(r"(?:list\[|dict\(str, )(.*)[\])]", kind)
     if inner:
         values = value.items() if isinstance(value, dict) else enumerate(value)
@@ -89,7 +89,7 @@ def test_the_cronjob_fits_the_rest() -> None:
 
 
 def test_the_driver_may_do_what_it_does() -> None:
-    """Every call in cluster/launchers/kubernetes.py to the API is among the role's rules."""
+    """The role's rules allow every call of the API in cluster/launchers/kubernetes.py."""
     (role,) = [document for kind, document in documents() if kind == "Role"]
     allowed = {(resource, verb) for rule in role["rules"] for resource in rule["resources"] for verb in rule["verbs"]}
     wanted = {
@@ -119,7 +119,7 @@ def test_the_image_is_made_of_what_is_there() -> None:
     assert tuple(map(int, base.split("."))) >= tuple(map(int, PROJECT["requires-python"].strip(">=").split(".")))
     copied = {source for line in lines if line.startswith("COPY ") for source in line.split()[1:-1]}
     assert all((ROOT / source).exists() for source in copied)
-    # every folder that the package is installed from, and what its metadata reads
+    # Every folder that the package is installed from, and the files that its metadata name.
     packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-dir"].values()
     assert {"melmill", *packages, "pyproject.toml", PROJECT["readme"], *PROJECT["license-files"]} <= copied
     (install,) = [line for line in lines if line.startswith("RUN pip install")]
@@ -147,7 +147,7 @@ def test_systemd_takes_the_units(tmp_path: Path, unit: str) -> None:
 
 
 def test_cron_starts_no_second_run(tmp_path: Path) -> None:
-    """Runs the line as cron would, twice at once, with a program that takes its time."""
+    """Run the line as cron would, twice at once, with a slow program."""
     needs("flock")
     (line,) = [line for line in (DEPLOY / "melmill.cron").read_text().splitlines() if re.match(r"[\d*]", line)]
     *when, user, command = re.split(r"\s+", line, maxsplit=6)

@@ -1,4 +1,4 @@
-"""Addresses at which something else listens than the scheduler that was meant."""
+"""Addresses at which something other than a scheduler listens."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.cluster.processes import environment, free_port, python, server
 
 @contextmanager
 def stranger(says: bytes) -> Iterator[str]:
-    """Yield the address of a server that says something to whoever connects, and then nothing."""
+    """Yield the address of a server that sends something to whoever connects, and then nothing."""
     door = socket.create_server(("127.0.0.1", 0))
     guests: list[socket.socket] = []
 

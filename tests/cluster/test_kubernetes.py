@@ -1,4 +1,7 @@
-"""Kubernetes objects: held to the operator's schema, and their commands run as the operator would run them."""
+"""Kubernetes objects: the operator's schema accepts them, and their commands run.
+
+The tests run the commands as the operator would.
+"""
 
 from __future__ import annotations
 
@@ -73,7 +76,10 @@ def made(credentials: Credentials) -> list[dict[str, Any]]:
 
 @cache
 def schema(kind: str) -> dict[str, Any]:
-    """Return the operator's schema of a kind; what it does not name is refused: Kubernetes would drop it unsaid."""
+    """Return the operator's schema of a kind.
+
+    It refuses fields that it does not name, which Kubernetes would drop silently.
+    """
     text = (CHART / "crds" / f"{kind.lower()}.yaml").read_text()
     found = closed(yaml.load(text, yaml.CSafeLoader)["spec"]["versions"][0]["schema"]["openAPIV3Schema"])
     found["properties"] |= {"apiVersion": {"const": "kubernetes.dask.org/v1"}, "kind": {"const": kind}, "metadata": {}}
@@ -146,7 +152,7 @@ def registered(log: Path) -> bool:
 
 
 class Here:
-    """Runs containers of a cluster as processes of this machine."""
+    """Run the containers of a cluster as processes of this machine."""
 
     def __init__(self, folder: Path, secret: Mapping[str, str], port: int) -> None:
         self.folder, self.port = folder, port

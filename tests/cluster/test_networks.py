@@ -64,7 +64,7 @@ def test_a_host_that_is_cut_off_costs_no_task_and_comes_back(
     network: tuple[SshOptions, Sequence[Host]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ssh, (first, second) = network
-    # As in earnest, only sooner.
+    # As in real runs, only sooner.
     monkeypatch.setattr("melmill.cluster.launchers.pooled.CHECK_EVERY_S", 0.5)
     monkeypatch.setattr("melmill.cluster.launchers.ssh._KEEPALIVE", {"keepalive_interval": 1, "keepalive_count_max": 3})
     monkeypatch.setattr("melmill.cluster.launchers.ssh.CLOSE_TIMEOUT_S", 1)
@@ -82,7 +82,8 @@ def test_a_host_that_is_cut_off_costs_no_task_and_comes_back(
         try:
             wait_until(lambda: list(by_host(client).values()) == [first.address], "the host is missed")
             wait_until(lambda: all(future.done() for future in long), "its task is told of")
-            # one task is told dead, to be tried again; the other host's was not disturbed
+            # One task's worker is reported dead, and the task is tried again. The other host's task
+            # goes on.
             assert sorted(future.status for future in long) == ["error", "finished"]
             wait_until(
                 lambda: any(f"host {second.address!r}" in text for text in cluster.take_notes()), "it is told of"

@@ -88,7 +88,7 @@ def test_a_job_script_says_what_was_declared(tmp_path: Path) -> None:
     assert command.startswith("'/opt/my python' -m distributed.cli.dask_worker tls://10.0.0.1:8786 --name gpu-0")
     assert "--resources pool-gpu=2,GPU=1 --preload melmill.cluster.workers" in command
     assert "--tls-ca-file /tls/ca.pem --tls-cert /tls/cert.pem --tls-key /tls/key.pem" in command
-    # five minutes before the end at the latest, which Slurm would not say
+    # Five minutes before the end at the latest. Slurm does not give a warning.
     assert "--lifetime 28200s --lifetime-stagger 300s" in command
     assert subprocess.run(["bash", "-n"], input=script, text=True, check=False).returncode == 0
 
@@ -139,14 +139,14 @@ def test_pools_grow_shrink_and_survive_a_cancelled_job(tmp_path: Path, monkeypat
         (first,) = jobs()
         wait_until(lambda: cluster.slots("cpu") == 1, "the fewest workers come up")
         assert cluster.slots("gpu") == 0
-        # work for the other pool
+        # Work for the other pool.
         cluster.adapt({"cpu": 1, "gpu": 9})
         partition = client.submit(os.getenv, "SLURM_JOB_PARTITION", resources={"pool-gpu": 1}, pure=False)
         assert partition.result(60) == "gpu"
         wait_until(lambda: cluster.slots("gpu") == 2, "the pool grows to what was declared")
         cluster.adapt({"cpu": 1, "gpu": 0})
         wait_until(lambda: list(jobs().values()) == ["melmill-cpu"], "the idle pool shrinks to nothing")
-        # a job that someone cancels
+        # A job that someone cancels.
         before = workers(client)
         subprocess.run(["scancel", first], check=True)
         wait_until(lambda: jobs().keys() - {first}, "another job takes its place")

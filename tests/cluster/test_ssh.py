@@ -84,13 +84,13 @@ def test_workers_are_as_declared_and_come_back(ssh: SshOptions, monkeypatch: pyt
         assert (cluster.slots("cpu"), cluster.slots("gpu")) == (1, 2)
         threads = client.submit(os.getenv, "NUMBA_NUM_THREADS", resources={"pool-gpu": 1}, pure=False)
         assert threads.result() == "1"
-        # a worker alone: its nanny starts another
+        # Only a worker: its nanny starts another.
         before = workers_there(client)
         killed = client.submit(os.getpid, resources={"pool-gpu": 1}, pure=False).result()
         os.kill(killed, signal.SIGKILL)
         wait_until(lambda: len(before & workers_there(client)) == 1, "the killed worker is noticed")
         wait_until(lambda: len(workers_there(client)) == 2, "another takes its place")
-        # the whole host
+        # The whole host.
         (supervisor,) = supervisors()
         gone = workers_there(client)
         for process in [psutil.Process(supervisor), *psutil.Process(supervisor).children(recursive=True)]:

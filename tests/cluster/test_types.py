@@ -1,4 +1,4 @@
-"""The `cluster:` block of each type: what is read from YAML, and what is refused, at which line."""
+"""The `cluster:` block of each type: what YAML becomes, and what is refused at which line."""
 
 from __future__ import annotations
 
@@ -111,12 +111,12 @@ def test_kubernetes_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("block", "old", "new", "line", "message"),
     [
-        # a field that is not one, in each kind of block
+        # An unknown field, in each kind of block.
         (SSH, "user: me", "usr: me", 7, r"ssh of cluster has no field 'usr'; did you mean 'user'\?"),
         (SSH, "ca: a.pem", "ka: a.pem", 6, r"security of cluster has no field 'ka' \(fields: ca, cert, key\)"),
         (SSH, "threads: 1", "thread: 1", 9, r"cpu of pools of cluster has no field 'thread'; did you mean 'threads'\?"),
         (SLURM, "account: speech", "acount: speech", 12 + 2, "has no field 'acount'; did you mean 'account'"),
-        # what a type needs, and what is another's
+        # What a type needs, and what belongs to another type.
         (SSH, "  ssh: {hosts: [node1", "  sh: {hosts: [node1", 7, "cluster has no field 'sh'"),
         (SSH, "type: ssh", "type: local", 7, "the field 'ssh' is for type 'ssh', got type 'local'"),
         (SLURM, "slurm: {log_folder", "address: x #", 7, "the field 'address' is for type 'address', got type 'slurm'"),
@@ -189,7 +189,7 @@ def test_the_clusters_of_the_documents_are_sound(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("walltime", "seconds"),
     [
-        # the forms of sbatch's manual
+        # The forms of sbatch's manual.
         ("90", 5400),
         ("90:30", 5430),
         ("08:00:00", 28800),

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# A Ceph cluster of one machine, in memory, with its S3 gateway: a second server for the tests of object stores.
+# Run a Ceph cluster of one machine, in memory, with its S3 gateway: a second server for the tests of
+# object stores.
 #   apt-get install --no-install-recommends ceph-common ceph-mon ceph-osd radosgw        # as root
 #   tests/objects/ceph.sh up && MELMILL_OBJECT_SERVER=17480 pytest tests/objects tests/storage; tests/objects/ceph.sh down
-# Listens on loopback alone.
+# It listens on loopback alone.
 set -euo pipefail
 
 FOLDER=${CEPH_FOLDER:-/tmp/melmill-ceph}

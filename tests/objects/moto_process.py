@@ -1,7 +1,8 @@
 """An S3 server as a process of its own: ``python -m tests.objects.moto_process PORT``.
 
-moto looks for an object and then writes it, with room for another thread between the two. A server that offers
-conditional writes does both at once, and so does this one: writes go one after the other, their bodies read before.
+moto looks for an object and then writes it, and another thread may come between the two. A server
+that has conditional writes does both in one step. So does this one: writes go one after the other,
+and a body is read before its write begins.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from werkzeug.serving import run_simple
 
 
 class OneWriteAtATime:
-    """Let the application see whole requests only, and one that writes at a time."""
+    """Give the application whole requests, and only one at a time that writes."""
 
     def __init__(self, application: Any) -> None:
         self.application = application
@@ -38,7 +39,7 @@ class OneWriteAtATime:
 
 
 class Handler(MotoRequestHandler):
-    """Keeps connections open, as real servers do."""
+    """Keep connections open, as real servers do."""
 
     protocol_version = "HTTP/1.1"
 

@@ -1,4 +1,4 @@
-"""A proxy before a server that counts requests and does to them what networks and servers do."""
+"""A proxy that counts the requests to a server, and lets them fail as networks and servers do."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length"
 
 @dataclass(frozen=True)
 class Request:
-    """What a client asked for; `key` is the path without the bucket."""
+    """What a client asked for. `key` is the path without the bucket."""
 
     method: str
     bucket: str
@@ -30,7 +30,7 @@ class Request:
 
     @property
     def kind(self) -> str:
-        """Say LIST for a listing, else the method."""
+        """Return ``LIST`` for a listing, else the method."""
         return "LIST" if self.method == "GET" and "list-type" in self.query else self.method
 
 
@@ -41,10 +41,10 @@ class Fault:
     Parameters
     ----------
     do : str
-        ``status`` answers for the server; ``reset`` cuts the connection before the server hears of the request,
-        ``lose`` after it has acted; ``cut`` ends the body of the answer half way; ``delay`` waits before passing the
-        request on; ``trickle`` passes its body on slowly; ``overwrite`` drops the condition of a write, as servers do
-        that know none.
+        ``status`` answers in place of the server. ``reset`` cuts the connection before the server
+        gets the request, and ``lose`` after it has acted. ``cut`` ends the body of the answer half
+        way. ``delay`` waits before it passes the request on, and ``trickle`` passes the body on
+        slowly. ``overwrite`` drops the condition of a write, as servers do that know none.
     when : callable
         Which requests.
     times : int
@@ -62,7 +62,7 @@ class Fault:
 
 
 class Proxy:
-    """Pass requests on to a server on this machine; made and ended by `proxied`."""
+    """Pass requests on to a server on this machine. `proxied` starts and ends it."""
 
     def __init__(self, upstream: int) -> None:
         self.upstream = upstream
@@ -75,12 +75,12 @@ class Proxy:
 
     @property
     def url(self) -> str:
-        """Where it listens."""
+        """URL of the proxy."""
         return f"http://127.0.0.1:{self._server.server_address[1]}"
 
     @contextmanager
     def fault(self, fault: Fault) -> Iterator[Fault]:
-        """Do something to requests meanwhile."""
+        """Apply a fault to the requests that are made in the block."""
         with self._lock:
             self._faults.append(fault)
         try:
@@ -91,14 +91,14 @@ class Proxy:
 
     @contextmanager
     def counted(self, when: Callable[[Request], bool] = lambda request: True) -> Iterator[Counter[str]]:
-        """Count the requests made meanwhile, by kind; the counts are there at the end."""
+        """Count the requests made in the block, by kind. The counts are complete at its end."""
         counts: Counter[str] = Counter()
         start = len(self.requests)
         yield counts
         counts.update(request.kind for request in self.requests[start:] if when(request))
 
     def heard(self, request: Request) -> Fault | None:
-        """Note a request and return what is to be done to it."""
+        """Record a request and return the fault to apply to it."""
         with self._lock:
             self.requests.append(request)
             for fault in self._faults:
@@ -110,7 +110,7 @@ class Proxy:
 
 @contextmanager
 def proxied(upstream: int) -> Iterator[Proxy]:
-    """Yield a proxy before the server at a port of this machine."""
+    """Yield a proxy of the server at a port of this machine."""
     proxy = Proxy(upstream)
     thread = threading.Thread(target=proxy._server.serve_forever, args=(0.05,), daemon=True)
     thread.start()
@@ -123,14 +123,14 @@ def proxied(upstream: int) -> Iterator[Proxy]:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    # Headers and body are written apart: without this the second waits for the first's acknowledgement.
+    # Headers and body are two writes. Without this, the second waits for the first to arrive.
     disable_nagle_algorithm = True
 
     def log_message(self, format: str, *args: object) -> None:
         """Say nothing."""
 
     def handle(self) -> None:
-        """Bear with clients that were killed."""
+        """Ignore the broken connections of clients that were killed."""
         try:
             super().handle()
         except OSError:
@@ -205,7 +205,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def _reset(self) -> None:
-        # Closing without lingering sends a reset, as a machine does that went away.
+        # Closing without lingering sends a reset, as a machine does that has restarted.
         self.wfile.flush()
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.connection.close()

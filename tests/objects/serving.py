@@ -1,4 +1,4 @@
-"""A server of objects as a process of its own, a proxy before it, and empty buckets."""
+"""An object store in a process of its own, a proxy in front of it, and empty buckets."""
 
 from __future__ import annotations
 
@@ -20,15 +20,18 @@ from tests.objects.proxy import Proxy, proxied
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 60.0
-# Port on this machine of a server that knows the keys below.
+# Port on this machine of a running server that accepts the keys below.
 OTHER_SERVER = os.environ.get("MELMILL_OBJECT_SERVER", "")
-# Told from all else that a test may find somewhere.
+# No other text that a test may find contains it.
 ACCESS_KEY, SECRET_KEY = "AKIDOFTHETESTS", "w2Lz-the-secret-of-the-tests-8QbT"
 
 
 @contextmanager
 def served() -> Iterator[int]:
-    """Yield the port of a server, a process that ends with the block; or of the one at ``MELMILL_OBJECT_SERVER``."""
+    """Yield the port of a server, which is a process that ends with the block.
+
+    If ``MELMILL_OBJECT_SERVER`` is set, yield the port in it.
+    """
     if OTHER_SERVER:
         yield int(OTHER_SERVER)
         return
@@ -72,7 +75,10 @@ def object_proxy(object_server: int) -> Iterator[Proxy]:
 
 @pytest.fixture
 def proxy(object_proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> Proxy:
-    """Return the proxy, with the environment pointing at it; pauses between attempts are short, not fewer."""
+    """Return the proxy, with the environment pointing at it.
+
+    Attempts are as many as usual, with shorter pauses between them.
+    """
     for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL_S3", "AWS_REGION"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_ENDPOINT_URL", object_proxy.url)
@@ -87,7 +93,7 @@ def proxy(object_proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> Proxy:
 
 @contextmanager
 def directly(port: int) -> Iterator[None]:
-    """Leave the proxy out meanwhile: much is written, and nothing is counted."""
+    """Bypass the proxy in the block, where much is written and nothing is counted."""
     before = os.environ["AWS_ENDPOINT_URL"]
     os.environ["AWS_ENDPOINT_URL"] = f"http://127.0.0.1:{port}"
     objects.forget_clients()

@@ -1,4 +1,4 @@
-"""What networks and servers do to single requests: passed over where it passes, one clear error where it stays."""
+"""Faults of single requests: transient ones go unnoticed, lasting ones give one clear error."""
 
 from __future__ import annotations
 
@@ -50,10 +50,10 @@ def place(bucket: str) -> Location:
         Fault("status", status=503),
         Fault("status", status=500),
         Fault("status", status=429),
-        # As a server answers that is busy with another write of the same object.
+        # The answer of a server that is busy with another write of the same object.
         Fault("status", status=409, when=lambda request: request.method == "PUT"),
         Fault("reset"),
-        # The server has acted, and nobody hears of it.
+        # The server has acted, but its answer is lost.
         Fault("lose"),
         Fault("cut"),
         Fault("delay", seconds=0.05),
@@ -101,10 +101,10 @@ def test_what_stays_is_told_after_few_attempts(
 
 
 def test_faults_of_different_kinds_in_a_row(place: Location, proxy: Proxy) -> None:
-    # What the client repeats by itself, followed by what it does not.
+    # A failure that the client repeats by itself, then one that it does not.
     with proxy.fault(Fault("status", times=2)), proxy.fault(Fault("lose", times=2)), proxy.counted() as counts:
         place.put("a/new", DATA)
-    # The last one finds the object of the third, which is then compared.
+    # The last attempt finds the object that the third wrote, and compares it.
     assert counts == {"PUT": 5, "GET": 1}
 
 
@@ -119,7 +119,7 @@ def test_a_listing_goes_on_where_it_was_cut(bucket: str, proxy: Proxy, object_se
 
     with proxy.fault(Fault("cut", is_second_page, times=2)), proxy.counted() as counts:
         assert list(place.tree()) == names
-    # Two pages, the second asked for three times.
+    # Two pages. The second is requested three times.
     assert counts == {"LIST": 4}
 
 
@@ -140,7 +140,7 @@ def test_no_bucket(proxy: Proxy) -> None:
 
 
 def test_wrong_credentials(bucket: str, proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
-    # The server of the tests looks at who asks only when told to.
+    # The tests' server checks credentials only when told to.
     def check_credentials(from_request: str) -> None:
         if OTHER_SERVER:
             return
@@ -220,7 +220,7 @@ def test_names_that_objects_can_have(bucket: str) -> None:
 
 
 def test_a_forked_process_is_told(bucket: str) -> None:
-    # In a child: a fork of this process would have its threads' locks.
+    # In a child, because a fork of this process would inherit the locks of its threads.
     code = f"""
 import os
 from melmill.storage.files.location import Location

@@ -1,4 +1,4 @@
-"""A writer that is killed in the middle of an upload leaves nothing, and the next one is not in its way."""
+"""A writer that is killed during an upload leaves nothing behind that hinders the next writer."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_a_writer_killed_in_the_middle_of_an_upload(bucket: str, proxy: Proxy) -
         return request.method == "PUT"
 
     code = f"from melmill.storage.files.location import Location; Location({bucket!r}).put('a/shard', bytes({SIZE}))"
-    # 245 pieces: the upload would take six seconds.
+    # 245 pieces, so that the upload takes six seconds.
     with proxy.fault(Fault("trickle", is_upload, seconds=0.025)):
         victim = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
         try:

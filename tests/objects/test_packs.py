@@ -1,4 +1,4 @@
-"""Packs of records: few requests where they fit, and never a wrong answer where they don't."""
+"""Packs of records: few requests if they fit the records, and right answers even if they don't."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ N_RECORDS = 50
 
 
 def record(index: int) -> Record:
-    """Return a record of a shard; all claim one file, so that there is little to write."""
+    """Return a record of a shard. All records name the same file, so there is little to write."""
     return Record(
         node="mel",
         key="k1",

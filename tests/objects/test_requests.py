@@ -1,4 +1,4 @@
-"""How many requests work takes: those of docs/stores.md, counted before the server."""
+"""The number of requests that work takes, counted by the proxy and compared with docs/stores.md."""
 
 from __future__ import annotations
 
@@ -54,12 +54,12 @@ def noise(path: Path, duration_s: float, seed: int) -> None:
 
 @pytest.fixture
 def by_node(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Counter[str]]]:
-    """Return the requests of every task that is run meanwhile, by node."""
+    """Yield the requests of every task that runs in the block, by node."""
     found: dict[str, list[Counter[str]]] = {}
     ran = ShardJob.run
 
     def counted(job: ShardJob) -> Receipt:
-        # The driver says now and then how it is doing.
+        # The driver writes its state now and then.
         with proxy.counted(lambda request: "/runs/" not in request.key) as counts:
             receipt = ran(job)
         found.setdefault(job.node.name, []).append(counts)
@@ -70,7 +70,7 @@ def by_node(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Cou
 
 
 def documented() -> dict[str, dict[str, int]]:
-    """Return the table of docs/stores.md: requests of a task by kind, for each node."""
+    """Return the table of docs/stores.md: the requests of a task by kind, for each node."""
     lines = (ROOT / "docs" / "stores.md").read_text().splitlines()
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| ")]
     start = next(i for i, row in enumerate(rows) if row[0] == "requests of a task")
@@ -119,7 +119,7 @@ def test_resuming_takes_a_request_a_thousand_records(
     with proxy.counted() as counts:
         resumed(path)
     assert set(counts) <= {"GET", "LIST", "PUT"}
-    # The manifest, and the mark of the store once more, to see that it protects what exists.
+    # The manifest, and a second write of the mark, which must be refused.
     assert counts["PUT"] == 2
     # Records are listed to plan and to pack, three pages each time.
     assert counts["LIST"] <= 15
@@ -128,7 +128,7 @@ def test_resuming_takes_a_request_a_thousand_records(
 
 
 def fill(path: Path) -> None:
-    """Make the store as a run leaves it that did the first node, every record claiming the same file."""
+    """Make the store that a run of the first node leaves. Every record names the same file."""
     made = make_plan(load(path), until="speech")
     assert made.n_pending == N_SHARDS
     node = made.nodes["speech"].node

@@ -1,4 +1,4 @@
-"""Whole runs on an object store: the bytes of a local one, whatever happens on the way, and every command."""
+"""Whole runs on an object store: they store the bytes of a local run, whatever fails on the way."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ PATIENCE_S = 300.0
 
 @pytest.fixture(scope="module")
 def local(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """Return a project with a bad recording, run on the disk by one process."""
+    """Return a project with a bad recording, after a run on the disk in one process."""
     made = Project(tmp_path_factory.mktemp("local"))
     files = [flac(voice(0.8 + 0.1 * i, 110.0 + 10 * i, seed=i)) for i in range(5)]
     add_chapter(made.root, "dev-clean", "11", [*files, files[0][:200]])
@@ -66,7 +66,7 @@ def project(local: Project, bucket: str, tmp_path: Path) -> Project:
 
 @pytest.fixture
 def finished(project: Project, local: Project, bucket: str) -> Location:
-    """Return the store of the project: that of the disk, copied file by file."""
+    """Return the project's store, copied file by file from the disk."""
     place = Location(url(bucket))
     for path in local.store.rglob("*"):
         if path.is_file():
@@ -97,7 +97,7 @@ def run_again(project: Project) -> dict[str, int]:
 
 
 def every(n: int) -> Callable[[Request], bool]:
-    """Choose one request of every `n`."""
+    """Return a function that chooses one request of every `n`."""
     count = itertools.count(1)
     return lambda request: next(count) % n == 0
 
@@ -124,7 +124,7 @@ def test_a_run_through_faults_stores_the_bytes_of_a_local_one(
         str(p.relative_to(local.store)) for p in local.store.rglob("*") if p.is_file() and "runs" not in p.parts
     }
     assert place.leftovers() == []
-    # No secret reaches the store or a terminal.
+    # No secret is in the store or on the terminal.
     assert all(SECRET_KEY.encode() not in place.read(name) for name in place.tree())
     assert SECRET_KEY not in done.stdout + done.stderr
     assert run_again(project)["run"] == 0
@@ -144,7 +144,7 @@ def test_commands(project: Project, local: Project, finished: Location) -> None:
     ] == [BAD]
     assert f"{store}/report/" in melmill("report", store).stdout
     assert "is whole" in melmill("verify", store).stdout
-    # Its shard at every node, and the report.
+    # The tasks of its shard at every node, and the report.
     assert json.loads(melmill("quarantine", store, "--retry", "--json").stdout)["dropped"] == N_NODES
     assert run_again(project)["run"] == N_NODES
     assert contents(finished) == local.bytes()
@@ -231,7 +231,7 @@ def start(project: Project) -> subprocess.Popen[bytes]:
 
 
 def kill_all(process: subprocess.Popen[bytes]) -> None:
-    """End a run with its workers, as a machine that goes out."""
+    """Kill a run with its workers, as a power failure does."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
@@ -254,7 +254,7 @@ def test_a_killed_run_goes_on(project: Project, local: Project, bucket: str, pro
     client = start(project)
     try:
         deadline = time.monotonic() + PATIENCE_S
-        # Seen at the proxy, so that the wait adds no requests.
+        # The proxy is asked, so that waiting adds no requests.
         while not any(bucket.endswith(request.bucket) and _is_record(request) for request in proxy.requests):
             assert client.poll() is None
             assert time.monotonic() < deadline

@@ -1,4 +1,4 @@
-"""A small corpus and a product of it, made anew for every test."""
+"""A small corpus and a product of it, new for every test."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def _arrays(spec: ArraySpec, shard: Shard, seed: int = 0) -> dict[str, NDArray[A
 
 
 def _ramp(n_samples: int) -> np.ndarray[Any, np.dtype[np.int16]]:
-    """Return a waveform whose values tell their position."""
+    """Return a waveform whose values are the positions of its samples."""
     return (1 + np.arange(n_samples) // 8).astype(np.int16)
 
 
@@ -108,7 +108,7 @@ def pcm_spec() -> ArraySpec:
 
 @pytest.fixture(scope="session")
 def facts() -> Facts:
-    """Return what a worker says of an attempt."""
+    """Return the facts of an attempt."""
     return Facts(compute_s=1.5, started_at="2024-01-01T00:00:00+00:00", host="here", versions={"numpy": "2.0"})
 
 
@@ -140,7 +140,7 @@ def full(folder: ProductFolder, catalogue: Catalogue, facts: Facts) -> ProductFo
 def aligned_store(
     tmp_path: Path, catalogue: Catalogue, describe: Callable[..., ProductDescription], facts: Facts
 ) -> Store:
-    """Return a store of audio and mels of one run, whose values tell their places."""
+    """Return a store of audio and mels of one run, whose values are their positions."""
     made = Store.create(str(tmp_path / "store"), "test")
     pcm = ArraySpec(dtype="int16", sr=16000)
     mel = ArraySpec(dtype="float16", sr=16000, n_mels=4, n_fft=1024, hop_length=MEL.hop_length, pad=512)

@@ -1,4 +1,4 @@
-"""The catalogue on disk: parts are added, never rewritten, and damage is noticed."""
+"""The catalogue on disk: parts are added and never rewritten, and damage is noticed."""
 
 from __future__ import annotations
 
@@ -105,7 +105,8 @@ def test_a_flipped_bit_is_damage_or_harmless(tmp_path: Path, catalogue: Catalogu
         data[position] ^= 4
         path.write_bytes(data)
         try:
-            # A flip in what no reader needs, such as a column's statistics, may pass; wrong rows may not.
+            # A flip in what no reader needs, such as a column's statistics, may go unnoticed. Wrong
+            # rows may not.
             assert Catalogue.read(Location(str(tmp_path))).table.equals(catalogue.table)
         except DamagedData:
             n_noticed += 1

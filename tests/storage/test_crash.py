@@ -1,4 +1,4 @@
-"""Writers that are killed, and writers that meet: every record is whole, whatever happens."""
+"""Writers that are killed, and writers that meet: they always leave whole records."""
 
 from __future__ import annotations
 
@@ -65,7 +65,10 @@ def store(
     describe: Callable[..., ProductDescription],
     mel_spec: ArraySpec,
 ) -> Store:
-    """Return a store with a catalogue and a prepared product of mels, on the disk and in an object store."""
+    """Return a store with a catalogue and a prepared product of mels.
+
+    It is once on the disk and once in an object store.
+    """
     made = Store.create(f"{request.getfixturevalue('bucket') if request.param == 's3' else tmp_path}/store", "test")
     made.product("speech", "k0").prepare(describe(None, node="speech", key="k0", kind="utterances"), 0)
     made.write_catalogue("speech", "k0", catalogue)
@@ -79,7 +82,7 @@ def start(store: Store, seed: int = 0, rounds: int = 1) -> subprocess.Popen[str]
 
 
 def release(*processes: subprocess.Popen[str]) -> None:
-    """Let processes start writing once all of them are ready to."""
+    """Let processes start writing at once, after all of them are ready."""
     for process in processes:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
@@ -107,7 +110,8 @@ def test_a_killed_writer_leaves_only_whole_records(store: Store) -> None:
     for _ in range(6):
         victim = start(store, rounds=1000)
         release(victim)
-        # However slow the machine: it has begun to drop what the last one left, and then to write it anew.
+        # Even on a slow machine: wait until it has begun to drop the last writer's records, and
+        # then to write them anew.
         while len(folder.record_names()) == len(all_records):
             time.sleep(0.01)
         time.sleep(rng.uniform(0.0, 0.4))
@@ -191,7 +195,7 @@ def test_whoever_acts_last_leaves_a_whole_record(
     monkeypatch: pytest.MonkeyPatch,
     step: int,
 ) -> None:
-    """Let a writer of other bytes do all its work in the middle of another's, before each write in turn."""
+    """Interrupt a writer before each write in turn by all the work of a writer of other bytes."""
     shard = catalogue.shard(0)
     rows = [[{"utterance_id": u.utterance_id, "peak": peak} for u in shard.utterances] for peak in (0.25, 0.5)]
     mine, theirs = (ShardContents(arrays=arrays(mel_spec, shard, seed=i), rows=rows[i]) for i in (0, 1))

@@ -1,4 +1,4 @@
-"""Folders of exported files: whole or absent, and never over somebody else's."""
+"""Folders of exported files: files are whole or absent, and never replace those of others."""
 
 from __future__ import annotations
 

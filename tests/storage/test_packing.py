@@ -1,4 +1,4 @@
-"""Packing: nothing straddles, nothing is lost, and what is packed stays where it is."""
+"""Packing: no utterance is lost or crosses a shard's end, and packed ones keep their place."""
 
 from __future__ import annotations
 

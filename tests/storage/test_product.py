@@ -1,4 +1,4 @@
-"""The folder of a product: round trips, refusals, and one winner among writers."""
+"""The folder of a product: round trips, errors, and one winner among writers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Describe = Callable[..., ProductDescription]
 
 @pytest.fixture(params=["local", "memory", "s3"])
 def location(request: pytest.FixtureRequest, tmp_path: Path) -> Location:
-    """Return an empty place on the disk, one that only fsspec reaches, and one in an object store."""
+    """Return an empty folder: on the disk, behind fsspec, and in an object store."""
     if request.param == "s3":
         return Location(request.getfixturevalue("bucket")) / "n[a=1,b=.5]" / "k1"
     return Location(str(tmp_path) if request.param == "local" else f"memory://{tmp_path.name}") / "n[a=1,b=.5]" / "k1"
@@ -36,7 +36,7 @@ def location(request: pytest.FixtureRequest, tmp_path: Path) -> Location:
     "spec",
     [
         ArraySpec(dtype="int16", sr=16000),
-        # Resampled: the length in the store is not the catalogue's.
+        # Resampled, so the length in the store is not that in the catalogue.
         ArraySpec(dtype="float32", sr=22050),
         ArraySpec(dtype="float32", sr=16000, n_mels=8, n_fft=512, hop_length=128, pad=256),
         ArraySpec(dtype="float16", sr=16000, n_mels=80, n_fft=1024, hop_length=256, pad=384),
@@ -167,7 +167,7 @@ def test_tables_and_traces(
     for index in (0, 1):
         shard = catalogue.shard(index)
         ids = [u.utterance_id for u in shard.utterances]
-        # One shard has whole numbers, the other real ones and a column more.
+        # One shard has integers. The other has floats, and another column.
         rows: list[dict[str, Any]] = [{"utterance_id": name, "peak": 1} for name in ids]
         if index == 1:
             rows = [{"utterance_id": name, "peak": np.float32(0.5), "status": "ok"} for name in ids]
@@ -295,7 +295,7 @@ def test_files_without_a_record_are_replaced(
 def test_a_record_that_its_files_belie_is_overwritten(
     full: ProductFolder, catalogue: Catalogue, arrays: Arrays, mel_spec: ArraySpec, facts: Facts
 ) -> None:
-    # As when a writer with other bytes replaced the files between another's last look and its record.
+    # As if a writer of other bytes had replaced the files just before this one wrote its record.
     full.location.replace("data/c/0/0", b"of another attempt")
     shard, contents = other(catalogue, arrays, mel_spec)
     record = full.commit(shard, contents, replace(facts, host="there"))

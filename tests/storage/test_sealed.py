@@ -1,4 +1,4 @@
-"""JSON with its checksum: no single bit can be flipped unseen."""
+"""JSON with its checksum: every flip of a single bit is noticed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_every_flipped_bit_is_found_or_changes_nothing() -> None:
                 found = unsealed(bytes(flipped))
             except (ValueError, UnicodeDecodeError):
                 continue
-            # One in the name of the checksum makes a field that nobody knows.
+            # A flip in the checksum's name makes it an unknown field.
             assert {name: found[name] for name in FIELDS} == FIELDS, (place, bit)
 
 

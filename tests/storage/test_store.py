@@ -1,4 +1,4 @@
-"""A store: whose it is, what its last run made, and why something is not in it."""
+"""A store: its project, what its last run made, and why something is not in it."""
 
 from __future__ import annotations
 
@@ -47,7 +47,10 @@ def store(
     tmp_path: Path, catalogue: Catalogue, describe: Describe, arrays: Arrays, pcm_spec: ArraySpec, mel_spec: ArraySpec,
     facts: Facts,
 ) -> Store:  # fmt: skip
-    """Return a store with one run: audio, mels without one utterance, and their scores, all but the last shard."""
+    """Return a store with one run, of which the last shard is not done.
+
+    It holds audio, mels without one utterance, and their scores.
+    """
     made = Store.create(str(tmp_path / "store"), "test")
     speech, mel, scores = (made.product(*address) for address in (SPEECH, MEL, SCORES))
     made.write_catalogue(*SPEECH, catalogue)
@@ -115,7 +118,7 @@ def test_a_damaged_mark_is_written_anew_where_a_run_tells_the_project(store: Sto
     store.rewrite_marker()
     assert store.location.read("melmill.json") == whole
     assert Store.open(store.location.url)
-    # one of a format to come is whole, and not ours to write
+    # A mark of a later format is not damaged, so it is left alone.
     store.location.replace("melmill.json", sealed({"format": 2, "project": "test"}))
     with pytest.raises(StoreMismatch, match="has format 2"):
         store.rewrite_marker()
@@ -266,7 +269,7 @@ def test_the_catalogue_is_read_once(aligned_store: Store, monkeypatch: pytest.Mo
         assert len(store["mel"][name].T) <= len(store["speech"][name])
     assert len(ids) > 3
     assert len(reads) == 1
-    # a copy in another process reads for itself, and a new run may have another corpus
+    # A copy in another process reads the catalogue again, and a new run may have another corpus.
     assert list(pickle.loads(pickle.dumps(store))["mel"]) == ids
     assert len(reads) == 2
     manifest = store.latest_manifest()

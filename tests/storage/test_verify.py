@@ -1,4 +1,4 @@
-"""Verify names what is damaged, and repair makes way for just that to be done again."""
+"""`verify` names what is damaged. After `repair`, the next run redoes only that."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def store(
     mel_spec: ArraySpec,
     commit: Callable[[Store], int],
 ) -> Store:
-    """Return a store of mels, all done."""
+    """Return a store of mels with every shard done."""
     made = Store.create(str(tmp_path / "store"), "test")
     made.product(*SPEECH).prepare(describe(None, node="speech", key="k0", kind="utterances"), 0)
     made.write_catalogue(*SPEECH, catalogue)
@@ -41,7 +41,7 @@ def store(
 
 @pytest.fixture
 def commit(catalogue: Catalogue, arrays: Arrays, mel_spec: ArraySpec, facts: Facts) -> Callable[[Store], int]:
-    """Return a run: it does the shards without a record and says how many those were."""
+    """Return a run of the shards without a record. It returns how many those were."""
 
     def run(store: Store) -> int:
         folder = store.product(*MEL)
@@ -79,7 +79,7 @@ def test_a_whole_store_has_no_damage(store: Store) -> None:
         ("mel/k1/data/c/2/0", "000002", lambda data: data[:-1], r"has \d+ bytes"),
         ("mel/k1/data/c/2/0", "000002", lambda data: b"", r"has 0 bytes"),
         ("mel/k1/data/c/2/0", "000002", lambda data: None, r"is missing"),
-        # The second slot of the shard whose only utterance is longer than a shard.
+        # The second slot of the shard with one utterance, which is longer than a shard.
         ("mel/k1/data/c/8/0", "000007", flipped, r"has checksum"),
         ("mel/k1/table/000003.parquet", "000003", flipped, r"has checksum"),
         ("mel/k1/records/000004.json", "000004", lambda data: data[:40], r"can't be parsed"),

@@ -15,8 +15,7 @@ from melmill.flows.cli import main
 from melmill.flows.errors import PipelineError
 from melmill.flows.exchange.single import targets
 from melmill.stages.contract import Kind
-from melmill.stages.formats.format import Encoded, ExchangeFormat
-from melmill.stages.formats.format import FORMATS
+from melmill.stages.formats.format import FORMATS, Encoded, ExchangeFormat
 from tests.flows.conftest import Project, voice
 
 

@@ -1,4 +1,4 @@
-"""Writing files: whole or not at all, once, and with clear errors."""
+"""Files are written once, whole or not at all, and failures give clear errors."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[3]
 
 @pytest.fixture(params=["local", "memory", "s3"])
 def location(request: pytest.FixtureRequest, tmp_path: Path) -> Location:
-    """Return an empty place on the disk, one that only fsspec reaches, and one in an object store."""
+    """Return an empty folder: on the disk, behind fsspec, and in an object store."""
     if request.param == "s3":
         return Location(f"{request.getfixturevalue('bucket')}/store")
     return Location(str(tmp_path / "store") if request.param == "local" else f"memory://{uuid.uuid4().hex}/store")
@@ -126,7 +126,7 @@ def test_a_full_disk_is_told_and_leaves_nothing(full_disk: Path, write: Callable
 
 
 def test_a_file_size_limit_counts_as_full(tmp_path: Path) -> None:
-    # In a child: the limit holds for the whole process.
+    # In a child, because the limit holds for the whole process.
     code = f"""
 import resource, signal
 from melmill.storage.errors import StoreFull
@@ -173,7 +173,7 @@ def test_a_read_only_store_is_told(read_only: Path, change: Callable[[Location],
 
 
 def test_a_folder_without_permission_is_told(tmp_path: Path) -> None:
-    # In a child that is nobody: root may write anywhere.
+    # In a child of the user nobody, because root may write anywhere.
     tmp_path.chmod(0o555)
     code = f"""
 import os

@@ -1,4 +1,4 @@
-"""The files of a corpus: listed in order, read, and never outside the root."""
+"""The files of a corpus are listed in order and read, and never those outside the root."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FILES = {"a-b/x.flac": b"12345", "a/y.flac": b"", "a/z/w.txt": b"text", "a.txt":
 
 @pytest.fixture(params=["local", "memory", "s3"])
 def tree(request: pytest.FixtureRequest, tmp_path: Path) -> SourceTree:
-    """Return a small corpus on the disk, one that only fsspec reaches, and one in an object store."""
+    """Return a small corpus: on the disk, behind fsspec, and in an object store."""
     if request.param == "s3":
         bucket = request.getfixturevalue("bucket")
         for name, data in FILES.items():
@@ -98,5 +98,5 @@ def test_many_files_are_listed_fast(tmp_path: Path) -> None:
             (tmp_path / f"{folder}/{i}").touch()
     begin = time.perf_counter()
     assert sum(1 for _ in SourceTree(str(tmp_path)).walk()) == 5000
-    # 300,000 files, the size of LibriSpeech, in a minute even on a slow and busy machine.
+    # LibriSpeech has 300,000 files. A slow and busy machine lists them in a minute.
     assert time.perf_counter() - begin < 1.0

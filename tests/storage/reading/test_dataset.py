@@ -1,4 +1,4 @@
-"""Segments for training: aligned, alike in every process, and filled up where an utterance is short."""
+"""Segments for training: aligned, equal in every process, and padded if an utterance is short."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ def test_segments_are_aligned(aligned_store: Store, catalogue: Catalogue) -> Non
         assert (M.dtype, y.dtype) == (torch.float32, torch.float32)
         begin = HOP * float(M[0, 0])
         starts.add(begin)
-        # The first sample of the segment is the one that the first frame is centred on.
+        # The first frame of the segment is centred on its first sample.
         assert float(y[0]) * 32768 == 1 + begin // 8
         assert float(M[0, -1] - M[0, 0]) == 15
-        # A segment is full of audio wherever the utterance is long enough.
+        # A segment has no padding if the utterance is long enough.
         assert float(y[-1]) > 0
     assert len(starts) > 5
 

@@ -1,4 +1,4 @@
-"""The data of a training: aligned, in proportion to duration, and the same from whichever batch it begins."""
+"""The data of a training: aligned, in proportion to duration, and the same after any resume."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from melmill.storage.reading.segments import Batch, EpochOrder, Segments, ShardP
 from melmill.storage.store import Store
 
 HOP = 256
-# A second of mels and audio takes some 34 kB here: groups of a shard or two.
+# A second of mels and audio takes some 34 kB here, so a group has one or two shards.
 GROUP_BYTES = 400_000
 
 
@@ -90,11 +90,11 @@ def test_batches_depend_on_what_they_are_asked_for_alone(segments: Segments) -> 
 
 
 def test_utterances_come_in_proportion_to_their_length(segments: Segments, catalogue: Catalogue) -> None:
-    """Over a whole epoch, one segment a frame: an utterance of 9 s is drawn more often than one of 3 s."""
+    """Draw one segment per frame of an epoch: those of 9 s come more often than those of 3 s."""
     n_batches = round(sum(u.n_samples // HOP for u in catalogue.utterances()) / 8)
     batches = taken(segments, n_batches, segment_frames=1, batch_size=8)
     begins = [float(y[0]) * 32768 * 8 for _, audio in batches for y in audio]
-    # No other utterance goes beyond 3 s.
+    # All other utterances are shorter.
     late = np.mean([begin > 3.3 * 16000 for begin in begins])
     expected = (9 - 3.3) / catalogue.duration_s
     assert late == pytest.approx(expected, abs=4 * np.sqrt(expected * (1 - expected) / len(begins)))
@@ -115,11 +115,11 @@ def test_each_shard_is_read_once_an_epoch_and_a_group_at_a_time(
     taken(segments, n_batches)
     counts = Counter(index for kind, index in read if kind == "mel")
     assert set(counts) == set(range(catalogue.n_shards))
-    # What is read beyond the epoch is the next one's first group.
+    # The only group that is read beyond the epoch is the first of the next epoch.
     assert sum(counts.values()) <= catalogue.n_shards + 3
     assert len(read) == 2 * sum(counts.values())
     read.clear()
-    # Nothing on the way to a batch far ahead is read.
+    # To reach a batch far ahead, nothing before it is read.
     taken(segments, 1, first=1000 * n_batches)
     assert len(read) <= 2 * 6
 
