@@ -90,8 +90,8 @@ class Registry(Mapping[str, T]):
     def _built_in(self) -> dict[str, T]:
         folder = importlib.import_module(self.package).__path__
         modules = [importlib.import_module(f"{self.package}.{module.name}") for module in pkgutil.iter_modules(folder)]
-        found = [value for module in modules for value in vars(module).values() if self._is_one(value)]
-        return {self._name_of(value): value for value in sorted(found, key=self._order)}
+        objects = [value for module in modules for value in vars(module).values() if self._is_one(value)]
+        return {self._name_of(value): value for value in sorted(objects, key=self._order)}
 
     @cached_property
     def _installed(self) -> dict[str, EntryPoint]:

@@ -45,8 +45,8 @@ def convert_here(path: str, out: str) -> None:
 
     files = read_first(candidates(path))
     state, settings = plain(files[WEIGHTS].name, files[WEIGHTS].data)
-    found = files.get(FOUND_CONFIG)
-    config = {} if found is None else parse(found.name, found.data)
+    companion = files.get(FOUND_CONFIG)
+    config = {} if companion is None else parse(companion.name, companion.data)
     content: dict[str, Any] = {"state_dict": state, "config": {**config, **settings}}
     data = io.BytesIO()
     torch.save(content, data)

@@ -97,8 +97,8 @@ class Discriminators(nn.Module):
 
         The waveforms have the shape ``(batch, n_samples)``.
         """
-        found: Sequence[tuple[Tensor, list[Tensor]]] = [part(y) for part in self.parts]
-        return [judgement for judgement, _ in found], [features for _, features in found]
+        judged: Sequence[tuple[Tensor, list[Tensor]]] = [part(y) for part in self.parts]
+        return [judgement for judgement, _ in judged], [features for _, features in judged]
 
 
 def phase_rotated(signals: Sequence[Tensor], generator: torch.Generator) -> list[Tensor]:

@@ -110,20 +110,20 @@ def _learn(
     )
     stretch = max(1, recipe.steps // _POINTS)
     while trainer.step < recipe.steps:
-        found = trainer.learn(next(batches))
-        trainer.curves.average("training", trainer.step, found, stretch)
+        step_losses = trainer.learn(next(batches))
+        trainer.curves.average("training", trainer.step, step_losses, stretch)
         if trainer.step % session.save_every == 0 or trainer.step == recipe.steps:
             checked = _checked(trainer, data, held)
             trainer.curves.add("held out", trainer.step, checked)
             place.save(trainer.state())
-            shown_losses = {**found, **{f"held-out {name}": value for name, value in checked.items()}}
+            shown_losses = {**step_losses, **{f"held-out {name}": value for name, value in checked.items()}}
             shown = ", ".join(f"{name} {value:.3f}" for name, value in shown_losses.items())
             place.note(f"step {trainer.step} of {recipe.steps}: {shown}")
 
 
 def _checked(trainer: Trainer, data: TrainingData, held: Sequence[Utterance]) -> dict[str, float]:
     """Return the losses of the averaged generator on held-out utterances."""
-    spec, found = trainer.spec, []
+    spec, per_batch = trainer.spec, []
     trainer.model.eval()
     for utterance in chosen(held, _CHECKED):
         M, y = data.whole(utterance.utterance_id)
@@ -132,8 +132,8 @@ def _checked(trainer: Trainer, data: TrainingData, held: Sequence[Utterance]) ->
         n_samples = min(fake.size, y.size)
         made, real = (torch.from_numpy(np.ascontiguousarray(x[None, :n_samples])) for x in (fake, y))
         mel = losses.mel_loss(made, real, trainer.bank.cpu(), spec.n_fft, spec.hop_length)
-        found.append({"spectral": float(losses.spectral_loss(made, real)), "mel": float(mel)})
-    return {name: float(np.mean([one[name] for one in found])) for name in (found[0] if found else ())}
+        per_batch.append({"spectral": float(losses.spectral_loss(made, real)), "mel": float(mel)})
+    return {name: float(np.mean([one[name] for one in per_batch])) for name in (per_batch[0] if per_batch else ())}
 
 
 def _generated(trainer: Trainer, M: NDArray[np.float32]) -> NDArray[np.float32]:

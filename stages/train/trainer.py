@@ -135,10 +135,10 @@ class Trainer:
         with self._precision():
             made = self.generator(torch.from_numpy(mels).to(self.device, non_blocking=True), None, self._starts(mels))
         fake, real = self._inside(made.float(), real)
-        found: dict[str, float] = {}
+        step_losses: dict[str, float] = {}
         adversarial = self.discriminators is not None and self.recipe.is_adversarial(self.step)
         if adversarial:
-            found["discriminators"] = self._teach_discriminators(fake.detach(), real)
+            step_losses["discriminators"] = self._teach_discriminators(fake.detach(), real)
         parts = {
             "spectral": losses.spectral_loss(fake, real),
             "mel": _MEL_WEIGHT * losses.mel_loss(fake, real, self.bank, self.spec.n_fft, self.spec.hop_length),
@@ -148,14 +148,14 @@ class Trainer:
         self._descend(total, self.optimiser, self.generator)
         self.averaged.update_parameters(self.generator)
         self.step += 1
-        found |= {name: float(part.detach()) for name, part in parts.items()}
+        step_losses |= {name: float(part.detach()) for name, part in parts.items()}
         # The scaler leaves out a half-precision step that overflowed. A loss that is no number is
         # the end.
-        if not math.isfinite(found["spectral"]):
+        if not math.isfinite(step_losses["spectral"]):
             raise Diverged(
                 f"the training diverged at step {self.step}: try a lower learning_rate, or precision float32"
             )
-        return found
+        return step_losses
 
     def _at_other_levels(self, batch: Batch) -> Batch:
         """Return a batch whose segments are louder or quieter, each by its own draw."""
@@ -246,11 +246,11 @@ class Trainer:
     def resume(self, state: bytes) -> None:
         """Resume from a state; raise StageError where it is not one of this training's."""
         try:
-            found: Mapping[str, Any] = torch.load(io.BytesIO(state), map_location="cpu", weights_only=True)
+            saved: Mapping[str, Any] = torch.load(io.BytesIO(state), map_location="cpu", weights_only=True)
             for name, part in self._parts():
-                part.load_state_dict(found[name])
-            self.step = int(found["step"])
-            self.curves.restore(found["curves"])
+                part.load_state_dict(saved[name])
+            self.step = int(saved["step"])
+            self.curves.restore(saved["curves"])
         except (RuntimeError, KeyError, ValueError, EOFError) as error:
             raise StageError(
                 f"the saved state of the training can't be resumed ({error}): remove it to start anew"

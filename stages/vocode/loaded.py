@@ -45,13 +45,13 @@ def load(checkpoint: Checkpoint, family: str | None = None, device: str = "cpu")
         No family recognises it, or not the one named. Or its tensors, its configuration and its mel
         don't fit.
     """
-    found = recognise(checkpoint) if family is None else find_family(family)
-    if not found.recognises(checkpoint):
+    recognised = recognise(checkpoint) if family is None else find_family(family)
+    if not recognised.recognises(checkpoint):
         raise VocoderError(
-            f"{checkpoint.name}: is no {found.name} checkpoint: its tensors are called "
+            f"{checkpoint.name}: is no {recognised.name} checkpoint: its tensors are called "
             f"{', '.join(map(repr, list(checkpoint.state)[:3])) or 'nothing'}. Leave family out to have it told by them"
         )
-    return LoadedVocoder(model=found.build(checkpoint).to(device), name=checkpoint.name, device=device)
+    return LoadedVocoder(model=recognised.build(checkpoint).to(device), name=checkpoint.name, device=device)
 
 
 class Stopwatch:

@@ -51,19 +51,19 @@ def family(name: str) -> Family:
         something else.
     """
     if name in _built_in():
-        found = importlib.import_module(f"{_FOLDER}.{name}").FAMILY
+        loaded = importlib.import_module(f"{_FOLDER}.{name}").FAMILY
     elif name in _installed():
-        found = _installed()[name].load()
+        loaded = _installed()[name].load()
     else:
         near = difflib.get_close_matches(name, family_names(), n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise VocoderError(f"no vocoder family is called {name!r}{hint} (families: {', '.join(family_names())})")
-    if not isinstance(found, Family) or found.name != name:
+    if not isinstance(loaded, Family) or loaded.name != name:
         raise VocoderError(
-            f"the entry point {name!r} of {GROUP} names {found!r}, expected a melmill.stages.vocode.family.Family of "
+            f"the entry point {name!r} of {GROUP} names {loaded!r}, expected a melmill.stages.vocode.family.Family of "
             "the same name: correct the package that declares it"
         )
-    return found
+    return loaded
 
 
 def recognise(checkpoint: Checkpoint) -> Family:
@@ -74,11 +74,11 @@ def recognise(checkpoint: Checkpoint) -> Family:
     VocoderError
         No family, or several, recognise it.
     """
-    found = [candidate for candidate in map(family, family_names()) if candidate.recognises(checkpoint)]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        names = ", ".join(candidate.name for candidate in found)
+    matching = [candidate for candidate in map(family, family_names()) if candidate.recognises(checkpoint)]
+    if len(matching) == 1:
+        return matching[0]
+    if matching:
+        names = ", ".join(candidate.name for candidate in matching)
         raise VocoderError(f"{checkpoint.name} could be of several families ({names}): say which one, family=...")
     tensors = ", ".join(list(checkpoint.state)[:3])
     raise VocoderError(

@@ -24,10 +24,10 @@ _TACOTRON_NAMES = {
 
 def section(checkpoint: Checkpoint, name: str) -> Mapping[str, Any]:
     """Return one section of the configuration, empty where it is not there."""
-    found = checkpoint.config.get(name, {})
-    if not isinstance(found, Mapping):
-        raise wrong(checkpoint, name, "a mapping of settings", found)
-    return found
+    section = checkpoint.config.get(name, {})
+    if not isinstance(section, Mapping):
+        raise wrong(checkpoint, name, "a mapping of settings", section)
+    return section
 
 
 def whole(checkpoint: Checkpoint, settings: Mapping[str, Any], field: str, otherwise: int) -> int:

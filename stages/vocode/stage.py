@@ -222,12 +222,12 @@ class Vocode:
         made = inputs["from"][0]
         if not isinstance(made, Mel):
             raise ContractError(f"'from' must be a mel, got {made!r}")
-        found = differences(made.spec, self.known.spec)
+        differing = differences(made.spec, self.known.spec)
         allowed = ("lossless", "lossy") if self.allow_lossy else ("lossless",)
-        wrong = [difference for difference in found if difference.conversion not in allowed]
+        wrong = [difference for difference in differing if difference.conversion not in allowed]
         if wrong:
             raise ContractError(self._explained(wrong))
-        conversions = tuple((difference.field, difference.conversion) for difference in found)
+        conversions = tuple((difference.field, difference.conversion) for difference in differing)
         return Waveform(sr=self.known.spec.sr, dtype=self.dtype, mel=made.spec, conversions=conversions)
 
     def opened(self, read: Callable[[], StageFiles]) -> Processor:
@@ -298,18 +298,18 @@ def stage_of(family: str) -> type[Vocode]:
     VocoderError
         No family has that name.
     """
-    found = find_family(family)
-    hints = {} if found.options is None else get_type_hints(found.options, include_extras=True)
-    options = [] if found.options is None else fields(found.options)
+    described = find_family(family)
+    hints = {} if described.options is None else get_type_hints(described.options, include_extras=True)
+    options = [] if described.options is None else fields(described.options)
     for option in options:
         if option.default is MISSING:
             raise VocoderError(f"the family {family!r}: its option {option.name!r} must have a default")
-    about = "" if found.options is None else inspect.cleandoc(found.options.__doc__ or "").partition("\n\n")[2]
+    about = "" if described.options is None else inspect.cleandoc(described.options.__doc__ or "").partition("\n\n")[2]
     made = make_dataclass(
         f"{family.capitalize()}",
         [(option.name, hints[option.name], field(default=option.default)) for option in options],
         bases=(Vocode,),
-        namespace={"uses": family, "family": found, "__doc__": f"{found.about}\n\n{about}".rstrip()},
+        namespace={"uses": family, "family": described, "__doc__": f"{described.about}\n\n{about}".rstrip()},
         frozen=True,
         kw_only=True,
     )

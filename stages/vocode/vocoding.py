@@ -77,10 +77,10 @@ class Vocoding:
         if self.batched:
             todo = [[items[place] for place in batch] for batch in self._batches(items)]
             device = torch.device(self.voc.device)
-            found = overlapped(todo, prepare, self._launched, self._finished, device_lock(device))
+            batches_done = overlapped(todo, prepare, self._launched, self._finished, device_lock(device))
         else:
-            found = [self._finished(self._launched(prepare([item]))) for item in items]
-        outcomes = {id(item): outcome for pairs in found for item, outcome in pairs}
+            batches_done = [self._finished(self._launched(prepare([item]))) for item in items]
+        outcomes = {id(item): outcome for pairs in batches_done for item, outcome in pairs}
         return [outcomes[id(item)] for item in items]
 
     def _batches(self, items: Sequence[Item]) -> list[list[int]]:
@@ -114,14 +114,14 @@ class Vocoding:
         return replace(batch, staged=None, launched=in_halves(launch, range(len(batch.items))))
 
     def _finished(self, batch: _Batch) -> list[tuple[Item, Outcome]]:
-        items, found = iter(batch.items), list(batch.rejected)
+        items, outcomes = iter(batch.items), list(batch.rejected)
         for launched in batch.launched:
             waves, busy_s = self.voc.waves(launched)
             for y, n_frames in zip(waves, launched.n_frames, strict=True):
                 item = next(items)
                 (outcome,) = each([item], partial(self._outcome, y=y))
-                found.append((item, replace(outcome, busy_s=busy_s * n_frames / sum(launched.n_frames))))
-        return found
+                outcomes.append((item, replace(outcome, busy_s=busy_s * n_frames / sum(launched.n_frames))))
+        return outcomes
 
     def _length(self, item: Item) -> int:
         return resampled_length(item.utterance.n_samples, item.utterance.sr, self.voc.spec.sr)

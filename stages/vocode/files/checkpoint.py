@@ -217,9 +217,9 @@ def _opened(name: str, content: Any) -> tuple[Mapping[str, Tensor], dict[str, An
         else {}
     )
     if not state:
-        found = ", ".join(map(repr, list(content)[:5])) if isinstance(content, Mapping) else type(content).__name__
+        names = ", ".join(map(repr, list(content)[:5])) if isinstance(content, Mapping) else type(content).__name__
         raise VocoderError(
-            f"{name}: holds no generator: expected one of {', '.join(_CONTAINERS)} or tensors, got {found}"
+            f"{name}: holds no generator: expected one of {', '.join(_CONTAINERS)} or tensors, got {names}"
         )
     return state, config, ".".join(path) or "bare"
 

@@ -124,11 +124,11 @@ def candidates(weights: str, config: str | None = None) -> dict[str, tuple[str, 
     stem = name.rpartition(".")[0] or name
     own = [f"{base}{suffix}" for base in dict.fromkeys((name, stem)) for suffix in _SUFFIXES]
     names = {FOUND_CONFIG: [other for other in (*own, *_CONFIGURATIONS) if other != name], **_NAMES}
-    found = {role: tuple(folder + slash + other for other in others) for role, others in names.items()}
+    places = {role: tuple(folder + slash + other for other in others) for role, others in names.items()}
     if config is not None:
-        found[CONFIG] = (config,)
-        del found[FOUND_CONFIG]
-    return {WEIGHTS: (weights,), **found}
+        places[CONFIG] = (config,)
+        del places[FOUND_CONFIG]
+    return {WEIGHTS: (weights,), **places}
 
 
 def stated_mel(name: str, settings: Mapping[str, Any]) -> MelSpec | None:

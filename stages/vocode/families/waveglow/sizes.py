@@ -129,18 +129,18 @@ def _settings(checkpoint: Checkpoint) -> Mapping[str, Any]:
 
 def _widths(checkpoint: Checkpoint, settings: Mapping[str, Any]) -> tuple[int, ...]:
     pattern = "convinv.{}.conv.weight"
-    found = [conv_shape(checkpoint, pattern.format(flow))[0] for flow in range(checkpoint.count(pattern))]
+    widths = [conv_shape(checkpoint, pattern.format(flow))[0] for flow in range(checkpoint.count(pattern))]
     if {"n_early_every", "n_early_size"} <= settings.keys():
         every, size = (whole(checkpoint, settings, field, 1) for field in ("n_early_every", "n_early_size"))
-        first = whole(checkpoint, settings, "n_group", found[0] if found else 1)
-        n_flows = whole(checkpoint, settings, "n_flows", len(found))
-        found = [first - size * (flow // every) for flow in range(n_flows)]
-    if not found or any(width < 2 or width % 2 for width in found):
+        first = whole(checkpoint, settings, "n_group", widths[0] if widths else 1)
+        n_flows = whole(checkpoint, settings, "n_flows", len(widths))
+        widths = [first - size * (flow // every) for flow in range(n_flows)]
+    if not widths or any(width < 2 or width % 2 for width in widths):
         raise VocoderError(
-            f"{checkpoint.name}: each flow must have an even number of channels, got {found}: "
+            f"{checkpoint.name}: each flow must have an even number of channels, got {widths}: "
             "check n_group, n_flows, n_early_every and n_early_size"
         )
-    return tuple(found)
+    return tuple(widths)
 
 
 def read_mel(checkpoint: Checkpoint, sizes: WaveGlowSizes) -> MelSpec:

@@ -188,9 +188,9 @@ class WaveNet(Vocoder):
 
     def _check(self, noise: Sequence[Tensor], n_samples: int) -> None:
         needed = [(n_samples, *draws.shape[1:]) for draws in self.output.noise(1, torch.Generator())]
-        found = [tuple(draws.shape[1:]) for draws in noise]
-        if found != needed:
-            raise VocoderError(f"wavenet: the output distribution needs draws of shapes {needed}, got {found}")
+        shapes = [tuple(draws.shape[1:]) for draws in noise]
+        if shapes != needed:
+            raise VocoderError(f"wavenet: the output distribution needs draws of shapes {needed}, got {shapes}")
 
 
 class _Layer(nn.Module):
