@@ -34,7 +34,7 @@ from melmill.stages.numeric.filterbank import bank_of
 from melmill.stages.numeric.lanes.sweep import to_lanes
 from melmill.stages.numeric.solver import MagnitudeStart
 from melmill.stages.numeric.solvers.admm import Admm
-from melmill.stages.score.registry import metric
+from melmill.stages.score.metric import metric
 
 Array = NDArray[np.float32]
 METRICS = ("scm", "sc", "pesq_wb", "estoi")

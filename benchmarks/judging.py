@@ -14,8 +14,8 @@ from benchmarks.corpora import SR
 from benchmarks.figure import Figure
 from benchmarks.inverting import SPEC, Speech
 from benchmarks.timing import in_turns
+from melmill.stages.score.metric import metric
 from melmill.stages.score.pair import Pair
-from melmill.stages.score.registry import metric
 
 REPEATS = 5
 METRICS = ("pesq_wb", "estoi", "stoi", "scm", "sc", "lsd", "mel_mae", "mcd", "si_sdr")

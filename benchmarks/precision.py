@@ -31,8 +31,8 @@ from melmill.stages.contract import Item, Mel
 from melmill.stages.invert.inversion import Device
 from melmill.stages.numeric.errors import StageError
 from melmill.stages.numeric.resample import resample
+from melmill.stages.score.metric import metric
 from melmill.stages.score.pair import Pair
-from melmill.stages.score.registry import metric
 from melmill.stages.vocode.stage import Precision, Vocode
 from melmill.storage.utterance import Utterance
 

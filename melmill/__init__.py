@@ -383,8 +383,8 @@ def score(
     ParameterError
         There is no such metric.
     """
-    from melmill.stages.score.measure import DEFAULT_METRICS
-    from melmill.stages.score.measure import score as measure
+    from melmill.stages.score.stage import DEFAULT_METRICS
+    from melmill.stages.score.stage import score as measure
 
     chosen = None if spec is None and preset is None else _spec(spec, preset)
     return measure(y, y_hat, sr, DEFAULT_METRICS if metrics is None else metrics, spec=chosen, timeout_s=timeout_s)

@@ -112,8 +112,8 @@ class Waveform(_Product):
 class Mel(_Product):
     """Describe mel spectrograms ``(n_mels, n_frames)``.
 
-    An ingest stage may make them too. Its utterances have no recordings then, and the shortest lengths
-    that give as many frames.
+    An ingest stage may make them too. Its utterances have no recordings then, and the shortest
+    lengths that give as many frames.
 
     Parameters
     ----------
@@ -185,7 +185,8 @@ class Input:
     optional : bool
         The input may be left out.
     absent_ok : bool
-        The stage also gets utterances that were quarantined on the way to this port, without this input.
+        The stage also gets utterances that were quarantined on the way to this port, without this
+        input.
     """
 
     kinds: frozenset[Kind]
@@ -199,9 +200,9 @@ class Input:
 class Item:
     """One utterance on its way into a stage.
 
-    `inputs` holds an array by the name of the input port (``from``, ``against``, ``start``): waveforms
-    ``(n_samples,)`` as stored (int16 PCM or float32), mels ``(n_mels, n_frames)``. `seed` depends on the utterance id
-    alone.
+    `inputs` holds an array by the name of the input port (``from``, ``against``, ``start``):
+    waveforms ``(n_samples,)`` as stored (int16 PCM or float32), mels ``(n_mels, n_frames)``.
+    `seed` depends on the utterance id alone.
     """
 
     utterance: Utterance
@@ -255,15 +256,21 @@ class Stage(Protocol):
     inputs: ClassVar[Mapping[str, Input]]
 
     def identity(self) -> Mapping[str, Any]:
-        """Return the parameters that decide the result, as plain values. The node's key is made of them.
+        """Return the parameters that decide the result, as plain values.
 
-        Presets are resolved. Leave out where things lie (the root of a corpus) and how they are
-        computed (threads, the device).
+        The node's key is made of them. Presets are resolved. Leave out where things lie (the root
+        of a corpus) and how they are computed (threads, the device).
         """
         ...
 
     def produces(self, inputs: Mapping[str, Sequence[Product]]) -> Product:
-        """Describe what is made of the products at each port; raise ContractError if they do not fit."""
+        """Describe what is made of the products at each port.
+
+        Raises
+        ------
+        ContractError
+            They do not fit.
+        """
         ...
 
 
@@ -365,9 +372,9 @@ StageFiles = Mapping[str, StageFile]
 class FileStage(Stage, Protocol):
     """A stage that works shard by shard with files of its own, such as weights.
 
-    As declared, it only names them. They are read once when the graph is built, for `prepared`. Tasks
-    get what that returns, which holds nothing large. Where they run, the files are read again for
-    `opened`.
+    As declared, it only names them. They are read once when the graph is built, for `prepared`.
+    Tasks get what that returns, which holds nothing large. Where they run, the files are read again
+    for `opened`.
     """
 
     @property
@@ -395,7 +402,7 @@ class FileStage(Stage, Protocol):
         ...
 
     def trained(self, product: TrainedVocoder, name: str, digest: str) -> Stage:
-        """Return the stage as it computes with what a training makes, instead of its own files; raise StageError.
+        """Return the stage as it computes with what a training makes, instead of its own files.
 
         Parameters
         ----------
@@ -403,16 +410,26 @@ class FileStage(Stage, Protocol):
         name : str
             Name of the training's node.
         digest : str
-            Stands for the files in the identity, and tells them from others that a process keeps open.
+            Stands for the files in the identity, and tells them from others that a process keeps
+            open.
+
+        Raises
+        ------
+        StageError
+            It can't compute with that.
         """
         ...
 
     def opened(self, read: Callable[[], StageFiles]) -> Processor:
-        """Return what computes in this process. `read` returns the files that the stage was prepared with."""
+        """Return what computes in this process.
+
+        `read` returns the files that the stage was prepared with.
+        """
         ...
 
 
-# Mels (batch, n_mels, segment_frames), and their audio (batch, segment_frames * hop_length) in [-1, 1).
+# Mels (batch, n_mels, segment_frames), and their audio in [-1, 1)
+# (batch, segment_frames * hop_length).
 Batch = tuple[NDArray[np.float32], NDArray[np.float32]]
 
 
@@ -425,7 +442,10 @@ class TrainingData(Protocol):
         ...
 
     def whole(self, utterance_id: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Return the mel ``(n_mels, n_frames)`` of an utterance and its recording ``(n_samples,)``, in [-1, 1)."""
+        """Return the mel ``(n_mels, n_frames)`` of an utterance, and its recording.
+
+        The recording has the shape ``(n_samples,)`` and values in [-1, 1).
+        """
         ...
 
     def batches(
@@ -479,8 +499,8 @@ class TrainingStage(Stage, Protocol):
         """Return the files that were learned, by name.
 
         A `TrainedVocoder` has ``weights.pt`` and ``config.json``, and others such as a page,
-        ``index.html``. A training that is stopped at any moment and begun again returns the same bytes
-        as one that is not.
+        ``index.html``. A training that is stopped at any moment and begun again returns the same
+        bytes as one that is not.
 
         Parameters
         ----------

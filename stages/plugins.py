@@ -65,7 +65,19 @@ class Registry(Mapping[str, T]):
         if name in self._built_in:
             return self._built_in[name]
         if name not in self._loaded:
-            self._loaded[name] = self._load(self._installed[name])
+            entry = self._installed[name]
+            where = f"the entry point {entry.name!r} = {entry.value!r} of group {self.group!r}"
+            try:
+                loaded = entry.load()
+            except Exception as error:
+                raise StageError(
+                    f"{where} can't be loaded: {type(error).__name__}: {error}; mend or remove its package"
+                ) from error
+            if not self._is_one(loaded):
+                raise StageError(f"{where} must be a {self.what}, got {loaded!r}")
+            if self._name_of(loaded) != entry.name:
+                raise StageError(f"{where} must have the name of its {self.what}, which is {self._name_of(loaded)!r}")
+            self._loaded[name] = loaded
         return self._loaded[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -96,17 +108,3 @@ class Registry(Mapping[str, T]):
     @cached_property
     def _installed(self) -> dict[str, EntryPoint]:
         return {entry.name: entry for entry in entry_points(group=self.group)}
-
-    def _load(self, entry: EntryPoint) -> T:
-        where = f"the entry point {entry.name!r} = {entry.value!r} of group {self.group!r}"
-        try:
-            loaded = entry.load()
-        except Exception as error:
-            raise StageError(
-                f"{where} can't be loaded: {type(error).__name__}: {error}; mend or remove its package"
-            ) from error
-        if not self._is_one(loaded):
-            raise StageError(f"{where} must be a {self.what}, got {loaded!r}")
-        if self._name_of(loaded) != entry.name:
-            raise StageError(f"{where} must have the name of its {self.what}, which is {self._name_of(loaded)!r}")
-        return loaded

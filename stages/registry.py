@@ -10,7 +10,7 @@ from typing import Any
 
 from melmill.stages.contract import Stage
 from melmill.stages.errors import UnknownStage
-from melmill.stages.ingest.registry import READERS
+from melmill.stages.ingest.reader import READERS
 from melmill.stages.numeric.errors import StageError
 from melmill.stages.numeric.solver import solver_stages
 from melmill.stages.vocode.registry import family_names
@@ -33,7 +33,7 @@ def _installed() -> dict[str, EntryPoint]:
 
 
 def stage_names() -> list[str]:
-    """Return the names of all stages: melmill's own, and those of the entry-point group `melmill.stages`."""
+    """Return the names of all stages, with those of the entry-point group `melmill.stages`."""
     return sorted({*_BUILT_IN, *READERS, *solver_stages(), *family_names(), *_installed()})
 
 

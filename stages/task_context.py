@@ -87,7 +87,7 @@ def enter_phase(phase: str) -> None:
 
 
 def enter_utterance(utterance_id: str) -> None:
-    """Note that the current task began an utterance (``""`` for none); do nothing without a task."""
+    """Note that the current task began an utterance, if there is a task; ``""`` for none."""
     task = _tasks.get(threading.get_ident())
     if task is not None:
         task.utterance_id, task.since_s = utterance_id, time.monotonic()

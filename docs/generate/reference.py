@@ -26,12 +26,11 @@ from melmill.cluster.registry import cluster_type, cluster_types
 from melmill.flows.cli.group import cli
 from melmill.flows.pipeline.spec import Pipeline
 from melmill.stages.contract import UNSET, Input, Stage, Unset
-from melmill.stages.formats.registry import FORMATS
+from melmill.stages.formats.format import FORMATS
 from melmill.stages.numeric.melspec import MelSpec, StftParams
 from melmill.stages.numeric.presets import preset, preset_names, preset_note
 from melmill.stages.registry import stage_class, stage_names
-from melmill.stages.score.metric import Metric
-from melmill.stages.score.registry import METRICS
+from melmill.stages.score.metric import METRICS, Metric
 from melmill.stages.score.status import Status
 
 ROOT = Path(__file__).parents[2]

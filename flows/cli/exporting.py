@@ -13,7 +13,7 @@ from melmill.flows.cli.show import as_json
 from melmill.flows.errors import PipelineError
 from melmill.flows.watching.progress import PLAIN_INTERVAL_S, duration
 from melmill.stages.contract import Kind
-from melmill.stages.formats.registry import FORMATS
+from melmill.stages.formats.format import FORMATS
 from melmill.storage.store import Store
 
 NAMED = 10

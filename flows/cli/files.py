@@ -11,7 +11,7 @@ import click
 from melmill.flows.cli.group import DONE, FAILED, cli
 from melmill.flows.cli.mels import mel, spec_from
 from melmill.flows.errors import PipelineError
-from melmill.stages.formats.encode import AUDIO_FORMATS, BITS
+from melmill.stages.formats.exchange.pcm import AUDIO_FORMATS, BITS
 from melmill.stages.ingest.readers.mel_folder import LAYOUTS, Layout
 from melmill.stages.numeric.errors import ParameterError, StageError
 from melmill.storage.errors import StoreError

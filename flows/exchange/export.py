@@ -14,8 +14,7 @@ from typing import Any
 
 from melmill.flows.errors import PipelineError, RunFailed
 from melmill.stages.contract import Kind
-from melmill.stages.formats.format import ExchangeFormat
-from melmill.stages.formats.registry import FORMATS, formats_for
+from melmill.stages.formats.format import FORMATS, ExchangeFormat, formats_for
 from melmill.storage.errors import DamagedData, StoreFull, StoreUnwritable
 from melmill.storage.files.location import Location
 from melmill.storage.ledger import Exported, ExportFolder, Page
@@ -89,7 +88,7 @@ def export(
     folder : str
         Path or URL.
     format_ : str or None
-        Name of an exchange format, see `melmill.stages.formats.registry`. None: FLAC for waveforms,
+        Name of an exchange format, see `melmill.stages.formats.format`. None: FLAC for waveforms,
         ``.npy`` files ``(n_mels, n_frames)`` for mels.
     bits : int or None
         Bits per sample; None: the format's default.

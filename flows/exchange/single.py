@@ -10,7 +10,7 @@ from typing import Any
 
 from melmill.flows.errors import PipelineError
 from melmill.stages.formats.audio import decode
-from melmill.stages.formats.encode import AUDIO_FORMATS, Bits, encode_audio
+from melmill.stages.formats.exchange.pcm import AUDIO_FORMATS, Bits, encode_audio
 from melmill.stages.formats.npy import decode_npy, encode_npy
 from melmill.stages.ingest.decode import to_pcm
 from melmill.stages.ingest.readers.mel_folder import Layout, checked

@@ -12,7 +12,7 @@ from melmill.flows.errors import PipelineError
 from melmill.stages.contract import IngestStage
 from melmill.stages.formats.npy import HEAD_BYTES, npy_header
 from melmill.stages.ingest.folder import AUDIO_SUFFIXES, MEL_SUFFIXES, SKIPPED
-from melmill.stages.ingest.registry import READERS
+from melmill.stages.ingest.reader import READERS
 from melmill.stages.numeric.errors import StageError, Unusable
 from melmill.stages.numeric.presets import preset, preset_names
 from melmill.stages.registry import stage_class

@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import io
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import soundfile
@@ -159,7 +159,10 @@ def read_header(head: bytes, size_bytes: int) -> Header:
         raise ValueError(
             f"only FLAC and plain WAV are read from their first bytes, got {len(head)} of {size_bytes} bytes of a file"
         )
-    info = _soundfile_info(head)
+    try:
+        info = soundfile.info(io.BytesIO(head))
+    except soundfile.LibsndfileError as error:
+        raise Unusable(f"not decodable as audio: {error.error_string} It starts with {head[:8]!r}") from error
     return Header(
         sr=info.samplerate,
         n_samples=info.frames,
@@ -198,13 +201,6 @@ def _doubt(n_samples: int, size_bytes: int) -> str:
     if n_samples > MAX_SAMPLES_PER_BYTE * size_bytes:
         return f"header is not believable: it claims {n_samples:,} samples in {size_bytes:,} bytes"
     return ""
-
-
-def _soundfile_info(data: bytes) -> Any:  # noqa: ANN401 - soundfile has no types
-    try:
-        return soundfile.info(io.BytesIO(data))
-    except soundfile.LibsndfileError as error:
-        raise Unusable(f"not decodable as audio: {error.error_string} It starts with {data[:8]!r}") from error
 
 
 def decode(data: bytes) -> tuple[NDArray[np.int16 | np.float32], Header]:

@@ -48,7 +48,18 @@ def npy_header(head: bytes, size_bytes: int) -> NpyHeader:
     """
     if size_bytes == 0:
         raise Unusable("file is empty (0 bytes)")
-    header = _parsed(head)
+    if not head.startswith(_MAGIC):
+        raise Unusable(f"not a .npy file: it starts with {head[:6]!r}, expected {_MAGIC!r}")
+    file = io.BytesIO(head)
+    try:
+        version = npy.read_magic(file)
+        read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}[version]
+        shape, fortran, dtype = read(file)
+    except KeyError as error:
+        raise Unusable(f"holds no plain numbers: its format is {version!r}, of named fields") from error
+    except (ValueError, TypeError, SyntaxError) as error:
+        raise Unusable(f"file is truncated or damaged in its header: {str(error).splitlines()[0]}") from error
+    header = NpyHeader(shape, fortran, dtype, file.tell())
     if header.dtype.hasobject:
         raise Unusable("holds pickled objects, which are never read: save a plain array of floats")
     expected = header.offset + math.prod(header.shape) * header.dtype.itemsize
@@ -73,18 +84,3 @@ def encode_npy(array: NDArray[Any]) -> bytes:
     file = io.BytesIO()
     npy.write_array(file, np.ascontiguousarray(array), version=(1, 0), allow_pickle=False)
     return file.getvalue()
-
-
-def _parsed(head: bytes) -> NpyHeader:
-    if not head.startswith(_MAGIC):
-        raise Unusable(f"not a .npy file: it starts with {head[:6]!r}, expected {_MAGIC!r}")
-    file = io.BytesIO(head)
-    try:
-        version = npy.read_magic(file)
-        read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}[version]
-        shape, fortran, dtype = read(file)
-    except KeyError as error:
-        raise Unusable(f"holds no plain numbers: its format is {version!r}, of named fields") from error
-    except (ValueError, TypeError, SyntaxError) as error:
-        raise Unusable(f"file is truncated or damaged in its header: {str(error).splitlines()[0]}") from error
-    return NpyHeader(shape, fortran, dtype, file.tell())

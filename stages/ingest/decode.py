@@ -50,7 +50,7 @@ class AudioReader(Reader):
         return Waveform(sr=self.sr, dtype="int16", corpus=True)
 
     def claims(self, tree: CorpusTree, file: SourceFile) -> tuple[int, int]:
-        """Return rate (Hz) and length (samples) in a file's header; zeros if they can't be believed.
+        """Return rate (Hz) and length (samples) in a file's header; zeros if not believable.
 
         Only the first bytes are read where they are enough.
         """

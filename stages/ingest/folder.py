@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, ClassVar, NamedTuple
@@ -161,23 +161,17 @@ class _Texts:
         for suffix in _TRANSCRIPTS:
             if stem + suffix in self._paths:
                 return " ".join(read_texts(self._tree, stem + suffix).split())
-        return next(filter(None, self._in_tables(stem)), "")
-
-    def _in_tables(self, stem: str) -> Iterator[str]:
         folder, _, name = stem.rpartition("/")
         below = name
         while True:
-            table = self._table(f"{folder}/{METADATA}" if folder else METADATA)
-            yield table.get(below) or table.get(name, "")
-            if not folder:
-                return
+            path = f"{folder}/{METADATA}" if folder else METADATA
+            if path not in self._tables:
+                self._tables[path] = parse_metadata(read_texts(self._tree, path)) if path in self._paths else {}
+            text = self._tables[path].get(below) or self._tables[path].get(name, "")
+            if text or not folder:
+                return text
             folder, _, inner = folder.rpartition("/")
             below = f"{inner}/{below}"
-
-    def _table(self, path: str) -> dict[str, str]:
-        if path not in self._tables:
-            self._tables[path] = parse_metadata(read_texts(self._tree, path)) if path in self._paths else {}
-        return self._tables[path]
 
 
 def utterance_id(stem: str) -> str:

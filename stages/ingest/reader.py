@@ -1,4 +1,7 @@
-"""What a corpus reader is: a stage that finds the utterances of a corpus and says what they are."""
+"""What a corpus reader is, and all of them by name.
+
+A reader is a stage that finds the utterances of a corpus and says what they are.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,11 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, TypeGuard
 
 from melmill.stages.contract import CorpusTree, Input, Mel, Outcome, Product, Waveform
 from melmill.stages.numeric.errors import ParameterError
+from melmill.stages.plugins import Registry
 from melmill.storage.utterance import SourceFile, Utterance, resampled_length
 
 
@@ -181,8 +185,27 @@ class Reader(ABC):
             before, file = known.get(entry.path), entry.file
             if before and (before.size_bytes, before.mtime_ns, before.sr) == (file.size_bytes, file.mtime_ns, sr):
                 utterances.append(before)
-            else:
-                utterances.append(_utterance(annotate(entry), self.claims(tree, file), sr))
+                continue
+            said = annotate(entry)
+            source_sr, source_n_samples = self.claims(tree, file)
+            utterances.append(
+                Utterance(
+                    utterance_id=said.utterance_id,
+                    subset=said.subset,
+                    speaker_id=said.speaker_id,
+                    chapter_id=said.chapter_id,
+                    text=said.text,
+                    path=said.path,
+                    size_bytes=file.size_bytes,
+                    mtime_ns=file.mtime_ns,
+                    source_sr=source_sr,
+                    source_n_samples=source_n_samples,
+                    sr=sr,
+                    n_samples=resampled_length(source_n_samples, source_sr, sr) if source_n_samples else 0,
+                    sex=said.sex,
+                    speaker_name=said.speaker_name,
+                )
+            )
         return utterances
 
     def _chosen(self, entries: Sequence[CorpusFile]) -> Sequence[CorpusFile]:
@@ -236,21 +259,16 @@ def read_texts(tree: CorpusTree, path: str) -> str:
     return data.decode("utf-8-sig", errors="replace")
 
 
-def _utterance(entry: CorpusFile, claimed: tuple[int, int], sr: int) -> Utterance:
-    source_sr, source_n_samples = claimed
-    return Utterance(
-        utterance_id=entry.utterance_id,
-        subset=entry.subset,
-        speaker_id=entry.speaker_id,
-        chapter_id=entry.chapter_id,
-        text=entry.text,
-        path=entry.path,
-        size_bytes=entry.file.size_bytes,
-        mtime_ns=entry.file.mtime_ns,
-        source_sr=source_sr,
-        source_n_samples=source_n_samples,
-        sr=sr,
-        n_samples=resampled_length(source_n_samples, source_sr, sr) if source_n_samples else 0,
-        sex=entry.sex,
-        speaker_name=entry.speaker_name,
-    )
+def _is_reader(value: object) -> TypeGuard[type[Reader]]:
+    return isinstance(value, type) and issubclass(value, Reader) and "uses" in vars(value)
+
+
+READERS: Registry[type[Reader]] = Registry(
+    "reader",
+    package="melmill.stages.ingest.readers",
+    group="melmill.readers",
+    is_one=_is_reader,
+    name_of=lambda reader: reader.uses,
+    order=lambda reader: (0, reader.uses),
+)
+"""All readers by the name of their stage."""

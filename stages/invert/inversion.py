@@ -176,7 +176,7 @@ def pose(M: NDArray[Any], spec: MelSpec, recipe: Recipe, length: int | None = No
 
 
 def solve(M: NDArray[Any], spec: MelSpec, recipe: Recipe, length: int | None = None) -> Inversion:
-    """Return the inversion of a mel ``(n_mels, n_frames)`` by a recipe; raises what `invert` does."""
+    """Invert a mel ``(n_mels, n_frames)`` by a recipe; raise what `invert` does."""
     return solve_all([pose(M, spec, recipe, length)], spec)[0]
 
 

@@ -120,9 +120,6 @@ class Inverter:
         spec = _mel_spec(inputs["from"])
         if self.device == "cpu":
             return each(items, lambda item: self._outcome(solve_all([self._problem(item, spec)], spec)[0]))
-        return self._batched(items, spec)
-
-    def _batched(self, items: Sequence[Item], spec: MelSpec) -> list[Outcome]:
         problems = []
 
         def posed(item: Item) -> Outcome:

@@ -50,8 +50,13 @@ def differences(a: MelSpec, b: MelSpec) -> list[Difference]:
     >>> [d.field for d in differences(MelSpec(), MelSpec(log="ln", floor=1e-5))]
     ['log', 'floor']
     """
-    fields = (*_FORM, *_FRAMING, *_VALUES)
-    differing = [_difference(field, a, b) for field in fields if _differs(field, a, b)]
+    differing = []
+    for field in (*_FORM, *_FRAMING, *_VALUES):
+        if _differs(field, a, b):
+            kind, fix = _judged(field, a, b)
+            differing.append(
+                Difference(field=field, a=getattr(a, field), b=getattr(b, field), conversion=kind, fix=fix)
+            )
     differing.extend(_range_differences(a, b))
     return sorted(differing, key=lambda difference: -_RANK[difference.conversion])
 
@@ -96,7 +101,7 @@ def convert(M: NDArray[np.floating], a: MelSpec, b: MelSpec, *, allow_lossy: boo
 
 
 def explain(a: MelSpec, b: MelSpec) -> str:
-    """Return a table for people: what differs between the mel at hand, `a`, and the mel needed, `b`."""
+    """Return a table of what differs between the mel at hand, `a`, and the mel needed, `b`."""
     differing = differences(a, b)
     if not differing:
         return "the two mels are made alike"
@@ -104,24 +109,17 @@ def explain(a: MelSpec, b: MelSpec) -> str:
     rows = [(d.field, _plain(d.a), _plain(d.b), d.conversion, d.fix) for d in differing]
     widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
     table = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in (columns, *rows)]
-    return "\n".join([_headline(a, b, differing[0].conversion), *(f"  {line.rstrip()}" for line in table)])
-
-
-def _headline(a: MelSpec, b: MelSpec, worst: Conversion) -> str:
+    if any(getattr(a, name) != getattr(b, name) for name in _SHAPE):
+        headline = "the mels differ in shape or rate"
+    else:
+        shape = f"({a.n_mels}, n_frames) at {a.sr / a.hop_length:g} frames/s"
+        headline = f"both mels are {shape}, but the same sound has other values in them"
     verdict = {
         "lossless": "convert without loss",
         "lossy": "convert only with loss",
         "impossible": "can't be converted",
-    }[worst]
-    if any(getattr(a, name) != getattr(b, name) for name in _SHAPE):
-        return f"the mels differ in shape or rate: they {verdict}"
-    shape = f"({a.n_mels}, n_frames) at {a.sr / a.hop_length:g} frames/s"
-    return f"both mels are {shape}, but the same sound has other values in them: they {verdict}"
-
-
-def _difference(field: str, a: MelSpec, b: MelSpec) -> Difference:
-    kind, fix = _judged(field, a, b)
-    return Difference(field=field, a=getattr(a, field), b=getattr(b, field), conversion=kind, fix=fix)
+    }[differing[0].conversion]
+    return "\n".join([f"{headline}: they {verdict}", *(f"  {line.rstrip()}" for line in table)])
 
 
 def _judged(field: str, a: MelSpec, b: MelSpec) -> tuple[Conversion, str]:

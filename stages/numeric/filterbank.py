@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from melmill.stages.numeric.gram import spectral_norm
 from melmill.stages.numeric.melspec import MelSpec
 
-# Slaney's Auditory Toolbox: linear to 1 kHz in steps of 200/3 Hz, then 27 steps for each factor 6.4.
+# Slaney's Auditory Toolbox: linear to 1 kHz in steps of 200/3 Hz, then 27 steps to a factor 6.4.
 _LINEAR_STEP_HZ = 200.0 / 3.0
 _BREAK_HZ = 1000.0
 _BREAK_MEL = _BREAK_HZ / _LINEAR_STEP_HZ
@@ -128,17 +128,13 @@ def _bank(
     bank: NDArray[np.float32] = triangles.astype(np.float32)
     if norm == "slaney":
         bank *= (2.0 / (edges[2:] - edges[:-2]))[:, np.newaxis]
-    _warn_empty(bank, sr, n_fft)
-    bank.flags.writeable = False
-    return bank
-
-
-def _warn_empty(bank: NDArray[np.float32], sr: int, n_fft: int) -> None:
     empty = np.flatnonzero(bank.max(axis=1) == 0)
     if empty.size:
         warnings.warn(
             f"mel bands {empty.tolist()} of {len(bank)} hold no FFT bin (sr={sr}, n_fft={n_fft}) and will always be 0: "
             "use fewer n_mels, a larger n_fft or a higher fmin",
             EmptyBandWarning,
-            stacklevel=4,
+            stacklevel=3,
         )
+    bank.flags.writeable = False
+    return bank

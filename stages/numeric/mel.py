@@ -1,4 +1,4 @@
-"""Mel spectrograms of waveforms, in every variant of `MelSpec`, and the way back to linear bands."""
+"""Mel spectrograms of waveforms, in every variant of `MelSpec`, and back to linear bands."""
 
 from __future__ import annotations
 
@@ -124,7 +124,13 @@ def to_linear(M: NDArray[np.floating], spec: MelSpec) -> NDArray[np.float32]:
         A value is not finite.
     """
     M = np.asarray(M)
-    _check_bands(M, spec)
+    if M.ndim != 2 or M.shape[0] != spec.n_mels:
+        raise ContractError(
+            f"a mel of this spec is (n_mels={spec.n_mels}, n_frames), got shape {M.shape!r}; "
+            "frame-major mels need a transpose"
+        )
+    if not np.isfinite(M).all():
+        raise Unusable(f"{int((~np.isfinite(M)).sum())} mel values are not finite")
     values = M.astype(np.float64) / spec.scale - spec.shift
     linear = np.maximum(uncompressed(values, spec), 0.0) * window_norm(spec) ** spec.power
     with np.errstate(over="ignore"):
@@ -159,13 +165,3 @@ def uncompressed(values: NDArray[np.float64], spec: MelSpec) -> NDArray[np.float
     if spec.compression is not None:
         return np.asarray(np.maximum(values, 0.0) ** (1.0 / spec.compression))
     return values
-
-
-def _check_bands(M: NDArray[np.floating], spec: MelSpec) -> None:
-    if M.ndim != 2 or M.shape[0] != spec.n_mels:
-        raise ContractError(
-            f"a mel of this spec is (n_mels={spec.n_mels}, n_frames), got shape {M.shape!r}; "
-            "frame-major mels need a transpose"
-        )
-    if not np.isfinite(M).all():
-        raise Unusable(f"{int((~np.isfinite(M)).sum())} mel values are not finite")

@@ -2,8 +2,8 @@
 
 References
 ----------
-.. [1] Wang, Getreuer, Hughes, Lyon, Saurous: "Trainable Frontend For Robust and Far-Field Keyword Spotting",
-   ICASSP 2017, eq. 1 (the normalisation) and 2 (the smoother).
+.. [1] Wang, Getreuer, Hughes, Lyon, Saurous: "Trainable Frontend For Robust and Far-Field Keyword
+   Spotting", ICASSP 2017, eq. 1 (the normalisation) and 2 (the smoother).
 """
 
 from __future__ import annotations

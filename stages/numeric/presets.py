@@ -15,7 +15,7 @@ from melmill.stages.numeric.melspec import MelSpec
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preset:
-    """A named spec. `note` says where it comes from, and what its waveforms or mels need besides."""
+    """A named spec; `note` says where it is from, and what its waveforms or mels need besides."""
 
     spec: MelSpec
     note: str

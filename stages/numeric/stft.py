@@ -31,8 +31,8 @@ def window_norm(spec: MelSpec) -> float:
 class Stft:
     """Transform signals to frames of spectrum; `Projection` holds the way back.
 
-    Arrays are frame-major, ``(n_frames, n_bins)``. A frame's bins lie together, so that FFTs work on
-    contiguous memory. Transpose for librosa's ``(n_bins, n_frames)``.
+    Arrays are frame-major, ``(n_frames, n_bins)``. A frame's bins lie together, so that FFTs work
+    on contiguous memory. Transpose for librosa's ``(n_bins, n_frames)``.
 
     Parameters
     ----------
@@ -60,7 +60,10 @@ class Stft:
         return np.pad(y, pad, mode=self.params.pad_mode)
 
     def frames(self, y: NDArray[np.floating]) -> NDArray[np.floating]:
-        """Return a signal's frames ``(n_frames, n_fft)`` before the window, a view of its padded copy."""
+        """Return a signal's frames ``(n_frames, n_fft)`` before the window.
+
+        They are a view of its padded copy.
+        """
         p = self.params
         padded = self.padded(np.asarray(y, dtype=self.dtype))
         if padded.size < p.n_fft:

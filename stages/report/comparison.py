@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 
 from melmill.stages.numeric.errors import ParameterError
 from melmill.stages.report.statistics import DRAWS, common_means, cube, generator, intervals
-from melmill.stages.score.registry import metric as metric_of
+from melmill.stages.score.metric import metric as metric_of
 
 PAIRED_COLUMNS = (
     *("metric", "node", "baseline", "n", "mean_difference", "ci_low", "ci_high", "wilcoxon_p", "wilcoxon_p_holm"),
@@ -56,30 +55,33 @@ def paired(scores: pd.DataFrame, baseline: str, *, draws: int = DRAWS, seed: int
     ends = intervals(flat, generator(seed, "paired", baseline), draws)
     low, high = (end.reshape(difference.shape[1:]) for end in ends)
     asked = np.asarray(table.asked.any(axis=0))
-    rows = [
-        {"metric": metric, "node": node, "baseline": baseline, "ci_low": low[j, k], "ci_high": high[j, k]}
-        | _compared(difference[:, j, k], metric_of(metric).sign)
-        for k, metric in enumerate(table.metrics)
-        for j, node in enumerate(table.nodes)
-        if j != base and asked[j, k] and asked[base, k]
-    ]
+    rows = []
+    for k, metric in enumerate(table.metrics):
+        sign = metric_of(metric).sign
+        for j, node in enumerate(table.nodes):
+            if j == base or not (asked[j, k] and asked[base, k]):
+                continue
+            d = difference[~np.isnan(difference[:, j, k]), j, k]
+            wilcoxon_p, ttest_p, reason = _p_values(d)
+            rows.append(
+                {
+                    "metric": metric,
+                    "node": node,
+                    "baseline": baseline,
+                    "n": len(d),
+                    "mean_difference": float(d.mean()) if len(d) else np.nan,
+                    "ci_low": low[j, k],
+                    "ci_high": high[j, k],
+                    "wilcoxon_p": wilcoxon_p,
+                    "ttest_p": ttest_p,
+                    "n_better": int((sign * d > 0).sum()),
+                    "n_worse": int((sign * d < 0).sum()),
+                    "reason": reason,
+                }
+            )
     frame = pd.DataFrame(rows, columns=list(PAIRED_COLUMNS))
     frame["wilcoxon_p_holm"] = holm_adjusted(frame["wilcoxon_p"].to_numpy(dtype=np.float64))
     return frame
-
-
-def _compared(difference: NDArray[np.float64], sign: int) -> dict[str, Any]:
-    d = difference[~np.isnan(difference)]
-    wilcoxon_p, ttest_p, reason = _p_values(d)
-    return {
-        "n": len(d),
-        "mean_difference": float(d.mean()) if len(d) else np.nan,
-        "wilcoxon_p": wilcoxon_p,
-        "ttest_p": ttest_p,
-        "n_better": int((sign * d > 0).sum()),
-        "n_worse": int((sign * d < 0).sum()),
-        "reason": reason,
-    }
 
 
 def _p_values(d: NDArray[np.float64]) -> tuple[float, float, str]:

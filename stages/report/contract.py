@@ -1,9 +1,10 @@
-"""The contract of a report stage, and the tables and utterances that the page of `aggregate` shows."""
+"""The contract of a report stage, and what the page of `aggregate` shows."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -71,7 +72,10 @@ class Example:
 
 
 class ReportData(Protocol):
-    """What a report can read: everything that led to its inputs. Each table is read when it is asked for."""
+    """What a report can read: everything that led to its inputs.
+
+    Each table is read when it is asked for.
+    """
 
     @property
     def pipeline(self) -> str:
@@ -92,31 +96,38 @@ class ReportData(Protocol):
     def scores(self) -> pd.DataFrame:
         """One row per utterance and scored node.
 
-        Columns: ``utterance_id, subset, speaker_id, node, duration_s``, a float column per metric, and
-        ``status_<metric>`` beside it. A value counts only where its status is ``ok``.
+        Columns: ``utterance_id, subset, speaker_id, node, duration_s``, a float column per metric,
+        and ``status_<metric>`` beside it. A value counts only where its status is ``ok``.
         """
         ...
 
     @property
     def traces(self) -> pd.DataFrame:
-        """One row per utterance, scored node and iteration: ``utterance_id, node, iteration, scm_db``."""
+        """One row per utterance, scored node and iteration.
+
+        Columns: ``utterance_id, node, iteration, scm_db``.
+        """
         ...
 
     @property
     def quarantine(self) -> pd.DataFrame:
-        """One row per utterance that a node could not process: ``utterance_id, node, stage, reason, detail``."""
+        """One row per utterance that a node could not process.
+
+        Columns: ``utterance_id, node, stage, reason, detail``.
+        """
         ...
 
     @property
     def throughput(self) -> pd.DataFrame:
         """One row per node: what it worked through, where, and for how long.
 
-        Columns: ``node, shards, utterances, audio_s, compute_s, wall_s, peak_mem_bytes, busy_s, pool, device``.
+        Columns: ``node, shards, utterances, audio_s, compute_s, wall_s, peak_mem_bytes, busy_s,
+        pool, device``.
         """
         ...
 
     def example(self, utterance_id: str) -> Example:
-        """Return the audio of a scored utterance; raise ValueError where there is no recording of it."""
+        """Return the audio of a scored utterance; raise ValueError where it has no recording."""
         ...
 
 
@@ -154,27 +165,11 @@ THROUGHPUT_COLUMNS = (
 )  # fmt: skip
 
 
-def _empty(columns: Sequence[str]) -> pd.DataFrame:
+def _empty(columns: Sequence[str], **types: str) -> pd.DataFrame:
+    """Return a table without rows; columns whose type is not named hold text."""
     import pandas as pd
 
-    return pd.DataFrame({name: pd.Series(dtype="str") for name in columns})
-
-
-def _no_traces() -> pd.DataFrame:
-    return _empty(TRACE_COLUMNS).astype({"iteration": "int64", "scm_db": "float64"})
-
-
-def _no_training() -> pd.DataFrame:
-    return _empty(TRAINING_COLUMNS).astype({"step": "int64", "value": "float64"})
-
-
-def _no_quarantine() -> pd.DataFrame:
-    return _empty(QUARANTINE_COLUMNS)
-
-
-def _no_throughput() -> pd.DataFrame:
-    whole, real = ("shards", "utterances", "peak_mem_bytes"), ("audio_s", "compute_s", "wall_s", "busy_s")
-    return _empty(THROUGHPUT_COLUMNS).astype(dict.fromkeys(whole, "int64") | dict.fromkeys(real, "float64"))
+    return pd.DataFrame({name: pd.Series(dtype="str") for name in columns}).astype(types)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,21 +179,23 @@ class Tables:
     Parameters
     ----------
     scores : DataFrame
-        One row per utterance and scored node: ``utterance_id, subset, speaker_id, node, duration_s``,
-        a float column per metric, and ``status_<column>`` beside it. A value counts only where its
-        status is ``ok``.
+        One row per utterance and scored node: ``utterance_id, subset, speaker_id, node,
+        duration_s``, a float column per metric, and ``status_<column>`` beside it. A value counts
+        only where its status is ``ok``.
     traces : DataFrame
         ``utterance_id, node, iteration, scm_db``; may be empty.
     quarantine : DataFrame
         ``utterance_id, node, stage, reason, detail``; may be empty.
     throughput : DataFrame
-        ``node, shards, utterances, audio_s, compute_s, wall_s, busy_s, pool, device, peak_mem_bytes``; may be empty.
+        ``node, shards, utterances, audio_s, compute_s, wall_s, busy_s, pool, device,
+        peak_mem_bytes``; may be empty.
         `compute_s` is time inside the stage, summed over tasks. `wall_s` is time with a task under
         way, with reading and writing, summed over workers. `busy_s` is the device's time at work,
         NaN where the stage does not measure it. `peak_mem_bytes` is the largest size of a process
         during a task, 0 where it was not measured.
     training : DataFrame
-        ``series, loss, step, value`` of a training, with a curve for each loss and series; may be empty.
+        ``series, loss, step, value`` of a training, with a curve for each loss and series; may be
+        empty.
     made : sequence of Provenance
         The pipeline's nodes in order.
     versions : mapping of str to str
@@ -208,10 +205,17 @@ class Tables:
     """
 
     scores: pd.DataFrame
-    traces: pd.DataFrame = field(default_factory=_no_traces)
-    quarantine: pd.DataFrame = field(default_factory=_no_quarantine)
-    throughput: pd.DataFrame = field(default_factory=_no_throughput)
-    training: pd.DataFrame = field(default_factory=_no_training)
+    traces: pd.DataFrame = field(default_factory=partial(_empty, TRACE_COLUMNS, iteration="int64", scm_db="float64"))
+    quarantine: pd.DataFrame = field(default_factory=partial(_empty, QUARANTINE_COLUMNS))
+    throughput: pd.DataFrame = field(
+        default_factory=partial(
+            _empty,
+            THROUGHPUT_COLUMNS,
+            **dict.fromkeys(("shards", "utterances", "peak_mem_bytes"), "int64"),
+            **dict.fromkeys(("audio_s", "compute_s", "wall_s", "busy_s"), "float64"),
+        )
+    )
+    training: pd.DataFrame = field(default_factory=partial(_empty, TRAINING_COLUMNS, step="int64", value="float64"))
     made: Sequence[Provenance] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
     pipeline: str = ""

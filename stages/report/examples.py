@@ -17,7 +17,7 @@ from melmill.stages.numeric.resample import resample
 from melmill.stages.report.contract import Example, Pick
 from melmill.stages.report.statistics import OK, Cube, cube, metric_columns, statuses
 from melmill.stages.report.tables import number, status
-from melmill.stages.score.registry import metric as metric_of
+from melmill.stages.score.metric import metric as metric_of
 
 # Size of all audio of a page before base64. FLAC packs 16-bit speech with some noise to about 0.65
 # of its PCM.
@@ -82,8 +82,10 @@ def pick(scores: pd.DataFrame, count: int) -> list[Pick]:
         worst_first = worst_first[: int((~np.isnan(means)).sum())]  # NaN sorts last
         if len(worst_first):
             ids = table.utterances["utterance_id"]
+            title, digits = metric_of(metric).title, metric_of(metric).decimals
+            over = f", mean over {len(table.nodes)} nodes" if len(table.nodes) > 1 else ""
             return [
-                Pick(utterance_id=str(ids[at]), why=_why(name, metric, means[at], len(table.nodes)))
+                Pick(utterance_id=str(ids[at]), why=f"{name} by {title} ({number(means[at], digits)}{over})")
                 for name, at in _spread(worst_first, count)
             ]
     return []
@@ -107,11 +109,6 @@ def _spread(worst_first: NDArray[np.intp], count: int) -> list[tuple[str, int]]:
     for share in shares:
         ranks.setdefault(int(share * last + 0.5), named.get(share, f"{share:.0%} from the worst"))
     return [(name, int(worst_first[rank])) for rank, name in ranks.items()]
-
-
-def _why(name: str, metric: str, value: float, n_nodes: int) -> str:
-    over = f", mean over {n_nodes} nodes" if n_nodes > 1 else ""
-    return f"{name} by {metric_of(metric).title} ({number(value, metric_of(metric).decimals)}{over})"
 
 
 def shown(examples: Sequence[Example], scores: pd.DataFrame, nodes: Sequence[str]) -> list[Shown]:

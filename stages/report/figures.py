@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from melmill.stages.report.statistics import Cube
-from melmill.stages.score.registry import metric as metric_of
+from melmill.stages.score.metric import metric as metric_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

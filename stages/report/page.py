@@ -21,7 +21,7 @@ from melmill.stages.report.examples import DIFFERENCE_DB, RANGE_DB, shown
 from melmill.stages.report.statistics import cube, measured
 from melmill.stages.report.sweeps import Arrangement, arrange
 from melmill.stages.report.tables import Results
-from melmill.stages.score.registry import metric as metric_of
+from melmill.stages.score.metric import metric as metric_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,10 +41,29 @@ def page(tables: Tables, results: Results, examples: Sequence[Example], settings
     allows no script except the one that sorts its tables.
     """
     script = _resource("page.js")
-    arrangement = _arrangement(tables, results)
+    environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(_resource),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["breakable"] = _breakable
+    goodness: dict[str, float] = {}
+    for metric in measured(results.summary)[:1]:
+        sign = metric_of(metric).sign
+        rows = results.summary[(results.summary["level"] == "all") & (results.summary["metric"] == metric)]
+        goodness = dict(zip(rows["node"], sign * rows["mean"].fillna(-sign * math.inf), strict=True))
+    arrangement = arrange(tables.made, list(map(str, tables.scores["node"].unique())), goodness)
+    rejected, quarantine = tables.quarantine, None
+    if len(rejected):
+        quarantine = {
+            "n": len(rejected),
+            "reasons": page_tables.quarantine_reasons(rejected),
+            "rows": page_tables.quarantine(rejected),
+        }
     return (
-        _environment()
-        .get_template("page.html.j2")
+        environment.get_template("page.html.j2")
         .render(
             settings=settings,
             facts=_facts(tables.scores),
@@ -60,7 +79,7 @@ def page(tables: Tables, results: Results, examples: Sequence[Example], settings
             examples=shown(examples, tables.scores, arrangement.shown),
             ranges={"mel": RANGE_DB, "difference": DIFFERENCE_DB},
             failures=page_tables.failures(results.failures) if len(results.failures) else None,
-            quarantine=_quarantine(tables.quarantine),
+            quarantine=quarantine,
             throughput=page_tables.throughput(tables.throughput) if len(tables.throughput) else None,
             made=[
                 (node, ", ".join(f"{name}: {value}" for name, value in node.parameters.items())) for node in tables.made
@@ -71,15 +90,6 @@ def page(tables: Tables, results: Results, examples: Sequence[Example], settings
         )
         .encode()
     )
-
-
-def _arrangement(tables: Tables, results: Results) -> Arrangement:
-    goodness: dict[str, float] = {}
-    for metric in measured(results.summary)[:1]:
-        sign = metric_of(metric).sign
-        rows = results.summary[(results.summary["level"] == "all") & (results.summary["metric"] == metric)]
-        goodness = dict(zip(rows["node"], sign * rows["mean"].fillna(-sign * math.inf), strict=True))
-    return arrange(tables.made, list(map(str, tables.scores["node"].unique())), goodness)
 
 
 def _facts(scores: pd.DataFrame) -> list[tuple[str, str]]:
@@ -113,28 +123,6 @@ def _figures(tables: Tables, results: Results, arrangement: Arrangement, seed: i
             *sweep_figures.maps(tables.scores, results.summary, arrangement, seed),
         ],
     }
-
-
-def _quarantine(rejected: pd.DataFrame) -> dict[str, Any] | None:
-    if rejected.empty:
-        return None
-    return {
-        "n": len(rejected),
-        "reasons": page_tables.quarantine_reasons(rejected),
-        "rows": page_tables.quarantine(rejected),
-    }
-
-
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.FunctionLoader(_resource),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["breakable"] = _breakable
-    return environment
 
 
 def _breakable(text: str) -> Markup:

@@ -12,7 +12,7 @@ import pandas as pd
 
 from melmill.stages.report.sweeps import FEWEST, Arrangement, Sweep, declared
 from melmill.stages.report.tables import Results, number, p_value, plus_minus, status, why_none
-from melmill.stages.score.registry import metric as metric_of
+from melmill.stages.score.metric import metric as metric_of
 
 SHOWN_QUARANTINE = 200
 _REASON_LENGTH = 300
@@ -91,16 +91,23 @@ def _means(results: Results, nodes: Sequence[str]) -> Grid:
         ]
         for node in nodes
     ]
+    notes = []
+    for metric in metrics:
+        of_metric = whole[whole["metric"] == metric]
+        if of_metric["uneven"].any():
+            n_common = int(of_metric["n_common"].iloc[0])
+            shared = f"is the mean over the {n_common} that all nodes have"
+            none = "has no mean: they share no utterance"
+            notes.append(
+                f"{metric_of(metric).title}: the nodes failed on different utterances. "
+                f"“Common” {shared if n_common else none}."
+            )
     over = f"{counts.pop():,} utterances" if alike else "utterances"
     return Grid(
         caption=f"Mean over {over} ± half the 95 % interval",
         columns=["node", *(_titled(metric) for metric in metrics)],
         rows=rows,
-        notes=[
-            _uneven(of_metric, metric)
-            for metric in metrics
-            if (of_metric := whole[whole["metric"] == metric])["uneven"].any()
-        ],
+        notes=notes,
         sections=sections,
     )
 
@@ -136,40 +143,36 @@ def _mean(row: Record, results: Results, *, counted: bool) -> Cell:
     small += f", {row['n_failed']}\u00a0failed" if row["n_failed"] else ""
     if row["uneven"]:
         small += f"\ncommon\u00a0{number(row['mean_common'], digits)}"
+    if math.isnan(row["ci_low"]):
+        hint = f"n {row['n']}: no interval"
+    else:
+        spread = f"median {number(row['median'], digits)}, standard deviation {number(row['std'], digits)}"
+        hint = f"95 % interval {number(row['ci_low'], digits)} to {number(row['ci_high'], digits)}, {spread}"
     return Cell(
         text=plus_minus(row["mean"], row["ci_low"], row["ci_high"], digits),
         small=small,
-        hint=_interval(row, digits),
+        hint=hint,
         mark="best" if node == best else "tied" if node in tied else "",
     )
-
-
-def _interval(row: Record, digits: int) -> str:
-    if math.isnan(row["ci_low"]):
-        return f"n {row['n']}: no interval"
-    spread = f"median {number(row['median'], digits)}, standard deviation {number(row['std'], digits)}"
-    return f"95 % interval {number(row['ci_low'], digits)} to {number(row['ci_high'], digits)}, {spread}"
-
-
-def _uneven(rows: pd.DataFrame, metric: str) -> str:
-    n_common = int(rows["n_common"].iloc[0])
-    shared = (
-        f"is the mean over the {n_common} that all nodes have" if n_common else "has no mean: they share no utterance"
-    )
-    return f"{metric_of(metric).title}: the nodes failed on different utterances. “Common” {shared}."
 
 
 def paired(table: pd.DataFrame) -> Grid:
     """Return the differences from the baseline with their tests, in a section for each metric."""
     rows = []
     for row in table.to_dict("records"):
-        digits, verdict = metric_of(row["metric"]).decimals, _verdict(row)
+        metric, low, high = metric_of(row["metric"]), row["ci_low"], row["ci_high"]
+        digits = metric.decimals
+        verdict, interval = "open", "–"
+        if not math.isnan(low):
+            interval = f"{_signed(low, digits)} to {_signed(high, digits)}"
+            if not low <= 0 <= high:
+                verdict = "better" if low * metric.sign > 0 else "worse"
         rows.append(
             [
                 _head(row["node"]),
                 Cell(text=verdict, mark=verdict, kind="label"),
                 Cell(text=_signed(row["mean_difference"], digits), hint=row["reason"]),
-                Cell(text=_range(row, digits), kind="label"),
+                Cell(text=interval, kind="label"),
                 Cell(text=f"{row['n_better']} / {row['n_worse']}"),
                 Cell(text=str(row["n"])),
                 Cell(text=p_value(row["wilcoxon_p"]), hint=row["reason"]),
@@ -197,19 +200,6 @@ def paired(table: pd.DataFrame) -> Grid:
     )
 
 
-def _verdict(row: Record) -> str:
-    low, high = row["ci_low"], row["ci_high"]
-    if math.isnan(low) or low <= 0 <= high:
-        return "open"
-    return "better" if low * metric_of(row["metric"]).sign > 0 else "worse"
-
-
-def _range(row: Record, digits: int) -> str:
-    return (
-        "–" if math.isnan(row["ci_low"]) else f"{_signed(row['ci_low'], digits)} to {_signed(row['ci_high'], digits)}"
-    )
-
-
 def _signed(value: float, digits: int) -> str:
     return number(value, digits) if math.isnan(value) or value <= 0 else f"+{number(value, digits)}"
 
@@ -218,23 +208,23 @@ def by_group(results: Results, by: Sequence[str], nodes: Sequence[str]) -> list[
     """Return a table for each metric, with a row per group and a column for each of `nodes`."""
     summary = results.summary
     parts = summary[(summary["level"] != "all") & summary["node"].isin(nodes)]
-    return [_groups(parts[parts["metric"] == metric], metric, by) for metric in dict.fromkeys(parts["metric"])]
-
-
-def _groups(part: pd.DataFrame, metric: str, by: Sequence[str]) -> Grid:
-    columns = [{"subset": "subset", "speaker": "speaker_id"}[name] for name in by]
-    nodes, digits = list(dict.fromkeys(part["node"])), metric_of(metric).decimals
-    cells: dict[tuple[str, ...], dict[str, Cell]] = {}
-    for row in part.to_dict("records"):
-        small = f"{row['n_failed']} failed" if row["n_failed"] else ""
-        text = plus_minus(row["mean"], row["ci_low"], row["ci_high"], digits) if row["n"] else "–"
-        key = tuple(str(row[column]) for column in columns)
-        cells.setdefault(key, {})[row["node"]] = Cell(text=text, small=small, hint=f"n {row['n']}")
-    rows = [
-        [*(_head(name or "(none)") for name in key), *(of_node.get(node, Cell(text="–")) for node in nodes)]
-        for key, of_node in sorted(cells.items(), key=lambda item: _all_first(item[0]))
-    ]
-    return Grid(caption=_titled(metric), columns=[*by, *nodes], rows=rows)
+    levels = [{"subset": "subset", "speaker": "speaker_id"}[name] for name in by]
+    grids = []
+    for metric in dict.fromkeys(parts["metric"]):
+        part, digits = parts[parts["metric"] == metric], metric_of(metric).decimals
+        columns = list(dict.fromkeys(part["node"]))
+        cells: dict[tuple[str, ...], dict[str, Cell]] = {}
+        for row in part.to_dict("records"):
+            small = f"{row['n_failed']} failed" if row["n_failed"] else ""
+            text = plus_minus(row["mean"], row["ci_low"], row["ci_high"], digits) if row["n"] else "–"
+            group = tuple(str(row[level]) for level in levels)
+            cells.setdefault(group, {})[row["node"]] = Cell(text=text, small=small, hint=f"n {row['n']}")
+        rows = [
+            [*(_head(name or "(none)") for name in group), *(of_node.get(node, Cell(text="–")) for node in columns)]
+            for group, of_node in sorted(cells.items(), key=lambda item: _all_first(item[0]))
+        ]
+        grids.append(Grid(caption=_titled(metric), columns=[*by, *columns], rows=rows))
+    return grids
 
 
 def _all_first(key: tuple[str, ...]) -> list[tuple[bool, int, str]]:

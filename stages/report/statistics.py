@@ -81,7 +81,13 @@ def cube(scores: pd.DataFrame) -> Cube:
     """
     row, ids = pd.factorize(scores["utterance_id"])
     column, nodes = pd.factorize(scores["node"])
-    _check_unique(scores, row, column)
+    twice = pd.DataFrame({"row": row, "column": column}).duplicated().to_numpy()
+    if twice.any():
+        first = scores.loc[twice, ["utterance_id", "node"]].iloc[0]
+        raise StageError(
+            f"scores: utterance {first['utterance_id']!r} has several rows for node {first['node']!r}, expected one; "
+            "join the metrics of one node into one row"
+        )
     metrics = metric_columns(scores)
     values = np.full((len(ids), len(nodes), len(metrics)), np.nan)
     asked = np.zeros(values.shape, dtype=bool)
@@ -117,16 +123,6 @@ def groups(utterances: pd.DataFrame, by: Sequence[str]) -> list[Group]:
 
 def _floats(column: pd.Series[float]) -> NDArray[np.float64]:
     return np.asarray(column.to_numpy(dtype=np.float64, na_value=np.nan), dtype=np.float64)
-
-
-def _check_unique(scores: pd.DataFrame, row: NDArray[np.intp], column: NDArray[np.intp]) -> None:
-    twice = pd.DataFrame({"row": row, "column": column}).duplicated().to_numpy()
-    if twice.any():
-        first = scores.loc[twice, ["utterance_id", "node"]].iloc[0]
-        raise StageError(
-            f"scores: utterance {first['utterance_id']!r} has several rows for node {first['node']!r}, expected one; "
-            "join the metrics of one node into one row"
-        )
 
 
 DRAWS = 2000
@@ -186,18 +182,14 @@ def _resampled_means(
     means = np.empty((draws, values.shape[1]))
     block = max(1, _CELLS // n)
     for start in range(0, draws, block):
-        times = _times_drawn(rng.integers(0, n, size=(min(block, draws - start), n), dtype=np.int32))
+        drawn = rng.integers(0, n, size=(min(block, draws - start), n), dtype=np.int32)
+        # How often each row occurs in every draw, (n_draws, n). Each draw counts in its own range.
+        apart = drawn + np.arange(len(drawn), dtype=np.int64)[:, None] * n
+        times = np.bincount(apart.ravel(), minlength=drawn.size).reshape(drawn.shape).astype(np.float64)
         total = np.full((1, 1), float(n)) if complete else times @ present.astype(np.float64)
         with np.errstate(invalid="ignore"):  # a draw without any value of a column has no mean
             means[start : start + len(times)] = centre + times @ offsets / total
     return means
-
-
-def _times_drawn(drawn: NDArray[np.int32]) -> NDArray[np.float64]:
-    """Count how often each of n rows occurs in every draw: (n_draws, n) to (n_draws, n)."""
-    n_draws, n = drawn.shape
-    first = np.arange(n_draws, dtype=np.int64)[:, None] * n
-    return np.bincount((drawn + first).ravel(), minlength=n_draws * n).reshape(n_draws, n).astype(np.float64)
 
 
 FAILURE_COLUMNS = ("metric", "node", "status", "n")
@@ -244,7 +236,9 @@ def _of_group(table: Cube, group: Group, draws: int, seed: int) -> pd.DataFrame:
     flat = values.reshape(len(values), len(table.nodes) * len(table.metrics))
     n = (~np.isnan(flat)).sum(axis=0)
     low, high = intervals(flat, generator(seed, group.level, group.subset, group.speaker_id), draws)
-    n_common, mean_common, uneven = _over_common(values)
+    common, mean_common = common_means(values)
+    n_common = np.broadcast_to(common.sum(axis=0), mean_common.shape)
+    uneven = np.any(np.sum(~np.isnan(values), axis=0) > n_common, axis=0)
     frame = pd.DataFrame(
         {
             "metric": np.tile(table.metrics, len(table.nodes)),
@@ -258,17 +252,13 @@ def _of_group(table: Cube, group: Group, draws: int, seed: int) -> pd.DataFrame:
             "ci_low": low,
             "ci_high": high,
             "median": _moment(np.nanmedian, flat, n >= 1),
-            "std": _moment(_deviation, flat, n >= 2),
-            "n_common": n_common,
-            "mean_common": mean_common,
-            "uneven": uneven,
+            "std": _moment(lambda x, axis: np.asarray(np.nanstd(x, axis=axis, ddof=1)), flat, n >= 2),
+            "n_common": n_common.ravel(),
+            "mean_common": mean_common.ravel(),
+            "uneven": np.broadcast_to(uneven, mean_common.shape).ravel(),
         }
     )
     return frame.loc[np.flatnonzero(asked.reshape(flat.shape).any(axis=0))]
-
-
-def _deviation(values: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
-    return np.asarray(np.nanstd(values, axis=axis, ddof=1))
 
 
 def _moment(
@@ -278,16 +268,6 @@ def _moment(
     if enough.any():
         out[enough] = function(flat[:, enough], axis=0)
     return out
-
-
-def _over_common(
-    values: NDArray[np.float64],
-) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.bool_]]:
-    """Return n_common, mean_common and uneven, each flat over (node, metric)."""
-    common, mean = common_means(values)
-    n_common = np.broadcast_to(common.sum(axis=0), mean.shape)
-    uneven = np.sum(~np.isnan(values), axis=0) > n_common
-    return n_common.ravel(), mean.ravel(), np.broadcast_to(np.any(uneven, axis=0), mean.shape).ravel()
 
 
 def common_means(values: NDArray[np.float64]) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:

@@ -17,7 +17,7 @@ from melmill.stages.report.statistics import measured
 from melmill.stages.report.sweeps import Arrangement, Sweep
 from melmill.stages.report.tables import number
 from melmill.stages.score.metric import Metric
-from melmill.stages.score.registry import metric as metric_of
+from melmill.stages.score.metric import metric as metric_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -65,20 +65,17 @@ def against(lines: Sequence[Line], metric: str, parameter: str) -> str:
                 markersize=3.0,
                 label=label(line.name),
             )
-        _scale(axis, np.unique(np.concatenate([line.x for line in lines])))
+        values = np.unique(np.concatenate([line.x for line in lines]))
+        if values[0] > 0 and values[-1] / values[0] > _WIDE:
+            axis.set_xscale("log")
+        if len(values) <= _MOST_TICKS:
+            axis.set_xticks(values, [f"{value:g}" for value in values])
+            axis.set_xticks([], minor=True)
         axis.grid()
         axis.set_xlabel(parameter)
         _title(axis, metric)
         figure.legend(frameon=False, loc="outside lower center", ncols=2)
         return as_svg(figure)
-
-
-def _scale(axis: Axes, values: NDArray[np.float64]) -> None:
-    if values[0] > 0 and values[-1] / values[0] > _WIDE:
-        axis.set_xscale("log")
-    if len(values) <= _MOST_TICKS:
-        axis.set_xticks(values, [f"{value:g}" for value in values])
-        axis.set_xticks([], minor=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,9 +104,11 @@ class Map:
 def heat_map(table: Map, metric: str) -> str:
     """Return a map with a cell for each pair of values.
 
-    Brighter is better. The best cell has a thick frame; cells that can't be told from it a thin one.
+    Brighter is better. The best cell has a thick frame. Cells that can't be told from it have a
+    thin one.
     """
     import matplotlib as mpl
+    from matplotlib.patches import Rectangle
 
     n_down, n_across = table.means.shape
     colours = mpl.colormaps["cividis" if metric_of(metric).better == "higher" else "cividis_r"]
@@ -117,11 +116,16 @@ def heat_map(table: Map, metric: str) -> str:
         norm = mpl.colors.Normalize(float(np.nanmin(table.means)), float(np.nanmax(table.means)))
         for (i, j), mean in np.ndenumerate(table.means):
             if not np.isnan(mean):
-                _cell(axis, i, j, colours(norm(mean)), number(float(mean), metric_of(metric).decimals))
+                colour, text = colours(norm(mean)), number(float(mean), metric_of(metric).decimals)
+                axis.add_patch(Rectangle((j - 0.46, i - 0.46), 0.92, 0.92, facecolor=colour, linewidth=0))
+                # Relative luminance by ITU-R BT.709 decides between black and white text.
+                luminance = float(np.dot(colour[:3], (0.2126, 0.7152, 0.0722)))
+                axis.text(j, i, text, ha="center", va="center", color="#000000" if luminance > 0.45 else "#ffffff")
             else:
                 axis.text(j, i, "–", ha="center", va="center")
         for (i, j), mark in table.marks.items():
-            _frame(axis, i, j, {"best": 2.4, "tied": 0.9}[mark])
+            width = {"best": 2.4, "tied": 0.9}[mark]
+            axis.add_patch(Rectangle((j - 0.48, i - 0.48), 0.96, 0.96, fill=False, edgecolor=INK, linewidth=width))
         axis.set_xlim(-0.54, n_across - 0.46)
         axis.set_ylim(-0.54, n_down - 0.46)
         axis.set_xticks(range(n_across), [f"{value:g}" for value in table.across])
@@ -136,21 +140,6 @@ def heat_map(table: Map, metric: str) -> str:
 
 def _title(axis: Axes, metric: str) -> None:
     axis.set_title(f"{metric_of(metric).label}, {metric_of(metric).better} is better", loc="left", fontsize=9.0)
-
-
-def _cell(axis: Axes, i: int, j: int, colour: tuple[float, ...], text: str) -> None:
-    from matplotlib.patches import Rectangle
-
-    axis.add_patch(Rectangle((j - 0.46, i - 0.46), 0.92, 0.92, facecolor=colour, linewidth=0))
-    # Relative luminance by ITU-R BT.709 decides between black and white text.
-    luminance = float(np.dot(colour[:3], (0.2126, 0.7152, 0.0722)))
-    axis.text(j, i, text, ha="center", va="center", color="#000000" if luminance > 0.45 else "#ffffff")
-
-
-def _frame(axis: Axes, i: int, j: int, width: float) -> None:
-    from matplotlib.patches import Rectangle
-
-    axis.add_patch(Rectangle((j - 0.48, i - 0.48), 0.96, 0.96, fill=False, edgecolor=INK, linewidth=width))
 
 
 @dataclass(frozen=True, kw_only=True)

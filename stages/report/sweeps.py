@@ -75,7 +75,11 @@ def find_sweeps(made: Iterable[Provenance], nodes: Sequence[str]) -> list[Sweep]
 
 def _of_family(name: str, family: Sequence[Provenance]) -> list[Sweep]:
     differing = _differing(family)
-    numbers = [key for key in differing if key not in _NAMES and all(_is_number(one.parameters[key]) for one in family)]
+    numbers = [
+        key
+        for key in differing
+        if key not in _NAMES and all(type(one.parameters[key]) in (int, float) for one in family)
+    ]
     axes = sorted(numbers, key=lambda key: -len(_distinct(family, key)))[:2]
     rest = [key for key in differing if key not in axes]
     common = set[str].intersection(*(set(one.inputs) for one in family))
@@ -83,20 +87,15 @@ def _of_family(name: str, family: Sequence[Provenance]) -> list[Sweep]:
     for one in family:
         differs = [f"{key}={one.parameters[key]}" for key in rest] + [node for node in one.inputs if node not in common]
         parts.setdefault(tuple(differs), []).append(one)
-    # The label repeats only what the nodes' own names say, and no spec that follows from an input.
-    labels = {differs: ",".join(piece for piece in differs if piece in part[0].name) for differs, part in parts.items()}
-    named = {differs: f"{name}[{label}]" if label else name for differs, label in labels.items()}
-    return [sweep for differs, part in parts.items() if (sweep := _sweep(named[differs], part, axes))]
-
-
-def _sweep(name: str, part: Sequence[Provenance], axes: Sequence[str]) -> Sweep | None:
-    differing = _differing(part)
-    here = tuple(key for key in differing if key in axes)
-    if len(part) < FEWEST or not here:
-        return None
-    return Sweep(
-        name=name, axes=here, points={one.name: tuple(float(one.parameters[key]) for key in here) for one in part}
-    )
+    sweeps = []
+    for pieces, part in parts.items():
+        here = tuple(key for key in _differing(part) if key in axes)
+        if len(part) >= FEWEST and here:
+            # The label repeats what the nodes' own names say, and no spec that follows from an input.
+            label = ",".join(piece for piece in pieces if piece in part[0].name)
+            points = {one.name: tuple(float(one.parameters[key]) for key in here) for one in part}
+            sweeps.append(Sweep(name=f"{name}[{label}]" if label else name, axes=here, points=points))
+    return sweeps
 
 
 def _differing(family: Sequence[Provenance]) -> list[str]:
@@ -107,10 +106,6 @@ def _differing(family: Sequence[Provenance]) -> list[str]:
 
 def _distinct(family: Sequence[Provenance], key: str) -> set[str]:
     return {repr(one.parameters[key]) for one in family}
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 @dataclass(frozen=True, kw_only=True)

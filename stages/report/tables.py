@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from io import BytesIO
-from typing import Any
 
 import pandas as pd
 
 from melmill.stages.report.comparison import leaders, paired
 from melmill.stages.report.contract import Tables
 from melmill.stages.report.statistics import convergence, failures, summary
-from melmill.stages.score.registry import metric as metric_of
+from melmill.stages.score.metric import metric as metric_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +52,7 @@ def files(tables: Tables, results: Results) -> dict[str, bytes]:
     for name, frame in frames.items():
         if frame is not None:
             written[f"{name}.csv"] = frame.to_csv(index=False).encode()
-            written[f"{name}.parquet"] = _parquet(frame)
+            written[f"{name}.parquet"] = frame.to_parquet(index=False)
     return written
 
 
@@ -67,23 +65,17 @@ def headline(summary: pd.DataFrame, failures: pd.DataFrame) -> pd.DataFrame:
         What the functions of these names in `statistics` returned.
     """
     whole = summary[summary["level"] == "all"]
-    cells = [_cell(row, failures) for row in whole.to_dict("records")]
+    cells = []
+    for row in whole.to_dict("records"):
+        text = plus_minus(row["mean"], row["ci_low"], row["ci_high"], metric_of(row["metric"]).decimals)
+        if row["n"] == 0:
+            text = why_none(failures, row["metric"], row["node"])
+        elif row["n_failed"]:
+            text += f" ({row['n_failed']} failed)"
+        cells.append(text)
     wide = whole.assign(cell=cells, title=[metric_of(name).label for name in whole["metric"]])
     table = wide.pivot(index="node", columns="title", values="cell").fillna("")
     return table.reindex(index=whole["node"].unique(), columns=wide["title"].unique()).rename_axis(columns=None)
-
-
-def _cell(row: Mapping[Hashable, Any], failures: pd.DataFrame) -> str:
-    if row["n"] == 0:
-        return why_none(failures, row["metric"], row["node"])
-    text = plus_minus(row["mean"], row["ci_low"], row["ci_high"], metric_of(row["metric"]).decimals)
-    return f"{text} ({row['n_failed']} failed)" if row["n_failed"] else text
-
-
-def _parquet(frame: pd.DataFrame) -> bytes:
-    buffer = BytesIO()
-    frame.to_parquet(buffer, index=False)
-    return buffer.getvalue()
 
 
 def number(value: float, digits: int) -> str:

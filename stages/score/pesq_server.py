@@ -51,16 +51,12 @@ def _answer(pesq: Callable[..., float], header: bytes, samples: BinaryIO) -> tup
     reference, estimate = (np.frombuffer(samples.read(4 * n), dtype="<f4") for n in (n_reference, n_estimate))
     # The parent keeps the time. The alarm ends a call that nobody waits for, even inside C code.
     signal.setitimer(signal.ITIMER_REAL, limit_s + 1.0)
-    outcome = _outcome(lambda: pesq(sr, reference, estimate, mode.decode()))
+    try:
+        outcome = DONE, float(pesq(sr, reference, estimate, mode.decode()))
+    except Exception as error:
+        outcome = _OUTCOMES.get(type(error).__name__, FAILED), float("nan")
     signal.setitimer(signal.ITIMER_REAL, 0)
     return outcome
-
-
-def _outcome(call: Callable[[], float]) -> tuple[int, float]:
-    try:
-        return DONE, float(call())
-    except Exception as error:
-        return _OUTCOMES.get(type(error).__name__, FAILED), float("nan")
 
 
 if __name__ == "__main__":

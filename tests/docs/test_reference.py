@@ -16,11 +16,11 @@ from docs.generate.docstrings import fields_of, read
 from melmill.cluster.registry import cluster_type, cluster_types
 from melmill.flows.cli.group import cli
 from melmill.stages.contract import UNSET
-from melmill.stages.formats.registry import FORMATS
+from melmill.stages.formats.format import FORMATS
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.numeric.presets import preset_names, preset_note
 from melmill.stages.registry import stage_class, stage_names
-from melmill.stages.score.registry import METRICS
+from melmill.stages.score.metric import METRICS
 from melmill.stages.score.status import Status
 
 PAGES = {path.name: path.read_text() for path in sorted((Path(__file__).parents[2] / "docs").glob("*.md"))}

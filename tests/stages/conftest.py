@@ -12,7 +12,10 @@ SR = 16000
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:
-    """Compute as workers do: small tensors on two threads of a busy machine wait for each other most of the time."""
+    """Compute as workers do, on one thread.
+
+    Small tensors on two threads of a busy machine wait for each other most of the time.
+    """
     torch.set_num_threads(1)
 
 

@@ -156,7 +156,7 @@ def test_half_precision_is_rounding_only() -> None:
 
 
 def test_half_precision_overflow_is_rejected_not_infinite() -> None:
-    """Full-scale noise has power spectra of about n_fft / 4: with peaks of 1 some band sums exceed 65504."""
+    """Full-scale noise has a power of about n_fft / 4 a bin, so that some bands exceed 65504."""
     loud = np.where(_noise(16000) > 0, 32767, -32768).astype(np.int16)
     [outcome] = _run(Extract(power=2.0, norm=None, scale=100.0, dtype="float16"), loud)
     assert outcome.rejected is not None

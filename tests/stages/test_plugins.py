@@ -8,14 +8,13 @@ from importlib.metadata import EntryPoint
 import pytest
 
 from melmill.stages import plugins
-from melmill.stages.formats.registry import FORMATS
-from melmill.stages.ingest.registry import READERS
+from melmill.stages.formats.format import FORMATS
+from melmill.stages.ingest.reader import READERS
 from melmill.stages.numeric.errors import StageError
 from melmill.stages.plugins import Registry
 from melmill.stages.registry import stage_class, stage_names
-from melmill.stages.score.metric import Metric
+from melmill.stages.score.metric import METRICS, Metric, metric
 from melmill.stages.score.metrics.stoi import STOI
-from melmill.stages.score.registry import METRICS, metric
 
 GROUP = "melmill.metrics"
 

@@ -35,7 +35,10 @@ class LibriSpeech(AudioReader):
 
     @classmethod
     def recognise(cls, root: str, paths: Sequence[str]) -> Mapping[str, Any] | None:
-        """Return the root, or that above it and the subset if the root is one; see `Reader.recognise`."""
+        """Return the root; the folder above it and the subset if the root is a subset.
+
+        See `Reader.recognise`.
+        """
         matches = [match for path in paths if (match := _UTTERANCE.fullmatch(path))]
         if 2 * len(matches) < len(paths):
             return None

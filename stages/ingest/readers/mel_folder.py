@@ -29,8 +29,8 @@ class MelFolder(FolderReader, MelFields):
 
     No file says how its mel was made, so `preset` (with overrides) must. The utterances have no
     recordings. An inverter makes the shortest waveforms that have their frames, and there is
-    nothing to score these against. For the other fields see `melmill.stages.ingest.folder.FolderReader` and
-    `melmill.stages.extract.MelFields`.
+    nothing to score these against. For the other fields see
+    `melmill.stages.ingest.folder.FolderReader` and `melmill.stages.extract.MelFields`.
 
     Parameters
     ----------

@@ -19,8 +19,8 @@ from melmill.stages.numeric.melspec import Precision
 
 Result = TypeVar("Result")
 
-# One kernel that reads and writes all that a step touches, once. By default the compiler splits a long
-# one and passes values on through memory.
+# One kernel that reads and writes all that a step touches, once. By default the compiler splits a
+# long one and passes values on through memory.
 _ONE_KERNEL = {"realize_opcount_threshold": 1000, "realize_reads_threshold": 1000}
 
 # A batch's shortest utterance has at least this share of the frames of its longest, so that little
@@ -159,7 +159,7 @@ def batches(n_frames: Sequence[int], most_frames: int) -> list[list[int]]:
 
 
 def in_halves(work: Callable[[Sequence[int]], list[Result]], batch: Sequence[int]) -> list[Result]:
-    """Return the results of a batch. If memory does not hold it, do its halves one after the other."""
+    """Return the results of a batch, computed in halves if memory does not hold it whole."""
     try:
         return work(batch)
     except torch.cuda.OutOfMemoryError:

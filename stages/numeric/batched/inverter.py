@@ -24,13 +24,13 @@ from melmill.stages.numeric.lanes.sweep import from_lanes, to_lanes
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.numeric.solver import Problem, Recipe
 
-# Half an hour of speech; more makes no iteration faster. It is a constant, so that batches and their
-# rounding depend on the utterances alone, on any device that has the room.
+# Half an hour of speech; more makes no iteration faster. It is a constant, so that batches and
+# their rounding depend on the utterances alone, on any device that has the room.
 _BATCH_BYTES = 4 * 2**30
 _SHARE_OF_FREE = 0.8
 
-# At most, in single precision: state, spectrum and frames, those of a graph and those of the iteration
-# before it, and the next batch's magnitude.
+# At most, in single precision: state, spectrum and frames, those of a graph and those of the
+# iteration before it, and the next batch's magnitude.
 _BYTES_A_BIN = 80
 
 # Integrating phase takes one core about as long as the iterations take the device.

@@ -124,18 +124,13 @@ def iterate(
     for done, parameters in enumerate(loop.parameters):
         now.copy_(parameters)
         if done == 1 and place.device.type == "cuda":
-            again = _graph(once).replay
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+                once()  # recorded alone: its kernels were compiled when it ran before
+            again = graph.replay
         again()
         if measure is not None:
             measure()
-
-
-def _graph(once: Callable[[], None]) -> torch.cuda.CUDAGraph:
-    """Record an iteration, which must have run before; a replay launches its kernels together."""
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-        once()
-    return graph
 
 
 @dataclass(frozen=True)
@@ -163,7 +158,7 @@ class Pair:
 
 
 def packed(spectrum: Tensor) -> Tensor:
-    """Return a complex64 tensor as int64, in the same memory, so that a kernel has one index a bin."""
+    """View a complex64 tensor as int64, so that a kernel has one index a bin."""
     return spectrum.view(torch.int64)
 
 

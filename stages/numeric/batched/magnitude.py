@@ -17,7 +17,7 @@ from melmill.stages.numeric.solver import MagnitudeStart
 
 
 class _Conditioned(NamedTuple):
-    """E with rows of equal norm and unit spectral norm, its weights and transposed pseudo-inverse."""
+    """E with rows of equal norm and unit spectral norm, its weights, and E^+ transposed."""
 
     E: Bands
     weight: Tensor

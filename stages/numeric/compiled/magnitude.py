@@ -51,7 +51,7 @@ def estimate_magnitude(M: NDArray[np.floating], bank: Bank, how: MagnitudeStart)
 
 
 class _Conditioned(NamedTuple):
-    """E with rows of equal norm and unit spectral norm, its transpose, weights and pseudo-inverse."""
+    """E with rows of equal norm and unit spectral norm, its transpose, weights and E^+."""
 
     E: Runs
     Et: Runs
@@ -68,7 +68,7 @@ def _conditioned(bank: Bank, dtype: Precision) -> _Conditioned:
 
 
 def balance(E: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the weights ``(n_mels,)`` that give a bank rows of equal norm and unit spectral norm."""
+    """Return weights ``(n_mels,)`` that give a bank rows of equal norm and unit spectral norm."""
     row = np.sqrt(np.sum(E * E, axis=1))
     weight = 1 / np.where(row > 0, row, 1.0)
     return np.asarray(weight / spectral_norm(weight[:, np.newaxis] * E))

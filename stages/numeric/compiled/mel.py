@@ -16,10 +16,10 @@ from melmill.stages.numeric.stft import hann, window_norm
 
 
 def mel_bands(y: NDArray[np.float32], spec: MelSpec) -> NDArray[np.float32]:
-    """Return what the bank of a spec makes of a waveform ``(n_samples,)``, shape (n_mels, n_frames).
+    """Return what a spec's bank makes of a waveform ``(n_samples,)``: ``(n_mels, n_frames)``.
 
-    It is computed in double precision. Single precision would leave quiet bins of loud frames with 3
-    digits, which a log shows: 2e-4 nats on speech.
+    It is computed in double precision. Single precision would leave quiet bins of loud frames with
+    3 digits, which a log shows: 2e-4 nats on speech.
     """
     params = spec.stft
     n_frames = params.n_frames(y.size)

@@ -27,8 +27,8 @@ from melmill.stages.numeric.lanes.vector import (  # fmt: skip
 )
 from melmill.stages.numeric.melspec import Precision
 
-# Added to |Psi|^2, so that nothing is divided by 0. A bin of exactly 0 keeps the phase factor 0 that
-# eq. 3 asks for.
+# Added to |Psi|^2, so that nothing is divided by 0. A bin of exactly 0 keeps the phase factor 0
+# that eq. 3 asks for.
 TINY = 1e-36
 
 # A band that Y left almost empty is not filled in one step.

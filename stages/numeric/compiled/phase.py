@@ -18,13 +18,13 @@ from melmill.stages.numeric.solver import Recipe, Seed
 _TWO_PI = 2 * np.pi
 _TURNS = 1 / _TWO_PI
 
-# Entries within 1 / 50 neper of each other (0.17 dB) are taken in any order. So a queue for each level
-# stands for the heap, and nothing is sorted.
+# Entries within 1 / 50 neper of each other (0.17 dB) are taken in any order. So a queue for each
+# level stands for the heap, and nothing is sorted.
 _LEVELS_PER_NEPER = 50.0
 
-# A bin's four fields lie together, as integration hops about and would wait for memory once for each:
-# its log magnitude and phase (float32), the entry after it in its level's queue, and the seed after
-# it (int32).
+# A bin's four fields lie together, as integration hops about and would wait for memory once for
+# each: its log magnitude and phase (float32), the entry after it in its level's queue, and the seed
+# after it (int32).
 _LOUD, _PHASE, _NEXT, _SEED, _FIELDS = 0, 1, 2, 3, 4
 
 # In place of an entry: the queue ends here; the bin was never queued.
@@ -167,12 +167,12 @@ def _at(array: NDArray[np.float32], t: int, k: int) -> Any:  # noqa: ANN401 - a 
     return array[t // LANES, k, t % LANES]
 
 
-# A periodic Hann window of `win_length` samples is nearest to the Gaussian exp(-pi t^2 / gamma) with
-# this gamma / win_length^2 (Prusa et al. 2017, table of window constants).
+# A periodic Hann window of `win_length` samples is nearest to the Gaussian exp(-pi t^2 / gamma)
+# with this gamma / win_length^2 (Prusa et al. 2017, table of window constants).
 _HANN_GAMMA = 0.25645
 
-# Bins 80 dB below the loudest say little about phase. Integrating down to -120 dB changes no score by
-# more than its error (docs/results.md).
+# Bins 80 dB below the loudest say little about phase. Integrating down to -120 dB changes no score
+# by more than its error (docs/results.md).
 TOLERANCE = 1e-4
 
 # About 4 s at a hop of 16 ms. The bins of a segment then nearly fit a core's cache, and a quiet

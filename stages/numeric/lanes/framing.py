@@ -27,8 +27,8 @@ class Framing(NamedTuple):
     """How the signals of one length are framed, and what undoes it.
 
     `gain` is the canonical dual window's share, over the inverse FFT's n_fft, and 0 outside the
-    signal. With reflected edges it is 1 at the padding, whose flat indices are `padding`, and at the
-    samples `mirrored` there. `sources` lists those once, with a gain of their own.
+    signal. With reflected edges it is 1 at the padding, whose flat indices are `padding`, and at
+    the samples `mirrored` there. `sources` lists those once, with a gain of their own.
     """
 
     n_frames: int

@@ -15,8 +15,8 @@ from numba.core import cgutils
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 from numba.extending import intrinsic, lower_builtin, models, register_model
 
-# One 512-bit register of float32. The compiler splits it where registers are shorter. Results are the
-# same bit for bit, as lanes never mix and no product is contracted with a sum.
+# One 512-bit register of float32. The compiler splits it where registers are shorter. Results are
+# the same bit for bit, as lanes never mix and no product is contracted with a sum.
 LANES = 16
 
 # A vector; and a contiguous array of any shape, whose elements are addressed by their flat index.

@@ -148,7 +148,11 @@ class Child:
 
     def score(self, reference: Floats, estimate: Floats, mode: Mode, limit_s: float) -> Measured:
         """Return what the process answers within `limit_s` seconds; see `pesq`."""
-        ready = self._ready()
+        if self._process is not None and self._process.poll() is not None:
+            self.close()  # it died between calls, so this pair is not to blame
+        ready = Status.OK if self._installed else Status.NOT_INSTALLED
+        if self._installed and self._process is None:
+            ready = self._start()
         if ready is not Status.OK:
             return Measured.failed(ready)
         header = pesq_server.REQUEST.pack(mode.encode(), RATES[mode], reference.size, estimate.size, limit_s)
@@ -164,13 +168,6 @@ class Child:
         if self._end is not None:
             self._end()
         self._process = self._end = None
-
-    def _ready(self) -> Status:
-        if self._process is not None and self._process.poll() is not None:
-            self.close()  # it died between calls, so this pair is not to blame
-        if self._process is None and self._installed:
-            return self._start()
-        return Status.OK if self._installed else Status.NOT_INSTALLED
 
     def _start(self) -> Status:
         process = subprocess.Popen(

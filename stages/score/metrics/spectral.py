@@ -131,8 +131,8 @@ def mel_cepstral_distortion_db(estimate: Floats, reference: Floats) -> float:
 def si_sdr_db(estimate: Floats, reference: Floats) -> float:
     """Return the scale-invariant signal-to-distortion ratio of two waveforms in dB.
 
-    It is ``10 log10(||a s||^2 / ||a s - s'||^2)`` with ``a = <s', s> / ||s||^2``, for signals without
-    their means, and within +-200 dB (`LIMIT_DB`).
+    It is ``10 log10(||a s||^2 / ||a s - s'||^2)`` with ``a = <s', s> / ||s||^2``, for signals
+    without their means, and within +-200 dB (`LIMIT_DB`).
 
     Parameters
     ----------

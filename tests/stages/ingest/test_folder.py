@@ -24,10 +24,12 @@ def found(manifest: bytes, **fields: Any) -> dict[str, str]:
         (b"wavs/a.wav\nwavs/c.flac\n", {"wavs/a.wav": "", "wavs/c.flac": ""}),
         # The order is the corpus's, so that a list that is sorted anew is the same corpus.
         (b"wavs/c.flac|See.\nwavs/a.wav|Hey.", {"wavs/a.wav": "Hey.", "wavs/c.flac": "See."}),
-        # Without suffix; with another one; from the current folder; blank lines; a byte order mark; DOS lines.
+        # Without suffix; with another one; from the current folder; blank lines; a byte order mark;
+        # DOS lines.
         (b"wavs/a\n\n  \nwavs/b.npy\n", {"wavs/a.wav": "", "wavs/b.wav": "Beside."}),
         (b"\xef\xbb\xbf./wavs/a.wav|Hey.\r\n", {"wavs/a.wav": "Hey."}),
-        # A speaker's number between path and text; a text of the list goes before one beside the recording.
+        # A speaker's number between path and text. A text of the list goes before one beside the
+        # recording.
         (b"wavs/b.wav|7|Listed.\n", {"wavs/b.wav": "Listed."}),
         (b"wavs/b.wav|\n", {"wavs/b.wav": "Beside."}),
     ],

@@ -196,7 +196,8 @@ y = 0.1 * np.random.default_rng(0).standard_normal(8000).astype(np.float32)
 M = melmill.mel(y)
 print(M.tobytes().hex(), melmill.invert(M, method="admm", n_iter=5).tobytes().hex())
 """
-    # Another CPU, as far as one can play it: no vectors in compiled code, no AVX-512 in numpy, old kernels in OpenBLAS.
+    # Another CPU, as far as one can play it: no vectors in compiled code, no AVX-512 in numpy, old
+    # kernels in OpenBLAS.
     plain = {
         "NUMBA_CPU_NAME": "generic",
         "NUMBA_CPU_FEATURES": "",
@@ -276,7 +277,7 @@ def test_wrong_mels_are_refused() -> None:
 
 @pytest.mark.real
 def test_speech_reaches_the_published_order(real_data: Path) -> None:
-    """Means over these files: iPALM 100 about -27.7 dB, ADMM 100 about -31.8 dB, from PGHI's phase -34.9 dB."""
+    """Means over these files in dB: iPALM 100 -27.7, ADMM 100 -31.8, from PGHI's phase -34.9."""
     import soundfile
 
     folder = real_data / "corpora" / "LibriSpeech" / "test-other"

@@ -161,8 +161,8 @@ def test_single_precision_agrees_for_an_iteration(method: Solver, device: str, v
     [
         ("random", "float32", 0.1),
         ("zero", "float32", 0.1),
-        # A hundred iterations make much of roundings: the compiled engine's own score moves by tenths of a dB where its
-        # mel moves by 1e-7.
+        # A hundred iterations make much of roundings. The compiled engine's own score moves by
+        # tenths of a dB where its mel moves by 1e-7.
         ("pghi", "float32", 1.0),
         ("pghi", "float64", 1e-3),
     ],

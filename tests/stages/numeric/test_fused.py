@@ -1,4 +1,7 @@
-"""Steps as torch's compiler fuses them for a GPU, against themselves run plainly, on torch's CPU device."""
+"""Steps as torch's compiler fuses them for a GPU, against themselves run plainly.
+
+Both run on torch's CPU device.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Matrices made once from a bank: right, and of the same last bits whichever kernels linear algebra would take."""
+"""Matrices made once from a bank are right, and have the same last bits on every CPU.
+
+Linear algebra would take other kernels on another CPU.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,8 @@ from melmill.stages.numeric.presets import preset, preset_names
 # Kernels of OpenBLAS that run on any x86 with AVX2.
 KERNELS = ("Prescott", "Haswell")
 
-# All that an inverter makes once of a bank, in float64: rounded to float32, most differences would be hidden.
+# All that an inverter makes once of a bank, in float64. Rounded to float32, most differences would
+# be hidden.
 MADE_ONCE = """
 from melmill.stages.numeric.filterbank import bank_of
 from melmill.stages.numeric.compiled.magnitude import balance

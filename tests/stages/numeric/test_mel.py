@@ -20,7 +20,7 @@ SR = 16000
 
 
 def _speechlike(n_samples: int = 12345, seed: int = 0) -> NDArray[np.float32]:
-    """Return harmonics that fade in and out over a little noise, with digital silence in the middle."""
+    """Return harmonics that fade in and out over a little noise, with silence in the middle."""
     rng = np.random.default_rng(seed)
     t = np.arange(n_samples) / SR
     voice = sum(np.sin(2 * np.pi * 140 * k * t) / k for k in range(1, 30))
@@ -175,7 +175,7 @@ def test_bytes_do_not_depend_on_threads() -> None:
 
 
 def test_bytes_of_a_frame_depend_on_its_samples_alone() -> None:
-    """The same samples at another place in another block, after other frames, give the same frame."""
+    """The same samples at another place of another block, after other frames, give the frame."""
     y, spec = _speechlike(50000), MelSpec(center=False)
     whole, part = mel_spectrogram(y, spec), mel_spectrogram(y[7 * 256 : 40000], spec)
     assert part.tobytes() == whole[:, 7 : 7 + part.shape[1]].tobytes()

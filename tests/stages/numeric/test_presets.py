@@ -13,8 +13,9 @@ from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.numeric.presets import preset, preset_names, preset_note
 
 OFFICIAL = [
-    # folder of the official mel, preset, largest difference in the mel's own unit. Ours agrees with float64 to 1e-6:
-    # what remains is the official code's float32 FFT, whose rounding a log magnifies in quiet bands of loud frames.
+    # folder of the official mel, preset, largest difference in the mel's own unit. Ours agrees with
+    # float64 to 1e-6. What remains is the official code's float32 FFT, whose rounding a log
+    # magnifies in quiet bands of loud frames.
     ("mel-hifigan-22k-fmax8k", "hifigan", 3e-4),
     ("mel-tacotron2-waveglow-22k-fmax8k", "tacotron2", 1e-4),
     ("mel-melgan-descript-22k", "melgan", 1e-4),

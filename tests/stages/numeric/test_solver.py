@@ -63,7 +63,7 @@ def test_the_user_chooses_the_iterations() -> None:
 
 @pytest.fixture
 def plugin(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Install `Plain` as another package would, under its name and under one that is not its own."""
+    """Install `Plain` as another package would, under its name and under another."""
     entries = {name: EntryPoint(name=name, group=module.GROUP, value="its:Plain") for name in ("plain", "misnamed")}
     monkeypatch.setattr(EntryPoint, "load", lambda self: Plain)
     monkeypatch.setattr(module, "_installed", lambda: entries)

@@ -1,4 +1,7 @@
-"""Steps of the solvers against their equations, written naively in float64 with every variable kept."""
+"""Steps of the solvers against their equations.
+
+The equations are written naively in float64, with every variable kept.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,7 @@ SWING = Admm(lam=8.0, rho=0.1, schedule="swing")
 
 
 def problem(power: float = 1.0) -> tuple[Projection, Array, Array, Array, Bank]:
-    """Return a projection, a start X with its magnitude Y, a mel M and a bank of norm 1, on random data."""
+    """Return a projection, a random start X with its magnitude Y, a mel M, a bank of norm 1."""
     rng = np.random.default_rng(0)
     projection = Projection(PARAMS, 500, "float64")
     shape = (PARAMS.n_bins, projection.n_frames)
@@ -64,7 +67,10 @@ def iterated(method: Solver, power: float = 1.0) -> Array:
 
 
 def target(bank: Bank, M: Array, Y: Array) -> Array:
-    """Return the magnitude mel that the joint methods aim at: ``E Y`` with its bands scaled until ``E Y**p = M``."""
+    """Return the magnitude mel that the joint methods aim at.
+
+    It is ``E Y`` with its bands scaled until ``E Y**p = M``.
+    """
     if bank.power == 1:
         return M
     return (bank.E @ Y) * np.minimum((M / (bank.E @ Y**bank.power)) ** (1 / bank.power), 10)
@@ -118,7 +124,8 @@ def ipalm(alpha: float, lam: float, power: float = 1.0) -> Array:
 def admm(lam: float, rho: float | Array, scale: float = 1.0, power: float = 1.0) -> Array:
     """Iterate Algorithm 2 with eq. 17's full inverse, on the bank ``scale E``.
 
-    `rho` may be given for each iteration; `lam` goes along with it, and the scaled duals the other way.
+    `rho` may be given for each iteration. `lam` goes along with it, and the scaled duals the other
+    way.
     """
     P, X, Y, M, bank = problem(power)
     E, M = scale * bank.E, scale * M

@@ -55,7 +55,7 @@ def failed(scores: pd.DataFrame, metric: str, status: str, rows: slice = slice(N
 
 
 def example_of(nodes: Sequence[str], seconds: float = 0.5, sr: int = 16000, text: str = "hello") -> Example:
-    """Make an example of noise at -42 dB: FLAC packs it to 0.65 of its size, as it does speech with some noise."""
+    """Make an example of noise at -42 dB, which FLAC packs to 0.65, as speech with some noise."""
     rng = np.random.default_rng(1)
     n = int(sr * seconds)
     waves = {node: (0.008 * rng.normal(size=n)).astype(np.float32) for node in ("reference", *nodes)}

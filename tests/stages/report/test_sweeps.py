@@ -24,7 +24,7 @@ from tests.stages.report.test_page import example_of, page_of, read, words
 
 
 def fanned(name: str, source: str = "", **values: Any) -> list[Provenance]:
-    """Return the nodes of a declaration as a pipeline fans them out: over its lists, and over `source`."""
+    """Return the nodes of a declaration, fanned out over its lists and over `source`."""
     axes = {key: value if isinstance(value, list) else [value] for key, value in values.items()}
     made = []
     for choice in itertools.product(*axes.values()):

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 import melmill
 from melmill.stages.numeric.errors import ParameterError
 from melmill.stages.numeric.melspec import MelSpec
+from melmill.stages.score.metric import METRICS, metric
 from melmill.stages.score.metrics.pesq import most_bursts
 from melmill.stages.score.pair import Pair
-from melmill.stages.score.registry import METRICS, metric
 from melmill.stages.score.status import Measured, Status
 
 SPEC = MelSpec()

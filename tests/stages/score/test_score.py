@@ -15,7 +15,7 @@ from melmill.stages.contract import Item, Scalar, Scores, Stage, UtteranceStage,
 from melmill.stages.numeric.errors import ParameterError
 from melmill.stages.numeric.presets import preset
 from melmill.stages.registry import stage_class
-from melmill.stages.score.registry import METRICS
+from melmill.stages.score.metric import METRICS
 from melmill.stages.score.stage import Score
 from melmill.storage.utterance import Utterance
 
@@ -153,7 +153,8 @@ def test_one_bad_utterance_costs_itself_alone() -> None:
 
 @pytest.mark.real
 def test_scores_of_speech_equal_the_libraries(real_data: Path) -> None:
-    # what Masuyama et al. report: SCM and SC by their formulas in float64, PESQ and ESTOI by the usual packages
+    # What Masuyama et al. report: SCM and SC by their formulas in float64, PESQ and ESTOI by the
+    # usual packages.
     pesq, pystoi, librosa = (pytest.importorskip(name) for name in ("pesq", "pystoi", "librosa"))
     soundfile = pytest.importorskip("soundfile")
     E = librosa.filters.mel(sr=16000, n_fft=1024, n_mels=80, dtype=np.float64)

@@ -13,8 +13,8 @@ import soundfile
 
 import melmill
 from melmill.stages.contract import StageFile
+from melmill.stages.score.metric import metric
 from melmill.stages.score.pair import Pair
-from melmill.stages.score.registry import metric
 from melmill.stages.vocode.errors import VocoderError
 from melmill.stages.vocode.shipped import SHIPPED, located
 from melmill.stages.vocode.stage import Vocode, stage_of

@@ -83,7 +83,8 @@ def test_folders_name_what_they_hold(
 @pytest.mark.parametrize(
     ("files", "text"),
     [
-        # A path below the table's folder, with suffix; the nearest table that has the file goes first.
+        # A path below the table's folder, with suffix. The nearest table that has the file goes
+        # first.
         ({"metadata.csv": b"s/a.wav|far", "s/b.txt": b"other"}, "far"),
         ({"metadata.csv": b"s/a|far", "s/metadata.csv": b"a|near"}, "near"),
         ({"metadata.csv": b"s/a|far", "s/metadata.csv": b"b|near"}, "far"),

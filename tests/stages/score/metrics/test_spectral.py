@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from melmill.stages.numeric.filterbank import mel_bank
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.numeric.presets import preset
+from melmill.stages.score.metric import metric
 from melmill.stages.score.metrics import spectral
 from melmill.stages.score.pair import Pair
-from melmill.stages.score.registry import metric
 from melmill.stages.score.status import Status
 
 SPECTRAL = ("scm", "sc", "lsd", "mel_mae", "mcd", "si_sdr")

@@ -80,7 +80,8 @@ def test_pauses_do_not_count_as_speech() -> None:
 
 
 def test_an_estimate_that_falls_silent_scores_finite() -> None:
-    # segments without any envelope have no correlation; the reference implementation fills them with noise
+    # Segments without any envelope have no correlation. The reference implementation fills them
+    # with noise.
     x = voice(32000, 16000)
     y = np.where(np.arange(x.size) < 16000, x, 0.0)
     for score in both(x, y, 16000):

@@ -11,7 +11,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from melmill.stages.formats.audio import decode
-from melmill.stages.formats.encode import AUDIO_FORMATS, BITS, AudioFormat, Bits, encode_audio
+from melmill.stages.formats.exchange.pcm import AUDIO_FORMATS, BITS, AudioFormat, Bits, encode_audio
 from melmill.stages.numeric.errors import Unusable
 
 SR = 22050
