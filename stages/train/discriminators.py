@@ -4,7 +4,8 @@ References
 ----------
 Kong, Kim, Bae, "HiFi-GAN", NeurIPS 2020, section 2.3 (multi-period discriminator).
 Jang et al., "UnivNet", Interspeech 2021, section 2.2 (multi-resolution spectrogram discriminator).
-Lee et al., "PhaseAug: A Differentiable Augmentation for Speech Synthesis to Simulate One-to-Many Mapping", ICASSP 2023.
+Lee et al., "PhaseAug: A Differentiable Augmentation for Speech Synthesis to Simulate One-to-Many
+    Mapping", ICASSP 2023.
 """
 
 from __future__ import annotations
@@ -92,16 +93,21 @@ class Discriminators(nn.Module):
         )
 
     def forward(self, y: Tensor) -> tuple[list[Tensor], list[list[Tensor]]]:
-        """Return each discriminator's judgement and features of waveforms ``(batch, n_samples)``."""
+        """Return each discriminator's judgement and features of waveforms.
+
+        The waveforms have the shape ``(batch, n_samples)``.
+        """
         judged: Sequence[tuple[Tensor, list[Tensor]]] = [part(y) for part in self.parts]
         return [judgement for judgement, _ in judged], [features for _, features in judged]
 
 
 def phase_rotated(signals: Sequence[Tensor], generator: torch.Generator) -> list[Tensor]:
-    """Return waveforms ``(batch, n_samples)`` whose bins' phases are turned at random, alike in all `signals`.
+    """Return waveforms whose bins' phases are turned at random, alike in all `signals`.
 
-    A discriminator that sees both signals turned can't punish a phase that the mel does not determine (PhaseAug). An
-    angle is drawn for each utterance and bin, and smoothed over the bins.
+    The waveforms have the shape ``(batch, n_samples)``.
+
+    A discriminator that sees both signals turned can't punish a phase that the mel does not
+    determine (PhaseAug). An angle is drawn for each utterance and bin, and smoothed over the bins.
     """
     batch, n_samples = signals[0].shape
     window = torch.hann_window(_PHASE_N_FFT, device=signals[0].device)

@@ -38,7 +38,9 @@ class Fresh:
 
 
 def fresh(name: Generator, size: Size, spec: MelSpec, seed: int) -> Fresh:
-    """Make a generator with random weights, by the function `fresh` of its family's training module.
+    """Make a generator with random weights.
+
+    The function `fresh` of its family's training module makes it.
 
     Parameters
     ----------
@@ -67,7 +69,10 @@ def fresh(name: Generator, size: Size, spec: MelSpec, seed: int) -> Fresh:
 
 
 def draw_weights(model: nn.Module, draw: Callable[[torch.Tensor], object]) -> None:
-    """Draw the weights of convolutions and linear maps, whose biases become zeros; as made, they hold no values yet."""
+    """Draw the weights of convolutions and linear maps, whose biases become zeros.
+
+    As made, they hold no values yet.
+    """
     for module in model.modules():
         if isinstance(module, nn.Conv1d | nn.ConvTranspose1d | nn.Linear):
             draw(module.weight)

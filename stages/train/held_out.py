@@ -25,10 +25,12 @@ _METRICS = ("pesq_wb", "estoi", "scm", "mel_mae", "lsd")
 
 
 def split(utterances: Sequence[Utterance], n_speakers: int, seed: int) -> tuple[list[str], list[Utterance]]:
-    """Return the ids to train with, and the utterances of `n_speakers` held-out speakers, a fifth of all at most.
+    """Return the ids to train with, and the utterances of `n_speakers` held-out speakers.
 
-    The names of speakers and the seed decide who is held out, whoever else there is. An utterance without a speaker
-    counts as a speaker of its own.
+    At most a fifth of all speakers is held out.
+
+    The names of speakers and the seed decide who is held out, whoever else there is. An utterance
+    without a speaker counts as a speaker of its own.
     """
     speakers = {_speaker(utterance) for utterance in utterances}
     n_held = min(n_speakers, int(_LARGEST_SHARE * len(speakers)))

@@ -1,4 +1,4 @@
-"""A training from start to end: its steps, checks on held-out speakers, saved states, and its files."""
+"""A training from start to end: steps, checks on held-out speakers, saved states, and files."""
 
 from __future__ import annotations
 
@@ -56,7 +56,9 @@ class Session:
 def train(
     recipe: Recipe, session: Session, spec: MelSpec, data: TrainingData, place: TrainingPlace
 ) -> dict[str, bytes]:
-    """Train a generator and return its files by name: weights, configuration, model card, tables and page.
+    """Train a generator and return its files by name.
+
+    They are weights, configuration, model card, tables and page.
 
     Raises
     ------
@@ -166,7 +168,7 @@ def _judged(
     held: Sequence[Utterance],
     about: Mapping[str, object],
 ) -> dict[str, bytes]:
-    """Return the page, the tables and the card, from what the vocoder makes of held-out utterances."""
+    """Return page, tables and card, from what the vocoder makes of held-out utterances."""
 
     def generated(M: NDArray[np.float32], n_samples: int) -> NDArray[np.float32]:
         y = voc(M)[:n_samples]

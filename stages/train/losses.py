@@ -2,8 +2,10 @@
 
 References
 ----------
-Yamamoto, Song, Kim, "Parallel WaveGAN", ICASSP 2020, equations 4 to 6 (spectral convergence, log magnitudes).
-Kong, Kim, Bae, "HiFi-GAN", NeurIPS 2020, equations 3 to 7 (mel, adversarial and feature matching losses).
+Yamamoto, Song, Kim, "Parallel WaveGAN", ICASSP 2020, equations 4 to 6 (spectral convergence, log
+    magnitudes).
+Kong, Kim, Bae, "HiFi-GAN", NeurIPS 2020, equations 3 to 7 (mel, adversarial and feature matching
+    losses).
 Siuzdak, "Vocos", ICLR 2024, section 3.4 (hinge losses).
 """
 
@@ -23,14 +25,17 @@ _FAINTEST = 1e-5
 
 
 def magnitudes(y: Tensor, n_fft: int, hop_length: int) -> Tensor:
-    """Return magnitudes ``(batch, 1 + n_fft / 2, n_frames)``, at least 1e-5, of waveforms ``(batch, n_samples)``."""
+    """Return magnitudes of waveforms ``(batch, n_samples)``, at least 1e-5.
+
+    They have the shape ``(batch, 1 + n_fft / 2, n_frames)``.
+    """
     window = torch.hann_window(n_fft, device=y.device)
     D = torch.stft(y.float(), n_fft, hop_length, window=window, pad_mode="constant", return_complex=True)
     return D.abs().clamp(min=_FAINTEST)
 
 
 def spectral_loss(estimate: Tensor, target: Tensor) -> Tensor:
-    """Return spectral convergence plus the mean distance of log magnitudes, averaged over `WINDOWS`.
+    """Return spectral convergence plus mean distance of log magnitudes, averaged over `WINDOWS`.
 
     Parameters
     ----------
@@ -51,7 +56,7 @@ def mel_loss(estimate: Tensor, target: Tensor, bank: Tensor, n_fft: int, hop_len
 
 
 def discriminator_loss(real: Sequence[Tensor], fake: Sequence[Tensor]) -> Tensor:
-    """Return the hinge loss of discriminators' judgements of recordings and of what was generated."""
+    """Return the hinge loss of discriminators' judgements of recordings and of generated audio."""
     losses = [relu(1 - r).mean() + relu(1 + f).mean() for r, f in zip(real, fake, strict=True)]
     return torch.stack(losses).mean()
 
@@ -62,6 +67,6 @@ def generator_loss(fake: Sequence[Tensor]) -> Tensor:
 
 
 def feature_loss(real: Features, fake: Features) -> Tensor:
-    """Return the mean distance between the discriminators' features of recordings and of what was generated."""
+    """Return the mean distance of discriminators' features of recordings and generated audio."""
     pairs = [(r, f) for rs, fs in zip(real, fake, strict=True) for r, f in zip(rs, fs, strict=True)]
     return torch.stack([l1_loss(f, r.detach()) for r, f in pairs]).mean()

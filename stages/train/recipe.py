@@ -14,7 +14,10 @@ Precision = Literal["float32", "bfloat16", "float16"]
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """Hold the parameters of a training; `melmill.stages.train.stage.TrainVocoder` documents and checks them."""
+    """Hold the parameters of a training.
+
+    `melmill.stages.train.stage.TrainVocoder` documents and checks them.
+    """
 
     generator: Generator
     size: Size

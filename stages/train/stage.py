@@ -24,8 +24,8 @@ class TrainVocoder:
     Parameters
     ----------
     generator : {"vocos", "hifigan", "unfolded"}
-        ``"vocos"`` and ``"hifigan"`` are the published networks, for log mels. ``"unfolded"`` learns a few steps from a
-        PGHI start and needs far less training.
+        ``"vocos"`` and ``"hifigan"`` are the published networks, for log mels. ``"unfolded"``
+        learns a few steps from a PGHI start and needs far less training.
     size : {"small", "base"}
         ``"base"`` is the published one.
     steps : int
@@ -42,7 +42,8 @@ class TrainVocoder:
     ema : float
         Decay of the averaged weights. The averaged weights are kept.
     held_out : int
-        Speakers that are not trained with; the vocoder is judged on them. A fifth of all speakers at most.
+        Speakers that are not trained with; the vocoder is judged on them. A fifth of all speakers
+        at most.
     precision : {"float32", "bfloat16", "float16"}
         Precision of convolutions and matrix products.
     save_every : int
@@ -99,7 +100,13 @@ class TrainVocoder:
         return {name: value for name, value in asdict(self).items() if name not in _NOT_IDENTITY}
 
     def produces(self, inputs: Mapping[str, Sequence[Product]]) -> Product:
-        """Describe the vocoder; raise ContractError where mel, recordings and generator don't fit each other."""
+        """Describe the vocoder.
+
+        Raises
+        ------
+        ContractError
+            Mel, recordings and generator don't fit each other.
+        """
         (made,), (audio,) = inputs["from"], inputs["audio"]
         if not isinstance(made, Mel) or not isinstance(audio, Waveform):
             raise ContractError(f"'from' must be a mel and 'audio' recordings, got {made!r} and {audio!r}")
@@ -126,7 +133,8 @@ class TrainVocoder:
         DeviceMissing
             This process lacks the device.
         StageError
-            There is nothing to train with, the training diverged, or `place` holds the state of another training.
+            There is nothing to train with, the training diverged, or `place` holds the state of
+            another training.
         """
         from melmill.stages.numeric.batched.device import placement  # here, as they import torch
         from melmill.stages.train.loop import Session, train

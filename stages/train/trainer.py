@@ -1,4 +1,7 @@
-"""The steps of a training: a generator learns from spectral losses and, from some step on, discriminators."""
+"""The steps of a training: a generator learns from spectral losses and from discriminators.
+
+The discriminators may join at a later step.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,8 @@ _BETAS = (0.8, 0.99)
 _WARM_UP = 200
 _LEAST_RATE = 0.02
 _LARGEST_GRADIENT = 5.0
-# Level of a segment relative to its recording, dB: other corpora are louder or quieter than this one.
+# Level of a segment relative to its recording, dB: other corpora are louder or quieter than this
+# one.
 _GAIN_DB = (-10.0, 6.0)
 _MEL_WEIGHT = 1.0
 _FEATURE_WEIGHT = 2.0
@@ -81,7 +85,9 @@ class Diverged(StageError):
 
 
 class Trainer:
-    """Hold a training between two steps. Its state, the recipe and the batches alone decide what it does next.
+    """Hold a training between two steps.
+
+    Its state, the recipe and the batches alone decide what it does next.
 
     Parameters
     ----------
@@ -115,7 +121,8 @@ class Trainer:
 
         Parameters
         ----------
-        batch : (ndarray of float32, shape (batch, n_mels, n_frames), ndarray, shape (batch, n_frames * hop_length))
+        batch : (ndarray of float32, ndarray of float32)
+            Mels ``(batch, n_mels, n_frames)`` and their audio ``(batch, n_frames * hop_length)``.
 
         Raises
         ------
@@ -142,7 +149,8 @@ class Trainer:
         self.averaged.update_parameters(self.generator)
         self.step += 1
         step_losses |= {name: float(part.detach()) for name, part in parts.items()}
-        # The scaler leaves out a half-precision step that overflowed. A loss that is no number is the end.
+        # The scaler leaves out a half-precision step that overflowed. A loss that is no number is
+        # the end.
         if not math.isfinite(step_losses["spectral"]):
             raise Diverged(
                 f"the training diverged at step {self.step}: try a lower learning_rate, or precision float32"
@@ -226,7 +234,10 @@ class Trainer:
         return cast("Vocoder", self.averaged.module)
 
     def state(self) -> bytes:
-        """Return what a later process needs to resume, as the bytes of a file of tensors and plain values."""
+        """Return what a later process needs to resume, as the bytes of a file.
+
+        The file holds tensors and plain values.
+        """
         parts = {name: part.state_dict() for name, part in self._parts()}
         buffer = io.BytesIO()
         torch.save({"step": self.step, "curves": self.curves.to_json(), **parts}, buffer)

@@ -50,7 +50,10 @@ class Settings:
 
 
 def load_files(files: StageFiles, settings: Settings) -> LoadedVocoder:
-    """Load a vocoder from its files; see `melmill.stages.vocode.files.companions.candidates` for their roles."""
+    """Load a vocoder from its files.
+
+    See `melmill.stages.vocode.files.companions.candidates` for their roles.
+    """
     voc = load(read_files(files, settings.mel), settings.family, settings.device)
     if settings.options is not None:
         voc.model.configure(settings.options)
@@ -60,7 +63,10 @@ def load_files(files: StageFiles, settings: Settings) -> LoadedVocoder:
 
 
 def _compile(voc: LoadedVocoder, precision: Precision) -> None:
-    """Have a vocoder compiled for mels of any lengths. Run it once, as the compiler works at the first call."""
+    """Have a vocoder compiled for mels of any lengths.
+
+    Run it once, as the compiler works at the first call.
+    """
     voc.model.compile(dynamic=True)
     mels = [np.full((voc.spec.n_mels, n_frames), voc.model.silence) for n_frames in _TRIED_FRAMES]
     try:
@@ -84,7 +90,10 @@ class VocoderCache:
         self._loaded: OrderedDict[tuple[str, Settings], LoadedVocoder] = OrderedDict()
 
     def get(self, digest: str, settings: Settings, read: Callable[[], StageFiles]) -> LoadedVocoder:
-        """Return a vocoder, loaded now from what `read` returns, or by an earlier call with this digest."""
+        """Return a vocoder.
+
+        It is loaded now from what `read` returns, or was by an earlier call with this digest.
+        """
         key = digest, settings
         # Held while it loads: threads of one worker need the same one at the same time.
         with self._lock:

@@ -22,10 +22,11 @@ class Training:
     Parameters
     ----------
     module : str
-        Module that has a function ``fresh(size, spec)``, imported when a training begins. It returns a
-        `melmill.stages.train.generators.Fresh`.
+        Module that has a function ``fresh(size, spec)``, imported when a training begins. It
+        returns a `melmill.stages.train.generators.Fresh`.
     refuses : callable
-        Return why it can't learn from mels of a spec, after the generator's name; None where it can.
+        Return why it can't learn from mels of a spec, after the generator's name; None where it
+        can.
     """
 
     module: str
@@ -36,8 +37,8 @@ class Training:
 class Family:
     """Describe a family of vocoders: its stage, its checkpoints and its network.
 
-    The constant ``FAMILY`` of a folder in ``families/``, or what an entry point of the group ``melmill.vocoders``
-    names. A plan imports it, so its module must not import torch.
+    The constant ``FAMILY`` of a folder in ``families/``, or what an entry point of the group
+    ``melmill.vocoders`` names. A plan imports it, so its module must not import torch.
 
     Parameters
     ----------
@@ -46,16 +47,17 @@ class Family:
     about : str
         One line for the documentation of the stage, with the paper.
     network : str
-        Module that has a function ``build(checkpoint)``. It returns a `Vocoder` or raises VocoderError. The module is
-        imported when a vocoder of the family is first made.
+        Module that has a function ``build(checkpoint)``. It returns a `Vocoder` or raises
+        VocoderError. The module is imported when a vocoder of the family is first made.
     recognises : callable
         Tell by the names of the tensors, or by the layout, whether a checkpoint is of this family.
     one_pass : bool
-        The network runs once an utterance. Only such vocoders take `precision` and `compile`: repeated steps add their
-        errors up, and a compiler would unroll them.
+        The network runs once an utterance. Only such vocoders take `precision` and `compile`:
+        repeated steps add their errors up, and a compiler would unroll them.
     options : type of dataclass or None
-        A frozen, keyword-only dataclass of the fields that the stage has besides those of all vocoders. It checks
-        itself. `Vocoder.configure` gets an instance. None: there are no such fields.
+        A frozen, keyword-only dataclass of the fields that the stage has besides those of all
+        vocoders. It checks itself. `Vocoder.configure` gets an instance. None: there are no such
+        fields.
     training : Training or None
         None: it can't be trained here.
     """
@@ -74,15 +76,18 @@ class Family:
         Raises
         ------
         VocoderError
-            The checkpoint is not whole, or it does not fit its configuration or its mel. The message names the first
-            tensor or setting that is wrong.
+            The checkpoint is not whole, or it does not fit its configuration or its mel. The
+            message names the first tensor or setting that is wrong.
         """
         made: Vocoder = importlib.import_module(self.network).build(checkpoint)
         return made
 
 
 def needs_log_mels(spec: MelSpec) -> str | None:
-    """Return why a generator that learns from log mels refuses those of a spec; None where it takes them."""
+    """Return why a generator that learns from log mels refuses those of a spec.
+
+    None: it takes them.
+    """
     if spec.log is None:
         return "learns from log mels, but the mel has log: null: extract with log: ln and floor: 1.0e-5"
     return None

@@ -1,7 +1,7 @@
 """A vocoder that is ready: NumPy mels in, NumPy waveforms out.
 
-A batch takes three steps, so that the host can work on one batch while the device works on another: *stage* it in the
-host's memory, *launch* it on the device, and *finish* its waveforms.
+A batch takes three steps, so that the host can work on one batch while the device works on another:
+*stage* it in the host's memory, *launch* it on the device, and *finish* its waveforms.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ def load(checkpoint: Checkpoint, family: str | None = None, device: str = "cpu")
     Raises
     ------
     VocoderError
-        No family recognises it, or not the one named. Or its tensors, its configuration and its mel don't fit.
+        No family recognises it, or not the one named. Or its tensors, its configuration and its mel
+        don't fit.
     """
     recognised = recognise(checkpoint) if family is None else find_family(family)
     if not recognised.recognises(checkpoint):
@@ -86,7 +87,9 @@ class _CudaStopwatch(Stopwatch):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Staged:
-    """Hold a padded batch in the host's memory, pinned where a CUDA device copies it while it computes.
+    """Hold a padded batch in the host's memory.
+
+    It is pinned where a CUDA device copies it while it computes.
 
     Parameters
     ----------
@@ -170,7 +173,8 @@ class LoadedVocoder:
         seed : int
             Seed of what a stochastic vocoder draws; others ignore it.
         noise : sequence of ndarray or None
-            The draws themselves, in the official order and shapes, with or without a batch axis of 1.
+            The draws themselves, in the official order and shapes, with or without a batch axis of
+            1.
 
         Returns
         -------
@@ -180,7 +184,8 @@ class LoadedVocoder:
         Raises
         ------
         VocoderError
-            `M` has other bands, no frames, or values that are not finite. Or `noise` has other shapes.
+            `M` has other bands, no frames, or values that are not finite. Or `noise` has other
+            shapes.
         Unusable
             `M` has fewer frames than the vocoder takes.
         """
@@ -189,9 +194,12 @@ class LoadedVocoder:
         return self._alone(mel, draws)
 
     def batch(self, mels: Sequence[NDArray[Any]], seed: int | Sequence[int] = 0) -> list[NDArray[np.float32]]:
-        """Return the waveforms of mels of any lengths. Each equals what its mel gives alone, to rounding.
+        """Return the waveforms of mels of any lengths.
 
-        A GPU works on all together. The CPU works on one after the other, as padding would only cost time.
+        Each equals what its mel gives alone, to rounding.
+
+        A GPU works on all together. The CPU works on one after the other, as padding would only
+        cost time.
 
         Parameters
         ----------
@@ -212,11 +220,15 @@ class LoadedVocoder:
         return self.waves(self.launched(self.staged(mels, seeds)))[0] if mels else []
 
     def staged(self, mels: Sequence[NDArray[Any]], seeds: Sequence[int]) -> Staged:
-        """Return a padded batch with its noise in the host's memory: the first of three steps. It checks the mels."""
+        """Return a padded batch with its noise in the host's memory: the first of three steps.
+
+        It checks the mels.
+        """
         checked = [self._checked(M) for M in mels]
         if self.device == "cpu":
             return self._staged(checked, [self._drawn(mel, seed) for mel, seed in zip(checked, seeds, strict=True)])
-        # A start that signal processing makes may take a core longer than the rest takes the device.
+        # A start that signal processing makes may take a core longer than the rest takes the
+        # device.
         with ThreadPoolExecutor(_HOST_THREADS) as pool:
             return self._staged(checked, list(pool.map(self._drawn, checked, seeds)))
 
@@ -225,7 +237,10 @@ class LoadedVocoder:
         return self._staged([staged.mels[row] for row in rows], [staged.draws[row] for row in rows])
 
     def launched(self, staged: Staged) -> Launched:
-        """Give a batch to the device, which may still compute when this returns: the second step."""
+        """Give a batch to the device: the second step.
+
+        The device may still compute when this returns.
+        """
         device = torch.device(self.device)
         clock = _CudaStopwatch(device) if device.type == "cuda" else Stopwatch()
         mel = staged.mel.to(device, non_blocking=True)
@@ -238,7 +253,10 @@ class LoadedVocoder:
         return Launched(y=y, n_frames=staged.n_frames, clock=clock)
 
     def waves(self, launched: Launched) -> tuple[list[NDArray[np.float32]], float]:
-        """Wait for the device; return the waveforms and the time that it worked, s: the last step."""
+        """Wait for the device; return the waveforms and the time that it worked, s.
+
+        This is the last step.
+        """
         busy_s = launched.clock.wait()
         rows = zip(launched.y, launched.n_frames, strict=True)
         return [self.model.restored(row[: self.model.n_samples(n)].clone()).numpy() for row, n in rows], busy_s
@@ -254,7 +272,7 @@ class LoadedVocoder:
         return self._with_context(mel)
 
     def _with_context(self, mel: Tensor) -> Tensor:
-        """Repeat the first and the last frame as often as the network looks beyond the ends of a mel."""
+        """Repeat the first and the last frame as far as the network looks beyond a mel's ends."""
         context = self.model.context
         return pad(mel[None], (context, context), mode="replicate")[0] if context else mel
 
@@ -291,7 +309,10 @@ def _padded(mels: Sequence[Tensor], draws: Sequence[Noise], silence: float, devi
 
 
 def _to_host(y: Tensor) -> Tensor:
-    """Return a tensor as float32 in the host's memory. From CUDA it arrives when the device is done."""
+    """Return a tensor as float32 in the host's memory.
+
+    From CUDA it arrives when the device is done.
+    """
     if y.device.type != "cuda":
         return y.float()
     return torch.empty(y.shape, dtype=torch.float32, pin_memory=True).copy_(y, non_blocking=True)

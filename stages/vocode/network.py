@@ -27,19 +27,22 @@ class Checkpoint:
     name : str
         File name, for messages.
     state : mapping of str to Tensor
-        Tensors under the model's own names. Containers are opened, ``module.`` prefixes dropped and weight norm of
-        both key forms folded. float16 and bfloat16 became float32.
+        Tensors under the model's own names. Containers are opened, ``module.`` prefixes dropped and
+        weight norm of both key forms folded. float16 and bfloat16 became float32.
     config : mapping
-        Settings from the configuration beside the weights or inside them; empty where there is none.
+        Settings from the configuration beside the weights or inside them; empty where there is
+        none.
     layout : str
-        The container as found: ``generator``, ``model_g``, ``model``, ``state_dict`` or ``bare``. A program has the
-        layout ``torchscript``, ``pt2`` or ``onnx``.
+        The container as found: ``generator``, ``model_g``, ``model``, ``state_dict`` or ``bare``. A
+        program has the layout ``torchscript``, ``pt2`` or ``onnx``.
     mel : MelSpec or None
         The mel that the user says the vocoder needs. It overrides `config`.
     stats : mapping of str to Tensor
-        ``mean`` and ``scale`` ``(n_mels,)`` of a recipe that normalises its mels; empty where there are none.
+        ``mean`` and ``scale`` ``(n_mels,)`` of a recipe that normalises its mels; empty where there
+        are none.
     schedule : sequence of float
-        Noise variance of each step, the cleanest first, from a file of its own; empty where there is none.
+        Noise variance of each step, the cleanest first, from a file of its own; empty where there
+        is none.
     program : bytes
         The whole file, for the layouts that are programs; `state` is empty then.
     """
@@ -60,7 +63,9 @@ class Checkpoint:
         return tuple(self.state[key].shape)
 
     def count(self, pattern: str) -> int:
-        """Return how many of ``pattern.format(0)``, ``pattern.format(1)``, ... exist, up to the first gap.
+        """Return how many of ``pattern.format(0)``, ``pattern.format(1)``, ... exist.
+
+        The first gap ends the count.
 
         >>> Checkpoint(name="g", state={"ups.0.weight": torch.ones(1), "ups.1.weight": torch.ones(1)}).count(
         ...     "ups.{}.weight"
@@ -87,7 +92,8 @@ class Vocoder(nn.Module, ABC):
     context : int
         Frames that it needs at each end of a mel beyond those that it makes samples of.
     sample_bytes : int
-        Memory that a sample of output takes on its way, bytes, at the published sizes. Batches are sized by it.
+        Memory that a sample of output takes on its way, bytes, at the published sizes. Batches are
+        sized by it.
     """
 
     family: ClassVar[str]
@@ -106,7 +112,10 @@ class Vocoder(nn.Module, ABC):
         """Return how many samples a mel of `n_frames` gives, its context included in the frames."""
 
     def check_length(self, n_frames: int) -> None:
-        """Raise Unusable where a mel has too few frames; on the host, as asking a device would wait for it."""
+        """Raise Unusable where a mel has too few frames.
+
+        This works on the host, as asking a device would wait for it.
+        """
         if n_frames < self.least_frames:
             raise Unusable(
                 f"too short for {self.family}: a mel of {n_frames} frames, but its layers reflect their input, which "
@@ -114,14 +123,23 @@ class Vocoder(nn.Module, ABC):
             )
 
     def configure(self, options: Any) -> None:  # noqa: ANN401 - each family has options of its own
-        """Take over the family's options, as a pipeline sets them; None keeps what the files say."""
+        """Take over the family's options, as a pipeline sets them.
+
+        An option that is None keeps what the files say.
+        """
 
     def noise(self, n_frames: int, generator: torch.Generator) -> Noise:
-        """Draw what `forward` needs for one mel of `n_frames`, in the official order, shapes without a batch axis."""
+        """Draw what `forward` needs for one mel of `n_frames`, in the official order.
+
+        Shapes have no batch axis.
+        """
         return ()
 
     def drawn(self, mel: Tensor, generator: torch.Generator) -> Noise:
-        """Return what `forward` needs beside one mel ``(n_mels, n_frames)``: noise or a start, without a batch axis."""
+        """Return what `forward` needs with one mel ``(n_mels, n_frames)``: noise or a start.
+
+        It has no batch axis.
+        """
         return self.noise(mel.shape[1], generator)
 
     def takes(self, n_frames: int, noise: Noise) -> bool:
@@ -137,8 +155,8 @@ class Vocoder(nn.Module, ABC):
         ----------
         mel : Tensor of float32, shape (batch, n_mels, n_frames)
         lengths : Tensor of int64, shape (batch,), or None
-            Frames of each; what follows is padding. None: all are whole. An utterance in a padded batch equals itself
-            alone, to rounding. Samples past its end are arbitrary.
+            Frames of each; what follows is padding. None: all are whole. An utterance in a padded
+            batch equals itself alone, to rounding. Samples past its end are arbitrary.
         noise : sequence of Tensor, shape (batch, ...)
             As `drawn` gives, padded at the ends of axes and stacked.
 
@@ -148,7 +166,10 @@ class Vocoder(nn.Module, ABC):
         """
 
     def restored(self, y: Tensor) -> Tensor:
-        """Undo what the recipe did to recordings before training: ``(n_samples,)`` to the same shape, on the CPU."""
+        """Undo what the recipe did to recordings before training.
+
+        A waveform ``(n_samples,)`` keeps its shape. It is on the CPU.
+        """
         return y
 
 
@@ -169,7 +190,8 @@ def with_weights(model: V, checkpoint: Checkpoint, state: Mapping[str, Tensor] |
     Raises
     ------
     VocoderError
-        A tensor is missing, has another shape, or has no place in the model. The message names the first one.
+        A tensor is missing, has another shape, or has no place in the model. The message names the
+        first one.
     """
     state = checkpoint.state if state is None else state
     wanted = model.state_dict()

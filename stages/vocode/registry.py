@@ -33,7 +33,10 @@ def _installed() -> dict[str, EntryPoint]:
 
 
 def family_names() -> list[str]:
-    """Return the names of all families, built in and installed, in alphabetical order; nothing is imported."""
+    """Return the names of all families, built in and installed, in alphabetical order.
+
+    Nothing is imported.
+    """
     return sorted(_built_in() | _installed().keys())
 
 
@@ -44,7 +47,8 @@ def family(name: str) -> Family:
     Raises
     ------
     VocoderError
-        There is none of that name (the message has the nearest one), or the entry point names something else.
+        There is none of that name (the message has the nearest one), or the entry point names
+        something else.
     """
     if name in _built_in():
         loaded = importlib.import_module(f"{_FOLDER}.{name}").FAMILY
@@ -63,7 +67,13 @@ def family(name: str) -> Family:
 
 
 def recognise(checkpoint: Checkpoint) -> Family:
-    """Return the one family that a checkpoint is of; raise VocoderError where no family, or several, recognise it."""
+    """Return the one family that a checkpoint is of.
+
+    Raises
+    ------
+    VocoderError
+        No family, or several, recognise it.
+    """
     matching = [candidate for candidate in map(family, family_names()) if candidate.recognises(checkpoint)]
     if len(matching) == 1:
         return matching[0]

@@ -1,4 +1,4 @@
-"""Read what a checkpoint's configuration says: numbers, sections, and the mel that the vocoder needs."""
+"""Read what a checkpoint's configuration says: numbers, sections, and the mel needed."""
 
 from __future__ import annotations
 
@@ -67,7 +67,13 @@ def wrong(checkpoint: Checkpoint, field: str, expected: str, got: object) -> Voc
 
 
 def conv_shape(checkpoint: Checkpoint, key: str) -> tuple[int, int, int]:
-    """Return the shape of a convolution's weight; raise VocoderError where it is missing or has other axes."""
+    """Return the shape of a convolution's weight.
+
+    Raises
+    ------
+    VocoderError
+        It is missing or has other axes.
+    """
     shape = checkpoint.shape(key)
     if len(shape) != 3:
         raise VocoderError(
@@ -78,7 +84,10 @@ def conv_shape(checkpoint: Checkpoint, key: str) -> tuple[int, int, int]:
 
 
 def half_kernel(checkpoint: Checkpoint, key: str) -> int:
-    """Return the rate of an upsampling whose kernel is twice its stride, as in MelGAN and UnivNet."""
+    """Return the rate of an upsampling whose kernel is twice its stride.
+
+    MelGAN and UnivNet have such kernels.
+    """
     kernel = conv_shape(checkpoint, key)[2]
     if kernel % 2:
         raise VocoderError(
@@ -118,7 +127,13 @@ def tacotron_mel(
 
 
 def changed(checkpoint: Checkpoint, base: MelSpec, **fields: Any) -> MelSpec:  # noqa: ANN401 - as configured
-    """Return `base` with the fields that a configuration says; raise VocoderError where they make no mel."""
+    """Return `base` with the fields that a configuration says.
+
+    Raises
+    ------
+    VocoderError
+        They make no mel.
+    """
     try:
         return replace(base, **fields)
     except (ParameterError, TypeError) as error:
@@ -129,7 +144,13 @@ def changed(checkpoint: Checkpoint, base: MelSpec, **fields: Any) -> MelSpec:  #
 
 
 def fitting(checkpoint: Checkpoint, spec: MelSpec, *, n_mels: int, hop_length: int) -> MelSpec:
-    """Return `spec`; raise VocoderError where the network takes other bands or makes another number of samples."""
+    """Return `spec`.
+
+    Raises
+    ------
+    VocoderError
+        The network takes other bands or makes another number of samples.
+    """
     if spec.n_mels != n_mels:
         raise VocoderError(
             f"{checkpoint.name}: its layers take {n_mels} mel bands, but its mel has n_mels={spec.n_mels}. "

@@ -1,4 +1,7 @@
-"""Stages that turn mels into waveforms by neural vocoders: `vocoder` for any family, and one for each of them."""
+"""Stages that turn mels into waveforms by neural vocoders.
+
+`vocoder` takes any family, and each family has a stage of its own.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,10 @@ _PRECISIONS = ("float32", "bfloat16", "float16")
 
 @dataclass(frozen=True, kw_only=True)
 class KnownFiles:
-    """What a plan knows of a vocoder's files: their digest and what follows from them, but none of their bytes."""
+    """What a plan knows of a vocoder's files, without their bytes.
+
+    That is their digest, and what follows from them.
+    """
 
     digest: str
     name: str
@@ -47,12 +53,13 @@ class Vocode:
     Parameters
     ----------
     checkpoint : str or None
-        The weights: a path or any URL that fsspec knows, or ``melmill-16k``, which comes with melmill. None: a node at
-        the port `trained` makes them.
+        The weights: a path or any URL that fsspec knows, or ``melmill-16k``, which comes with
+        melmill. None: a node at the port `trained` makes them.
     config : str or None
         Their configuration; None: what the weights themselves say, then what lies beside them.
     mel : str or None
-        Preset of the mel that the vocoder needs, where the configuration is wrong about it or silent.
+        Preset of the mel that the vocoder needs, where the configuration is wrong about it or
+        silent.
     allow_lossy : bool
         Convert the mels to those that it needs even where something is lost.
     precision : {"float32", "bfloat16", "float16"}
@@ -100,7 +107,7 @@ class Vocode:
         self._family_options()
 
     def __reduce__(self) -> tuple[Callable[[str, Mapping[str, object]], Vocode], tuple[str, Mapping[str, object]]]:
-        """Pickle by the name of the stage, as each process makes the class of a family for itself."""
+        """Pickle by the name of the stage: each process makes the class of a family for itself."""
         return _unpickled, (self.uses, vars(self))
 
     @property
@@ -144,7 +151,10 @@ class Vocode:
         return self._knowing(KnownFiles(digest=digest, name=name, family=family, spec=spec, urls=urls))
 
     def _shipped(self, files: StageFiles) -> tuple[str, str, MelSpec] | None:
-        """Return name, family and mel of a vocoder that comes along, without torch; None where it must be loaded."""
+        """Return name, family and mel of a vocoder that comes with melmill, without torch.
+
+        None: it must be loaded.
+        """
         family = SHIPPED.get(self.checkpoint or "")
         if family is None or self.config is not None or self.mel is not None or self._family_name not in (None, family):
             return None
@@ -189,7 +199,7 @@ class Vocode:
         return stage
 
     def identity(self) -> Mapping[str, Any]:
-        """Return what decides the result: the digest of the files, the mel that is needed, the parameters."""
+        """Return what decides the result: digest of the files, mel that is needed, parameters."""
         options = self._family_options()
         return {
             "files": self.known.digest,
@@ -202,7 +212,13 @@ class Vocode:
         }
 
     def produces(self, inputs: Mapping[str, Sequence[Product]]) -> Product:
-        """Return waveforms; raise ContractError where the mel is not the one needed and can't be converted."""
+        """Return waveforms.
+
+        Raises
+        ------
+        ContractError
+            The mel is not the one needed and can't be converted.
+        """
         made = inputs["from"][0]
         if not isinstance(made, Mel):
             raise ContractError(f"'from' must be a mel, got {made!r}")
@@ -237,7 +253,8 @@ class Vocode:
     def _settings(self, device: str = "cpu", compiled: Precision | None = None) -> Settings:
         from melmill.stages.vocode.cache import Settings
 
-        # A training says in its product which mel its files need, whether their layout has words for it or not.
+        # A training says in its product which mel its files need, whether their layout has words
+        # for it or not.
         trained = self.known.spec if self.checkpoint is None else None
         return Settings(
             family=self._family_name,
@@ -272,7 +289,9 @@ class Vocode:
 
 @cache
 def stage_of(family: str) -> type[Vocode]:
-    """Return the stage of one family: it is called like the family, and has the fields of its options too.
+    """Return the stage of one family.
+
+    It is called like the family, and has the fields of its options too.
 
     Raises
     ------

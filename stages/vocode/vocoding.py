@@ -1,4 +1,4 @@
-"""Turn the mels of a shard into waveforms, in batches, so that the device never waits for the host."""
+"""Turn the mels of a shard into waveforms, so that the device never waits for the host."""
 
 from __future__ import annotations
 
@@ -28,7 +28,10 @@ _BATCH_BYTES = 2 * 2**30
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Batch:
-    """Hold utterances that go together; `launched` has several parts where the device's memory is too small."""
+    """Hold utterances that go together.
+
+    `launched` has several parts where the device's memory is too small.
+    """
 
     items: Sequence[Item]
     rejected: Sequence[tuple[Item, Outcome]]
@@ -52,8 +55,9 @@ class Vocoding:
     allow_lossy : bool
         Convert mels even where something is lost.
     batched : bool
-        Work as a GPU needs it: on utterances of like length together, while threads of the host prepare the next batch
-        and finish the last one. On the CPU padding would only cost time, and a task computes on one thread.
+        Work as a GPU needs it: on utterances of like length together, while threads of the host
+        prepare the next batch and finish the last one. On the CPU padding would only cost time, and
+        a task computes on one thread.
     """
 
     voc: LoadedVocoder
@@ -123,7 +127,10 @@ class Vocoding:
         return resampled_length(item.utterance.n_samples, item.utterance.sr, self.voc.spec.sr)
 
     def _needed(self, M: NDArray[Any], spec: MelSpec, length: int) -> NDArray[np.float32]:
-        """Return the mel that the vocoder needs; frames that other framing lacks repeat those at the ends."""
+        """Return the mel that the vocoder needs.
+
+        Frames that other framing lacks repeat those at the ends.
+        """
         if M.shape[1] == 0:
             raise Unusable("the mel has no frames: the recording is shorter than a window")
         self.voc.model.check_length(M.shape[1])
@@ -148,7 +155,10 @@ class Vocoding:
 
 
 def _lacking(n_frames: int, made: MelSpec, needed: MelSpec, length: int) -> tuple[int, int]:
-    """Return how many frames a mel lacks at each end that was framed with less padding, rounded down."""
+    """Return how many frames a mel that was framed with less padding lacks at each end.
+
+    Numbers are rounded down.
+    """
     if made.stft.pad >= needed.stft.pad:
         return 0, 0
     before = (needed.stft.pad - made.stft.pad) // needed.hop_length
@@ -170,14 +180,16 @@ def overlapped(
 ) -> list[Finished]:
     """Return the results of batches that are computed one after the other in this thread.
 
-    While one batch is computed, a thread prepares the next and another finishes the one before. The first batch is
-    prepared before the lock is held, and the last is finished after it is released. What a step raises is raised here.
+    While one batch is computed, a thread prepares the next and another finishes the one before. The
+    first batch is prepared before the lock is held, and the last is finished after it is released.
+    What a step raises is raised here.
 
     Parameters
     ----------
     batches : sequence
     prepare, compute, finish : callable
-        The steps of a batch. `compute` may return before the device is done. The device then has two batches at most.
+        The steps of a batch. `compute` may return before the device is done. The device then has
+        two batches at most.
     lock : context manager
         Held while batches are computed.
     """

@@ -1,4 +1,6 @@
-"""Read the files of a vocoder into a `Checkpoint`: plain tensors and settings; only tensors are unpickled.
+"""Read the files of a vocoder into a `Checkpoint`: plain tensors and settings.
+
+Only tensors are unpickled.
 
 References
 ----------
@@ -79,7 +81,8 @@ def read_files(files: StageFiles, mel: MelSpec | None = None, config: Mapping[st
     """
     checkpoint = read(files[WEIGHTS].name, files[WEIGHTS].data)
     if config is None:
-        # One that was asked for is the only one. One that was found says what the weights leave open.
+        # One that was asked for is the only one. One that was found says what the weights leave
+        # open.
         asked = files.get(CONFIG)
         config = _parsed(files.get(FOUND_CONFIG)) | dict(checkpoint.config) if asked is None else _parsed(asked)
     stats, schedule = files.get(STATS), files.get(SCHEDULE)
@@ -103,9 +106,11 @@ def read(name: str, data: bytes) -> Checkpoint:
     Parameters
     ----------
     name : str
-        File name, for messages. The ending ``.onnx`` tells the one format that has no mark of its own.
+        File name, for messages. The ending ``.onnx`` tells the one format that has no mark of its
+        own.
     data : bytes
-        What ``torch.save`` wrote (either format), safetensors, TorchScript, a torch.export archive or ONNX.
+        What ``torch.save`` wrote (either format), safetensors, TorchScript, a torch.export archive
+        or ONNX.
 
     Returns
     -------
@@ -126,7 +131,10 @@ def read(name: str, data: bytes) -> Checkpoint:
 
 
 def _program(name: str, data: bytes) -> str | None:
-    """Return the layout of a file that is a program rather than weights; None where it is not one."""
+    """Return the layout of a file that is a program rather than weights.
+
+    None: it is no program.
+    """
     if name.endswith(".onnx"):
         return "onnx"
     if not data.startswith(_ZIP):
@@ -146,7 +154,13 @@ def _is_safetensors(data: bytes) -> bool:
 
 
 def _safetensors(name: str, data: bytes) -> dict[str, Tensor]:
-    """Return the tensors of a file; raise VocoderError where it is truncated or not of this format."""
+    """Return the tensors of a file.
+
+    Raises
+    ------
+    VocoderError
+        The file is truncated or not of this format.
+    """
     start = 8 + int.from_bytes(data[:8], "little")
     try:
         header: dict[str, Any] = json.loads(data[8:start])
@@ -221,7 +235,10 @@ def _settings(name: str, content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _plain(name: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors under plain names, in float32, weight norm folded, in the order of the file."""
+    """Return the tensors under plain names, in float32, in the order of the file.
+
+    Weight norm is folded.
+    """
     if all(key.startswith("module.") for key in state):
         state = {key.removeprefix("module."): value for key, value in state.items()}
     state = {
@@ -251,14 +268,18 @@ def _folded(name: str, state: Mapping[str, Tensor]) -> Iterator[tuple[str, Tenso
 
 
 def _weight(name: str, base: str, g: Tensor, v: Tensor) -> Tensor:
-    """Return g v / ||v||, the norm over all axes that g lacks (Salimans and Kingma 2016, equation 2)."""
+    """Return g v / ||v||, the norm over all axes that g lacks.
+
+    This is equation 2 of Salimans and Kingma 2016.
+    """
     if g.ndim not in (0, v.ndim) or any(size not in (1, v.shape[axis]) for axis, size in enumerate(g.shape)):
         raise VocoderError(
             f"{name}: the weight norm of {base!r} has g of shape {tuple(g.shape)} for v of {tuple(v.shape)}"
         )
     axes = [axis for axis in range(v.ndim) if g.ndim == 0 or g.shape[axis] == 1]
     if g.ndim and axes == list(range(1, v.ndim)):
-        # What torch's own weight norms call: another order of summation moves the last digit; deep layers amplify it.
+        # What torch's own weight norms call: another order of summation moves the last digit; deep
+        # layers amplify it.
         return torch._weight_norm(v, g, 0)
     norm: Tensor = torch.linalg.vector_norm(v, dim=axes, keepdim=True)
     return v * (g / norm)

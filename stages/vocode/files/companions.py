@@ -20,7 +20,8 @@ from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.vocode.errors import VocoderError
 from melmill.stages.vocode.layers.schedule import checked_betas
 
-# The files of a vocoder by role. Keys of products depend on the names of the roles: they stay as they are.
+# The files of a vocoder by role. Keys of products depend on the names of the roles: they stay as
+# they are.
 WEIGHTS = "weights"
 CONFIG = "config"  # the configuration that was asked for
 FOUND_CONFIG = "beside"  # one that was found in the folder of the weights
@@ -30,10 +31,12 @@ SCHEDULE = "schedule"  # the noise schedule that was chosen for a WaveGrad
 # What a training writes, by role.
 TRAINED_FILES: Mapping[str, str] = {WEIGHTS: "weights.pt", CONFIG: "config.json"}
 
-# The section in which a training writes the whole mel, for which the official settings have no words.
+# The section in which a training writes the whole mel, for which the official settings have no
+# words.
 OWN = "melmill"
 
-# Names in the folder of the weights, the likeliest first. Names like the checkpoint's own go before the configurations.
+# Names in the folder of the weights, the likeliest first. Names like the checkpoint's own go before
+# the configurations.
 _NAMES: Mapping[str, Sequence[str]] = {STATS: ("stats.npy", "stats.h5"), SCHEDULE: ("noise_schedule.npy",)}
 _CONFIGURATIONS = (
     "config.json",
@@ -51,7 +54,10 @@ _FLOAT = re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$")
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """Read any tag as the plain mapping, list or scalar under it, and make nothing that a file names."""
+    """Read any tag as the plain mapping, list or scalar under it.
+
+    Nothing that a file names is made.
+    """
 
 
 def _plain(loader: _PlainLoader, suffix: str, node: yaml.Node) -> Any:  # noqa: ANN401 - YAML may hold anything
@@ -67,7 +73,9 @@ _PlainLoader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+01
 
 
 def parse(name: str, data: bytes | str) -> dict[str, Any]:
-    r"""Return the mapping that a JSON or YAML file holds; YAML documents of one file are merged in order.
+    r"""Return the mapping that a JSON or YAML file holds.
+
+    YAML documents of one file are merged in order.
 
     Parameters
     ----------
@@ -124,7 +132,9 @@ def candidates(weights: str, config: str | None = None) -> dict[str, tuple[str, 
 
 
 def stated_mel(name: str, settings: Mapping[str, Any]) -> MelSpec | None:
-    """Return the mel that a training wrote into a configuration as a whole; None where there is none.
+    """Return the mel that a training wrote into a configuration as a whole.
+
+    None: there is none.
 
     Raises
     ------
@@ -140,7 +150,9 @@ def stated_mel(name: str, settings: Mapping[str, Any]) -> MelSpec | None:
 
 
 def read_stats(name: str, data: bytes) -> dict[str, NDArray[np.float32]]:
-    """Return ``mean`` and ``scale`` ``(n_mels,)`` of a recipe's mels, as ParallelWaveGAN and ESPnet keep them.
+    """Return ``mean`` and ``scale`` of a recipe's mels, each ``(n_mels,)``.
+
+    ParallelWaveGAN and ESPnet keep them so.
 
     Parameters
     ----------
@@ -175,7 +187,9 @@ def _from_h5(data: bytes) -> list[NDArray[Any]]:
 
 
 def read_schedule(name: str, data: bytes) -> tuple[float, ...]:
-    """Return the noise variances that a ``.npy`` file of shape ``(n_steps,)`` holds, in order of diffusion.
+    """Return the noise variances that a ``.npy`` file holds, in order of diffusion.
+
+    The file has the shape ``(n_steps,)``.
 
     Raises
     ------

@@ -67,7 +67,8 @@ def plain(name: str, data: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
     name : str
         File name, for messages.
     data : bytes
-        What ``torch.save`` wrote of a module, or of a mapping that holds one, in either of its formats.
+        What ``torch.save`` wrote of a module, or of a mapping that holds one, in either of its
+        formats.
 
     Returns
     -------

@@ -14,7 +14,10 @@ from melmill.stages.vocode.errors import VocoderError
 
 
 class Conv1d(nn.Conv1d):
-    """A convolution whose weights come from a checkpoint. It draws none, so the global random state stays as it is."""
+    """A convolution whose weights come from a checkpoint.
+
+    It draws none, so the global random state stays as it is.
+    """
 
     def reset_parameters(self) -> None:
         """Leave the weights to the checkpoint."""
@@ -126,7 +129,10 @@ class Ends:
         return silenced(x, self.mask)
 
     def held(self, x: Tensor) -> Tensor:
-        """Return `x` with each utterance's last value past its end, as replicating padding is for it alone."""
+        """Return `x` with each utterance's last value past its end.
+
+        So replicating padding is as for the utterance alone.
+        """
         if self.lengths is None or self.mask is None:
             return x
         last = (self.lengths - 1).clamp(min=0)[:, None, None].expand(-1, x.shape[1], 1)
@@ -137,7 +143,10 @@ Precision = Literal["float32", "bfloat16", "float16"]
 
 
 def at(precision: Precision, device: str) -> torch.autocast:
-    """Return a context that computes convolutions and matrix products at a precision; the rest stays float32."""
+    """Return a context that computes convolutions and matrix products at a precision.
+
+    The rest stays float32.
+    """
     kind = torch.device(device).type
     return torch.autocast(kind, dtype=getattr(torch, precision), enabled=precision != "float32")
 

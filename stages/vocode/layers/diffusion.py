@@ -26,12 +26,15 @@ from melmill.stages.vocode.settings import fitting
 
 @dataclass(frozen=True, kw_only=True)
 class Correction:
-    """Replace the estimate of the first reverse steps by a signal that has the mel's magnitude and its own phase.
+    """Replace the estimate of the first reverse steps by a signal of the mel's magnitude.
+
+    The signal keeps its own phase.
 
     Parameters
     ----------
     n_steps : int
-        Number of reverse steps, the noisiest first, whose mean is corrected before fresh noise is added.
+        Number of reverse steps, the noisiest first, whose mean is corrected before fresh noise is
+        added.
     n_iter : int
         Iterations of Griffin-Lim at each of these steps.
     momentum : float
@@ -39,8 +42,9 @@ class Correction:
 
     References
     ----------
-    Liu, Baoueb, Fontaine, Le Roux and Richard 2024 (GLA-Grad): three steps of 32 iterations on the pseudo-inverse of
-    the mel. Their code then scales to a peak of 0.95. Here the level is that of the mel.
+    Liu, Baoueb, Fontaine, Le Roux and Richard 2024 (GLA-Grad): three steps of 32 iterations on the
+        pseudo-inverse of the mel. Their code then scales to a peak of 0.95. Here the level is that
+        of the mel.
     """
 
     n_steps: int = 3
@@ -82,8 +86,8 @@ class Diffusion(Vocoder):
     Attributes
     ----------
     betas : tuple of float
-        Noise variances of the steps, in order of diffusion (the cleanest first). They may be set: fewer steps are
-        faster.
+        Noise variances of the steps, in order of diffusion (the cleanest first). They may be set:
+        fewer steps are faster.
     correction : Correction or None
         Griffin-Lim between the first steps; None, the default, is the published sampler.
     """
@@ -136,12 +140,18 @@ class Diffusion(Vocoder):
         return n_frames * self.spec.hop_length
 
     def noise(self, n_frames: int, generator: torch.Generator) -> Noise:
-        """Draw normal noise ``(n_samples,)`` of variance 1: the start, then one draw for every step but the last."""
+        """Draw normal noise ``(n_samples,)`` of variance 1.
+
+        The start comes first, then one draw for every step but the last.
+        """
         size = self.n_samples(n_frames)
         return tuple(torch.randn(size, generator=generator, device=generator.device) for _ in self.betas)
 
     def takes(self, n_frames: int, noise: Noise) -> bool:
-        """Tell whether noise is a draw ``(n_samples,)`` for every step, without drawing that many."""
+        """Tell whether noise is a draw ``(n_samples,)`` for every step.
+
+        It does so without drawing that many.
+        """
         return [tuple(draw.shape) for draw in noise] == [(self.n_samples(n_frames),)] * len(self.betas)
 
     def forward(self, mel: Tensor, lengths: Tensor | None = None, noise: Sequence[Tensor] = ()) -> Tensor:
@@ -179,7 +189,9 @@ class Diffusion(Vocoder):
 
 
 def recipe_spec(checkpoint: Checkpoint, name: str, n_mels: int, hop_length: int) -> MelSpec:
-    """Return the mel of an lmnt recipe: its preset with windows of four hops, and what its parameters change.
+    """Return the mel of an lmnt recipe.
+
+    It is the recipe's preset with windows of four hops, and what its parameters change.
 
     Raises
     ------

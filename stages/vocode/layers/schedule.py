@@ -37,10 +37,11 @@ class Step:
     Parameters
     ----------
     gain, share, sigma : float
-        ``1 / sqrt(alpha_n)``, ``beta_n / sqrt(1 - alphabar_n)``, and the standard deviation of the fresh noise z. That
-        is 0 at the last step.
+        ``1 / sqrt(alpha_n)``, ``beta_n / sqrt(1 - alphabar_n)``, and the standard deviation of the
+        fresh noise z. That is 0 at the last step.
     time : float
-        Time that the network gets: ``sqrt(alphabar_n)`` for WaveGrad, a place in the training schedule for DiffWave.
+        Time that the network gets: ``sqrt(alphabar_n)`` for WaveGrad, a place in the training
+        schedule for DiffWave.
     """
 
     gain: float
@@ -50,7 +51,13 @@ class Step:
 
 
 def checked_betas(betas: Sequence[float]) -> tuple[float, ...]:
-    """Return a schedule as plain floats; raise VocoderError unless it holds noise variances in (0, 1)."""
+    """Return a schedule as plain floats.
+
+    Raises
+    ------
+    VocoderError
+        It holds something else than noise variances in (0, 1).
+    """
     values = tuple(float(beta) for beta in betas)
     wrong = [beta for beta in values if not 0 < beta < 1]
     if wrong or not values:
@@ -75,12 +82,13 @@ def reverse_steps(betas: Sequence[float], times: Sequence[float]) -> list[Step]:
     Parameters
     ----------
     betas, times : sequence of float
-        Noise variances and the times that the network gets, in order of diffusion (the cleanest first).
+        Noise variances and the times that the network gets, in order of diffusion (the cleanest
+        first).
 
     References
     ----------
-    Ho, Jain and Abbeel 2020, algorithm 2 with sigma^2 = betatilde; Chen et al. 2021, algorithm 2; Kong et al. 2021,
-    algorithm 2.
+    Ho, Jain and Abbeel 2020, algorithm 2 with sigma^2 = betatilde; Chen et al. 2021, algorithm 2;
+        Kong et al. 2021, algorithm 2.
     """
     noise = 1.0 - signal_levels(betas) ** 2
     before = np.concatenate([[0.0], noise[:-1]])
@@ -97,7 +105,7 @@ def reverse_steps(betas: Sequence[float], times: Sequence[float]) -> list[Step]:
 
 
 def training_times(betas: Sequence[float], training: Sequence[float]) -> list[float]:
-    """Return the place in the training schedule with the same level of noise as each step of another schedule.
+    """Return where the training schedule has the same noise as each step of another schedule.
 
     A place between two steps is a fraction, linear in ``sqrt(alphabar)``.
 

@@ -2,8 +2,8 @@
 
 References
 ----------
-Siuzdak, "Vocos: Closing the gap between time-domain and Fourier-based neural vocoders for high-quality audio
-synthesis", ICLR 2024, section 3.2.
+Siuzdak, "Vocos: Closing the gap between time-domain and Fourier-based neural vocoders for
+    high-quality audio synthesis", ICLR 2024, section 3.2.
 """
 
 from __future__ import annotations
@@ -50,7 +50,9 @@ class Block(nn.Module):
 
 
 def synthesised(D: Tensor, window: Tensor, hop_length: int, trim: int, ends: Ends) -> Tensor:
-    """Return the waveforms of spectra by an inverse STFT that divides by the overlap of the windows.
+    """Return the waveforms of spectra by an inverse STFT.
+
+    It divides by the overlap of the windows.
 
     Parameters
     ----------
@@ -75,7 +77,10 @@ def synthesised(D: Tensor, window: Tensor, hop_length: int, trim: int, ends: End
 
 
 def _overlapped(frames: Tensor, hop_length: int, trim: int) -> Tensor:
-    """Add up frames ``(batch, n_fft, n_frames)``, each a hop after the one before, and cut the padding off."""
+    """Add up frames, each a hop after the one before, and cut the padding off.
+
+    The frames have the shape ``(batch, n_fft, n_frames)``.
+    """
     n_fft = frames.shape[1]
     n_samples = (frames.shape[2] - 1) * hop_length + n_fft
     y = fold(frames, (1, n_samples), (1, n_fft), stride=(1, hop_length))[:, 0, 0]

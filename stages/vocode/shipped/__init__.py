@@ -10,7 +10,9 @@ SHIPPED: Mapping[str, str] = {"melmill-16k": "unfolded"}
 
 
 def located(name: str) -> str:
-    """Return the path of the weights of a vocoder that comes with melmill; return any other path or URL as it is.
+    """Return the path of the weights of a vocoder that comes with melmill.
+
+    Any other path or URL is returned as it is.
 
     >>> located("models/weights.pt")
     'models/weights.pt'

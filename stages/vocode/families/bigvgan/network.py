@@ -2,8 +2,8 @@
 
 References
 ----------
-Lee, Ping, Ginsburg, Catanzaro, Yoon, "BigVGAN: A Universal Neural Vocoder with Large-Scale Training", ICLR 2023,
-section 3.2 (Snake: Ziyin, Hartwig, Ueda, NeurIPS 2020, equation 3).
+Lee, Ping, Ginsburg, Catanzaro, Yoon, "BigVGAN: A Universal Neural Vocoder with Large-Scale
+    Training", ICLR 2023, section 3.2 (Snake: Ziyin, Hartwig, Ueda, NeurIPS 2020, equation 3).
 """
 
 from __future__ import annotations
@@ -63,7 +63,10 @@ def _conv(width: int, kernel: int, dilation: int) -> Conv1d:
 
 
 class BigVgan(Vocoder):
-    """Upsample by transposed convolutions; average the outputs of the periodic blocks that follow each."""
+    """Upsample by transposed convolutions.
+
+    The outputs of the periodic blocks that follow each are averaged.
+    """
 
     family: ClassVar[str] = "bigvgan"
     sample_bytes: ClassVar[int] = 4000
@@ -73,7 +76,8 @@ class BigVgan(Vocoder):
         self.spec, self.tanh = spec, tanh
         padding = same_padding(_END_KERNEL)
         self.conv_pre = Conv1d(sizes.n_mels, sizes.channels, _END_KERNEL, padding=padding)
-        # The official code keeps a list of lists, as a level might have several upsamplings. It always has one.
+        # The official code keeps a list of lists, as a level might have several upsamplings. It
+        # always has one.
         self.ups = nn.ModuleList(
             nn.ModuleList(
                 [ConvTranspose1d(sizes.width(i), sizes.width(i + 1), kernel, rate, padding=(kernel - rate) // 2)]

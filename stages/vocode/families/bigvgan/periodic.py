@@ -2,7 +2,8 @@
 
 References
 ----------
-Lee et al., "BigVGAN", ICLR 2023, section 3.2 and figure 1. The filters, Kaiser-windowed sincs, are in the checkpoint.
+Lee et al., "BigVGAN", ICLR 2023, section 3.2 and figure 1. The filters, Kaiser-windowed sincs, are
+    in the checkpoint.
 """
 
 from __future__ import annotations
@@ -24,14 +25,20 @@ _TINY = 1e-9
 
 @dataclass(frozen=True, kw_only=True)
 class Snake:
-    """Say which activation it is, ``snake`` or ``snakebeta``, and whether its parameters are logarithms."""
+    """Say which activation it is, and whether its parameters are logarithms.
+
+    It is ``snake`` or ``snakebeta``.
+    """
 
     kind: str
     log_scale: bool
 
 
 class _Act(nn.Module):
-    """Compute ``x + sin^2(alpha x) / beta`` with parameters for each channel; in ``snake`` beta is alpha."""
+    """Compute ``x + sin^2(alpha x) / beta`` with parameters for each channel.
+
+    In ``snake`` beta is alpha.
+    """
 
     def __init__(self, width: int, snake: Snake) -> None:
         super().__init__()
@@ -65,7 +72,10 @@ class _Downsample(nn.Module):
 
 
 class PeriodicActivation(nn.Module):
-    """Double the rate, apply Snake and halve the rate. The ends are extended by their last values."""
+    """Double the rate, apply Snake and halve the rate.
+
+    The ends are extended by their last values.
+    """
 
     def __init__(self, width: int, snake: Snake) -> None:
         super().__init__()

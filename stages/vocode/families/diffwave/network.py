@@ -37,7 +37,8 @@ class Sizes:
     n_layers, cycle : int
         Number of residual layers, and how many of them double the dilation before it starts again.
     kernels : tuple of (int, int)
-        Kernels of the upsampler's layers, over mel bands and frames. Strides over frames are half as long.
+        Kernels of the upsampler's layers, over mel bands and frames. Strides over frames are half
+        as long.
     """
 
     channels: int
@@ -89,7 +90,10 @@ class DiffWave(Diffusion):
         return upsampled
 
     def denoise(self, y: Tensor, condition: Tensor, time: float, lengths: Tensor | None = None) -> Tensor:
-        """Return the noise ``(batch, n_samples)`` in `y` at place `time` of the training schedule."""
+        """Return the noise in `y` at place `time` of the training schedule.
+
+        It has the shape ``(batch, n_samples)``.
+        """
         ends = Ends(None if lengths is None else lengths * self.spec.hop_length, y.shape[-1])
         step = self.diffusion_embedding(torch.tensor([time], dtype=y.dtype, device=y.device))
         x = relu(self.input_projection(y[:, None]))
@@ -102,7 +106,10 @@ class DiffWave(Diffusion):
 
 
 class _Embedding(nn.Module):
-    """Embed a place in the training schedule by sinusoids, linear between whole steps, and two dense layers."""
+    """Embed a place in the training schedule by sinusoids and two dense layers.
+
+    The embedding is linear between whole steps.
+    """
 
     table: Tensor
 

@@ -1,6 +1,7 @@
 """Run vocoders that are programs: TorchScript, torch.export archives and ONNX.
 
-A program is code: load only those that you trust. A ``.pt2`` that would unpickle more than tensors is refused anyway.
+A program is code: load only those that you trust. A ``.pt2`` that would unpickle more than tensors
+is refused anyway.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ _FEWER, _MORE = 32, 48
 
 
 class Exported(Vocoder):
-    """Run a program that maps mels ``(1, n_mels, n_frames)`` to waveforms ``(1, n_samples)`` or ``(1, 1, n_samples)``.
+    """Run a program that maps mels to waveforms.
+
+    It takes ``(1, n_mels, n_frames)`` and returns ``(1, n_samples)`` or ``(1, 1, n_samples)``.
 
     It runs one utterance at a time, as nobody knows what a program does with padding.
 
@@ -39,7 +42,8 @@ class Exported(Vocoder):
     Raises
     ------
     VocoderError
-        The program does not take such mels with any number of frames. Or it makes another number of samples of a frame.
+        The program does not take such mels with any number of frames. Or it makes another number of
+        samples of a frame.
     """
 
     family: ClassVar[str] = "exported"
@@ -150,7 +154,10 @@ _READERS: dict[str, Callable[[Checkpoint], nn.Module]] = {"torchscript": _torchs
 
 
 def _refuse_pickles(checkpoint: Checkpoint) -> None:
-    """Raise VocoderError where torch.export would unpickle more than tensors, which runs what the file says."""
+    """Raise VocoderError where torch.export would unpickle more than tensors.
+
+    That would run what the file says.
+    """
     with zipfile.ZipFile(io.BytesIO(checkpoint.program)) as archive:
         for member in archive.namelist():
             if member.endswith("_config.json") and _pickles(json.loads(archive.read(member))):

@@ -1,8 +1,9 @@
 """Three layouts of HiFi-GAN checkpoints, translated to the names of the first.
 
-They are the official one (``conv_pre``, ``ups.0``, ``resblocks.0.convs1.0``), that of ParallelWaveGAN and ESPnet
-(``input_conv``, ``upsamples.0.1``, ``blocks.0.convs1.0.1``, mels normalised by a stats file) and that of transformers
-(``upsampler.0``, mels normalised by tensors among the weights).
+They are the official one (``conv_pre``, ``ups.0``, ``resblocks.0.convs1.0``), that of
+ParallelWaveGAN and ESPnet (``input_conv``, ``upsamples.0.1``, ``blocks.0.convs1.0.1``, mels
+normalised by a stats file) and that of transformers (``upsampler.0``, mels normalised by tensors
+among the weights).
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 References
 ----------
-Kong, Kim, Bae, "HiFi-GAN: Generative Adversarial Networks for Efficient and High Fidelity Speech Synthesis",
-NeurIPS 2020, section 2.2 and appendix A.
+Kong, Kim, Bae, "HiFi-GAN: Generative Adversarial Networks for Efficient and High Fidelity Speech
+    Synthesis", NeurIPS 2020, section 2.2 and appendix A.
 """
 
 from __future__ import annotations
@@ -62,7 +62,10 @@ def _conv(width: int, kernel: int, dilation: int, bias: bool) -> Conv1d:
 
 
 class HifiGan(Vocoder):
-    """Upsample by transposed convolutions; average the outputs of the residual blocks that follow each."""
+    """Upsample by transposed convolutions.
+
+    The outputs of the residual blocks that follow each are averaged.
+    """
 
     family: ClassVar[str] = "hifigan"
 

@@ -23,7 +23,8 @@ _MEL_NAMES = {
     "fmax": "fmax",
 }
 
-# Published dilations, for files without a configuration: those of V1 and V2, and those of V3 by kernel.
+# Published dilations, for files without a configuration: those of V1 and V2, and those of V3 by
+# kernel.
 _PAIRED_DILATIONS = (1, 3, 5)
 _SINGLE_DILATIONS = {3: (1, 2), 5: (2, 6), 7: (3, 12)}
 
@@ -114,7 +115,10 @@ def _block_kernels(checkpoint: Checkpoint, n_ups: int, paired: bool) -> list[int
 
 
 def _rates(checkpoint: Checkpoint, kernels: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the rates, by default half the kernels, as published. Their product is checked later."""
+    """Return the rates, by default half the kernels, as published.
+
+    Their product is checked later.
+    """
     rates = wholes(checkpoint, checkpoint.config, "upsample_rates", [max(1, kernel // 2) for kernel in kernels])
     if len(rates) != len(kernels):
         raise wrong(checkpoint, "upsample_rates", f"as many as upsample_kernel_sizes {list(kernels)}", list(rates))
@@ -137,7 +141,7 @@ def _dilations(checkpoint: Checkpoint, kernels: tuple[int, ...], paired: bool) -
 
 
 def hifigan_mel(checkpoint: Checkpoint, sizes: Sizes, default: MelSpec | None = None) -> MelSpec:
-    """Return the mel that a configuration in HiFi-GAN's names describes, or the one that the user says.
+    """Return the mel that a configuration in HiFi-GAN's names describes, or the user's.
 
     Parameters
     ----------

@@ -25,7 +25,8 @@ def fresh(size: Size, spec: MelSpec) -> Fresh:
         n_mels=spec.n_mels,
         channels=_CHANNELS[size],
         rates=rates,
-        # As wide as needed to overlap by half, and of the parity that keeps the length a multiple of the rate.
+        # As wide as needed to overlap by half, and of the parity that keeps the length a multiple
+        # of the rate.
         kernels=tuple(2 * rate if rate % 2 == 0 else 2 * rate + 1 for rate in rates),
         block_kernels=_BLOCK_KERNELS,
         dilations=_DILATIONS,
@@ -55,7 +56,9 @@ def fresh(size: Size, spec: MelSpec) -> Fresh:
 
 
 def factors(hop_length: int) -> tuple[int, ...]:
-    """Return rates of at most 8 whose product is a hop, the largest first; a prime beyond 8 stays whole.
+    """Return rates of at most 8 whose product is a hop, the largest first.
+
+    A prime beyond 8 stays whole.
 
     >>> factors(256)
     (8, 8, 4)

@@ -2,8 +2,8 @@
 
 References
 ----------
-Kumar et al., "MelGAN: Generative Adversarial Networks for Conditional Waveform Synthesis", NeurIPS 2019, section 2.1
-and figure 1.
+Kumar et al., "MelGAN: Generative Adversarial Networks for Conditional Waveform Synthesis", NeurIPS
+    2019, section 2.1 and figure 1.
 """
 
 from __future__ import annotations
@@ -53,7 +53,10 @@ class _ResidualStack(nn.Module):
 
 
 def _block(width: int, kernel: int, dilation: int) -> nn.ModuleDict:
-    """Return a dilated and a pointwise convolution, named by their places in the official sequence."""
+    """Return a dilated and a pointwise convolution.
+
+    Their names are their places in the official sequence.
+    """
     return nn.ModuleDict({"2": Conv1d(width, width, kernel, dilation=dilation), "4": Conv1d(width, width, 1)})
 
 
@@ -72,10 +75,12 @@ def _margin(layer: nn.Module) -> int:
 
 
 class MelGan(Vocoder):
-    """Upsample by transposed convolutions, each followed by dilated residual blocks. All padding reflects.
+    """Upsample by transposed convolutions, each followed by dilated residual blocks.
 
-    This is the official forward pass. The inference of seungwonpark's code also appends ten frames of silence to a mel
-    and drops their samples.
+    All padding reflects.
+
+    This is the official forward pass. The inference of seungwonpark's code also appends ten frames
+    of silence to a mel and drops their samples.
     """
 
     family: ClassVar[str] = "melgan"
@@ -84,7 +89,8 @@ class MelGan(Vocoder):
         super().__init__()
         self.spec, self.root, self.normalises = spec, layout.root, layout.normalises
         self.hop_length, self.least_frames = math.prod(sizes.rates), sizes.least_frames
-        # Every layer has its place in the official sequence, where activations and paddings have numbers too.
+        # Every layer has its place in the official sequence, where activations and paddings have
+        # numbers too.
         layers: dict[str, nn.Module] = {"1": Conv1d(sizes.n_mels, sizes.widths[0], sizes.end_kernel)}
         place = 3
         for level, rate in enumerate(sizes.rates):
@@ -102,7 +108,10 @@ class MelGan(Vocoder):
         return n_frames * self.hop_length
 
     def forward(self, mel: Tensor, lengths: Tensor | None = None, noise: Sequence[Tensor] = ()) -> Tensor:
-        """Return the waveforms ``(batch, n_samples)`` of mels ``(batch, n_mels, n_frames)``, long enough to reflect."""
+        """Return the waveforms ``(batch, n_samples)`` of mels ``(batch, n_mels, n_frames)``.
+
+        The mels are long enough to reflect.
+        """
         ends = Ends(lengths, mel.shape[2])
         first, *middle, last = self.get_submodule(self.root).children()
         x = (mel + 5.0) / 5.0 if self.normalises else mel

@@ -31,8 +31,8 @@ class Layout:
     normalises : bool
         The mel is scaled to about [-1, 1] first.
     audio : str or None
-        Section of the configuration that describes the mel. None: the configuration has no sections and only says the
-        number of bands.
+        Section of the configuration that describes the mel. None: the configuration has no sections
+        and only says the number of bands.
     preset : str
         Preset of the mel.
     """
@@ -85,7 +85,10 @@ class MelGanSizes:
 
     @property
     def least_frames(self) -> int:
-        """Frames of the shortest mel that all layers can reflect: more values than each padding takes."""
+        """Frames of the shortest mel that all layers can reflect.
+
+        Each layer's input has more values than its padding takes.
+        """
         deepest = same_padding(self.block_kernel, max(self.dilations, default=1))
         per_level = [deepest // math.prod(self.rates[: level + 1]) + 1 for level in range(len(self.rates))]
         return max(same_padding(self.end_kernel) + 1, *per_level)
@@ -136,7 +139,7 @@ def read_sizes(checkpoint: Checkpoint, layout: Layout) -> MelGanSizes:
 
 
 def _places(checkpoint: Checkpoint, layout: Layout) -> list[int]:
-    """Return the places of the first convolution, of the upsamplings and of the last convolution."""
+    """Return the places of the first convolution, the upsamplings and the last convolution."""
     pattern = re.compile(re.escape(layout.root) + r"\.(\d+)\.(?:weight|bias)")
     places = sorted({int(match[1]) for match in map(pattern.fullmatch, checkpoint.state) if match})
     if len(places) < 3:
@@ -148,7 +151,10 @@ def _places(checkpoint: Checkpoint, layout: Layout) -> list[int]:
 
 
 def _n_blocks(checkpoint: Checkpoint, layout: Layout, ups: list[int], last: int) -> int:
-    """Return the residual blocks of a level. In descript's layout they fill the places up to the next activation."""
+    """Return the residual blocks of a level.
+
+    In descript's layout they fill the places up to the next activation.
+    """
     if layout.stacked:
         return checkpoint.count(layout.block.format(ups[0] + 1, "{}"))
     fill = (ups[1] - ups[0] - 2) if len(ups) > 1 else last - ups[0] - 3
@@ -160,7 +166,10 @@ def _audio(checkpoint: Checkpoint, layout: Layout) -> Mapping[str, Any]:
 
 
 def read_mel(checkpoint: Checkpoint, layout: Layout, sizes: MelGanSizes) -> MelSpec:
-    """Return the mel that a checkpoint needs. Descript's code only lets the number of bands be set."""
+    """Return the mel that a checkpoint needs.
+
+    Descript's code only lets the number of bands be set.
+    """
     settings = {} if layout.audio is None else section(checkpoint, layout.audio)
     hop_length = math.prod(sizes.rates)
     return tacotron_mel(checkpoint, settings, preset(layout.preset), n_mels=sizes.n_mels, hop_length=hop_length)

@@ -1,9 +1,10 @@
 """Unfolded inversion: a start by signal processing, then learned steps, each ending in a waveform.
 
-The start is what `invert` makes without iterations: non-negative least squares for the magnitude, PGHI for the phase.
-A step gets the waveform's spectrum, the advance of its phase from frame to frame, and the distance of its mel from the
-one wanted. It answers with a factor of the magnitude and a turn of the phase for every bin. So a network only learns
-what an iteration of Griffin-Lim or ADMM does by projection.
+The start is what `invert` makes without iterations: non-negative least squares for the magnitude,
+PGHI for the phase. A step gets the waveform's spectrum, the advance of its phase from frame to
+frame, and the distance of its mel from the one wanted. It answers with a factor of the magnitude
+and a turn of the phase for every bin. So a network only learns what an iteration of Griffin-Lim or
+ADMM does by projection.
 
 References
 ----------
@@ -98,7 +99,10 @@ class Unfolded(Vocoder):
         return (n_frames - 1) * self.spec.hop_length
 
     def drawn(self, mel: Tensor, generator: torch.Generator) -> Noise:
-        """Return the start, a waveform ``(n_samples,)``, and the wanted linear mel ``(n_mels, n_frames)``."""
+        """Return the start, a waveform ``(n_samples,)``, and the wanted linear mel.
+
+        The mel has the shape ``(n_mels, n_frames)``.
+        """
         del generator
         M = mel.numpy()
         n_samples = self.n_samples(mel.shape[1])
@@ -111,7 +115,10 @@ class Unfolded(Vocoder):
         return [tuple(given.shape) for given in noise] == shapes
 
     def forward(self, mel: Tensor, lengths: Tensor | None = None, noise: Sequence[Tensor] = ()) -> Tensor:
-        """Return the waveforms ``(batch, n_samples)`` of mels ``(batch, n_mels, n_frames)``, given their starts."""
+        """Return the waveforms ``(batch, n_samples)`` of mels, given their starts.
+
+        The mels have the shape ``(batch, n_mels, n_frames)``.
+        """
         y, wanted = noise
         ends = Ends(lengths, mel.shape[2])
         samples = Ends(None if lengths is None else (lengths - 1) * self.spec.hop_length, y.shape[1])
@@ -138,7 +145,8 @@ class Unfolded(Vocoder):
         """Return a step's features, and the magnitude and direction of every bin."""
         magnitude = D.abs().clamp(min=_FAINTEST)
         direction = D / magnitude
-        # Advance of the phase since the last frame, beyond that of a sinusoid in the middle of the bin.
+        # Advance of the phase since the last frame, beyond that of a sinusoid in the middle of the
+        # bin.
         turned = torch.zeros_like(direction)
         turned[..., 1:] = direction[..., 1:] * direction[..., :-1].conj() * self.advance[:, None]
         log_wanted = wanted.clamp(min=_FAINTEST).log()

@@ -2,7 +2,8 @@
 
 References
 ----------
-Zeng et al., "LVCNet: Efficient Condition-Dependent Modeling Network for Waveform Generation", ICASSP 2021, section 2.
+Zeng et al., "LVCNet: Efficient Condition-Dependent Modeling Network for Waveform Generation",
+    ICASSP 2021, section 2.
 Jang et al., "UnivNet", Interspeech 2021, section 2.1 and figure 1.
 """
 
@@ -31,8 +32,8 @@ class LvcSizes:
     kernel : int
         Kernel of both.
     hidden, n_residuals, hidden_kernel, input_kernel : int
-        Sizes of the network that predicts kernels: channels, residual blocks, their kernel, and that of the first
-        layer.
+        Sizes of the network that predicts kernels: channels, residual blocks, their kernel, and
+        that of the first layer.
     slope : float
         Slope of all leaky rectifiers.
     """
@@ -91,7 +92,11 @@ class _KernelPredictor(nn.Module):
         self.bias_conv = _conv(hidden, outs, kernel)
 
     def forward(self, mel: Tensor, ends: Ends) -> tuple[Tensor, Tensor]:
-        """Return kernels ``(batch, layer, in, out, kernel, n_frames)``, biases ``(batch, layer, out, n_frames)``."""
+        """Return the kernels and the biases of all layers.
+
+        Kernels have the shape ``(batch, layer, in, out, kernel, n_frames)``, and biases
+        ``(batch, layer, out, n_frames)``.
+        """
         sizes = self.sizes
         c = leaky_relu(self.input_conv["0"](ends.cut(mel)), sizes.slope)
         for convs in self.residual_convs:

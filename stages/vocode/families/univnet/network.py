@@ -1,9 +1,11 @@
-"""UnivNet, c16 and c32: location-variable convolutions upsample noise, and the mel makes their kernels.
+"""UnivNet, c16 and c32: location-variable convolutions upsample noise.
+
+The mel makes their kernels.
 
 References
 ----------
-Jang, Lim, Yoon, Kim, Kim, "UnivNet: A Neural Vocoder with Multi-Resolution Spectrogram Discriminators for
-High-Fidelity Waveform Generation", Interspeech 2021, section 2.1.
+Jang, Lim, Yoon, Kim, Kim, "UnivNet: A Neural Vocoder with Multi-Resolution Spectrogram
+    Discriminators for High-Fidelity Waveform Generation", Interspeech 2021, section 2.1.
 """
 
 from __future__ import annotations
@@ -25,7 +27,8 @@ from melmill.stages.vocode.layers.basic import Conv1d, Ends, check_length, check
 from melmill.stages.vocode.network import Checkpoint, Noise, Vocoder, with_weights
 from melmill.stages.vocode.settings import conv_shape, half_kernel, number, section, tacotron_mel, whole, wholes
 
-# The official inference appends frames of this value and drops their samples, so that the end has no artefacts.
+# The official inference appends frames of this value and drops their samples, so that the end has
+# no artefacts.
 _EXTRA_FRAMES = 10
 _EXTRA_VALUE = -11.5129
 # Official values, where neither the configuration nor the weights say them.
@@ -53,7 +56,10 @@ class UnivNet(Vocoder):
         return n_frames * self.hop_length
 
     def noise(self, n_frames: int, generator: torch.Generator) -> Noise:
-        """Draw normal noise z ``(noise_dim, n_frames + 10)``, for the mel and the silence after it."""
+        """Draw normal noise for the mel and the silence after it.
+
+        It has the shape ``(noise_dim, n_frames + 10)``.
+        """
         return (torch.randn(self.noise_dim, n_frames + _EXTRA_FRAMES, generator=generator),)
 
     def takes(self, n_frames: int, noise: Noise) -> bool:
@@ -63,8 +69,9 @@ class UnivNet(Vocoder):
     def forward(self, mel: Tensor, lengths: Tensor | None = None, noise: Sequence[Tensor] = ()) -> Tensor:
         """Return the waveforms ``(batch, n_samples)`` of mels ``(batch, n_mels, n_frames)``.
 
-        `noise` is one z ``(batch, noise_dim, n)``. Where z has more frames than the mel, as many frames of silence
-        extend the mel, and their samples are dropped. Official inference has ten, the official forward pass none.
+        `noise` is one z ``(batch, noise_dim, n)``. Where z has more frames than the mel, as many
+        frames of silence extend the mel, and their samples are dropped. Official inference has ten,
+        the official forward pass none.
 
         Raises
         ------

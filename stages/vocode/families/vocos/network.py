@@ -2,8 +2,8 @@
 
 References
 ----------
-Siuzdak, "Vocos: Closing the gap between time-domain and Fourier-based neural vocoders for high-quality audio
-synthesis", ICLR 2024, section 3.
+Siuzdak, "Vocos: Closing the gap between time-domain and Fourier-based neural vocoders for
+    high-quality audio synthesis", ICLR 2024, section 3.
 """
 
 from __future__ import annotations
@@ -30,7 +30,10 @@ _CLASSES = {"feature_extractor": "MelSpectrogramFeatures", "backbone": "VocosBac
 
 @dataclass(frozen=True, kw_only=True)
 class VocosSizes:
-    """Hold the sizes of the layers; `scaled` blocks weigh what they add by `gamma`, `center` is as in `MelSpec`."""
+    """Hold the sizes of the layers.
+
+    `scaled` blocks weigh what they add by `gamma`. `center` is as in `MelSpec`.
+    """
 
     n_mels: int
     width: int

@@ -1,8 +1,11 @@
-"""WaveGlow: affine couplings and 1x1 convolutions turn noise into sound. Each inverts what was trained.
+"""WaveGlow: affine couplings and 1x1 convolutions turn noise into sound.
+
+Each inverts what was trained.
 
 References
 ----------
-Prenger, Valle, Catanzaro, "WaveGlow: A Flow-based Generative Network for Speech Synthesis", ICASSP 2019, section 2.
+Prenger, Valle, Catanzaro, "WaveGlow: A Flow-based Generative Network for Speech Synthesis", ICASSP
+    2019, section 2.
 """
 
 from __future__ import annotations
@@ -32,7 +35,10 @@ _WORST_CONDITION = 1e8
 
 
 class _WaveNet(nn.Module):
-    """Predict a coupling from the mel by dilated gated convolutions that are not causal (equation 5)."""
+    """Predict a coupling from the mel by dilated gated convolutions (equation 5).
+
+    The convolutions are not causal.
+    """
 
     def __init__(self, n_half: int, sizes: WaveGlowSizes) -> None:
         super().__init__()
@@ -50,7 +56,10 @@ class _WaveNet(nn.Module):
         )
 
     def forward(self, x: Tensor, mel: Tensor, ends: Ends) -> tuple[Tensor, Tensor]:
-        """Return shift and logarithm of scale, each of the shape of `x` ``(batch, n_half, length)``."""
+        """Return shift and logarithm of scale, each of the shape of `x`.
+
+        That is ``(batch, n_half, length)``.
+        """
         x = self.start(x)
         total = torch.zeros_like(x)
         conditions = self.cond_layer(mel).chunk(len(self.in_layers), dim=1)
@@ -80,7 +89,9 @@ class _Invertible(nn.Module):
 
 
 class WaveGlow(Vocoder):
-    """Turn noise into sound, with the samples of a group in its channels. Some channels join on the way.
+    """Turn noise into sound, with the samples of a group in its channels.
+
+    Some channels join on the way.
 
     Attributes
     ----------
@@ -111,7 +122,10 @@ class WaveGlow(Vocoder):
         return n_frames * self.sizes.rate // self.sizes.n_group
 
     def noise(self, n_frames: int, generator: torch.Generator) -> Noise:
-        """Draw standard normal noise: for the last flow, then for each early output, the last one first."""
+        """Draw standard normal noise.
+
+        It is for the last flow, then for each early output, the last one first.
+        """
         length = self._n_groups(n_frames)
         return tuple(torch.randn(width, length, generator=generator) for width in self.sizes.draws)
 
@@ -138,7 +152,10 @@ class WaveGlow(Vocoder):
         return x.transpose(1, 2).flatten(1)
 
     def _condition(self, mel: Tensor) -> Tensor:
-        """Return the upsampled mel ``(batch, n_mels * n_group, length)``; its channels hold the samples of a group."""
+        """Return the upsampled mel ``(batch, n_mels * n_group, length)``.
+
+        Its channels hold the samples of a group.
+        """
         n_group = self.sizes.n_group
         x: Tensor = self.upsample(mel)[:, :, : mel.shape[2] * self.sizes.rate]
         return x.unfold(2, n_group, n_group).transpose(2, 3).flatten(1, 2)

@@ -66,9 +66,12 @@ class WaveGlowSizes:
 
 
 def fused(checkpoint: Checkpoint) -> Checkpoint:
-    """Return the checkpoint with one `cond_layer` and one list of `res_skip_layers`, as the official converter does.
+    """Return the checkpoint with one `cond_layer` and one list of `res_skip_layers`.
 
-    Until August 2019 each layer had its own conditioning. Until November 2018 residual and skip were apart too.
+    The official converter does the same.
+
+    Until August 2019 each layer had its own conditioning. Until November 2018 residual and skip
+    were apart too.
     """
     state: dict[str, Tensor] = {}
     parts: dict[str, list[Tensor]] = {}

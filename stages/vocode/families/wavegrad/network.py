@@ -25,16 +25,20 @@ _SLOPE = 0.2
 
 
 class WaveGrad(Diffusion):
-    """Find the noise by a U-net: down from the waveform, up from the mel. Its time is ``sqrt(alphabar)``.
+    """Find the noise by a U-net: down from the waveform, up from the mel.
+
+    Its time is ``sqrt(alphabar)``.
 
     Parameters
     ----------
     down : sequence of int
         Channels of the waveform at every rate, beginning with that of the samples.
     up : sequence of int
-        Channels of the mel at every rate, beginning with that of the frames. There is one more than in `down`.
+        Channels of the mel at every rate, beginning with that of the frames. There is one more than
+        in `down`.
     factors : sequence of int
-        Factors from each rate to the next, beginning with that of the frames. Their product is the hop.
+        Factors from each rate to the next, beginning with that of the frames. Their product is the
+        hop.
     spec : MelSpec
     """
 
@@ -98,7 +102,10 @@ class _Down(nn.Module):
 
 
 class _Film(nn.Module):
-    """Make a shift and a scale from the waveform at one rate and the signal level (Chen et al. 2021, section 4)."""
+    """Make a shift and a scale from the waveform at one rate and the signal level.
+
+    This is section 4 of Chen et al. 2021.
+    """
 
     def __init__(self, low: int, high: int) -> None:
         super().__init__()
@@ -112,7 +119,10 @@ class _Film(nn.Module):
 
 
 def _encoding(level: float, like: Tensor) -> Tensor:
-    """Return sinusoids ``(channels, 1)`` of a signal level, with frequencies of 1 to 1e-4 radians."""
+    """Return sinusoids of a signal level, with frequencies of 1 to 1e-4 radians.
+
+    They have the shape ``(channels, 1)``.
+    """
     half = like.shape[1] // 2
     place = torch.arange(half, dtype=like.dtype, device=like.device) / half
     turn = torch.tensor(level, dtype=like.dtype, device=like.device) * torch.exp(-math.log(1e4) * place)

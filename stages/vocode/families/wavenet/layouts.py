@@ -1,4 +1,7 @@
-"""Read r9y9's WaveNet checkpoints: the sizes from the weights, their meaning from the hyperparameters."""
+"""Read r9y9's WaveNet checkpoints.
+
+Sizes come from the weights, and their meaning from the hyperparameters.
+"""
 
 from __future__ import annotations
 
@@ -199,9 +202,9 @@ def _preprocessing(checkpoint: Checkpoint) -> Preprocessing:
 def _renewed(checkpoint: Checkpoint, sizes: Sizes) -> dict[str, Tensor]:
     """Return the tensors of a WaveNet of 2018 as later ones have them.
 
-    It multiplied the running sum of skips by ``sqrt(1 / 2)`` at every layer except the first, or, with
-    ``legacy=False``, not at all. Later ones multiply the whole by ``sqrt(1 / layers)``. Both are factors of the skips'
-    weights.
+    It multiplied the running sum of skips by ``sqrt(1 / 2)`` at every layer except the first, or,
+    with ``legacy=False``, not at all. Later ones multiply the whole by ``sqrt(1 / layers)``. Both
+    are factors of the skips' weights.
     """
     state = {key.replace(_TRANSPOSED, _SMOOTHED): tensor for key, tensor in checkpoint.state.items()}
     halvings = 0.5 if checkpoint.config.get("legacy", True) else 1.0

@@ -1,4 +1,7 @@
-"""The network of WaveNet (van den Oord et al. 2016) conditioned on mels, all steps at once and sample by sample."""
+"""The network of WaveNet (van den Oord et al. 2016), conditioned on mels.
+
+It computes all steps at once, or sample by sample.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,8 @@ from melmill.stages.vocode.network import Noise, Vocoder
 # The recipes' pre-emphasis.
 _EMPHASIS = 0.85
 
-# Samples whose conditioning is projected at once, for all layers: 24 layers of 256 gates hold 12 MiB.
+# Samples whose conditioning is projected at once, for all layers: 24 layers of 256 gates hold 12
+# MiB.
 _BLOCK = 512
 
 
@@ -32,8 +36,8 @@ class Sizes:
     Parameters
     ----------
     residual, gate, skip, out : int
-        Channels of the layers' input, of their convolution (half of it gates the other half), of their skip output,
-        and of the network's output.
+        Channels of the layers' input, of their convolution (half of it gates the other half), of
+        their skip output, and of the network's output.
     kernel : int
         Kernel of the dilated convolutions.
     layers, stacks : int
@@ -75,8 +79,9 @@ class Preprocessing:
 class WaveNet(Vocoder):
     """Draw a waveform sample by sample, each given those before it and the mel.
 
-    The network sees `context` frames before and after those that it makes samples of. The recipe repeats the first and
-    the last frame that often. The network makes the signal that the recipe trains on; `restored` undoes the recipe.
+    The network sees `context` frames before and after those that it makes samples of. The recipe
+    repeats the first and the last frame that often. The network makes the signal that the recipe
+    trains on; `restored` undoes the recipe.
 
     Parameters
     ----------
@@ -124,7 +129,8 @@ class WaveNet(Vocoder):
         Raises
         ------
         VocoderError
-            The draws are not what the output distribution needs, or the mel is no longer than its context.
+            The draws are not what the output distribution needs, or the mel is no longer than its
+            context.
         """
         condition = self.condition(mel, lengths)
         self._check(noise, condition.shape[-1])
@@ -140,7 +146,9 @@ class WaveNet(Vocoder):
         return self.output.heard(torch.stack(samples, dim=1))
 
     def teacher_forced(self, samples: Tensor, mel: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Return the output parameters ``(batch, out, n_samples)`` of all steps at once, where the past is known.
+        """Return the output parameters of all steps at once, where the past is known.
+
+        They have the shape ``(batch, out, n_samples)``.
 
         Parameters
         ----------
@@ -205,8 +213,8 @@ class _Layer(nn.Module):
 class Stepper:
     """Return the output parameters of one sample after the other, each given the sample before it.
 
-    Every layer keeps the inputs that its dilated taps look back at. Before the first sample they are zeros, as the
-    padding of the convolutions is.
+    Every layer keeps the inputs that its dilated taps look back at. Before the first sample they
+    are zeros, as the padding of the convolutions is.
 
     Parameters
     ----------
@@ -229,7 +237,9 @@ class Stepper:
         self._block = condition[..., :0]
 
     def __call__(self, x: Tensor, t: int) -> Tensor:
-        """Return parameters ``(batch, n_outputs)`` of the network's input ``(batch, n_inputs)`` at step `t`.
+        """Return parameters ``(batch, n_outputs)`` of the network's input at step `t`.
+
+        The input has the shape ``(batch, n_inputs)``.
 
         Steps come in order, from 0 on.
         """
@@ -246,7 +256,10 @@ class Stepper:
         return y
 
     def _projected(self, start: int) -> Tensor:
-        """Return what the mel adds to every layer's gates, ``(block, n_layers, batch, gate)``, biases included."""
+        """Return what the mel adds to every layer's gates, biases included.
+
+        It has the shape ``(block, n_layers, batch, gate)``.
+        """
         block = self._condition[..., start : start + _BLOCK]
         gates = self._projection @ block + self._biases[:, None]
         batch, _, n_steps = gates.shape

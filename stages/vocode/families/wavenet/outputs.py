@@ -1,4 +1,4 @@
-"""What a WaveNet's last layer means: how a sample is drawn from it, fed back and turned into sound."""
+"""What a WaveNet's last layer means: how a sample is drawn, fed back and turned into sound."""
 
 from __future__ import annotations
 
@@ -36,7 +36,10 @@ class Output(Protocol):
         ...
 
     def sample(self, parameters: Tensor, draws: Noise) -> Tensor:
-        """Return one sample ``(batch,)`` of parameters ``(batch, n_outputs)`` and one step's draws ``(batch, ...)``."""
+        """Return one sample ``(batch,)`` of parameters and of one step's draws.
+
+        They have the shapes ``(batch, n_outputs)`` and ``(batch, ...)``.
+        """
         ...
 
     def read(self, samples: Tensor) -> Tensor:
@@ -76,7 +79,9 @@ class Scalar:
 
 @dataclass(frozen=True, kw_only=True)
 class Logistic(Scalar):
-    """Draw from a mixture of logistic distributions: logits, means and log scales (Salimans et al. 2017).
+    """Draw from a mixture of logistic distributions (Salimans et al. 2017).
+
+    Its parameters are logits, means and log scales.
 
     Parameters
     ----------
@@ -89,7 +94,10 @@ class Logistic(Scalar):
     log_scale_min: float | None = None
 
     def noise(self, n_samples: int, generator: torch.Generator) -> Noise:
-        """Draw uniform numbers for the mixture, ``(n_samples, n_mixtures)``, and for the sample, ``(n_samples,)``."""
+        """Draw uniform numbers for the mixture and for the sample.
+
+        They have the shapes ``(n_samples, n_mixtures)`` and ``(n_samples,)``.
+        """
         return _uniform((n_samples, self.n_mixtures), generator), _uniform((n_samples,), generator)
 
     def sample(self, parameters: Tensor, draws: Noise) -> Tensor:
@@ -103,12 +111,18 @@ class Logistic(Scalar):
 
 @dataclass(frozen=True, kw_only=True)
 class Gaussian(Scalar):
-    """Draw from a mixture of `n_mixtures` normal distributions. A single one may come without a logit."""
+    """Draw from a mixture of `n_mixtures` normal distributions.
+
+    A single one may come without a logit.
+    """
 
     n_mixtures: int
 
     def noise(self, n_samples: int, generator: torch.Generator) -> Noise:
-        """Draw normal numbers ``(n_samples,)``, after uniform ``(n_samples, n_mixtures)`` where there is a choice."""
+        """Draw normal numbers ``(n_samples,)``, after uniform ones where there is a choice.
+
+        The uniform ones have the shape ``(n_samples, n_mixtures)``.
+        """
         choice = () if self.n_mixtures == 1 else (_uniform((n_samples, self.n_mixtures), generator),)
         return *choice, torch.randn(n_samples, generator=generator, device=generator.device)
 

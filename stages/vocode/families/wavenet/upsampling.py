@@ -13,7 +13,9 @@ Activation = Callable[[], nn.Module]
 
 
 class Upsampler(nn.Module):
-    """Raise a mel ``(batch, n_mels, n_frames)`` to the rate of the samples, and take its context off.
+    """Raise a mel to the rate of the samples, and take its context off.
+
+    The mel has the shape ``(batch, n_mels, n_frames)``.
 
     Attributes
     ----------
@@ -59,7 +61,9 @@ class Smoothed(Upsampler):
 
 
 class MixedFirst(Upsampler):
-    """Mix the bands of neighbouring frames before upsampling; the kernel of that layer takes the context off.
+    """Mix the bands of neighbouring frames before upsampling.
+
+    The kernel of that layer takes the context off.
 
     Parameters
     ----------
@@ -80,7 +84,9 @@ class MixedFirst(Upsampler):
 
 
 class Transposed(Upsampler):
-    """Apply transposed convolutions whose kernels are as long as their strides, so that frames don't mix (2018).
+    """Apply transposed convolutions whose kernels are as long as their strides (2018).
+
+    So frames don't mix.
 
     Parameters
     ----------
