@@ -95,7 +95,10 @@ def quarantine(store: str, detail: bool, retry: bool, json_: bool) -> int:
         dropped = {"dropped": drop_incomplete(opened)} if retry else {}
         as_json({"store": store, "quarantined": rows, **dropped})
         return DONE
-    table(("utterance", "node", "reason"), [(row["utterance_id"], row["node"], row["reason"]) for row in rows])
+    if rows:
+        table(("utterance", "node", "reason"), [(row["utterance_id"], row["node"], row["reason"]) for row in rows])
+    else:
+        click.echo("nothing is in quarantine")
     for row in rows if detail else ():
         click.echo(f"\n{row['utterance_id']} at {row['node']}:\n{row['detail']}")
     if retry:

@@ -30,7 +30,7 @@ T = TypeVar("T")
     "--preset", metavar="NAME", help="Mel that it makes, or that the folder holds; `melmill mel show` lists all."
 )
 @click.option("--sr", type=click.IntRange(min=1), help="Rate to store, Hz.  [default: the mel's]")
-@click.option("--store", metavar="URL", help="Where results go.  [default: runs/NAME]")
+@click.option("--store", metavar="URL", help="Where results go.  [default: runs/NAME-PURPOSE]")
 @click.option(
     "--output",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -64,13 +64,13 @@ def init(
     """
     from melmill.flows.pipeline.layouts import contents_of
 
+    if preset is not None:
+        spec_of(preset)
+    contents = contents_of(folder)
     if output.exists() and not force:
         raise PipelineError(
             f"{str(output)!r} exists already: add --force to overwrite it, or --output for another file"
         )
-    if preset is not None:
-        spec_of(preset)
-    contents = contents_of(folder)
     _show(folder, contents)
     ask = _Asking(interactive=sys.stdin.isatty() and not yes)
     possible = purposes(contents)

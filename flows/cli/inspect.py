@@ -35,7 +35,7 @@ def scores(store: str, format_: str, output: Path | None) -> int:
     """
     frame = Store.open(store).scores()
     if frame.empty:
-        click.echo(f"store {store!r} holds no scores: run a pipeline with a score node on it", err=True)
+        click.echo(f"store {store!r} holds no scores yet: run a pipeline with a score node to its end", err=True)
     if format_ == "table" and output is None:
         values = frame.drop(columns=[name for name in frame.columns if name.startswith("status_")])
         text = values.map(lambda value: f"{value:.3f}" if isinstance(value, float) else value)
@@ -67,7 +67,9 @@ def report(store: str, json_: bool) -> int:
     opened = Store.open(store)
     location, trainings = latest_report(opened), training_pages(opened)
     if location is None and not trainings:
-        click.echo(f"error: store {store!r} holds no report: run a pipeline with an aggregate node on it", err=True)
+        click.echo(
+            f"error: store {store!r} holds no report yet: run a pipeline with an aggregate node to its end", err=True
+        )
         return FAILED
     if json_:
         shown = {} if location is None else {"report": f"{location.url}/{PAGE}", "files": sorted(location.sizes())}

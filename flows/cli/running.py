@@ -97,7 +97,8 @@ def run(
 def _show(summary: Summary) -> None:
     tasks = summary.tasks
     if tasks.run or tasks.failed:
-        done = f"{tasks.run} tasks run, {tasks.reused} reused, {tasks.failed} failed"
+        took = duration(summary.duration_s)
+        done = f"{tasks.run} tasks run, {tasks.reused} reused, {tasks.failed} failed in {took}"
     else:
         done = f"nothing to run: all {tasks.total} tasks are done"
     if summary.report:
@@ -105,9 +106,7 @@ def _show(summary: Summary) -> None:
 
         folder, _, _ = summary.report.rpartition("/")
         csv_table(Location(folder).read("headline.csv"))
-    click.echo(
-        f"{done} in {duration(summary.duration_s)}; {summary.utterances} utterances, {summary.quarantined} quarantined"
-    )
+    click.echo(f"{done}; {summary.utterances} utterances, {summary.quarantined} quarantined")
     click.echo(f"store:  {summary.store}")
     for training in summary.trainings:
         click.echo(f"training: {training}")

@@ -191,7 +191,9 @@ def _overridden(document: Located, override: str) -> Located:
     if path[0] not in _FIELDS:
         stages = _mapping(document, "a pipeline").get("stages")
         names = list(stages.value) if stages is not None and isinstance(stages.value, dict) else []
-        if path[0] not in names or len(path) < 2:
+        if path[0] in names and len(path) < 2:
+            raise PipelineError(f"{path[0]!r} is a node: name a field of it, such as {path[0]}.FIELD=VALUE", where)
+        if path[0] not in names:
             raise PipelineError(unknown("node or field", path[0], [*names, *_FIELDS], "the pipeline"), where)
         path = ["stages", *path]
     return _with(document, path, _relocated(parse(text, where), where), where)

@@ -101,7 +101,7 @@ class SourceTree:
         except OSError as error:
             problem = error.strerror or str(error)
         if problem:
-            raise SourceError(f"no corpus at {self.url}: {problem}. Check root:, and that the disk is mounted.")
+            raise SourceError(f"no corpus at {self.url}: {problem}. Check the path, and that the disk is mounted.")
 
     def _full_path(self, path: str) -> str:
         # Split by hand: a plan does this for every file, and making a Path takes as long as a

@@ -109,6 +109,10 @@ def test_set_overrides_and_points_at_itself_in_errors(tmp_path: Path) -> None:
         build_graph(load(path, ["gla.n_iter=x"]))
     with pytest.raises(PipelineError, match=r"the pipeline has no node or field 'gal'; did you mean 'gla'\?"):
         load(path, ["gal.n_iter=1"])
+    with pytest.raises(
+        PipelineError, match=r"^--set gla=4: 'gla' is a node: name a field of it, such as gla.FIELD=VALUE"
+    ):
+        load(path, ["gla=4"])
     with pytest.raises(PipelineError, match="--set needs NAME=VALUE"):
         load(path, ["gla.n_iter"])
 

@@ -66,7 +66,7 @@ def test_paths_stay_inside(tree: SourceTree, path: str) -> None:
 def test_a_root_that_is_gone_is_told(tmp_path: Path) -> None:
     tree = SourceTree(str(tmp_path / "not mounted"))
     for use in (lambda: list(tree.walk()), lambda: tree.read("a.flac"), lambda: tree.head("a", 1), tree.folders):
-        with pytest.raises(SourceError, match=r"no corpus at .*not mounted: it does not exist. Check root:"):
+        with pytest.raises(SourceError, match=r"no corpus at .*not mounted: it does not exist. Check the path"):
             use()
     with pytest.raises(SourceError, match="no corpus at nosuch://x"):
         list(SourceTree("nosuch://x").walk())
