@@ -54,7 +54,7 @@ class Solver:
         `melmill.stages.numeric.compiled.inverter.CompiledForm`'s functions.
     batched : str or None
         Module of the GPU engine's form, which has
-        `melmill.stages.numeric.batched.inverter.BatchedForm`'s functions. None: CPU only.
+        `melmill.stages.numeric.batched.iteration.BatchedForm`'s functions. None: CPU only.
     default_n_iter : int or None
         Number of iterations that it makes by default. 0 for a solver that does not iterate. None
         where its parameters decide.
