@@ -95,6 +95,8 @@ HEAD_BYTES = 4096
 FLAC_HEAD_BYTES = 42
 # More samples per byte are not plausible: a frame of silence takes some 14 bytes for 4096 samples.
 MAX_SAMPLES_PER_BYTE = 2000
+# Rates of recordings, Hz: below, speech is not intelligible; the highest is what FLAC can say.
+_LOWEST_SR, _HIGHEST_SR = 1000, (1 << 20) - 1
 _INT16_SUBTYPES = frozenset({"PCM_16", "PCM_S8", "PCM_U8"})
 _COUNTING_BLOCK = 1024
 
@@ -112,7 +114,7 @@ class Header:
     md5 : bytes
         Checksum of the PCM of a FLAC file; empty where the file has none.
     doubt : str
-        Why the claimed length can't be believed; empty where it can be.
+        Why the claimed rate or length can't be believed; empty where both can be.
     """
 
     sr: int
@@ -124,7 +126,7 @@ class Header:
 
     @property
     def believable(self) -> bool:
-        """Whether the claimed length can be true of a file of this size."""
+        """Whether the claimed rate and length can be true of a file of this size."""
         return not self.doubt
 
 
@@ -154,7 +156,7 @@ def read_header(head: bytes, size_bytes: int) -> Header:
         return _flac_header(head, size_bytes)
     wav = wav_header(head)
     if wav is not None:
-        return Header(**wav._asdict(), doubt=_doubt(wav.n_samples, size_bytes))
+        return Header(**wav._asdict(), doubt=_doubt(wav.sr, wav.n_samples, size_bytes))
     if len(head) < size_bytes:
         raise ValueError(
             f"only FLAC and plain WAV are read from their first bytes, got {len(head)} of {size_bytes} bytes of a file"
@@ -162,13 +164,18 @@ def read_header(head: bytes, size_bytes: int) -> Header:
     try:
         info = soundfile.info(io.BytesIO(head))
     except soundfile.LibsndfileError as error:
+        if "SF_INFO struct incomplete" in error.error_string:  # libsndfile's words for a rate below 1 or past int32
+            raise Unusable(
+                "header is not believable: header says 0 Hz, 2^31 Hz or more, or no channels; "
+                f"a recording has {_LOWEST_SR:,} to {_HIGHEST_SR:,} Hz: mend the header or encode it again"
+            ) from error
         raise Unusable(f"not decodable as audio: {error.error_string} It starts with {head[:8]!r}") from error
     return Header(
         sr=info.samplerate,
         n_samples=info.frames,
         n_channels=info.channels,
         subtype=info.subtype,
-        doubt=_doubt(info.frames, size_bytes),
+        doubt=_doubt(info.samplerate, info.frames, size_bytes),
     )
 
 
@@ -180,7 +187,7 @@ def _flac_header(head: bytes, size_bytes: int) -> Header:
     packed = int.from_bytes(head[18:26], "big")
     sr, bits = packed >> 44, (packed >> 36 & 31) + 1
     n_samples = packed & (1 << 36) - 1
-    if head[4] & 127 != 0 or sr == 0:
+    if head[4] & 127 != 0:
         raise Unusable("not decodable as audio: the FLAC header is damaged")
     md5 = head[26:42]
     return Header(
@@ -189,11 +196,16 @@ def _flac_header(head: bytes, size_bytes: int) -> Header:
         n_channels=(packed >> 41 & 7) + 1,
         subtype="PCM_S8" if bits == 8 else f"PCM_{bits}",
         md5=md5 if any(md5) else b"",
-        doubt=_doubt(n_samples, size_bytes),
+        doubt=_doubt(sr, n_samples, size_bytes),
     )
 
 
-def _doubt(n_samples: int, size_bytes: int) -> str:
+def _doubt(sr: int, n_samples: int, size_bytes: int) -> str:
+    if not _LOWEST_SR <= sr <= _HIGHEST_SR:
+        return (
+            f"header says {sr:,} Hz, a recording has {_LOWEST_SR:,} to {_HIGHEST_SR:,} Hz: "
+            "mend the header or encode it again"
+        )
     if n_samples == 0:
         return (
             f"header says 0 samples, so the file is empty or its length unknown ({size_bytes:,} bytes): encode it again"
