@@ -27,17 +27,24 @@ _SUBTYPES = {
     (_FLOAT, 32): "FLOAT",
     (_FLOAT, 64): "DOUBLE",
 }
-# Sizes of data that a writer leaves where it could not go back to fill them in.
-_OPEN_ENDED = frozenset({0, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF})
+# A writer to a pipe cannot go back to fill in the size. It leaves 0, or a size just below 2^31 or 2^32: 0x7FFFF000 is
+# sox's, and others subtract the header's length.
+_PLACEHOLDERS = (range(1), range(0x7FFF0000, 0x80000001), range(0xFFFF0000, 0x100000000))
 
 
 class WavHeader(NamedTuple):
-    """Hold rate (Hz), samples per channel, channels, and the sample format by libsndfile's name."""
+    """Hold rate (Hz), samples per channel, channels, and the sample format by libsndfile's name.
+
+    `frame_bytes` is the size of a sample of all channels, `offset` where the first begins, in
+    bytes.
+    """
 
     sr: int
     n_samples: int
     n_channels: int
     subtype: str
+    frame_bytes: int
+    offset: int
 
 
 def wav_header(head: bytes) -> WavHeader | None:
@@ -52,7 +59,7 @@ def wav_header(head: bytes) -> WavHeader | None:
 
     >>> fmt = b"fmt \x10\0\0\0" + bytes([1, 0, 2, 0, 0x22, 0x56, 0, 0, 0x88, 0x58, 1, 0, 4, 0, 16, 0])
     >>> wav_header(b"RIFF....WAVE" + fmt + b"data\x28\0\0\0")
-    WavHeader(sr=22050, n_samples=10, n_channels=2, subtype='PCM_16')
+    WavHeader(sr=22050, n_samples=10, n_channels=2, subtype='PCM_16', frame_bytes=4, offset=44)
     """
     if head[:4] != b"RIFF" or head[8:12] != b"WAVE":
         return None
@@ -62,12 +69,12 @@ def wav_header(head: bytes) -> WavHeader | None:
         if name == b"fmt ":
             described = head[at + 8 : at + 8 + size]
         if name == b"data":
-            return None if size in _OPEN_ENDED else _header(described, size)
+            return None if any(size in sizes for sizes in _PLACEHOLDERS) else _header(described, size, at + 8)
         at += 8 + size + size % 2
     return None
 
 
-def _header(described: bytes, size_bytes: int) -> WavHeader | None:
+def _header(described: bytes, size_bytes: int, offset: int) -> WavHeader | None:
     if len(described) < 16:
         return None
     coding, bits = _number(described[:2]), _number(described[14:16])
@@ -81,6 +88,8 @@ def _header(described: bytes, size_bytes: int) -> WavHeader | None:
         n_samples=size_bytes // frame_bytes,
         n_channels=_number(described[2:4]),
         subtype=subtype,
+        frame_bytes=frame_bytes,
+        offset=offset,
     )
 
 
@@ -156,7 +165,13 @@ def read_header(head: bytes, size_bytes: int) -> Header:
         return _flac_header(head, size_bytes)
     wav = wav_header(head)
     if wav is not None:
-        return Header(**wav._asdict(), doubt=_doubt(wav.sr, wav.n_samples, size_bytes))
+        n_held = max(0, size_bytes - wav.offset) // wav.frame_bytes
+        doubt = _doubt(wav.sr, wav.n_samples, size_bytes)
+        if not doubt and n_held < wav.n_samples:
+            doubt = f"file is truncated: header says {wav.n_samples:,} samples, the file holds {n_held:,}"
+        return Header(
+            sr=wav.sr, n_samples=wav.n_samples, n_channels=wav.n_channels, subtype=wav.subtype, doubt=doubt
+        )
     if len(head) < size_bytes:
         raise ValueError(
             f"only FLAC and plain WAV are read from their first bytes, got {len(head)} of {size_bytes} bytes of a file"

@@ -105,7 +105,12 @@ def test_a_wav_header_is_told_by_its_first_bytes(kind: str, subtype: str, n_chan
     ("kind", "subtype", "patch"),
     [
         ("WAV", "ULAW", b""),  # coded samples
-        ("WAV", "PCM_16", b"\xff\xff\xff\xff"),  # written to a pipe: its size was never filled in
+        # written to a pipe: its size was never filled in
+        ("WAV", "PCM_16", b"\xff\xff\xff\xff"),
+        ("WAV", "PCM_16", b"\xd3\xff\xff\xff"),
+        ("WAV", "PCM_16", b"\xff\xff\xff\x7f"),
+        ("WAV", "PCM_16", b"\x00\xf0\xff\x7f"),  # by sox
+        ("WAV", "PCM_16", b"\xd4\xff\xff\x7f"),
         ("OGG", "VORBIS", b""),
     ],
 )
@@ -115,13 +120,24 @@ def test_other_headers_need_the_whole_file(kind: str, subtype: str, patch: bytes
         at = data.index(b"data") + 4
         data = data[:at] + patch + data[at + 4 :]
     assert not tells(data)
-    assert read_header(data, len(data)).n_samples == 5000
+    y, header = decode(data)
+    assert header == read_header(data, len(data))
+    assert header.n_samples == len(y) == 5000
 
 
 def test_a_wav_cut_short_is_truncated() -> None:
     data = encode(noise(5000), kind="WAV")[:-2000]
-    with pytest.raises(Unusable, match=r"^file is truncated: header says 5,000 samples, 4,000 decoded$"):
+    with pytest.raises(Unusable, match=r"^file is truncated: header says 5,000 samples, the file holds 4,000$"):
         decode(data)
+
+
+@pytest.mark.parametrize("claimed", [40002, 80000, 60_000_000, 0x7FFE0000, 0x90000000])
+def test_a_size_past_the_end_of_a_wav_is_not_believed(claimed: int) -> None:
+    data = encode(noise(20000), kind="WAV")
+    assert read_header(data, len(data)).believable
+    header = read_header(data[:40] + claimed.to_bytes(4, "little") + data[44:], len(data))
+    assert not header.believable
+    assert f"{claimed // 2:,} samples" in header.doubt
 
 
 def test_only_flac_and_whole_wav_headers_are_told_by_first_bytes() -> None:
