@@ -169,9 +169,7 @@ def read_header(head: bytes, size_bytes: int) -> Header:
         doubt = _doubt(wav.sr, wav.n_samples, size_bytes)
         if not doubt and n_held < wav.n_samples:
             doubt = f"file is truncated: header says {wav.n_samples:,} samples, the file holds {n_held:,}"
-        return Header(
-            sr=wav.sr, n_samples=wav.n_samples, n_channels=wav.n_channels, subtype=wav.subtype, doubt=doubt
-        )
+        return Header(sr=wav.sr, n_samples=wav.n_samples, n_channels=wav.n_channels, subtype=wav.subtype, doubt=doubt)
     if len(head) < size_bytes:
         raise ValueError(
             f"only FLAC and plain WAV are read from their first bytes, got {len(head)} of {size_bytes} bytes of a file"
