@@ -166,20 +166,23 @@ def _safetensors(name: str, data: bytes) -> dict[str, Tensor]:
     start = 8 + int.from_bytes(data[:8], "little")
     try:
         header: dict[str, Any] = json.loads(data[8:start])
-        return {key: _safetensor(data[start:], entry) for key, entry in header.items() if key != "__metadata__"}
+        # Slices of bytes are copies, those of a view are not.
+        view = memoryview(data)[start:]
+        return {key: _safetensor(view, entry) for key, entry in header.items() if key != "__metadata__"}
     except (ValueError, KeyError, TypeError, RuntimeError) as error:
         raise VocoderError(
             f"{name}: is truncated or not safetensors ({len(data)} bytes): {error}. Fetch it again"
         ) from error
 
 
-def _safetensor(data: bytes, entry: dict[str, Any]) -> Tensor:
+def _safetensor(data: memoryview, entry: dict[str, Any]) -> Tensor:
     begin, end = entry["data_offsets"]
     dtype, shape = _SAFETENSORS_DTYPES[entry["dtype"]], entry["shape"]
     if end > len(data) or end - begin != math.prod(shape) * dtype.itemsize:
         raise ValueError(f"a tensor of shape {shape} lies at bytes {begin} to {end} of {len(data)}")
     if begin == end:
         return torch.empty(shape, dtype=dtype)
+    # Tensors can be written to, so each has a copy of its own bytes.
     return torch.frombuffer(bytearray(data[begin:end]), dtype=dtype).reshape(shape)
 
 

@@ -159,6 +159,26 @@ def test_safetensors_are_read() -> None:
     assert_state(dict(found.state), {**tensors, "b": W})
 
 
+class CountedBytes(bytes):
+    """Bytes that count how many of them were copied by slices."""
+
+    n_copied = 0
+
+    def __getitem__(self, key: Any) -> Any:
+        part = super().__getitem__(key)
+        self.n_copied += len(part) if isinstance(key, slice) else 0
+        return part
+
+
+def test_only_the_header_of_safetensors_is_copied_beside_the_tensors() -> None:
+    tensors = {f"t{i}": torch.full((1000,), float(i)) for i in range(50)}
+    data = CountedBytes(safetensors(tensors))
+    n_header = int.from_bytes(data[:8], "little")
+    data.n_copied = 0
+    assert_state(dict(read("model.safetensors", data).state), tensors)
+    assert data.n_copied < n_header + 100
+
+
 @pytest.mark.parametrize("cut", [9, 40, -1])
 def test_truncated_safetensors_are_refused(cut: int) -> None:
     with pytest.raises(VocoderError, match=r"model.safetensors: is truncated or not safetensors"):
