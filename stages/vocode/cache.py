@@ -13,6 +13,7 @@ import torch
 from melmill.stages.contract import StageFiles
 from melmill.stages.errors import CompilerFailed
 from melmill.stages.numeric.batched.device import device_lock, placement
+from melmill.stages.numeric.errors import Unusable
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.vocode.files.checkpoint import read_files
 from melmill.stages.vocode.layers.basic import Precision, at
@@ -72,6 +73,8 @@ def _compile(voc: LoadedVocoder, precision: Precision) -> None:
     try:
         with device_lock(torch.device(voc.device)), at(precision, voc.device):
             voc.batch(mels)
+    except Unusable:
+        return  # it computes, though what it makes of silence overflows: each mel is checked when it comes
     except Exception as error:  # the compiler raises what it likes
         lines = [line for line in str(error).splitlines() if line.strip() and not line.startswith("backend=")]
         raise CompilerFailed(
