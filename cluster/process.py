@@ -42,13 +42,38 @@ def limit_threads(threads: int) -> None:
 
 
 @contextmanager
-def threads_raised(threads: int) -> Iterator[None]:
-    """Let the numerical libraries use `threads` threads each in the block, and one after it."""
+def threads_limited(threads: int) -> Iterator[None]:
+    """Let the numerical libraries use `threads` threads each in the block, then as before.
+
+    Libraries that are loaded in the block get what the environment outside of it says.
+    """
+    from threadpoolctl import ThreadpoolController
+
+    environment = {name: os.environ.get(name) for name in _VARIABLES}
+    pools = {library.filepath: library.num_threads for library in ThreadpoolController().lib_controllers}
+    torch_threads = sys.modules["torch"].get_num_threads() if "torch" in sys.modules else None
     _limit(threads)
     try:
         yield
     finally:
-        _limit(1)
+        for name, value in environment.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+        usual = _usual_threads()
+        for library in ThreadpoolController().lib_controllers:
+            library.set_num_threads(pools.get(library.filepath, usual))
+        if "torch" in sys.modules:
+            sys.modules["torch"].set_num_threads(torch_threads or usual)
+
+
+def _usual_threads() -> int:
+    """Return how many threads a library that is loaded now would use."""
+    value = os.environ.get("OMP_NUM_THREADS", "")
+    if value.isdecimal() and int(value) > 0:
+        return int(value)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _limit(threads: int) -> None:
