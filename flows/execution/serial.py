@@ -31,14 +31,16 @@ def run_serial(window: ShardWindow, make_job: MakeJob, announce: Listener) -> No
     Raises
     ------
     RunFailed
-        No task can succeed any more, for example because the disk is full.
+        No task can succeed any more, for example because the disk is full. Or tasks are left, and
+        none of them may run.
     """
     with threads_limited(1):
         announce(Ready(probe=_probe))
         while not window.done:
             task = next((task for pool in window.pools if (task := window.take(pool))), None)
             if task is None:
-                continue
+                # Nothing runs that could free a task. All that was left may be blocked.
+                break
             announce(Submitted(task=task, attempt=1))
             try:
                 with current_task(repr(task), report=lambda line: announce(Note(text=line))):
@@ -53,6 +55,7 @@ def run_serial(window: ShardWindow, make_job: MakeJob, announce: Listener) -> No
             else:
                 window.finish(task)
                 announce(Finished(task=task, attempt=1, receipt=receipt))
+        window.check_done()
 
 
 def _probe(tasks: Sequence[Task]) -> list[TaskStatus]:
