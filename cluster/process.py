@@ -5,18 +5,19 @@ from __future__ import annotations
 import os
 import resource
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
+_NUMBA = "NUMBA_NUM_THREADS"
 _VARIABLES = (
     "OMP_NUM_THREADS",
     "OPENBLAS_NUM_THREADS",
     "MKL_NUM_THREADS",
     "NUMEXPR_NUM_THREADS",
     "VECLIB_MAXIMUM_THREADS",
-    "NUMBA_NUM_THREADS",
+    _NUMBA,
 )
 # They choose the kernels of linear algebra, which decide the last bits of results.
 _KERNELS = ("OPENBLAS_CORETYPE", "MKL_CBWR", "BLIS_ARCH_TYPE")
@@ -38,21 +39,23 @@ def limit_threads(threads: int) -> None:
 
     Libraries that are loaded later read the limit from the environment.
     """
-    _limit(threads)
+    _limit(threads, _VARIABLES)
 
 
 @contextmanager
 def threads_limited(threads: int) -> Iterator[None]:
     """Let the numerical libraries use `threads` threads each in the block, then as before.
 
-    Libraries that are loaded in the block get what the environment outside of it says.
+    Libraries that are loaded in the block get what the environment outside of it says. Numba is
+    left alone: it reads its number when it is loaded, and fails to compile if that changes later.
+    Our kernels use one thread anyway.
     """
     from threadpoolctl import ThreadpoolController
 
-    environment = {name: os.environ.get(name) for name in _VARIABLES}
+    environment = {name: os.environ.get(name) for name in _VARIABLES if name != _NUMBA}
     pools = {library.filepath: library.num_threads for library in ThreadpoolController().lib_controllers}
     torch_threads = sys.modules["torch"].get_num_threads() if "torch" in sys.modules else None
-    _limit(threads)
+    _limit(threads, environment)
     try:
         yield
     finally:
@@ -76,10 +79,10 @@ def _usual_threads() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _limit(threads: int) -> None:
+def _limit(threads: int, variables: Iterable[str]) -> None:
     from threadpoolctl import threadpool_limits
 
-    os.environ.update(thread_environment(threads))
+    os.environ.update(dict.fromkeys(variables, str(threads)))
     threadpool_limits(limits=threads)
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(threads)

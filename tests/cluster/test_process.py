@@ -19,7 +19,7 @@ def _pools() -> dict[str, int]:
 def _interrupted() -> None:
     with threads_limited(1):
         assert set(_pools().values()) == {1}
-        assert os.environ.items() >= thread_environment(1).items()
+        assert (os.environ["OMP_NUM_THREADS"], os.environ["MKL_NUM_THREADS"]) == ("1", "1")
         raise KeyboardInterrupt
 
 
@@ -49,3 +49,28 @@ def test_libraries_loaded_in_the_block_are_as_if_loaded_after_it() -> None:
     )
     environment = {**os.environ, **thread_environment(2)}
     assert subprocess.run([sys.executable, "-c", program], env=environment, check=False).returncode == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first", ["before", "in"])
+def test_numba_compiles_and_keeps_its_threads(first: str) -> None:
+    program = (
+        "import sys; from melmill.cluster.process import threads_limited\n"
+        "def summed(n):\n"
+        "    import numba\n"
+        "    @numba.njit(parallel=True)\n"
+        "    def function(n):\n"
+        "        total = 0\n"
+        "        for i in numba.prange(n):\n"
+        "            total += i\n"
+        "        return total\n"
+        "    return function(n), numba.get_num_threads()\n"
+        "got = [summed(10)] if sys.argv[1] == 'before' else []\n"
+        "with threads_limited(1):\n"
+        "    got += [summed(10)]\n"
+        "got += [summed(10)]\n"
+        "sys.exit({*got} != {(45, 2)})"
+    )
+    environment = {**os.environ, **thread_environment(2)}
+    done = subprocess.run([sys.executable, "-c", program, first], env=environment, check=False)
+    assert done.returncode == 0
