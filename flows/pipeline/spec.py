@@ -12,7 +12,7 @@ from melmill.cluster.contract import ClusterSpec
 from melmill.cluster.errors import ClusterError
 from melmill.cluster.registry import DEFAULT_TYPE, cluster_type, field_names, types_with
 from melmill.flows.errors import PipelineError
-from melmill.flows.pipeline.convert import build, convert, unknown
+from melmill.flows.pipeline.convert import build, convert, convert_place, unknown
 from melmill.flows.pipeline.located import Located, parse
 
 DEFAULT_SHARD_DURATION_S = 300.0
@@ -43,7 +43,7 @@ class Pipeline:
     name : str
         Name of the project. A store belongs to one project.
     store : str
-        Where results go: a path, or any URL that fsspec knows.
+        Where results go: a path, or any URL that fsspec knows. A leading ``~`` is expanded.
     shard_duration_s : float
         Audio in a shard, s. A shard is the unit of work and of resuming.
     max_quarantined : float
@@ -114,7 +114,7 @@ def _pipeline(document: Located) -> Pipeline:
     time_limit = fields.get("time_limit_s", Located(DEFAULT_TIME_LIMIT_S, document.where))
     return Pipeline(
         name=convert(fields["name"], str, "name"),
-        store=convert(fields["store"], str, "store"),
+        store=convert_place(fields["store"], str, "store"),
         shard_duration_s=_positive(duration, "shard_duration_s"),
         max_quarantined=_share(fields.get("max_quarantined", Located(DEFAULT_MAX_QUARANTINED, document.where))),
         time_limit_s=_positive(time_limit, "time_limit_s"),

@@ -9,6 +9,7 @@ import pytest
 from melmill.flows.errors import PipelineError
 from melmill.flows.pipeline.graph import build_graph
 from melmill.flows.pipeline.spec import load
+from melmill.stages.ingest.reader import Reader
 
 GOOD = """\
 name: round-trip
@@ -115,6 +116,52 @@ def test_set_overrides_and_points_at_itself_in_errors(tmp_path: Path) -> None:
         load(path, ["gla=4"])
     with pytest.raises(PipelineError, match="--set needs NAME=VALUE"):
         load(path, ["gla.n_iter"])
+
+
+@pytest.mark.parametrize("written_as", ["~/corpus", "file://~/corpus"])
+def test_home_is_expanded_wherever_a_place_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written_as: str
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    home = f"{tmp_path}/corpus"
+    text = GOOD.replace("runs/x", written_as).replace("root: data", f"root: '{written_as}'")
+    path = written(tmp_path, text)
+    assert load(path).store == home
+    assert load(path, ["store='~'"]).store == str(tmp_path)
+    assert load(path, store="~/other").store == f"{tmp_path}/other"
+    stage = build_graph(load(path))["speech"].stage
+    assert isinstance(stage, Reader)
+    assert stage.root == home
+    listed = build_graph(load(path, ["speech.files=[~x]", f"speech.root={written_as}/"]))["speech"].stage
+    assert isinstance(listed, Reader)
+    assert (listed.root, listed.files) == (f"{home}/", ("~x",))
+
+
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        ("$HOME/x", r"can't hold a variable, got '\$HOME/x': write \$HOME out"),
+        ("/data/${USER}/x", r"write \$\{USER\} out"),
+        ("s3:/bucket/x", r"two slashes after the scheme, got 's3:/bucket/x': write s3://bucket/x"),
+        ("file:/data/x", "write file:///data/x"),
+        ("~nobody-of-this-name/x", r"unknown user, got '~nobody-of-this-name/x': write \./~nobody-of-this-name/x"),
+    ],
+)
+def test_a_place_that_would_be_taken_for_a_folder_name_is_refused(tmp_path: Path, place: str, message: str) -> None:
+    with pytest.raises(PipelineError, match=f"pipeline.yaml:2: store .*{message}"):
+        load(written(tmp_path, GOOD.replace("runs/x", place)))
+    with pytest.raises(PipelineError, match=f"--store: store .*{message}"):
+        load(written(tmp_path, GOOD), store=place)
+    with pytest.raises(PipelineError, match=f"--set speech.root=.*: root of librispeech .*{message}"):
+        build_graph(load(written(tmp_path, GOOD), [f"speech.root={place}"]))
+    vocoder = GOOD + f"  voc: {{uses: vocoder, from: mel, checkpoint: '{place}'}}\n"
+    with pytest.raises(PipelineError, match=f"pipeline.yaml:8: checkpoint of vocoder .*{message}"):
+        build_graph(load(written(tmp_path, vocoder)))
+
+
+@pytest.mark.parametrize("place", ["runs/x", "/data/a$5 b", "s3://bucket/x", "memory://x", "a~b", "./~x", "c:x"])
+def test_other_places_stay_as_written(tmp_path: Path, place: str) -> None:
+    assert load(written(tmp_path, GOOD), store=place).store == place
 
 
 def test_a_list_fans_out_and_so_does_what_reads_it(tmp_path: Path) -> None:
