@@ -18,6 +18,8 @@ from melmill.flows.pipeline.located import Located, parse
 DEFAULT_SHARD_DURATION_S = 300.0
 DEFAULT_MAX_QUARANTINED = 0.01
 DEFAULT_TIME_LIMIT_S = 3600.0
+# A year. The alarm counts nanoseconds in 64 bits, so that it can't be set to three centuries.
+MAX_TIME_LIMIT_S = 365 * 24 * 3600.0
 
 _FIELDS = ("name", "store", "shard_duration_s", "max_quarantined", "time_limit_s", "stages", "cluster")
 NODE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
@@ -49,7 +51,7 @@ class Pipeline:
     max_quarantined : float
         Share of utterances that may be in quarantine, in [0, 1]. A run with more of them has failed.
     time_limit_s : float
-        Longest time for a task, s. The worker of a longer task is ended. Then each utterance of the
+        Longest time for a task, s, a year at most. The worker of a longer task is ended. Then each utterance of the
         shard is tried alone, with the same limit.
     declarations : tuple of Declaration
         Nodes in the order written.
@@ -117,7 +119,7 @@ def _pipeline(document: Located) -> Pipeline:
         store=convert_place(fields["store"], str, "store"),
         shard_duration_s=_positive(duration, "shard_duration_s"),
         max_quarantined=_share(fields.get("max_quarantined", Located(DEFAULT_MAX_QUARANTINED, document.where))),
-        time_limit_s=_positive(time_limit, "time_limit_s"),
+        time_limit_s=_time_limit(time_limit),
         declarations=tuple(_declaration(name, value) for name, value in _mapping(fields["stages"], "stages").items()),
         cluster=_cluster(fields.get("cluster")),
         document=document.plain(),
@@ -148,6 +150,15 @@ def _positive(value: Located, name: str) -> float:
     if not number > 0:
         raise PipelineError(f"{name} must be positive, got {number!r}", value.where)
     return float(number)
+
+
+def _time_limit(value: Located) -> float:
+    limit_s = _positive(value, "time_limit_s")
+    if limit_s > MAX_TIME_LIMIT_S:
+        raise PipelineError(
+            f"time_limit_s must be at most {MAX_TIME_LIMIT_S:.0f} (a year), got {value.plain()!r}", value.where
+        )
+    return limit_s
 
 
 def _share(value: Located) -> float:
