@@ -187,7 +187,20 @@ def test_a_node_can_be_the_starting_phase_of_another(tmp_path: Path) -> None:
     assert "start" not in nodes["again[start=zero]"].inputs
 
 
-def test_a_word_wins_over_a_node_of_the_same_name(tmp_path: Path) -> None:
+@pytest.mark.parametrize("start", ["{word}", "[gla, {word}]"])
+@pytest.mark.parametrize("word", ["pghi", "zero", "random"])
+def test_a_node_with_the_name_of_a_word_is_refused_where_the_word_is_used(
+    tmp_path: Path, word: str, start: str
+) -> None:
+    start = start.format(word=word)
+    text = GOOD + f"  {word}: {{uses: raar, from: mel}}\n  again: {{uses: griffin_lim, from: mel, start: {start}}}\n"
+    message = rf"pipeline.yaml:8: node '{word}' .* start: {word} \(.*pipeline.yaml:9\) would not be .*: rename the node"
+    with pytest.raises(PipelineError, match=message):
+        build_graph(load(written(tmp_path, text)))
+    assert word in build_graph(load(written(tmp_path, text), ["again.start=gla"]))
+
+
+def test_a_word_stays_a_word_beside_a_node_of_the_same_method(tmp_path: Path) -> None:
     text = GOOD + "  pghi: {uses: pghi, from: mel}\n  again: {uses: griffin_lim, from: mel, start: pghi}\n"
     nodes = build_graph(load(written(tmp_path, text)))
     assert nodes["again"].inputs == {"from": ("mel",)}
