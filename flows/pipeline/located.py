@@ -88,6 +88,36 @@ def parse(text: str, name: str) -> Located:
         loader.dispose()
 
 
+def parse_override(text: str, where: str) -> Located:
+    """Return the value that an override gives; all parts of it have the same place.
+
+    Text without quotes is taken whole. There is no comment in it, and no line end becomes a space.
+
+    >>> parse_override("My corpus #2", "--set").value, parse_override("[1, a]", "--set").plain()
+    ('My corpus #2', [1, 'a'])
+
+    Raises
+    ------
+    PipelineError
+        The text is not YAML, or not a value that a pipeline can have.
+    """
+    value = _relocated(parse(text, where), where)
+    node = yaml.compose(text, yaml.SafeLoader)
+    plain = node is None or (isinstance(node, yaml.ScalarNode) and node.style is None)
+    whole = text.strip()
+    if plain and whole and not whole.startswith(("!", "&", "---")) and (node is None or node.value != whole):
+        return Located(whole, where)
+    return value
+
+
+def _relocated(value: Located, where: str) -> Located:
+    if isinstance(value.value, dict):
+        return Located({key: _relocated(entry, where) for key, entry in value.items()}, where)
+    if isinstance(value.value, list):
+        return Located([_relocated(entry, where) for entry in value.value], where)
+    return Located(value.value, where)
+
+
 def _check_size(node: yaml.Node, name: str, sizes: dict[yaml.Node, int], parents: set[yaml.Node]) -> int:
     """Return how many values a node has once its aliases are expanded; raise if they never end."""
     if node in parents:

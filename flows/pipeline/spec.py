@@ -13,7 +13,7 @@ from melmill.cluster.errors import ClusterError
 from melmill.cluster.registry import DEFAULT_TYPE, cluster_type, field_names, types_with
 from melmill.flows.errors import PipelineError
 from melmill.flows.pipeline.convert import build, convert, convert_place, unknown
-from melmill.flows.pipeline.located import Located, parse
+from melmill.flows.pipeline.located import Located, parse, parse_override
 
 DEFAULT_SHARD_DURATION_S = 300.0
 DEFAULT_MAX_QUARANTINED = 0.01
@@ -194,7 +194,7 @@ def _cluster(value: Located | None) -> ClusterSpec:
 
 
 def _overridden(document: Located, override: str) -> Located:
-    where = f"--set {override}"
+    where = f"--set {override if override.isprintable() else repr(override)}"
     name, equals, text = override.partition("=")
     if not equals or not name:
         raise PipelineError(f"--set needs NAME=VALUE, such as admm.n_iter=50, got {override!r}")
@@ -207,15 +207,7 @@ def _overridden(document: Located, override: str) -> Located:
         if path[0] not in names:
             raise PipelineError(unknown("node or field", path[0], [*names, *_FIELDS], "the pipeline"), where)
         path = ["stages", *path]
-    return _with(document, path, _relocated(parse(text, where), where), where)
-
-
-def _relocated(value: Located, where: str) -> Located:
-    if isinstance(value.value, dict):
-        return Located({key: _relocated(entry, where) for key, entry in value.items()}, where)
-    if isinstance(value.value, list):
-        return Located([_relocated(entry, where) for entry in value.value], where)
-    return Located(value.value, where)
+    return _with(document, path, parse_override(text, where), where)
 
 
 def _with(document: Located, path: Sequence[str], value: Located, where: str) -> Located:

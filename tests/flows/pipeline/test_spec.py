@@ -165,6 +165,40 @@ def test_other_places_stay_as_written(tmp_path: Path, place: str) -> None:
     assert load(written(tmp_path, GOOD), store=place).store == place
 
 
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("My corpus #2", "My corpus #2"),
+        ("#2", "#2"),
+        ("  a # b  ", "a # b"),
+        ("a\nb", "a\nb"),
+        ("a#b", "a#b"),
+        ("'a # b'", "a # b"),
+        ('"a"', "a"),
+        ("!!str 5", "5"),
+    ],
+)
+def test_set_takes_text_whole(tmp_path: Path, value: str, expected: str) -> None:
+    stage = build_graph(load(written(tmp_path, GOOD), [f"speech.root={value}"]))["speech"].stage
+    assert isinstance(stage, Reader)
+    assert stage.root == expected
+
+
+def test_set_still_takes_numbers_lists_and_nothing(tmp_path: Path) -> None:
+    path = written(tmp_path, GOOD)
+    nodes = build_graph(load(path, ["gla.n_iter=[5, 6]", "speech.subsets=", "speech.files=null"]))
+    assert {"gla[n_iter=5]", "gla[n_iter=6]"} <= set(nodes)
+    with pytest.raises(PipelineError, match="n_iter of griffin_lim must be a whole number, got '5 # few'"):
+        build_graph(load(path, ["gla.n_iter=5 # few"]))
+
+
+def test_an_error_of_an_override_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(PipelineError) as caught:
+        load(written(tmp_path, GOOD), ["name=a\nb: c\x01"])
+    assert str(caught.value).startswith(r"--set 'name=a\nb: c\x01':2: not valid YAML: it holds the control character")
+    assert "\n" not in str(caught.value)
+
+
 def test_a_list_fans_out_and_so_does_what_reads_it(tmp_path: Path) -> None:
     text = GOOD + "  report: {uses: aggregate, from: scores}\n"
     nodes = build_graph(load(written(tmp_path, text), ["gla.n_iter=[10, 20]", "gla.start=[random, zero]"]))
