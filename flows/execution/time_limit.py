@@ -29,14 +29,15 @@ def time_limit(limit_s: float | None) -> Iterator[None]:
         yield
         return
     token = next(_tokens)
-    with _lock:
-        _deadlines[token] = time.monotonic() + limit_s
-        _set_alarm()
     try:
+        with _lock:
+            _deadlines[token] = time.monotonic() + limit_s
+            _set_alarm()
         yield
     finally:
         with _lock:
-            del _deadlines[token]
+            # It is missing if an interrupt came before it was set.
+            _deadlines.pop(token, None)
             _set_alarm()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import os
 import re
 import types
 import typing
@@ -22,6 +23,9 @@ T = TypeVar("T")
 Hint: TypeAlias = object
 
 _EXPONENT_WITHOUT_DOT = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
+_VARIABLE = re.compile(r"\$(\{\w+\}|[A-Za-z_]\w*)")
+# A scheme is longer than the letter of a drive, and two slashes follow its colon.
+_ONE_SLASH = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]+):/(?P<rest>[^/].*)?")
 _NAMES: dict[Hint, str] = {
     bool: "true or false",
     int: "a whole number",
@@ -58,7 +62,11 @@ def build(cls: type[T], fields: Mapping[str, Located], owner: str, where: str) -
             example = field.metadata.get("example")
             hint = f", such as {field.name}: {example}" if example else ""
             raise PipelineError(f"{owner} needs the field {field.name!r}{hint}", where)
-    values = {name: convert(value, hints[name], f"{name} of {owner}") for name, value in fields.items()}
+    places = {field.name for field in dataclasses.fields(cast("Any", cls)) if field.metadata.get("place")}
+    values = {
+        name: (convert_place if name in places else convert)(value, hints[name], f"{name} of {owner}")
+        for name, value in fields.items()
+    }
     try:
         return cls(**values)
     except (ParameterError, ClusterError) as error:
@@ -93,6 +101,42 @@ def convert(value: Located, hint: Hint, owner: str) -> Any:  # noqa: ANN401 - th
         if _fits(value, choice):
             return _made(value, choice, owner)
     raise PipelineError(_mismatch(value, possible, owner), value.where)
+
+
+def convert_place(value: Located, hint: Hint, owner: str) -> Any:  # noqa: ANN401
+    """Return the path or URL of a folder or file, with the home folder in place of a leading ``~``.
+
+    Raises
+    ------
+    PipelineError
+        It is no text. It names a variable such as ``$HOME``, a user that there is not, or a URL with
+        one slash after its scheme.
+    """
+    place = convert(value, hint, owner)
+    if not isinstance(place, str):
+        return place
+    if variable := _VARIABLE.search(place):
+        raise PipelineError(
+            f"{owner} can't hold a variable, got {place!r}: write {variable[0]} out, or begin with ~ for your home",
+            value.where,
+        )
+    if slashed := _ONE_SLASH.fullmatch(place):
+        slashes = ":///" if slashed["scheme"] == "file" else "://"
+        right = f"{slashed['scheme']}{slashes}{slashed['rest'] or ''}"
+        raise PipelineError(
+            f"{owner} must have two slashes after the scheme, got {place!r}: write {right}", value.where
+        )
+    path = place.removeprefix("file://")
+    if not path.startswith("~"):
+        return place
+    expanded = os.path.expanduser(path)  # noqa: PTH111 - a Path would drop a final slash
+    if expanded.startswith("~"):
+        raise PipelineError(
+            f"{owner} begins with the home folder of an unknown user, got {place!r}: "
+            f"write ./{path} for a folder of that name",
+            value.where,
+        )
+    return expanded
 
 
 def takes_list(hint: Hint) -> bool:

@@ -17,6 +17,7 @@ from melmill.flows.pipeline.spec import (
     DEFAULT_MAX_QUARANTINED,
     DEFAULT_SHARD_DURATION_S,
     DEFAULT_TIME_LIMIT_S,
+    MAX_TIME_LIMIT_S,
     NODE_NAME,
     RESERVED_NAMES,
     Pipeline,
@@ -56,7 +57,7 @@ def pipeline_schema() -> Schema:
             "anyOf": [{"type": "number", "minimum": 0, "maximum": 1}, {"type": "string", "pattern": _SHARE}],
             "default": DEFAULT_MAX_QUARANTINED,
         },
-        "time_limit_s": {**seconds, "default": DEFAULT_TIME_LIMIT_S},
+        "time_limit_s": {**seconds, "maximum": MAX_TIME_LIMIT_S, "default": DEFAULT_TIME_LIMIT_S},
         "stages": {
             "description": "Nodes by name: what each uses, what it reads, and its fields.",
             "type": "object",

@@ -12,12 +12,14 @@ from melmill.cluster.contract import ClusterSpec
 from melmill.cluster.errors import ClusterError
 from melmill.cluster.registry import DEFAULT_TYPE, cluster_type, field_names, types_with
 from melmill.flows.errors import PipelineError
-from melmill.flows.pipeline.convert import build, convert, unknown
-from melmill.flows.pipeline.located import Located, parse
+from melmill.flows.pipeline.convert import build, convert, convert_place, unknown
+from melmill.flows.pipeline.located import Located, parse, parse_override
 
 DEFAULT_SHARD_DURATION_S = 300.0
 DEFAULT_MAX_QUARANTINED = 0.01
 DEFAULT_TIME_LIMIT_S = 3600.0
+# A year. The alarm counts nanoseconds in 64 bits, so that it can't be set to three centuries.
+MAX_TIME_LIMIT_S = 365 * 24 * 3600.0
 
 _FIELDS = ("name", "store", "shard_duration_s", "max_quarantined", "time_limit_s", "stages", "cluster")
 NODE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
@@ -43,13 +45,13 @@ class Pipeline:
     name : str
         Name of the project. A store belongs to one project.
     store : str
-        Where results go: a path, or any URL that fsspec knows.
+        Where results go: a path, or any URL that fsspec knows. A leading ``~`` is expanded.
     shard_duration_s : float
         Audio in a shard, s. A shard is the unit of work and of resuming.
     max_quarantined : float
         Share of utterances that may be in quarantine, in [0, 1]. A run with more of them has failed.
     time_limit_s : float
-        Longest time for a task, s. The worker of a longer task is ended. Then each utterance of the
+        Longest time for a task, s, a year at most. The worker of a longer task is ended. Then each utterance of the
         shard is tried alone, with the same limit.
     declarations : tuple of Declaration
         Nodes in the order written.
@@ -114,10 +116,10 @@ def _pipeline(document: Located) -> Pipeline:
     time_limit = fields.get("time_limit_s", Located(DEFAULT_TIME_LIMIT_S, document.where))
     return Pipeline(
         name=convert(fields["name"], str, "name"),
-        store=convert(fields["store"], str, "store"),
+        store=convert_place(fields["store"], str, "store"),
         shard_duration_s=_positive(duration, "shard_duration_s"),
         max_quarantined=_share(fields.get("max_quarantined", Located(DEFAULT_MAX_QUARANTINED, document.where))),
-        time_limit_s=_positive(time_limit, "time_limit_s"),
+        time_limit_s=_time_limit(time_limit),
         declarations=tuple(_declaration(name, value) for name, value in _mapping(fields["stages"], "stages").items()),
         cluster=_cluster(fields.get("cluster")),
         document=document.plain(),
@@ -148,6 +150,15 @@ def _positive(value: Located, name: str) -> float:
     if not number > 0:
         raise PipelineError(f"{name} must be positive, got {number!r}", value.where)
     return float(number)
+
+
+def _time_limit(value: Located) -> float:
+    limit_s = _positive(value, "time_limit_s")
+    if limit_s > MAX_TIME_LIMIT_S:
+        raise PipelineError(
+            f"time_limit_s must be at most {MAX_TIME_LIMIT_S:.0f} (a year), got {value.plain()!r}", value.where
+        )
+    return limit_s
 
 
 def _share(value: Located) -> float:
@@ -183,7 +194,7 @@ def _cluster(value: Located | None) -> ClusterSpec:
 
 
 def _overridden(document: Located, override: str) -> Located:
-    where = f"--set {override}"
+    where = f"--set {override if override.isprintable() else repr(override)}"
     name, equals, text = override.partition("=")
     if not equals or not name:
         raise PipelineError(f"--set needs NAME=VALUE, such as admm.n_iter=50, got {override!r}")
@@ -196,15 +207,7 @@ def _overridden(document: Located, override: str) -> Located:
         if path[0] not in names:
             raise PipelineError(unknown("node or field", path[0], [*names, *_FIELDS], "the pipeline"), where)
         path = ["stages", *path]
-    return _with(document, path, _relocated(parse(text, where), where), where)
-
-
-def _relocated(value: Located, where: str) -> Located:
-    if isinstance(value.value, dict):
-        return Located({key: _relocated(entry, where) for key, entry in value.items()}, where)
-    if isinstance(value.value, list):
-        return Located([_relocated(entry, where) for entry in value.value], where)
-    return Located(value.value, where)
+    return _with(document, path, parse_override(text, where), where)
 
 
 def _with(document: Located, path: Sequence[str], value: Located, where: str) -> Located:

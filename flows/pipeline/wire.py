@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from melmill.flows.errors import PipelineError
@@ -43,7 +43,10 @@ class Wired:
     where: str
 
     def is_word(self, port: str, entry: Located) -> bool:
-        """Tell whether an entry is a word of its port. It wins over a node of that name."""
+        """Tell whether an entry is a word of its port.
+
+        A node can have the same name only if it uses the stage of that name: see `wire`.
+        """
         return entry.value in self.cls.inputs[port].words
 
     @property
@@ -64,13 +67,15 @@ def wire(declarations: Sequence[Declaration], pools: Collection[str]) -> list[Wi
     Raises
     ------
     PipelineError
-        There is no stage, node or pool of a name, or declarations read each other in a cycle.
+        There is no stage, node or pool of a name, or declarations read each other in a cycle. Or a
+        port has a word that is also the name of a node of another stage: ``start: zero`` with a
+        node ``zero`` that uses ``griffin_lim``. A node ``pghi`` that uses ``pghi`` is no such node:
+        ``start: pghi`` asks for that method.
     """
-    wired = [_resolved(declaration, pools) for declaration in declarations]
-    known = [declaration.name for declaration in declarations]
-    for one in wired:
-        _check_sources(one, known)
-    return _sorted({one.name: one for one in wired})
+    wired = {declaration.name: _resolved(declaration, pools) for declaration in declarations}
+    for one in wired.values():
+        _check_sources(one, wired)
+    return _sorted(wired)
 
 
 def _resolved(declaration: Declaration, pools: Collection[str]) -> Wired:
@@ -97,7 +102,7 @@ def _entries(value: Located, owner: str) -> tuple[Located, ...]:
     return tuple(entries)
 
 
-def _check_sources(wired: Wired, known: Iterable[str]) -> None:
+def _check_sources(wired: Wired, known: Mapping[str, Wired]) -> None:
     for port, entries in wired.ports.items():
         words = wired.cls.inputs[port].words
         for entry in entries:
@@ -105,6 +110,13 @@ def _check_sources(wired: Wired, known: Iterable[str]) -> None:
                 what = "word or node" if words else "node"
                 raise PipelineError(
                     unknown(what, entry.value, [*words, *known], f"{port} of {wired.name!r}"), entry.where
+                )
+            node = known.get(entry.value)
+            if node is not None and entry.value in words and node.cls.uses != entry.value:
+                raise PipelineError(
+                    f"node {node.name!r} has the name of a word that {port} of {wired.name!r} takes, so "
+                    f"{port}: {entry.value} ({entry.where}) would not be the node: rename the node",
+                    node.where,
                 )
 
 

@@ -10,7 +10,7 @@ import fnmatch
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple, TypeGuard
 
 from melmill.stages.contract import CorpusTree, Input, Mel, Outcome, Product, Waveform
@@ -59,7 +59,7 @@ class Reader(ABC):
         any text, ``/`` too.
     """
 
-    root: str
+    root: str = field(metadata={"place": True})
     subsets: tuple[str, ...] | None = None
     files: tuple[str, ...] | None = None
 

@@ -83,8 +83,8 @@ class Vocode:
     # None: any.
     family: ClassVar[Family | None] = None
 
-    checkpoint: str | None = None
-    config: str | None = None
+    checkpoint: str | None = field(default=None, metadata={"place": True})
+    config: str | None = field(default=None, metadata={"place": True})
     mel: Annotated[str, OneOf(preset_names)] | None = None
     allow_lossy: bool = False
     precision: Precision = "float32"

@@ -9,6 +9,7 @@ import pytest
 from melmill.flows.errors import PipelineError
 from melmill.flows.pipeline.graph import build_graph
 from melmill.flows.pipeline.spec import load
+from melmill.stages.ingest.reader import Reader
 
 GOOD = """\
 name: round-trip
@@ -50,6 +51,7 @@ BAD_FORM: list[Case] = [
     ("  mel:", "  store:", 5, "'store' can't name a node"),
     ("  mel:", "  'a b':", 5, "'a b' can't name a node"),
     ("store: runs/x", "store: runs/x\nshard_duration_s: 0", 3, "shard_duration_s must be positive, got 0"),
+    ("store: runs/x", "store: runs/x\ntime_limit_s: 1.0e+10", 3, r"at most 31536000 \(a year\), got 10000000000"),
     ("store: runs/x", "store: runs/x\nmax_quarantined: 2", 3, "must be a share such as 1 % or 0.01, got 2"),
     ("{uses: griffin_lim, from: mel, n_iter: 10}", "griffin_lim", 6, "node 'gla' must be a mapping"),
     ("uses: griffin_lim, ", "", 6, "node 'gla' needs the field 'uses'"),
@@ -117,6 +119,86 @@ def test_set_overrides_and_points_at_itself_in_errors(tmp_path: Path) -> None:
         load(path, ["gla.n_iter"])
 
 
+@pytest.mark.parametrize("written_as", ["~/corpus", "file://~/corpus"])
+def test_home_is_expanded_wherever_a_place_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written_as: str
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    home = f"{tmp_path}/corpus"
+    text = GOOD.replace("runs/x", written_as).replace("root: data", f"root: '{written_as}'")
+    path = written(tmp_path, text)
+    assert load(path).store == home
+    assert load(path, ["store='~'"]).store == str(tmp_path)
+    assert load(path, store="~/other").store == f"{tmp_path}/other"
+    stage = build_graph(load(path))["speech"].stage
+    assert isinstance(stage, Reader)
+    assert stage.root == home
+    listed = build_graph(load(path, ["speech.files=[~x]", f"speech.root={written_as}/"]))["speech"].stage
+    assert isinstance(listed, Reader)
+    assert (listed.root, listed.files) == (f"{home}/", ("~x",))
+
+
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        ("$HOME/x", r"can't hold a variable, got '\$HOME/x': write \$HOME out"),
+        ("/data/${USER}/x", r"write \$\{USER\} out"),
+        ("s3:/bucket/x", r"two slashes after the scheme, got 's3:/bucket/x': write s3://bucket/x"),
+        ("file:/data/x", "write file:///data/x"),
+        ("~nobody-of-this-name/x", r"unknown user, got '~nobody-of-this-name/x': write \./~nobody-of-this-name/x"),
+    ],
+)
+def test_a_place_that_would_be_taken_for_a_folder_name_is_refused(tmp_path: Path, place: str, message: str) -> None:
+    with pytest.raises(PipelineError, match=f"pipeline.yaml:2: store .*{message}"):
+        load(written(tmp_path, GOOD.replace("runs/x", place)))
+    with pytest.raises(PipelineError, match=f"--store: store .*{message}"):
+        load(written(tmp_path, GOOD), store=place)
+    with pytest.raises(PipelineError, match=f"--set speech.root=.*: root of librispeech .*{message}"):
+        build_graph(load(written(tmp_path, GOOD), [f"speech.root={place}"]))
+    vocoder = GOOD + f"  voc: {{uses: vocoder, from: mel, checkpoint: '{place}'}}\n"
+    with pytest.raises(PipelineError, match=f"pipeline.yaml:8: checkpoint of vocoder .*{message}"):
+        build_graph(load(written(tmp_path, vocoder)))
+
+
+@pytest.mark.parametrize("place", ["runs/x", "/data/a$5 b", "s3://bucket/x", "memory://x", "a~b", "./~x", "c:x"])
+def test_other_places_stay_as_written(tmp_path: Path, place: str) -> None:
+    assert load(written(tmp_path, GOOD), store=place).store == place
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("My corpus #2", "My corpus #2"),
+        ("#2", "#2"),
+        ("  a # b  ", "a # b"),
+        ("a\nb", "a\nb"),
+        ("a#b", "a#b"),
+        ("'a # b'", "a # b"),
+        ('"a"', "a"),
+        ("!!str 5", "5"),
+    ],
+)
+def test_set_takes_text_whole(tmp_path: Path, value: str, expected: str) -> None:
+    stage = build_graph(load(written(tmp_path, GOOD), [f"speech.root={value}"]))["speech"].stage
+    assert isinstance(stage, Reader)
+    assert stage.root == expected
+
+
+def test_set_still_takes_numbers_lists_and_nothing(tmp_path: Path) -> None:
+    path = written(tmp_path, GOOD)
+    nodes = build_graph(load(path, ["gla.n_iter=[5, 6]", "speech.subsets=", "speech.files=null"]))
+    assert {"gla[n_iter=5]", "gla[n_iter=6]"} <= set(nodes)
+    with pytest.raises(PipelineError, match="n_iter of griffin_lim must be a whole number, got '5 # few'"):
+        build_graph(load(path, ["gla.n_iter=5 # few"]))
+
+
+def test_an_error_of_an_override_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(PipelineError) as caught:
+        load(written(tmp_path, GOOD), ["name=a\nb: c\x01"])
+    assert str(caught.value).startswith(r"--set 'name=a\nb: c\x01':2: not valid YAML: it holds the control character")
+    assert "\n" not in str(caught.value)
+
+
 def test_a_list_fans_out_and_so_does_what_reads_it(tmp_path: Path) -> None:
     text = GOOD + "  report: {uses: aggregate, from: scores}\n"
     nodes = build_graph(load(written(tmp_path, text), ["gla.n_iter=[10, 20]", "gla.start=[random, zero]"]))
@@ -139,7 +221,20 @@ def test_a_node_can_be_the_starting_phase_of_another(tmp_path: Path) -> None:
     assert "start" not in nodes["again[start=zero]"].inputs
 
 
-def test_a_word_wins_over_a_node_of_the_same_name(tmp_path: Path) -> None:
+@pytest.mark.parametrize("start", ["{word}", "[gla, {word}]"])
+@pytest.mark.parametrize("word", ["pghi", "zero", "random"])
+def test_a_node_with_the_name_of_a_word_is_refused_where_the_word_is_used(
+    tmp_path: Path, word: str, start: str
+) -> None:
+    start = start.format(word=word)
+    text = GOOD + f"  {word}: {{uses: raar, from: mel}}\n  again: {{uses: griffin_lim, from: mel, start: {start}}}\n"
+    message = rf"pipeline.yaml:8: node '{word}' .* start: {word} \(.*pipeline.yaml:9\) would not be .*: rename the node"
+    with pytest.raises(PipelineError, match=message):
+        build_graph(load(written(tmp_path, text)))
+    assert word in build_graph(load(written(tmp_path, text), ["again.start=gla"]))
+
+
+def test_a_word_stays_a_word_beside_a_node_of_the_same_method(tmp_path: Path) -> None:
     text = GOOD + "  pghi: {uses: pghi, from: mel}\n  again: {uses: griffin_lim, from: mel, start: pghi}\n"
     nodes = build_graph(load(written(tmp_path, text)))
     assert nodes["again"].inputs == {"from": ("mel",)}
