@@ -194,7 +194,8 @@ def _cluster(value: Located | None) -> ClusterSpec:
 
 
 def _overridden(document: Located, override: str) -> Located:
-    where = f"--set {override if override.isprintable() else repr(override)}"
+    shown = override if len(override) <= 200 else f"{override[:200]}..."
+    where = f"--set {shown if shown.isprintable() else repr(shown)}"
     name, equals, text = override.partition("=")
     if not equals or not name:
         raise PipelineError(f"--set needs NAME=VALUE, such as admm.n_iter=50, got {override!r}")

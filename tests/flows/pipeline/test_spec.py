@@ -197,6 +197,9 @@ def test_an_error_of_an_override_is_one_line(tmp_path: Path) -> None:
         load(written(tmp_path, GOOD), ["name=a\nb: c\x01"])
     assert str(caught.value).startswith(r"--set 'name=a\nb: c\x01':2: not valid YAML: it holds the control character")
     assert "\n" not in str(caught.value)
+    with pytest.raises(PipelineError, match="smaller than 2\\^63") as caught:
+        load(written(tmp_path, GOOD), [f"gla.n_iter={'9' * 4000}"])
+    assert len(str(caught.value)) < 400
 
 
 def test_a_list_fans_out_and_so_does_what_reads_it(tmp_path: Path) -> None:
