@@ -5,18 +5,19 @@ from __future__ import annotations
 import os
 import resource
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
+_NUMBA = "NUMBA_NUM_THREADS"
 _VARIABLES = (
     "OMP_NUM_THREADS",
     "OPENBLAS_NUM_THREADS",
     "MKL_NUM_THREADS",
     "NUMEXPR_NUM_THREADS",
     "VECLIB_MAXIMUM_THREADS",
-    "NUMBA_NUM_THREADS",
+    _NUMBA,
 )
 # They choose the kernels of linear algebra, which decide the last bits of results.
 _KERNELS = ("OPENBLAS_CORETYPE", "MKL_CBWR", "BLIS_ARCH_TYPE")
@@ -38,23 +39,50 @@ def limit_threads(threads: int) -> None:
 
     Libraries that are loaded later read the limit from the environment.
     """
-    _limit(threads)
+    _limit(threads, _VARIABLES)
 
 
 @contextmanager
-def threads_raised(threads: int) -> Iterator[None]:
-    """Let the numerical libraries use `threads` threads each in the block, and one after it."""
-    _limit(threads)
+def threads_limited(threads: int) -> Iterator[None]:
+    """Let the numerical libraries use `threads` threads each in the block, then as before.
+
+    Libraries that are loaded in the block get what the environment outside of it says. Numba is
+    left alone: it reads its number when it is loaded, and fails to compile if that changes later.
+    Our kernels use one thread anyway.
+    """
+    from threadpoolctl import ThreadpoolController
+
+    environment = {name: os.environ.get(name) for name in _VARIABLES if name != _NUMBA}
+    pools = {library.filepath: library.num_threads for library in ThreadpoolController().lib_controllers}
+    torch_threads = sys.modules["torch"].get_num_threads() if "torch" in sys.modules else None
+    _limit(threads, environment)
     try:
         yield
     finally:
-        _limit(1)
+        for name, value in environment.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+        usual = _usual_threads()
+        for library in ThreadpoolController().lib_controllers:
+            library.set_num_threads(pools.get(library.filepath, usual))
+        if "torch" in sys.modules:
+            sys.modules["torch"].set_num_threads(torch_threads or usual)
 
 
-def _limit(threads: int) -> None:
+def _usual_threads() -> int:
+    """Return how many threads a library that is loaded now would use."""
+    value = os.environ.get("OMP_NUM_THREADS", "")
+    if value.isdecimal() and int(value) > 0:
+        return int(value)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _limit(threads: int, variables: Iterable[str]) -> None:
     from threadpoolctl import threadpool_limits
 
-    os.environ.update(thread_environment(threads))
+    os.environ.update(dict.fromkeys(variables, str(threads)))
     threadpool_limits(limits=threads)
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(threads)

@@ -175,7 +175,8 @@ def invert(
     ContractError
         `M` is no mel of the spec, or can't be undone.
     Unusable
-        A value is not finite, or `length` does not give the frames of `M`.
+        A value is not finite, `length` does not give the frames of `M`, or `M` is so loud that the
+        result overflows.
     DeviceMissing
         `device` is ``"cuda"`` and this process has none.
     """

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from melmill.storage.errors import CatalogueError, DamagedData, damaged
 from melmill.storage.files.location import Location
-from melmill.storage.records import record_name
+from melmill.storage.records import record_name, record_order
 from melmill.storage.tables import from_parquet, to_parquet
 from melmill.storage.utterance import Shard, Utterance
 
@@ -134,7 +134,7 @@ class Catalogue:
         DamagedData
             A part is damaged or missing.
         """
-        names = sorted(name for name in location.sizes() if name.startswith("part-"))
+        names = _part_names(location)
         if not names:
             raise CatalogueError(f"{location.url}: no catalogue is stored there")
         expected = [part_name(i) for i in range(len(names))]
@@ -152,7 +152,7 @@ class Catalogue:
         DamagedData
             An earlier part is damaged.
         """
-        names = sorted(name for name in location.sizes() if name.startswith("part-"))
+        names = _part_names(location)
         parts = [_read_part(location, name) for name in names[:-1]]
         with suppress(DamagedData):
             parts += [_read_part(location, name) for name in names[-1:]]
@@ -160,8 +160,9 @@ class Catalogue:
 
     def check_covers(self, record_names: Sequence[str], place: str) -> None:
         """Raise DamagedData if there is a record of a shard that the catalogue lacks."""
-        if record_names and max(record_names) >= record_name(self.n_shards):
-            raise damaged(place, f"there is a record of shard {max(record_names)}, but it has {self.n_shards} shards")
+        last = max(record_names, key=record_order, default=None)
+        if last is not None and record_order(last) >= record_order(record_name(self.n_shards)):
+            raise damaged(place, f"there is a record of shard {last}, but it has {self.n_shards} shards")
 
     @classmethod
     def _of(cls, parts: Sequence[pa.Table]) -> Catalogue:
@@ -365,6 +366,12 @@ def _utterances(rows: pa.Table | pa.RecordBatch) -> Iterator[Utterance]:
     names = _TEXT + _WHOLE
     for values in zip(*(rows[name].to_pylist() for name in names), strict=True):
         yield Utterance(**dict(zip(names, values, strict=True)))
+
+
+def _part_names(location: Location) -> list[str]:
+    """Return the names of the stored parts by number, which may have more than six digits."""
+    names = (name for name in location.sizes() if name.startswith("part-"))
+    return sorted(names, key=lambda name: (len(name), name))
 
 
 def part_name(index: int) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import random
 import re
 import time
@@ -124,8 +125,8 @@ class Record:
     node, key : str
         Whose product it is.
     name : str
-        Of the record: the shard's number in six digits, or ``all-<hash>`` for what is made of all
-        shards.
+        Of the record: the shard's number in six digits or more, or ``all-<hash>`` for what is made
+        of all shards.
     n_utterances : int
         In the shard.
     absent : tuple of str
@@ -186,6 +187,17 @@ def record_name(index: int) -> str:
     return f"{index:06d}"
 
 
+def record_order(name: str) -> tuple[float, str]:
+    """Return the sort key of a record's name: shards by number, then what is made of all shards.
+
+    As texts, names of more than six digits would come too early.
+
+    >>> sorted(["1000000", "all-0f", "999999"], key=record_order)
+    ['999999', '1000000', 'all-0f']
+    """
+    return (int(name), "") if name.isdecimal() else (math.inf, name)
+
+
 def record_file(name: str) -> str:
     """Return the file of a record, relative to its product's folder."""
     return f"{RECORDS}/{name}{_SUFFIX}"
@@ -212,7 +224,7 @@ class Packs:
 
     def __init__(self, location: Location, tags: Mapping[str, str]) -> None:
         self._location = location
-        self.names = sorted(name.removesuffix(_SUFFIX) for name in tags if name.endswith(_SUFFIX))
+        self.names = _record_names(tags)
         self.files = sorted(name for name in tags if _PACK.fullmatch(name))
         self.copies: dict[str, Copy] = {}
         for file in self.files:
@@ -234,7 +246,10 @@ class Packs:
         """Write a pack of further records. If there are `MAX_PACKS` already, merge them into it."""
         merged = self.files if len(self.files) >= MAX_PACKS else []
         packed = {**(self.copies if merged else {}), **copies}
-        lines = (json.dumps([name, copy.tag, copy.data.decode()]) for name, copy in sorted(packed.items()))
+        lines = (
+            json.dumps([name, packed[name].tag, packed[name].data.decode()])
+            for name in sorted(packed, key=record_order)
+        )
         data = zlib.compress("\n".join(lines).encode(), 1)
         name = f"packed-{hashlib.sha256(data).hexdigest()}.z"
         self._location.replace(name, data)
@@ -283,12 +298,14 @@ class RecordedFolder:
         """
         if names is None or len(names) > _REMOTE_READERS:
             packs = self._packs()
-            wanted = packs.names if names is None else sorted({*names}.intersection(packs.names))
+            wanted = packs.names
+            if names is not None:
+                wanted = sorted({*names}.intersection(packs.names), key=record_order)
             if wanted:
                 read = self._read_records([name for name in wanted if name not in packs.copies])
                 found = {name: read.get(name) or packs.record(name) for name in wanted}
                 return {name: record for name, record in found.items() if record is not None}
-        return self._read_records(self.record_names() if names is None else sorted(names))
+        return self._read_records(self.record_names() if names is None else sorted(names, key=record_order))
 
     def _read_records(self, names: Collection[str]) -> dict[str, Record]:
         records = zip(names, self.each(self.record, names), strict=True)
@@ -315,8 +332,7 @@ class RecordedFolder:
 
     def record_names(self) -> list[str]:
         """Return the names of all record files in order, also of damaged ones."""
-        files = (self.location / RECORDS).sizes()
-        return sorted(name.removesuffix(".json") for name in files if name.endswith(".json"))
+        return _record_names((self.location / RECORDS).sizes())
 
     def done(self, name: str) -> Record:
         """Return a record; raise StoreError where there is none."""
@@ -445,6 +461,11 @@ class RecordedFolder:
             return [function(name) for name in names]
         with ThreadPoolExecutor(_REMOTE_READERS) as pool:
             return list(pool.map(function, names))
+
+
+def _record_names(files: Iterable[str]) -> list[str]:
+    """Return the names of the records among the files of a ``records`` folder, in order."""
+    return sorted((file.removesuffix(_SUFFIX) for file in files if file.endswith(_SUFFIX)), key=record_order)
 
 
 def _size_problem(record: Record, sizes: Mapping[str, int | None]) -> str | None:

@@ -28,7 +28,8 @@ FORMAT = 1
 MARKER = "melmill.json"
 RUNS = "runs"
 MANIFEST = "manifest.json"
-_RUN_ID = "%Y%m%dT%H%M%S%f"
+# How ids of runs are made of the time, UTC: their order as texts is that of the runs.
+RUN_ID = "%Y%m%dT%H%M%S%f"
 STATE = "state.json"
 
 
@@ -186,8 +187,8 @@ class Store:
         now = datetime.now(UTC).replace(tzinfo=None)
         for name in (self.location / RUNS).folders():
             with suppress(ValueError):
-                now = max(now, datetime.strptime(name, _RUN_ID) + timedelta(microseconds=1))
-        return now.strftime(_RUN_ID)
+                now = max(now, datetime.strptime(name, RUN_ID) + timedelta(microseconds=1))
+        return now.strftime(RUN_ID)
 
     def publish_run(self, run_id: str, manifest: Manifest) -> None:
         """Store a run's manifest; raise AlreadyThere if the run has another one."""

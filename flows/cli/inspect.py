@@ -11,7 +11,7 @@ import click
 from melmill.flows.cli.group import DONE, FAILED, cli
 from melmill.flows.cli.show import as_json, csv_table, table
 from melmill.flows.tasks.report import HEADLINE, PAGE
-from melmill.flows.watching.status import latest_report, training_pages
+from melmill.flows.watching.status import run_pages
 from melmill.storage.store import Store
 
 _store = click.argument("store", metavar="STORE")
@@ -56,26 +56,36 @@ def scores(store: str, format_: str, output: Path | None) -> int:
 
 @cli.command()
 @_store
+@click.option("--node", metavar="NAME", help="Show this report or training only.")
+@click.option(
+    "--run", "run_id", metavar="RUN", help="Show this run's instead of the last run's: a folder in STORE/runs."
+)
 @_json
-def report(store: str, json_: bool) -> int:
+def report(store: str, node: str | None, run_id: str | None, json_: bool) -> int:
     """Print the table of STORE's last report, and where its page and those of trainings are.
 
     \b
-    Example:
+    Examples:
       melmill report runs/demo
+      melmill report runs/demo --node report --run 20260102T030405000000
     """
-    opened = Store.open(store)
-    location, trainings = latest_report(opened), training_pages(opened)
-    if location is None and not trainings:
-        click.echo(
-            f"error: store {store!r} holds no report yet: run a pipeline with an aggregate node to its end", err=True
-        )
+    pages = run_pages(Store.open(store), run_id, node)
+    location = pages.report
+    if location is None and not pages.trainings:
+        what = f"node {node!r}" if node is not None else "report"
+        if run_id is not None:
+            text = f"run {run_id!r} of store {store!r} finished no {what}: look at a later run"
+        elif node is not None:
+            text = f"store {store!r} holds no page of {what} yet: run the pipeline to its end"
+        else:
+            text = f"store {store!r} holds no report yet: run a pipeline with an aggregate node to its end"
+        click.echo(f"error: {text}", err=True)
         return FAILED
     if json_:
         shown = {} if location is None else {"report": f"{location.url}/{PAGE}", "files": sorted(location.sizes())}
-        as_json({"store": store, **shown, "trainings": trainings})
+        as_json({"store": store, **shown, "trainings": list(pages.trainings)})
         return DONE
-    for page in trainings:
+    for page in pages.trainings:
         click.echo(f"training: {page}")
     if location is not None:
         csv_table(location.read(HEADLINE))

@@ -108,7 +108,8 @@ def run_dask(
     Raises
     ------
     RunFailed
-        No task can succeed any more, or the scheduler is lost.
+        No task can succeed any more, or the scheduler is lost. Or tasks are left, and none of them
+        may run.
     KeyboardInterrupt
         After an interrupt, when everything in flight is done.
     """
@@ -190,13 +191,14 @@ class _TaskStream:
         self.scheduler_answers = True
 
     def run(self) -> None:
-        """Submit tasks and settle their results until none is left."""
+        """Submit tasks and settle their results until none is left; raise RunFailed."""
         self.client.subscribe_topic(self.topic, lambda event: self.announce(Note(text=event[1])))
         try:
             self._fill()
             while self.attempts:
                 self._settle(next(self.completed))
                 self._fill()
+            self.window.check_done()
         except KeyboardInterrupt:
             self._drain()
             raise

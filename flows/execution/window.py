@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterator, Mapping
 
+from melmill.flows.errors import RunFailed
 from melmill.flows.pipeline.graph import Node
 from melmill.flows.planning.phases import Phase, ancestors, phases
 from melmill.flows.tasks.task import Task
@@ -67,6 +68,19 @@ class ShardWindow:
     def done(self) -> bool:
         """Whether nothing is left to hand out or to wait for."""
         return not (self._next_shard or self._open or self._running or self._waiting or any(self._ready.values()))
+
+    def check_done(self) -> None:
+        """Raise RunFailed if tasks are left. Call it when none may run and none is in flight."""
+        if self.done:
+            return
+        left = ", ".join(f"{name} {n}" for name, n in self._n_left.items() if n)
+        open_tasks = {*self._running, *self._waiting, *(task for shard in self._open.values() for task in shard)}
+        first = min(open_tasks, key=lambda task: (task.is_whole, task.shard, self._rank[task.node]), default=None)
+        raise RunFailed(
+            f"tasks are left, but none of them can start and none runs: {left or 'none is counted'} "
+            f"(tasks per node{f'; first: {first}' if first else ''}). This is a defect of melmill. "
+            "What is computed is stored; run again to go on"
+        )
 
     def n_left(self, pool: str) -> int:
         """Return how many tasks of `pool` are unfinished: to be handed out, or running."""

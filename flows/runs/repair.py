@@ -11,7 +11,7 @@ from melmill.stages.contract import IngestStage, Kind, Mel, Waveform
 from melmill.storage.catalogue import Catalogue
 from melmill.storage.files.sources import SourceTree
 from melmill.storage.product import CATALOGUE, Address, ProductFolder
-from melmill.storage.records import record_name
+from melmill.storage.records import record_name, record_order
 from melmill.storage.store import Store
 
 _LAST_RESORT = (
@@ -58,7 +58,7 @@ def remake_catalogue(store: Store, address: Address, pipeline: Pipeline) -> None
         _check_same_shard(node, folder, catalogue, name, tree)
     for other, product in store.products():
         if product.location.exists("node.json") and product.description.catalogue == address:
-            unproven = sorted(set(product.record_names()) - proven.keys())
+            unproven = sorted(set(product.record_names()) - proven.keys(), key=record_order)
             if unproven:
                 raise _differs(node, f"nothing says what shard {unproven[0]} of {'/'.join(other)} was made from")
     catalogue.replace_part(folder.location / CATALOGUE)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic
 
+import numpy as np
 from numpy.typing import NDArray
 
 from melmill.flows.execution.isolation import process_apart
@@ -150,6 +151,13 @@ class ShardJob(NodeJob):
         for utterance_id, outcome in outcomes.items():
             if outcome.rejected is not None:
                 rejected[utterance_id] = outcome.rejected
+                continue
+            # The store refuses such an array, and with it the whole shard.
+            if outcome.array is not None and not np.isfinite(outcome.array).all():
+                n_bad = np.count_nonzero(~np.isfinite(outcome.array))
+                rejected[utterance_id] = Rejected(
+                    reason=f"{self.stage.uses} made {n_bad:,} of {outcome.array.size:,} values that are not finite"
+                )
                 continue
             if outcome.array is not None:
                 arrays[utterance_id] = outcome.array

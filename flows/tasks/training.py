@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import ClassVar
 
-from melmill.cluster.process import threads_raised
+from melmill.cluster.process import threads_limited
 from melmill.flows.tasks.job import NodeJob, Source, Stopwatch
 from melmill.flows.tasks.task import Receipt
 from melmill.flows.tasks.trained import TRAINED
@@ -149,7 +149,7 @@ class TrainingJob(NodeJob):
         mel, audio = views[Mel], views[Waveform]
         ids = [utterance.utterance_id for utterance in Segments(mel, audio).utterances]
         data = Segments(mel, audio, folder.begin(ids))
-        with watch.computing(), threads_raised(self.stage.threads):
+        with watch.computing(), threads_limited(self.stage.threads):
             files = self.stage.train(data, folder, {port: source.product for port, source in self.ports.items()})
         missing = set(TRAINED_FILES.values()) - files.keys()
         if missing:

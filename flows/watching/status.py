@@ -1,7 +1,8 @@
-"""Read from a store alone how far the nodes of its last run are."""
+"""Read from a store alone how far the nodes of its last run are, and what pages a run made."""
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -16,7 +17,7 @@ from melmill.storage.files.location import Location
 from melmill.storage.product import Address
 from melmill.storage.records import Record
 from melmill.storage.runs import Manifest, RunState
-from melmill.storage.store import NodeEntry, Store
+from melmill.storage.store import RUN_ID, NodeEntry, Store
 
 # Throughput is measured over this time, s.
 WINDOW_S = 300.0
@@ -228,20 +229,98 @@ class StatusReader:
         )
 
 
-def latest_report(store: Store) -> Location | None:
-    """Return the folder of the newest report of the last run; None if there is none."""
-    manifest = store.latest_manifest()
-    reports = []
-    for entry in manifest.nodes.values() if manifest else ():
-        if entry.kind == Kind.REPORT:
-            folder = store.product(entry.folder, entry.key)
+@dataclass(frozen=True, kw_only=True)
+class RunPages:
+    """What a run shows for itself.
+
+    Parameters
+    ----------
+    report : Location or None
+        Folder of its newest report.
+    trainings : tuple of str
+        URLs of the pages of its trainings that are done.
+    """
+
+    report: Location | None
+    trainings: tuple[str, ...]
+
+
+def run_pages(store: Store, run_id: str | None = None, node: str | None = None) -> RunPages:
+    """Return the newest report and the trainings' pages of a run.
+
+    Parameters
+    ----------
+    store : Store
+    run_id : str or None
+        None: the last run.
+    node : str or None
+        Look at this report or training only.
+
+    Raises
+    ------
+    StoreError
+        There is no such run. Or it has no such node, or one that makes something else.
+    """
+    manifest = _manifest(store, run_id)
+    entries = {} if manifest is None else dict(manifest.nodes)
+    if node is not None:
+        entries = {node: _reporting_entry(entries, node)}
+    reports: list[tuple[str, Location]] = []
+    trainings: list[str] = []
+    for entry in entries.values():
+        folder = store.product(entry.folder, entry.key)
+        if entry.kind == Kind.VOCODER:
+            trainings += trained_page(folder)
+        elif entry.kind == Kind.REPORT:
+            until = None if run_id is None else _next_run(store, run_id, entry)
             reports += [
-                (record.started_at, folder.location / report_folder(name)) for name, record in folder.records().items()
+                (record.started_at, folder.location / report_folder(name))
+                for name, record in folder.records().items()
+                if until is None or _run_id_at(record.started_at) < until
             ]
-    return max(reports, key=lambda pair: pair[0])[1] if reports else None
+    newest = max(reports, key=lambda pair: pair[0], default=None)
+    return RunPages(report=None if newest is None else newest[1], trainings=tuple(trainings))
 
 
-def training_pages(store: Store) -> list[str]:
-    """Return the URLs of the pages of the last run's trainings that are done."""
-    entries = [entry for entry in store.nodes.values() if entry.kind == Kind.VOCODER]
-    return [page for entry in entries for page in trained_page(store.product(entry.folder, entry.key))]
+def _manifest(store: Store, run_id: str | None) -> Manifest | None:
+    if run_id is None:
+        return store.latest_manifest()
+    run_ids = store.run_ids()
+    if run_id in run_ids:
+        return store.manifest(run_id)
+    near = difflib.get_close_matches(run_id, run_ids, n=1)
+    hint = (
+        f"; did you mean {near[0]!r}?"
+        if near
+        else f" (its last run is {run_ids[-1]!r})"
+        if run_ids
+        else " or any other"
+    )
+    raise StoreError(f"store {store.location.url!r} has no run {run_id!r}{hint}")
+
+
+def _reporting_entry(entries: Mapping[str, NodeEntry], node: str) -> NodeEntry:
+    known = [name for name, entry in entries.items() if entry.kind in WHOLE_KINDS]
+    if node in known:
+        return entries[node]
+    if node in entries:
+        problem = f"node {node!r} makes {entries[node].kind}, not a report or a training"
+    else:
+        problem = f"the run has no node {node!r}"
+    near = difflib.get_close_matches(node, known, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else f" (reports and trainings: {', '.join(known) or 'none'})"
+    raise StoreError(problem + hint)
+
+
+def _next_run(store: Store, run_id: str, entry: NodeEntry) -> str | None:
+    """Return the first run after `run_id` that has the same product, which it may have extended."""
+    for later in store.run_ids():
+        manifest = store.manifest(later) if later > run_id else None
+        if manifest and (entry.folder, entry.key) in {(other.folder, other.key) for other in manifest.nodes.values()}:
+            return later
+    return None
+
+
+def _run_id_at(time: str) -> str:
+    """Return the id that a run would have that started at a time, ISO 8601."""
+    return datetime.fromisoformat(time).astimezone(UTC).strftime(RUN_ID)

@@ -27,17 +27,24 @@ _SUBTYPES = {
     (_FLOAT, 32): "FLOAT",
     (_FLOAT, 64): "DOUBLE",
 }
-# Sizes of data that a writer leaves where it could not go back to fill them in.
-_OPEN_ENDED = frozenset({0, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF})
+# A writer to a pipe cannot go back to fill in the size. It leaves 0, or a size just below 2^31 or 2^32: 0x7FFFF000 is
+# sox's, and others subtract the header's length.
+_PLACEHOLDERS = (range(1), range(0x7FFF0000, 0x80000001), range(0xFFFF0000, 0x100000000))
 
 
 class WavHeader(NamedTuple):
-    """Hold rate (Hz), samples per channel, channels, and the sample format by libsndfile's name."""
+    """Hold rate (Hz), samples per channel, channels, and the sample format by libsndfile's name.
+
+    `frame_bytes` is the size of a sample of all channels, `offset` where the first begins, in
+    bytes.
+    """
 
     sr: int
     n_samples: int
     n_channels: int
     subtype: str
+    frame_bytes: int
+    offset: int
 
 
 def wav_header(head: bytes) -> WavHeader | None:
@@ -52,7 +59,7 @@ def wav_header(head: bytes) -> WavHeader | None:
 
     >>> fmt = b"fmt \x10\0\0\0" + bytes([1, 0, 2, 0, 0x22, 0x56, 0, 0, 0x88, 0x58, 1, 0, 4, 0, 16, 0])
     >>> wav_header(b"RIFF....WAVE" + fmt + b"data\x28\0\0\0")
-    WavHeader(sr=22050, n_samples=10, n_channels=2, subtype='PCM_16')
+    WavHeader(sr=22050, n_samples=10, n_channels=2, subtype='PCM_16', frame_bytes=4, offset=44)
     """
     if head[:4] != b"RIFF" or head[8:12] != b"WAVE":
         return None
@@ -62,12 +69,12 @@ def wav_header(head: bytes) -> WavHeader | None:
         if name == b"fmt ":
             described = head[at + 8 : at + 8 + size]
         if name == b"data":
-            return None if size in _OPEN_ENDED else _header(described, size)
+            return None if any(size in sizes for sizes in _PLACEHOLDERS) else _header(described, size, at + 8)
         at += 8 + size + size % 2
     return None
 
 
-def _header(described: bytes, size_bytes: int) -> WavHeader | None:
+def _header(described: bytes, size_bytes: int, offset: int) -> WavHeader | None:
     if len(described) < 16:
         return None
     coding, bits = _number(described[:2]), _number(described[14:16])
@@ -81,6 +88,8 @@ def _header(described: bytes, size_bytes: int) -> WavHeader | None:
         n_samples=size_bytes // frame_bytes,
         n_channels=_number(described[2:4]),
         subtype=subtype,
+        frame_bytes=frame_bytes,
+        offset=offset,
     )
 
 
@@ -95,6 +104,8 @@ HEAD_BYTES = 4096
 FLAC_HEAD_BYTES = 42
 # More samples per byte are not plausible: a frame of silence takes some 14 bytes for 4096 samples.
 MAX_SAMPLES_PER_BYTE = 2000
+# Rates of recordings, Hz: below, speech is not intelligible; the highest is what FLAC can say.
+_LOWEST_SR, _HIGHEST_SR = 1000, (1 << 20) - 1
 _INT16_SUBTYPES = frozenset({"PCM_16", "PCM_S8", "PCM_U8"})
 _COUNTING_BLOCK = 1024
 
@@ -112,7 +123,7 @@ class Header:
     md5 : bytes
         Checksum of the PCM of a FLAC file; empty where the file has none.
     doubt : str
-        Why the claimed length can't be believed; empty where it can be.
+        Why the claimed rate or length can't be believed; empty where both can be.
     """
 
     sr: int
@@ -124,7 +135,7 @@ class Header:
 
     @property
     def believable(self) -> bool:
-        """Whether the claimed length can be true of a file of this size."""
+        """Whether the claimed rate and length can be true of a file of this size."""
         return not self.doubt
 
 
@@ -154,7 +165,11 @@ def read_header(head: bytes, size_bytes: int) -> Header:
         return _flac_header(head, size_bytes)
     wav = wav_header(head)
     if wav is not None:
-        return Header(**wav._asdict(), doubt=_doubt(wav.n_samples, size_bytes))
+        n_held = max(0, size_bytes - wav.offset) // wav.frame_bytes
+        doubt = _doubt(wav.sr, wav.n_samples, size_bytes)
+        if not doubt and n_held < wav.n_samples:
+            doubt = f"file is truncated: header says {wav.n_samples:,} samples, the file holds {n_held:,}"
+        return Header(sr=wav.sr, n_samples=wav.n_samples, n_channels=wav.n_channels, subtype=wav.subtype, doubt=doubt)
     if len(head) < size_bytes:
         raise ValueError(
             f"only FLAC and plain WAV are read from their first bytes, got {len(head)} of {size_bytes} bytes of a file"
@@ -162,13 +177,18 @@ def read_header(head: bytes, size_bytes: int) -> Header:
     try:
         info = soundfile.info(io.BytesIO(head))
     except soundfile.LibsndfileError as error:
+        if "SF_INFO struct incomplete" in error.error_string:  # libsndfile's words for a rate below 1 or past int32
+            raise Unusable(
+                "header is not believable: header says 0 Hz, 2^31 Hz or more, or no channels; "
+                f"a recording has {_LOWEST_SR:,} to {_HIGHEST_SR:,} Hz: mend the header or encode it again"
+            ) from error
         raise Unusable(f"not decodable as audio: {error.error_string} It starts with {head[:8]!r}") from error
     return Header(
         sr=info.samplerate,
         n_samples=info.frames,
         n_channels=info.channels,
         subtype=info.subtype,
-        doubt=_doubt(info.frames, size_bytes),
+        doubt=_doubt(info.samplerate, info.frames, size_bytes),
     )
 
 
@@ -180,7 +200,7 @@ def _flac_header(head: bytes, size_bytes: int) -> Header:
     packed = int.from_bytes(head[18:26], "big")
     sr, bits = packed >> 44, (packed >> 36 & 31) + 1
     n_samples = packed & (1 << 36) - 1
-    if head[4] & 127 != 0 or sr == 0:
+    if head[4] & 127 != 0:
         raise Unusable("not decodable as audio: the FLAC header is damaged")
     md5 = head[26:42]
     return Header(
@@ -189,11 +209,16 @@ def _flac_header(head: bytes, size_bytes: int) -> Header:
         n_channels=(packed >> 41 & 7) + 1,
         subtype="PCM_S8" if bits == 8 else f"PCM_{bits}",
         md5=md5 if any(md5) else b"",
-        doubt=_doubt(n_samples, size_bytes),
+        doubt=_doubt(sr, n_samples, size_bytes),
     )
 
 
-def _doubt(n_samples: int, size_bytes: int) -> str:
+def _doubt(sr: int, n_samples: int, size_bytes: int) -> str:
+    if not _LOWEST_SR <= sr <= _HIGHEST_SR:
+        return (
+            f"header says {sr:,} Hz, a recording has {_LOWEST_SR:,} to {_HIGHEST_SR:,} Hz: "
+            "mend the header or encode it again"
+        )
     if n_samples == 0:
         return (
             f"header says 0 samples, so the file is empty or its length unknown ({size_bytes:,} bytes): encode it again"

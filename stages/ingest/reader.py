@@ -188,6 +188,8 @@ class Reader(ABC):
                 continue
             said = annotate(entry)
             source_sr, source_n_samples = self.claims(tree, file)
+            if source_sr < 1 or source_n_samples < 1:
+                source_sr = source_n_samples = 0
             utterances.append(
                 Utterance(
                     utterance_id=said.utterance_id,

@@ -11,12 +11,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from melmill.stages.numeric.checks import as_array, check_choice, check_int
 from melmill.stages.numeric.errors import ParameterError, Unusable
-from melmill.stages.numeric.mel import to_linear
+from melmill.stages.numeric.mel import range_found, to_linear
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.numeric.solver import MagnitudeStart, Problem, Recipe, solver_class
 
 Device = Literal["cpu", "cuda"]
 DEVICES: tuple[Device, ...] = ("cpu", "cuda")
+_HIGHEST_SAMPLE = 2.0**31  # no PCM has larger samples
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,15 +87,17 @@ def invert(
     ContractError
         M is no mel of `spec`, or can't be undone.
     Unusable
-        A value is not finite, or `length` does not give M's frames.
+        A value is not finite, `length` does not give M's frames, or M is so loud that the result
+        overflows.
     DeviceMissing
         `device` is ``"cuda"`` and the process has none.
     """
     check_choice("device", device, DEVICES)
     given = start if isinstance(start, str) else as_array("start", start)
     recipe = _recipe(method, n_iter, given, magnitude, seed, parameters)
-    problem = pose(as_array("M", M), spec, recipe, _checked_length(length))
-    return solve_all([problem], spec, device)[0].y
+    array = as_array("M", M)
+    problem = pose(array, spec, recipe, _checked_length(length))
+    return check_result(solve_all([problem], spec, device)[0], array, spec).y
 
 
 def invert_batch(
@@ -149,7 +152,13 @@ def invert_batch(
         if length is not None and padded:
             M = M[:, : spec.n_frames(length)]
         problems.append(pose(M, spec, recipe, length))
-    return [result.y for result in solve_all(problems, spec, device)]
+    waves = []
+    for i, (M, result) in enumerate(zip(arrays, solve_all(problems, spec, device), strict=True)):
+        try:
+            waves.append(check_result(result, M, spec).y)
+        except Unusable as error:
+            raise Unusable(f"mels[{i}]: {error}") from error
+    return waves
 
 
 def pose(M: NDArray[Any], spec: MelSpec, recipe: Recipe, length: int | None = None) -> Problem:
@@ -177,7 +186,7 @@ def pose(M: NDArray[Any], spec: MelSpec, recipe: Recipe, length: int | None = No
 
 def solve(M: NDArray[Any], spec: MelSpec, recipe: Recipe, length: int | None = None) -> Inversion:
     """Invert a mel ``(n_mels, n_frames)`` by a recipe; raise what `invert` does."""
-    return solve_all([pose(M, spec, recipe, length)], spec)[0]
+    return check_result(solve_all([pose(M, spec, recipe, length)], spec)[0], M, spec)
 
 
 def solve_all(problems: Sequence[Problem], spec: MelSpec, device: Device = "cpu") -> list[Inversion]:
@@ -200,6 +209,22 @@ def solve_all(problems: Sequence[Problem], spec: MelSpec, device: Device = "cpu"
         Inversion(y=y, trace=_trace(misfits, p.linear) if p.recipe.trace else None)
         for p, (y, misfits) in zip(problems, answers, strict=True)
     ]
+
+
+def check_result(result: Inversion, M: NDArray[Any], spec: MelSpec) -> Inversion:
+    """Return the inversion of a mel ``(n_mels, n_frames)``, unless the mel is too loud for it.
+
+    Raises
+    ------
+    Unusable
+        A sample is not finite or beyond 2^31; the message has the range of the mel's values.
+    """
+    n_bad = result.y.size - int(np.count_nonzero(np.abs(result.y) <= _HIGHEST_SAMPLE))
+    if n_bad:
+        raise Unusable(
+            f"the mel is too loud to invert: {n_bad:,} of {result.y.size:,} samples overflow; {range_found(M, spec)}"
+        )
+    return result
 
 
 def shortest_length(spec: MelSpec, n_frames: int) -> int:

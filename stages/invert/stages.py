@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melmill.stages.contract import Input, Item, Kind, Mel, Outcome, Product, Waveform, as_float, each, stored
-from melmill.stages.invert.inversion import DEVICES, Device, Inversion, pose, solve_all
+from melmill.stages.invert.inversion import DEVICES, Device, Inversion, check_result, pose, solve_all
 from melmill.stages.numeric.checks import check_bool, check_choice, check_int
 from melmill.stages.numeric.errors import ContractError, ParameterError
 from melmill.stages.numeric.mel import to_linear
@@ -119,7 +119,7 @@ class Inverter:
         del product
         spec = _mel_spec(inputs["from"])
         if self.device == "cpu":
-            return each(items, lambda item: self._outcome(solve_all([self._problem(item, spec)], spec)[0]))
+            return each(items, lambda item: self._outcome(item, solve_all([self._problem(item, spec)], spec)[0], spec))
         problems = []
 
         def posed(item: Item) -> Outcome:
@@ -128,7 +128,9 @@ class Inverter:
 
         outcomes = each(items, posed)
         results = iter(solve_all(problems, spec, self.device))
-        return [outcome if outcome.rejected else self._outcome(next(results)) for outcome in outcomes]
+        good = [item for item, outcome in zip(items, outcomes, strict=True) if outcome.rejected is None]
+        finished = iter(each(good, lambda item: self._outcome(item, next(results), spec)))
+        return [outcome if outcome.rejected else next(finished) for outcome in outcomes]
 
     def _problem(self, item: Item, spec: MelSpec) -> Problem:
         utterance, start = item.utterance, item.inputs.get("start")
@@ -136,7 +138,8 @@ class Inverter:
         recipe = self.recipe(None if start is None else as_float(start), item.seed)
         return pose(item.inputs["from"], spec, recipe, length)
 
-    def _outcome(self, result: Inversion) -> Outcome:
+    def _outcome(self, item: Item, result: Inversion, spec: MelSpec) -> Outcome:
+        check_result(result, item.inputs["from"], spec)
         return Outcome(array=stored(result.y, self.dtype), trace=result.trace)
 
 

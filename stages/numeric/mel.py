@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +12,12 @@ from melmill.pcm import as_float
 from melmill.stages.numeric.errors import ContractError, StageError, Unusable
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.numeric.pcen import inverse_pcen, pcen
+from melmill.stages.numeric.presets import preset, preset_names
 from melmill.stages.numeric.stft import window_norm
+
+_LOGS = ("ln", "log10", "db")
+_INT16_DECADES = 4.6  # more than a factor of 32768, by which mels of int16 samples are larger
+_PRESETS_NAMED = 3
 
 
 def mel_spectrogram(y: NDArray[np.floating | np.int16], spec: MelSpec) -> NDArray[np.float32]:
@@ -121,7 +127,7 @@ def to_linear(M: NDArray[np.floating], spec: MelSpec) -> NDArray[np.float32]:
     ContractError
         The shape is not the spec's, or its PCEN can't be undone.
     Unusable
-        A value is not finite.
+        A value is not finite, or exceeds what the spec can mean.
     """
     M = np.asarray(M)
     if M.ndim != 2 or M.shape[0] != spec.n_mels:
@@ -136,8 +142,41 @@ def to_linear(M: NDArray[np.floating], spec: MelSpec) -> NDArray[np.float32]:
     with np.errstate(over="ignore"):
         result: NDArray[np.float32] = linear.astype(np.float32)
     if not np.isfinite(result).all():
-        raise Unusable(f"mel value {float(M.max()):g} exceeds what its spec can mean: undone it is past float32")
+        raise Unusable(
+            f"mel value {float(M.max()):g} exceeds what its spec can mean: undone it is past float32; "
+            f"{range_found(M, spec)}"
+        )
     return result
+
+
+def range_found(M: NDArray[np.floating], spec: MelSpec) -> str:
+    """Return, for a message, the range of a mel's values, and the log that such values have.
+
+    Parameters
+    ----------
+    M : ndarray of float, shape (n_mels, n_frames)
+        Finite values that are too large to be a mel of `spec`.
+    spec : MelSpec
+
+    >>> range_found(np.array([[-9.8, 73.7]]), MelSpec(log="ln", floor=1e-5))
+    'its values are -9.8 to 73.7, and the spec has log: ln; they look like log: db, so say how the mel was made'
+    """
+    low, high = float(M.min()), float(M.max())
+    found = f"its values are {low:g} to {high:g}, and the spec has log: {spec.log or 'null'}"
+    # The largest band of a full-scale wave is below n_fft ** power.
+    decades = spec.power * (math.log10(spec.n_fft) + _INT16_DECADES)
+    highest = {"ln": decades * math.log(10), "log10": decades, "db": 20.0 / spec.power * decades}
+    likely = None if low >= 0 else next((log for log in _LOGS if log != spec.log and high <= highest[log]), spec.log)
+    if likely == spec.log:
+        return f"{found}; say how the mel was made"
+    specs = {name: preset(name) for name in preset_names()}
+    named = [
+        name
+        for name, like in specs.items()
+        if (like.log, like.n_mels, like.sr, like.shift, like.scale) == (likely, spec.n_mels, spec.sr, 0.0, 1.0)
+    ]
+    hint = f" (preset {', '.join(named[:_PRESETS_NAMED])})" if named else ""
+    return f"{found}; they look like log: {likely or 'null'}{hint}, so say how the mel was made"
 
 
 def magnitude_spec(spec: MelSpec) -> MelSpec:

@@ -79,12 +79,13 @@ def train(
     weights, config = _weights(trainer), json.dumps(trainer.config, indent=1).encode()
     made = {WEIGHTS: weights, CONFIG: config}
     voc = load(read_files({role: StageFile(url=TRAINED_FILES[role], data=data) for role, data in made.items()}))
+    trained_on = set(ids)
     heard_s = recipe.steps * recipe.batch_size * recipe.segment_frames * spec.hop_length / spec.sr
     about = {
         "recipe": {name: value for name, value in asdict(recipe).items() if name != "device"},
         "parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),
         "bytes": len(weights),
-        "trained_on": _described([u for u in data.utterances if u.utterance_id in set(ids)]),
+        "trained_on": _described([u for u in data.utterances if u.utterance_id in trained_on]),
         "heard_h": heard_s / 3600,
         "held_out": _described(held),
     }

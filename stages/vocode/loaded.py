@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import pad
 
+from melmill.stages.numeric.errors import Unusable
+from melmill.stages.numeric.mel import range_found
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.vocode.errors import VocoderError
 from melmill.stages.vocode.network import Checkpoint, Noise, Vocoder
@@ -187,11 +189,11 @@ class LoadedVocoder:
             `M` has other bands, no frames, or values that are not finite. Or `noise` has other
             shapes.
         Unusable
-            `M` has fewer frames than the vocoder takes.
+            `M` has fewer frames than the vocoder takes, or the result overflows.
         """
         mel = self._checked(M)
         draws = self._drawn(mel, seed) if noise is None else self._given(mel, noise)
-        return self._alone(mel, draws)
+        return self.check_result(self._alone(mel, draws), M, self.spec)
 
     def batch(self, mels: Sequence[NDArray[Any]], seed: int | Sequence[int] = 0) -> list[NDArray[np.float32]]:
         """Return the waveforms of mels of any lengths.
@@ -206,14 +208,30 @@ class LoadedVocoder:
         mels : sequence of ndarray of float, shape (n_mels, n_frames)
         seed : int or sequence of int
             One for all, or one for each.
+
+        Raises
+        ------
+        VocoderError, Unusable
+            As for one mel.
         """
         seeds = list(seed) if isinstance(seed, Sequence) else [seed] * len(mels)
         if len(seeds) != len(mels):
             raise VocoderError(f"seed must be one or one for each of {len(mels)} mels, got {len(seeds)}")
         if self.device != "cpu":
-            return self.together(mels, seeds)
-        checked = [self._checked(M) for M in mels]
-        return [self._alone(mel, self._drawn(mel, each)) for mel, each in zip(checked, seeds, strict=True)]
+            waves = self.together(mels, seeds)
+        else:
+            checked = [self._checked(M) for M in mels]
+            waves = [self._alone(mel, self._drawn(mel, each)) for mel, each in zip(checked, seeds, strict=True)]
+        return [self.check_result(y, M, self.spec) for y, M in zip(waves, mels, strict=True)]
+
+    def check_result(self, y: NDArray[np.float32], M: NDArray[Any], spec: MelSpec) -> NDArray[np.float32]:
+        """Return the waveform of a mel made by `spec`; raise Unusable if a sample is not finite."""
+        n_bad = y.size - int(np.count_nonzero(np.isfinite(y)))
+        if n_bad:
+            raise Unusable(
+                f"{self.name} gave {n_bad:,} of {y.size:,} samples that are not finite; {range_found(M, spec)}"
+            )
+        return y
 
     def together(self, mels: Sequence[NDArray[Any]], seeds: Sequence[int]) -> list[NDArray[np.float32]]:
         """Return the waveforms of one padded batch; see `batch`."""

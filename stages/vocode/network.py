@@ -27,8 +27,8 @@ class Checkpoint:
     name : str
         File name, for messages.
     state : mapping of str to Tensor
-        Tensors under the model's own names. Containers are opened, ``module.`` prefixes dropped and
-        weight norm of both key forms folded. float16 and bfloat16 became float32.
+        Tensors under the model's own names. Containers are opened, prefixes of wrappers dropped
+        and weight norm of both key forms folded. float16 and bfloat16 became float32.
     config : mapping
         Settings from the configuration beside the weights or inside them; empty where there is
         none.

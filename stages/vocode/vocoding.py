@@ -74,12 +74,13 @@ class Vocoding:
         if not isinstance(made, Mel):
             raise ContractError(f"'from' must be a mel, got {made!r}")
         prepare = partial(self._prepared, spec=made.spec)
+        finish = partial(self._finished, spec=made.spec)
         if self.batched:
             todo = [[items[place] for place in batch] for batch in self._batches(items)]
             device = torch.device(self.voc.device)
-            batches_done = overlapped(todo, prepare, self._launched, self._finished, device_lock(device))
+            batches_done = overlapped(todo, prepare, self._launched, finish, device_lock(device))
         else:
-            batches_done = [self._finished(self._launched(prepare([item]))) for item in items]
+            batches_done = [finish(self._launched(prepare([item]))) for item in items]
         outcomes = {id(item): outcome for pairs in batches_done for item, outcome in pairs}
         return [outcomes[id(item)] for item in items]
 
@@ -113,13 +114,13 @@ class Vocoding:
 
         return replace(batch, staged=None, launched=in_halves(launch, range(len(batch.items))))
 
-    def _finished(self, batch: _Batch) -> list[tuple[Item, Outcome]]:
+    def _finished(self, batch: _Batch, spec: MelSpec) -> list[tuple[Item, Outcome]]:
         items, outcomes = iter(batch.items), list(batch.rejected)
         for launched in batch.launched:
             waves, busy_s = self.voc.waves(launched)
             for y, n_frames in zip(waves, launched.n_frames, strict=True):
                 item = next(items)
-                (outcome,) = each([item], partial(self._outcome, y=y))
+                (outcome,) = each([item], partial(self._outcome, y=y, made=spec))
                 outcomes.append((item, replace(outcome, busy_s=busy_s * n_frames / sum(launched.n_frames))))
         return outcomes
 
@@ -142,9 +143,8 @@ class Vocoding:
     def _seed(self, item: Item) -> int:
         return int(np.random.SeedSequence((item.seed, self.seed)).generate_state(1, np.uint64)[0])
 
-    def _outcome(self, item: Item, y: NDArray[np.float32]) -> Outcome:
-        if not np.isfinite(y).all():
-            raise Unusable(f"{self.voc.name} gave {int((~np.isfinite(y)).sum())} samples that are not finite")
+    def _outcome(self, item: Item, y: NDArray[np.float32], made: MelSpec) -> Outcome:
+        self.voc.check_result(y, item.inputs["from"], made)
         length, spec = self._length(item), self.voc.spec
         if abs(y.size - length) > spec.hop_length:
             raise Unusable(

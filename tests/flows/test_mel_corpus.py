@@ -74,6 +74,13 @@ def test_new_mels_are_added_and_changed_ones_refused(mels: Project) -> None:
     assert "changed since it was catalogued: s/0.npy" in done.stderr
 
 
+def test_one_mel_in_another_log_does_not_fail_its_shard(mels: Project) -> None:
+    save(mels, "s/db", np.random.default_rng(0).uniform(-11.5, 74.0, (80, 40)))
+    answer = mels.run("--executor", "serial")
+    assert (answer["utterances"], answer["quarantined"], answer["tasks"]["failed"]) == (9, 1, 0)
+    assert sorted(melmill.open(str(mels.store))["gla"]) == [f"s--{i}" for i in range(8)]
+
+
 def test_bad_mels_are_quarantined_and_the_rest_goes_on(mels: Project) -> None:
     (mels.root / "s" / "empty.npy").write_bytes(b"")
     np.save(mels.root / "s" / "object.npy", np.array([{}], dtype=object), allow_pickle=True)

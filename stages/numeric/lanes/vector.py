@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import operator
+import os
+import stat
+import tempfile
+import warnings
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -11,7 +15,7 @@ from typing import Any
 
 from llvmlite import ir
 from numba import njit, types
-from numba.core import cgutils
+from numba.core import cgutils, config
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 from numba.extending import intrinsic, lower_builtin, models, register_model
 
@@ -28,10 +32,46 @@ def kernel(function: Callable[..., Any]) -> Any:  # noqa: ANN401 - a numba dispa
     """Compile a function, which runs without the GIL, and keep the machine code on disk.
 
     The code is made again when the source of any kernel here changes. Numba alone would look at the
-    function's own file, but not at what it calls.
+    function's own file, but not at what it calls. Where numba has no folder to write to, the code is
+    kept in a temporary one.
     """
     function.__qualname__ = f"{function.__qualname__}_{_digest()}"
-    return njit(cache=True, nogil=True, error_model="numpy")(function)
+    try:
+        return njit(cache=True, nogil=True, error_model="numpy")(function)
+    except RuntimeError:  # numba found no folder that it can write to
+        folder = _temporary_cache()
+    # Numba looks at the setting when a function is decorated. Other packages' functions keep theirs.
+    settings = vars(config)
+    before, settings["CACHE_DIR"] = settings["CACHE_DIR"], folder
+    try:
+        return njit(cache=bool(folder), nogil=True, error_model="numpy")(function)
+    finally:
+        settings["CACHE_DIR"] = before
+
+
+@cache
+def _temporary_cache() -> str:
+    """Return the user's own cache in the temporary folder, which all processes share; warn.
+
+    Empty: there is none, and every process compiles for itself. Numba runs what it finds in a cache,
+    so nobody else may be able to write there.
+    """
+    try:
+        folder = Path(tempfile.gettempdir()) / f"melmill-numba-{os.geteuid()}"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        status = folder.lstat()
+        is_own = stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid() and not status.st_mode & 0o022
+        found = str(folder) if is_own and os.access(folder, os.W_OK | os.X_OK) else ""
+    except OSError:
+        found = ""
+    what = f"keeps compiled code in {found}" if found else "compiles its code in every process"
+    warnings.warn(
+        f"numba has no folder where it may keep compiled code, so melmill {what}: "
+        "set NUMBA_CACHE_DIR to a folder that can be written to",
+        RuntimeWarning,
+        stacklevel=2,
+    )
+    return found
 
 
 def inlined(function: Callable[..., Any]) -> Any:  # noqa: ANN401 - a numba dispatcher

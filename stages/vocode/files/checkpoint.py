@@ -40,6 +40,8 @@ from melmill.stages.vocode.network import Checkpoint
 
 # Where a generator's tensors lie inside a training checkpoint, in the order of preference.
 _CONTAINERS = ("generator", "model_g", "model", "state_dict")
+# Prefixes of a generator's tensors in a state that holds its discriminators too.
+_GENERATORS = ("generator", "model_g")
 # Where a training checkpoint keeps its settings, as a mapping or as YAML text.
 _SETTINGS = ("hp_str", "config", "params", "hparams", "args")
 _WEIGHT_NORMS = (
@@ -164,20 +166,23 @@ def _safetensors(name: str, data: bytes) -> dict[str, Tensor]:
     start = 8 + int.from_bytes(data[:8], "little")
     try:
         header: dict[str, Any] = json.loads(data[8:start])
-        return {key: _safetensor(data[start:], entry) for key, entry in header.items() if key != "__metadata__"}
+        # Slices of bytes are copies, those of a view are not.
+        view = memoryview(data)[start:]
+        return {key: _safetensor(view, entry) for key, entry in header.items() if key != "__metadata__"}
     except (ValueError, KeyError, TypeError, RuntimeError) as error:
         raise VocoderError(
             f"{name}: is truncated or not safetensors ({len(data)} bytes): {error}. Fetch it again"
         ) from error
 
 
-def _safetensor(data: bytes, entry: dict[str, Any]) -> Tensor:
+def _safetensor(data: memoryview, entry: dict[str, Any]) -> Tensor:
     begin, end = entry["data_offsets"]
     dtype, shape = _SAFETENSORS_DTYPES[entry["dtype"]], entry["shape"]
     if end > len(data) or end - begin != math.prod(shape) * dtype.itemsize:
         raise ValueError(f"a tensor of shape {shape} lies at bytes {begin} to {end} of {len(data)}")
     if begin == end:
         return torch.empty(shape, dtype=dtype)
+    # Tensors can be written to, so each has a copy of its own bytes.
     return torch.frombuffer(bytearray(data[begin:end]), dtype=dtype).reshape(shape)
 
 
@@ -239,10 +244,9 @@ def _plain(name: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
     Weight norm is folded.
     """
-    if all(key.startswith("module.") for key in state):
-        state = {key.removeprefix("module."): value for key, value in state.items()}
     state = {
-        key: value.detach().float() if value.is_floating_point() else value.detach() for key, value in state.items()
+        key: value.detach().float() if value.is_floating_point() else value.detach()
+        for key, value in _unwrapped(state).items()
     }
     folded = dict(_folded(name, state))
     for key, value in folded.items():
@@ -251,6 +255,34 @@ def _plain(name: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
                 f"{name}: tensor {key!r} holds NaN or infinity: the file is damaged or training diverged"
             )
     return folded
+
+
+def _unwrapped(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Return the generator's tensors without the prefixes that wrappers put before their names.
+
+    ``torch.compile`` adds ``_orig_mod`` at any depth. DataParallel adds ``module``, and a training
+    module the name of its attribute. Tensors beside a prefixed generator are left out.
+    """
+    state = {".".join(part for part in key.split(".") if part != "_orig_mod"): value for key, value in state.items()}
+    # An averaged model counts its averages beside its module.
+    state.pop("n_averaged", None)
+    while (prefix := _wrapper(state)) is not None:
+        state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+    return state
+
+
+def _wrapper(state: Mapping[str, Tensor]) -> str | None:
+    """Return the prefix that a wrapper put before the generator's names; None: there is none."""
+    roots = {key.partition(".")[0] for key in state}
+    root = next(iter(roots)) if len(roots) == 1 else next((name for name in _GENERATORS if name in roots), None)
+    if root is None:
+        return None
+    names = [key.removeprefix(f"{root}.") for key in state if key.startswith(f"{root}.")]
+    # A number follows the name of a list of layers, as in MelGAN. A network has layers inside; a
+    # single layer has nothing but its own tensors.
+    is_list = any(name.partition(".")[0].isdigit() for name in names)
+    is_network = any("." in name and not name.startswith("parametrizations.") for name in names)
+    return f"{root}." if root == "module" or (is_network and not is_list) else None
 
 
 def _folded(name: str, state: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,7 @@ class Loud:
     kills: tuple[str, ...] = ()
     hangs: tuple[str, ...] = ()
     fails: tuple[str, ...] = ()
+    overflows: tuple[str, ...] = ()
     stumbles: str = ""
 
     def identity(self):
@@ -64,7 +66,8 @@ class Loud:
             time.sleep(1.0)
         if name in self.fails:
             raise RuntimeError(f"{name} is too much for me")
-        return Outcome(array=as_float(item.inputs["from"]) * np.float32(self.gain))
+        gain = np.inf if name in self.overflows else self.gain
+        return Outcome(array=as_float(item.inputs["from"]) * np.float32(gain))
 '''
 
 PIPELINE = """\
@@ -146,6 +149,15 @@ def test_an_utterance_that_fails_is_set_aside_with_its_traceback(project: Projec
     assert row["reason"] == "RuntimeError: 22-1-0005 is too much for me"
     assert "loud.py" in row["detail"]
     assert "in louder" in row["detail"]
+    check_all_but(project, ["22-1-0005"])
+
+
+def test_an_utterance_made_of_infinities_is_set_aside_alone(project: Project, package: Path) -> None:
+    answer = project.run("--executor", "serial", "--set", "loud.overflows=22-1-0005", extra=package)
+    assert (answer["tasks"]["run"], answer["tasks"]["failed"], answer["quarantined"]) == (N_TASKS, 0, 1)
+    (row,) = quarantined(project).values()
+    assert (row["utterance_id"], row["node"], row["stage"]) == ("22-1-0005", "loud", "loud")
+    assert re.fullmatch(r"loud made ([\d,]+) of \1 values that are not finite", row["reason"])
     check_all_but(project, ["22-1-0005"])
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
 
 import melmill
 from melmill.storage.store import Store
@@ -54,6 +55,15 @@ def test_a_changed_parameter_redoes_the_node_and_what_reads_it(done: Project) ->
     assert done.run("--set", "gla.n_iter=3", "--executor", "serial")["tasks"]["run"] == 2 * n_shards + 1
     # what was made before is still there
     assert done.run("--executor", "serial")["tasks"]["run"] == 0
+
+
+def test_a_serial_run_leaves_the_process_as_it_was(done: Project) -> None:
+    with threadpool_limits(limits=2):
+        environment, pools = dict(os.environ), threadpool_info()
+        summary = melmill.run(done.pipeline, set={"gla.n_iter": 1}, until="gla", executor="serial")
+        assert summary.as_dict()["tasks"]["run"]
+        assert dict(os.environ) == environment
+        assert [pool for pool in threadpool_info() if pool in pools] == pools
 
 
 def test_until_runs_no_further_and_forgets_nothing(done: Project) -> None:

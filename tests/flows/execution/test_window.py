@@ -6,10 +6,16 @@ from pathlib import Path
 
 import pytest
 
+from melmill.cluster.contract import Pool
+from melmill.cluster.types.local import Local
+from melmill.flows.errors import RunFailed
+from melmill.flows.execution.dask import run_dask
+from melmill.flows.execution.serial import run_serial
 from melmill.flows.execution.window import ShardWindow
 from melmill.flows.pipeline.graph import Node, build_graph
 from melmill.flows.pipeline.spec import load
-from melmill.flows.tasks.task import Task
+from melmill.flows.tasks.job import Job
+from melmill.flows.tasks.task import Receipt, Task
 
 PIPELINE = """\
 name: x
@@ -114,3 +120,50 @@ def test_a_failed_task_blocks_only_what_needs_it(nodes: dict[str, Node]) -> None
     assert {(task.node, task.shard) for task in window.blocked} == {("scores[a]", 0), ("report", -1)}
     assert ("scores[b]", 0) in order
     assert ("scores[a]", 1) in order
+
+
+class Nothing(Job):
+    """A job without work."""
+
+    def run(self) -> Receipt:
+        return Receipt(
+            n_utterances=1, n_quarantined=0, audio_s=1.0, compute_s=0.0, wall_s=0.0, peak_mem_bytes=0, host="here"
+        )
+
+
+def nothing(task: Task, attempt: int, isolated: bool) -> Job:
+    return Nothing()
+
+
+@pytest.fixture
+def stuck(nodes: dict[str, Node]) -> ShardWindow:
+    """Return a window that waits for a task that nobody does."""
+    window = ShardWindow(nodes, pending(2), max_open=8)
+    assert window.take("cpu") == Task("speech", "speech", 0)
+    return window
+
+
+LEFT = r"speech 1, mel 1, a 1, b 1, scores\[a\] 1, scores\[b\] 1, report 1 .*first: speech, shard 0"
+
+
+@pytest.mark.timeout(60)
+def test_a_serial_run_that_can_not_go_on_says_what_is_left(stuck: ShardWindow) -> None:
+    with pytest.raises(RunFailed, match=LEFT):
+        run_serial(stuck, nothing, lambda event: None)
+
+
+@pytest.mark.timeout(120)
+def test_a_run_on_dask_that_can_not_go_on_says_what_is_left(stuck: ShardWindow) -> None:
+    with pytest.raises(RunFailed, match=LEFT):
+        run_dask(stuck, nothing, lambda event: None, Local(pools={"cpu": Pool(workers=1)}))
+    assert not stuck.failed
+
+
+def test_a_run_whose_last_tasks_are_blocked_is_done(nodes: dict[str, Node]) -> None:
+    def failing(task: Task, attempt: int, isolated: bool) -> Job:
+        raise ValueError("no job")
+
+    window = ShardWindow(nodes, pending(2), max_open=1)
+    run_serial(window, failing, lambda event: None)
+    assert {(task.node, task.shard) for task in window.failed} == {("speech", 0), ("speech", 1)}
+    assert len(window.blocked) == 2 * (len(FLOW) - 1) + 1

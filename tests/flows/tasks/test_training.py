@@ -27,7 +27,7 @@ from melmill.flows.execution.run import run
 from melmill.flows.execution.summary import Summary
 from melmill.flows.pipeline.spec import load
 from melmill.flows.planning.plan import Plan, make_plan
-from melmill.flows.watching.status import StatusReader, training_pages
+from melmill.flows.watching.status import StatusReader, run_pages
 from melmill.stages import registry
 from melmill.stages.vocode.errors import VocoderError
 from melmill.storage.errors import StoreError
@@ -407,5 +407,5 @@ def test_status_and_report_show_a_training(finished: Project) -> None:
     state = next(state for state in StatusReader(store).read().nodes if state.node == "tuned")
     assert (state.shards, state.done, state.note) == (1, 1, "")
     shown = finished.melmill("report", str(finished.store))
-    assert f"training: {training_pages(store)[0]}" in shown.stdout
+    assert f"training: {run_pages(store).trainings[0]}" in shown.stdout
     assert "/report/" in shown.stdout

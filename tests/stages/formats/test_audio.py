@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +105,12 @@ def test_a_wav_header_is_told_by_its_first_bytes(kind: str, subtype: str, n_chan
     ("kind", "subtype", "patch"),
     [
         ("WAV", "ULAW", b""),  # coded samples
-        ("WAV", "PCM_16", b"\xff\xff\xff\xff"),  # written to a pipe: its size was never filled in
+        # written to a pipe: its size was never filled in
+        ("WAV", "PCM_16", b"\xff\xff\xff\xff"),
+        ("WAV", "PCM_16", b"\xd3\xff\xff\xff"),
+        ("WAV", "PCM_16", b"\xff\xff\xff\x7f"),
+        ("WAV", "PCM_16", b"\x00\xf0\xff\x7f"),  # by sox
+        ("WAV", "PCM_16", b"\xd4\xff\xff\x7f"),
         ("OGG", "VORBIS", b""),
     ],
 )
@@ -114,13 +120,24 @@ def test_other_headers_need_the_whole_file(kind: str, subtype: str, patch: bytes
         at = data.index(b"data") + 4
         data = data[:at] + patch + data[at + 4 :]
     assert not tells(data)
-    assert read_header(data, len(data)).n_samples == 5000
+    y, header = decode(data)
+    assert header == read_header(data, len(data))
+    assert header.n_samples == len(y) == 5000
 
 
 def test_a_wav_cut_short_is_truncated() -> None:
     data = encode(noise(5000), kind="WAV")[:-2000]
-    with pytest.raises(Unusable, match=r"^file is truncated: header says 5,000 samples, 4,000 decoded$"):
+    with pytest.raises(Unusable, match=r"^file is truncated: header says 5,000 samples, the file holds 4,000$"):
         decode(data)
+
+
+@pytest.mark.parametrize("claimed", [40002, 80000, 60_000_000, 0x7FFE0000, 0x90000000])
+def test_a_size_past_the_end_of_a_wav_is_not_believed(claimed: int) -> None:
+    data = encode(noise(20000), kind="WAV")
+    assert read_header(data, len(data)).believable
+    header = read_header(data[:40] + claimed.to_bytes(4, "little") + data[44:], len(data))
+    assert not header.believable
+    assert f"{claimed // 2:,} samples" in header.doubt
 
 
 def test_only_flac_and_whole_wav_headers_are_told_by_first_bytes() -> None:
@@ -176,9 +193,55 @@ def damage(data: bytes, how: str) -> bytes:
         ("claims more", r"^file is truncated or damaged: header says 30,000 samples, (19,\d\d\d|20,000) decoded$"),
         ("claims less", r"^the 10,000 samples decoded differ from the checksum in the FLAC header"),
         ("other checksum", r"^the 20,000 samples decoded differ from the checksum in the FLAC header"),
-        ("no rate", r"^not decodable as audio: the FLAC header is damaged$"),
+        ("no rate", r"^header says 0 Hz, a recording has 1,000 to 1,048,575 Hz: mend the header or encode it again$"),
     ],
 )
 def test_bad_file_gives_its_reason(how: str, reason: str) -> None:
     with pytest.raises(Unusable, match=reason):
         decode(damage(encode(noise()), how))
+
+
+def with_rate(kind: str, subtype: str, sr: int) -> bytes:
+    """Encode noise and edit the rate that the header says."""
+
+    def packed(rate: int) -> bytes:
+        if kind == "AIFF":  # an 80-bit float: exponent and mantissa with its leading 1
+            return struct.pack(">HQ", 16382 + rate.bit_length(), rate << 64 - rate.bit_length()) if rate else bytes(10)
+        return struct.pack({"AU": ">I", "CAF": ">d"}.get(kind, "<I"), rate)
+
+    data = encode(noise(3000), 16000, kind, subtype)
+    if kind == "FLAC":
+        field = int.from_bytes(data[18:26], "big") & (1 << 44) - 1 | sr << 44
+        return data[:18] + field.to_bytes(8, "big") + data[26:]
+    at = data.index(packed(16000))
+    return data[:at] + packed(sr) + data[at + len(packed(sr)) :]
+
+
+@pytest.mark.parametrize("sr", [0, 1, 2**31, 2**32 - 1])
+@pytest.mark.parametrize(
+    ("kind", "subtype"),
+    [
+        ("WAV", "PCM_16"),
+        ("WAV", "ULAW"),
+        ("WAVEX", "FLOAT"),
+        ("RF64", "PCM_16"),
+        ("W64", "PCM_16"),
+        ("AU", "PCM_16"),
+        ("CAF", "PCM_16"),
+        ("AIFF", "PCM_16"),
+    ],
+)
+def test_a_rate_that_no_recording_has_is_not_believed(kind: str, subtype: str, sr: int) -> None:
+    with pytest.raises(Unusable, match=r"header says .*\d Hz.* a recording has 1,000 to 1,048,575 Hz"):
+        decode(with_rate(kind, subtype, sr))
+
+
+@pytest.mark.parametrize("sr", [0, 1, 999])
+def test_a_rate_of_flac_that_no_recording_has_is_not_believed(sr: int) -> None:
+    with pytest.raises(Unusable, match=f"^header says {sr} Hz, a recording has"):
+        decode(with_rate("FLAC", "PCM_16", sr))
+
+
+def test_a_rate_of_ogg_that_no_recording_has_is_not_believed() -> None:
+    with pytest.raises(Unusable, match=r"^not decodable as audio"):
+        decode(with_rate("OGG", "VORBIS", 0))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pickle
+import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -15,10 +16,12 @@ import pytest
 from numpy.typing import NDArray
 
 from melmill.stages.contract import Item, Mel, Outcome, Scores, Stage, UtteranceStage, Waveform
-from melmill.stages.invert.inversion import invert
-from melmill.stages.numeric.errors import ContractError, DeviceMissing, ParameterError
+from melmill.stages.invert import stages
+from melmill.stages.invert.inversion import Inversion, invert, invert_batch, shortest_length, solve_all
+from melmill.stages.numeric.errors import ContractError, DeviceMissing, ParameterError, Unusable
 from melmill.stages.numeric.mel import mel_spectrogram
 from melmill.stages.numeric.melspec import MelSpec, Pcen
+from melmill.stages.numeric.solver import Problem
 from melmill.stages.registry import stage_class
 from melmill.storage.utterance import Utterance
 
@@ -261,3 +264,56 @@ def test_import_is_light() -> None:
     code = "import sys, melmill.stages.invert.stages; print(*{'numba', 'librosa', 'torch'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
+
+
+HIFIGAN = MelSpec(sr=22050, fmax=8000.0, log="ln", floor=1e-5, center="same", pad_mode="reflect", eps=1e-9)
+TOO_LOUD = r"its values are -9\.76\d* to 73\.6\d*, and the spec has log: ln; they look like log: db"
+
+
+def in_db() -> NDArray[np.float32]:
+    """Return a mel whose values overflow if they are read as ln, though each is finite undone."""
+    M = np.random.default_rng(0).uniform(-9.0, 70.0, (80, 43)).astype(np.float32)
+    M[0, :2] = -9.7605, 73.6899
+    return M
+
+
+@pytest.mark.parametrize("name", [*NAMES, "auto"])
+def test_a_mel_that_overflows_is_refused(name: str) -> None:
+    with pytest.raises(Unusable, match=TOO_LOUD):
+        invert(in_db(), HIFIGAN, method=name, n_iter=None if name in ("auto", "pghi") else 4)
+
+
+def test_a_mel_of_a_batch_that_overflows_is_named() -> None:
+    quiet = np.full((80, 43), -5.0, dtype=np.float32)
+    with pytest.raises(Unusable, match=rf"^mels\[1\]: .*{TOO_LOUD}"):
+        invert_batch([quiet, in_db()], HIFIGAN, method="admm", n_iter=4)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int16"])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_mel_that_overflows_is_rejected_alone(name: str, dtype: str) -> None:
+    fields = {} if name == "pghi" else {"n_iter": 4}
+    n_samples = shortest_length(HIFIGAN, 43)
+    mels = [np.full((80, 43), -5.0, dtype=np.float32), in_db()]
+    items = [Item(utterance=utterance(n_samples, 22050), inputs={"from": M}, seed=7) for M in mels]
+    fine, loud = run(registered(name, dtype=dtype, **fields), items, HIFIGAN)
+    assert np.isfinite(array(fine)).all()
+    assert loud.rejected is not None
+    assert re.search(TOO_LOUD, loud.rejected.reason)
+
+
+def test_a_mel_that_overflows_is_rejected_alone_from_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    def on_cpu(problems: Sequence[Problem], spec: MelSpec, device: str) -> list[Inversion]:
+        assert device == "cuda"
+        return solve_all(problems, spec)
+
+    monkeypatch.setattr(stages, "solve_all", on_cpu)
+    quiet = np.full((80, 43), -5.0, dtype=np.float32)
+    n_samples = shortest_length(HIFIGAN, 43)
+    mels = [quiet[:, :0], in_db(), quiet]
+    items = [Item(utterance=utterance(n_samples, 22050), inputs={"from": M}, seed=7) for M in mels]
+    empty, loud, fine = run(Admm(n_iter=4, device="cuda"), items, HIFIGAN)
+    assert empty.rejected is not None
+    assert loud.rejected is not None
+    assert re.search(TOO_LOUD, loud.rejected.reason)
+    assert np.isfinite(array(fine)).all()

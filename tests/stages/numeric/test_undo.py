@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from melmill.stages.numeric.errors import ContractError, Unusable
-from melmill.stages.numeric.mel import magnitude_spec, mel_spectrogram, to_linear
+from melmill.stages.numeric.mel import magnitude_spec, mel_spectrogram, range_found, to_linear
 from melmill.stages.numeric.melspec import MelSpec, Pcen
 from melmill.stages.numeric.pcen import inverse_pcen, pcen
 
@@ -111,3 +111,26 @@ def test_pcen_value_that_no_energy_gives_is_refused() -> None:
 def test_what_is_no_mel_of_the_spec_is_refused(M: NDArray[Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         to_linear(M, MelSpec(log="ln", floor=1e-5))
+
+
+@pytest.mark.parametrize(
+    ("made", "values", "found"),
+    [
+        ({"log": "ln", "floor": 1e-5}, (-20.0, 104.0), "-20 to 104, and the spec has log: ln; they look like log: db"),
+        ({"log": "log10", "floor": 1e-5}, (-80.0, 45.0), "the spec has log: log10; they look like log: db"),
+        ({"log": "ln", "floor": 1e-5}, (0.0, 500.0), "they look like log: null"),
+        ({"log": "log10", "floor": 1e-5, "sr": 22050}, (-11.5, 9.5), "they look like log: ln (preset bigvgan_22khz"),
+        ({"log": "db", "floor": 1e-5}, (-1.0, 9000.0), "the spec has log: db; say how the mel was made"),
+    ],
+)
+def test_a_message_says_what_the_values_look_like(made: dict[str, Any], values: tuple[float, ...], found: str) -> None:
+    M = np.tile(np.array([values]), (80, 1))
+    assert found in range_found(M, MelSpec(**made))
+
+
+@pytest.mark.parametrize(("log", "loudest"), [("ln", 104.0), ("log10", 45.0), ("db", 800.0)])
+def test_a_mel_past_float32_is_refused_with_its_range(log: Any, loudest: float) -> None:
+    M = np.full((80, 2), -9.0)
+    M[3, 1] = loudest
+    with pytest.raises(Unusable, match=rf"^mel value {loudest:g} exceeds .*; its values are -9 to {loudest:g}, and"):
+        to_linear(M, MelSpec(log=log, floor=1e-5))

@@ -17,7 +17,7 @@ import melmill
 from melmill.stages.contract import Batch, Mel, StageFile, TrainedVocoder, Waveform
 from melmill.stages.numeric.errors import ContractError, ParameterError, StageError
 from melmill.stages.numeric.melspec import MelSpec
-from melmill.stages.train import losses
+from melmill.stages.train import loop, losses
 from melmill.stages.train.discriminators import Discriminators, phase_rotated
 from melmill.stages.train.generators import fresh
 from melmill.stages.train.held_out import split
@@ -193,6 +193,25 @@ def test_the_card_says_what_it_is(whole: dict[str, bytes]) -> None:
     assert "2 utterances of 1 other speakers" in card
     assert "| griffin_lim 100 |" in card
     assert "device" not in card
+
+
+class CountedIds(list[str]):
+    """Ids that count how often somebody went through them."""
+
+    n_passes = 0
+
+    def __iter__(self) -> Iterator[str]:
+        self.n_passes += 1
+        return super().__iter__()
+
+
+def test_ids_are_not_gone_through_for_every_utterance(memory: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids, held = split(memory.utterances, 1, seed=0)
+    counted = CountedIds(ids)
+    monkeypatch.setattr(loop, "split", lambda *_: (counted, held))
+    trained(memory, Place(), steps=1)
+    # Drawing the one batch takes a pass, too.
+    assert counted.n_passes == 2
 
 
 def test_held_out_speakers_are_never_trained_with(memory: Memory) -> None:

@@ -47,6 +47,41 @@ def test_containers_are_opened(content: object, layout: str) -> None:
     assert found.config == {}
 
 
+GENERATOR = {"conv_pre.weight": W, "ups.0.weight": 2.0 * W, "mean": torch.ones(2)}
+MELGAN = {"generator.1.weight": W, "generator.4.blocks.0.2.weight": 2.0 * W}
+
+
+def prefixed(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {prefix + key: value for key, value in state.items()}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        prefixed("generator.", GENERATOR),
+        {"generator": prefixed("_orig_mod.", GENERATOR)},
+        {"generator": prefixed("module._orig_mod.", GENERATOR)},
+        {
+            "generator": {
+                "ups.0._orig_mod.weight" if key == "ups.0.weight" else key: GENERATOR[key] for key in GENERATOR
+            }
+        },
+        {"generator": prefixed("module.", GENERATOR) | {"n_averaged": torch.tensor(3)}},
+        {"state_dict": prefixed("generator.", GENERATOR) | {"mpd.x.weight": W}, "hyper_parameters": {"a": 1}},
+        {"state_dict": prefixed("model.generator._orig_mod.", GENERATOR) | {"model.msd.x.weight": W}},
+        {"state_dict": prefixed("vocoder.", GENERATOR)},
+        {"model": prefixed("model_g.", GENERATOR) | {"model_d.x.weight": W}, "step": 1},
+    ],
+)
+def test_prefixes_of_wrappers_are_dropped(content: object) -> None:
+    assert_state(dict(read("g", saved(content)).state), GENERATOR)
+
+
+@pytest.mark.parametrize("content", [MELGAN, {"state_dict": prefixed("generator.", MELGAN) | {"mpd.x.weight": W}}])
+def test_a_list_of_layers_keeps_its_name(content: object) -> None:
+    assert_state(dict(read("g", saved(content)).state), MELGAN)
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
     [
@@ -122,6 +157,26 @@ def test_safetensors_are_read() -> None:
     found = read("model.safetensors", safetensors(tensors, format="pt"))
     assert found.layout == "bare"
     assert_state(dict(found.state), {**tensors, "b": W})
+
+
+class CountedBytes(bytes):
+    """Bytes that count how many of them were copied by slices."""
+
+    n_copied = 0
+
+    def __getitem__(self, key: Any) -> Any:
+        part = super().__getitem__(key)
+        self.n_copied += len(part) if isinstance(key, slice) else 0
+        return part
+
+
+def test_only_the_header_of_safetensors_is_copied_beside_the_tensors() -> None:
+    tensors = {f"t{i}": torch.full((1000,), float(i)) for i in range(50)}
+    data = CountedBytes(safetensors(tensors))
+    n_header = int.from_bytes(data[:8], "little")
+    data.n_copied = 0
+    assert_state(dict(read("model.safetensors", data).state), tensors)
+    assert data.n_copied < n_header + 100
 
 
 @pytest.mark.parametrize("cut", [9, 40, -1])

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from melmill.stages.numeric.errors import Unusable
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.vocode.errors import VocoderError
 from melmill.stages.vocode.layers.basic import Ends, inside, silenced
@@ -143,3 +145,20 @@ def test_ends_cut_and_hold() -> None:
     assert whole.held(x) is x
     assert inside(None, 3) is None
     assert silenced(x, None) is x
+
+
+class Exponential(Noisy):
+    """Gives the exponential of the first band of the mel."""
+
+    def forward(self, mel: Tensor, lengths: Tensor | None = None, noise: Sequence[Tensor] = ()) -> Tensor:
+        return mel[:, 0].exp()
+
+
+@pytest.mark.parametrize("give", [lambda voc, M: voc(M), lambda voc, M: voc.batch([mel(2, 4), M])])
+def test_a_result_that_overflows_is_refused_with_the_range_of_the_mel(
+    give: Callable[[LoadedVocoder, NDArray[Any]], object],
+) -> None:
+    vocoder = LoadedVocoder(model=Exponential(), name="loud", device="cpu")
+    assert vocoder(mel(2, 4)).shape == (4,)
+    with pytest.raises(Unusable, match=r"^loud gave 1 of 2 samples that are not finite; its values are -5 to 90, and"):
+        give(vocoder, np.array([[0.0, 90.0], [-5.0, 0.0]]))

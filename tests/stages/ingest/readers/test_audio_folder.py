@@ -222,3 +222,19 @@ def test_real_corpora_are_discovered_and_ingested(
         assert outcome.array.shape == (u.n_samples,)
         info = soundfile.info(root / u.path)
         assert u.n_samples == -(-info.frames * stage.sr // info.samplerate)
+
+
+def test_a_rate_of_zero_harms_its_own_file_alone() -> None:
+    file = io.BytesIO()
+    soundfile.write(file, np.full(3000, 1000, dtype=np.int16), 16000, format="WAV")
+    good = file.getvalue()
+    tree = Tree({"bad.wav": good[:24] + bytes(4) + good[28:], "good.wav": good})
+    bad, fine = AudioFolder(root="c").discover(tree, {})
+    assert (bad.source_sr, bad.n_samples, fine.n_samples) == (0, 0, 3000)
+    assert bad.duration_s == 0
+
+
+def test_a_reader_that_claims_a_length_without_a_rate_is_not_believed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(AudioFolder, "claims", lambda *_: (0, 5))
+    (utterance,) = AudioFolder(root="c").discover(Tree({"a.wav": b""}), {})
+    assert (utterance.source_sr, utterance.source_n_samples, utterance.n_samples) == (0, 0, 0)

@@ -302,3 +302,19 @@ def test_a_mel_that_is_half_said_is_refused() -> None:
 def test_another_hop_without_a_configuration_is_refused() -> None:
     with pytest.raises(VocoderError, match=r"its layers take 6 mel bands, but its mel has n_mels=80"):
         load(checkpoint({"generator": tensors(shapes(CONFIG | {"resblock_dilation_sizes": [[1, 3, 5]] * 2}))}))
+
+
+@pytest.mark.parametrize(
+    ("container", "prefix", "others"),
+    [
+        ("state_dict", "generator.", {"mpd.x.weight": torch.zeros(3)}),
+        ("model", "model_g.", {"model_d.x.weight": torch.zeros(3)}),
+        ("generator", "module._orig_mod.", {}),
+    ],
+)
+def test_a_wrapped_generator_makes_the_same_samples(container: str, prefix: str, others: dict[str, Tensor]) -> None:
+    state = with_norms(tensors(shapes(CONFIG)))
+    wrapped = {container: {prefix + key: value for key, value in state.items()} | others}
+    M = mel(6, 9)
+    expected, made = (load(checkpoint(content, config=CONFIG))(M) for content in ({"generator": state}, wrapped))
+    np.testing.assert_array_equal(made, expected)

@@ -1,0 +1,81 @@
+"""Records of more shards than six digits can count: by number, not by text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from melmill.storage import catalogue as module
+from melmill.storage.catalogue import Catalogue
+from melmill.storage.errors import DamagedData
+from melmill.storage.files.location import Location
+from melmill.storage.records import Copy, Packs, Record, RecordedFolder, record_file, record_name, record_order
+
+NAMES = [*map(record_name, (8, 100_000, 999_999, 1_000_000, 1_000_001, 10_000_000)), "all-0f"]
+
+
+def record(name: str) -> Record:
+    return Record(
+        node="mel",
+        key="k1",
+        name=name,
+        n_utterances=1,
+        absent=(),
+        n_quarantined=0,
+        files={},
+        duration_s=1.0,
+        compute_s=0.5,
+        started_at="2024-01-01T00:00:00+00:00",
+        host="here",
+        attempt=1,
+        versions={},
+    )
+
+
+def test_records_are_listed_and_read_by_number(tmp_path: Path) -> None:
+    folder = RecordedFolder(Location(str(tmp_path)))
+    for name in reversed(NAMES):
+        folder.location.put(record_file(name), record(name).to_json())
+    assert folder.record_names() == NAMES
+    assert list(folder.records()) == NAMES
+    assert list(folder.records({*NAMES[2:]})) == NAMES[2:]
+    assert folder.records() == {name: record(name) for name in NAMES}
+
+
+def test_a_million_names_and_more_are_in_the_order_of_their_shards() -> None:
+    names = [record_name(index) for index in range(999_000, 1_002_000)]
+    assert sorted(sorted(names), key=record_order) == names
+    assert len({*names}) == len(names)
+
+
+def test_packs_hold_records_by_number(tmp_path: Path) -> None:
+    location = Location(f"memory://{tmp_path.name}") / "records"
+    tags = {f"{name}.json": f"tag {name}" for name in sorted(NAMES)}
+    copies = {name: Copy(f"tag {name}", record(name).to_json()) for name in sorted(NAMES)}
+    empty = Packs(location, tags)
+    assert empty.names == empty.missing == NAMES
+    empty.add(copies)
+    (pack,) = location.sizes()
+    packed = Packs(location, {**tags, pack: "any"})
+    assert list(packed.copies) == packed.names == NAMES
+    assert packed.copies == copies
+    assert packed.record("1000000") == record("1000000")
+
+
+def test_a_catalogue_covers_records_by_number(catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Catalogue, "n_shards", 1_000_001)
+    catalogue.check_covers(["000008", "1000000", "999999"], "here")
+    monkeypatch.setattr(Catalogue, "n_shards", 1_000_000)
+    with pytest.raises(DamagedData, match="a record of shard 1000000, but it has 1000000 shards"):
+        catalogue.check_covers(["000008", "1000000", "999999"], "here")
+
+
+def test_parts_of_a_catalogue_are_read_by_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [module.part_name(i) for i in range(999_998, 1_000_003)]
+    read: list[str] = []
+    monkeypatch.setattr(Location, "sizes", lambda self: dict.fromkeys(sorted(names), 1))
+    monkeypatch.setattr(module, "_read_part", lambda location, name: read.append(name))
+    monkeypatch.setattr(Catalogue, "_of", classmethod(lambda cls, parts: cls))
+    Catalogue.read_whole_parts(Location(str(tmp_path)))
+    assert read == names
