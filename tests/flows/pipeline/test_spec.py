@@ -52,6 +52,7 @@ BAD_FORM: list[Case] = [
     ("  mel:", "  'a b':", 5, "'a b' can't name a node"),
     ("store: runs/x", "store: runs/x\nshard_duration_s: 0", 3, "shard_duration_s must be positive, got 0"),
     ("store: runs/x", "store: runs/x\ntime_limit_s: 1.0e+10", 3, r"at most 31536000 \(a year\), got 10000000000"),
+    ("store: runs/x", "store: runs/x\nshard_duration_s: 1.0e+6", 3, r"at most 86400 \(a day\), got 1000000"),
     ("store: runs/x", "store: runs/x\nmax_quarantined: 2", 3, "must be a share such as 1 % or 0.01, got 2"),
     ("{uses: griffin_lim, from: mel, n_iter: 10}", "griffin_lim", 6, "node 'gla' must be a mapping"),
     ("uses: griffin_lim, ", "", 6, "node 'gla' needs the field 'uses'"),
