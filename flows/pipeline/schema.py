@@ -17,6 +17,7 @@ from melmill.flows.pipeline.spec import (
     DEFAULT_MAX_QUARANTINED,
     DEFAULT_SHARD_DURATION_S,
     DEFAULT_TIME_LIMIT_S,
+    MAX_SHARD_DURATION_S,
     MAX_TIME_LIMIT_S,
     NODE_NAME,
     RESERVED_NAMES,
@@ -52,7 +53,7 @@ def pipeline_schema() -> Schema:
     properties: dict[str, Schema] = {
         "name": {"type": "string"},
         "store": {"type": "string"},
-        "shard_duration_s": {**seconds, "default": DEFAULT_SHARD_DURATION_S},
+        "shard_duration_s": {**seconds, "maximum": MAX_SHARD_DURATION_S, "default": DEFAULT_SHARD_DURATION_S},
         "max_quarantined": {
             "anyOf": [{"type": "number", "minimum": 0, "maximum": 1}, {"type": "string", "pattern": _SHARE}],
             "default": DEFAULT_MAX_QUARANTINED,

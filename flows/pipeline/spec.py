@@ -18,6 +18,8 @@ from melmill.flows.pipeline.located import Located, parse, parse_override
 DEFAULT_SHARD_DURATION_S = 300.0
 DEFAULT_MAX_QUARANTINED = 0.01
 DEFAULT_TIME_LIMIT_S = 3600.0
+# A day. A task holds its shard in memory: 5.5 GB at 16 kHz.
+MAX_SHARD_DURATION_S = 24 * 3600.0
 # A year. The alarm counts nanoseconds in 64 bits, so that it can't be set to three centuries.
 MAX_TIME_LIMIT_S = 365 * 24 * 3600.0
 
@@ -117,9 +119,9 @@ def _pipeline(document: Located) -> Pipeline:
     return Pipeline(
         name=convert(fields["name"], str, "name"),
         store=convert_place(fields["store"], str, "store"),
-        shard_duration_s=_positive(duration, "shard_duration_s"),
+        shard_duration_s=_seconds(duration, "shard_duration_s", MAX_SHARD_DURATION_S, "a day"),
         max_quarantined=_share(fields.get("max_quarantined", Located(DEFAULT_MAX_QUARANTINED, document.where))),
-        time_limit_s=_time_limit(time_limit),
+        time_limit_s=_seconds(time_limit, "time_limit_s", MAX_TIME_LIMIT_S, "a year"),
         declarations=tuple(_declaration(name, value) for name, value in _mapping(fields["stages"], "stages").items()),
         cluster=_cluster(fields.get("cluster")),
         document=document.plain(),
@@ -145,20 +147,13 @@ def _mapping(value: Located, owner: str) -> dict[str, Located]:
     return value.value
 
 
-def _positive(value: Located, name: str) -> float:
-    number = convert(value, float, name)
+def _seconds(value: Located, name: str, limit: float, what: str) -> float:
+    number: float = convert(value, float, name)
     if not number > 0:
         raise PipelineError(f"{name} must be positive, got {number!r}", value.where)
-    return float(number)
-
-
-def _time_limit(value: Located) -> float:
-    limit_s = _positive(value, "time_limit_s")
-    if limit_s > MAX_TIME_LIMIT_S:
-        raise PipelineError(
-            f"time_limit_s must be at most {MAX_TIME_LIMIT_S:.0f} (a year), got {value.plain()!r}", value.where
-        )
-    return limit_s
+    if number > limit:
+        raise PipelineError(f"{name} must be at most {limit:.0f} ({what}), got {value.plain()!r}", value.where)
+    return number
 
 
 def _share(value: Located) -> float:
@@ -194,7 +189,8 @@ def _cluster(value: Located | None) -> ClusterSpec:
 
 
 def _overridden(document: Located, override: str) -> Located:
-    where = f"--set {override if override.isprintable() else repr(override)}"
+    shown = override if len(override) <= 200 else f"{override[:200]}..."
+    where = f"--set {shown if shown.isprintable() else repr(shown)}"
     name, equals, text = override.partition("=")
     if not equals or not name:
         raise PipelineError(f"--set needs NAME=VALUE, such as admm.n_iter=50, got {override!r}")

@@ -52,6 +52,7 @@ BAD_FORM: list[Case] = [
     ("  mel:", "  'a b':", 5, "'a b' can't name a node"),
     ("store: runs/x", "store: runs/x\nshard_duration_s: 0", 3, "shard_duration_s must be positive, got 0"),
     ("store: runs/x", "store: runs/x\ntime_limit_s: 1.0e+10", 3, r"at most 31536000 \(a year\), got 10000000000"),
+    ("store: runs/x", "store: runs/x\nshard_duration_s: 1.0e+6", 3, r"at most 86400 \(a day\), got 1000000"),
     ("store: runs/x", "store: runs/x\nmax_quarantined: 2", 3, "must be a share such as 1 % or 0.01, got 2"),
     ("{uses: griffin_lim, from: mel, n_iter: 10}", "griffin_lim", 6, "node 'gla' must be a mapping"),
     ("uses: griffin_lim, ", "", 6, "node 'gla' needs the field 'uses'"),
@@ -197,6 +198,9 @@ def test_an_error_of_an_override_is_one_line(tmp_path: Path) -> None:
         load(written(tmp_path, GOOD), ["name=a\nb: c\x01"])
     assert str(caught.value).startswith(r"--set 'name=a\nb: c\x01':2: not valid YAML: it holds the control character")
     assert "\n" not in str(caught.value)
+    with pytest.raises(PipelineError, match="smaller than 2\\^63") as caught:
+        load(written(tmp_path, GOOD), [f"gla.n_iter={'9' * 4000}"])
+    assert len(str(caught.value)) < 400
 
 
 def test_a_list_fans_out_and_so_does_what_reads_it(tmp_path: Path) -> None:
