@@ -21,6 +21,7 @@ from melmill.stages.contract import IngestStage
 from melmill.storage.catalogue import Catalogue
 from melmill.storage.errors import StoreError
 from melmill.storage.product import ProductFolder, Record
+from melmill.storage.records import record_name
 from melmill.storage.store import Store
 
 
@@ -89,7 +90,7 @@ class Plan:
     def record_name(self, node: Node, shard: int) -> str:
         """Return the name of the record of a task."""
         if shard != ALL_SHARDS:
-            return f"{shard:06d}"
+            return record_name(shard)
         if node.trains:
             return TRAINED
         digests = "".join(self.catalogues[corpus].digest for corpus in node.corpora)
