@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from melmill.stages.contract import CorpusTree, Input, Item, Kind, Outcome, Product, Waveform
+from melmill.stages.contract import CorpusTree, Discovery, Input, Item, Kind, Outcome, Product, Waveform
 from melmill.storage.utterance import Utterance
 
 SR = 16000
@@ -50,11 +50,11 @@ class NoopCorpus:
         del inputs
         return Waveform(sr=SR, dtype="int16", corpus=True)
 
-    def discover(self, tree: CorpusTree, known: Mapping[str, Utterance]) -> list[Utterance]:
+    def discover(self, tree: CorpusTree, known: Mapping[str, Utterance]) -> Discovery:
         """Return names and texts as long as those of LibriSpeech."""
         del tree
         paths = (f"train/{i // 5000}/{i // 50}/{i // 5000}-{i // 50}-{i:08d}.flac" for i in range(self.n_utterances))
-        return [known.get(path) or self._utterance(path) for path in paths]
+        return Discovery(utterances=[known.get(path) or self._utterance(path) for path in paths])
 
     def _utterance(self, path: str) -> Utterance:
         subset, speaker, chapter, name = path.split("/")

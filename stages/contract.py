@@ -290,6 +290,22 @@ class CorpusTree(Protocol):
         ...
 
 
+@dataclass(frozen=True, kw_only=True)
+class Discovery:
+    """Hold what an ingest stage finds in a corpus.
+
+    Parameters
+    ----------
+    utterances : list of Utterance
+    notes : tuple of str
+        What a person should know of the corpus, a line each: files that were passed over, and
+        tables of texts that fit no utterance. Plans and runs show them.
+    """
+
+    utterances: list[Utterance]
+    notes: tuple[str, ...] = ()
+
+
 @runtime_checkable
 class IngestStage(Stage, Protocol):
     """A stage that finds the utterances of a corpus and decodes their files."""
@@ -299,8 +315,8 @@ class IngestStage(Stage, Protocol):
         """Where the corpus lies: a path, or any URL that fsspec knows. Not part of the identity."""
         ...
 
-    def discover(self, tree: CorpusTree, known: Mapping[str, Utterance]) -> list[Utterance]:
-        """Return the utterances of the corpus.
+    def discover(self, tree: CorpusTree, known: Mapping[str, Utterance]) -> Discovery:
+        """Return the utterances of the corpus, and what a person should know of it.
 
         Parameters
         ----------

@@ -107,6 +107,8 @@ def _show(summary: Summary) -> None:
         folder, _, _ = summary.report.rpartition("/")
         csv_table(Location(folder).read("headline.csv"))
     click.echo(f"{done}; {summary.utterances} utterances, {summary.quarantined} quarantined")
+    for note in summary.notes:
+        click.echo(f"note: {note}")
     click.echo(f"store:  {summary.store}")
     for training in summary.trainings:
         click.echo(f"training: {training}")
@@ -148,8 +150,8 @@ def plan(
     click.echo(
         f"{made.n_pending} of {made.n_tasks} tasks to run; {made.n_utterances} utterances, {hours:.2f} h of audio"
     )
-    for note in (node.note for node in made.nodes.values() if node.note):
-        click.echo(note)
+    for note in made.notes:
+        click.echo(f"note: {note}")
     return DONE
 
 
@@ -195,6 +197,7 @@ def _plan_json(made: Plan) -> dict[str, object]:
         "store": made.pipeline.store,
         "tasks": {"total": made.n_tasks, "run": made.n_pending, "reused": made.n_tasks - made.n_pending},
         "utterances": made.n_utterances,
+        "notes": list(made.notes),
         "nodes": [
             {
                 "node": name,

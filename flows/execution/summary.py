@@ -48,6 +48,8 @@ class Summary:
         URLs of the pages of all reports, in the pipeline's order.
     trainings : tuple of str
         URLs of the pages of all trainings.
+    notes : tuple of str
+        What a person should know of the corpora and of what was stored, a line each.
     """
 
     run: str
@@ -59,6 +61,7 @@ class Summary:
     report: str | None
     reports: tuple[str, ...] = ()
     trainings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON."""
@@ -118,4 +121,5 @@ def sum_up(plan: Plan, store: Store, run_id: str, *, n_failed: int, duration_s: 
         report=reports[-1] if reports else None,
         reports=tuple(reports),
         trainings=tuple(trainings),
+        notes=plan.notes,
     )

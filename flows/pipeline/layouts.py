@@ -228,7 +228,7 @@ def _roles(depth: int, inner: tuple[str, ...]) -> tuple[str, ...]:
 def _audio_contents(layout: Layout) -> Contents:
     stage = cast("IngestStage", cast("Any", stage_class(layout.uses))(**layout.fields))
     try:
-        utterances = stage.discover(SourceTree(stage.root), {})
+        utterances = stage.discover(SourceTree(stage.root), {}).utterances
     except StageError as error:
         raise PipelineError(str(error)) from error
     readable = [utterance for utterance in utterances if utterance.source_sr]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import cast
+from typing import NamedTuple, cast
 
 from melmill.flows.errors import PipelineError
 from melmill.flows.pipeline.graph import Node
@@ -20,8 +20,15 @@ from melmill.storage.utterance import Utterance
 NAMED = 3
 
 
-def survey(node: Node, store: Store, shard_duration_s: float) -> Catalogue:
-    """Return the catalogue of an ingest node, extended by what is new in the corpus.
+class Surveyed(NamedTuple):
+    """Hold the catalogue of an ingest node, and what a person should know of its corpus."""
+
+    catalogue: Catalogue
+    notes: tuple[str, ...]
+
+
+def survey(node: Node, store: Store, shard_duration_s: float) -> Surveyed:
+    """Return the catalogue of an ingest node, extended by what is new in the corpus, with notes.
 
     Parameters
     ----------
@@ -51,11 +58,11 @@ def survey(node: Node, store: Store, shard_duration_s: float) -> Catalogue:
         catalogue.check_covers(record_names, f"{folder.location.url}/catalogue")
         tree = SourceTree(stage.root)
         discovered = stage.discover(tree, known)
-        check_unchanged(node, known, discovered, folder, tree)
+        check_unchanged(node, known, discovered.utterances, folder, tree)
     except (StoreError, StageError) as error:
         raise PipelineError(f"node {node.name!r}: {error}", node.where) from error
-    new = [utterance for utterance in discovered if utterance.path not in known]
-    return catalogue.extended(new) if new else catalogue
+    new = [utterance for utterance in discovered.utterances if utterance.path not in known]
+    return Surveyed(catalogue.extended(new) if new else catalogue, discovered.notes)
 
 
 def check_unchanged(

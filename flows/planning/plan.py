@@ -8,7 +8,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from melmill.flows.errors import PipelineError
@@ -66,11 +66,20 @@ class Plan:
         Each after those that it reads.
     catalogues : mapping of str to Catalogue
         By ingest node. They hold what is new in the corpus too, and are not written yet.
+    corpus_notes : mapping of str to tuple of str
+        What a person should know of each corpus, by ingest node.
     """
 
     pipeline: Pipeline
     nodes: Mapping[str, NodePlan]
     catalogues: Mapping[str, Catalogue]
+    corpus_notes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a person should know, a line each: first of the corpora, then of what is reused."""
+        of_corpora = [f"{name}: {note}" for name, notes in self.corpus_notes.items() for note in notes]
+        return (*of_corpora, *(node.note for node in self.nodes.values() if node.note))
 
     @property
     def n_tasks(self) -> int:
@@ -118,16 +127,21 @@ def make_plan(pipeline: Pipeline, until: str | None = None) -> Plan:
 
 
 def _compared(pipeline: Pipeline, nodes: Mapping[str, Node], store: Store) -> Plan:
-    catalogues = {
+    surveyed = {
         node.name: survey(node, store, pipeline.shard_duration_s)
         for node in nodes.values()
         if isinstance(node.stage, IngestStage)
     }
-    plan = Plan(pipeline=pipeline, nodes={}, catalogues=catalogues)
+    plan = Plan(
+        pipeline=pipeline,
+        nodes={},
+        catalogues={name: corpus.catalogue for name, corpus in surveyed.items()},
+        corpus_notes={name: corpus.notes for name, corpus in surveyed.items()},
+    )
     manifest = store.latest_manifest()
     before = {} if manifest is None else {name: entry.key for name, entry in manifest.nodes.items()}
     node_plans = {node.name: _node_plan(plan, store, node, before) for node in nodes.values()}
-    return Plan(pipeline=pipeline, nodes=node_plans, catalogues=catalogues)
+    return replace(plan, nodes=node_plans)
 
 
 @contextmanager

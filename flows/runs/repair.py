@@ -49,7 +49,7 @@ def remake_catalogue(store: Store, address: Address, pipeline: Pipeline) -> None
     whole = Catalogue.read_whole_parts(folder.location / CATALOGUE)
     whole = whole or Catalogue.empty(node.product.sr, pipeline.shard_duration_s)
     known = {utterance.path: utterance for utterance in whole.utterances()}
-    others = [utterance for utterance in stage.discover(tree, known) if utterance.path not in known]
+    others = [utterance for utterance in stage.discover(tree, known).utterances if utterance.path not in known]
     if not others:
         raise _differs(node, "the utterances of the damaged part are gone")
     catalogue = whole.extended(others)

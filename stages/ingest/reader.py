@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple, TypeGuard
 
-from melmill.stages.contract import CorpusTree, Input, Mel, Outcome, Product, Waveform
+from melmill.stages.contract import CorpusTree, Discovery, Input, Mel, Outcome, Product, Waveform
 from melmill.stages.numeric.errors import ParameterError
 from melmill.stages.plugins import Registry
 from melmill.storage.utterance import SourceFile, Utterance, resampled_length
@@ -148,8 +148,8 @@ class Reader(ABC):
     def claims(self, tree: CorpusTree, file: SourceFile) -> tuple[int, int]:
         """Return rate (Hz) and length (samples) that a file claims; zeros if it claims none."""
 
-    def discover(self, tree: CorpusTree, known: Mapping[str, Utterance]) -> list[Utterance]:
-        """Return the utterances of the corpus that are wanted, sorted by path.
+    def discover(self, tree: CorpusTree, known: Mapping[str, Utterance]) -> Discovery:
+        """Return the utterances of the corpus that are wanted, sorted by path, and notes on it.
 
         Only headers and texts are read.
 
@@ -162,7 +162,7 @@ class Reader(ABC):
 
         Returns
         -------
-        list of Utterance
+        Discovery
             A file that claims no length that can be believed has the length 0; ingestion says why.
 
         Raises
@@ -208,7 +208,7 @@ class Reader(ABC):
                     speaker_name=said.speaker_name,
                 )
             )
-        return utterances
+        return Discovery(utterances=utterances)
 
     def _chosen(self, entries: Sequence[CorpusFile]) -> Sequence[CorpusFile]:
         """Return the files of the wanted subsets whose path matches a pattern."""

@@ -16,7 +16,7 @@ import pytest
 
 from melmill.flows.execution.isolation import process_apart
 from melmill.flows.tasks.work import Ingesting, Processing, SourceItem
-from melmill.stages.contract import CorpusTree, Input, Item, Outcome, Product, Waveform
+from melmill.stages.contract import CorpusTree, Discovery, Input, Item, Outcome, Product, Waveform
 from melmill.storage.utterance import Utterance
 
 ROOT = Path(__file__).parents[3]
@@ -137,8 +137,8 @@ class FussyCorpus:
     def produces(self, inputs: Mapping[str, Sequence[Product]]) -> Product:
         return PRODUCT
 
-    def discover(self, tree: CorpusTree, known: Mapping[str, Utterance]) -> list[Utterance]:
-        return []
+    def discover(self, tree: CorpusTree, known: Mapping[str, Utterance]) -> Discovery:
+        return Discovery(utterances=[])
 
     def ingest(self, utterance: Utterance, data: bytes) -> Outcome:
         if data == b"kills":

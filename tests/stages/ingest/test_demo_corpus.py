@@ -44,7 +44,7 @@ def contents(corpus: Path) -> dict[str, bytes]:
 def ingest(corpus: Path) -> dict[str, tuple[Utterance, Outcome]]:
     stage = LibriSpeech(root=str(corpus))
     tree = SourceTree(str(corpus))
-    found = stage.discover(tree, {})
+    found = stage.discover(tree, {}).utterances
     return {u.utterance_id: (u, outcome_of(stage, u, tree.read(u.path))) for u in found}
 
 

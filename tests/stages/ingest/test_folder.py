@@ -15,7 +15,7 @@ FILES = {"wavs/a.wav": b"", "wavs/b.wav": b"", "wavs/c.flac": b"", "wavs/b.txt":
 
 def found(manifest: bytes, **fields: Any) -> dict[str, str]:
     stage = AudioFolder(root="x", manifest="list.txt", **fields)
-    return {u.path: u.text for u in stage.discover(Tree({**FILES, "list.txt": manifest}), {})}
+    return {u.path: u.text for u in stage.discover(Tree({**FILES, "list.txt": manifest}), {}).utterances}
 
 
 @pytest.mark.parametrize(

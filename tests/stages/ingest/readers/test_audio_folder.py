@@ -76,7 +76,7 @@ LIBRITTS = {
 def test_folders_name_what_they_hold(
     files: dict[str, bytes], fields: dict[str, Any], expected: list[tuple[str, ...]]
 ) -> None:
-    found = AudioFolder(root="x", **fields).discover(Tree(files), {})
+    found = AudioFolder(root="x", **fields).discover(Tree(files), {}).utterances
     assert [(u.utterance_id, u.subset, u.speaker_id, u.chapter_id, u.text) for u in found] == expected
 
 
@@ -94,7 +94,7 @@ def test_folders_name_what_they_hold(
     ],
 )
 def test_transcripts_come_from_beside_or_the_nearest_table(files: dict[str, bytes], text: str) -> None:
-    (found,) = AudioFolder(root="x").discover(Tree({"s/a.wav": b"", **files}), {})
+    (found,) = AudioFolder(root="x").discover(Tree({"s/a.wav": b"", **files}), {}).utterances
     assert found.text == text
 
 
@@ -102,7 +102,7 @@ def test_transcripts_come_from_beside_or_the_nearest_table(files: dict[str, byte
     "path", ["._a.wav", "s/._a.wav", ".Trashes/a.wav", "a.wav.part", "a.txt", "wav", "a.m4a", "cover.jpg"]
 )
 def test_other_files_are_passed_over(path: str) -> None:
-    assert ids(AudioFolder(root="x").discover(Tree({"b.WAV": b"", path: b"?"}), {})) == ["b"]
+    assert ids(AudioFolder(root="x").discover(Tree({"b.WAV": b"", path: b"?"}), {}).utterances) == ["b"]
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,7 @@ def test_only_the_first_bytes_of_a_wav_are_read_to_catalogue_it() -> None:
         def head(self, path: str, n: int) -> bytes:
             return self.contents[path][:n]
 
-    found = AudioFolder(root="x").discover(Headed({"a.wav": flac(tone(9000), kind="WAV")}), {})
+    found = AudioFolder(root="x").discover(Headed({"a.wav": flac(tone(9000), kind="WAV")}), {}).utterances
     assert [u.n_samples for u in found] == [9000]
 
 
@@ -187,7 +187,7 @@ def encoded(kind: str, subtype: str, sr: int) -> bytes:
 def test_every_format_is_mixed_and_resampled(name: str, kind: str, subtype: str, sr: int) -> None:
     data = encoded(kind, subtype, sr)
     stage = AudioFolder(root="x")
-    (utterance,) = stage.discover(Tree({name: data}), {})
+    (utterance,) = stage.discover(Tree({name: data}), {}).utterances
     assert (utterance.source_sr, utterance.source_n_samples, utterance.n_samples) == (sr, sr, 16000)
     outcome = stage.ingest(utterance, data)
     assert outcome.array is not None
@@ -212,7 +212,7 @@ def test_real_corpora_are_discovered_and_ingested(
     root = real_data / "corpora" / corpus
     stage = AudioFolder(root=str(root), **fields)
     tree = SourceTree(str(root))
-    found = stage.discover(tree, {})
+    found = stage.discover(tree, {}).utterances
     counts = (len(found), len({u.subset for u in found} - {""}), len({u.speaker_id for u in found} - {""}))
     assert counts == (n, n_subsets, n_speakers)
     chosen = found[::4]
@@ -229,12 +229,12 @@ def test_a_rate_of_zero_harms_its_own_file_alone() -> None:
     soundfile.write(file, np.full(3000, 1000, dtype=np.int16), 16000, format="WAV")
     good = file.getvalue()
     tree = Tree({"bad.wav": good[:24] + bytes(4) + good[28:], "good.wav": good})
-    bad, fine = AudioFolder(root="c").discover(tree, {})
+    bad, fine = AudioFolder(root="c").discover(tree, {}).utterances
     assert (bad.source_sr, bad.n_samples, fine.n_samples) == (0, 0, 3000)
     assert bad.duration_s == 0
 
 
 def test_a_reader_that_claims_a_length_without_a_rate_is_not_believed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(AudioFolder, "claims", lambda *_: (0, 5))
-    (utterance,) = AudioFolder(root="c").discover(Tree({"a.wav": b""}), {})
+    (utterance,) = AudioFolder(root="c").discover(Tree({"a.wav": b""}), {}).utterances
     assert (utterance.source_sr, utterance.source_n_samples, utterance.n_samples) == (0, 0, 0)

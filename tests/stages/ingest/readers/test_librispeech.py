@@ -35,7 +35,7 @@ def ingested(data: bytes, sr: int = 16000, catalogued: bytes | None = None) -> O
     """Catalogue a file and ingest it; `catalogued` is what lay there at the time of cataloguing."""
     path = "s/1/2/1-2-0000.flac"
     stage = LibriSpeech(root="corpus", sr=sr)
-    (utterance,) = stage.discover(Tree({path: data if catalogued is None else catalogued}), {})
+    (utterance,) = stage.discover(Tree({path: data if catalogued is None else catalogued}), {}).utterances
     outcome = outcome_of(stage, utterance, data)
     if outcome.array is not None:
         assert outcome.array.dtype == np.int16
@@ -44,7 +44,7 @@ def ingested(data: bytes, sr: int = 16000, catalogued: bytes | None = None) -> O
 
 
 def test_discovery_reads_names_headers_and_transcripts() -> None:
-    first, second, third = LibriSpeech(root="corpus").discover(Tree(corpus()), {})
+    first, second, third = LibriSpeech(root="corpus").discover(Tree(corpus()), {}).utterances
     assert first == Utterance(
         utterance_id="84-121123-0000",
         subset="dev-clean",
@@ -67,7 +67,7 @@ def test_discovery_reads_names_headers_and_transcripts() -> None:
 def test_the_table_of_speakers_is_read_where_there_is_one(above: str) -> None:
     table = b"; a comment\n84   | F | dev-clean        |  8.00 | Christie Nowak\nnot a row\n"
     files = {f"{above}{path}": data for path, data in {**corpus(), "SPEAKERS.TXT": table}.items()}
-    found = LibriSpeech(root="corpus").discover(Tree(files), {})
+    found = LibriSpeech(root="corpus").discover(Tree(files), {}).utterances
     assert [(u.speaker_id, u.sex, u.speaker_name) for u in found] == [
         ("84", "F", "Christie Nowak"),
         ("84", "F", "Christie Nowak"),
@@ -76,7 +76,7 @@ def test_the_table_of_speakers_is_read_where_there_is_one(above: str) -> None:
 
 
 def test_chosen_subsets_alone_are_discovered() -> None:
-    found = LibriSpeech(root="corpus", subsets=("test-clean",)).discover(Tree(corpus()), {})
+    found = LibriSpeech(root="corpus", subsets=("test-clean",)).discover(Tree(corpus()), {}).utterances
     assert ids(found) == ["61-70968-0000"]
 
 
@@ -89,12 +89,12 @@ def test_chosen_subsets_alone_are_discovered() -> None:
     ],
 )
 def test_patterns_choose_files(files: tuple[str, ...], expected: list[str]) -> None:
-    assert ids(LibriSpeech(root="corpus", files=files).discover(Tree(corpus()), {})) == expected
+    assert ids(LibriSpeech(root="corpus", files=files).discover(Tree(corpus()), {}).utterances) == expected
 
 
 def test_folder_above_the_corpus_works() -> None:
     above = {f"data/LibriSpeech/{path}": data for path, data in corpus().items()}
-    (found,) = LibriSpeech(root="x", subsets=("test-clean",)).discover(Tree(above), {})
+    (found,) = LibriSpeech(root="x", subsets=("test-clean",)).discover(Tree(above), {}).utterances
     assert found.path == "data/LibriSpeech/test-clean/61/70968/61-70968-0000.flac"
     assert found.subset == "test-clean"
 
@@ -111,7 +111,7 @@ def test_folder_above_the_corpus_works() -> None:
     ],
 )
 def test_files_of_other_names_are_passed_over(path: str) -> None:
-    found = LibriSpeech(root="x").discover(Tree({**corpus(), path: b"?"}), {})
+    found = LibriSpeech(root="x").discover(Tree({**corpus(), path: b"?"}), {}).utterances
     assert ids(found) == ["84-121123-0000", "84-121123-0001", "61-70968-0000"]
 
 
@@ -175,20 +175,20 @@ def test_fields_are_checked(fields: dict[str, Any], message: str) -> None:
 
 def test_unchanged_files_are_not_read_again() -> None:
     stage = LibriSpeech(root="x")
-    known = {u.path: u for u in stage.discover(Tree(corpus()), {})}
+    known = {u.path: u for u in stage.discover(Tree(corpus()), {}).utterances}
     again = Tree(corpus())
-    assert stage.discover(again, known) == list(known.values())
+    assert stage.discover(again, known).utterances == list(known.values())
     assert again.n_read == 0
     # A touched file, and a store of another rate, are looked at anew.
-    assert [u.mtime_ns for u in stage.discover(Tree(corpus(), mtime_ns=2), known)] == [2, 2, 2]
-    assert [u.sr for u in LibriSpeech(root="x", sr=8000).discover(Tree(corpus()), known)] == [8000] * 3
+    assert [u.mtime_ns for u in stage.discover(Tree(corpus(), mtime_ns=2), known).utterances] == [2, 2, 2]
+    assert [u.sr for u in LibriSpeech(root="x", sr=8000).discover(Tree(corpus()), known).utterances] == [8000] * 3
 
 
 def test_only_new_files_are_read() -> None:
     stage = LibriSpeech(root="x")
-    known = {u.path: u for u in stage.discover(Tree(corpus()), {})}
+    known = {u.path: u for u in stage.discover(Tree(corpus()), {}).utterances}
     tree = Tree({**corpus(), "dev-clean/84/1/84-1-0000.flac": flac(tone())})
-    assert len(stage.discover(tree, known)) == 4
+    assert len(stage.discover(tree, known).utterances) == 4
     assert tree.n_read == 1
 
 
@@ -294,7 +294,7 @@ def test_file_that_changed_since_it_was_catalogued_is_rejected(then: bytes, now:
 def test_one_bad_file_does_not_spoil_its_neighbours() -> None:
     stage = LibriSpeech(root="x")
     contents = {f"s/1/2/1-2-000{i}.flac": flac(tone()) if i != 1 else b"" for i in range(3)}
-    found = stage.discover(Tree(contents), {})
+    found = stage.discover(Tree(contents), {}).utterances
     outcomes = [outcome_of(stage, u, contents[u.path]) for u in found]
     assert [o.rejected is None for o in outcomes] == [True, False, True]
     assert [u.n_samples for u in found] == [8000, 0, 8000]
@@ -308,7 +308,7 @@ def test_unreadable_header_is_left_to_ingestion_but_a_transcript_is_not(tmp_path
     chapter = tmp_path / "dev-clean/84/121123"
     (chapter / "84-121123-0000.flac").unlink()
     (chapter / "84-121123-0000.flac").symlink_to("gone")
-    found = stage.discover(SourceTree(str(tmp_path)), {})
+    found = stage.discover(SourceTree(str(tmp_path)), {}).utterances
     assert [(u.source_sr, u.n_samples) for u in found] == [(0, 0), (16000, 9001), (16000, 100)]
     (chapter / "84-121123.trans.txt").unlink()
     (chapter / "84-121123.trans.txt").symlink_to("gone")
@@ -321,7 +321,7 @@ def test_real_corpus_is_discovered_and_ingested(real_data: Path) -> None:
     root = real_data / "corpora" / "LibriSpeech"
     stage = LibriSpeech(root=str(root))
     tree = SourceTree(str(root))
-    found = stage.discover(tree, {})
+    found = stage.discover(tree, {}).utterances
     assert len(found) == 204
     assert len({u.speaker_id for u in found}) > 100
     assert all(u.text and u.text == u.text.upper() for u in found)

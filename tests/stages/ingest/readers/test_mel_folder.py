@@ -33,7 +33,7 @@ def log_mel(n_frames: int = 200, n_mels: int = N_MELS) -> NDArray[np.float32]:
 
 def ingested(data: bytes, stage: MelFolder = HIFIGAN, catalogued: bytes | None = None) -> Outcome:
     """Catalogue a file and ingest it; `catalogued` is what lay there at the time of cataloguing."""
-    (utterance,) = stage.discover(Tree({"a.npy": data if catalogued is None else catalogued}), {})
+    (utterance,) = stage.discover(Tree({"a.npy": data if catalogued is None else catalogued}), {}).utterances
     product = stage.produces({})
     outcome = outcome_of(stage, utterance, data)
     if outcome.array is not None:
@@ -54,13 +54,13 @@ def test_it_is_an_ingest_stage_of_mels() -> None:
 
 def test_folders_texts_and_manifests_are_as_of_audio() -> None:
     files = {"s/p1/a.npy": npy(log_mel(9)), "s/p2/b.npy": npy(log_mel(8)), "s/p1/a.txt": b"Hello.", "s/c.wav": b""}
-    a, b = HIFIGAN.discover(Tree(files), {})
+    a, b = HIFIGAN.discover(Tree(files), {}).utterances
     assert (a.utterance_id, a.subset, a.speaker_id, a.text) == ("s--p1--a", "s", "p1", "Hello.")
     assert (a.sr, a.source_sr, b.sr) == (22050, 22050, 22050)
     # A list that was made for the recordings does for their mels.
     chosen = MelFolder(root="mels", preset="hifigan", manifest="list.txt")
     listed = {**files, "list.txt": b"s/p2/b.wav|Bye.\n"}
-    (only,) = chosen.discover(Tree(listed), {})
+    (only,) = chosen.discover(Tree(listed), {}).utterances
     assert (only.utterance_id, only.text) == ("s--p2--b", "Bye.")
 
 
@@ -68,7 +68,7 @@ def test_folders_texts_and_manifests_are_as_of_audio() -> None:
 @pytest.mark.parametrize("n_frames", [1, 2, 63])
 def test_lengths_are_the_shortest_that_have_the_frames(center: Any, n_frames: int) -> None:
     stage = MelFolder(root="mels", preset="hifigan", center=center)
-    (utterance,) = stage.discover(Tree({"a.npy": npy(log_mel(n_frames))}), {})
+    (utterance,) = stage.discover(Tree({"a.npy": npy(log_mel(n_frames))}), {}).utterances
     assert stage.spec.n_frames(utterance.n_samples) == n_frames
     assert utterance.n_samples == 1 or stage.spec.n_frames(utterance.n_samples - 1) == n_frames - 1
     y = np.zeros(max(utterance.n_samples, 1024), np.float32)
@@ -144,9 +144,9 @@ def test_a_file_that_changed_since_is_rejected() -> None:
 
 def test_what_was_catalogued_is_not_read_again() -> None:
     tree = Tree({"a.npy": npy(log_mel())})
-    (first,) = HIFIGAN.discover(tree, {})
+    (first,) = HIFIGAN.discover(tree, {}).utterances
     n_read = tree.n_read
-    assert HIFIGAN.discover(tree, {first.path: first})[0] is first
+    assert HIFIGAN.discover(tree, {first.path: first}).utterances[0] is first
     assert tree.n_read == n_read
 
 
@@ -183,4 +183,4 @@ def test_what_it_means_decides_its_identity() -> None:
     ]
     for fields in changes:
         assert MelFolder(**{"root": "mels", "preset": "hifigan", **fields}).identity() != identity
-    assert ids(HIFIGAN.discover(Tree({"x/a.npy": b""}), {})) == ["x--a"]
+    assert ids(HIFIGAN.discover(Tree({"x/a.npy": b""}), {}).utterances) == ["x--a"]
