@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from melmill.stages.numeric.errors import Unusable
-from melmill.stages.numeric.mel import range_found
+from melmill.stages.numeric.mel import check_range, range_found
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.vocode.errors import VocoderError
 from melmill.stages.vocode.network import Checkpoint, Noise, Vocoder
@@ -189,9 +189,11 @@ class LoadedVocoder:
             `M` has other bands, no frames, or values that are not finite. Or `noise` has other
             shapes.
         Unusable
-            `M` has fewer frames than the vocoder takes, or the result overflows.
+            `M` has fewer frames than the vocoder takes, the result overflows, or the range of `M`'s
+            values shows that it was made otherwise than by `spec`.
         """
         mel = self._checked(M)
+        check_range(M, self.spec)
         draws = self._drawn(mel, seed) if noise is None else self._given(mel, noise)
         return self.check_result(self._alone(mel, draws), M, self.spec)
 
@@ -217,10 +219,12 @@ class LoadedVocoder:
         seeds = list(seed) if isinstance(seed, Sequence) else [seed] * len(mels)
         if len(seeds) != len(mels):
             raise VocoderError(f"seed must be one or one for each of {len(mels)} mels, got {len(seeds)}")
+        checked = [self._checked(M) for M in mels]
+        for M in mels:
+            check_range(M, self.spec)
         if self.device != "cpu":
             waves = self.together(mels, seeds)
         else:
-            checked = [self._checked(M) for M in mels]
             waves = [self._alone(mel, self._drawn(mel, each)) for mel, each in zip(checked, seeds, strict=True)]
         return [self.check_result(y, M, self.spec) for y, M in zip(waves, mels, strict=True)]
 
