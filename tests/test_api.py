@@ -16,11 +16,12 @@ import soundfile
 import torch
 
 import melmill
+from melmill.pcm import as_float
 from melmill.stages.numeric.resample import resample
 from tests.flows.conftest import voice
 
 SPEC = melmill.MelSpec(n_fft=256, hop_length=64, n_mels=20, sr=8000)
-Y = voice(0.5, 120.0, seed=0).astype(np.float32)
+Y = as_float(voice(0.5, 120.0, seed=0))
 M = melmill.mel(Y, SPEC)
 
 

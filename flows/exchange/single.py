@@ -173,8 +173,9 @@ def mel_file(path: str, out: str, spec: MelSpec, channel: Channel = MIX) -> Made
     check_channel(channel)
     y, header = decode(_read(path))
     started = time.perf_counter()
-    pcm = to_pcm(taken(check_finite(y), channel)[0], header.sr, spec.sr)
-    check_clipped(pcm.n_clipped, pcm.y.size, pcm.peak_db)
+    chosen, _ = taken(check_finite(y), channel)
+    pcm = to_pcm(chosen, header.sr, spec.sr)
+    check_clipped(pcm.n_clipped, len(chosen), pcm.peak_db)
     M = mel_spectrogram(pcm.y, spec)
     compute_s = time.perf_counter() - started
     _write(out, encode_npy(M))

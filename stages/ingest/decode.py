@@ -28,6 +28,8 @@ from melmill.stages.numeric.errors import ParameterError, Unusable
 from melmill.stages.numeric.resample import resample
 from melmill.storage.utterance import SourceFile, Utterance
 
+_FULL_SCALE = np.float32(32768.0)
+
 
 @dataclass(frozen=True, kw_only=True)
 class AudioReader(Reader):
@@ -94,7 +96,7 @@ class AudioReader(Reader):
             )
         chosen, channels = taken(check_finite(decoded), self.channel)
         pcm = to_pcm(chosen, header.sr, utterance.sr)
-        check_clipped(pcm.n_clipped, pcm.y.size, pcm.peak_db)
+        check_clipped(pcm.n_clipped, len(chosen), pcm.peak_db)
         peak_db, rms_db = check_sound(pcm.y, utterance.sr)
         row: dict[str, Scalar] = {
             "content_sha256": hashlib.sha256(data).hexdigest(),
@@ -111,7 +113,10 @@ class AudioReader(Reader):
 
 
 class Pcm(NamedTuple):
-    """Hold int16 PCM ``(n_samples,)``, how many samples were clipped, and the peak before, dBFS."""
+    """Hold int16 PCM ``(n_samples,)``, and what was past full scale before it was resampled.
+
+    That is the number of samples that were clipped, and the peak, dBFS.
+    """
 
     y: NDArray[np.int16]
     n_clipped: int
@@ -130,7 +135,8 @@ def to_pcm(y: NDArray[np.int16 | np.float32], sr: int, new_sr: int) -> Pcm:
     """Mix finite ``(n_samples, n_channels)`` by the mean and resample, to int16 ``(resampled_length,)``.
 
     16-bit mono at `new_sr` comes back bit for bit. Other samples are rounded, and clipped at full
-    scale. A sample of 1.0 is not counted as clipped.
+    scale. A sample of 1.0 does not count as clipped, and neither do peaks that the change of rate
+    makes.
 
     Raises
     ------
@@ -138,11 +144,10 @@ def to_pcm(y: NDArray[np.int16 | np.float32], sr: int, new_sr: int) -> Pcm:
         Floats are so far past full scale that they must be of another scale.
     """
     if y.dtype == np.int16 and y.shape[1] == 1 and sr == new_sr:
-        same = np.ascontiguousarray(y[:, 0])
+        same = np.ascontiguousarray(y[:, 0], dtype=np.int16)
         return Pcm(same, 0, level_db(float(np.abs(same.astype(np.int32)).max(initial=0)) / 32768.0))
     check_full_scale(y)
-    mono = resample(as_float(y).mean(axis=1, dtype=np.float32), sr, new_sr)
-    whole = np.rint(mono * np.float32(32768.0))
-    n_clipped = int(np.count_nonzero(np.abs(whole) > 32768))
-    pcm = np.clip(whole, -32768, 32767).astype(np.int16)
+    mono = as_float(y).mean(axis=1, dtype=np.float32)
+    n_clipped = int(np.count_nonzero(np.abs(np.rint(mono * _FULL_SCALE)) > _FULL_SCALE))
+    pcm = np.clip(np.rint(resample(mono, sr, new_sr) * _FULL_SCALE), -32768, 32767).astype(np.int16)
     return Pcm(pcm, n_clipped, level_db(float(np.abs(mono).max(initial=0.0))))

@@ -105,7 +105,7 @@ def check_full_scale(y: NDArray[Any]) -> None:
     Parameters
     ----------
     y : ndarray
-        Finite samples of any shape. Only floats are looked at. Their full scale is 1, and their
+        Samples of any shape. Only finite floats are looked at. Their full scale is 1, and their
         peak may be 2, or +6 dBFS.
 
     >>> check_full_scale(np.array([0.0, 1200.0, -12345.0]))
@@ -116,6 +116,8 @@ they look like 16-bit integers stored as floats: divide by 32768
     if y.dtype.kind != "f" or y.size == 0:
         return
     peak = float(np.max(np.abs(y)))
+    if not math.isfinite(peak):
+        return
     whole = bool((y == np.rint(y)).all())
     n_zeros = y.size - np.count_nonzero(y)
     # Integers of a silent recording are small. A square wave has no zeros, and clicks hardly others.

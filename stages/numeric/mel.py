@@ -25,9 +25,9 @@ _PRESETS_NAMED = 3
 # Acoustic models overshoot a little, both ways.
 _ABOVE_DB, _BELOW_DB = 6.0, 20.0
 # No sound is as loud as white noise of this level in all its bands all the time.
-_ALWAYS_DB = -15.0
+_ALWAYS_DB = -10.0
 # A sound has dips and peaks; a mel whose values lie so close is normalised.
-_SPAN_DB = 12.0
+_SPAN_DB = 14.0
 # Where mels end that were made otherwise: log10(1e-5), and common normalisations.
 _OTHER_FLOORS = {"ln": (-5.0, -4.0, -1.0, 0.0), "log10": (-1.0, 0.0)}
 _AT_FLOOR, _FLOOR_SLACK = 0.01, 1e-3
@@ -118,7 +118,8 @@ def check_waveform(y: NDArray[np.floating | np.int16]) -> None:
         raise StageError(f"a waveform is (n_samples,), got shape {y.shape!r}: mix its channels first")
     if y.dtype not in (np.int16, np.float32, np.float64):
         raise StageError(
-            f"a waveform is float32, float64 or int16, got {y.dtype}: scale other integers to [-1, 1] first"
+            f"a waveform is float32, float64 or int16, got {y.dtype}: give 16-bit samples as int16, and divide others "
+            "by their full scale, 2147483648 for 32 bits"
         )
 
 
@@ -175,7 +176,7 @@ class MelRange:
     lowest, highest : float
         Bounds of all values: those of silence, and of a signal of power 1 in any one band.
     always : float
-        No mel has all its values above this: some band of white noise at -15 dBFS.
+        No mel has all its values above this: some band of white noise at -10 dBFS.
     areas, scale : ndarray of float64, shape (n_mels,)
         Sum over the bins of each band's triangle of peak 1, and the factor of that triangle.
     energy : float
@@ -241,27 +242,45 @@ def loudest_frame_db(M: NDArray[np.floating], spec: MelSpec) -> float:
         return float(10.0 * np.log10(energy / known.energy))
 
 
-def check_range(M: NDArray[np.floating], spec: MelSpec) -> None:
-    """Raise Unusable if the range of a mel's values shows that it was made otherwise than by its spec.
+class MelRangeWarning(UserWarning):
+    """A mel was probably made otherwise than by the spec that it is read by."""
 
-    Mels that acoustic models make may overshoot: frames may be 6 dB over full scale, and values 20 dB
-    below the spec's floor. A mel in PCEN, or of a power above 2, is not judged.
+
+def range_problem(M: NDArray[np.floating], spec: MelSpec) -> str:
+    """Return why the range of a mel's values shows that it was made otherwise than by its spec.
+
+    Mels that acoustic models make may overshoot: frames may be 6 dB over full scale, and values
+    20 dB below the spec's floor. A mel in PCEN, or of a power above 2, is not judged.
 
     Parameters
     ----------
     M : ndarray of float, shape (n_mels, n_frames)
         Finite values; at least one frame.
+
+    Returns
+    -------
+    str
+        What is wrong, the range that mels of the spec have, the one found, and what it looks like.
+        Empty where nothing is wrong.
     """
-    problem = _range_problem(M, spec)
+    problem = _problem(M, spec)
+    if not problem:
+        return ""
+    known = mel_range(spec)
+    return (
+        f"no mel of its spec: {problem}; sound within full scale gives {known.lowest:.4g} to {known.highest:.4g}; "
+        f"{range_found(M, spec)}"
+    )
+
+
+def check_range(M: NDArray[np.floating], spec: MelSpec) -> None:
+    """Raise Unusable if there is a `range_problem`."""
+    problem = range_problem(M, spec)
     if problem:
-        known = mel_range(spec)
-        raise Unusable(
-            f"no mel of its spec: {problem}; sound within full scale gives {known.lowest:.4g} to {known.highest:.4g}; "
-            f"{range_found(M, spec)}"
-        )
+        raise Unusable(problem)
 
 
-def _range_problem(M: NDArray[np.floating], spec: MelSpec) -> str:
+def _problem(M: NDArray[np.floating], spec: MelSpec) -> str:
     """Return what shows that a mel was made otherwise than by its spec, empty where nothing does."""
     if spec.pcen is not None or spec.power > 2:
         return ""
