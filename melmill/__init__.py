@@ -385,6 +385,8 @@ def score(
     ------
     ParameterError
         There is no such metric.
+    Unusable
+        `y` holds floats that lie so far outside [-1, 1] that they must be of another scale.
     """
     from melmill.stages.score.stage import DEFAULT_METRICS
     from melmill.stages.score.stage import score as measure
