@@ -186,7 +186,9 @@ def _node_plan(plan: Plan, store: Store, node: Node, before: Mapping[str, str]) 
         damaged={name: damaged[name] for name in names.values() if name in damaged},
         quarantined=frozenset(name for name in names.values() if name in whole and records[name].n_quarantined),
         note=_grown(plan, node, records[TRAINED]) if node.trains and TRAINED in whole else "",
-        levels=Levels.total(Levels.stored(records[name].levels) for name in names.values() if name in whole),
+        levels=Levels.total(
+            Levels.stored(records[name].levels) for name in names.values() if name in whole and records[name].levels
+        ),
     )
 
 

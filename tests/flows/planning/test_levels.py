@@ -116,3 +116,14 @@ def test_an_unknown_channel_is_an_error_of_the_line(levels: Project) -> None:
     assert done.returncode == 2
     assert "channel must be mix (the mean of all), left, right" in done.stderr
     assert "got 'lefft'; did you mean 'left'?" in done.stderr
+
+
+def test_a_report_says_it_too(levels: Project) -> None:
+    levels.write(
+        PIPELINE + "  mel: {{uses: extract, from: speech}}\n  gla: {{uses: griffin_lim, from: mel, n_iter: 1}}\n"
+        "  scores: {{uses: score, from: gla, against: speech, metrics: [sc]}}\n"
+        "  report: {{uses: aggregate, from: scores, examples: 0}}\n"
+    )
+    page = Path(levels.run("--executor", "serial")["report"]).read_text()
+    for note in (CLIPPED, MIXED, QUIETER):
+        assert f"<li>{note.replace('+', '&#43;')}</li>" in page or f"<li>{note}</li>" in page
