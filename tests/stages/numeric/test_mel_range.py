@@ -127,7 +127,8 @@ def db(bands: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def standard(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    return (values - values.mean(axis=1, keepdims=True)) / (values.std(axis=1, keepdims=True) + 1e-5)
+    centred = values - values.mean(axis=1, keepdims=True)
+    return np.asarray(centred / (values.std(axis=1, keepdims=True) + 1e-5))
 
 
 IN_DB = "look like log: db"
