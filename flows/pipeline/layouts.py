@@ -11,8 +11,9 @@ from typing import Any, cast
 from melmill.flows.errors import PipelineError
 from melmill.stages.contract import IngestStage
 from melmill.stages.formats.npy import HEAD_BYTES, npy_header
-from melmill.stages.ingest.folder import AUDIO_SUFFIXES, MEL_SUFFIXES, SKIPPED
+from melmill.stages.ingest.folder import AUDIO_SUFFIXES, MEL_SUFFIXES
 from melmill.stages.ingest.reader import READERS
+from melmill.stages.ingest.texts.tables import SKIPPED
 from melmill.stages.numeric.errors import StageError, Unusable
 from melmill.stages.numeric.presets import preset, preset_names
 from melmill.stages.registry import stage_class
