@@ -229,10 +229,11 @@ class Reader(ABC):
         without: list[str] = []
         for entry in chosen:
             before, file = known.get(entry.path), entry.file
-            now = _labels(annotate, entry, before)
+            was = before.labels if before else None
+            now = _labels(annotate, entry, was)
             if not now.text:
                 without.append(entry.path)
-            if before and now != before.labels:
+            if before and now != was:
                 labels[before.utterance_id] = now
             if before and (before.size_bytes, before.mtime_ns, before.sr) == (file.size_bytes, file.mtime_ns, sr):
                 utterances.append(before)
@@ -299,11 +300,11 @@ class Reader(ABC):
                 )
 
 
-def _labels(annotate: Annotate | Annotator, entry: CorpusFile, before: Utterance | None) -> Labels:
+def _labels(annotate: Annotate | Annotator, entry: CorpusFile, was: Labels | None) -> Labels:
     """Return what a corpus says of an utterance, without reading what has not changed."""
     stamp = annotate.stamp(entry) if isinstance(annotate, Annotator) else 0
-    if before and stamp and before.text_stamp == stamp:
-        return before.labels
+    if was and stamp and was.text_stamp == stamp:
+        return was
     said = annotate(entry)
     return Labels(said.text, said.speaker_id, said.sex, said.speaker_name, stamp)
 

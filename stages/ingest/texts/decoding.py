@@ -124,7 +124,8 @@ def one_line(text: str) -> str:
     >>> one_line(" two\r\n lines ")
     'two lines'
     """
-    return _BROKEN_LINE.sub(" ", text.strip())
+    text = text.strip()
+    return _BROKEN_LINE.sub(" ", text) if "\n" in text or "\r" in text else text
 
 
 def collapsed(text: str) -> str:
