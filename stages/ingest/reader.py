@@ -16,6 +16,7 @@ from typing import Any, ClassVar, NamedTuple, TypeGuard
 
 from melmill.stages.contract import CorpusTree, Discovery, Input, Mel, Outcome, Product, Waveform
 from melmill.stages.ingest.texts.decoding import check_encoding
+from melmill.stages.ingest.texts.decoding import read_texts as read_texts
 from melmill.stages.numeric.errors import ParameterError
 from melmill.stages.plugins import Registry
 from melmill.storage.utterance import Labels, SourceFile, Utterance, resampled_length
