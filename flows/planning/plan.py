@@ -115,7 +115,9 @@ class Plan:
             return record_name(shard)
         if node.trains:
             return TRAINED
-        digests = "".join(self.catalogues[corpus].digest for corpus in node.corpora)
+        catalogues = [self.catalogues[corpus] for corpus in node.corpora]
+        # A report shows the texts of its examples, and groups by speaker.
+        digests = "".join(catalogue.digest + catalogue.labels_digest for catalogue in catalogues)
         return f"all-{hashlib.sha256(digests.encode()).hexdigest()[:12]}"
 
 
