@@ -57,7 +57,7 @@ def parse_pairs(data: bytes) -> list[PairLine]:
         raise ParameterError("pairs", f"must be a table in UTF-8, got other bytes at position {error.start}") from error
     rows = _rows(text)
     estimate, reference, n_columns = 0, 1, 2
-    head = [cell.casefold() for cell in rows[0][1]]
+    head = [cell.casefold() for cell in rows[0][1]] if rows else []
     if ESTIMATE in head and REFERENCE in head:
         estimate, reference, n_columns = head.index(ESTIMATE), head.index(REFERENCE), len(head)
         rows = rows[1:]
@@ -70,6 +70,8 @@ def parse_pairs(data: bytes) -> list[PairLine]:
                 f"{len(row)} columns on line {number}: {row!r}",
             )
         lines.append(PairLine(number, row[estimate], row[reference]))
+    if not lines:
+        raise ParameterError("pairs", f"must be a table of {ESTIMATE} and {REFERENCE}, a line for each pair, got none")
     return lines
 
 
@@ -78,11 +80,11 @@ def _rows(text: str) -> list[tuple[int, list[str]]]:
     first = next((line for line in text.splitlines() if line.strip()), "")
     delimiter = next((one for one in _DELIMITERS if one in first), ",")
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-    rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader]
-    rows = [(number, row) for number, row in rows if any(row)]
-    if not rows:
-        raise ParameterError("pairs", f"must be a table of {ESTIMATE} and {REFERENCE}, a line for each pair, got none")
-    return rows
+    try:
+        rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader]
+    except csv.Error as error:
+        raise ParameterError("pairs", f"must be a table, got this on line {reader.line_num}: {error}") from error
+    return [(number, row) for number, row in rows if any(row)]
 
 
 def partners(references: Side, estimates: Side, lines: Sequence[PairLine] | None) -> tuple[dict[str, str], list[str]]:
@@ -125,9 +127,11 @@ def partners(references: Side, estimates: Side, lines: Sequence[PairLine] | None
 
 def _by_name(references: Side, estimates: Side, found: Mapping[str, str]) -> dict[str, str]:
     """Return further pairs whose paths end alike: those that agree in most parts of them first."""
-    left, right = _paths(references.utterances), _paths(estimates.utterances)
     made: dict[str, str] = {}
     taken = set(found.values())
+    if len(found) == len(references.utterances) or len(taken) == len(estimates.utterances):
+        return made
+    left, right = _paths(references.utterances), _paths(estimates.utterances)
     depth = max((len(parts) for parts in (*left.values(), *right.values())), default=0)
     for n in range(depth, 0, -1):
         own, other = _by_end(left, n), _by_end(right, n)

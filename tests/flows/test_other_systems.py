@@ -18,10 +18,12 @@ import melmill
 from melmill.flows.execution.window import ShardWindow
 from melmill.flows.pipeline.graph import build_graph
 from melmill.flows.pipeline.spec import load
+from melmill.flows.planning.estimate import sample
 from melmill.flows.planning.pairing import Paired
 from melmill.flows.planning.phases import phases
+from melmill.flows.planning.plan import make_plan
 from melmill.storage.partners import Partner
-from tests.flows.conftest import SR, Project, voice
+from tests.flows.conftest import ROOT, SR, Project, voice
 from tests.flows.planning.test_phases import all_of, drained, short
 
 PIPELINE = """\
@@ -273,6 +275,14 @@ def test_mels_of_another_system_are_scored_as_waveforms(other: Project) -> None:
     assert len(scored(other, "wav")) == 8
 
 
+def test_the_example_of_the_documents_runs(other: Project) -> None:
+    other.pipeline = ROOT / "flows" / "score_files.yaml"
+    overrides = [f"speech.root={other.root}", "generated.root=gen", "scores.metrics=[sc]", "resynthesis.quality=draft"]
+    other.run("--executor", "serial", "--store", str(other.store), *(f"--set={one}" for one in overrides))
+    assert set(scored(other, "generated")["status_sc_db"]) == {"ok"}
+    assert set(scored(other, "resynthesis").index) == set(scored(other, "generated").index)
+
+
 def test_a_run_waits_for_the_shards_that_the_pairs_name(other: Project) -> None:
     nodes = build_graph(load(other.pipeline))
     assert [(sorted(n.name for n in phase.nodes), set(phase.waits_for)) for phase in phases(nodes, set(nodes))] == [
@@ -287,3 +297,11 @@ def test_a_run_waits_for_the_shards_that_the_pairs_name(other: Project) -> None:
     lost = ShardWindow(nodes, all_of(nodes, 4), max_open=2, paired=paired)
     assert [shard for name, shard in short(drained(lost, fails=("gen", 1))) if name == "scores[gen]"] == [2, 3]
     assert Counter(task.node for task in lost.blocked) == {"scores[gen]": 2, "report": 1}
+
+
+def test_an_estimate_leaves_the_shards_out_that_read_another_corpus(
+    other: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(other.folder)
+    part = sample(make_plan(load(other.pipeline)), per_slot=1)
+    assert {name for name, node in part.nodes.items() if node.pending} == {"speech", "mel", "gla", "gen", "scores[gla]"}

@@ -138,6 +138,8 @@ def test_a_table_names_ids_paths_or_files(table: str, encoding: str) -> None:
     ("table", "message"),
     [
         (b"", "must be a table of estimate and reference, a line for each pair, got none"),
+        (b"estimate,reference\n\n", "must be a table of estimate and reference, a line for each pair, got none"),
+        (b"a," + b"x" * 200_000, "must be a table, got this on line 1: field larger than field limit"),
         (b"a.wav\n", "must be a table of two columns, estimate and reference, .* got 1 columns on line 1"),
         (b"a,b\nc,d,e\n", r"got 3 columns on line 2: \['c', 'd', 'e'\]"),
         (b"Caf\xe9,u0\n", "must be a table in UTF-8, got other bytes at position 3"),
