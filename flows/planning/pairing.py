@@ -73,15 +73,19 @@ def pair(node: Node, nodes: Mapping[str, Node], catalogues: Mapping[str, Catalog
     corpus = source.corpora[0]
     own, other = catalogues[node.corpora[0]], catalogues[corpus]
     inputs = {port: nodes[names[0]].product for port, names in node.inputs.items()}
+    shards = [own.shard(index).utterances for index in range(own.n_shards)]
     try:
         table = None if stage.pairs is None else table_of_pairs(stage.pairs)
-        found = stage.pair(list(own.utterances()), list(other.utterances()), inputs, table)
+        found = stage.pair([one for shard in shards for one in shard], list(other.utterances()), inputs, table)
     except StageError as error:
         raise PipelineError(f"node {node.name!r}: {error}", node.where) from error
-    ids, shards = (own.table[name].to_pylist() for name in ("utterance_id", "shard"))
-    partners: list[dict[str, Partner]] = [{} for _ in range(own.n_shards)]
-    for name, shard in zip(ids, shards, strict=True):
-        if name in found.partners:
-            partner = found.partners[name]
-            partners[shard][name] = Partner(partner, other.shard_of(partner))
-    return Paired(source=source.name, corpus=corpus, partners=tuple(partners), notes=found.notes)
+    names = found.partners
+    partners = tuple(
+        {
+            one.utterance_id: Partner(names[one.utterance_id], other.shard_of(names[one.utterance_id]))
+            for one in shard
+            if one.utterance_id in names
+        }
+        for shard in shards
+    )
+    return Paired(source=source.name, corpus=corpus, partners=partners, notes=found.notes)

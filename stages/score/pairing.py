@@ -229,12 +229,14 @@ def _by_table(references: Side, estimates: Side, lines: Sequence[PairLine]) -> t
                 f"{before[0]!r} and {estimate!r}",
             )
     if not found:
-        swapped = any(known.find(line.estimate, line.number) for line in lines)
-        hint = f"; the columns look swapped: begin with the line {REFERENCE},{ESTIMATE}" if swapped else ""
+        swapped = [PairLine(line.number, line.reference, line.estimate) for line in lines]
+        if any(known.find(one.reference, one.number) and made.find(one.estimate, one.number) for one in swapped):
+            pairs, notes = _by_table(references, estimates, swapped)
+            return pairs, [f"pairs: the columns are taken as {REFERENCE} and {ESTIMATE}, as only so names fit", *notes]
         raise ParameterError(
             "pairs",
             f"must name files of {estimates.node!r} and {references.node!r}, got {len(lines):,} lines that fit none: "
-            f"{nothing[0]}; they read like {estimates.example} and {references.example}{hint}",
+            f"{nothing[0]}; they read like {estimates.example} and {references.example}",
         )
     notes = [f"pairs: {len(nothing):,} of {len(lines):,} lines are passed over: {named(nothing)}"] if nothing else []
     return {reference: estimate for reference, (estimate, _) in found.items()}, notes

@@ -207,7 +207,7 @@ def test_lengths_that_differ_by_more_are_an_error_or_cut(other: Project) -> None
         "clean--u1 (0.500 s for 0.900 s); lengths: cut compares what both have"
     )
     assert scored(other)["status_sc_db"].value_counts().to_dict() == {"ok": 7, "error": 1}
-    assert np.isnan(scored(other).loc["clean--u1", "sc_db"])
+    assert scored(other)["sc_db"].isna()["clean--u1"]
     other.run("--executor", "serial", "--set", "scores.lengths=cut")
     assert scored(other).loc["clean--u1", "status_sc_db"] == "ok"
     cut = melmill.score(recording(1)[:8000], generated(1)[:8000], SR, metrics=["sc"])
@@ -289,7 +289,12 @@ def test_a_run_waits_for_the_shards_that_the_pairs_name(other: Project) -> None:
         (["gen", "gla", "mel", "scores[gla]", "speech"], set()),
         (["scores[gen]"], {"gen"}),
     ]
-    partners = ({"a": Partner("x", 1)}, {"b": Partner("y", 0), "c": Partner("z", 1)}, {"d": Partner("w", 2)}, {})
+    partners: tuple[dict[str, Partner], ...] = (
+        {"a": Partner("x", 1)},
+        {"b": Partner("y", 0), "c": Partner("z", 1)},
+        {"d": Partner("w", 2)},
+        {},
+    )
     paired = {"scores[gen]": Paired(source="gen", corpus="gen", partners=partners, notes=())}
     order = short(drained(ShardWindow(nodes, all_of(nodes, 4), max_open=2, paired=paired)))
     first = next(i for i, (name, _) in enumerate(order) if name == "scores[gen]")

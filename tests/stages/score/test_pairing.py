@@ -145,7 +145,6 @@ def test_a_table_names_ids_paths_or_files(table: str, encoding: str) -> None:
         (b"Caf\xe9,u0\n", "must be a table in UTF-8, got other bytes at position 3"),
         (b"gen_0,u0\ngen_1,u0\n", "must name each reference once, got 'u0' on lines 1 and 2, with '.*gen_0' and"),
         (b"x,u0\ny,u1\n", r"got 2 lines that fit none: 'x' is not in 'gen' \(line 1\)"),
-        (b"u0,gen_0\n", "the columns look swapped: begin with the line reference,estimate"),
         (
             b"gen_0,same\n",
             r"must name one file each, got 'same' on line 1, which is 'a--same' and 'b--same' of 'speech'",
@@ -157,6 +156,12 @@ def test_a_table_that_cannot_be_used_is_refused(table: bytes, message: str) -> N
     with pytest.raises(ParameterError, match=message) as caught:
         partners(references, side("gen", "wavs/gen_0.wav", "wavs/gen_1.wav"), parse_pairs(table))
     assert caught.value.field == "pairs"
+
+
+def test_a_table_with_the_reference_first_is_taken_so_and_that_is_said() -> None:
+    found, notes = partners(side("speech", "u0.wav"), side("gen", "gen_0.wav"), parse_pairs(b"u0,gen_0\n"))
+    assert found == {"u0": "gen_0"}
+    assert notes == ["pairs: the columns are taken as reference and estimate, as only so names fit"]
 
 
 def test_lines_that_name_nothing_are_said() -> None:
