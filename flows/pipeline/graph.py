@@ -271,7 +271,7 @@ def _without_recordings(wanted: Input, names: Iterable[str], nodes: Mapping[str,
     mels = sorted(corpus for corpus in corpora if isinstance(nodes[corpus].product, Mel))
     if not mels or Kind.WAVEFORM not in wanted.kinds:
         return ""
-    return f"; {mels[0]!r} holds mels without recordings, so there is nothing to score against"
+    return f"; {mels[0]!r} holds mels without recordings: name a node of a corpus that has them"
 
 
 def _with_files(stage: Stage, sources: Iterable[Node]) -> Stage:
@@ -306,10 +306,9 @@ def _corpora(variant: Variant, product: Product, nodes: Mapping[str, Node], pair
         return tuple(dict.fromkeys(corpus for _, source in read for corpus in source.corpora))
     own = tuple(dict.fromkeys(source.corpora[0] for port, source in read if port != paired_port))
     if len(own) > 1:
-        hint = _without_recordings(Input(kinds=frozenset({Kind.WAVEFORM})), own, nodes)
         raise PipelineError(
             f"node {variant.wired.name!r} mixes utterances of {' and '.join(map(repr, own))}: "
-            f"its inputs must come from one corpus{hint}",
+            "its inputs must come from one corpus",
             variant.wired.where,
         )
     others = (corpus for _, source in read for corpus in source.corpora)
