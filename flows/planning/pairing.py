@@ -12,6 +12,7 @@ from melmill.stages.numeric.errors import StageError
 from melmill.stages.score.contract import PairingStage
 from melmill.storage.catalogue import Catalogue
 from melmill.storage.partners import Partner, partners_csv, partners_file
+from melmill.storage.product import ProductFolder
 from melmill.storage.records import Record, StoredFile, record_name
 
 
@@ -41,14 +42,25 @@ class Paired:
         """Return the shards of the other corpus that a shard of the node reads."""
         return frozenset(partner.shard for partner in self.partners[shard].values())
 
-    def outdated(self, records: Mapping[str, Record]) -> Iterator[str]:
-        """Yield the names of records whose shards were made of other pairs than there are now."""
+    def outdated(self, folder: ProductFolder, records: Mapping[str, Record], own: Catalogue) -> Iterator[str]:
+        """Yield the names of records whose shards were made of other pairs than there are now.
+
+        Parameters
+        ----------
+        folder : ProductFolder
+            Product of the node.
+        records : mapping of str to Record
+            Those of its records that are whole.
+        own : Catalogue
+            Of its own corpus. Pairs of utterances that it lacks count no more.
+        """
         for index, partners in enumerate(self.partners):
             record = records.get(record_name(index))
-            if record is not None:
-                stored = record.files.get(partners_file(record.name))
-                if stored != StoredFile.of(partners_csv(partners)):
-                    yield record.name
+            if record is None or record.files.get(partners_file(record.name)) == StoredFile.of(partners_csv(partners)):
+                continue
+            stored = folder.read_partners(record)
+            if partners != {name: one for name, one in stored.items() if name in own and own.shard_of(name) == index}:
+                yield record.name
 
 
 def pair(node: Node, nodes: Mapping[str, Node], catalogues: Mapping[str, Catalogue]) -> Paired | None:
@@ -73,19 +85,12 @@ def pair(node: Node, nodes: Mapping[str, Node], catalogues: Mapping[str, Catalog
     corpus = source.corpora[0]
     own, other = catalogues[node.corpora[0]], catalogues[corpus]
     inputs = {port: nodes[names[0]].product for port, names in node.inputs.items()}
-    shards = [own.shard(index).utterances for index in range(own.n_shards)]
     try:
         table = None if stage.pairs is None else table_of_pairs(stage.pairs)
-        found = stage.pair([one for shard in shards for one in shard], list(other.utterances()), inputs, table)
+        found = stage.pair(list(own.utterances()), list(other.utterances()), inputs, table)
     except StageError as error:
         raise PipelineError(f"node {node.name!r}: {error}", node.where) from error
-    names = found.partners
-    partners = tuple(
-        {
-            one.utterance_id: Partner(names[one.utterance_id], other.shard_of(names[one.utterance_id]))
-            for one in shard
-            if one.utterance_id in names
-        }
-        for shard in shards
-    )
-    return Paired(source=source.name, corpus=corpus, partners=partners, notes=found.notes)
+    partners: list[dict[str, Partner]] = [{} for _ in range(own.n_shards)]
+    for name, partner in found.partners.items():
+        partners[own.shard_of(name)][name] = Partner(partner, other.shard_of(partner))
+    return Paired(source=source.name, corpus=corpus, partners=tuple(partners), notes=found.notes)

@@ -174,8 +174,11 @@ def _node_plan(plan: Plan, store: Store, node: Node, before: Mapping[str, str]) 
     damaged = folder.damaged(records)
     shards = [ALL_SHARDS] if node.is_whole else range(plan.catalogues[node.corpora[0]].n_shards)
     names = {shard: plan.record_name(node, shard) for shard in shards}
-    outdated = frozenset(plan.paired[node.name].outdated(records)) if node.name in plan.paired else frozenset()
-    whole = records.keys() - damaged.keys() - outdated
+    whole = {name: record for name, record in records.items() if name not in damaged}
+    outdated: frozenset[str] = frozenset()
+    if paired := plan.paired.get(node.name):
+        outdated = frozenset(paired.outdated(folder, whole, plan.catalogues[node.corpora[0]]))
+        whole = {name: record for name, record in whole.items() if name not in outdated}
     pending = {shard: name for shard, name in names.items() if name not in whole}
     why_new = _why_new(store, node, before, bool(records))
     whys = {**dict.fromkeys(outdated, "its pairs changed"), **dict.fromkeys(damaged, "damaged")}
@@ -186,7 +189,7 @@ def _node_plan(plan: Plan, store: Store, node: Node, before: Mapping[str, str]) 
         reasons=Counter(whys.get(name, why_new) for name in pending.values()),
         damaged={name: damaged[name] for name in names.values() if name in damaged},
         outdated=outdated,
-        quarantined=frozenset(name for name in names.values() if name in whole and records[name].n_quarantined),
+        quarantined=frozenset(name for name in names.values() if name in whole and whole[name].n_quarantined),
         note=_grown(plan, node, records[TRAINED]) if node.trains and TRAINED in whole else "",
     )
 

@@ -6,8 +6,9 @@ import csv
 import json
 import os
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -22,6 +23,7 @@ from melmill.flows.planning.estimate import sample
 from melmill.flows.planning.pairing import Paired
 from melmill.flows.planning.phases import phases
 from melmill.flows.planning.plan import make_plan
+from melmill.storage.catalogue import Catalogue
 from melmill.storage.partners import Partner
 from tests.flows.conftest import ROOT, SR, Project, voice
 from tests.flows.planning.test_phases import all_of, drained, short
@@ -310,3 +312,26 @@ def test_an_estimate_leaves_the_shards_out_that_read_another_corpus(
     monkeypatch.chdir(other.folder)
     part = sample(make_plan(load(other.pipeline)), per_slot=1)
     assert {name for name, node in part.nodes.items() if node.pending} == {"speech", "mel", "gla", "gen", "scores[gla]"}
+
+
+def test_pairs_of_utterances_that_the_corpus_lost_redo_nothing(other: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    other.run("--executor", "serial")
+    monkeypatch.chdir(other.folder)
+    made = make_plan(load(other.pipeline))
+    paired, node, own = made.paired["scores[gen]"], made.nodes["scores[gen]"].node, made.catalogues["speech"]
+    folder = melmill.open(str(other.store)).product(node.folder, node.key)
+    assert list(paired.outdated(folder, folder.records(), own)) == []
+    lost = "clean--u4"
+    without = replace(paired, partners=tuple({k: v for k, v in one.items() if k != lost} for one in paired.partners))
+    # An utterance that is there and has no partner any more does.
+    assert len(list(without.outdated(folder, folder.records(), own))) == 1
+    rows = [utterance for utterance in own.utterances() if utterance.utterance_id != lost]
+    shards = {utterance.utterance_id: own.shard_of(utterance.utterance_id) for utterance in rows}
+    smaller = cast("Catalogue", Rows(shards))
+    assert list(without.outdated(folder, folder.records(), smaller)) == []
+
+
+class Rows(dict[str, int]):
+    """The shards of some utterances by id, as a catalogue knows them."""
+
+    shard_of = dict.__getitem__
