@@ -170,7 +170,7 @@ class JobMaker:
                 },
                 record_name=self._plan.record_name(node, ALL_SHARDS),
                 pipeline=self._plan.pipeline.name,
-                notes=tuple(
+                pair_notes=tuple(
                     f"{name}: {note}"
                     for name, paired in self._plan.paired.items()
                     if name in before

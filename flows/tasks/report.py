@@ -62,7 +62,7 @@ class ReportJob(NodeJob):
     record_name : str
     pipeline : str
         Name of the pipeline.
-    notes : tuple of str
+    pair_notes : tuple of str
         What a person should know of the pairs of the ancestors, a line each.
     """
 
@@ -70,7 +70,7 @@ class ReportJob(NodeJob):
     ancestors: Mapping[str, Ancestor]
     record_name: str
     pipeline: str
-    notes: tuple[str, ...] = ()
+    pair_notes: tuple[str, ...] = ()
 
     def run(self) -> Receipt:
         """Make the report and commit its files; return the receipt.
@@ -82,7 +82,7 @@ class ReportJob(NodeJob):
         """
         watch = Stopwatch()
         store = Store.open(self.store)
-        data = StoredResults(store, self.ancestors, self.pipeline, self.notes)
+        data = StoredResults(store, self.ancestors, self.pipeline, self.pair_notes)
         with watch.computing():
             made = self.stage.report(data)
         if PAGE not in made.files:
@@ -119,16 +119,16 @@ class StoredResults:
     ancestors : mapping of str to Ancestor
         By name of the node.
     pipeline : str
-    notes : sequence of str
+    pair_notes : sequence of str
     """
 
     def __init__(
-        self, store: Store, ancestors: Mapping[str, Ancestor], pipeline: str, notes: Sequence[str] = ()
+        self, store: Store, ancestors: Mapping[str, Ancestor], pipeline: str, pair_notes: Sequence[str] = ()
     ) -> None:
         self._store = store
         self._ancestors = ancestors
         self.pipeline = pipeline
-        self.notes = notes
+        self.pair_notes = pair_notes
         self.versions: Mapping[str, str] = versions()
         self.provenance = [
             Provenance(

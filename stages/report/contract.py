@@ -102,8 +102,8 @@ class ReportData(Protocol):
         ...
 
     @property
-    def notes(self) -> Sequence[str]:
-        """What a person should know of what was scored, a line each."""
+    def pair_notes(self) -> Sequence[str]:
+        """What a person should know of the pairs with files of another system, a line each."""
         ...
 
     @property
@@ -216,8 +216,8 @@ class Tables:
         Versions of the packages and of the interpreter that did the work.
     pipeline : str
         Its name.
-    notes : sequence of str
-        What a person should know of what was scored, a line each.
+    pair_notes : sequence of str
+        What a person should know of the pairs with files of another system, a line each.
     pairs : DataFrame or None
         ``node, utterance_id, estimate_id, duration_s, estimate_duration_s``: which file of another
         system belongs to which recording. Recordings and files without a partner have a row too.
@@ -239,7 +239,7 @@ class Tables:
     made: Sequence[Provenance] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
     pipeline: str = ""
-    notes: Sequence[str] = ()
+    pair_notes: Sequence[str] = ()
     pairs: pd.DataFrame | None = None
 
 

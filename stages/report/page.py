@@ -78,7 +78,7 @@ def page(tables: Tables, results: Results, examples: Sequence[Example], settings
             groups=page_tables.by_group(results, settings.by, arrangement.shown),
             examples=shown(examples, tables.scores, arrangement.shown),
             ranges={"mel": RANGE_DB, "difference": DIFFERENCE_DB},
-            notes=tables.notes,
+            pair_notes=tables.pair_notes,
             failures=page_tables.failures(results.failures) if len(results.failures) else None,
             quarantine=quarantine,
             throughput=page_tables.throughput(tables.throughput) if len(tables.throughput) else None,

@@ -91,7 +91,7 @@ class Aggregate:
             made=data.provenance,
             versions=data.versions,
             pipeline=data.pipeline,
-            notes=data.notes,
+            pair_notes=data.pair_notes,
             pairs=pairs if len(pairs) else None,
             # Without rows the defaults know the types of the columns.
             **({"traces": traces} if len(traces) else {}),
