@@ -103,8 +103,8 @@ class Score:
         Names of metrics, in the order of the columns.
     preset : str or None
         Mel whose STFT and filter bank the spectral metrics use, and whose rate `si_sdr` uses. None:
-        the mel that the reconstruction was made from, or ``paper`` at its rate. Name one to compare
-        reconstructions from several mels.
+        the mel that the reconstruction was made from, or ``paper`` at the recording's rate. Name
+        one to compare reconstructions from several mels.
     pesq_timeout_s : float
         Longest wait for PESQ, s, besides twice the duration of the utterance.
     lengths : {"same", "cut"}
