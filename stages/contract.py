@@ -187,6 +187,9 @@ class Input:
     absent_ok : bool
         The stage also gets utterances that were quarantined on the way to this port, without this
         input.
+    other_corpus : bool
+        Its utterances may be of another corpus than those of the other ports. The stage is a
+        `melmill.stages.score.contract.PairingStage` then, which says what belongs together.
     """
 
     kinds: frozenset[Kind]
@@ -194,6 +197,7 @@ class Input:
     words: tuple[str, ...] = ()
     optional: bool = False
     absent_ok: bool = False
+    other_corpus: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,6 +25,7 @@ from melmill.storage.arrays import (
 from melmill.storage.catalogue import Catalogue
 from melmill.storage.errors import AlreadyThere, StoreError, damaged
 from melmill.storage.files.location import Location
+from melmill.storage.partners import Partner, partners_csv, partners_file, read_partners
 from melmill.storage.records import Facts, Record, RecordedFolder, StoredFile, record_name, sealed, unsealed
 from melmill.storage.tables import Row, concatenated, from_parquet, rows_table, to_parquet, traces_table
 from melmill.storage.utterance import Shard
@@ -152,6 +153,8 @@ class ShardContents:
         By this node.
     absent : sequence of str
         Ids that the inputs lack.
+    partners : mapping of str to Partner, or None
+        By utterance id: what each was computed with, where that is of another corpus.
     """
 
     arrays: Mapping[str, Array] = field(default_factory=dict)
@@ -159,6 +162,7 @@ class ShardContents:
     traces: Mapping[str, Mapping[str, NDArray[np.int64 | np.float64]]] | None = None
     quarantined: Sequence[Quarantined] = ()
     absent: Sequence[str] = ()
+    partners: Mapping[str, Partner] | None = None
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -197,6 +201,8 @@ def contents_files(description: ProductDescription, shard: Shard, contents: Shar
     if contents.quarantined:
         rows = [asdict(one) for one in contents.quarantined]
         files[part_file("quarantine", name)] = to_parquet(rows_table(rows, place))
+    if contents.partners is not None:
+        files[partners_file(name)] = partners_csv(contents.partners)
     return files
 
 
@@ -426,6 +432,16 @@ class ProductFolder(RecordedFolder):
         tables = [from_parquet(data, self.place(present[file], file)) for file, data in zip(present, data, strict=True)]
         table: pd.DataFrame = concatenated(tables, f"{self.location.url}/{part}").to_pandas()
         return table
+
+    def read_partners(self, record: Record) -> dict[str, Partner]:
+        """Return what a shard's utterances were computed with, of another corpus; raise DamagedData.
+
+        It is empty where there is no other corpus.
+        """
+        name = partners_file(record.name)
+        if name not in record.files:
+            return {}
+        return read_partners(self.read_whole(record, name), self.place(record, name))
 
     @property
     def array_spec(self) -> ArraySpec:

@@ -271,6 +271,8 @@ def _stage_rows(cls: type[Stage]) -> list[Row]:
 def _input_row(name: str, given: Input, default: object) -> Row:
     """Return the row of an input; a field of its name holds the word that may stand in place of a node."""
     takes = f"{'nodes' if given.many else 'node'} of kind {' or '.join(sorted(given.kinds))}"
+    if given.other_corpus:
+        takes += ", also of another corpus than the other inputs"
     words = ", ".join(f"`{word}`" for word in given.words)
     shown = _shown(default) if default is not MISSING else "none" if given.optional else "required"
     return f"`{name}`", f"{takes}, or {words}" if words else takes, shown, "input"

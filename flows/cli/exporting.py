@@ -66,10 +66,11 @@ def export(
     """Write what NODE of STORE's last run made to FOLDER, one file per utterance.
 
     Each file has the path of its source. Audio keeps its length and loudness, and is clipped at
-    full scale. Mels become .npy files, (n_mels, n_frames). Of a training, the files are its
-    weights, their configuration and its page; load them with melmill.load_vocoder(FOLDER). An
-    export that was stopped goes on where it was: whole files are not written again. Files that
-    another program put there are never touched.
+    full scale. Mels become .npy files, (n_mels, n_frames). A metadata.csv beside them lists each
+    file with its text, speaker and duration. Of a training, the files are its weights, their
+    configuration and its page; load them with melmill.load_vocoder(FOLDER). An export that was
+    stopped goes on where it was: whole files are not written again. Files that another program put
+    there are never touched.
 
     \b
     Example:

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from melmill.flows.errors import PipelineError, RunFailed
+from melmill.flows.exchange.metadata import MetadataFile, metadata_csv
 from melmill.flows.tasks.trained import TRAINED
 from melmill.stages.contract import Kind
 from melmill.stages.formats.format import FORMATS, ExchangeFormat, formats_for
@@ -77,6 +78,8 @@ def export(
     progress: Progress = lambda done, total: None,
 ) -> ExportSummary:
     """Write a node's arrays to a folder, each at the path of its source with another suffix.
+
+    A table of them is in ``metadata.csv``: file, text, speaker and duration.
 
     Waveforms keep their lengths and their loudness. Samples past full scale are clipped and
     counted. Files that an earlier call wrote and that are whole stay as they are.
@@ -144,7 +147,9 @@ class _Exporter:
             )
         check_outside(location, store)
         self.folder = ExportFolder(location)
-        self.names = _names(self.view, self.format.suffix, utterances)
+        self.metadata = MetadataFile(self.folder)
+        self.all_names = _names(self.view, self.format.suffix)
+        self.names = _wanted(self.all_names, utterances)
         self.progress = progress
         self.n_files = 0
         self.summary = ExportSummary(
@@ -157,18 +162,36 @@ class _Exporter:
         )
 
     def run(self) -> None:
-        """Write all shards that are done."""
+        """Write all shards that are done, and then the table of all files that are there."""
         summary = self.summary
+        self.metadata.check()
         self.folder.claim({name: getattr(summary, name) for name in ("node", "key", "format", "bits")})
-        shards = self._shards()
+        records = self.view.folder.records()
+        shards = self._shards(records)
         self.n_files = sum(len(present) for _, present in shards.values())
+        done: dict[str, str] = {}
         with ThreadPoolExecutor(min(MAX_THREADS, os.cpu_count() or 1)) as pool:
             for index, (record, present) in shards.items():
                 self._export(index, record, present, pool)
+                done |= {name: self.names[name] for name in present}
+        self.metadata.write(metadata_csv({**self._earlier(records), **done}, self.view.catalogue))
 
-    def _shards(self) -> dict[int, tuple[Record, list[str]]]:
+    def _earlier(self, records: Mapping[str, Record]) -> dict[str, str]:
+        """Return the files of utterances that were not asked for, but are there since earlier calls."""
+        catalogue, files = self.view.catalogue, {}
+        for index in range(catalogue.n_shards if len(self.names) < len(self.all_names) else 0):
+            record, page = records.get(record_name(index)), self.folder.page(record_name(index))
+            if record is not None and page.source == _fingerprint(record):
+                for utterance in catalogue.shard(index).utterances:
+                    name, file = utterance.utterance_id, self.all_names[utterance.utterance_id]
+                    there = name not in self.names and name not in record.absent and file in page.files
+                    if there and self.folder.location.size(file) == page.files[file].n_bytes:
+                        files[name] = file
+        return files
+
+    def _shards(self, records: Mapping[str, Record]) -> dict[int, tuple[Record, list[str]]]:
         """Return record and utterances of every finished shard; count the others as missing."""
-        records, catalogue, shards = self.view.folder.records(), self.view.catalogue, {}
+        catalogue, shards = self.view.catalogue, {}
         for index in range(catalogue.n_shards):
             record = records.get(record_name(index))
             ids = [u.utterance_id for u in catalogue.shard(index).utterances if u.utterance_id in self.names]
@@ -195,6 +218,7 @@ class _Exporter:
         self._show_progress()
         todo = [name for name in present if name not in whole]
         if todo:
+            self.metadata.withdraw()
             made = self._written(index, todo, frozenset(page.files), pool)
             files = {self.names[name]: one for name, one in made.items()}
             self.folder.write_page(record.name, Page(source=source, files={**known, **files}))
@@ -277,25 +301,30 @@ def check_outside(location: Location, store: Store) -> None:
         raise PipelineError(f"{location.url!r} is in the store {store.location.url!r}: export to a folder of its own")
 
 
-def _names(view: ProductView, suffix: str, patterns: Sequence[str]) -> dict[str, str]:
-    """Return the file of each wanted utterance by id: its path or id, with the suffix."""
+def _names(view: ProductView, suffix: str) -> dict[str, str]:
+    """Return the file of each utterance by id: its path or id, with the suffix."""
     table = view.catalogue.table
     pairs = zip(table["utterance_id"].to_pylist(), table["path"].to_pylist(), strict=True)
-    names = {
-        name: re.sub(r"(?<=[^/])\.[^./]+$", "", path or name) + f".{suffix}"
-        for name, path in pairs
+    return {name: re.sub(r"(?<=[^/])\.[^./]+$", "", path or name) + f".{suffix}" for name, path in pairs}
+
+
+def _wanted(names: Mapping[str, str], patterns: Sequence[str]) -> dict[str, str]:
+    """Return the files of the utterances whose ids match a pattern; of all without patterns."""
+    wanted = {
+        name: file
+        for name, file in names.items()
         if not patterns or any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
     }
-    if not names:
+    if not wanted:
         raise PipelineError(
             f"--utterances must match ids, got {', '.join(map(repr, patterns))}, which match none of "
-            f"{view.catalogue.n_utterances:,}, e.g. {table['utterance_id'][0].as_py()!r}"
+            f"{len(names):,}, e.g. {next(iter(names))!r}"
         )
     owners: dict[str, str] = {}
-    for name, file in names.items():
+    for name, file in wanted.items():
         if owners.setdefault(file, name) != name:
             raise PipelineError(f"utterances {owners[file]!r} and {name!r} would both be written to {file!r}")
-    return names
+    return wanted
 
 
 def _fingerprint(record: Record) -> str:

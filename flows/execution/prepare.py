@@ -39,6 +39,8 @@ def prepare_store(plan: Plan) -> Store:
             store.write_catalogue(node.folder, node.key, plan.catalogues[name])
         for record in node_plan.damaged:
             folder.drop(record)
+        for stale in folder.records(node_plan.outdated).values() if node_plan.outdated else ():
+            folder.forget(stale)
     for name, catalogue in plan.catalogues.items():
         store.write_labels(nodes[name].folder, nodes[name].key, catalogue)
     return store

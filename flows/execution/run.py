@@ -22,7 +22,7 @@ from melmill.flows.planning.phases import ancestors
 from melmill.flows.planning.plan import Plan
 from melmill.flows.tasks.job import Job, Source
 from melmill.flows.tasks.report import Ancestor, ReportJob
-from melmill.flows.tasks.shard import ShardJob
+from melmill.flows.tasks.shard import PairedInput, ShardJob
 from melmill.flows.tasks.task import ALL_SHARDS, Task
 from melmill.flows.tasks.training import TrainingJob
 from melmill.flows.watching.events import Note
@@ -81,7 +81,7 @@ def _execute(plan: Plan, store: Store, run_id: str, executor: Executor, watching
     slots = 1 if executor == "serial" else sum(pool.slots for pool in cluster.pools.values())
     nodes = {name: node_plan.node for name, node_plan in plan.nodes.items()}
     pending = {name: set(node_plan.pending) for name, node_plan in plan.nodes.items()}
-    window = ShardWindow(nodes, pending, max_open=OPEN_PER_SLOT * slots)
+    window = ShardWindow(nodes, pending, max_open=OPEN_PER_SLOT * slots, paired=plan.paired)
     make_job = JobMaker(plan)
     with observed(plan, store, run_id, executor, slots, watching) as announce, _terminated_as_interrupted():
         fallbacks = cpu_fallbacks({name: nodes[name].route for name, shards in pending.items() if shards})
@@ -163,12 +163,19 @@ class JobMaker:
                         parameters=other.parameters,
                         inputs=other.inputs,
                         catalogue=self._catalogue(other),
+                        is_paired=other.paired_port is not None,
                     )
                     for name, other in self._nodes.items()
                     if name in before
                 },
                 record_name=self._plan.record_name(node, ALL_SHARDS),
                 pipeline=self._plan.pipeline.name,
+                pair_notes=tuple(
+                    f"{name}: {note}"
+                    for name, paired in self._plan.paired.items()
+                    if name in before
+                    for note in paired.notes
+                ),
             )
         if node.is_whole:
             methods = "report()" if node.product.kind is Kind.REPORT else "train()"
@@ -186,10 +193,21 @@ class JobMaker:
             shard=task.shard,
             isolated=isolated,
             time_limit_s=self._plan.pipeline.time_limit_s,
+            paired=self._paired(node, task.shard),
         )
 
     def _ports(self, node: Node) -> dict[str, Source]:
         return {port: Source.of(self._nodes[names[0]]) for port, names in node.inputs.items()}
+
+    def _paired(self, node: Node, shard: int) -> PairedInput | None:
+        paired = self._plan.paired.get(node.name)
+        if paired is None or node.paired_port is None:
+            return None
+        return PairedInput(
+            port=node.paired_port,
+            catalogue=self._catalogue(self._nodes[paired.source]),
+            partners=paired.partners[shard],
+        )
 
     def _catalogue(self, node: Node) -> tuple[str, str]:
         corpus = self._nodes[node.corpora[0]]

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 
 from melmill.flows.errors import RunFailed
 from melmill.flows.pipeline.graph import Node
+from melmill.flows.planning.pairing import Paired
 from melmill.flows.planning.phases import Phase, ancestors, phases
 from melmill.flows.tasks.task import Task
 
 # The unfinished tasks of an open shard, each with those of the shard that it waits for.
 _OpenShard = dict[Task, set[Task]]
+
+_NO_PAIRS: Mapping[str, Paired] = MappingProxyType({})
 
 
 class ShardWindow:
@@ -19,8 +23,8 @@ class ShardWindow:
 
     A shard goes through all nodes of its phase before new shards are opened, so that results show
     early. At most `max_open` shards are open, so that memory does not grow with the corpus. A task
-    over whole corpora waits for all tasks that lead to it. Reports come last. With trainings there
-    may be more than one phase.
+    over whole corpora waits for all tasks that lead to it. Reports come last. With trainings or
+    pairs there may be more than one phase.
 
     Parameters
     ----------
@@ -30,12 +34,21 @@ class ShardWindow:
         Shards that each node has still to do (``{ALL_SHARDS}`` for a task over whole corpora).
     max_open : int
         Number of shards that may be open at a time.
+    paired : mapping of str to Paired
+        Pairs of the nodes that read two corpora, by node.
     """
 
-    def __init__(self, nodes: Mapping[str, Node], pending: Mapping[str, set[int]], max_open: int) -> None:
+    def __init__(
+        self,
+        nodes: Mapping[str, Node],
+        pending: Mapping[str, set[int]],
+        max_open: int,
+        paired: Mapping[str, Paired] = _NO_PAIRS,
+    ) -> None:
         self.nodes = nodes
         self.pending = pending
         self.max_open = max_open
+        self.paired = paired
         self.failed: set[Task] = set()
         self.blocked: set[Task] = set()
         self._rank = {name: i for i, name in enumerate(nodes)}
@@ -184,10 +197,14 @@ class ShardWindow:
 
     def _add(self, task: Task, shard: _OpenShard) -> None:
         """Add a task to its open shard: ready, waiting for others of the shard, or blocked."""
+        node = self.nodes[task.node]
         inputs = {
             Task.whole(name) if self.nodes[name].is_whole else Task(name, task.corpus, task.shard)
-            for name in self.nodes[task.node].sources
+            for name in node.sources
+            if name != node.paired_source
         }
+        if paired := self.paired.get(task.node):
+            inputs |= {Task(paired.source, paired.corpus, shard) for shard in paired.shards_for(task.shard)}
         if inputs & (self.failed | self.blocked):
             self.blocked.add(task)
             self._count_settled(task)

@@ -31,8 +31,10 @@ from melmill.stages.contract import (
     TrainedVocoder,
     TrainingStage,
 )
-from melmill.stages.numeric.errors import StageError
+from melmill.stages.numeric.errors import ParameterError, StageError
+from melmill.stages.score.contract import PairingStage
 from melmill.storage.errors import StoreError
+from melmill.storage.files.location import folder_and_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,12 +48,15 @@ class Typed:
     product : Product
     corpora : tuple of str
         Names of the ingest nodes that its utterances come from.
+    paired_port : str or None
+        See `Node`.
     """
 
     variant: Variant
     stage: Stage
     product: Product
     corpora: tuple[str, ...]
+    paired_port: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,11 +77,15 @@ class Node:
     product : Product
         What it makes.
     corpora : tuple of str
-        Names of the ingest nodes that its utterances come from.
+        Names of the ingest nodes that its utterances come from. Its results are about those of the
+        first; only what is made of whole corpora, or pairs utterances, has others.
     route : Route
         Where its tasks go.
     where : str
         ``file:line`` of its declaration.
+    paired_port : str or None
+        Port whose utterances are of another corpus, and are paired with its own. None: there is
+        none.
     """
 
     name: str
@@ -88,6 +97,12 @@ class Node:
     corpora: tuple[str, ...]
     route: Route
     where: str
+    paired_port: str | None = None
+
+    @property
+    def paired_source(self) -> str | None:
+        """Name of the node at `paired_port`."""
+        return None if self.paired_port is None else self.inputs[self.paired_port][0]
 
     @property
     def is_whole(self) -> bool:
@@ -127,6 +142,7 @@ def build_graph(pipeline: Pipeline) -> dict[str, Node]:
     nodes: dict[str, Node] = {}
     for variant in fan_out(wire(pipeline.declarations, pipeline.cluster.pools)):
         nodes[variant.name] = keyed(typed(variant, nodes), nodes, pipeline.shard_duration_s)
+    _check_tables(nodes)
     return nodes
 
 
@@ -163,9 +179,12 @@ def typed(variant: Variant, nodes: Mapping[str, Node]) -> Typed:
     wired = variant.wired
     _check_ports(variant, nodes)
     stage = build(wired.cls, variant.fields, wired.cls.uses, wired.where)
+    paired_port = _paired_port(variant, nodes)
     inputs = {port: [nodes[name] for name in names] for port, names in variant.inputs.items()}
     try:
         stage = _with_files(stage, [source for sources in inputs.values() for source in sources])
+        if paired_port is not None and isinstance(stage, PairingStage) and stage.pairs is not None:
+            stage = stage.with_pairs(table_of_pairs(stage.pairs))
         product = stage.produces({port: [source.product for source in sources] for port, sources in inputs.items()})
     except (StageError, StoreError) as error:
         raise PipelineError(f"node {wired.name!r}: {error}", wired.where) from error
@@ -173,7 +192,8 @@ def typed(variant: Variant, nodes: Mapping[str, Node]) -> Typed:
         variant=variant,
         stage=stage,
         product=dataclasses.replace(product, node=variant.name),
-        corpora=_corpora(variant, product, nodes),
+        corpora=_corpora(variant, product, nodes, paired_port),
+        paired_port=paired_port,
     )
 
 
@@ -221,6 +241,7 @@ def keyed(node: Typed, nodes: Mapping[str, Node], shard_duration_s: float) -> No
         corpora=node.corpora,
         route=wired.route,
         where=wired.where,
+        paired_port=node.paired_port,
     )
 
 
@@ -250,7 +271,7 @@ def _without_recordings(wanted: Input, names: Iterable[str], nodes: Mapping[str,
     mels = sorted(corpus for corpus in corpora if isinstance(nodes[corpus].product, Mel))
     if not mels or Kind.WAVEFORM not in wanted.kinds:
         return ""
-    return f"; {mels[0]!r} holds mels without recordings, so there is nothing to score against"
+    return f"; {mels[0]!r} holds mels without recordings: name a node of a corpus that has them"
 
 
 def _with_files(stage: Stage, sources: Iterable[Node]) -> Stage:
@@ -261,17 +282,56 @@ def _with_files(stage: Stage, sources: Iterable[Node]) -> Stage:
     return prepared(stage)
 
 
-def _corpora(variant: Variant, product: Product, nodes: Mapping[str, Node]) -> tuple[str, ...]:
+def _paired_port(variant: Variant, nodes: Mapping[str, Node]) -> str | None:
+    """Return the port that may take another corpus, if its utterances are of another one here."""
+    ports = variant.wired.cls.inputs
+    own = {
+        nodes[name].corpora[0]
+        for port, names in variant.inputs.items()
+        if not ports[port].other_corpus
+        for name in names
+    }
+    for port, names in variant.inputs.items():
+        if ports[port].other_corpus and own and not own & {nodes[name].corpora[0] for name in names}:
+            return port
+    return None
+
+
+def _corpora(variant: Variant, product: Product, nodes: Mapping[str, Node], paired_port: str | None) -> tuple[str, ...]:
     """Return the ingest nodes that utterances come from; raise if they mix several corpora."""
-    sources = [nodes[name] for names in variant.inputs.values() for name in names]
+    named = [(port, nodes[name]) for port, names in variant.inputs.items() for name in names]
     # A vocoder may work on another corpus than it was trained on.
-    read = [source for source in sources if not isinstance(source.product, TrainedVocoder)]
-    corpora = tuple(dict.fromkeys(corpus for source in read for corpus in source.corpora))
-    if len(corpora) > 1 and not isinstance(product, Report):
-        hint = _without_recordings(Input(kinds=frozenset({Kind.WAVEFORM})), corpora, nodes)
+    read = [(port, source) for port, source in named if not isinstance(source.product, TrainedVocoder)]
+    if isinstance(product, Report):
+        return tuple(dict.fromkeys(corpus for _, source in read for corpus in source.corpora))
+    own = tuple(dict.fromkeys(source.corpora[0] for port, source in read if port != paired_port))
+    if len(own) > 1:
         raise PipelineError(
-            f"node {variant.wired.name!r} mixes utterances of {' and '.join(map(repr, corpora))}: "
-            f"its inputs must come from one corpus{hint}",
+            f"node {variant.wired.name!r} mixes utterances of {' and '.join(map(repr, own))}: "
+            "its inputs must come from one corpus",
             variant.wired.where,
         )
-    return corpora or (variant.name,)
+    others = (corpus for _, source in read for corpus in source.corpora)
+    return tuple(dict.fromkeys((*own, *others))) or (variant.name,)
+
+
+def table_of_pairs(url: str) -> bytes:
+    """Return the bytes of a stage's table of pairs; raise ParameterError if there is no such file."""
+    folder, name = folder_and_name(url)
+    try:
+        return folder.read(name)
+    except (OSError, StoreError) as error:
+        why = "it does not exist" if isinstance(error, FileNotFoundError) else str(error)
+        raise ParameterError("pairs", f"must be a file that can be read, got {url!r}: {why}") from error
+
+
+def _check_tables(nodes: Mapping[str, Node]) -> None:
+    """Raise PipelineError if no node of a declaration uses its table of pairs."""
+    used = {node.folder for node in nodes.values() if node.paired_port is not None}
+    for node in nodes.values():
+        if isinstance(node.stage, PairingStage) and node.stage.pairs is not None and node.folder not in used:
+            raise PipelineError(
+                f"pairs of {node.folder!r} has no use: its inputs are of the corpus {node.corpora[0]!r} alone, so "
+                "their ids tell. Leave it out",
+                node.where,
+            )

@@ -81,7 +81,8 @@ class Estimate:
     sampled : int
         Tasks that were run to find out. Their work is in the store.
     left_out : tuple of str
-        Nodes without a prediction: reports, trainings, and what needs a training that is not done.
+        Nodes without a prediction: reports, trainings, what needs a training that is not done, and
+        scores of another corpus.
     nodes : tuple of NodeEstimate
     pools : tuple of PoolEstimate
     left_s : float
@@ -129,10 +130,14 @@ def sample(plan: Plan, per_slot: int = SHARDS_PER_SLOT) -> Plan:
 
 
 def _predictable(plan: Plan) -> list[str]:
-    """Return the nodes that work shard by shard and wait for no training."""
+    """Return the nodes that work shard by shard, and wait for no training and no other corpus."""
     nodes = {name: node_plan.node for name, node_plan in plan.nodes.items()}
     awaited = {name for name, node_plan in plan.nodes.items() if node_plan.node.is_whole and node_plan.pending}
-    return [name for name, node in nodes.items() if not node.is_whole and not ancestors(nodes, name) & awaited]
+    return [
+        name
+        for name, node in nodes.items()
+        if not node.is_whole and not {name, *ancestors(nodes, name)} & {*awaited, *plan.paired}
+    ]
 
 
 def _spread(shards: list[int], n: int) -> set[int]:

@@ -1,4 +1,4 @@
-"""The phases of a run: which nodes' shards begin before a training, beside it and after it."""
+"""The phases of a run: which nodes' shards begin before, beside and after what they wait for."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ class Phase:
     ----------
     nodes : tuple of Node
     waits_for : frozenset of str
-        Names of the trainings that must have ended before.
+        Names of the nodes that must have ended before, on all shards: trainings, and nodes of
+        another corpus whose utterances are paired with those of the phase.
     """
 
     nodes: tuple[Node, ...]
@@ -28,7 +29,8 @@ def phases(nodes: Mapping[str, Node], pending: Collection[str]) -> list[Phase]:
 
     The first phase holds what pending trainings need, so that they can begin. The second holds what
     needs none of them, and runs beside them. The third holds what needs them. If a training needs
-    another one, more phases follow in the same way.
+    another one, more phases follow in the same way. So they do for nodes that pair utterances of
+    two corpora: their shards read shards of other numbers.
 
     Parameters
     ----------
@@ -40,15 +42,23 @@ def phases(nodes: Mapping[str, Node], pending: Collection[str]) -> list[Phase]:
     before = {name: ancestors(nodes, name) for name in nodes}
     trainings = {name for name, node in nodes.items() if node.trains and name in pending}
     needed = {name for training in trainings for name in before[training]}
+    # What a node waits for itself, on all shards.
+    waits = {
+        name: {s for s in node.sources if s in trainings or (s == node.paired_source and s in pending)}
+        for name, node in nodes.items()
+    }
     depth: dict[str, int] = {}
     for name, node in nodes.items():
-        depth[name] = max((depth[source] + (source in trainings) for source in node.sources), default=0)
+        depth[name] = max((depth[source] + (source in waits[name]) for source in node.sources), default=0)
     members: dict[tuple[int, bool], list[Node]] = {}
     for name, node in nodes.items():
         if not node.is_whole:
             members.setdefault((depth[name], name not in needed), []).append(node)
     return [
-        Phase(nodes=tuple(group), waits_for=frozenset(trainings & set().union(*(before[n.name] for n in group))))
+        Phase(
+            nodes=tuple(group),
+            waits_for=frozenset(name for n in group for reader in (n.name, *before[n.name]) for name in waits[reader]),
+        )
         for _, group in sorted(members.items(), key=lambda pair: pair[0])
     ]
 

@@ -15,6 +15,7 @@ from melmill.flows.errors import PipelineError
 from melmill.flows.pipeline.graph import Node, build_graph, needed_for
 from melmill.flows.pipeline.spec import Pipeline
 from melmill.flows.planning.corpus import survey
+from melmill.flows.planning.pairing import Paired, pair
 from melmill.flows.tasks.task import ALL_SHARDS
 from melmill.flows.tasks.trained import TRAINED
 from melmill.stages.contract import IngestStage
@@ -41,6 +42,9 @@ class NodePlan:
         Why they are to be done, each reason with the number of its shards.
     damaged : mapping of str to str
         What is wrong with the data of a record, by the name of the record.
+    outdated : frozenset of str
+        Names of the records of shards that are to be made of other pairs of utterances than they
+        were.
     quarantined : frozenset of str
         Names of the records to reuse whose shards have utterances in quarantine.
     note : str
@@ -54,6 +58,7 @@ class NodePlan:
     pending: set[int]
     reasons: Mapping[str, int]
     damaged: Mapping[str, str] = field(default_factory=dict)
+    outdated: frozenset[str] = frozenset()
     quarantined: frozenset[str] = frozenset()
     note: str = ""
     levels: Levels = field(default_factory=Levels)
@@ -72,16 +77,19 @@ class Plan:
         By ingest node. They hold what is new in the corpus too, and are not written yet.
     corpus_notes : mapping of str to tuple of str
         What a person should know of each corpus, by ingest node.
+    paired : mapping of str to Paired
+        Pairs of the nodes that read two corpora, by node.
     """
 
     pipeline: Pipeline
     nodes: Mapping[str, NodePlan]
     catalogues: Mapping[str, Catalogue]
     corpus_notes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    paired: Mapping[str, Paired] = field(default_factory=dict)
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a person should know, a line each: first of the corpora, then of what is reused."""
+        """What a person should know, a line each: of the corpora, of pairs, and of what is reused."""
         return self.notes_after({})
 
     def notes_after(self, made: Mapping[str, Levels]) -> tuple[str, ...]:
@@ -92,7 +100,8 @@ class Plan:
             for name, node in self.nodes.items()
             for note in Levels.total([node.levels, made.get(name, Levels())]).notes()
         ]
-        return (*of_corpora, *of_levels, *(node.note for node in self.nodes.values() if node.note))
+        of_pairs = [f"{name}: {note}" for name, paired in self.paired.items() for note in paired.notes]
+        return (*of_corpora, *of_levels, *of_pairs, *(node.note for node in self.nodes.values() if node.note))
 
     @property
     def n_tasks(self) -> int:
@@ -147,11 +156,14 @@ def _compared(pipeline: Pipeline, nodes: Mapping[str, Node], store: Store) -> Pl
         for node in nodes.values()
         if isinstance(node.stage, IngestStage)
     }
+    catalogues = {name: corpus.catalogue for name, corpus in surveyed.items()}
+    pairs = {name: pair(node, nodes, catalogues) for name, node in nodes.items()}
     plan = Plan(
         pipeline=pipeline,
         nodes={},
-        catalogues={name: corpus.catalogue for name, corpus in surveyed.items()},
+        catalogues=catalogues,
         corpus_notes={name: corpus.notes for name, corpus in surveyed.items()},
+        paired={name: paired for name, paired in pairs.items() if paired is not None},
     )
     manifest = store.latest_manifest()
     before = {} if manifest is None else {name: entry.key for name, entry in manifest.nodes.items()}
@@ -177,16 +189,22 @@ def _node_plan(plan: Plan, store: Store, node: Node, before: Mapping[str, str]) 
     damaged = folder.damaged(records)
     shards = [ALL_SHARDS] if node.is_whole else range(plan.catalogues[node.corpora[0]].n_shards)
     names = {shard: plan.record_name(node, shard) for shard in shards}
-    whole = {name for name in records if name not in damaged}
+    whole = {name: record for name, record in records.items() if name not in damaged}
+    outdated: frozenset[str] = frozenset()
+    if paired := plan.paired.get(node.name):
+        outdated = frozenset(paired.outdated(folder, whole, plan.catalogues[node.corpora[0]]))
+        whole = {name: record for name, record in whole.items() if name not in outdated}
     pending = {shard: name for shard, name in names.items() if name not in whole}
     why_new = _why_new(store, node, before, bool(records))
+    whys = {**dict.fromkeys(outdated, "its pairs changed"), **dict.fromkeys(damaged, "damaged")}
     return NodePlan(
         node=node,
         n_shards=len(names),
         pending=set(pending),
-        reasons=Counter("damaged" if name in damaged else why_new for name in pending.values()),
+        reasons=Counter(whys.get(name, why_new) for name in pending.values()),
         damaged={name: damaged[name] for name in names.values() if name in damaged},
-        quarantined=frozenset(name for name in names.values() if name in whole and records[name].n_quarantined),
+        outdated=outdated,
+        quarantined=frozenset(name for name in names.values() if name in whole and whole[name].n_quarantined),
         note=_grown(plan, node, records[TRAINED]) if node.trains and TRAINED in whole else "",
         levels=Levels.total(
             Levels.stored(records[name].levels) for name in names.values() if name in whole and records[name].levels

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection, Mapping
 
 from melmill.flows.errors import PipelineError
 from melmill.flows.pipeline.graph import Node, build_graph
@@ -116,7 +117,9 @@ def drop_incomplete(store: Store) -> int:
         n_before = sum(map(len, stale.values()))
         for address, folder in folders.items():
             sources = [source for port in folder.description.inputs.values() for source in port]
-            names = {name for source in sources for name in stale.get(source, ())}
+            others = [source for source in sources if _is_of_another_corpus(source, folder, folders)]
+            names = {name for source in sources if source not in others for name in stale.get(source, ())}
+            names |= _paired_with(folder, {name for source in others for name in stale.get(source, ())})
             own = set(folder.record_names())
             # A report has one record, for all shards.
             stale[address] |= own if names and folder.description.kind == Kind.REPORT else own & names
@@ -125,3 +128,20 @@ def drop_incomplete(store: Store) -> int:
         for record in folders[address].records(names).values():
             folders[address].forget(record)
     return sum(map(len, stale.values()))
+
+
+def _is_of_another_corpus(source: Address, folder: ProductFolder, folders: Mapping[Address, ProductFolder]) -> bool:
+    """Tell whether an input has a catalogue that is not the product's own."""
+    own = folder.description.catalogue
+    return own is not None and source in folders and folders[source].description.catalogue not in (None, own)
+
+
+def _paired_with(folder: ProductFolder, others: Collection[str]) -> set[str]:
+    """Return the records that were computed with a shard of another corpus whose record is given."""
+    if not others:
+        return set()
+    return {
+        name
+        for name, record in folder.records().items()
+        if any(record_name(partner.shard) in others for partner in folder.read_partners(record).values())
+    }

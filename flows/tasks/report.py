@@ -16,7 +16,7 @@ from melmill.flows.tasks.task import Receipt
 from melmill.stages.contract import Scores, Waveform, as_float
 from melmill.stages.ingest.levels import Levels
 from melmill.stages.numeric.errors import StageError
-from melmill.stages.report.contract import Example, Provenance, ReportStage
+from melmill.stages.report.contract import PAIR_COLUMNS, Example, Provenance, ReportStage
 from melmill.storage.product import Address, Part, ProductFolder
 from melmill.storage.store import Store
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from melmill.storage.catalogue import Catalogue
+    from melmill.storage.partners import Partner
     from melmill.storage.records import Record
     from melmill.storage.utterance import Shard
 
@@ -39,7 +40,7 @@ def report_folder(record_name: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Ancestor:
-    """One node that led to a report, and how its product was made."""
+    """One node that led to a report, how its product was made, and whether it pairs two corpora."""
 
     source: Source
     uses: str
@@ -47,6 +48,7 @@ class Ancestor:
     parameters: Mapping[str, Any]
     inputs: Mapping[str, tuple[str, ...]]
     catalogue: Address
+    is_paired: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,12 +63,15 @@ class ReportJob(NodeJob):
     record_name : str
     pipeline : str
         Name of the pipeline.
+    pair_notes : tuple of str
+        What a person should know of the pairs of the ancestors, a line each.
     """
 
     stage: ReportStage
     ancestors: Mapping[str, Ancestor]
     record_name: str
     pipeline: str
+    pair_notes: tuple[str, ...] = ()
 
     def run(self) -> Receipt:
         """Make the report and commit its files; return the receipt.
@@ -78,7 +83,7 @@ class ReportJob(NodeJob):
         """
         watch = Stopwatch()
         store = Store.open(self.store)
-        data = StoredResults(store, self.ancestors, self.pipeline)
+        data = StoredResults(store, self.ancestors, self.pipeline, self.pair_notes)
         with watch.computing():
             made = self.stage.report(data)
         if PAGE not in made.files:
@@ -115,12 +120,16 @@ class StoredResults:
     ancestors : mapping of str to Ancestor
         By name of the node.
     pipeline : str
+    pair_notes : sequence of str
     """
 
-    def __init__(self, store: Store, ancestors: Mapping[str, Ancestor], pipeline: str) -> None:
+    def __init__(
+        self, store: Store, ancestors: Mapping[str, Ancestor], pipeline: str, pair_notes: Sequence[str] = ()
+    ) -> None:
         self._store = store
         self._ancestors = ancestors
         self.pipeline = pipeline
+        self.pair_notes = pair_notes
         self.versions: Mapping[str, str] = versions()
         self.provenance = [
             Provenance(
@@ -157,6 +166,48 @@ class StoredResults:
             for scored, names in self._score_nodes.items()
             for name in names
         )
+
+    @property
+    def pairs(self) -> pd.DataFrame:
+        """One row per recording and file of another system, also of those without a partner."""
+        import pandas as pd
+
+        tables = []
+        for scored, names in self._score_nodes.items():
+            if self._ancestors[names[0]].is_paired:
+                partners = self._partners[names[0]]
+                ids = [(name, partner.utterance_id) for name, partner in partners.items()]
+                found = pd.DataFrame(ids, columns=["utterance_id", "estimate_id"])
+                references = self._lengths(names[0])
+                estimates = (
+                    self._lengths(scored)
+                    .add_prefix("estimate_")
+                    .rename(columns={"estimate_utterance_id": "estimate_id"})
+                )
+                both = references.merge(found, on="utterance_id", how="left")
+                tables.append(both.merge(estimates, on="estimate_id", how="outer").assign(node=scored))
+        if not tables:
+            return pd.DataFrame(columns=PAIR_COLUMNS)
+        return pd.concat(tables, ignore_index=True)[list(PAIR_COLUMNS)]
+
+    def _lengths(self, name: str) -> pd.DataFrame:
+        catalogue = self.catalogues[self._ancestors[name].catalogue]
+        table: pd.DataFrame = catalogue.table.select(["utterance_id", "duration_s"]).to_pandas()
+        return table
+
+    @cached_property
+    def _partners(self) -> Mapping[str, Mapping[str, Partner]]:
+        """What the rows of score nodes were computed with, of another corpus: by node and by id."""
+        return {
+            name: {
+                utterance_id: partner
+                for record in self._folder(name).records().values()
+                for utterance_id, partner in self._folder(name).read_partners(record).items()
+            }
+            for names in self._score_nodes.values()
+            for name in names
+            if self._ancestors[name].is_paired
+        }
 
     @property
     def traces(self) -> pd.DataFrame:
@@ -198,7 +249,7 @@ class StoredResults:
         reference = self._waveform(recordings, shard, utterance_id)
         if reference is None:
             raise ValueError(f"node {recordings!r} does not hold {utterance_id!r}, so it can't be an example")
-        waveforms = {name: self._waveform(name, shard, utterance_id) for name in scored}
+        waveforms = {name: self._scored_waveform(name, shard, utterance_id) for name in scored}
         return Example(
             utterance_id=utterance_id,
             text=next(one.text for one in shard.utterances if one.utterance_id == utterance_id),
@@ -219,6 +270,17 @@ class StoredResults:
         if any(len(table) for table in tables):
             return pd.concat(tables, ignore_index=True)
         return next(iter(tables), pd.DataFrame())
+
+    def _scored_waveform(self, name: str, shard: Shard, utterance_id: str) -> NDArray[np.float32] | None:
+        """Return the waveform of a scored node that belongs to an utterance of the recordings."""
+        score_node = self._score_nodes[name][0]
+        if not self._ancestors[score_node].is_paired:
+            return self._waveform(name, shard, utterance_id)
+        partner = self._partners[score_node].get(utterance_id)
+        if partner is None:
+            return None
+        catalogue = self.catalogues[self._ancestors[name].catalogue]
+        return self._waveform(name, catalogue.shard(partner.shard), partner.utterance_id)
 
     def _waveform(self, name: str, shard: Shard, utterance_id: str) -> NDArray[np.float32] | None:
         y = self._folder(name).read_arrays(shard, [utterance_id]).get(utterance_id)

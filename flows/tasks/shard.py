@@ -20,6 +20,7 @@ from melmill.stages.contract import IngestStage, Item, Outcome, Rejected, Traine
 from melmill.stages.ingest.levels import Levels
 from melmill.stages.numeric.errors import DeviceMissing
 from melmill.storage.files.sources import SourceTree
+from melmill.storage.partners import Partner
 from melmill.storage.product import Quarantined, ShardContents
 from melmill.storage.store import Store
 from melmill.storage.utterance import Shard
@@ -46,6 +47,25 @@ class _ShardWork(Generic[ItemT]):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PairedInput:
+    """Say which utterances of another corpus a shard reads.
+
+    Parameters
+    ----------
+    port : str
+        Where they are read.
+    catalogue : (str, str)
+        Folder and key of the ingest node whose catalogue lists them.
+    partners : mapping of str to Partner
+        By id of the shard's own utterance.
+    """
+
+    port: str
+    catalogue: tuple[str, str]
+    partners: Mapping[str, Partner]
+
+
+@dataclass(frozen=True, kw_only=True)
 class ShardJob(NodeJob):
     """The work of one node on one shard.
 
@@ -63,6 +83,8 @@ class ShardJob(NodeJob):
         quarantined.
     time_limit_s : float or None
         Longest time that one isolated utterance may take, s.
+    paired : PairedInput or None
+        What is read of another corpus.
     """
 
     ports: Mapping[str, Source]
@@ -70,6 +92,7 @@ class ShardJob(NodeJob):
     shard: int
     isolated: bool = False
     time_limit_s: float | None = None
+    paired: PairedInput | None = None
 
     def run(self) -> Receipt:
         """Do the work and commit it; return the receipt."""
@@ -118,6 +141,8 @@ class ShardJob(NodeJob):
                 trained = TrainedFiles(
                     store=self.store, name=source.name, folder=source.folder, key=source.key, product=source.product
                 )
+            elif self.paired is not None and port == self.paired.port:
+                arrays[port] = _paired_arrays(store, source, self.paired)
             else:
                 arrays[port] = source.in_store(store).read_arrays(shard)
         items, absent = [], []
@@ -179,8 +204,27 @@ class ShardJob(NodeJob):
             for utterance_id, one in rejected.items()
         ]
         return ShardContents(
-            arrays=arrays, rows=rows or None, traces=traces or None, quarantined=quarantined, absent=todo.absent
+            arrays=arrays,
+            rows=rows or None,
+            traces=traces or None,
+            quarantined=quarantined,
+            absent=todo.absent,
+            partners=None if self.paired is None else self.paired.partners,
         )
+
+
+def _paired_arrays(store: Store, source: Source, paired: PairedInput) -> dict[str, NDArray[Any]]:
+    """Return the arrays of another corpus by the id of the utterance that each belongs to."""
+    wanted: dict[int, list[str]] = {}
+    for partner in paired.partners.values():
+        wanted.setdefault(partner.shard, []).append(partner.utterance_id)
+    folder = source.in_store(store)
+    found: dict[str, NDArray[Any]] = {}
+    for index, ids in sorted(wanted.items()):
+        found |= folder.read_arrays(store.read_shard(*paired.catalogue, index), ids)
+    return {
+        name: found[partner.utterance_id] for name, partner in paired.partners.items() if partner.utterance_id in found
+    }
 
 
 def _read(tree: SourceTree, path: str) -> bytes:

@@ -214,7 +214,8 @@ class StatusReader:
         return NodeState(
             node=name,
             stage=entry.stage,
-            shards=1 if is_whole else sum(self._n_shards(address) for address in entry.catalogues),
+            # A node that pairs two corpora has the shards of the first.
+            shards=1 if is_whole else self._n_shards(entry.catalogues[0]),
             done=min(len(records), 1) if is_whole else len(records),
             failed=0 if run is None else int(run.nodes.get(name, {}).get("failed", 0)),
             quarantined=sum(done.quarantined for done in records),

@@ -102,6 +102,19 @@ class ReportData(Protocol):
         ...
 
     @property
+    def pair_notes(self) -> Sequence[str]:
+        """What a person should know of the pairs with files of another system, a line each."""
+        ...
+
+    @property
+    def pairs(self) -> pd.DataFrame:
+        """One row per recording and file of another system, also of those without a partner.
+
+        Columns: ``node, utterance_id, estimate_id, duration_s, estimate_duration_s``.
+        """
+        ...
+
+    @property
     def traces(self) -> pd.DataFrame:
         """One row per utterance, scored node and iteration.
 
@@ -161,6 +174,7 @@ class ReportStage(Stage, Protocol):
         ...
 
 
+PAIR_COLUMNS = ("node", "utterance_id", "estimate_id", "duration_s", "estimate_duration_s")
 TRACE_COLUMNS = ("utterance_id", "node", "iteration", "scm_db")
 QUARANTINE_COLUMNS = ("utterance_id", "node", "stage", "reason", "detail")
 TRAINING_COLUMNS = ("series", "loss", "step", "value")
@@ -209,6 +223,12 @@ class Tables:
         Its name.
     notes : sequence of str
         What a person should know of the recordings, a line each.
+    pair_notes : sequence of str
+        What a person should know of the pairs with files of another system, a line each.
+    pairs : DataFrame or None
+        ``node, utterance_id, estimate_id, duration_s, estimate_duration_s``: which file of another
+        system belongs to which recording. Recordings and files without a partner have a row too.
+        None where no other system's files are scored.
     """
 
     scores: pd.DataFrame
@@ -227,6 +247,8 @@ class Tables:
     versions: Mapping[str, str] = field(default_factory=dict)
     pipeline: str = ""
     notes: Sequence[str] = ()
+    pair_notes: Sequence[str] = ()
+    pairs: pd.DataFrame | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -78,6 +78,7 @@ def page(tables: Tables, results: Results, examples: Sequence[Example], settings
             groups=page_tables.by_group(results, settings.by, arrangement.shown),
             examples=shown(examples, tables.scores, arrangement.shown),
             ranges={"mel": RANGE_DB, "difference": DIFFERENCE_DB},
+            pair_notes=tables.pair_notes,
             failures=page_tables.failures(results.failures) if len(results.failures) else None,
             quarantine=quarantine,
             notes=tables.notes,

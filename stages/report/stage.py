@@ -84,7 +84,7 @@ class Aggregate:
         """
         from melmill.stages.report.contract import Tables
 
-        scores, traces, quarantine = data.scores, data.traces, data.quarantine
+        scores, traces, quarantine, pairs = data.scores, data.traces, data.quarantine, data.pairs
         tables = Tables(
             scores=scores,
             throughput=data.throughput,
@@ -92,6 +92,8 @@ class Aggregate:
             versions=data.versions,
             pipeline=data.pipeline,
             notes=data.notes,
+            pair_notes=data.pair_notes,
+            pairs=pairs if len(pairs) else None,
             # Without rows the defaults know the types of the columns.
             **({"traces": traces} if len(traces) else {}),
             **({"quarantine": quarantine} if len(quarantine) else {}),

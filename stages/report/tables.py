@@ -47,6 +47,7 @@ def files(tables: Tables, results: Results) -> dict[str, bytes]:
         "convergence": results.convergence,
         "quarantine": tables.quarantine,
         "throughput": tables.throughput,
+        "pairs": tables.pairs,
     }
     written: dict[str, bytes] = {}
     for name, frame in frames.items():

@@ -41,6 +41,8 @@ class Pair:
     timeout_s : float
         Longest that a metric may wait for another process, s, besides twice the duration of the
         reference.
+    cut : bool
+        Compare signals whose lengths differ by more than a hop over the shorter of the two.
     """
 
     def __init__(
@@ -52,11 +54,13 @@ class Pair:
         estimate_sr: int,
         spec: MelSpec,
         timeout_s: float = 60.0,
+        cut: bool = False,
     ) -> None:
         self._reference, self._reference_sr = reference, reference_sr
         self._estimate, self._estimate_sr = estimate, estimate_sr
         self._spec = magnitude_spec(spec)
         self._timeout_s = timeout_s
+        self._cut = cut
         self._at: dict[int, Both] = {}
         self._shared: dict[Callable[[Pair], object], object] = {}
 
@@ -64,7 +68,8 @@ class Pair:
     def status(self) -> Status:
         """Why no metric can compare the two; ok where they can be compared.
 
-        Framing rounds lengths, so they may differ by one hop. A larger difference is an error.
+        Framing rounds lengths, so they may differ by one hop. A larger difference is an error,
+        unless the signals are to be cut.
         """
         if not (self._reference.size and self._estimate.size):
             return Status.TOO_SHORT
@@ -74,10 +79,10 @@ class Pair:
             return Status.SILENT_REFERENCE
         if _is_silent(self._estimate):
             return Status.SILENT_ESTIMATE
-        # In integers, so that one hop is exactly one hop.
-        common = self._reference_sr * self._estimate_sr
-        apart = abs(self._reference.size * self._estimate_sr - self._estimate.size * self._reference_sr)
-        return Status.OK if apart * self._spec.sr <= self._spec.hop_length * common else Status.ERROR
+        fit = self._cut or within_a_hop(
+            self._reference.size, self._reference_sr, self._estimate.size, self._estimate_sr, self._spec
+        )
+        return Status.OK if fit else Status.ERROR
 
     @property
     def lowest_sr(self) -> int:
@@ -150,6 +155,12 @@ class Pair:
     @cached_property
     def _stft(self) -> Stft:
         return Stft(self._spec.stft)
+
+
+def within_a_hop(n: int, sr: int, other_n: int, other_sr: int, spec: MelSpec) -> bool:
+    """Return whether lengths of `n` samples at `sr` Hz and of another signal fit within one hop."""
+    # In integers, so that one hop is exactly one hop.
+    return abs(n * other_sr - other_n * sr) * spec.sr <= spec.hop_length * sr * other_sr
 
 
 def _is_sound(y: NDArray[np.float32]) -> bool:

@@ -2,21 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Annotated, Any, ClassVar, cast
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any, ClassVar, Literal, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from melmill.stages.contract import Input, Item, Kind, OneOf, Outcome, Product, Scalar, Scores, Waveform, as_float, each
+from melmill.stages.contract import (
+    Input,
+    Item,
+    Kind,
+    OneOf,
+    Outcome,
+    Product,
+    Scalar,
+    Scores,
+    Waveform,
+    as_float,
+    each,
+)
 from melmill.stages.numeric.checks import check_full_scale
 from melmill.stages.numeric.errors import ParameterError
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.numeric.presets import preset, preset_names
+from melmill.stages.score.contract import Pairing
 from melmill.stages.score.metric import METRICS, Metric, metric
-from melmill.stages.score.pair import Pair
+from melmill.stages.score.pair import Pair, within_a_hop
+from melmill.stages.score.pairing import Side, missing, named, parse_pairs, partners
 from melmill.stages.score.status import Measured, Status
+from melmill.storage.utterance import Utterance
+
+Lengths = Literal["same", "cut"]
 
 DEFAULT_METRICS = ("pesq_wb", "estoi", "scm", "sc")
 """Metrics that are measured unless others are named."""
@@ -88,22 +107,31 @@ class Score:
         Names of metrics, in the order of the columns.
     preset : str or None
         Mel whose STFT and filter bank the spectral metrics use, and whose rate `si_sdr` uses. None:
-        the mel that the reconstruction was made from, or ``paper`` at its rate. Name one to compare
-        reconstructions from several mels.
+        the mel that the reconstruction was made from, or ``paper`` at the recording's rate. Name
+        one to compare reconstructions from several mels.
     pesq_timeout_s : float
         Longest wait for PESQ, s, besides twice the duration of the utterance.
+    lengths : {"same", "cut"}
+        What happens where lengths differ by more than a hop: the status is ``error``, or both are
+        cut to the shorter.
+    pairs : str or None
+        Table of estimates and references, where `from` is of another corpus than `against`; a path
+        or URL. None: pairs have the same ids, or paths that end alike.
     """
 
     uses: ClassVar[str] = "score"
     version: ClassVar[int] = 2
     inputs: ClassVar[Mapping[str, Input]] = {
-        "from": Input(kinds=frozenset({Kind.WAVEFORM}), absent_ok=True),
+        "from": Input(kinds=frozenset({Kind.WAVEFORM}), absent_ok=True, other_corpus=True),
         "against": Input(kinds=frozenset({Kind.WAVEFORM})),
     }
 
     metrics: tuple[Annotated[str, OneOf(_metric_names)], ...] = DEFAULT_METRICS
     preset: Annotated[str, OneOf(preset_names)] | None = None
     pesq_timeout_s: float = 60.0
+    lengths: Lengths = "same"
+    pairs: str | None = field(default=None, metadata={"place": True})
+    _pairs_digest: str = field(default="", init=False)
 
     def __post_init__(self) -> None:
         """Check the fields."""
@@ -115,12 +143,17 @@ class Score:
             raise ParameterError("metrics", f"names {twice[0]!r} twice: leave one out")
         if not 0 < self.pesq_timeout_s < float("inf"):
             raise ParameterError("pesq_timeout_s", f"must be a positive time in s, got {self.pesq_timeout_s!r}")
+        if self.lengths not in get_args(Lengths):
+            raise ParameterError("lengths", f"must be one of {', '.join(get_args(Lengths))}, got {self.lengths!r}")
+        if self.pairs == "":
+            raise ParameterError("pairs", "must be the path of a table, or be left out, got ''")
         self._preset_spec  # noqa: B018 - the name is checked by looking it up
 
     def identity(self) -> Mapping[str, Any]:
         """Return the metrics, the mel that they use, and what decides which values they have.
 
-        Scores made without a package that a metric needs are not those made with it.
+        Scores made without a package that a metric needs are not those made with it. The table of
+        pairs counts by its content.
         """
         spec = self._preset_spec
         identity: dict[str, Any] = {
@@ -132,7 +165,64 @@ class Score:
         identity.update({f"{one.package}_installed": one.is_installed for one in self._chosen if one.package})
         # Absent where all are 1, for the same reason.
         versions = {one.name: one.version for one in self._chosen if one.version != 1}
-        return {**identity, "versions": versions} if versions else identity
+        if versions:
+            identity["versions"] = versions
+        if self.lengths != "same":
+            identity["lengths"] = self.lengths
+        if self._pairs_digest:
+            identity["pairs"] = self._pairs_digest
+        return identity
+
+    def with_pairs(self, data: bytes) -> Score:
+        """Return the stage that knows its table of pairs; see `PairingStage`."""
+        lines = sorted((line.estimate, line.reference) for line in parse_pairs(data))
+        stage = copy(self)
+        object.__setattr__(stage, "_pairs_digest", hashlib.sha256(repr(lines).encode()).hexdigest())
+        return stage
+
+    def pair(
+        self,
+        utterances: Sequence[Utterance],
+        others: Sequence[Utterance],
+        inputs: Mapping[str, Product],
+        table: bytes | None,
+    ) -> Pairing:
+        """Return which estimate belongs to which recording, with notes on what differs."""
+        estimate, reference = cast("Waveform", inputs["from"]), cast("Waveform", inputs["against"])
+        references, estimates = Side(reference.node, utterances), Side(estimate.node, others)
+        found, notes = partners(references, estimates, None if table is None else parse_pairs(table))
+        notes += missing(references, estimates, found)
+        spec = self._spec(estimate, reference)
+        if estimate.sr != reference.sr:
+            notes.append(
+                f"{estimate.node!r} has {estimate.sr} Hz and {reference.node!r} {reference.sr} Hz: spectral metrics "
+                f"resample to {spec.sr} Hz, and others to a rate of their own"
+            )
+        made = {one.utterance_id: one for one in others}
+        both = [(one, made[found[one.utterance_id]]) for one in utterances if one.utterance_id in found]
+        return Pairing(partners=found, notes=(*notes, *self._lengths_notes(both, spec)))
+
+    def _lengths_notes(self, both: Sequence[tuple[Utterance, Utterance]], spec: MelSpec) -> Iterator[str]:
+        """Yield a line on pairs that differ by a hop at most, and one on those that differ more."""
+        near, far = 0, []
+        for reference, estimate in both:
+            # Without a length the file can't be read, and will be in quarantine.
+            if reference.n_samples and estimate.n_samples and reference.duration_s != estimate.duration_s:
+                lengths = reference.n_samples, reference.sr, estimate.n_samples, estimate.sr
+                if within_a_hop(*lengths, spec):
+                    near += 1
+                else:
+                    name = reference.utterance_id
+                    far.append(f"{name} ({estimate.duration_s:.3f} s for {reference.duration_s:.3f} s)")
+        if near:
+            yield f"{near:,} of {len(both):,} pairs differ in length by a hop at most, and are cut to the shorter"
+        if far and self.lengths == "cut":
+            yield f"{len(far):,} of {len(both):,} pairs differ in length by more, and are cut too: {named(far)}"
+        elif far:
+            yield (
+                f"{len(far):,} of {len(both):,} pairs differ in length by more than a hop, and get the status error: "
+                f"{named(far)}; lengths: cut compares what both have"
+            )
 
     def produces(self, inputs: Mapping[str, Sequence[Product]]) -> Scores:
         """Describe the table of the node at the port `from`."""
@@ -155,10 +245,15 @@ class Score:
             reference_sr=reference.sr,
             estimate=as_float(item.inputs["from"]),
             estimate_sr=estimate.sr,
-            spec=self._preset_spec or estimate.mel or default_spec(estimate.sr),
+            spec=self._spec(estimate, reference),
             timeout_s=self.pesq_timeout_s,
+            cut=self.lengths == "cut",
         )
         return _as_row((chosen, chosen.measure(pair)) for chosen in self._chosen)
+
+    def _spec(self, estimate: Waveform, reference: Waveform) -> MelSpec:
+        """Return the mel of the spectral metrics: the recording's rate counts where there is none."""
+        return self._preset_spec or estimate.mel or default_spec(reference.sr)
 
     @property
     def _chosen(self) -> tuple[Metric, ...]:

@@ -34,7 +34,10 @@ class Status(StrEnum):
     UNSUPPORTED_RATE = "unsupported_rate", "The rate of a signal is too low for the metric."
     NON_FINITE = "non_finite", "A sample or the result is not a finite number."
     ERROR = "error", "Anything else, such as lengths that differ by more than a hop."
-    MISSING_ESTIMATE = "missing_estimate", "There is no reconstruction, because it was quarantined on the way."
+    MISSING_ESTIMATE = (
+        "missing_estimate",
+        ("There is no reconstruction: it was quarantined on the way, or another system's files lack it."),
+    )
 
     def __new__(cls, value: str, says: str = "") -> Status:
         """Return a status with its explanation."""

@@ -19,10 +19,12 @@ import soundfile
 import melmill
 from melmill.flows.errors import PipelineError, RunFailed
 from melmill.flows.exchange.export import export
+from melmill.flows.exchange.metadata import METADATA
 from melmill.storage.errors import StoreError
 from melmill.storage.ledger import LEDGER
 from melmill.storage.store import Store
 from tests.flows.conftest import Project, add_chapter, enlarge, flac, small_disk, voice
+from tests.flows.exchange.test_metadata import rows_of
 
 MANY = """\
 name: test
@@ -35,11 +37,11 @@ N_MANY = 240
 
 
 def files(folder: Path) -> dict[str, str]:
-    """Return the hash of every file of an export, its ledger left out."""
+    """Return the hash of every file of an export, its ledger and its table left out."""
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and LEDGER not in path.parts
+        if path.is_file() and LEDGER not in path.parts and path.name != METADATA
     }
 
 
@@ -252,10 +254,12 @@ def test_a_killed_export_goes_on_where_it_stopped(many: Project, peaceful: dict[
     whole = {name: digest for name, digest in there.items() if not Path(name).name.startswith(".")}
     assert 20 <= len(whole) < N_MANY
     assert whole.items() <= peaceful.items(), "no file is torn"
+    assert not (out / METADATA).exists(), "it would list files that are not there"
     times = {name: (out / name).stat().st_mtime_ns for name in whole}
     again = json.loads(many.called(*arguments, "--json").stdout)
     assert (again["kept"], again["written"]) == (len(whole), N_MANY - len(whole))
     assert files(out) == peaceful, "and nothing is left behind"
+    assert [row["file_name"] for row in rows_of(out)] == sorted(peaceful)
     assert {name: (out / name).stat().st_mtime_ns for name in whole} == times
 
 
@@ -279,6 +283,7 @@ def test_a_full_disk_ends_an_export_that_goes_on_with_more_room(
     there = files(out)
     assert there
     assert there.items() <= peaceful.items()
+    assert not (out / METADATA).exists()
     enlarge(disk)
     again = json.loads(many.called(*arguments, "--json").stdout)
     assert again["written"] == N_MANY - len(there)

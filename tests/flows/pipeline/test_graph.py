@@ -163,6 +163,15 @@ def test_typing_checks_what_comes_in(uses: str, inputs: Mapping[str, tuple[str, 
         typed(variant(uses, inputs), nodes)
 
 
+def test_scores_may_pair_two_corpora() -> None:
+    nodes = NODES | {"heard": node("heard", Waveform(sr=16000, mel=PAPER), "mels")}
+    made = typed(variant("score", {"from": ("heard",), "against": ("speech",)}), nodes)
+    # The rows are about the utterances of the first.
+    assert (made.paired_port, made.corpora) == ("from", ("speech", "mels"))
+    alone = typed(variant("score", {"from": ("gla",), "against": ("speech",)}), nodes)
+    assert (alone.paired_port, alone.corpora) == (None, ("speech",))
+
+
 def test_a_key_says_that_a_node_stands_at_a_port_of_words() -> None:
     assert key_parameters(GriffinLim(), ["from"])["start"] == "random"
     assert key_parameters(GriffinLim(), ["from", "start"])["start"] == "node"

@@ -131,13 +131,21 @@ def test_the_mel_is_the_one_that_the_estimate_was_made_from() -> None:
     assert row(stage, one, speecht5) != row(stage, one, MADE)
 
 
-def test_the_reference_comes_to_the_rate_of_the_estimate() -> None:
-    # one voice computed at two rates, all of it below 3.4 kHz
+def test_two_rates_are_compared_at_that_of_the_recording() -> None:
+    # one voice computed at two rates, and above it what the rate of the recording can't hold
     x, y = voice(32000, 16000, noise=0.0), voice(44100, 22050, noise=0.0)
+    y = y + np.asarray(0.1 * np.sin(2 * np.pi * 9500 * np.arange(44100) / 22050), dtype=np.float32)
     found = row(Score(metrics=("scm", "estoi")), item(from_=y, against=pcm(x)), Waveform(sr=22050))
     assert (found["status_scm_db"], found["status_estoi"]) == ("ok", "ok")
     assert float(str(found["estoi"])) > 0.99
     assert float(str(found["scm_db"])) < -30
+
+
+def test_lengths_that_differ_by_more_than_a_hop_are_an_error_unless_they_are_cut() -> None:
+    one = item(from_=voice(32000)[:31000] * 0.9, against=pcm(voice(32000)))
+    assert row(Score(metrics=("sc",)), one)["status_sc_db"] == "error"
+    both = item(from_=voice(32000)[:31000] * 0.9, against=pcm(voice(32000))[:31000])
+    assert row(Score(metrics=("sc",), lengths="cut"), one) == row(Score(metrics=("sc",)), both)
 
 
 def test_one_bad_utterance_costs_itself_alone() -> None:
