@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from melmill.storage.arrays import (
@@ -207,7 +208,7 @@ def _check_complete(description: ProductDescription, shard: Shard, contents: Sha
     known = {utterance.utterance_id for utterance in shard.utterances}
     problems = {
         "not of this shard": (present | row_ids | missing | set(contents.traces or ())) - known,
-        "neither stored nor quarantined": known - present - missing,
+        "neither stored nor quarantined": known - present - missing - shard.retired,
         "both stored and quarantined": present & missing,
     }
     for problem, ids in problems.items():
@@ -304,8 +305,8 @@ class ProductFolder(RecordedFolder):
             node=self.description.node,
             key=self.description.key,
             name=record_name(shard.index),
-            n_utterances=len(shard.utterances),
-            absent=contents.missing,
+            n_utterances=len(shard.current),
+            absent=tuple(sorted({*contents.missing, *shard.retired})),
             n_quarantined=len(contents.quarantined),
             files={name: StoredFile.of(data) for name, data in files.items()},
             duration_s=shard.duration_s,
@@ -360,6 +361,8 @@ class ProductFolder(RecordedFolder):
     def read_arrays(self, shard: Shard, ids: Collection[str] | None = None) -> dict[str, Array]:
         """Return the arrays of a shard by utterance id: all that exist, or those of `ids`.
 
+        Those of retired utterances are left out.
+
         Returns
         -------
         dict of str to ndarray
@@ -373,7 +376,7 @@ class ProductFolder(RecordedFolder):
             Its files are not those of its record.
         """
         spec, record = self.array_spec, self.done(record_name(shard.index))
-        known = [utterance.utterance_id for utterance in shard.utterances]
+        known = [utterance.utterance_id for utterance in shard.current]
         unknown = set(ids or ()) - set(known)
         if unknown:
             raise StoreError(f"{self.place(record, 'data')}: {min(unknown)!r} is not of this shard")
@@ -401,14 +404,22 @@ class ProductFolder(RecordedFolder):
             problem = self.size_problem(record, files)
             if problem:
                 raise damaged(self.place(record, "data"), problem)
-        if utterance_id in record.absent:
+        if utterance_id in record.absent or utterance_id in shard.retired:
             raise KeyError(utterance_id)
         return self._stored.read(shard, utterance_id, part, self.place(record, "data"))
 
-    def read_table(self, part: Part, names: Collection[str] | None = None) -> pd.DataFrame:
+    def read_table(
+        self, part: Part, names: Collection[str] | None = None, *, catalogue: Catalogue | None = None
+    ) -> pd.DataFrame:
         """Return the rows of all records, or of those called `names`.
 
         Without rows, the table has its key columns.
+
+        Parameters
+        ----------
+        catalogue : Catalogue or None
+            Of the product. Rows of its retired utterances are left out, and those of shards that it
+            does not have. None: all rows.
 
         Raises
         ------
@@ -418,14 +429,46 @@ class ProductFolder(RecordedFolder):
         import pandas as pd
 
         records = self.records() if names is None else {name: self.done(name) for name in names}
+        if catalogue is not None:
+            records = {name: record for name, record in records.items() if name in catalogue.current_records}
         files = {part_file(part, name): record for name, record in records.items()}
         present = {file: record for file, record in files.items() if file in record.files}
         if not present:
             return pd.DataFrame(columns=_COLUMNS[part])
         data = self.each(lambda file: self.read_whole(present[file], file), present)
-        tables = [from_parquet(data, self.place(present[file], file)) for file, data in zip(present, data, strict=True)]
-        table: pd.DataFrame = concatenated(tables, f"{self.location.url}/{part}").to_pandas()
-        return table
+        tables = []
+        for (file, record), content in zip(present.items(), data, strict=True):
+            table = from_parquet(content, self.place(record, file))
+            retired = frozenset() if catalogue is None else catalogue.retired_in(record.name)
+            if retired:
+                table = table.filter(pa.array([one not in retired for one in table["utterance_id"].to_pylist()]))
+            tables.append(table)
+        rows: pd.DataFrame = concatenated(tables, f"{self.location.url}/{part}").to_pandas()
+        return rows
+
+    def current(self, catalogue: Catalogue, records: Mapping[str, Record]) -> dict[str, Record]:
+        """Return records of shards as if the retired utterances of the catalogue had never been.
+
+        A record of a shard that the catalogue lacks, or whose utterances are all retired, is left
+        out.
+        """
+        shards, found = catalogue.current_records, {}
+        for name, record in records.items():
+            retired = catalogue.retired_in(name)
+            if name in shards and not retired:
+                found[name] = record
+            elif name in shards:
+                n_quarantined = record.n_quarantined
+                if n_quarantined and retired.intersection(record.absent):
+                    n_quarantined = len(self.read_table("quarantine", [name], catalogue=catalogue))
+                found[name] = replace(
+                    record,
+                    n_utterances=len(catalogue.shard(shards[name]).current),
+                    absent=tuple(one for one in record.absent if one not in retired),
+                    n_quarantined=n_quarantined,
+                    duration_s=float(catalogue.shard_durations_s[shards[name]]),
+                )
+        return found
 
     @property
     def array_spec(self) -> ArraySpec:

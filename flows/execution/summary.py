@@ -104,8 +104,10 @@ def sum_up(plan: Plan, store: Store, run_id: str, *, n_failed: int, duration_s: 
         else:
             if node_plan.pending:
                 folder.pack()
-            for record in folder.records(names).values():
-                quarantined.update((node.corpora[0], utterance_id) for utterance_id in record.absent)
+            corpus = node.corpora[0]
+            for name, record in folder.records(names).items():
+                absent = frozenset(record.absent) - plan.catalogues[corpus].retired_in(name)
+                quarantined.update((corpus, utterance_id) for utterance_id in absent)
     return Summary(
         run=run_id,
         store=plan.pipeline.store,

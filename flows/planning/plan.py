@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -15,6 +14,7 @@ from melmill.flows.errors import PipelineError
 from melmill.flows.pipeline.graph import Node, build_graph, needed_for
 from melmill.flows.pipeline.spec import Pipeline
 from melmill.flows.planning.corpus import survey
+from melmill.flows.tasks.report import report_record
 from melmill.flows.tasks.task import ALL_SHARDS
 from melmill.flows.tasks.trained import TRAINED
 from melmill.stages.contract import IngestStage
@@ -33,7 +33,7 @@ class NodePlan:
     ----------
     node : Node
     n_shards : int
-        Shards of its corpus. 1 for a report or a training.
+        Shards of its corpus that hold an utterance which is not retired. 1 for a report or a training.
     pending : set of int
         Shards to do. ``{ALL_SHARDS}`` for a report or a training.
     reasons : mapping of str to int
@@ -102,33 +102,41 @@ class Plan:
             return record_name(shard)
         if node.trains:
             return TRAINED
-        digests = "".join(self.catalogues[corpus].digest for corpus in node.corpora)
-        return f"all-{hashlib.sha256(digests.encode()).hexdigest()[:12]}"
+        return report_record(self.catalogues[corpus] for corpus in node.corpora)
 
 
-def make_plan(pipeline: Pipeline, until: str | None = None) -> Plan:
+def make_plan(pipeline: Pipeline, until: str | None = None, *, follow: bool = False) -> Plan:
     """Return what a run has to do.
 
     The pipeline is compared with its store and its corpora, and nothing is written.
 
+    Parameters
+    ----------
+    pipeline : Pipeline
+    until : str or None
+        Plan this node and what it needs, no more.
+    follow : bool
+        Whether utterances whose files are gone leave the results, and changed ones are made anew.
+
     Raises
     ------
     PipelineError
-        The pipeline is wrong, or a corpus or the store can't be used.
+        The pipeline is wrong, or a corpus or the store can't be used. Without `follow`, also if a
+        file that was catalogued is gone or has changed.
     """
     nodes = build_graph(pipeline)
     if until is not None:
         nodes = needed_for(nodes, until)
     try:
         with _collector_paused():
-            return _compared(pipeline, nodes, Store.find(pipeline.store, pipeline.name))
+            return _compared(pipeline, nodes, Store.find(pipeline.store, pipeline.name), follow)
     except StoreError as error:
         raise PipelineError(str(error)) from error
 
 
-def _compared(pipeline: Pipeline, nodes: Mapping[str, Node], store: Store) -> Plan:
+def _compared(pipeline: Pipeline, nodes: Mapping[str, Node], store: Store, follow: bool) -> Plan:
     surveyed = {
-        node.name: survey(node, store, pipeline.shard_duration_s)
+        node.name: survey(node, store, pipeline.shard_duration_s, follow=follow)
         for node in nodes.values()
         if isinstance(node.stage, IngestStage)
     }
@@ -160,7 +168,7 @@ def _node_plan(plan: Plan, store: Store, node: Node, before: Mapping[str, str]) 
     folder = store.product(node.folder, node.key)
     records = folder.records()
     damaged = folder.damaged(records)
-    shards = [ALL_SHARDS] if node.is_whole else range(plan.catalogues[node.corpora[0]].n_shards)
+    shards = [ALL_SHARDS] if node.is_whole else plan.catalogues[node.corpora[0]].current_shards
     names = {shard: plan.record_name(node, shard) for shard in shards}
     whole = {name for name in records if name not in damaged}
     pending = {shard: name for shard, name in names.items() if name not in whole}

@@ -99,7 +99,7 @@ class ShardJob(NodeJob):
         """Read the source files of a shard."""
         tree = SourceTree(stage.root)
         items, unreadable = [], {}
-        for utterance in shard.utterances:
+        for utterance in shard.current:
             try:
                 items.append(SourceItem(utterance=utterance, data=_read(tree, utterance.path)))
             except OSError as error:
@@ -118,7 +118,7 @@ class ShardJob(NodeJob):
             else:
                 arrays[port] = source.in_store(store).read_arrays(shard)
         items, absent = [], []
-        for utterance in shard.utterances:
+        for utterance in shard.current:
             utterance_id = utterance.utterance_id
             inputs = {port: by_id[utterance_id] for port, by_id in arrays.items() if utterance_id in by_id}
             if all(self.stage.inputs[port].absent_ok for port in arrays.keys() - inputs.keys()):

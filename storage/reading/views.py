@@ -68,11 +68,15 @@ class ProductView(Mapping[str, Array]):
     def _shards(self) -> dict[str, int]:
         """Map the ids of all utterances that have data to the index of their shard."""
         records = self.folder.records()
-        absent = {utterance_id for record in records.values() for utterance_id in record.absent}
-        done = {index for index in range(self.catalogue.n_shards) if record_name(index) in records}
+        # By shard: an id may be absent from an old shard, where it is retired.
+        absent = {
+            index: frozenset(record.absent)
+            for index in self.catalogue.current_shards
+            if (record := records.get(record_name(index))) is not None
+        }
         table = self.catalogue.table
         pairs = zip(table["utterance_id"].to_pylist(), table["shard"].to_pylist(), strict=True)
-        return {name: index for name, index in pairs if index in done and name not in absent}
+        return {name: index for name, index in pairs if index in absent and name not in absent[index]}
 
     def _explain_absence(self, utterance_id: str) -> str:
         if utterance_id not in self.catalogue:

@@ -97,7 +97,7 @@ def test_another_projects_store_is_refused(tmp_path: Path, method: Callable[...,
 @pytest.mark.parametrize(
     ("mark", "message"),
     [
-        (b'{"format": 2, "project": "test"}', r"has format 2, and this melmill reads 1"),
+        (b'{"format": 3, "project": "test"}', r"has format 3, and this melmill reads 1 and 2"),
         (b"{", r"melmill.json can't be parsed .* not a store"),
         (b'["format"]', r"melmill.json can't be parsed"),
     ],
