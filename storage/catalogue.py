@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from melmill.storage.errors import CatalogueError, DamagedData, damaged
 from melmill.storage.files.location import Location
 from melmill.storage.records import record_name, record_order
-from melmill.storage.revisions import Reason, Retired, Revisions, Seen, by_shard, is_list, read_lists
+from melmill.storage.revisions import Reason, Retired, Revisions, Seen, by_shard, read_lists
 from melmill.storage.tables import from_parquet, sealed_table, unsealed_table
 from melmill.storage.utterance import Shard, Utterance
 
@@ -214,6 +214,26 @@ class Catalogue:
         head = parts[0].schema.metadata
         return cls(parts, sr=int(head[b"sr"]), shard_duration_s=float(head[b"shard_duration_s"]), n_stored=len(parts))
 
+    def has_all_parts(self, location: Location) -> bool:
+        """Return whether no part is stored that it lacks."""
+        return len(_part_names(location.sizes())) == len(self._parts)
+
+    def outdated(self, present: Collection[str]) -> Iterator[Retired]:
+        """Yield the rows whose id has a later row, and those whose path is not in the corpus.
+
+        Parameters
+        ----------
+        present : collection of str
+            Paths of the corpus.
+        """
+        last = self._index
+        columns = (self._column(name) for name in ("shard", "utterance_id", "path"))
+        for shard, utterance_id, path in zip(*columns, strict=True):
+            if last[utterance_id] != shard:
+                yield Retired(shard, utterance_id, path, Reason.CHANGED)
+            elif path not in present:
+                yield Retired(shard, utterance_id, path, Reason.REMOVED)
+
     def replace_part(self, location: Location) -> None:
         """Store the part that is not on disk yet, in place of a damaged one."""
         location.replace(part_name(self._n_stored), sealed_table(self._parts[self._n_stored]))
@@ -364,6 +384,26 @@ class Catalogue:
         """Return the ids of the retired utterances of the shard of a record."""
         return self.revisions.by_record.get(name, frozenset())
 
+    @cached_property
+    def packing_order(self) -> Mapping[str, int]:
+        """Place of each id in the order in which the whole corpus would be packed at once.
+
+        It is empty where that is the storage order.
+        """
+        if len(self._parts) < 2:
+            return {}
+        ids = self._column("utterance_id")
+        keys = {name: (length_class(n), name) for name, n in zip(ids, self._column("n_samples"), strict=True)}
+        return {name: place for place, name in enumerate(sorted(ids, key=keys.__getitem__))}
+
+    def is_remade(self, utterance_id: str) -> bool:
+        """Return whether an earlier row of an utterance is retired."""
+        return utterance_id in self._retired_ids
+
+    @cached_property
+    def _retired_ids(self) -> frozenset[str]:
+        return frozenset().union(*self.retired.values())
+
     def without_length(self, record_names: Collection[str]) -> set[str]:
         """Return the paths of utterances that claim no length, in shards without a record.
 
@@ -434,7 +474,7 @@ def read_shard(location: Location, index: int) -> Shard:
     def read(name: str) -> bytes:
         return _tagged(location, name, tags[name]) if name in tags else location.read(name)
 
-    retired = by_shard(read_lists(location, filter(is_list, names), read)).get(index, frozenset())
+    retired = by_shard(read_lists(location, names, read)).get(index, frozenset())
     for name in _part_names(names):
         rows = from_parquet(read(name), f"{location.url}/{name}", filters=[("shard", "=", index)])
         if len(rows):

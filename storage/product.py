@@ -323,6 +323,7 @@ class ProductFolder(RecordedFolder):
         *,
         folder: str,
         n_utterances: int = 0,
+        n_retired: int = 0,
         duration_s: float = 0.0,
     ) -> Record:
         """Store files made of all shards, then their record; return the record that counts.
@@ -331,8 +332,8 @@ class ProductFolder(RecordedFolder):
         ----------
         folder : str
             Folder for the files, below the product's.
-        n_utterances, duration_s : int, float
-            Of the corpus that they were made of, which may grow later.
+        n_utterances, n_retired, duration_s : int, int, float
+            Of the corpus that they were made of, which may change later.
         """
         files = {f"{folder}/{relative}": data for relative, data in files.items()}
         record = Record(
@@ -340,6 +341,7 @@ class ProductFolder(RecordedFolder):
             key=self.description.key,
             name=name,
             n_utterances=n_utterances,
+            n_retired=n_retired,
             absent=(),
             n_quarantined=0,
             files={relative: StoredFile.of(data) for relative, data in files.items()},

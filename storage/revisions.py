@@ -83,8 +83,15 @@ class Revisions:
     seen_stored: bool = True
 
     @classmethod
-    def read(cls, location: Location, names: Iterable[str]) -> Revisions:
+    def read(cls, location: Location, names: Iterable[str], *, without_last: bool = False) -> Revisions:
         """Return what is stored among the files `names` of a catalogue's folder.
+
+        Parameters
+        ----------
+        location : Location
+        names : iterable of str
+        without_last : bool
+            Leave out the last list of retired rows.
 
         Raises
         ------
@@ -92,6 +99,8 @@ class Revisions:
             A list of retired rows is damaged or missing.
         """
         names = set(names)
+        if without_last:
+            names -= set(list_names(names)[-1:])
         lists = read_lists(location, names, location.read)
         seen: list[Seen] = []
         if _SEEN in names:
@@ -149,6 +158,10 @@ class Revisions:
             table = pa.table(dict(zip(_SEEN_SCHEMA.names, arrays, strict=True)), schema=_SEEN_SCHEMA)
             location.replace(_SEEN, sealed_table(table))
 
+    def replace_last(self, location: Location) -> None:
+        """Store the list that is not on disk yet, in place of a damaged one."""
+        location.replace(_list_name(self.n_stored), _list_bytes(self.lists[self.n_stored]))
+
     @property
     def _still_seen(self) -> list[Seen]:
         retired = {(row.shard, row.path) for rows in self.lists for row in rows}
@@ -172,7 +185,7 @@ def read_lists(location: Location, names: Iterable[str], read: Read) -> tuple[tu
     DamagedData
         A list is damaged or missing.
     """
-    stored = sorted((name for name in names if name.startswith(_LISTS)), key=lambda name: (len(name), name))
+    stored = list_names(names)
     missing = sorted({_list_name(index) for index in range(len(stored))}.difference(stored))
     if missing:
         raise damaged(location.url, f"lists of retired utterances are missing: {', '.join(missing)}")
@@ -206,6 +219,6 @@ def _list_name(index: int) -> str:
     return f"{_LISTS}{index:06d}.parquet"
 
 
-def is_list(name: str) -> bool:
-    """Return whether a file of a catalogue's folder is a list of retired rows."""
-    return name.startswith(_LISTS)
+def list_names(names: Iterable[str]) -> list[str]:
+    """Return the lists of retired rows among the files of a catalogue's folder, by number."""
+    return sorted((name for name in names if name.startswith(_LISTS)), key=lambda name: (len(name), name))

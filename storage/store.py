@@ -16,7 +16,7 @@ from melmill.storage.product import CATALOGUE, Address, Part, ProductFolder
 from melmill.storage.reading import views as reading
 from melmill.storage.reading.views import ProductView
 from melmill.storage.records import sealed, unsealed
-from melmill.storage.revisions import is_list
+from melmill.storage.revisions import list_names
 from melmill.storage.runs import Manifest, NodeEntry, RunState
 from melmill.storage.utterance import Shard
 
@@ -168,7 +168,12 @@ class Store:
         mark = self._mark() if catalogue.revisions.retires_more else None
         if mark is not None and mark[0] != FORMAT_RETIRED:
             self.location.replace(MARKER, _marker(mark[1], FORMAT_RETIRED))
-        catalogue.write_parts(self.product(node, key).location / CATALOGUE)
+        try:
+            catalogue.write_parts(self.product(node, key).location / CATALOGUE)
+        except AlreadyThere as error:
+            raise AlreadyThere(
+                f"another run has changed the catalogue of {node!r} since this one was planned ({error}): run again"
+            ) from error
 
     def read_shard(self, node: str, key: str, index: int) -> Shard:
         """Return one shard of a stored catalogue without reading the others."""
@@ -188,9 +193,7 @@ class Store:
             manifest = self.latest_manifest()
             if manifest is None:
                 raise
-            retires = any(
-                is_list(name) for _, folder in self.products() for name in (folder.location / CATALOGUE).sizes()
-            )
+            retires = any(list_names((folder.location / CATALOGUE).sizes()) for _, folder in self.products())
             self.location.replace(MARKER, _marker(manifest.project, FORMAT_RETIRED if retires else FORMAT))
 
     def new_run_id(self) -> str:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any
 
 from melmill.flows.errors import PipelineError, RunFailed
@@ -43,6 +44,8 @@ class ExportSummary:
         Files that were written, and files that were already there and whole.
     quarantined, missing : int
         Utterances that the node could not process, and utterances that no run has processed yet.
+    removed : int
+        Files of earlier calls that were removed, as their utterances left the corpus or changed.
     clipped : dict of str to int
         Samples clipped at full scale, by file, for files that have some.
     duration_s : float
@@ -58,6 +61,7 @@ class ExportSummary:
     kept: int = 0
     quarantined: int = 0
     missing: int = 0
+    removed: int = 0
     clipped: dict[str, int] = field(default_factory=dict)
     duration_s: float = 0.0
 
@@ -79,7 +83,8 @@ def export(
     """Write a node's arrays to a folder, each at the path of its source with another suffix.
 
     Waveforms keep their lengths and their loudness. Samples past full scale are clipped and
-    counted. Files that an earlier call wrote and that are whole stay as they are.
+    counted. Files that an earlier call wrote and that are whole stay as they are. Those of
+    utterances that the corpus has no more are removed.
 
     Parameters
     ----------
@@ -165,13 +170,40 @@ class _Exporter:
         with ThreadPoolExecutor(min(MAX_THREADS, os.cpu_count() or 1)) as pool:
             for index, (record, present) in shards.items():
                 self._export(index, record, present, pool)
+        self._remove_retired()
+
+    @cached_property
+    def _stale(self) -> Mapping[int, Set[str]]:
+        """Files that earlier calls made of utterances that are retired now, by their shard."""
+        catalogue, stale = self.view.catalogue, {}
+        for index, retired in catalogue.retired.items():
+            page = self.folder.page(record_name(index))
+            if page.files:
+                gone = [u for u in catalogue.shard(index).utterances if u.utterance_id in retired]
+                stale[index] = page.files.keys() & {_file(u.utterance_id, u.path, self.format.suffix) for u in gone}
+        return {index: files for index, files in stale.items() if files}
+
+    def _remove_retired(self) -> None:
+        """Remove files of retired utterances, unless a later shard has made them anew."""
+        if not self._stale:
+            return
+        made: set[str] = set()
+        for index in self.view.catalogue.current_shards:
+            made |= self.folder.page(record_name(index)).files.keys() - self._stale.get(index, set())
+        for index, files in self._stale.items():
+            for file in sorted(files - made):
+                self.folder.location.remove(file)
+                self.summary.removed += 1
+            page = self.folder.page(record_name(index))
+            left = {file: one for file, one in page.files.items() if file not in files}
+            self.folder.write_page(record_name(index), Page(source=page.source, files=left))
 
     def _shards(self) -> dict[int, tuple[Record, list[str]]]:
         """Return record and utterances of every finished shard; count the others as missing."""
         records, catalogue, shards = self.view.folder.records(), self.view.catalogue, {}
-        for index in range(catalogue.n_shards):
+        for index in catalogue.current_shards:
             record = records.get(record_name(index))
-            ids = [u.utterance_id for u in catalogue.shard(index).utterances if u.utterance_id in self.names]
+            ids = [u.utterance_id for u in catalogue.shard(index).current if u.utterance_id in self.names]
             if record is None:
                 self.summary.missing += len(ids)
                 continue
@@ -195,9 +227,12 @@ class _Exporter:
         self._show_progress()
         todo = [name for name in present if name not in whole]
         if todo:
-            made = self._written(index, todo, frozenset(page.files), pool)
+            ours = frozenset(page.files).union(*self._stale.values())
+            made = self._written(index, todo, ours, pool)
             files = {self.names[name]: one for name, one in made.items()}
-            self.folder.write_page(record.name, Page(source=source, files={**known, **files}))
+            # Stale ones stay listed until they are removed.
+            stale = {file: page.files[file] for file in self._stale.get(index, ())}
+            self.folder.write_page(record.name, Page(source=source, files={**stale, **known, **files}))
 
     def _written(
         self, index: int, todo: Sequence[str], ours: Set[str], pool: ThreadPoolExecutor
@@ -282,7 +317,7 @@ def _names(view: ProductView, suffix: str, patterns: Sequence[str]) -> dict[str,
     table = view.catalogue.table
     pairs = zip(table["utterance_id"].to_pylist(), table["path"].to_pylist(), strict=True)
     names = {
-        name: re.sub(r"(?<=[^/])\.[^./]+$", "", path or name) + f".{suffix}"
+        name: _file(name, path, suffix)
         for name, path in pairs
         if not patterns or any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
     }
@@ -296,6 +331,11 @@ def _names(view: ProductView, suffix: str, patterns: Sequence[str]) -> dict[str,
         if owners.setdefault(file, name) != name:
             raise PipelineError(f"utterances {owners[file]!r} and {name!r} would both be written to {file!r}")
     return names
+
+
+def _file(utterance_id: str, path: str, suffix: str) -> str:
+    """Return the file of an utterance: its path or id, with the suffix."""
+    return re.sub(r"(?<=[^/])\.[^./]+$", "", path or utterance_id) + f".{suffix}"
 
 
 def _fingerprint(record: Record) -> str:

@@ -180,17 +180,19 @@ def _node_plan(plan: Plan, store: Store, node: Node, before: Mapping[str, str]) 
         reasons=Counter("damaged" if name in damaged else why_new for name in pending.values()),
         damaged={name: damaged[name] for name in names.values() if name in damaged},
         quarantined=frozenset(name for name in names.values() if name in whole and records[name].n_quarantined),
-        note=_grown(plan, node, records[TRAINED]) if node.trains and TRAINED in whole else "",
+        note=_outdated(plan, node, records[TRAINED]) if node.trains and TRAINED in whole else "",
     )
 
 
-def _grown(plan: Plan, node: Node, record: Record) -> str:
-    """Say so if the corpus has grown since a training read it, which does not repeat it."""
-    n_now = plan.catalogues[node.corpora[0]].n_utterances
-    if n_now <= record.n_utterances:
+def _outdated(plan: Plan, node: Node, record: Record) -> str:
+    """Say so if the corpus has changed since a training read it, which does not repeat it."""
+    catalogue = plan.catalogues[node.corpora[0]]
+    n_now, n_retired = catalogue.n_utterances, catalogue.revisions.n_retired - record.n_retired
+    if n_now <= record.n_utterances and not n_retired:
         return ""
+    since = f", and {n_retired} of the former have changed or are gone" if n_retired else ""
     return (
-        f"{node.name} was trained when its corpus had {record.n_utterances} utterances, and now it has {n_now}; "
+        f"{node.name} was trained when its corpus had {record.n_utterances} utterances, and now it has {n_now}{since}; "
         "to train anew, give it another seed or another name"
     )
 

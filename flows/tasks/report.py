@@ -207,7 +207,10 @@ class StoredResults:
         return self._ancestors[name].source.in_store(self._store)
 
     def _table(self, name: str, part: Part) -> pd.DataFrame:
-        return self._folder(name).read_table(part, catalogue=self.catalogues[self._ancestors[name].catalogue])
+        from melmill.storage.reading.views import packed_at_once
+
+        catalogue = self.catalogues[self._ancestors[name].catalogue]
+        return packed_at_once(self._folder(name).read_table(part, catalogue=catalogue), catalogue)
 
     def _records(self, name: str) -> list[Record]:
         folder, ancestor = self._folder(name), self._ancestors[name]

@@ -112,11 +112,25 @@ def with_utterances(table: pd.DataFrame, catalogue: Catalogue, *, node: str) -> 
     -------
     DataFrame
         Columns ``utterance_id, subset, speaker_id, node, duration_s``, one per metric, then one
-        ``status_<metric>`` per metric. Rows are in the order of `table`.
+        ``status_<metric>`` per metric. Rows are in the order of `packed_at_once`.
     """
     utterances = catalogue.table.select(["utterance_id", "subset", "speaker_id", "duration_s"]).to_pandas()
+    table = packed_at_once(table, catalogue)
     joined: pd.DataFrame = table.merge(utterances, on="utterance_id", how="left").assign(node=node)
     return joined[[*_UTTERANCE, *(name for name in table.columns if name != "utterance_id")]]
+
+
+def packed_at_once(table: pd.DataFrame, catalogue: Catalogue) -> pd.DataFrame:
+    """Return the rows of a product in the order that a store has which was made at once.
+
+    So what is drawn from the rows, such as a bootstrap's samples, does not depend on the order in
+    which a corpus grew or was repaired.
+    """
+    order = catalogue.packing_order
+    if not order or not len(table):
+        return table
+    places = table["utterance_id"].map(order)
+    return table.loc[places.sort_values(kind="stable").index].reset_index(drop=True)
 
 
 def scores(frames: Iterable[pd.DataFrame]) -> pd.DataFrame:
