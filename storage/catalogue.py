@@ -21,7 +21,7 @@ from melmill.storage.errors import CatalogueError, DamagedData, damaged
 from melmill.storage.files.location import Location
 from melmill.storage.records import record_name, record_order
 from melmill.storage.revisions import Reason, Retired, Revisions, Seen, by_shard, read_lists
-from melmill.storage.tables import from_parquet, sealed_table, unsealed_table
+from melmill.storage.tables import from_parquet, to_parquet, with_seal, without_seal
 from melmill.storage.utterance import Shard, Utterance
 
 # It bounds what rounding to whole frames can add to the length of a shard.
@@ -236,7 +236,7 @@ class Catalogue:
 
     def replace_part(self, location: Location) -> None:
         """Store the part that is not on disk yet, in place of a damaged one."""
-        location.replace(part_name(self._n_stored), sealed_table(self._parts[self._n_stored]))
+        location.replace(part_name(self._n_stored), to_parquet(_sealed(self._parts[self._n_stored])))
 
     def write_parts(self, location: Location) -> None:
         """Store what is not on disk yet.
@@ -251,7 +251,7 @@ class Catalogue:
         """
         self.revisions.write(location)
         for index in range(self._n_stored, len(self._parts)):
-            location.put(part_name(index), sealed_table(self._parts[index]))
+            location.put(part_name(index), to_parquet(_sealed(self._parts[index])))
 
     def retiring(self, utterances: Iterable[tuple[Utterance, Reason]]) -> Catalogue:
         """Return the catalogue without some of its utterances, whose rows are retired."""
@@ -452,7 +452,16 @@ class Catalogue:
 
 
 def _read_part(location: Location, name: str) -> pa.Table:
-    return unsealed_table(location.read(name), _SCHEMA, f"{location.url}/{name}")
+    place = f"{location.url}/{name}"
+    return _unsealed(from_parquet(location.read(name), place), place)
+
+
+def _sealed(part: pa.Table) -> pa.Table:
+    return with_seal(part)
+
+
+def _unsealed(part: pa.Table, place: str) -> pa.Table:
+    return without_seal(part, _SCHEMA, place)
 
 
 def _with_seen(table: pa.Table, seen: Mapping[tuple[int, str], Seen]) -> pa.Table:

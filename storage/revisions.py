@@ -11,13 +11,14 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
+from typing import Any
 
 import pyarrow as pa
 
 from melmill.storage.errors import DamagedData, damaged
 from melmill.storage.files.location import Location
 from melmill.storage.records import record_name
-from melmill.storage.tables import sealed_table, unsealed_table
+from melmill.storage.tables import from_parquet, to_parquet, with_seal, without_seal
 
 _LISTS = "retired-"
 _SEEN = "seen.parquet"
@@ -106,8 +107,7 @@ class Revisions:
         if _SEEN in names:
             # Without it, files are only compared once more.
             with suppress(DamagedData, FileNotFoundError):
-                table = unsealed_table(location.read(_SEEN), _SEEN_SCHEMA, f"{location.url}/{_SEEN}")
-                seen = [Seen(*row) for row in _rows(table)]
+                seen = [Seen(*row) for row in _rows(location.read(_SEEN), _SEEN_SCHEMA, f"{location.url}/{_SEEN}")]
         return cls(lists=lists, n_stored=len(lists), seen={(one.shard, one.path): one for one in seen})
 
     @cached_property
@@ -156,7 +156,7 @@ class Revisions:
             )
             arrays = [list(column) for column in columns] or [[] for _ in _SEEN_SCHEMA.names]
             table = pa.table(dict(zip(_SEEN_SCHEMA.names, arrays, strict=True)), schema=_SEEN_SCHEMA)
-            location.replace(_SEEN, sealed_table(table))
+            location.replace(_SEEN, to_parquet(with_seal(table)))
 
     def replace_last(self, location: Location) -> None:
         """Store the list that is not on disk yet, in place of a damaged one."""
@@ -191,8 +191,8 @@ def read_lists(location: Location, names: Iterable[str], read: Read) -> tuple[tu
         raise damaged(location.url, f"lists of retired utterances are missing: {', '.join(missing)}")
     lists = []
     for name in stored:
-        table = unsealed_table(read(name), _RETIRED_SCHEMA, f"{location.url}/{name}")
-        lists.append(tuple(Retired(shard, one, path, Reason(reason)) for shard, one, path, reason in _rows(table)))
+        rows = _rows(read(name), _RETIRED_SCHEMA, f"{location.url}/{name}")
+        lists.append(tuple(Retired(shard, one, path, Reason(reason)) for shard, one, path, reason in rows))
     return tuple(lists)
 
 
@@ -205,14 +205,15 @@ def by_shard(lists: Iterable[Iterable[Retired]]) -> dict[int, frozenset[str]]:
     return {shard: frozenset(names) for shard, names in ids.items()}
 
 
-def _rows(table: pa.Table) -> Iterable[Sequence[object]]:
+def _rows(data: bytes, schema: pa.Schema, place: str) -> Iterable[tuple[Any, ...]]:
+    table = without_seal(from_parquet(data, place), schema, place)
     return zip(*(column.to_pylist() for column in table.columns), strict=True)
 
 
 def _list_bytes(rows: Sequence[Retired]) -> bytes:
     columns = zip(*((row.shard, row.utterance_id, row.path, row.reason.value) for row in rows), strict=True)
     named = dict(zip(_RETIRED_SCHEMA.names, map(list, columns), strict=True))
-    return sealed_table(pa.table(named, schema=_RETIRED_SCHEMA))
+    return to_parquet(with_seal(pa.table(named, schema=_RETIRED_SCHEMA)))
 
 
 def _list_name(index: int) -> str:

@@ -41,21 +41,20 @@ def from_parquet(data: bytes, place: str, filters: Sequence[tuple[str, str, int]
         raise damaged(place, f"not a whole Parquet file ({error})") from error
 
 
-def sealed_table(table: pa.Table) -> bytes:
-    """Return a table, its metadata and the checksum of both as the bytes of a Parquet file."""
+def with_seal(table: pa.Table) -> pa.Table:
+    """Return a table with a checksum of its values and metadata in its metadata."""
     head = dict(table.schema.metadata or {})
-    return to_parquet(table.replace_schema_metadata({**head, b"sha256": _checksum(table)}))
+    return table.replace_schema_metadata({**head, b"sha256": _checksum(table)})
 
 
-def unsealed_table(data: bytes, schema: pa.Schema, place: str) -> pa.Table:
-    """Return the table of `sealed_table`.
+def without_seal(table: pa.Table, schema: pa.Schema, place: str) -> pa.Table:
+    """Return the table that `with_seal` was given.
 
     Raises
     ------
     DamagedData
         It has other columns than `schema`, or does not fit its checksum. The message names `place`.
     """
-    table = from_parquet(data, place)
     head = dict(table.schema.metadata or {})
     sealed = head.pop(b"sha256", None)
     table = table.replace_schema_metadata(head)

@@ -207,23 +207,26 @@ class StoredResults:
         return self._ancestors[name].source.in_store(self._store)
 
     def _table(self, name: str, part: Part) -> pd.DataFrame:
-        from melmill.storage.reading.views import packed_at_once
+        return self._folder(name).read_table(part, catalogue=self._catalogue(name))
 
-        catalogue = self.catalogues[self._ancestors[name].catalogue]
-        return packed_at_once(self._folder(name).read_table(part, catalogue=catalogue), catalogue)
+    def _catalogue(self, name: str) -> Catalogue:
+        return self.catalogues[self._ancestors[name].catalogue]
 
     def _records(self, name: str) -> list[Record]:
         folder, ancestor = self._folder(name), self._ancestors[name]
         records = folder.records()
         if ancestor.source.product.kind not in WHOLE_KINDS:
-            records = folder.current(self.catalogues[ancestor.catalogue], records)
+            records = folder.current(self._catalogue(name), records)
         return list(records.values())
 
     def _tables(self, part: Part, names: Mapping[str, object]) -> pd.DataFrame:
         """Return the tables of several nodes below one another, with a column ``node``."""
         import pandas as pd
 
-        tables = [self._table(name, part).assign(node=name) for name in names]
+        from melmill.storage.reading.views import packed_at_once
+
+        named = ((name, packed_at_once(self._table(name, part), self._catalogue(name))) for name in names)
+        tables = [table.assign(node=name) for name, table in named]
         if any(len(table) for table in tables):
             return pd.concat(tables, ignore_index=True)
         return next(iter(tables), pd.DataFrame())

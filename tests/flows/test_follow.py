@@ -297,7 +297,12 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Return a list that the paths of files are added to which are read whole."""
     found: list[str] = []
     read = SourceTree.read
-    monkeypatch.setattr(SourceTree, "read", lambda tree, path: (found.append(path), read(tree, path))[1])
+
+    def noted(tree: SourceTree, path: str) -> bytes:
+        found.append(path)
+        return read(tree, path)
+
+    monkeypatch.setattr(SourceTree, "read", noted)
     return found
 
 
