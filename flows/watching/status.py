@@ -201,7 +201,9 @@ class StatusReader:
         address = (entry.folder, entry.key)
         folder = self.store.product(*address)
         names = set(folder.record_names())
-        if entry.kind == Kind.REPORT:
+        if entry.kind not in WHOLE_KINDS and catalogues:
+            names &= catalogues[0].current_records.keys()
+        elif entry.kind == Kind.REPORT:
             # Records of other names are of the corpora as they were.
             names &= {report_record(catalogues)}
         known = {name: done for name, done in self._done.get(address, {}).items() if name in names}

@@ -275,6 +275,37 @@ def test_a_shorter_manifest(project: Project) -> None:
     check_as_fresh(project)
 
 
+@pytest.mark.parametrize(
+    ("field", "gone"),
+    [
+        ("files: ['11-1-0000.flac', '11-1-0001.flac', '22*']", ["11-1-0000.flac"]),
+        ("subsets: ['11', '22'], folders: [subset]", [f"11-1-{number:04d}.flac" for number in range(8)]),
+    ],
+)
+def test_a_choice_that_is_gone(project: Project, field: str, gone: list[str]) -> None:
+    text = project.pipeline.read_text().replace("uses: librispeech,", f"uses: audio_folder, {field},")
+    if "subsets" in field:
+        project.root = project.root / "dev-clean"
+        text = text.replace("corpus", "corpus/dev-clean")
+    else:
+        text = text.replace("'11-", "'dev-clean/11/1/11-").replace("'22", "'dev-clean/22")
+    project.pipeline.write_text(text)
+    project.run(*SERIAL, "--until", "mel")
+    before = project.bytes()
+    for path in project.root.rglob("*.flac"):
+        if path.name in gone:
+            path.unlink()
+    error = refused(project, "--until", "mel")
+    assert "gone since it was catalogued" in error
+    assert gone[0] in error
+    answer = project.run(*FOLLOW, "--until", "mel")
+    assert (answer["tasks"]["run"], answer["utterances"]) == (0, 9 if "files" in field else 8)
+    kept(project, before)
+    # A mistake in a name still is one.
+    project.pipeline.write_text(text.replace("'22", "'2x"))
+    assert "must" in refused(project, "--until", "mel", *FOLLOW)
+
+
 def test_what_is_gone_is_not_missed_by_what_is_still_to_be_done(project: Project) -> None:
     """Shards may lie undone at some nodes, or at all, when the files of a few utterances go."""
     prepare_store(make_plan(load(project.pipeline)))
