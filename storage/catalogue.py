@@ -205,6 +205,10 @@ class Catalogue:
         last = max(record_names, key=record_order, default=None)
         if last is not None and record_order(last) >= record_order(record_name(self.n_shards)):
             raise damaged(place, f"there is a record of shard {last}, but it has {self.n_shards} shards")
+        self.check_unique(place)
+
+    def check_unique(self, place: str) -> None:
+        """Raise DamagedData if an id has two rows that are not retired."""
         if len(self._parts) > 1 and len(self._index) < self.n_utterances:
             raise damaged(place, "utterances have two rows that count: a list of retired ones is missing")
 
@@ -213,10 +217,6 @@ class Catalogue:
         pa.default_memory_pool().release_unused()
         head = parts[0].schema.metadata
         return cls(parts, sr=int(head[b"sr"]), shard_duration_s=float(head[b"shard_duration_s"]), n_stored=len(parts))
-
-    def has_all_parts(self, location: Location) -> bool:
-        """Return whether no part is stored that it lacks."""
-        return len(_part_names(location.sizes())) == len(self._parts)
 
     def outdated(self, present: Collection[str]) -> Iterator[Retired]:
         """Yield the rows whose id has a later row, and those whose path is not in the corpus.

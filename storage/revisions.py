@@ -192,7 +192,10 @@ def read_lists(location: Location, names: Iterable[str], read: Read) -> tuple[tu
     lists = []
     for name in stored:
         rows = _rows(read(name), _RETIRED_SCHEMA, f"{location.url}/{name}")
-        lists.append(tuple(Retired(shard, one, path, Reason(reason)) for shard, one, path, reason in rows))
+        try:
+            lists.append(tuple(Retired(shard, one, path, Reason(reason)) for shard, one, path, reason in rows))
+        except ValueError as error:
+            raise damaged(f"{location.url}/{name}", str(error)) from error
     return tuple(lists)
 
 

@@ -9,6 +9,7 @@ from melmill.flows.pipeline.graph import Node, build_graph
 from melmill.flows.pipeline.spec import Pipeline
 from melmill.stages.contract import IngestStage, Kind, Mel, Waveform
 from melmill.storage.catalogue import Catalogue
+from melmill.storage.errors import DamagedData
 from melmill.storage.files.location import Location
 from melmill.storage.files.sources import SourceTree
 from melmill.storage.product import CATALOGUE, Address, ProductFolder
@@ -25,7 +26,7 @@ _LAST_RESORT = (
 def remake_catalogue(store: Store, address: Address, pipeline: Pipeline) -> None:
     """Replace the damaged last part of an ingest node's catalogue by one made from the corpus.
 
-    If the parts are whole, its last list of retired utterances is damaged, and is made anew.
+    If the last list of retired utterances is damaged or missing, that is made anew instead.
 
     The store must prove that the corpus is the same: the ingested tables of all stored shards must
     name the same utterances, in the same order and with the same bytes.
@@ -52,10 +53,12 @@ def remake_catalogue(store: Store, address: Address, pipeline: Pipeline) -> None
         raise _differs(node, f"its stage {stage.uses!r} makes {node.product.kind}")
     location = folder.location / CATALOGUE
     whole = Catalogue.read_whole_parts(location) or Catalogue.empty(node.product.sr, pipeline.shard_duration_s)
-    if whole.has_all_parts(location):
+    try:
+        whole = whole.revised(Revisions.read(location, location.sizes()))
+        whole.check_unique(location.url)
+    except DamagedData:
         _remake_retired(location, whole, stage, tree)
         return
-    whole = whole.revised(Revisions.read(location, location.sizes()))
     known = {utterance.path: utterance for utterance in whole.utterances()}
     others = [utterance for utterance in stage.discover(tree, known).utterances if utterance.path not in known]
     if not others:
@@ -73,7 +76,7 @@ def remake_catalogue(store: Store, address: Address, pipeline: Pipeline) -> None
 
 
 def _remake_retired(location: Location, whole: Catalogue, stage: IngestStage, tree: SourceTree) -> None:
-    """Replace a damaged last list of retired utterances.
+    """Store a list of retired utterances in place of the last ones, which are damaged or missing.
 
     Of two rows of an id the first is retired, and so is one whose file the corpus has no more.
     """
