@@ -125,13 +125,17 @@ Part = Literal["table", "trace", "quarantine"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quarantined:
-    """An utterance that a stage could not process, with node and reason."""
+    """An utterance that a stage could not process, with node and reason.
+
+    `content_sha256` is that of a file that an ingest stage refused. It is empty elsewhere.
+    """
 
     utterance_id: str
     node: str
     stage: str
     reason: str
     detail: str = ""
+    content_sha256: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,7 +201,10 @@ def contents_files(description: ProductDescription, shard: Shard, contents: Shar
         files[part_file("trace", name)] = to_parquet(traces_table(contents.traces, place))
     if contents.quarantined:
         rows = [asdict(one) for one in contents.quarantined]
-        files[part_file("quarantine", name)] = to_parquet(rows_table(rows, place))
+        table = rows_table(rows, place)
+        if not any(one.content_sha256 for one in contents.quarantined):
+            table = table.drop_columns([_REFUSED])
+        files[part_file("quarantine", name)] = to_parquet(table)
     return files
 
 
@@ -218,6 +225,9 @@ def _check_complete(description: ProductDescription, shard: Shard, contents: Sha
         raise StoreError(f"{place}: arrays for a product of kind {description.kind!r}, which has none")
 
 
+# Column of quarantine tables for the hashes of files. It is no part of what people read.
+_REFUSED = "content_sha256"
+
 DESCRIPTION = "node.json"
 CATALOGUE = "catalogue"
 ARRAY_METADATA = f"data/{METADATA}"
@@ -225,7 +235,7 @@ _WHOLE = slice(None)
 _COLUMNS: Mapping[Part, list[str]] = {
     "table": ["utterance_id"],
     "trace": ["utterance_id", "iteration"],
-    "quarantine": list(Quarantined.__dataclass_fields__),
+    "quarantine": [name for name in Quarantined.__dataclass_fields__ if name != _REFUSED],
 }
 
 
@@ -430,13 +440,38 @@ class ProductFolder(RecordedFolder):
         """
         import pandas as pd
 
+        table = self._stored_table(part, names, catalogue)
+        if table is None:
+            return pd.DataFrame(columns=_COLUMNS[part])
+        if part == "quarantine" and _REFUSED in table.column_names:
+            table = table.drop_columns([_REFUSED])
+        rows: pd.DataFrame = table.to_pandas()
+        return rows
+
+    def hashes(self, catalogue: Catalogue) -> tuple[dict[str, str], dict[str, str]]:
+        """Return the SHA-256 of files of an ingest node by utterance id: ingested ones, and refused.
+
+        It is empty where none was stored.
+        """
+        found = []
+        parts: tuple[Part, Part] = ("table", "quarantine")
+        for part in parts:
+            table = self._stored_table(part, None, catalogue)
+            ids = [] if table is None else table["utterance_id"].to_pylist()
+            # Readers need not make hashes, and older versions stored none of refused files.
+            known = table is not None and _REFUSED in table.column_names
+            hashes = table[_REFUSED].to_pylist() if known else [""] * len(ids)
+            found.append({one: sha256 or "" for one, sha256 in zip(ids, hashes, strict=True)})
+        return found[0], found[1]
+
+    def _stored_table(self, part: Part, names: Collection[str] | None, catalogue: Catalogue | None) -> pa.Table | None:
         records = self.records() if names is None else {name: self.done(name) for name in names}
         if catalogue is not None:
             records = {name: record for name, record in records.items() if name in catalogue.current_records}
         files = {part_file(part, name): record for name, record in records.items()}
         present = {file: record for file, record in files.items() if file in record.files}
         if not present:
-            return pd.DataFrame(columns=_COLUMNS[part])
+            return None
         data = self.each(lambda file: self.read_whole(present[file], file), present)
         tables = []
         for (file, record), content in zip(present.items(), data, strict=True):
@@ -445,8 +480,7 @@ class ProductFolder(RecordedFolder):
             if retired:
                 table = table.filter(pa.array([one not in retired for one in table["utterance_id"].to_pylist()]))
             tables.append(table)
-        rows: pd.DataFrame = concatenated(tables, f"{self.location.url}/{part}").to_pandas()
-        return rows
+        return concatenated(tables, f"{self.location.url}/{part}")
 
     def current(self, catalogue: Catalogue, records: Mapping[str, Record]) -> dict[str, Record]:
         """Return records of shards as if the retired utterances of the catalogue had never been.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import NamedTuple, cast
 
 from melmill.flows.errors import PipelineError
@@ -190,7 +191,6 @@ class _Comparison:
         self._record_names = record_names
         self._tree = tree
         self._follow = follow
-        self._hashes: dict[str, str] | None = None
 
     def changes(self, known: Mapping[str, Utterance], discovered: Sequence[Utterance]) -> Changes:
         """Return how the corpus differs.
@@ -214,7 +214,8 @@ class _Comparison:
 
     def _add(self, changes: Changes, now: Utterance, then: Utterance) -> None:
         """Add a file that was touched to the changes that it is one of."""
-        sha256 = self._ingested.get(then.utterance_id)
+        ingested, refused = self._hashes
+        sha256 = ingested.get(then.utterance_id)
         if sha256 is not None:
             # The size may differ from the row's: a retry takes a file that was mended in place.
             same = now.utterance_id == then.utterance_id and self._sha256(now.path) == sha256
@@ -225,21 +226,18 @@ class _Comparison:
             # Nothing was made of it yet, and it fits its place.
             if (now.size_bytes, now.mtime_ns) != (then.size_bytes, then.mtime_ns):
                 changes.seen.append(now)
-        elif now.size_bytes == then.size_bytes:
-            # It is in quarantine, so that there is no hash.
+        elif now.size_bytes == then.size_bytes and self._is_as(now.path, refused.get(then.utterance_id)):
             changes.seen.append(now)
         else:
             (changes.mended if self._follow else changes.waiting).append(now)
 
-    @property
-    def _ingested(self) -> Mapping[str, str]:
-        """SHA-256 of each file that was ingested, by utterance id. They are read once."""
-        if self._hashes is None:
-            facts = self._folder.read_table("table", catalogue=self._catalogue)
-            # Without hashes, which a reader need not make, nothing proves that a file is the same.
-            hashes = facts["content_sha256"] if "content_sha256" in facts else [""] * len(facts)
-            self._hashes = dict(zip(facts["utterance_id"], hashes, strict=True))
-        return self._hashes
+    def _is_as(self, path: str, sha256: str | None) -> bool:
+        """Return whether a file in quarantine is the one that was refused, as far as is known."""
+        return not sha256 or self._sha256(path) == sha256
+
+    @cached_property
+    def _hashes(self) -> tuple[Mapping[str, str], Mapping[str, str]]:
+        return self._folder.hashes(self._catalogue)
 
     def _sha256(self, path: str) -> str:
         try:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic
 
 import numpy as np
@@ -84,6 +85,7 @@ class ShardJob(NodeJob):
             outcomes = self._outcomes(todo)
         ids = [item.utterance.utterance_id for item in todo.items]
         contents = self._contents(dict(zip(ids, outcomes, strict=True)), todo)
+        contents = _with_hashes(contents, todo.items)
         busy = [outcome.busy_s for outcome in outcomes if outcome.busy_s is not None]
         facts = watch.facts(self, busy_s=sum(busy) if busy else None)
         record = self.node.in_store(store).commit(shard, contents, facts, watch.started_s)
@@ -178,6 +180,18 @@ class ShardJob(NodeJob):
         return ShardContents(
             arrays=arrays, rows=rows or None, traces=traces or None, quarantined=quarantined, absent=todo.absent
         )
+
+
+def _with_hashes(contents: ShardContents, items: Sequence[Item | SourceItem]) -> ShardContents:
+    """Return contents with the hash of each file that was refused, so that a mended one is noticed."""
+    files = {item.utterance.utterance_id: item.data for item in items if isinstance(item, SourceItem)}
+    quarantined = [
+        replace(one, content_sha256=hashlib.sha256(files[one.utterance_id]).hexdigest())
+        if one.utterance_id in files
+        else one
+        for one in contents.quarantined
+    ]
+    return replace(contents, quarantined=quarantined)
 
 
 def _read(tree: SourceTree, path: str) -> bytes:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import soundfile
 
 import melmill
 from melmill.flows.execution.prepare import prepare_store
@@ -232,6 +233,31 @@ def test_a_mended_file_of_the_length_that_it_claimed_waits_for_a_retry(project: 
     check_as_fresh(project)
 
 
+def test_a_silent_file_that_is_recorded_again(project: Project) -> None:
+    """It may have its old size, so that only its hash tells."""
+    folder = file(project, 0).parent
+    soundfile.write(folder / "11-1-0009.wav", np.zeros(16000, dtype=np.int16), 16000)
+    project.pipeline.write_text(project.pipeline.read_text().replace("librispeech", "audio_folder"))
+    assert project.run(*SERIAL)["quarantined"] == 1
+    os.utime(folder / "11-1-0009.wav", (1_800_000_000, 1_800_000_000))
+    assert project.run(*FOLLOW)["tasks"]["run"] == 0
+    assert project.run(*SERIAL)["notes"] == []
+    soundfile.write(folder / "11-1-0009.wav", voice(1.0, 150.0, seed=3), 16000)
+    for _ in range(2):
+        (note,) = project.run(*SERIAL)["notes"]
+        assert "--retry` tries them again: dev-clean/11/1/11-1-0009.wav" in note
+    project.called("quarantine", str(project.store), "--retry")
+    assert project.run(*SERIAL)["quarantined"] == 0
+    assert set(melmill.open(str(project.store)).quarantine().columns) == {
+        "utterance_id",
+        "node",
+        "stage",
+        "reason",
+        "detail",
+    }
+    check_as_fresh(project)
+
+
 def test_a_changed_file_may_change_again_go_and_come_back(done: Project) -> None:
     for seed in (60, 61):
         file(done, 3).write_bytes(flac(voice(0.8, 140.0, seed=seed)))
@@ -251,8 +277,6 @@ def test_another_file_may_take_the_id(done: Project) -> None:
     done.pipeline.write_text(text)
     done.run(*SERIAL, "--until", "mel")
     file(done, 3).unlink()
-    import soundfile
-
     soundfile.write(file(done, 3).with_suffix(".wav"), voice(1.0, 150.0, seed=3), 16000)
     assert "gone since it was catalogued" in refused(done, "--until", "mel")
     answer = done.run(*FOLLOW, "--until", "mel")
@@ -491,8 +515,6 @@ def test_an_export_follows_too(done: Project) -> None:
     changed, gone = (out / FOLDER / f"11-1-{number:04d}.wav" for number in (3, 0))
     assert before.keys() - after.keys() == {gone}
     assert {path for path in after if after[path] != before[path]} == {changed}
-    import soundfile
-
     np.testing.assert_array_equal(soundfile.read(changed, dtype="int16")[0], voice(0.7, 140.0, seed=60))
     answer = json.loads(done.called(*export).stdout)
     assert (answer["written"], answer["kept"], answer["removed"]) == (0, 15, 0)
