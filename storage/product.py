@@ -453,14 +453,16 @@ class ProductFolder(RecordedFolder):
 
         It is empty where none was stored.
         """
-        found = []
+        found: list[dict[str, str]] = []
         parts: tuple[Part, Part] = ("table", "quarantine")
         for part in parts:
             table = self._stored_table(part, None, catalogue)
-            ids = [] if table is None else table["utterance_id"].to_pylist()
+            if table is None:
+                found.append({})
+                continue
+            ids = table["utterance_id"].to_pylist()
             # Readers need not make hashes, and older versions stored none of refused files.
-            known = table is not None and _REFUSED in table.column_names
-            hashes = table[_REFUSED].to_pylist() if known else [""] * len(ids)
+            hashes = table[_REFUSED].to_pylist() if _REFUSED in table.column_names else [""] * len(ids)
             found.append({one: sha256 or "" for one, sha256 in zip(ids, hashes, strict=True)})
         return found[0], found[1]
 

@@ -182,7 +182,7 @@ class ShardJob(NodeJob):
         )
 
 
-def _with_hashes(contents: ShardContents, items: Sequence[Item | SourceItem]) -> ShardContents:
+def _with_hashes(contents: ShardContents, items: Sequence[object]) -> ShardContents:
     """Return contents with the hash of each file that was refused, so that a mended one is noticed."""
     files = {item.utterance.utterance_id: item.data for item in items if isinstance(item, SourceItem)}
     quarantined = [
