@@ -324,8 +324,8 @@ class Store:
         return reading.by_node({name: self._table(entry, "trace") for name, entry in self.nodes.items()})
 
     def _table(self, entry: NodeEntry, part: Part) -> pd.DataFrame:
-        # A report has no rows, and may have several catalogues.
-        catalogue = self.catalogue_of(entry) if len(entry.catalogues) == 1 else None
+        # What is made of whole corpora has no rows.
+        catalogue = None if entry.kind in ("report", "vocoder") else self.catalogue_of(entry)
         return self.product(entry.folder, entry.key).read_table(part, catalogue=catalogue)
 
 

@@ -226,7 +226,7 @@ class StatusReader:
         return NodeState(
             node=name,
             stage=entry.stage,
-            shards=1 if is_whole else sum(len(catalogue.current_shards) for catalogue in catalogues),
+            shards=1 if is_whole else sum(len(catalogue.current_shards) for catalogue in catalogues[:1]),
             done=min(len(records), 1) if is_whole else len(records),
             failed=0 if run is None else int(run.nodes.get(name, {}).get("failed", 0)),
             quarantined=sum(done.quarantined for done in records),
