@@ -259,6 +259,7 @@ def run(
     store: str | os.PathLike[str] | None = None,
     until: str | None = None,
     executor: Literal["dask", "serial"] = "dask",
+    follow: bool = False,
 ) -> Summary:
     """Run a pipeline, or go on where it stopped, and say what came of it.
 
@@ -276,6 +277,9 @@ def run(
     until : str or None
         Run this node and what it needs, no more.
     executor : {"dask", "serial"}
+    follow : bool
+        Follow a corpus that changed: files that are gone leave the results, and changed ones are
+        made anew.
 
     Returns
     -------
@@ -299,11 +303,13 @@ def run(
     check_choice("executor", executor, ("dask", "serial"))
     if until is not None:
         _check_name("until", until)
+    if not isinstance(follow, bool):
+        raise ParameterError("follow", f"must be True or False, got {follow!r}")
     if not isinstance(set, Mapping | None):
         raise ParameterError("set", f"must be a mapping such as {{'admm.n_iter': 50}}, got {set!r}")
     overrides = [f"{name}={_as_yaml(value)}" for name, value in (set or {}).items()]
     pipeline = load(Path(_path("path", path)), overrides, None if store is None else _path("store", store))
-    return run_plan(make_plan(pipeline, until), executor, partial=until is not None)
+    return run_plan(make_plan(pipeline, until, follow=follow), executor, partial=until is not None)
 
 
 def load_vocoder(

@@ -6,7 +6,7 @@ Which utterances make a shard depends on their ids and lengths alone.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -23,7 +23,8 @@ from melmill.storage.files.location import Location
 from melmill.storage.labels import SCHEMA as LABEL_SCHEMA
 from melmill.storage.labels import LabelOverlay, label_files
 from melmill.storage.records import record_name, record_order
-from melmill.storage.tables import from_parquet, to_parquet
+from melmill.storage.revisions import Reason, Retired, Revisions, Seen, by_shard, read_lists
+from melmill.storage.tables import from_parquet, to_parquet, with_seal, without_seal
 from melmill.storage.utterance import Labels, Shard, Utterance
 
 # It bounds what rounding to whole frames can add to the length of a shard.
@@ -92,7 +93,8 @@ class Catalogue:
     """The utterances of a corpus in storage order. `empty`, `extended` and `read` make one.
 
     A catalogue is immutable. Extending one adds new shards, and on disk a new part. The old rows
-    stay as they are, so data stored for them stays valid.
+    stay as they are, so data stored for them stays valid. A row of a recording that the corpus has
+    no more, or has otherwise, is retired. It keeps its place in its shard, and counts nowhere else.
 
     Parameters
     ----------
@@ -106,6 +108,8 @@ class Catalogue:
         Parts that are on disk already.
     labels : LabelOverlay
         Texts and speakers that changed since the parts were made.
+    revisions : Revisions
+        Rows that are retired, and files that have other times than the parts say.
     """
 
     def __init__(
@@ -116,14 +120,39 @@ class Catalogue:
         shard_duration_s: float,
         n_stored: int,
         labels: LabelOverlay | None = None,
+        revisions: Revisions | None = None,
     ) -> None:
         self.sr = sr
         self.shard_duration_s = shard_duration_s
+        self.revisions = revisions or Revisions()
+        self._labels = labels or LabelOverlay()
         self._parts = tuple(parts)
         self._n_stored = n_stored
-        self._labels = labels or LabelOverlay()
-        self._stored_rows: pa.Table = pa.concat_tables(self._parts) if parts else _SCHEMA.empty_table()
-        self.table: pa.Table = self._labels.applied(self._stored_rows)
+        # With the retired rows, which keep their places.
+        self._all: pa.Table = pa.concat_tables(self._parts) if parts else _SCHEMA.empty_table()
+
+    @cached_property
+    def table(self) -> pa.Table:
+        """The rows that are not retired, with labels, sizes and times as they were last seen."""
+        table = self._labels.applied(self._all)
+        if self.revisions.seen:
+            table = _with_seen(table, self.revisions.seen)
+        return table.filter(pa.array(self._is_current)) if self.retired else table
+
+    @property
+    def retired(self) -> Mapping[int, frozenset[str]]:
+        """Ids of the retired rows, by shard."""
+        return self.revisions.retired
+
+    @cached_property
+    def _is_current(self) -> NDArray[np.bool_]:
+        """Whether each row is not retired."""
+        current = np.ones(self._all.num_rows, dtype=np.bool_)
+        for shard, ids in self.retired.items():
+            if shard < self.n_shards:
+                start, stop = self._rows[shard : shard + 2]
+                current[start:stop] = [one not in ids for one in self._all["utterance_id"][start:stop].to_pylist()]
+        return current
 
     @classmethod
     def empty(cls, sr: int, shard_duration_s: float) -> Catalogue:
@@ -149,30 +178,35 @@ class Catalogue:
         DamagedData
             A part is damaged or missing.
         """
-        return cls.read_parts(location)._with(_read_labels(location))
+        return cls.read_parts(location)._with(labels=_read_labels(location))
 
     @classmethod
     def read_parts(cls, location: Location) -> Catalogue:
         """Return the catalogue with the labels that its parts were made with; raise as `read`."""
-        names = _part_names(location)
+        files = location.sizes()
+        names = _part_names(files)
         if not names:
             raise CatalogueError(f"{location.url}: no catalogue is stored there")
         expected = [part_name(i) for i in range(len(names))]
         if names != expected:
             missing = sorted(set(expected) - set(names))
             raise damaged(location.url, f"parts of the catalogue are missing: {', '.join(missing)}")
-        return cls._of([_read_part(location, name) for name in names])
+        # A local listing is no snapshot. It may show a part, and lack a list that was there before.
+        later = files if location.is_remote else location.sizes()
+        return cls._of([_read_part(location, name) for name in names]).revised(Revisions.read(location, later))
 
     @classmethod
     def read_whole_parts(cls, location: Location) -> Catalogue | None:
         """Return the catalogue without its last part if that is damaged, None if nothing is left.
+
+        No row of it is retired.
 
         Raises
         ------
         DamagedData
             An earlier part is damaged.
         """
-        names = _part_names(location)
+        names = _part_names(location.sizes())
         parts = [_read_part(location, name) for name in names[:-1]]
         with suppress(DamagedData):
             parts += [_read_part(location, name) for name in names[-1:]]
@@ -194,6 +228,12 @@ class Catalogue:
         last = max(record_names, key=record_order, default=None)
         if last is not None and record_order(last) >= record_order(record_name(self.n_shards)):
             raise damaged(place, f"there is a record of shard {last}, but it has {self.n_shards} shards")
+        self.check_unique(place)
+
+    def check_unique(self, place: str) -> None:
+        """Raise DamagedData if an id has two rows that are not retired."""
+        if len(self._parts) > 1 and len(self._index) < self.n_utterances:
+            raise damaged(place, "utterances have two rows that count: a list of retired ones is missing")
 
     @classmethod
     def _of(cls, parts: Sequence[pa.Table]) -> Catalogue:
@@ -201,20 +241,40 @@ class Catalogue:
         head = parts[0].schema.metadata
         return cls(parts, sr=int(head[b"sr"]), shard_duration_s=float(head[b"shard_duration_s"]), n_stored=len(parts))
 
+    def outdated(self, present: Collection[str]) -> Iterator[Retired]:
+        """Yield the rows whose id has a later row, and those whose path is not in the corpus.
+
+        Parameters
+        ----------
+        present : collection of str
+            Paths of the corpus.
+        """
+        last = self._index
+        columns = (self._column(name) for name in ("shard", "utterance_id", "path"))
+        for shard, utterance_id, path in zip(*columns, strict=True):
+            if last[utterance_id] != shard:
+                yield Retired(shard, utterance_id, path, Reason.CHANGED)
+            elif path not in present:
+                yield Retired(shard, utterance_id, path, Reason.REMOVED)
+
     def replace_part(self, location: Location) -> None:
         """Store the part that is not on disk yet, in place of a damaged one."""
-        location.replace(part_name(self._n_stored), to_parquet(_sealed(self._parts[self._n_stored])))
+        location.replace(part_name(self._n_stored), to_parquet(with_seal(self._parts[self._n_stored])))
 
     def write_parts(self, location: Location) -> None:
-        """Store the parts that are not on disk yet.
+        """Store what is not on disk yet.
+
+        Rows are retired before the parts that replace them appear. So whoever is killed in between
+        leaves recordings that the next plan takes for new ones.
 
         Raises
         ------
         AlreadyThere
             Another run stored others.
         """
+        self.revisions.write(location)
         for index in range(self._n_stored, len(self._parts)):
-            location.put(part_name(index), to_parquet(_sealed(self._parts[index])))
+            location.put(part_name(index), to_parquet(with_seal(self._parts[index])))
 
     def write_labels(self, location: Location) -> None:
         """Store the changed labels that are not on disk yet.
@@ -225,16 +285,35 @@ class Catalogue:
             Another run stored others.
         """
         for name, part in self._labels.unstored.items():
-            location.put(name, to_parquet(_sealed(part.replace_schema_metadata({}))))
+            location.put(name, to_parquet(with_seal(part.replace_schema_metadata({}))))
 
     def relabelled(self, labels: Mapping[str, Labels]) -> Catalogue:
         """Return the catalogue with what its corpus says now of some utterances, by id."""
-        return self._with(self._labels.extended(labels, self._stored_rows)) if labels else self
+        return self._with(labels=self._labels.extended(labels, self._all)) if labels else self
 
-    def _with(self, labels: LabelOverlay) -> Catalogue:
+    def _with(self, *, labels: LabelOverlay | None = None, revisions: Revisions | None = None) -> Catalogue:
         return Catalogue(
-            self._parts, sr=self.sr, shard_duration_s=self.shard_duration_s, n_stored=self._n_stored, labels=labels
+            self._parts,
+            sr=self.sr,
+            shard_duration_s=self.shard_duration_s,
+            n_stored=self._n_stored,
+            labels=self._labels if labels is None else labels,
+            revisions=self.revisions if revisions is None else revisions,
         )
+
+    def retiring(self, utterances: Iterable[tuple[Utterance, Reason]]) -> Catalogue:
+        """Return the catalogue without some of its utterances, whose rows are retired."""
+        rows = (Retired(self.shard_of(u.utterance_id), u.utterance_id, u.path, why) for u, why in utterances)
+        return self.revised(self.revisions.retiring(rows))
+
+    def seeing(self, utterances: Iterable[Utterance]) -> Catalogue:
+        """Return the catalogue with the sizes and times that files of its utterances have now."""
+        files = (Seen(self.shard_of(u.utterance_id), u.path, u.size_bytes, u.mtime_ns) for u in utterances)
+        return self.revised(self.revisions.seeing(files))
+
+    def revised(self, revisions: Revisions) -> Catalogue:
+        """Return the catalogue with other revisions."""
+        return self._with(revisions=revisions)
 
     def extended(self, new: Sequence[Utterance]) -> Catalogue:
         """Return the catalogue with more utterances, which are packed into new shards.
@@ -273,13 +352,17 @@ class Catalogue:
         }
         head = {"sr": str(self.sr), "shard_duration_s": repr(float(self.shard_duration_s))}
         part = pa.table(columns, schema=_SCHEMA.with_metadata(head))
-        return Catalogue(
+        longer = Catalogue(
             [*self._parts, part],
             sr=self.sr,
             shard_duration_s=self.shard_duration_s,
             n_stored=self._n_stored,
             labels=self._labels,
-        ).relabelled({utterance.utterance_id: utterance.labels for utterance in new if utterance.text_stamp})
+            revisions=self.revisions,
+        )
+        # What was said of an earlier row of the same id does not hold for the new one.
+        labels = {one.utterance_id: one.labels for one in new if one.text_stamp or self.is_remade(one.utterance_id)}
+        return longer.relabelled(labels)
 
     @property
     def n_utterances(self) -> int:
@@ -288,13 +371,21 @@ class Catalogue:
 
     @cached_property
     def n_shards(self) -> int:
-        """Number of shards."""
-        return int(self._shards[-1]) + 1 if self.n_utterances else 0
+        """Number of shards, also of those whose utterances are all retired."""
+        return int(self._all["shard"][-1].as_py()) + 1 if self._all.num_rows else 0
+
+    @cached_property
+    def current_shards(self) -> Sequence[int]:
+        """Indices of the shards that have an utterance that is not retired."""
+        if not self.retired:
+            return range(self.n_shards)
+        return [int(index) for index in np.unique(self._shards)]
 
     @cached_property
     def n_slots(self) -> int:
         """Number of Zarr shards that they fill in every array."""
-        return int(self.table["slot"][-1].as_py() + self.table["n_slots"][-1].as_py()) if self.n_utterances else 0
+        last = self._all.slice(max(0, self._all.num_rows - 1))
+        return int(last["slot"][0].as_py() + last["n_slots"][0].as_py()) if last.num_rows else 0
 
     @cached_property
     def duration_s(self) -> float:
@@ -308,12 +399,15 @@ class Catalogue:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of ids and lengths in order of id.
+        """SHA-256 of ids and lengths in order of id, and of what is retired.
 
-        It is equal for equal corpora, however they were packed.
+        It is equal for equal corpora, however they were packed, if nothing in them was retired.
         """
         pairs = sorted(zip(self._column("utterance_id"), self._column("n_samples"), strict=True))
-        return hashlib.sha256("".join(f"{name}\t{n}\n" for name, n in pairs).encode()).hexdigest()
+        lines = [f"{name}\t{n}\n" for name, n in pairs]
+        # A recording that changed may have its old length.
+        lines += [f"retired\t{shard}\t{name}\n" for shard, ids in sorted(self.retired.items()) for name in sorted(ids)]
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
 
     @cached_property
     def labels_digest(self) -> str:
@@ -321,17 +415,60 @@ class Catalogue:
         return self._labels.digest(self._column("utterance_id"))
 
     def shard(self, index: int) -> Shard:
-        """Return one shard with its utterances in storage order."""
+        """Return one shard with its utterances in storage order, retired ones among them."""
         if not 0 <= index < self.n_shards:
             raise CatalogueError(f"there is no shard {index!r}: the catalogue has {self.n_shards}")
         start, stop = self._rows[index : index + 2]
-        return _shard(index, self.table.slice(start, stop - start))
+        rows = self._labels.applied(self._all.slice(start, stop - start))
+        return _shard(index, rows, self.retired.get(index, frozenset()))
 
     def utterances(self) -> Iterator[Utterance]:
         """Yield all utterances in storage order."""
         stamps = iter(self._labels.stamps(self.table["utterance_id"]))
         for batch in self.table.select(_TEXT + _WHOLE).to_batches():
             yield from _utterances(batch, islice(stamps, batch.num_rows))
+
+    @cached_property
+    def current_records(self) -> Mapping[str, int]:
+        """Indices of `current_shards` by the name of their record."""
+        return {record_name(index): index for index in self.current_shards}
+
+    def retired_in(self, name: str) -> frozenset[str]:
+        """Return the ids of the retired utterances of the shard of a record."""
+        return self.revisions.by_record.get(name, frozenset())
+
+    @cached_property
+    def packing_order(self) -> Mapping[str, int]:
+        """Place of each id in the order in which the whole corpus would be packed at once.
+
+        It is empty where that is the storage order.
+        """
+        if len(self._parts) < 2:
+            return {}
+        ids = self._column("utterance_id")
+        keys = {name: (length_class(n), name) for name, n in zip(ids, self._column("n_samples"), strict=True)}
+        return {name: place for place, name in enumerate(sorted(ids, key=keys.__getitem__))}
+
+    def is_remade(self, utterance_id: str) -> bool:
+        """Return whether an earlier row of an utterance is retired."""
+        return utterance_id in self._retired_ids
+
+    @cached_property
+    def _retired_ids(self) -> frozenset[str]:
+        return frozenset().union(*self.retired.values())
+
+    def without_length(self, record_names: Collection[str]) -> set[str]:
+        """Return the paths of utterances that claim no length, in shards without a record.
+
+        Parameters
+        ----------
+        record_names : collection of str
+            Records that there are.
+        """
+        rows = self.table.filter(pc.equal(self.table["source_n_samples"], 0))
+        pairs = zip(rows["path"].to_pylist(), rows["shard"].to_pylist(), strict=True)
+        done = frozenset(record_names)
+        return {path for path, shard in pairs if record_name(shard) not in done}
 
     def shard_of(self, utterance_id: str) -> int:
         """Return the index of the shard that holds an utterance.
@@ -355,8 +492,9 @@ class Catalogue:
 
     @cached_property
     def _rows(self) -> list[int]:
-        # Rows are in order of shard, so a shard is a range of rows.
-        return [int(row) for row in np.searchsorted(self._shards, np.arange(self.n_shards + 1))]
+        # All rows are in order of shard, so a shard is a range of them.
+        shards = self._all["shard"].to_numpy()
+        return [int(row) for row in np.searchsorted(shards, np.arange(self.n_shards + 1))]
 
     @cached_property
     def _index(self) -> dict[str, int]:
@@ -375,31 +513,18 @@ def _read_labels(location: Location) -> LabelOverlay:
 
 def _read_part(location: Location, name: str, schema: pa.Schema = _SCHEMA) -> pa.Table:
     place = f"{location.url}/{name}"
-    return _unsealed(from_parquet(location.read(name), place), place, schema)
+    return without_seal(from_parquet(location.read(name), place), schema, place)
 
 
-def _sealed(part: pa.Table) -> pa.Table:
-    return part.replace_schema_metadata({**part.schema.metadata, b"sha256": _checksum(part)})
-
-
-def _unsealed(part: pa.Table, place: str, schema: pa.Schema = _SCHEMA) -> pa.Table:
-    head = dict(part.schema.metadata or {})
-    sealed = head.pop(b"sha256", None)
-    part = part.replace_schema_metadata(head)
-    if part.schema.names != schema.names or sealed != _checksum(part):
-        raise damaged(place, "its rows have another checksum than when they were written")
-    return part
-
-
-def _checksum(part: pa.Table) -> bytes:
-    """Return the hash of a part's values: Parquet's own checksums omit its headers and footer."""
-    sha256 = hashlib.sha256(repr(sorted(part.schema.metadata.items())).encode())
-    for column in part.columns:
-        if pa.types.is_string(column.type):
-            sha256.update("".join(column.to_pylist()).encode())
-            column = pc.binary_length(column)
-        sha256.update(column.to_numpy().tobytes())
-    return sha256.hexdigest().encode()
+def _with_seen(table: pa.Table, seen: Mapping[tuple[int, str], Seen]) -> pa.Table:
+    """Return rows with the sizes and times that files were seen with."""
+    columns = {name: table[name].to_pylist() for name in ("size_bytes", "mtime_ns")}
+    for row, place in enumerate(zip(table["shard"].to_pylist(), table["path"].to_pylist(), strict=True)):
+        if place in seen:
+            columns["size_bytes"][row], columns["mtime_ns"][row] = seen[place].size_bytes, seen[place].mtime_ns
+    for name, values in columns.items():
+        table = table.set_column(table.schema.get_field_index(name), _SCHEMA.field(name), pa.array(values, pa.int64()))
+    return table
 
 
 def read_shard(location: Location, index: int) -> Shard:
@@ -408,26 +533,32 @@ def read_shard(location: Location, index: int) -> Shard:
     Its labels are those of the part: no array depends on them.
     """
     tags = location.tags()
-    for name in sorted(name for name in tags or location.sizes() if name.startswith("part-")):
-        data = _part(location, name, tags[name]) if name in tags else location.read(name)
-        rows = from_parquet(data, f"{location.url}/{name}", filters=[("shard", "=", index)])
+    names = list(tags or location.sizes())
+
+    def read(name: str) -> bytes:
+        return _tagged(location, name, tags[name]) if name in tags else location.read(name)
+
+    retired = by_shard(read_lists(location, names, read)).get(index, frozenset())
+    for name in _part_names(names):
+        rows = from_parquet(read(name), f"{location.url}/{name}", filters=[("shard", "=", index)])
         if len(rows):
-            return _shard(index, rows)
+            return _shard(index, rows, retired)
     raise CatalogueError(f"{location.url}: there is no shard {index!r} in the catalogue")
 
 
 @lru_cache(maxsize=16)
-def _part(location: Location, name: str, tag: str) -> bytes:
-    """Return a part, cached by its tag, so that a worker does not fetch it again for each shard."""
+def _tagged(location: Location, name: str, tag: str) -> bytes:
+    """Return a file, cached by its tag, so that a worker does not fetch it again for each shard."""
     return location.read(name)
 
 
-def _shard(index: int, table: pa.Table) -> Shard:
+def _shard(index: int, table: pa.Table, retired: frozenset[str]) -> Shard:
     return Shard(
         index=index,
         slot=table["slot"][0].as_py(),
         n_slots=table["n_slots"][0].as_py(),
         utterances=tuple(_utterances(table)),
+        retired=retired,
     )
 
 
@@ -440,10 +571,9 @@ def _utterances(rows: pa.Table | pa.RecordBatch, stamps: Iterable[int] | None = 
         yield Utterance(**dict(zip(names, values, strict=True)))
 
 
-def _part_names(location: Location) -> list[str]:
-    """Return the names of the stored parts by number, which may have more than six digits."""
-    names = (name for name in location.sizes() if name.startswith("part-"))
-    return sorted(names, key=lambda name: (len(name), name))
+def _part_names(files: Iterable[str]) -> list[str]:
+    """Return the names of the parts among files, by number, which may have more than six digits."""
+    return sorted((name for name in files if name.startswith("part-")), key=lambda name: (len(name), name))
 
 
 def part_name(index: int) -> str:

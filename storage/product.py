@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from melmill.storage.arrays import (
@@ -125,13 +126,17 @@ Part = Literal["table", "trace", "quarantine"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quarantined:
-    """An utterance that a stage could not process, with node and reason."""
+    """An utterance that a stage could not process, with node and reason.
+
+    `content_sha256` is that of a file that an ingest stage refused. It is empty elsewhere.
+    """
 
     utterance_id: str
     node: str
     stage: str
     reason: str
     detail: str = ""
+    content_sha256: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,7 +205,10 @@ def contents_files(description: ProductDescription, shard: Shard, contents: Shar
         files[part_file("trace", name)] = to_parquet(traces_table(contents.traces, place))
     if contents.quarantined:
         rows = [asdict(one) for one in contents.quarantined]
-        files[part_file("quarantine", name)] = to_parquet(rows_table(rows, place))
+        table = rows_table(rows, place)
+        if not any(one.content_sha256 for one in contents.quarantined):
+            table = table.drop_columns([_REFUSED])
+        files[part_file("quarantine", name)] = to_parquet(table)
     if contents.partners is not None:
         files[partners_file(name)] = partners_csv(contents.partners)
     return files
@@ -213,7 +221,7 @@ def _check_complete(description: ProductDescription, shard: Shard, contents: Sha
     known = {utterance.utterance_id for utterance in shard.utterances}
     problems = {
         "not of this shard": (present | row_ids | missing | set(contents.traces or ())) - known,
-        "neither stored nor quarantined": known - present - missing,
+        "neither stored nor quarantined": known - present - missing - shard.retired,
         "both stored and quarantined": present & missing,
     }
     for problem, ids in problems.items():
@@ -223,6 +231,9 @@ def _check_complete(description: ProductDescription, shard: Shard, contents: Sha
         raise StoreError(f"{place}: arrays for a product of kind {description.kind!r}, which has none")
 
 
+# Column of quarantine tables for the hashes of files. It is no part of what people read.
+_REFUSED = "content_sha256"
+
 DESCRIPTION = "node.json"
 CATALOGUE = "catalogue"
 ARRAY_METADATA = f"data/{METADATA}"
@@ -230,7 +241,7 @@ _WHOLE = slice(None)
 _COLUMNS: Mapping[Part, list[str]] = {
     "table": ["utterance_id"],
     "trace": ["utterance_id", "iteration"],
-    "quarantine": list(Quarantined.__dataclass_fields__),
+    "quarantine": [name for name in Quarantined.__dataclass_fields__ if name != _REFUSED],
 }
 
 
@@ -310,8 +321,8 @@ class ProductFolder(RecordedFolder):
             node=self.description.node,
             key=self.description.key,
             name=record_name(shard.index),
-            n_utterances=len(shard.utterances),
-            absent=contents.missing,
+            n_utterances=len(shard.current),
+            absent=tuple(sorted({*contents.missing, *shard.retired})),
             n_quarantined=len(contents.quarantined),
             files={name: StoredFile.of(data) for name, data in files.items()},
             duration_s=shard.duration_s,
@@ -328,6 +339,7 @@ class ProductFolder(RecordedFolder):
         *,
         folder: str,
         n_utterances: int = 0,
+        n_retired: int = 0,
         duration_s: float = 0.0,
     ) -> Record:
         """Store files made of all shards, then their record; return the record that counts.
@@ -336,8 +348,8 @@ class ProductFolder(RecordedFolder):
         ----------
         folder : str
             Folder for the files, below the product's.
-        n_utterances, duration_s : int, float
-            Of the corpus that they were made of, which may grow later.
+        n_utterances, n_retired, duration_s : int, int, float
+            Of the corpus that they were made of, which may change later.
         """
         files = {f"{folder}/{relative}": data for relative, data in files.items()}
         record = Record(
@@ -345,6 +357,7 @@ class ProductFolder(RecordedFolder):
             key=self.description.key,
             name=name,
             n_utterances=n_utterances,
+            n_retired=n_retired,
             absent=(),
             n_quarantined=0,
             files={relative: StoredFile.of(data) for relative, data in files.items()},
@@ -366,6 +379,8 @@ class ProductFolder(RecordedFolder):
     def read_arrays(self, shard: Shard, ids: Collection[str] | None = None) -> dict[str, Array]:
         """Return the arrays of a shard by utterance id: all that exist, or those of `ids`.
 
+        Those of retired utterances are left out.
+
         Returns
         -------
         dict of str to ndarray
@@ -379,7 +394,7 @@ class ProductFolder(RecordedFolder):
             Its files are not those of its record.
         """
         spec, record = self.array_spec, self.done(record_name(shard.index))
-        known = [utterance.utterance_id for utterance in shard.utterances]
+        known = [utterance.utterance_id for utterance in shard.current]
         unknown = set(ids or ()) - set(known)
         if unknown:
             raise StoreError(f"{self.place(record, 'data')}: {min(unknown)!r} is not of this shard")
@@ -407,14 +422,22 @@ class ProductFolder(RecordedFolder):
             problem = self.size_problem(record, files)
             if problem:
                 raise damaged(self.place(record, "data"), problem)
-        if utterance_id in record.absent:
+        if utterance_id in record.absent or utterance_id in shard.retired:
             raise KeyError(utterance_id)
         return self._stored.read(shard, utterance_id, part, self.place(record, "data"))
 
-    def read_table(self, part: Part, names: Collection[str] | None = None) -> pd.DataFrame:
+    def read_table(
+        self, part: Part, names: Collection[str] | None = None, *, catalogue: Catalogue | None = None
+    ) -> pd.DataFrame:
         """Return the rows of all records, or of those called `names`.
 
         Without rows, the table has its key columns.
+
+        Parameters
+        ----------
+        catalogue : Catalogue or None
+            Of the product. Rows of its retired utterances are left out, and those of shards that it
+            does not have. None: all rows.
 
         Raises
         ------
@@ -423,15 +446,73 @@ class ProductFolder(RecordedFolder):
         """
         import pandas as pd
 
+        table = self._stored_table(part, names, catalogue)
+        if table is None:
+            return pd.DataFrame(columns=_COLUMNS[part])
+        if part == "quarantine" and _REFUSED in table.column_names:
+            table = table.drop_columns([_REFUSED])
+        rows: pd.DataFrame = table.to_pandas()
+        return rows
+
+    def hashes(self, catalogue: Catalogue) -> tuple[dict[str, str], dict[str, str]]:
+        """Return the SHA-256 of files of an ingest node by utterance id: ingested ones, and refused.
+
+        It is empty where none was stored.
+        """
+        found: list[dict[str, str]] = []
+        parts: tuple[Part, Part] = ("table", "quarantine")
+        for part in parts:
+            table = self._stored_table(part, None, catalogue)
+            if table is None:
+                found.append({})
+                continue
+            ids = table["utterance_id"].to_pylist()
+            # Readers need not make hashes, and older versions stored none of refused files.
+            hashes = table[_REFUSED].to_pylist() if _REFUSED in table.column_names else [""] * len(ids)
+            found.append({one: sha256 or "" for one, sha256 in zip(ids, hashes, strict=True)})
+        return found[0], found[1]
+
+    def _stored_table(self, part: Part, names: Collection[str] | None, catalogue: Catalogue | None) -> pa.Table | None:
         records = self.records() if names is None else {name: self.done(name) for name in names}
+        if catalogue is not None:
+            records = {name: record for name, record in records.items() if name in catalogue.current_records}
         files = {part_file(part, name): record for name, record in records.items()}
         present = {file: record for file, record in files.items() if file in record.files}
         if not present:
-            return pd.DataFrame(columns=_COLUMNS[part])
+            return None
         data = self.each(lambda file: self.read_whole(present[file], file), present)
-        tables = [from_parquet(data, self.place(present[file], file)) for file, data in zip(present, data, strict=True)]
-        table: pd.DataFrame = concatenated(tables, f"{self.location.url}/{part}").to_pandas()
-        return table
+        tables = []
+        for (file, record), content in zip(present.items(), data, strict=True):
+            table = from_parquet(content, self.place(record, file))
+            retired = frozenset() if catalogue is None else catalogue.retired_in(record.name)
+            if retired:
+                table = table.filter(pa.array([one not in retired for one in table["utterance_id"].to_pylist()]))
+            tables.append(table)
+        return concatenated(tables, f"{self.location.url}/{part}")
+
+    def current(self, catalogue: Catalogue, records: Mapping[str, Record]) -> dict[str, Record]:
+        """Return records of shards as if the retired utterances of the catalogue had never been.
+
+        A record of a shard that the catalogue lacks, or whose utterances are all retired, is left
+        out.
+        """
+        shards, found = catalogue.current_records, {}
+        for name, record in records.items():
+            retired = catalogue.retired_in(name)
+            if name in shards and not retired:
+                found[name] = record
+            elif name in shards:
+                n_quarantined = record.n_quarantined
+                if n_quarantined and retired.intersection(record.absent):
+                    n_quarantined = len(self.read_table("quarantine", [name], catalogue=catalogue))
+                found[name] = replace(
+                    record,
+                    n_utterances=len(catalogue.shard(shards[name]).current),
+                    absent=tuple(one for one in record.absent if one not in retired),
+                    n_quarantined=n_quarantined,
+                    duration_s=float(catalogue.shard_durations_s[shards[name]]),
+                )
+        return found
 
     def read_partners(self, record: Record) -> dict[str, Partner]:
         """Return what a shard's utterances were computed with, of another corpus; raise DamagedData.

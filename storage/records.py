@@ -146,6 +146,8 @@ class Record:
         See `Facts`.
     wall_s : float
         From the task's start until all files were stored, s. 0 where it was not measured.
+    n_retired : int
+        Utterances that the corpus of a training had retired before.
     """
 
     node: str
@@ -168,10 +170,15 @@ class Record:
     peak_mem_bytes: int = 0
     levels: Mapping[str, int | float | str] = field(default_factory=dict)
     wall_s: float = 0.0
+    n_retired: int = 0
 
     def to_json(self) -> bytes:
         """Return the record as the bytes of its file."""
-        return sealed(asdict(self))
+        fields = asdict(self)
+        if not self.n_retired:
+            # Older versions don't know it, and read stores where nothing is retired.
+            del fields["n_retired"]
+        return sealed(fields)
 
     @classmethod
     def from_json(cls, data: bytes) -> Record | None:

@@ -16,6 +16,7 @@ from melmill.storage.product import CATALOGUE, Address, Part, ProductFolder
 from melmill.storage.reading import views as reading
 from melmill.storage.reading.views import ProductView
 from melmill.storage.records import sealed, unsealed
+from melmill.storage.revisions import list_names
 from melmill.storage.runs import Manifest, NodeEntry, RunState
 from melmill.storage.utterance import Shard
 
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Manifest", "NodeEntry", "Store"]
 
+# A store with retired utterances has the format 2: a melmill that reads only 1 would show them.
 FORMAT = 1
+FORMAT_RETIRED = 2
 MARKER = "melmill.json"
 RUNS = "runs"
 MANIFEST = "manifest.json"
@@ -103,6 +106,11 @@ class Store:
         return store if store._project() is None else store._checked(project)
 
     def _project(self) -> str | None:
+        mark = self._mark()
+        return None if mark is None else mark[1]
+
+    def _mark(self) -> tuple[int, str] | None:
+        """Return the store's format and project, None where there is no store."""
         try:
             data = self.location.read(MARKER)
         except FileNotFoundError:
@@ -115,12 +123,12 @@ class Store:
                 f"{self.location.url}/{MARKER} can't be parsed ({error}): not a store, or a damaged one. "
                 "`melmill repair` writes it anew if a run names the project."
             ) from error
-        if written != FORMAT:
+        if written not in (FORMAT, FORMAT_RETIRED):
             raise StoreMismatch(
-                f"{self.location.url} has format {written}, and this melmill reads {FORMAT}. "
+                f"{self.location.url} has format {written}, and this melmill reads {FORMAT} and {FORMAT_RETIRED}. "
                 "Use the melmill that wrote it, or another store."
             )
-        return project
+        return written, project
 
     def _checked(self, project: str) -> Store:
         owner = self._project()
@@ -150,14 +158,22 @@ class Store:
         return Catalogue.read(folder) if folder.sizes() else None
 
     def write_catalogue(self, node: str, key: str, catalogue: Catalogue) -> None:
-        """Store new parts of the catalogue of an ingest node.
+        """Store what is new in the catalogue of an ingest node.
 
         Raises
         ------
         AlreadyThere
             Another run extended it.
         """
-        catalogue.write_parts(self.product(node, key).location / CATALOGUE)
+        mark = self._mark() if catalogue.revisions.retires_more else None
+        if mark is not None and mark[0] != FORMAT_RETIRED:
+            self.location.replace(MARKER, _marker(mark[1], FORMAT_RETIRED))
+        try:
+            catalogue.write_parts(self.product(node, key).location / CATALOGUE)
+        except AlreadyThere as error:
+            raise AlreadyThere(
+                f"another run has changed the catalogue of {node!r} since this one was planned ({error}): run again"
+            ) from error
 
     def write_labels(self, node: str, key: str, catalogue: Catalogue) -> None:
         """Store the texts and speakers of an ingest node that changed; raise as `write_catalogue`."""
@@ -181,7 +197,8 @@ class Store:
             manifest = self.latest_manifest()
             if manifest is None:
                 raise
-            self.location.replace(MARKER, _marker(manifest.project))
+            retires = any(list_names((folder.location / CATALOGUE).sizes()) for _, folder in self.products())
+            self.location.replace(MARKER, _marker(manifest.project, FORMAT_RETIRED if retires else FORMAT))
 
     def new_run_id(self) -> str:
         """Return an id for a run that starts now: the time, and after the ids of earlier runs.
@@ -263,9 +280,9 @@ class Store:
             )
         if len(entry.catalogues) != 1 or entry.kind in ("scores", "report"):
             raise StoreError(f"node {name!r} makes {entry.kind}: it has no arrays. Use scores(), or `melmill report`.")
-        return ProductView(self.location, name, self.product(entry.folder, entry.key), self._utterances_of(entry))
+        return ProductView(self.location, name, self.product(entry.folder, entry.key), self.catalogue_of(entry))
 
-    def _utterances_of(self, entry: NodeEntry) -> Catalogue:
+    def catalogue_of(self, entry: NodeEntry) -> Catalogue:
         """Return the catalogue of an entry's corpus. It is read once."""
         node, key = address = entry.catalogues[0]
         if address not in self._catalogues:
@@ -280,7 +297,7 @@ class Store:
         import pandas as pd
 
         frames = [
-            reading.corpus(self._utterances_of(entry), self._table(entry, "table"), node=name)
+            reading.corpus(self.catalogue_of(entry), self._table(entry, "table"), node=name)
             for name, entry in self.nodes.items()
             if (entry.folder, entry.key) in entry.catalogues
         ]
@@ -299,7 +316,7 @@ class Store:
         for name, entry in self.nodes.items():
             if entry.kind == "scores":
                 table = self._table(entry, "table")
-                frames.append(reading.with_utterances(table, self._utterances_of(entry), node=entry.scored or name))
+                frames.append(reading.with_utterances(table, self.catalogue_of(entry), node=entry.scored or name))
         return reading.scores(frames)
 
     def quarantine(self) -> pd.DataFrame:
@@ -311,8 +328,10 @@ class Store:
         return reading.by_node({name: self._table(entry, "trace") for name, entry in self.nodes.items()})
 
     def _table(self, entry: NodeEntry, part: Part) -> pd.DataFrame:
-        return self.product(entry.folder, entry.key).read_table(part)
+        # What is made of whole corpora has no rows.
+        catalogue = None if entry.kind in ("report", "vocoder") else self.catalogue_of(entry)
+        return self.product(entry.folder, entry.key).read_table(part, catalogue=catalogue)
 
 
-def _marker(project: str) -> bytes:
-    return sealed({"format": FORMAT, "project": project})
+def _marker(project: str, written: int = FORMAT) -> bytes:
+    return sealed({"format": written, "project": project})

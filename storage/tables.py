@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -37,6 +39,39 @@ def from_parquet(data: bytes, place: str, filters: Sequence[tuple[str, str, int]
         return pq.read_table(source, filters=filters, page_checksum_verification=True, use_threads=False)
     except (OSError, pa.ArrowException) as error:
         raise damaged(place, f"not a whole Parquet file ({error})") from error
+
+
+def with_seal(table: pa.Table) -> pa.Table:
+    """Return a table with a checksum of its values and metadata in its metadata."""
+    head = dict(table.schema.metadata or {})
+    return table.replace_schema_metadata({**head, b"sha256": _checksum(table)})
+
+
+def without_seal(table: pa.Table, schema: pa.Schema, place: str) -> pa.Table:
+    """Return the table that `with_seal` was given.
+
+    Raises
+    ------
+    DamagedData
+        It has other columns than `schema`, or does not fit its checksum. The message names `place`.
+    """
+    head = dict(table.schema.metadata or {})
+    sealed = head.pop(b"sha256", None)
+    table = table.replace_schema_metadata(head)
+    if table.schema.names != schema.names or sealed != _checksum(table):
+        raise damaged(place, "its rows have another checksum than when they were written")
+    return table
+
+
+def _checksum(table: pa.Table) -> bytes:
+    """Return the hash of a table's values: Parquet's own checksums omit its headers and footer."""
+    sha256 = hashlib.sha256(repr(sorted((table.schema.metadata or {}).items())).encode())
+    for column in table.columns:
+        if pa.types.is_string(column.type):
+            sha256.update("".join(column.to_pylist()).encode())
+            column = pc.binary_length(column)
+        sha256.update(column.to_numpy().tobytes())
+    return sha256.hexdigest().encode()
 
 
 def rows_table(rows: Sequence[Row], place: str) -> pa.Table:

@@ -99,18 +99,26 @@ class Shard:
         First Zarr shard that it fills in every array, and how many it fills. There are several only
         for an utterance longer than ``shard_duration_s``.
     utterances : tuple of Utterance
-        In storage order.
+        In storage order. They decide where each one's data lie.
+    retired : frozenset of str
+        Ids of those that the corpus has no more, or has otherwise. Nothing is made of them.
     """
 
     index: int
     slot: int
     n_slots: int
     utterances: tuple[Utterance, ...]
+    retired: frozenset[str] = frozenset()
+
+    @property
+    def current(self) -> tuple[Utterance, ...]:
+        """The utterances that are not retired, in storage order."""
+        return tuple(u for u in self.utterances if u.utterance_id not in self.retired)
 
     @property
     def duration_s(self) -> float:
-        """Length of all its utterances in seconds."""
-        return sum(u.duration_s for u in self.utterances)
+        """Length of its utterances that are not retired, in seconds."""
+        return sum(u.duration_s for u in self.current)
 
 
 def resampled_length(n_samples: int, sr: int, new_sr: int) -> int:

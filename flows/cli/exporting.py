@@ -85,7 +85,9 @@ def export(
     if json_:
         as_json(summary.as_dict())
     else:
-        click.echo(f"{summary.written} files written, {summary.kept} were there, in {duration(summary.duration_s)}")
+        removed = f", {summary.removed} of utterances that are gone or changed removed" if summary.removed else ""
+        took = duration(summary.duration_s)
+        click.echo(f"{summary.written} files written, {summary.kept} were there{removed}, in {took}")
         if summary.quarantined:
             click.echo(f"left out: {summary.quarantined} utterances in quarantine; see `melmill quarantine {store}`")
         _show_clipped(summary.clipped)

@@ -31,6 +31,11 @@ _set = click.option(
     help="Override a field: admm.n_iter=50, or admm.n_iter=[10,100] to fan out.",
 )
 _until = click.option("--until", metavar="NODE", help="Run this node and what it needs, no more.")
+_follow = click.option(
+    "--follow",
+    is_flag=True,
+    help="Follow a corpus that changed: files that are gone leave the results, and changed ones are made anew.",
+)
 
 
 @cli.command()
@@ -38,6 +43,7 @@ _until = click.option("--until", metavar="NODE", help="Run this node and what it
 @_store
 @_set
 @_until
+@_follow
 @click.option("--executor", type=click.Choice(["dask", "serial"]), default="dask", show_default=True)
 @click.option(
     "--log",
@@ -59,6 +65,7 @@ def run(
     store: str | None,
     overrides: tuple[str, ...],
     until: str | None,
+    follow: bool,
     executor: Literal["dask", "serial"],
     log: Path | None,
     stall_after: float,
@@ -72,7 +79,7 @@ def run(
     """
     watching = Watching(log=log, stall_after_s=stall_after)
     loaded = load(pipeline, overrides, store)
-    plan = make_plan(loaded, until)
+    plan = make_plan(loaded, until, follow=follow)
     summary = run_plan(plan, executor, partial=until is not None, watching=watching)
     too_many = summary.quarantined_share > loaded.max_quarantined
     if json_:
@@ -121,10 +128,17 @@ def _show(summary: Summary) -> None:
 @_store
 @_set
 @_until
+@_follow
 @click.option("--estimate", is_flag=True, help="Run a few shards, and predict time, disk and files.")
 @click.option("--json", "json_", is_flag=True, help="Print one JSON object to standard output.")
 def plan(
-    pipeline: Path, store: str | None, overrides: tuple[str, ...], until: str | None, estimate: bool, json_: bool
+    pipeline: Path,
+    store: str | None,
+    overrides: tuple[str, ...],
+    until: str | None,
+    follow: bool,
+    estimate: bool,
+    json_: bool,
 ) -> int:
     """Show how many shards of each node of PIPELINE a run would do, and why. Nothing is written.
 
@@ -136,7 +150,7 @@ def plan(
       melmill plan pipeline.yaml --set admm.n_iter=50
       melmill plan pipeline.yaml --estimate
     """
-    made = make_plan(load(pipeline, overrides, store), until)
+    made = make_plan(load(pipeline, overrides, store), until, follow=follow)
     if estimate:
         return _estimate(made, json_)
     if json_:

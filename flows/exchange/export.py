@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any
 
 from melmill.flows.errors import PipelineError, RunFailed
@@ -44,6 +45,8 @@ class ExportSummary:
         Files that were written, and files that were already there and whole.
     quarantined, missing : int
         Utterances that the node could not process, and utterances that no run has processed yet.
+    removed : int
+        Files of earlier calls that were removed, as their utterances left the corpus or changed.
     clipped : dict of str to int
         Samples clipped at full scale, by file, for files that have some.
     duration_s : float
@@ -59,6 +62,7 @@ class ExportSummary:
     kept: int = 0
     quarantined: int = 0
     missing: int = 0
+    removed: int = 0
     clipped: dict[str, int] = field(default_factory=dict)
     duration_s: float = 0.0
 
@@ -82,7 +86,8 @@ def export(
     A table of them is in ``metadata.csv``: file, text, speaker and duration.
 
     Waveforms keep their lengths and their loudness. Samples past full scale are clipped and
-    counted. Files that an earlier call wrote and that are whole stay as they are.
+    counted. Files that an earlier call wrote and that are whole stay as they are. Those of
+    utterances that the corpus has no more are removed.
 
     Parameters
     ----------
@@ -174,15 +179,43 @@ class _Exporter:
             for index, (record, present) in shards.items():
                 self._export(index, record, present, pool)
                 done |= {name: self.names[name] for name in present}
+        self._remove_retired()
         self.metadata.write(metadata_csv({**self._earlier(records), **done}, self.view.catalogue))
+
+    @cached_property
+    def _stale(self) -> Mapping[int, Set[str]]:
+        """Files that earlier calls made of utterances that are retired now, by their shard."""
+        catalogue, stale = self.view.catalogue, {}
+        for index, retired in catalogue.retired.items():
+            page = self.folder.page(record_name(index))
+            if page.files:
+                gone = [u for u in catalogue.shard(index).utterances if u.utterance_id in retired]
+                stale[index] = page.files.keys() & {_file(u.utterance_id, u.path, self.format.suffix) for u in gone}
+        return {index: files for index, files in stale.items() if files}
+
+    def _remove_retired(self) -> None:
+        """Remove files of retired utterances, unless a later shard has made them anew."""
+        if not self._stale:
+            return
+        made: set[str] = set()
+        for index in self.view.catalogue.current_shards:
+            made |= self.folder.page(record_name(index)).files.keys() - self._stale.get(index, set())
+        self.metadata.withdraw()
+        for index, files in self._stale.items():
+            for file in sorted(files - made):
+                self.folder.location.remove(file)
+                self.summary.removed += 1
+            page = self.folder.page(record_name(index))
+            left = {file: one for file, one in page.files.items() if file not in files}
+            self.folder.write_page(record_name(index), Page(source=page.source, files=left))
 
     def _earlier(self, records: Mapping[str, Record]) -> dict[str, str]:
         """Return the files of utterances that were not asked for, but are there since earlier calls."""
         catalogue, files = self.view.catalogue, {}
-        for index in range(catalogue.n_shards if len(self.names) < len(self.all_names) else 0):
+        for index in catalogue.current_shards if len(self.names) < len(self.all_names) else ():
             record, page = records.get(record_name(index)), self.folder.page(record_name(index))
             if record is not None and page.source == _fingerprint(record):
-                for utterance in catalogue.shard(index).utterances:
+                for utterance in catalogue.shard(index).current:
                     name, file = utterance.utterance_id, self.all_names[utterance.utterance_id]
                     there = name not in self.names and name not in record.absent and file in page.files
                     if there and self.folder.location.size(file) == page.files[file].n_bytes:
@@ -192,9 +225,9 @@ class _Exporter:
     def _shards(self, records: Mapping[str, Record]) -> dict[int, tuple[Record, list[str]]]:
         """Return record and utterances of every finished shard; count the others as missing."""
         catalogue, shards = self.view.catalogue, {}
-        for index in range(catalogue.n_shards):
+        for index in catalogue.current_shards:
             record = records.get(record_name(index))
-            ids = [u.utterance_id for u in catalogue.shard(index).utterances if u.utterance_id in self.names]
+            ids = [u.utterance_id for u in catalogue.shard(index).current if u.utterance_id in self.names]
             if record is None:
                 self.summary.missing += len(ids)
                 continue
@@ -219,9 +252,12 @@ class _Exporter:
         todo = [name for name in present if name not in whole]
         if todo:
             self.metadata.withdraw()
-            made = self._written(index, todo, frozenset(page.files), pool)
+            ours = frozenset(page.files).union(*self._stale.values())
+            made = self._written(index, todo, ours, pool)
             files = {self.names[name]: one for name, one in made.items()}
-            self.folder.write_page(record.name, Page(source=source, files={**known, **files}))
+            # Stale ones stay listed until they are removed.
+            stale = {file: page.files[file] for file in self._stale.get(index, ())}
+            self.folder.write_page(record.name, Page(source=source, files={**stale, **known, **files}))
 
     def _written(
         self, index: int, todo: Sequence[str], ours: Set[str], pool: ThreadPoolExecutor
@@ -305,7 +341,12 @@ def _names(view: ProductView, suffix: str) -> dict[str, str]:
     """Return the file of each utterance by id: its path or id, with the suffix."""
     table = view.catalogue.table
     pairs = zip(table["utterance_id"].to_pylist(), table["path"].to_pylist(), strict=True)
-    return {name: re.sub(r"(?<=[^/])\.[^./]+$", "", path or name) + f".{suffix}" for name, path in pairs}
+    return {name: _file(name, path, suffix) for name, path in pairs}
+
+
+def _file(utterance_id: str, path: str, suffix: str) -> str:
+    """Return the file of an utterance: its path or id, with the suffix."""
+    return re.sub(r"(?<=[^/])\.[^./]+$", "", path or utterance_id) + f".{suffix}"
 
 
 def _wanted(names: Mapping[str, str], patterns: Sequence[str]) -> dict[str, str]:

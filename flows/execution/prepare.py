@@ -30,12 +30,14 @@ def prepare_store(plan: Plan) -> Store:
     for node in nodes.values():
         if not node.is_whole:
             store.product(node.folder, node.key).pack()
-    for name, node_plan in plan.nodes.items() if plan.n_pending else ():
+    for name, node_plan in plan.nodes.items():
         node = node_plan.node
         folder = store.product(node.folder, node.key)
-        n_slots = 0 if node.is_whole else plan.catalogues[node.corpora[0]].n_slots
-        folder.prepare(describe(node, nodes, plan.pipeline.shard_duration_s), n_slots)
+        if plan.n_pending:
+            n_slots = 0 if node.is_whole else plan.catalogues[node.corpora[0]].n_slots
+            folder.prepare(describe(node, nodes, plan.pipeline.shard_duration_s), n_slots)
         if name in plan.catalogues:
+            # Utterances may be retired, or files seen with other times, with nothing to run.
             store.write_catalogue(node.folder, node.key, plan.catalogues[name])
         for record in node_plan.damaged:
             folder.drop(record)

@@ -106,9 +106,10 @@ def sum_up(plan: Plan, store: Store, run_id: str, *, n_failed: int, duration_s: 
         else:
             if node_plan.pending:
                 folder.pack()
-            made = []
+            corpus, made = node.corpora[0], []
             for name, record in folder.records(names).items():
-                quarantined.update((node.corpora[0], utterance_id) for utterance_id in record.absent)
+                absent = frozenset(record.absent) - plan.catalogues[corpus].retired_in(name)
+                quarantined.update((corpus, utterance_id) for utterance_id in absent)
                 if name not in node_plan.quarantined and record.levels:
                     made.append(Levels.stored(record.levels))
             levels[node.name] = Levels.total(made)

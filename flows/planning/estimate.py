@@ -247,15 +247,14 @@ def _node(plan: Plan, part: Plan, name: str, paces: Paces, store: Store) -> Node
         task_s_per_audio_s=pace,
         left_s=pace * audio_left_s,
         disk_bytes=round(share * n_bytes),
-        files=round(len(durations) * float(np.mean([len(record.files) + 1 for record in records.values()]))),
+        files=round(node_plan.n_shards * float(np.mean([len(record.files) + 1 for record in records.values()]))),
     )
 
 
 def _records(plan: Plan, part: Plan, name: str, store: Store) -> Mapping[str, Record]:
     """Return the records of the sample, or a few others if nothing was left to do."""
     node = plan.nodes[name].node
-    n_shards = plan.catalogues[node.corpora[0]].n_shards
-    shards = part.nodes[name].pending or _spread(list(range(n_shards)), SHARDS_PER_SLOT)
+    shards = part.nodes[name].pending or _spread(list(plan.catalogues[node.corpora[0]].current_shards), SHARDS_PER_SLOT)
     return store.product(node.folder, node.key).records([record_name(shard) for shard in shards])
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -16,6 +15,7 @@ from melmill.flows.pipeline.graph import Node, build_graph, needed_for
 from melmill.flows.pipeline.spec import Pipeline
 from melmill.flows.planning.corpus import survey
 from melmill.flows.planning.pairing import Paired, pair
+from melmill.flows.tasks.report import report_record
 from melmill.flows.tasks.task import ALL_SHARDS
 from melmill.flows.tasks.trained import TRAINED
 from melmill.stages.contract import IngestStage
@@ -35,7 +35,7 @@ class NodePlan:
     ----------
     node : Node
     n_shards : int
-        Shards of its corpus. 1 for a report or a training.
+        Shards of its corpus that hold an utterance which is not retired. 1 for a report or a training.
     pending : set of int
         Shards to do. ``{ALL_SHARDS}`` for a report or a training.
     reasons : mapping of str to int
@@ -124,35 +124,41 @@ class Plan:
             return record_name(shard)
         if node.trains:
             return TRAINED
-        catalogues = [self.catalogues[corpus] for corpus in node.corpora]
-        # A report shows the texts of its examples, and groups by speaker.
-        digests = "".join(catalogue.digest + catalogue.labels_digest for catalogue in catalogues)
-        return f"all-{hashlib.sha256(digests.encode()).hexdigest()[:12]}"
+        return report_record(self.catalogues[corpus] for corpus in node.corpora)
 
 
-def make_plan(pipeline: Pipeline, until: str | None = None) -> Plan:
+def make_plan(pipeline: Pipeline, until: str | None = None, *, follow: bool = False) -> Plan:
     """Return what a run has to do.
 
     The pipeline is compared with its store and its corpora, and nothing is written.
 
+    Parameters
+    ----------
+    pipeline : Pipeline
+    until : str or None
+        Plan this node and what it needs, no more.
+    follow : bool
+        Whether utterances whose files are gone leave the results, and changed ones are made anew.
+
     Raises
     ------
     PipelineError
-        The pipeline is wrong, or a corpus or the store can't be used.
+        The pipeline is wrong, or a corpus or the store can't be used. Without `follow`, also if a
+        file that was catalogued is gone or has changed.
     """
     nodes = build_graph(pipeline)
     if until is not None:
         nodes = needed_for(nodes, until)
     try:
         with _collector_paused():
-            return _compared(pipeline, nodes, Store.find(pipeline.store, pipeline.name))
+            return _compared(pipeline, nodes, Store.find(pipeline.store, pipeline.name), follow)
     except StoreError as error:
         raise PipelineError(str(error)) from error
 
 
-def _compared(pipeline: Pipeline, nodes: Mapping[str, Node], store: Store) -> Plan:
+def _compared(pipeline: Pipeline, nodes: Mapping[str, Node], store: Store, follow: bool) -> Plan:
     surveyed = {
-        node.name: survey(node, store, pipeline.shard_duration_s)
+        node.name: survey(node, store, pipeline.shard_duration_s, follow=follow)
         for node in nodes.values()
         if isinstance(node.stage, IngestStage)
     }
@@ -187,7 +193,7 @@ def _node_plan(plan: Plan, store: Store, node: Node, before: Mapping[str, str]) 
     folder = store.product(node.folder, node.key)
     records = folder.records()
     damaged = folder.damaged(records)
-    shards = [ALL_SHARDS] if node.is_whole else range(plan.catalogues[node.corpora[0]].n_shards)
+    shards = [ALL_SHARDS] if node.is_whole else plan.catalogues[node.corpora[0]].current_shards
     names = {shard: plan.record_name(node, shard) for shard in shards}
     whole = {name: record for name, record in records.items() if name not in damaged}
     outdated: frozenset[str] = frozenset()
@@ -205,20 +211,22 @@ def _node_plan(plan: Plan, store: Store, node: Node, before: Mapping[str, str]) 
         damaged={name: damaged[name] for name in names.values() if name in damaged},
         outdated=outdated,
         quarantined=frozenset(name for name in names.values() if name in whole and whole[name].n_quarantined),
-        note=_grown(plan, node, records[TRAINED]) if node.trains and TRAINED in whole else "",
+        note=_outdated(plan, node, records[TRAINED]) if node.trains and TRAINED in whole else "",
         levels=Levels.total(
             Levels.stored(records[name].levels) for name in names.values() if name in whole and records[name].levels
         ),
     )
 
 
-def _grown(plan: Plan, node: Node, record: Record) -> str:
-    """Say so if the corpus has grown since a training read it, which does not repeat it."""
-    n_now = plan.catalogues[node.corpora[0]].n_utterances
-    if n_now <= record.n_utterances:
+def _outdated(plan: Plan, node: Node, record: Record) -> str:
+    """Say so if the corpus has changed since a training read it, which does not repeat it."""
+    catalogue = plan.catalogues[node.corpora[0]]
+    n_now, n_retired = catalogue.n_utterances, catalogue.revisions.n_retired - record.n_retired
+    if n_now <= record.n_utterances and not n_retired:
         return ""
+    since = f", and {n_retired} of the former have changed or are gone" if n_retired else ""
     return (
-        f"{node.name} was trained when its corpus had {record.n_utterances} utterances, and now it has {n_now}; "
+        f"{node.name} was trained when its corpus had {record.n_utterances} utterances, and now it has {n_now}{since}; "
         "to train anew, give it another seed or another name"
     )
 

@@ -10,9 +10,12 @@ from melmill.flows.pipeline.graph import Node, build_graph
 from melmill.flows.pipeline.spec import Pipeline
 from melmill.stages.contract import IngestStage, Kind, Mel, Waveform
 from melmill.storage.catalogue import Catalogue
+from melmill.storage.errors import DamagedData
+from melmill.storage.files.location import Location
 from melmill.storage.files.sources import SourceTree
 from melmill.storage.product import CATALOGUE, Address, ProductFolder
 from melmill.storage.records import record_name, record_order
+from melmill.storage.revisions import Revisions
 from melmill.storage.store import Store
 
 _LAST_RESORT = (
@@ -23,6 +26,8 @@ _LAST_RESORT = (
 
 def remake_catalogue(store: Store, address: Address, pipeline: Pipeline) -> None:
     """Replace the damaged last part of an ingest node's catalogue by one made from the corpus.
+
+    If the last list of retired utterances is damaged or missing, that is made anew instead.
 
     The store must prove that the corpus is the same: the ingested tables of all stored shards must
     name the same utterances, in the same order and with the same bytes.
@@ -47,8 +52,14 @@ def remake_catalogue(store: Store, address: Address, pipeline: Pipeline) -> None
     tree = SourceTree(stage.root)
     if not isinstance(node.product, Waveform | Mel):
         raise _differs(node, f"its stage {stage.uses!r} makes {node.product.kind}")
-    whole = Catalogue.read_whole_parts(folder.location / CATALOGUE)
-    whole = whole or Catalogue.empty(node.product.sr, pipeline.shard_duration_s)
+    location = folder.location / CATALOGUE
+    whole = Catalogue.read_whole_parts(location) or Catalogue.empty(node.product.sr, pipeline.shard_duration_s)
+    try:
+        whole = whole.revised(Revisions.read(location, location.sizes()))
+        whole.check_unique(location.url)
+    except DamagedData:
+        _remake_retired(location, whole, stage, tree)
+        return
     known = {utterance.path: utterance for utterance in whole.utterances()}
     others = [utterance for utterance in stage.discover(tree, known).utterances if utterance.path not in known]
     if not others:
@@ -62,7 +73,18 @@ def remake_catalogue(store: Store, address: Address, pipeline: Pipeline) -> None
             unproven = sorted(set(product.record_names()) - proven.keys(), key=record_order)
             if unproven:
                 raise _differs(node, f"nothing says what shard {unproven[0]} of {'/'.join(other)} was made from")
-    catalogue.replace_part(folder.location / CATALOGUE)
+    catalogue.replace_part(location)
+
+
+def _remake_retired(location: Location, whole: Catalogue, stage: IngestStage, tree: SourceTree) -> None:
+    """Store a list of retired utterances in place of the last ones, which are damaged or missing.
+
+    Of two rows of an id the first is retired, and so is one whose file the corpus has no more.
+    """
+    catalogue = whole.revised(Revisions.read(location, location.sizes(), without_last=True))
+    known = {utterance.path: utterance for utterance in catalogue.utterances()}
+    present = {utterance.path for utterance in stage.discover(tree, known).utterances}
+    catalogue.revised(catalogue.revisions.retiring(catalogue.outdated(present))).revisions.replace_last(location)
 
 
 def _ingest_node(address: Address, pipeline: Pipeline) -> tuple[Node, IngestStage]:
@@ -89,8 +111,10 @@ def _check_same_shard(node: Node, folder: ProductFolder, catalogue: Catalogue, n
     present = [utterance for utterance in utterances if utterance.utterance_id not in absent]
     if [one for one, _ in expected] != [utterance.utterance_id for utterance in present]:
         raise _differs(node, f"shard {name} would hold other utterances")
+    retired = catalogue.retired_in(name)
     for utterance, (_, sha256) in zip(present, expected, strict=True):
-        if hashlib.sha256(tree.read(utterance.path)).hexdigest() != sha256:
+        # The corpus has a retired one no more, or otherwise. Its id and its place must do.
+        if utterance.utterance_id not in retired and hashlib.sha256(tree.read(utterance.path)).hexdigest() != sha256:
             raise _differs(node, f"{utterance.path} has changed")
 
 
@@ -103,15 +127,20 @@ def _differs(node: Node, how: str) -> PipelineError:
 def drop_incomplete(store: Store) -> int:
     """Drop the records of the last run's shards that lack an utterance; return how many.
 
+    One that the corpus has no more, or otherwise, is not missed.
+
     The records of what was made from those shards are dropped too, as a table may say that the
     utterance is missing, and a report was made without it. Trainings stay: they took long and need
     no single utterance.
     """
     folders = {(entry.folder, entry.key): store.product(entry.folder, entry.key) for entry in store.nodes.values()}
-    stale = {
-        address: {name for name, record in folder.records().items() if record.absent}
-        for address, folder in folders.items()
-    }
+    stale = {}
+    for entry in store.nodes.values():
+        catalogue = store.catalogue_of(entry)
+        records = folders[entry.folder, entry.key].records()
+        stale[entry.folder, entry.key] = {
+            name for name, record in records.items() if frozenset(record.absent) - catalogue.retired_in(name)
+        }
     grows = True
     while grows:
         n_before = sum(map(len, stale.values()))

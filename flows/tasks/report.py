@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from melmill.flows.tasks.job import NodeJob, Source, Stopwatch, versions
 from melmill.flows.tasks.task import Receipt
-from melmill.stages.contract import Scores, Waveform, as_float
+from melmill.stages.contract import WHOLE_KINDS, Scores, Waveform, as_float
 from melmill.stages.ingest.levels import Levels
 from melmill.stages.numeric.errors import StageError
 from melmill.stages.report.contract import PAIR_COLUMNS, Example, Provenance, ReportStage
@@ -36,6 +37,13 @@ HEADLINE = "headline.csv"
 def report_folder(record_name: str) -> str:
     """Return the folder of a report's files, relative to that of the product."""
     return f"report/{record_name}"
+
+
+def report_record(catalogues: Iterable[Catalogue]) -> str:
+    """Return the name of the record of a report on corpora as they are in catalogues."""
+    # A report shows the texts of its examples, and groups by speaker.
+    digests = "".join(catalogue.digest + catalogue.labels_digest for catalogue in catalogues)
+    return f"all-{hashlib.sha256(digests.encode()).hexdigest()[:12]}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,9 +168,7 @@ class StoredResults:
         from melmill.storage.reading.views import scores, with_utterances
 
         return scores(
-            with_utterances(
-                self._folder(name).read_table("table"), self.catalogues[self._ancestors[name].catalogue], node=scored
-            )
+            with_utterances(self._table(name, "table"), self.catalogues[self._ancestors[name].catalogue], node=scored)
             for scored, names in self._score_nodes.items()
             for name in names
         )
@@ -231,7 +237,7 @@ class StoredResults:
     @property
     def throughput(self) -> pd.DataFrame:
         """One row per node."""
-        return throughput({name: list(self._folder(name).records().values()) for name in self._ancestors})
+        return throughput({name: self._records(name) for name in self._ancestors})
 
     def example(self, utterance_id: str) -> Example:
         """Return the audio of a scored utterance; raise ValueError if it has no recording."""
@@ -262,11 +268,27 @@ class StoredResults:
     def _folder(self, name: str) -> ProductFolder:
         return self._ancestors[name].source.in_store(self._store)
 
+    def _table(self, name: str, part: Part) -> pd.DataFrame:
+        return self._folder(name).read_table(part, catalogue=self._catalogue(name))
+
+    def _catalogue(self, name: str) -> Catalogue:
+        return self.catalogues[self._ancestors[name].catalogue]
+
+    def _records(self, name: str) -> list[Record]:
+        folder, ancestor = self._folder(name), self._ancestors[name]
+        records = folder.records()
+        if ancestor.source.product.kind not in WHOLE_KINDS:
+            records = folder.current(self._catalogue(name), records)
+        return list(records.values())
+
     def _tables(self, part: Part, names: Mapping[str, object]) -> pd.DataFrame:
         """Return the tables of several nodes below one another, with a column ``node``."""
         import pandas as pd
 
-        tables = [self._folder(name).read_table(part).assign(node=name) for name in names]
+        from melmill.storage.reading.views import packed_at_once
+
+        named = ((name, packed_at_once(self._table(name, part), self._catalogue(name))) for name in names)
+        tables = [table.assign(node=name) for name, table in named]
         if any(len(table) for table in tables):
             return pd.concat(tables, ignore_index=True)
         return next(iter(tables), pd.DataFrame())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -108,6 +109,7 @@ class ShardJob(NodeJob):
             outcomes = self._outcomes(todo)
         ids = [item.utterance.utterance_id for item in todo.items]
         contents = self._contents(dict(zip(ids, outcomes, strict=True)), todo)
+        contents = _with_hashes(contents, todo.items)
         busy = [outcome.busy_s for outcome in outcomes if outcome.busy_s is not None]
         facts = watch.facts(self, busy_s=sum(busy) if busy else None)
         if isinstance(self.stage, IngestStage):
@@ -125,7 +127,7 @@ class ShardJob(NodeJob):
         """Read the source files of a shard."""
         tree = SourceTree(stage.root)
         items, unreadable = [], {}
-        for utterance in shard.utterances:
+        for utterance in shard.current:
             try:
                 items.append(SourceItem(utterance=utterance, data=_read(tree, utterance.path)))
             except OSError as error:
@@ -146,7 +148,7 @@ class ShardJob(NodeJob):
             else:
                 arrays[port] = source.in_store(store).read_arrays(shard)
         items, absent = [], []
-        for utterance in shard.utterances:
+        for utterance in shard.current:
             utterance_id = utterance.utterance_id
             inputs = {port: by_id[utterance_id] for port, by_id in arrays.items() if utterance_id in by_id}
             if all(self.stage.inputs[port].absent_ok for port in arrays.keys() - inputs.keys()):
@@ -225,6 +227,18 @@ def _paired_arrays(store: Store, source: Source, paired: PairedInput) -> dict[st
     return {
         name: found[partner.utterance_id] for name, partner in paired.partners.items() if partner.utterance_id in found
     }
+
+
+def _with_hashes(contents: ShardContents, items: Sequence[object]) -> ShardContents:
+    """Return contents with the hash of each file that was refused, so that a mended one is noticed."""
+    files = {item.utterance.utterance_id: item.data for item in items if isinstance(item, SourceItem)}
+    quarantined = [
+        replace(one, content_sha256=hashlib.sha256(files[one.utterance_id]).hexdigest())
+        if one.utterance_id in files
+        else one
+        for one in contents.quarantined
+    ]
+    return replace(contents, quarantined=quarantined)
 
 
 def _read(tree: SourceTree, path: str) -> bytes:

@@ -15,6 +15,7 @@ from melmill.stages.contract import Mel, TrainingStage, Waveform
 from melmill.stages.numeric.errors import StageError
 from melmill.stages.task_context import check_still_wanted, report_line
 from melmill.stages.vocode.files.companions import TRAINED_FILES
+from melmill.storage.catalogue import Catalogue
 from melmill.storage.files.location import Location
 from melmill.storage.product import Address
 from melmill.storage.reading.segments import Segments
@@ -109,6 +110,14 @@ class TrainingFolder:
         self._location.remove(UTTERANCES)
 
 
+def _row(catalogue: Catalogue, utterance_id: str) -> str:
+    """Return the id of an utterance, with its shard if that is not its first row.
+
+    So a training that was stopped starts over if an utterance that it began with has changed.
+    """
+    return f"{utterance_id}\t{catalogue.shard_of(utterance_id)}" if catalogue.is_remade(utterance_id) else utterance_id
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainingJob(NodeJob):
     """The work of a training; for its other fields see `melmill.flows.tasks.job.NodeJob`.
@@ -147,8 +156,8 @@ class TrainingJob(NodeJob):
             for source in self.ports.values()
         }
         mel, audio = views[Mel], views[Waveform]
-        ids = [utterance.utterance_id for utterance in Segments(mel, audio).utterances]
-        data = Segments(mel, audio, folder.begin(ids))
+        begun = folder.begin([_row(catalogue, utterance.utterance_id) for utterance in Segments(mel, audio).utterances])
+        data = Segments(mel, audio, [row.partition("\t")[0] for row in begun])
         with watch.computing(), threads_limited(self.stage.threads):
             files = self.stage.train(data, folder, {port: source.product for port, source in self.ports.items()})
         missing = set(TRAINED_FILES.values()) - files.keys()
@@ -165,6 +174,7 @@ class TrainingJob(NodeJob):
             watch.started_s,
             folder=TRAINED,
             n_utterances=catalogue.n_utterances,
+            n_retired=catalogue.revisions.n_retired,
             duration_s=audio_s,
         )
         folder.end()

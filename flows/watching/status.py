@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from melmill.flows.tasks.report import report_folder
+from melmill.flows.tasks.report import report_folder, report_record
 from melmill.flows.tasks.trained import trained_page
 from melmill.flows.tasks.training import TrainingFolder
 from melmill.stages.contract import WHOLE_KINDS, Kind
+from melmill.storage.catalogue import Catalogue
 from melmill.storage.errors import StoreError
 from melmill.storage.files.location import Location
 from melmill.storage.product import Address
@@ -172,15 +173,16 @@ class StatusReader:
         self.store = store
         self._runs: list[str] = []
         self._manifest: Manifest | None = None
-        self._shards: dict[Address, int] = {}
+        self._catalogues: dict[Address, Catalogue | None] = {}
         self._done: dict[Address, dict[str, _DoneTask]] = {}
 
     def read(self) -> RunStatus:
         """Return the status now; raise StoreError if no run used the store yet."""
-        # Only a new run changes what names mean, and how many shards there are.
+        # Only a new run changes what names mean, and which utterances there are.
         runs = self.store.run_ids()
         if runs != self._runs or self._manifest is None:
-            self._runs, self._manifest, self._shards = runs, self.store.latest_manifest(), {}
+            self._runs, self._manifest = runs, self.store.latest_manifest()
+            self._catalogues, self._done = {}, {}
         if self._manifest is None:
             raise StoreError(f"store {self.store.location.url!r} has no runs yet: run a pipeline on it")
         now = datetime.now(UTC)
@@ -188,23 +190,33 @@ class StatusReader:
         nodes = tuple(self._state(name, entry, run, now) for name, entry in self._manifest.nodes.items())
         return RunStatus(at=now, nodes=nodes, run=run)
 
-    def _n_shards(self, address: Address) -> int:
-        if address not in self._shards:
-            catalogue = self.store.catalogue(*address)
-            self._shards[address] = 0 if catalogue is None else catalogue.n_shards
-        return self._shards[address]
+    def _catalogues_of(self, entry: NodeEntry) -> list[Catalogue]:
+        for address in entry.catalogues:
+            if address not in self._catalogues:
+                self._catalogues[address] = self.store.catalogue(*address)
+        found = (self._catalogues[address] for address in entry.catalogues)
+        return [catalogue for catalogue in found if catalogue is not None]
 
-    def _records(self, address: Address) -> Mapping[str, _DoneTask]:
+    def _records(self, entry: NodeEntry, catalogues: Sequence[Catalogue]) -> Mapping[str, _DoneTask]:
+        address = (entry.folder, entry.key)
         folder = self.store.product(*address)
         names = set(folder.record_names())
+        if entry.kind not in WHOLE_KINDS and catalogues:
+            names &= catalogues[0].current_records.keys()
+        elif entry.kind == Kind.REPORT:
+            # Records of other names are of the corpora as they were.
+            names &= {report_record(catalogues)}
         known = {name: done for name, done in self._done.get(address, {}).items() if name in names}
         new = folder.records(names - known.keys())
+        if entry.kind not in WHOLE_KINDS and catalogues:
+            new = folder.current(catalogues[0], new)
         self._done[address] = known | {name: _DoneTask.of(record) for name, record in new.items()}
         return self._done[address]
 
     def _state(self, name: str, entry: NodeEntry, run: RunState | None, now: datetime) -> NodeState:
         is_whole = entry.kind in WHOLE_KINDS
-        records = self._records((entry.folder, entry.key)).values()
+        catalogues = self._catalogues_of(entry)
+        records = self._records(entry, catalogues).values()
         recent = [done for done in records if now.timestamp() - done.finished <= WINDOW_S]
         last = max((done.finished for done in records), default=None)
         note = ""
@@ -215,7 +227,7 @@ class StatusReader:
             node=name,
             stage=entry.stage,
             # A node that pairs two corpora has the shards of the first.
-            shards=1 if is_whole else self._n_shards(entry.catalogues[0]),
+            shards=1 if is_whole else sum(len(catalogue.current_shards) for catalogue in catalogues[:1]),
             done=min(len(records), 1) if is_whole else len(records),
             failed=0 if run is None else int(run.nodes.get(name, {}).get("failed", 0)),
             quarantined=sum(done.quarantined for done in records),

@@ -222,7 +222,7 @@ class Reader(ABC):
             raise ParameterError(
                 "root", f"must hold {self.expects}, got {self.root!r} with none among {len(files):,} files"
             )
-        chosen = self._chosen(entries)
+        chosen = self._chosen(entries, known)
         self._check_unique(chosen)
         annotate, sr = self.annotate(tree, files, chosen), self.produces({}).sr
         utterances: list[Utterance] = []
@@ -260,12 +260,16 @@ class Reader(ABC):
         notes = _text_notes(annotate, len(utterances), without)
         return Discovery(utterances=utterances, notes=tuple(notes), labels=labels)
 
-    def _chosen(self, entries: Sequence[CorpusFile]) -> Sequence[CorpusFile]:
-        """Return the files of the wanted subsets whose path matches a pattern."""
+    def _chosen(self, entries: Sequence[CorpusFile], known: Mapping[str, Utterance]) -> Sequence[CorpusFile]:
+        """Return the files of the wanted subsets whose path matches a pattern.
+
+        A subset or a pattern may choose nothing any more. Then its files are gone, which is no
+        mistake in a name.
+        """
         if self.subsets is not None:
             present = sorted({entry.subset for entry in entries} - {""})
             for subset in self.subsets:
-                if subset not in present:
+                if subset not in present and all(one.subset != subset for one in known.values()):
                     near = difflib.get_close_matches(subset, present, n=1)
                     hint = f"; did you mean {near[0]!r}?" if near else ""
                     raise ParameterError(
@@ -279,7 +283,7 @@ class Reader(ABC):
         for pattern in self.files:
             matches = re.compile(fnmatch.translate(pattern)).match
             matching = [entry.path for entry in entries if matches(entry.path)]
-            if not matching:
+            if not matching and not any(map(matches, known)):
                 raise ParameterError(
                     "files",
                     f"must match files in {self.root!r}, got {pattern!r}, which matches none of its {len(entries):,} "

@@ -68,11 +68,15 @@ class ProductView(Mapping[str, Array]):
     def _shards(self) -> dict[str, int]:
         """Map the ids of all utterances that have data to the index of their shard."""
         records = self.folder.records()
-        absent = {utterance_id for record in records.values() for utterance_id in record.absent}
-        done = {index for index in range(self.catalogue.n_shards) if record_name(index) in records}
+        # By shard: an id may be absent from an old shard, where it is retired.
+        absent = {
+            index: frozenset(record.absent)
+            for index in self.catalogue.current_shards
+            if (record := records.get(record_name(index))) is not None
+        }
         table = self.catalogue.table
         pairs = zip(table["utterance_id"].to_pylist(), table["shard"].to_pylist(), strict=True)
-        return {name: index for name, index in pairs if index in done and name not in absent}
+        return {name: index for name, index in pairs if index in absent and name not in absent[index]}
 
     def _explain_absence(self, utterance_id: str) -> str:
         if utterance_id not in self.catalogue:
@@ -108,11 +112,25 @@ def with_utterances(table: pd.DataFrame, catalogue: Catalogue, *, node: str) -> 
     -------
     DataFrame
         Columns ``utterance_id, subset, speaker_id, node, duration_s``, one per metric, then one
-        ``status_<metric>`` per metric. Rows are in the order of `table`.
+        ``status_<metric>`` per metric. Rows are in the order of `packed_at_once`.
     """
     utterances = catalogue.table.select(["utterance_id", "subset", "speaker_id", "duration_s"]).to_pandas()
+    table = packed_at_once(table, catalogue)
     joined: pd.DataFrame = table.merge(utterances, on="utterance_id", how="left").assign(node=node)
     return joined[[*_UTTERANCE, *(name for name in table.columns if name != "utterance_id")]]
+
+
+def packed_at_once(table: pd.DataFrame, catalogue: Catalogue) -> pd.DataFrame:
+    """Return the rows of a product in the order that a store has which was made at once.
+
+    So what is drawn from the rows, such as a bootstrap's samples, does not depend on the order in
+    which a corpus grew or was repaired.
+    """
+    order = catalogue.packing_order
+    if not order or not len(table):
+        return table
+    places = table["utterance_id"].map(order)
+    return table.loc[places.sort_values(kind="stable").index].reset_index(drop=True)
 
 
 def scores(frames: Iterable[pd.DataFrame]) -> pd.DataFrame:

@@ -9,9 +9,9 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from melmill.storage.catalogue import _sealed, _unsealed
+from melmill.storage.catalogue import _SCHEMA
 from melmill.storage.records import sealed, unsealed
-from melmill.storage.tables import from_parquet, to_parquet
+from melmill.storage.tables import from_parquet, to_parquet, with_seal, without_seal
 from tests.flows.conftest import Project
 
 OUTSIDE = "../../../../outside"
@@ -35,12 +35,12 @@ def hostile(finished: Project, tmp_path: Path) -> Iterator[Project]:
 @pytest.mark.parametrize("path", [f"{OUTSIDE}.flac", "/etc/melmill-outside.flac", "a/../../../outside.flac"])
 def test_export_writes_below_its_folder_alone(hostile: Project, path: str) -> None:
     (part,) = hostile.store.glob("speech/*/catalogue/part-*.parquet")
-    table = _unsealed(from_parquet(part.read_bytes(), part.name), part.name)
+    table = without_seal(from_parquet(part.read_bytes(), part.name), _SCHEMA, part.name)
     column = table.column_names.index("path")
     paths = [path, *table["path"].to_pylist()[1:]]
     # With the seal that says that it was not tampered with: whoever means harm can make one.
     field = table.schema.field(column)
-    part.write_bytes(to_parquet(_sealed(table.set_column(column, field, pa.array(paths, field.type)))))
+    part.write_bytes(to_parquet(with_seal(table.set_column(column, field, pa.array(paths, field.type)))))
     done = hostile.called("export", str(hostile.store), "gla", str(hostile.folder / "out"))
     assert done.returncode != 0
     assert "must be relative, without '..'" in done.stderr

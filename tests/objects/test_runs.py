@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -18,7 +19,9 @@ from click.testing import CliRunner, Result
 
 from benchmarks.faults.comparing import same_always
 from melmill.flows.cli.group import cli
+from melmill.storage.errors import StoreError
 from melmill.storage.files.location import Location
+from melmill.storage.revisions import Revisions
 from melmill.storage.store import Store
 from tests.flows.conftest import Project, add_chapter, flac, voice
 from tests.objects.proxy import Fault, Proxy, Request
@@ -165,6 +168,51 @@ def test_a_corpus_of_objects(local: Project, bucket: str, tmp_path: Path) -> Non
     corpus.remove("dev-clean/11/1/11-1-0000.flac")
     with pytest.raises(ValueError, match=r"gone since it was catalogued: dev-clean/11/1/11-1-0000.flac"):
         melmill("plan", str(pipeline))
+    answer = json.loads(melmill("run", str(pipeline), "--executor", "serial", "--follow", "--json").stdout)
+    # All shards of the inverter and of the scores, and the report.
+    assert (answer["utterances"], answer["tasks"]["run"]) == (5, 2 * N_SHARDS + 1)
+
+
+def test_a_store_of_objects_follows(
+    project: Project, local: Project, finished: Location, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project.root = shutil.copytree(local.root, tmp_path / "corpus")
+    project.pipeline.write_text(PIPELINE.format(store=finished.url, root=project.root))
+    before, folder = contents(finished), project.root / "dev-clean" / "11" / "1"
+    (folder / "11-1-0000.flac").unlink()
+    (folder / "11-1-0001.flac").write_bytes(flac(voice(1.0, 150.0, seed=9)))
+    (folder / "11-1-0002.flac").touch()
+    (folder / f"{BAD}.flac").write_bytes(flac(voice(1.3, 150.0, seed=8)))
+    with pytest.raises(ValueError, match="--follow"):
+        melmill("plan", str(project.pipeline))
+    # A run that is killed after it retired rows leaves files that are new.
+    with monkeypatch.context() as patch:
+        patch.setattr(Revisions, "write", cut_off(Revisions.write))
+        with pytest.raises(ValueError, match="killed here"):
+            melmill("run", str(project.pipeline), "--executor", "serial", "--follow")
+    answer = json.loads(melmill("run", str(project.pipeline), "--executor", "serial", "--json").stdout)
+    assert (answer["utterances"], answer["quarantined"], answer["tasks"]["failed"]) == (5, 0, 0)
+    after = contents(finished)
+    grown = {name for name in before if name.endswith(("zarr.json", "melmill.json"))}
+    assert {name: after[name] for name in before.keys() - grown} == {
+        name: before[name] for name in before.keys() - grown
+    }
+    assert run_again(project)["run"] == 0
+    fresh = tmp_path / "fresh"
+    melmill("run", str(project.pipeline), "--executor", "serial", "--store", str(fresh))
+    scores = [melmill("scores", str(store), "--format", "csv").stdout for store in (finished.url, fresh)]
+    assert scores[0] == scores[1]
+    assert "is whole" in melmill("verify", finished.url).stdout
+
+
+def cut_off(write: Callable[[Revisions, Location], None]) -> Callable[[Revisions, Location], None]:
+    """Return a function that writes, and then fails."""
+
+    def written(revisions: Revisions, location: Location) -> None:
+        write(revisions, location)
+        raise StoreError("killed here")
+
+    return written
 
 
 def test_arrays_are_read_alike(local: Project, finished: Location, proxy: Proxy) -> None:

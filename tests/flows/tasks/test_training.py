@@ -290,6 +290,25 @@ def test_a_corpus_that_grows_is_vocoded_and_not_trained_on_again(finished: Proje
     assert "33-1-0000" in melmill.open(str(finished.store))["voc"]
 
 
+def test_a_corpus_that_changes_is_not_trained_on_again(finished: Project) -> None:
+    folder = finished.root / "dev-clean" / "11" / "1"
+    (folder / "11-1-0000.flac").unlink()
+    (folder / "11-1-0001.flac").write_bytes(flac(voice(1.0, 150.0, seed=9)))
+    note = (
+        "tuned was trained when its corpus had 8 utterances, and now it has 7, and 2 of the former have changed or are "
+        "gone; to train anew, give it another seed or another name"
+    )
+    followed = make_plan(load(finished.pipeline), follow=True)
+    assert not followed.nodes["tuned"].pending
+    assert followed.nodes["tuned"].note == note
+    assert run(followed, "serial").tasks.failed == 0
+    assert plan(finished).nodes["tuned"].note == note
+    # A training that comes later knows the corpus as it is.
+    anew = make_plan(load(finished.pipeline, ["tuned.seed=7"]), until="tuned")
+    assert run(anew, "serial", partial=True).tasks.failed == 0
+    assert make_plan(load(finished.pipeline, ["tuned.seed=7"])).nodes["tuned"].note == ""
+
+
 def test_a_corpus_that_grows_while_a_training_rests_does_not_change_it(
     project: Project, undisturbed: dict[str, str]
 ) -> None:
