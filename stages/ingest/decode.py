@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melmill.stages.contract import CorpusTree, Outcome, Product, Scalar, Waveform, as_float
-from melmill.stages.formats.audio import HEAD_BYTES, decode, read_header, tells
+from melmill.stages.errors import PackageMissing
+from melmill.stages.formats.audio import HEAD_BYTES, Header, decode, read_header, tells
 from melmill.stages.ingest.reader import Reader
 from melmill.stages.numeric.errors import ParameterError, Unusable
 from melmill.stages.numeric.resample import resample
@@ -50,14 +51,15 @@ class AudioReader(Reader):
         return Waveform(sr=self.sr, dtype="int16", corpus=True)
 
     def claims(self, tree: CorpusTree, file: SourceFile) -> tuple[int, int]:
-        """Return rate (Hz) and length (samples) in a file's header; zeros if not believable.
+        """Return rate (Hz) and length (samples) of a file; zeros if it is damaged.
 
-        Only the first bytes are read where they are enough.
+        Only the first bytes are read where their length is a fact. Of other files all is read, and
+        the samples are counted.
         """
         try:
             head = tree.head(file.path, HEAD_BYTES)
             header = read_header(head if tells(head) else tree.read(file.path), file.size_bytes)
-        except (OSError, Unusable):
+        except (OSError, Unusable, PackageMissing):
             return 0, 0
         return (header.sr, header.n_samples) if header.believable else (0, 0)
 
@@ -68,14 +70,10 @@ class AudioReader(Reader):
         ------
         Unusable
             The file is empty, undecodable, truncated, not as catalogued, not finite or silent.
+        PackageMissing
+            It was catalogued where a package was installed that this process lacks.
         """
-        decoded, header = decode(data)
-        then = (utterance.source_n_samples, utterance.source_sr)
-        if then != (header.n_samples, header.sr):
-            raise Unusable(
-                f"file changed since it was catalogued: {then[0]:,} samples at {then[1]:,} Hz then, "
-                f"{header.n_samples:,} at {header.sr:,} Hz now"
-            )
+        decoded, header = _decoded(utterance, data)
         y = to_pcm(decoded, header.sr, utterance.sr)
         wide = y.astype(np.float64) / 32768.0
         peak_db, rms_db = _db(float(np.max(np.abs(wide)))), _db(float(np.sqrt(np.mean(np.square(wide)))))
@@ -90,6 +88,30 @@ class AudioReader(Reader):
             "rms_db": rms_db,
         }
         return Outcome(array=y, row=row)
+
+
+def _decoded(utterance: Utterance, data: bytes) -> tuple[NDArray[np.int16 | np.float32], Header]:
+    """Decode a file, and compare its length with the catalogued one, for which a shard has room."""
+    then = (utterance.source_n_samples, utterance.source_sr)
+    try:
+        decoded, header = decode(data)
+    except PackageMissing as error:
+        if any(then):
+            raise
+        raise Unusable(str(error)) from error
+    if then == (header.n_samples, header.sr):
+        return decoded, header
+    now = f"{header.n_samples:,} at {header.sr:,} Hz now"
+    if not any(then):
+        raise Unusable(
+            f"catalogued without a length, as it could not be read then; {now}: use another store or another node name"
+        )
+    if len(data) == utterance.size_bytes and header.sr == then[1]:
+        raise Unusable(
+            f"catalogued with {then[0]:,} samples, which its header estimates or it held then; {now}: use another "
+            "store or another node name"
+        )
+    raise Unusable(f"file changed since it was catalogued: {then[0]:,} samples at {then[1]:,} Hz then, {now}")
 
 
 def to_pcm(y: NDArray[np.int16 | np.float32], sr: int, new_sr: int) -> NDArray[np.int16]:
