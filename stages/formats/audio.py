@@ -13,7 +13,7 @@ import io
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import soundfile
@@ -132,11 +132,15 @@ def decode(data: bytes) -> tuple[NDArray[np.int16 | np.float32], Header]:
     if len(y) != header.n_samples:
         raise Unusable(f"file is truncated: header says {header.n_samples:,} samples, {len(y):,} decoded")
     # STREAMINFO's checksum is over interleaved little-endian samples of the file's own width.
-    if header.md5 and header.subtype == "PCM_16" and hashlib.md5(y.astype("<i2", copy=False)).digest() != header.md5:
+    if header.md5 and header.subtype == "PCM_16" and _md5(y) != header.md5:
         raise Unusable(
             f"the {len(y):,} samples decoded differ from the checksum in the FLAC header: one of them is damaged"
         )
     return y, header
+
+
+def _md5(y: NDArray[Any]) -> bytes:
+    return hashlib.md5(np.ascontiguousarray(y, dtype="<i2").data).digest()
 
 
 class _Opened(NamedTuple):

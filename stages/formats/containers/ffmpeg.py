@@ -9,7 +9,7 @@ import errno
 import importlib.util
 import io
 from functools import cache
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from av.audio.frame import AudioFrame
     from av.audio.stream import AudioStream
     from av.container import InputContainer
+    from av.packet import Packet
 
 INSTALL = "pip install 'melmill[av]'"
 SUFFIXES = (
@@ -50,6 +51,8 @@ _AMR_WB = (18, 24, 33, 37, 41, 47, 51, 59, 61, 6, 0, 0, 0, 0, 1, 1)
 _AC3_KBITS = (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512, 576, 640)
 # Demuxers that estimate a length from the bit rate.
 _ESTIMATING = ("aac", "ac3", "eac3", "amr", "amrnb", "amrwb")
+# Opus is decoded at this rate, Hz.
+_OPUS_SR = 48000
 # A header's length may be rounded, and decoders hold back their last frames.
 _TOLERANCE_S = 0.1
 
@@ -109,7 +112,7 @@ def decode(data: bytes) -> Decoded:
 
     _check_frames(data)
     try:
-        with av.open(io.BytesIO(data), metadata_errors="ignore") as container:
+        with av.open(io.BytesIO(data), mode="r", metadata_errors="ignore") as container:
             if not container.streams.audio:
                 raise Unusable("holds no audio stream")
             return _read(container, container.streams.audio[0])
@@ -134,8 +137,9 @@ def _read(container: InputContainer, stream: AudioStream) -> Decoded:
     try:
         for packet in container.demux(stream):
             n_packets += packet.size > 0
-            for frame in cast("list[AudioFrame]", packet.decode()):
-                blocks.append(_samples(frame))
+            for frame in packet.decode():
+                y = _samples(frame)
+                blocks.append(y if blocks else y[_left_of_delay(stream, packet, y) :])
                 kinds[frame.sample_rate, frame.layout.nb_channels] = None
     except av.FFmpegError as error:
         _check_memory(error)
@@ -158,7 +162,22 @@ def _read(container: InputContainer, stream: AudioStream) -> Decoded:
         raise Unusable(truncated(n_claimed, n_samples))
     if not blocks:
         raise Unusable("holds no samples of audio")
-    return Decoded(np.concatenate(blocks), sr, stream.codec_context.codec.canonical_name.upper())
+    return Decoded(np.concatenate(blocks), sr, stream.codec_context.codec.name.removeprefix("lib").upper())
+
+
+def _left_of_delay(stream: AudioStream, packet: Packet[AudioStream], y: NDArray[Any]) -> int:
+    """Return how many samples of the encoder's delay FFmpeg left in the first frame of Opus.
+
+    FFmpeg 8 reckons the delay of WebM files at the rate of the recording, not at the 48 kHz of
+    Opus. The right one is in the header of Opus: RFC 7845, section 5.1.
+    """
+    head = stream.codec_context.extradata or b""
+    if not head.startswith(b"OpusHead") or not packet.duration or packet.time_base is None:
+        return 0
+    delay = int.from_bytes(head[10:12], "little")
+    n_samples = round(packet.duration * packet.time_base * _OPUS_SR)
+    n_left = delay - (n_samples - len(y))
+    return n_left if delay <= n_samples and 0 < n_left < delay else 0
 
 
 def _check_memory(error: av.FFmpegError) -> None:
@@ -169,15 +188,14 @@ def _check_memory(error: av.FFmpegError) -> None:
 
 def _samples(frame: AudioFrame) -> NDArray[np.int16 | np.float32]:
     """Return the samples of a frame ``(n_samples, n_channels)``."""
-    raw = frame.to_ndarray()
+    raw: NDArray[Any] = frame.to_ndarray()
     y = raw.T if frame.format.is_planar else raw.reshape(-1, frame.layout.nb_channels)
-    kind = y.dtype
-    if kind == np.uint8:
+    if y.dtype == np.uint8:
         return ((y.astype(np.int16) - 128) * 256).astype(np.int16)
-    if kind == np.int16:
+    if y.dtype == np.int16:
         return y.astype(np.int16)
-    if kind.kind == "i":
-        return (y / -float(np.iinfo(kind).min)).astype(np.float32)
+    if y.dtype.kind == "i":
+        return (y / 2.0 ** (8 * y.itemsize - 1)).astype(np.float32)
     return y.astype(np.float32)
 
 

@@ -102,6 +102,7 @@ def _riff(data: bytes) -> Samples | None:
     coding = coding_of(described, order)
     frame = header.frame_bytes if header else int.from_bytes(described[12:14], order) * (coding in _LAW_CODINGS)
     held = max(0, len(data) - start)
+    fields: tuple[tuple[int, bytes], ...]
     if ds64:
         sizes = _sized(len(data) - 8, 8) + _sized(held, 8) + _sized(held // max(1, frame), 8)
         fields = ((0, b"RF64"), (ds64, sizes), (start - 4, b"\xff" * 4))
@@ -225,7 +226,7 @@ def _field(data: bytes, at: int, order: Order) -> int:
 
 
 def _sized(size: int, n_bytes: int, order: Order = "little") -> bytes:
-    return min(size, 256**n_bytes - 1).to_bytes(n_bytes, order)
+    return min(size, (1 << 8 * n_bytes) - 1).to_bytes(n_bytes, order)
 
 
 def _patched(data: bytes, fields: tuple[tuple[int, bytes], ...]) -> bytes:
