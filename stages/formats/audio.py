@@ -328,14 +328,12 @@ def _decoded(pieces: Sequence[Piece], header: Header) -> NDArray[np.int16 | np.f
 
 def _samples(piece: Piece, dtype: str) -> NDArray[np.int16 | np.float32]:
     """Decode a piece to its end, ``(n_samples, n_channels)``."""
-    y: NDArray[np.int16 | np.float32]
-    with soundfile.SoundFile(_Bytes(piece.data)) as file:
-        if piece.n_samples in (None, file.frames):
-            y = file.read(file.frames, dtype=dtype, always_2d=True)
-            return y
-    with soundfile.SoundFile(_Bytes(piece.padded)) as file:
-        y = file.read(piece.n_silent + piece.n_samples, dtype=dtype, always_2d=True)
-        return y[piece.n_silent :]
+    n_known = soundfile.info(_Bytes(piece.data)).frames
+    is_known = piece.n_samples is None or piece.n_samples == n_known
+    data, n_before = (piece.data, 0) if is_known else (piece.padded, piece.n_silent)
+    n_samples = n_known if is_known else n_before + (piece.n_samples or 0)
+    y: NDArray[np.int16 | np.float32] = soundfile.read(_Bytes(data), n_samples, dtype=dtype, always_2d=True)[0]
+    return y[n_before:]
 
 
 def _n_said(pieces: Sequence[Piece]) -> int:

@@ -147,7 +147,7 @@ def _read(container: InputContainer, stream: AudioStream) -> Decoded:
     if len(kinds) > 1:
         said = " and ".join(f"{sr:,} Hz with {n} channels" for sr, n in kinds)
         raise Unusable(f"changes its rate or channels inside: {said}")
-    sr = next(iter(kinds), (0, 0))[0]
+    sr = next(iter(kinds), (stream.rate, 0))[0]
     n_samples = sum(map(len, blocks))
     missing = max(0, stream.frames - n_packets) * (stream.codec_context.frame_size or 0)
     claimed_s = _claimed_s(container, stream)

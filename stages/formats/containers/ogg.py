@@ -13,6 +13,7 @@ from melmill.stages.formats.containers.content import Content, Piece
 
 _MAGIC = b"OggS"
 _HEADER_BYTES = 27
+_CRC = slice(22, 26)
 _FIRST, _LAST = 2, 4
 # Bytes with their bits in reverse order.
 _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
@@ -60,8 +61,10 @@ def page_at(data: bytes, at: int) -> Page | None:
 
 def is_intact(data: bytes, page: Page) -> bool:
     """Tell whether a page has the checksum that its header says."""
-    body = data[page.start : page.start + 22] + bytes(4) + data[page.start + 26 : page.start + page.size]
-    return data[page.start + 22 : page.start + 26] == checksum(body)
+    body = bytearray(data[page.start : page.start + page.size])
+    said = bytes(body[_CRC])
+    body[_CRC] = bytes(4)
+    return said == checksum(bytes(body))
 
 
 def checksum(page: bytes) -> bytes:
@@ -79,7 +82,7 @@ def content_of(data: bytes) -> Content:
     There is doubt if a page is damaged, missing or cut off. A stream without a last page, as an
     interrupted recorder leaves it, is taken as it is if its last packet is whole.
     """
-    starts, doubt, cut = [], "", ""
+    starts, doubt, cut = [0], "", ""
     # Number of the next page by serial of the streams that have not ended.
     running: dict[int, int] = {}
     at = 0
@@ -92,7 +95,7 @@ def content_of(data: bytes) -> Content:
         if not is_intact(data, page):
             doubt = doubt or f"file is damaged: the Ogg page at byte {at:,} differs from its checksum"
         if page.flags & _FIRST:
-            if not running or _is_behind(running):
+            if at and (not running or _is_behind(running)):
                 doubt = doubt or cut
                 starts.append(at)
                 running = {}
@@ -108,8 +111,20 @@ def content_of(data: bytes) -> Content:
         at += page.size
     doubt = doubt or cut
     ends = [*starts[1:], len(data)]
-    pieces = tuple(Piece(data[start:end]) for start, end in zip(starts, ends, strict=True))
-    return Content(pieces or (Piece(data),), doubt)
+    pieces = tuple(Piece(_ended(data[start:end])) for start, end in zip(starts, ends, strict=True))
+    return Content(pieces, doubt)
+
+
+def _ended(stream: bytes) -> bytes:
+    """Return a stream whose last page says so; libsndfile can't read the end of others of Opus."""
+    page = page_at(stream, max(0, stream.rfind(_MAGIC)))
+    if page is None or page.flags & _LAST:
+        return stream
+    last = bytearray(stream[page.start : page.start + page.size])
+    last[5] |= _LAST
+    last[_CRC] = bytes(4)
+    last[_CRC] = checksum(bytes(last))
+    return stream[: page.start] + bytes(last) + stream[page.start + page.size :]
 
 
 def _is_behind(running: dict[int, int]) -> bool:
