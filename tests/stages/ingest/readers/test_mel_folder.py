@@ -184,3 +184,11 @@ def test_what_it_means_decides_its_identity() -> None:
     for fields in changes:
         assert MelFolder(**{"root": "mels", "preset": "hifigan", **fields}).identity() != identity
     assert ids(HIFIGAN.discover(Tree({"x/a.npy": b""}), {}).utterances) == ["x--a"]
+
+
+def test_other_arrays_and_audio_are_counted() -> None:
+    files = {"a.npy": npy(log_mel()), "b.pt": b"", "c.NPZ": b"", "d.h5": b"", "a.wav": b"", ".e.pt": b""}
+    assert HIFIGAN.discover(Tree(files), {}).notes == (
+        "3 files hold arrays by their names but are not read: 1 .h5, 1 .npz, 1 .pt; save them as .npy, one array each",
+        "1 file is audio by its name, no mels: 1 .wav; audio_folder reads it",
+    )
