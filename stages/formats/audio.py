@@ -92,7 +92,8 @@ def read_header(head: bytes, size_bytes: int) -> Header:
     Raises
     ------
     Unusable
-        The file is empty, no audio that can be decoded, or ends inside its header.
+        The file is empty, no audio that can be decoded, or ends inside its header. Or it is cut or
+        damaged, and its first bytes are not enough to tell its length.
     PackageMissing
         It takes a package that is not installed.
     """
@@ -186,20 +187,18 @@ def _untagged(data: bytes) -> bytes:
 def _measured(data: bytes) -> _Opened:
     """Return the header of a file whose length is not told by its first bytes, and its pieces."""
     content = _content(data)
-    infos = []
+    if content.doubt:
+        raise Unusable(content.doubt)
     try:
-        # In a file that is cut, not every piece has to have a header.
-        infos += [soundfile.info(_Bytes(piece.data)) for piece in content.pieces]
+        infos = [soundfile.info(_Bytes(piece.data)) for piece in content.pieces]
     except soundfile.LibsndfileError as error:
-        if content.doubt:
-            raise Unusable(content.doubt) from error
         raise _undecodable(error, data) from error
     lengths = [
         info.frames if piece.n_samples is None else piece.n_samples
         for piece, info in zip(content.pieces, infos, strict=True)
     ]
     doubts = (_doubt(info.samplerate, n, len(data)) for info, n in zip(infos, lengths, strict=True))
-    doubt = content.doubt or next(filter(None, doubts), "")
+    doubt = next(filter(None, doubts), "")
     if not doubt and len({(info.samplerate, info.channels) for info in infos}) > 1:
         said = ", ".join(
             f"{n:,} samples of {info.samplerate:,} Hz with {info.channels} channels"

@@ -15,6 +15,8 @@ from melmill.stages.ingest.passed_over import ARRAYS, AUDIO, count_suffixes, not
 from melmill.stages.ingest.reader import CorpusFile
 from melmill.storage.utterance import SourceFile
 
+_RARE = frozenset(RARE_SUFFIXES)
+
 
 @dataclass(frozen=True, kw_only=True)
 class AudioFolder(FolderReader, AudioReader):
@@ -33,8 +35,11 @@ class AudioFolder(FolderReader, AudioReader):
     def find(self, tree: CorpusTree, files: Sequence[SourceFile]) -> Sequence[CorpusFile]:
         """Return the audio files. Of a recording in a common and a rare format, the common is read."""
         entries = super().find(tree, files)
-        common = {entry.utterance_id for entry in entries if not _is_rare(entry.path)}
-        return [entry for entry in entries if not _is_rare(entry.path) or entry.utterance_id not in common]
+        rare = {entry.path for entry in entries if _suffix(entry.path) in _RARE}
+        if not rare:
+            return entries
+        common = {entry.utterance_id for entry in entries if entry.path not in rare}
+        return [entry for entry in entries if entry.path not in rare or entry.utterance_id not in common]
 
     def can_read(self, path: str) -> bool:
         """Tell whether libsndfile reads files of this name, or FFmpeg if it is installed."""
@@ -71,7 +76,3 @@ class AudioFolder(FolderReader, AudioReader):
 
 def _suffix(path: str) -> str:
     return path.rpartition(".")[2].lower()
-
-
-def _is_rare(path: str) -> bool:
-    return _suffix(path) in RARE_SUFFIXES
