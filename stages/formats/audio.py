@@ -1,7 +1,7 @@
 """Headers and samples of audio files, from their bytes.
 
-The first bytes of FLAC and plain WAV files are enough for their headers, so that a corpus is
-planned without reading its samples. Of other files all is read, and where a header only estimates
+The first bytes of FLAC, plain WAV and SPHERE files are enough for their headers, so that a corpus
+is planned without reading its samples. Of other files all is read, and where a header only estimates
 the length, it is counted.
 """
 
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from melmill.stages.formats.containers import ffmpeg, flac, mpeg, ogg, sized
 from melmill.stages.formats.containers.content import Content, Piece, truncated
-from melmill.stages.formats.containers.wav import WavHeader, wav_header
+from melmill.stages.formats.containers.wav import PlainHeader, wav_header
 from melmill.stages.numeric.errors import Unusable
 
 # First bytes that are read of a file: a WAV file may hold a few chunks before its samples.
@@ -73,10 +73,10 @@ class _Bytes(io.BytesIO):
 
 
 def tells(head: bytes) -> bool:
-    """Tell whether these first bytes are enough for `read_header`: of FLAC or plain WAV."""
+    """Tell whether these first bytes are enough for `read_header`: of FLAC, plain WAV or SPHERE."""
     if head.startswith(flac.MAGIC):
         return len(head) < flac.HEAD_BYTES or flac.stream_info(head).n_samples > 0
-    return wav_header(head) is not None
+    return _plain_header(head) is not None
 
 
 def read_header(head: bytes, size_bytes: int) -> Header:
@@ -101,12 +101,12 @@ def read_header(head: bytes, size_bytes: int) -> Header:
         return _opened(head).header
     if head.startswith(flac.MAGIC):
         return _flac_header(head, size_bytes)
-    wav = wav_header(head)
-    if wav is None:
+    plain = _plain_header(head)
+    if plain is None:
         raise ValueError(
-            f"only FLAC and plain WAV are read from their first bytes, got {len(head)} of {size_bytes} bytes of a file"
+            f"only FLAC, plain WAV and SPHERE are read from their first bytes, got {len(head)} of {size_bytes} bytes of a file"
         )
-    return _wav_header(wav, size_bytes)
+    return _checked(plain, size_bytes)
 
 
 def decode(data: bytes) -> tuple[NDArray[np.int16 | np.float32], Header]:
@@ -167,7 +167,7 @@ def _opened(data: bytes) -> _Opened:
         return _opened_flac(audio)
     wav = wav_header(data)
     if wav is not None:
-        header = _wav_header(wav, len(data))
+        header = _checked(wav, len(data))
         end = wav.offset + wav.n_samples * wav.frame_bytes
         if any(data[at : at + 4] == b"RIFF" and data[at + 8 : at + 12] == b"WAVE" for at in (end, end + 1)):
             doubt = f"holds WAV files one after another, the first of {wav.n_samples:,} samples: split it"
@@ -242,12 +242,22 @@ def _undecodable(error: soundfile.LibsndfileError, data: bytes) -> Unusable:
     return Unusable(f"not decodable as audio: {error.error_string} It starts with {data[:8]!r}")
 
 
-def _wav_header(wav: WavHeader, size_bytes: int) -> Header:
-    n_held = max(0, size_bytes - wav.offset) // wav.frame_bytes
-    doubt = _doubt(wav.sr, wav.n_samples, size_bytes)
-    if not doubt and n_held < wav.n_samples:
-        doubt = truncated(wav.n_samples, n_held)
-    return Header(sr=wav.sr, n_samples=wav.n_samples, n_channels=wav.n_channels, subtype=wav.subtype, doubt=doubt)
+def _plain_header(head: bytes) -> PlainHeader | None:
+    """Return the header of WAV or SPHERE of plain samples, where the first bytes tell their number."""
+    sphere = sized.sphere_header(head)
+    if sphere is not None:
+        return sphere if sphere.n_samples and sphere.frame_bytes else None
+    return wav_header(head)
+
+
+def _checked(plain: PlainHeader, size_bytes: int) -> Header:
+    n_held = max(0, size_bytes - plain.offset) // plain.frame_bytes
+    doubt = _doubt(plain.sr, plain.n_samples, size_bytes)
+    if not doubt and n_held < plain.n_samples:
+        doubt = truncated(plain.n_samples, n_held)
+    return Header(
+        sr=plain.sr, n_samples=plain.n_samples, n_channels=plain.n_channels, subtype=plain.subtype, doubt=doubt
+    )
 
 
 def _flac_header(head: bytes, size_bytes: int) -> Header:

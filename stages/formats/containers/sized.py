@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from melmill.stages.formats.containers.content import Content, Piece, is_placeholder, truncated
-from melmill.stages.formats.containers.wav import Order, chunks, coding_of, plain
+from melmill.stages.formats.containers.wav import Order, PlainHeader, chunks, coding_of, plain
 from melmill.stages.numeric.errors import Unusable
 
 # AIFF written to a pipe by sox: this many bytes, rounded to whole samples, and the 8 of the chunk's
@@ -187,24 +187,46 @@ def _caf(data: bytes) -> Samples | None:
     return None
 
 
-def _sphere(data: bytes) -> Samples | None:
-    """Find the samples of a NIST SPHERE file, whose header is text."""
-    first = re.match(rb"NIST_1A\n\s*(\d{1,8})\n", data)
-    if first is None:
+def sphere_header(head: bytes) -> PlainHeader | None:
+    """Return the header of a NIST SPHERE file, which is text; None if the first bytes hold none.
+
+    Its `n_samples` is 0 where the header does not say it.
+
+    Raises
+    ------
+    Unusable
+        Its samples are compressed.
+    """
+    first = re.match(rb"NIST_1A\n\s*(\d{1,8})\n", head)
+    if first is None or b"end_head" not in head:
         return None
-    start = int(first[1])
-    said = dict(re.findall(rb"^(\w+) -\w+ (.*?)\s*$", data[:start], flags=re.MULTILINE))
+    said = dict(re.findall(rb"^(\w+) -\w+ (.*?)\s*$", head[: int(first[1])], flags=re.MULTILINE))
     coding = said.get(b"sample_coding", b"pcm").decode("ascii", "replace")
     if "," in coding or "shorten" in coding:
         raise Unusable(
             f"SPHERE file is compressed, its sample_coding is {coding!r}: decompress it, say by sph2pipe -f wav"
         )
     try:
-        n_samples = int(said.get(b"sample_count", b"0"))
-        frame = int(said.get(b"sample_n_bytes", b"0")) * int(said.get(b"channel_count", b"1"))
+        sr, n_samples, n_bytes, n_channels = (
+            max(0, int(said.get(name, default)))
+            for name, default in (
+                (b"sample_rate", b"0"),
+                (b"sample_count", b"0"),
+                (b"sample_n_bytes", b"0"),
+                (b"channel_count", b"1"),
+            )
+        )
     except ValueError:
         return None
-    return Samples(start, n_samples * frame if n_samples > 0 and frame > 0 else None, max(0, frame))
+    subtype = coding.upper() if coding in ("ulaw", "alaw") else f"PCM_{8 * n_bytes}"
+    return PlainHeader(sr, n_samples, n_channels, subtype, n_bytes * n_channels, int(first[1]))
+
+
+def _sphere(data: bytes) -> Samples | None:
+    header = sphere_header(data)
+    if header is None:
+        return None
+    return Samples(header.offset, header.n_samples * header.frame_bytes or None, header.frame_bytes)
 
 
 _CONTAINERS: dict[bytes, Callable[[bytes], Samples | None]] = {

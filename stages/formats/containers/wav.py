@@ -19,7 +19,7 @@ _SUBTYPES = {
 }
 
 
-class WavHeader(NamedTuple):
+class PlainHeader(NamedTuple):
     """Hold rate (Hz), samples per channel, channels, and the sample format by libsndfile's name.
 
     `frame_bytes` is the size of a sample of all channels, `offset` where the first begins, in
@@ -42,7 +42,7 @@ class Chunk(NamedTuple):
     size: int
 
 
-def wav_header(head: bytes) -> WavHeader | None:
+def wav_header(head: bytes) -> PlainHeader | None:
     r"""Return the header of a RIFF WAVE file of plain samples; None if the first bytes hold none.
 
     That is another format, coded samples, or a data chunk that begins later or has no size.
@@ -54,7 +54,7 @@ def wav_header(head: bytes) -> WavHeader | None:
 
     >>> fmt = b"fmt \x10\0\0\0" + bytes([1, 0, 2, 0, 0x22, 0x56, 0, 0, 0x88, 0x58, 1, 0, 4, 0, 16, 0])
     >>> wav_header(b"RIFF....WAVE" + fmt + b"data\x28\0\0\0")
-    WavHeader(sr=22050, n_samples=10, n_channels=2, subtype='PCM_16', frame_bytes=4, offset=44)
+    PlainHeader(sr=22050, n_samples=10, n_channels=2, subtype='PCM_16', frame_bytes=4, offset=44)
     """
     if head[:4] != b"RIFF" or head[8:12] != b"WAVE":
         return None
@@ -83,7 +83,7 @@ def chunks(head: bytes, order: Order = "little") -> Iterator[Chunk]:
         at += 8 + size + size % 2
 
 
-def plain(described: bytes, size_bytes: int, offset: int, order: Order = "little") -> WavHeader | None:
+def plain(described: bytes, size_bytes: int, offset: int, order: Order = "little") -> PlainHeader | None:
     """Return the header that a ``fmt`` chunk and the size of the samples make; None if coded."""
     if len(described) < 16:
         return None
@@ -93,7 +93,7 @@ def plain(described: bytes, size_bytes: int, offset: int, order: Order = "little
     subtype = _SUBTYPES.get((coding_of(described, order), bits))
     if subtype is None or frame_bytes == 0:
         return None
-    return WavHeader(
+    return PlainHeader(
         sr=sr,
         n_samples=size_bytes // frame_bytes,
         n_channels=n_channels,

@@ -143,7 +143,9 @@ def test_a_size_past_the_end_of_a_wav_is_not_believed(claimed: int) -> None:
 
 def test_only_flac_and_whole_wav_headers_are_told_by_first_bytes() -> None:
     data = encode(noise(), kind="WAV")
-    with pytest.raises(ValueError, match="only FLAC and plain WAV are read from their first bytes, got 42 of 40044"):
+    with pytest.raises(
+        ValueError, match="only FLAC, plain WAV and SPHERE are read from their first bytes, got 42 of 40044"
+    ):
         read_header(data[:42], len(data))
 
 

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 def noisy_tone(n_samples: int = 40000, n_channels: int = 1) -> NDArray[np.int16]:
     """Return a tone with noise, ``(n_samples, n_channels)``."""
     noise = np.random.default_rng(0).normal(0, 500, (n_samples, n_channels))
-    return np.rint(9000 * np.sin(0.05 * np.arange(n_samples))[:, None] + noise).astype(np.int16)
+    y: NDArray[np.int16] = np.rint(9000 * np.sin(0.05 * np.arange(n_samples))[:, None] + noise).astype(np.int16)
+    return y
 
 
 def by_libsndfile(y: NDArray[Any], kind: str, subtype: str, sr: int = 16000) -> bytes:

@@ -13,12 +13,11 @@ from melmill.stages.formats.containers.mpeg import Frame, content_of, frame_at
 from melmill.stages.numeric.errors import Unusable
 from tests.stages.formats.containers.made import by_ffmpeg, by_libsndfile, ffmpeg_decoded, noisy_tone
 
-BARE = {"write_xing": "0", "id3v2_version": "0"}
-
 
 def bare(sr: int = 16000, n_channels: int = 1, *, variable: bool = True) -> bytes:
     """Return an MP3 without a Xing frame."""
-    return by_ffmpeg(noisy_tone(n_channels=n_channels), sr, "mp3", "libmp3lame", variable=variable, **BARE)
+    y = noisy_tone(n_channels=n_channels)
+    return by_ffmpeg(y, sr, "mp3", "libmp3lame", variable=variable, write_xing="0", id3v2_version="0")
 
 
 def frames(data: bytes) -> list[tuple[int, Frame]]:

@@ -7,7 +7,7 @@ import struct
 import numpy as np
 import pytest
 
-from melmill.stages.formats.audio import decode
+from melmill.stages.formats.audio import decode, read_header, tells
 from melmill.stages.numeric.errors import Unusable
 from tests.stages.formats.containers.made import by_libsndfile, noisy_tone
 
@@ -139,6 +139,16 @@ def test_compressed_sphere_is_refused_with_a_remedy(coding: str) -> None:
     head = f"NIST_1A\n   1024\nsample_count -i 100\nsample_coding -s{len(coding)} {coding}\nend_head\n"
     with pytest.raises(Unusable, match=rf"SPHERE file is compressed, its sample_coding is '{coding}': decompress it"):
         decode(head.encode().ljust(1024) + b"ajkg" + bytes(200))
+
+
+@pytest.mark.parametrize(("subtype", "n_channels"), [("PCM_16", 1), ("PCM_16", 2), ("ULAW", 1), ("PCM_24", 1)])
+def test_the_first_bytes_of_a_sphere_file_tell_its_header(subtype: str, n_channels: int) -> None:
+    data = made("NIST", subtype, n_channels)
+    assert tells(data[:2000])
+    header = read_header(data[:2000], len(data))
+    assert (header.sr, header.n_samples, header.n_channels, header.subtype) == (16000, N, n_channels, subtype)
+    assert header == read_header(data, len(data))
+    assert read_header(data[:2000], len(data) - 900).doubt.startswith("file is truncated: header says 20,000 samples")
 
 
 def test_a_sphere_file_need_not_say_its_length() -> None:
