@@ -104,7 +104,8 @@ def read_header(head: bytes, size_bytes: int) -> Header:
     plain = _plain_header(head)
     if plain is None:
         raise ValueError(
-            f"only FLAC, plain WAV and SPHERE are read from their first bytes, got {len(head)} of {size_bytes} bytes of a file"
+            f"only FLAC, plain WAV and SPHERE are read from their first bytes, got {len(head)} of {size_bytes} bytes "
+            "of a file"
         )
     return _checked(plain, size_bytes)
 
