@@ -13,5 +13,9 @@ class CompilerFailed(StageError):
     """Torch's compiler fails in this process. No utterance is to blame."""
 
 
+class PackageMissing(StageError, ImportError):
+    """The process lacks an optional package that a file takes. No utterance is to blame."""
+
+
 class UnknownStage(StageError):
     """No stage is registered under a name."""

@@ -97,9 +97,11 @@ def test_only_storage_opens_files() -> None:
 
 
 def _opens_store(node: ast.Call) -> bool:
-    """Tell whether a call is Store.open."""
+    """Tell whether a call is Store.open, or av.open, which gets bytes."""
     return (
-        isinstance(node.func, ast.Attribute) and isinstance(node.func.value, ast.Name) and node.func.value.id == "Store"
+        isinstance(node.func, ast.Attribute)
+        and isinstance(node.func.value, ast.Name)
+        and node.func.value.id in {"Store", "av"}
     )
 
 

@@ -124,6 +124,8 @@ def _show(folder: str, contents: Contents) -> None:
     click.echo(f"  texts: {contents.n_texts:,} of {contents.n_files:,}; speakers: {contents.n_speakers or 'unknown'}")
     if contents.n_unreadable:
         click.echo(f"  {contents.n_unreadable:,} files have unreadable headers: a run puts them in quarantine")
+    for note in contents.notes:
+        click.echo(f"  {note}")
 
 
 def _warnings(contents: Contents, answers: Answers) -> list[str]:

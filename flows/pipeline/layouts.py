@@ -13,6 +13,7 @@ from melmill.stages.contract import IngestStage
 from melmill.stages.formats.npy import HEAD_BYTES, npy_header
 from melmill.stages.ingest.folder import AUDIO_SUFFIXES, MEL_SUFFIXES
 from melmill.stages.ingest.reader import READERS
+from melmill.stages.ingest.readers.audio_folder import AudioFolder
 from melmill.stages.ingest.texts.tables import SKIPPED
 from melmill.stages.numeric.errors import ParameterError, StageError, Unusable
 from melmill.stages.numeric.presets import preset, preset_names
@@ -67,7 +68,7 @@ class Contents:
     n_mels : int or None
         Bands of the mels. None for audio.
     notes : tuple of str
-        What a person should know of it, a line each.
+        What a person should know of the folder: files that are passed over, and the like.
     """
 
     layout: Layout
@@ -99,7 +100,8 @@ def contents_of(root: str) -> Contents:
     """
     tree = SourceTree(root)
     files = list(tree.walk())
-    audio = _with_suffix(files, AUDIO_SUFFIXES)
+    audio_reader = AudioFolder(root=root)
+    audio = [file for file in _with_suffix(files, audio_reader.suffixes) if audio_reader.can_read(file.path)]
     if audio:
         layout = recognised(tree.url, [file.path for file in audio])
         if layout.fields["root"] == tree.url:
@@ -112,6 +114,7 @@ def contents_of(root: str) -> Contents:
     raise PipelineError(
         f"{root!r} holds neither audio ({', '.join(AUDIO_SUFFIXES)}) nor mels ({', '.join(MEL_SUFFIXES)}) among "
         f"{len(files):,} files: name the folder of a corpus"
+        + "".join(f"; {line}" for line in audio_reader.passed_over(files, []))
     )
 
 

@@ -1,7 +1,8 @@
 """Headers and samples of audio files, from their bytes.
 
-The first bytes of FLAC and plain WAV files are enough for their headers, so that a corpus is
-planned without reading its samples.
+The first bytes of FLAC, plain WAV and SPHERE files are enough for their headers, so that a corpus
+is planned without reading its samples. Of other files all is read, and where a header only estimates
+the length, it is counted.
 """
 
 from __future__ import annotations
@@ -9,99 +10,22 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
-from dataclasses import dataclass
-from typing import NamedTuple
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
+from melmill.stages.formats.containers import ffmpeg, flac, mpeg, ogg, sized
+from melmill.stages.formats.containers.content import Content, Piece, truncated
+from melmill.stages.formats.containers.wav import PlainHeader, wav_header
 from melmill.stages.numeric.errors import Unusable
 
-_PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
-_SUBTYPES = {
-    (_PCM, 8): "PCM_U8",
-    (_PCM, 16): "PCM_16",
-    (_PCM, 24): "PCM_24",
-    (_PCM, 32): "PCM_32",
-    (_FLOAT, 32): "FLOAT",
-    (_FLOAT, 64): "DOUBLE",
-}
-# A writer to a pipe cannot go back to fill in the size. It leaves 0, or a size just below 2^31 or 2^32: 0x7FFFF000 is
-# sox's, and others subtract the header's length.
-_PLACEHOLDERS = (range(1), range(0x7FFF0000, 0x80000001), range(0xFFFF0000, 0x100000000))
-
-
-class WavHeader(NamedTuple):
-    """Hold rate (Hz), samples per channel, channels, and the sample format by libsndfile's name.
-
-    `frame_bytes` is the size of a sample of all channels, `offset` where the first begins, in
-    bytes.
-    """
-
-    sr: int
-    n_samples: int
-    n_channels: int
-    subtype: str
-    frame_bytes: int
-    offset: int
-
-
-def wav_header(head: bytes) -> WavHeader | None:
-    r"""Return the header of a RIFF WAVE file of plain samples; None if the first bytes hold none.
-
-    That is another format, coded samples, or a data chunk that begins later or has no size.
-
-    References
-    ----------
-    Microsoft and IBM, Multimedia Programming Interface and Data Specifications 1.0, 1991, chapter
-    3.
-
-    >>> fmt = b"fmt \x10\0\0\0" + bytes([1, 0, 2, 0, 0x22, 0x56, 0, 0, 0x88, 0x58, 1, 0, 4, 0, 16, 0])
-    >>> wav_header(b"RIFF....WAVE" + fmt + b"data\x28\0\0\0")
-    WavHeader(sr=22050, n_samples=10, n_channels=2, subtype='PCM_16', frame_bytes=4, offset=44)
-    """
-    if head[:4] != b"RIFF" or head[8:12] != b"WAVE":
-        return None
-    at, described = 12, b""
-    while at + 8 <= len(head):
-        name, size = head[at : at + 4], _number(head[at + 4 : at + 8])
-        if name == b"fmt ":
-            described = head[at + 8 : at + 8 + size]
-        if name == b"data":
-            return None if any(size in sizes for sizes in _PLACEHOLDERS) else _header(described, size, at + 8)
-        at += 8 + size + size % 2
-    return None
-
-
-def _header(described: bytes, size_bytes: int, offset: int) -> WavHeader | None:
-    if len(described) < 16:
-        return None
-    coding, bits = _number(described[:2]), _number(described[14:16])
-    if coding == _EXTENSIBLE:
-        coding = _number(described[24:26])
-    subtype, frame_bytes = _SUBTYPES.get((coding, bits)), _number(described[12:14])
-    if subtype is None or frame_bytes == 0:
-        return None
-    return WavHeader(
-        sr=_number(described[4:8]),
-        n_samples=size_bytes // frame_bytes,
-        n_channels=_number(described[2:4]),
-        subtype=subtype,
-        frame_bytes=frame_bytes,
-        offset=offset,
-    )
-
-
-def _number(field: bytes) -> int:
-    return int.from_bytes(field, "little")
-
-
-FLAC = b"fLaC"
 # First bytes that are read of a file: a WAV file may hold a few chunks before its samples.
 HEAD_BYTES = 4096
-# "fLaC", one block header (4 bytes) and STREAMINFO (34 bytes): RFC 9639, section 8.2.
-FLAC_HEAD_BYTES = 42
 # More samples per byte are not plausible: a frame of silence takes some 14 bytes for 4096 samples.
 MAX_SAMPLES_PER_BYTE = 2000
 # Rates of recordings, Hz: below, speech is not intelligible; the highest is what FLAC can say.
@@ -112,18 +36,18 @@ _COUNTING_BLOCK = 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Header:
-    """Hold what a file claims of itself.
+    """Hold what a file says of itself, with a length that is a fact.
 
     Parameters
     ----------
     sr, n_samples, n_channels : int
         Sampling rate (Hz), samples per channel, channels.
     subtype : str
-        Sample format by libsndfile's name (``PCM_16``).
+        Sample format by libsndfile's name (``PCM_16``), or FFmpeg's name of the codec (``AAC``).
     md5 : bytes
         Checksum of the PCM of a FLAC file; empty where the file has none.
     doubt : str
-        Why the claimed rate or length can't be believed; empty where both can be.
+        Why the rate or the length can't be believed; empty where both can be.
     """
 
     sr: int
@@ -139,9 +63,20 @@ class Header:
         return not self.doubt
 
 
+class _Bytes(io.BytesIO):
+    """Bytes that libsndfile reads: a position that a header makes up is past the end, no error."""
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        """Go to a position that exists."""
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self.tell(), os.SEEK_END: len(self.getbuffer())}[whence]
+        return super().seek(min(max(base + offset, 0), len(self.getbuffer())))
+
+
 def tells(head: bytes) -> bool:
-    """Tell whether these first bytes are enough for `read_header`: of FLAC or plain WAV."""
-    return head.startswith(FLAC) or wav_header(head) is not None
+    """Tell whether these first bytes are enough for `read_header`: of FLAC, plain WAV or SPHERE."""
+    if head.startswith(flac.MAGIC):
+        return len(head) < flac.HEAD_BYTES or flac.stream_info(head).n_samples > 0
+    return _plain_header(head) is not None
 
 
 def read_header(head: bytes, size_bytes: int) -> Header:
@@ -150,67 +85,228 @@ def read_header(head: bytes, size_bytes: int) -> Header:
     Parameters
     ----------
     head : bytes
-        First bytes that are enough according to `tells`, `FLAC_HEAD_BYTES` for FLAC; otherwise the
+        First bytes that are enough according to `tells`, `flac.HEAD_BYTES` for FLAC; otherwise the
         whole file.
     size_bytes : int
 
     Raises
     ------
     Unusable
-        The file is empty, no audio that libsndfile knows, or ends inside its header.
+        The file is empty, no audio that can be decoded, or ends inside its header. Or it is cut or
+        damaged, and its first bytes are not enough to tell its length.
+    PackageMissing
+        It takes a package that is not installed.
     """
-    if size_bytes == 0:
-        raise Unusable("file is empty (0 bytes)")
-    if head.startswith(FLAC):
+    if len(head) >= size_bytes:
+        return _opened(head).header
+    if head.startswith(flac.MAGIC):
         return _flac_header(head, size_bytes)
-    wav = wav_header(head)
-    if wav is not None:
-        n_held = max(0, size_bytes - wav.offset) // wav.frame_bytes
-        doubt = _doubt(wav.sr, wav.n_samples, size_bytes)
-        if not doubt and n_held < wav.n_samples:
-            doubt = f"file is truncated: header says {wav.n_samples:,} samples, the file holds {n_held:,}"
-        return Header(sr=wav.sr, n_samples=wav.n_samples, n_channels=wav.n_channels, subtype=wav.subtype, doubt=doubt)
-    if len(head) < size_bytes:
+    plain = _plain_header(head)
+    if plain is None:
         raise ValueError(
-            f"only FLAC and plain WAV are read from their first bytes, got {len(head)} of {size_bytes} bytes of a file"
+            f"only FLAC, plain WAV and SPHERE are read from their first bytes, got {len(head)} of {size_bytes} bytes "
+            "of a file"
         )
+    return _checked(plain, size_bytes)
+
+
+def decode(data: bytes) -> tuple[NDArray[np.int16 | np.float32], Header]:
+    """Decode a whole audio file and check it against its own header.
+
+    Returns
+    -------
+    y : ndarray (n_samples, n_channels)
+        int16 for 16 bits or fewer, otherwise float32 in [-1, 1].
+    header : Header
+
+    Raises
+    ------
+    Unusable
+        The file can't be decoded, is shorter than its header says, or differs from its checksum.
+    PackageMissing
+        It takes a package that is not installed.
+    """
+    header, pieces, y = _opened(data)
+    if not header.believable:
+        raise Unusable(header.doubt)
+    if y is None:
+        y = _decoded(pieces, header)
+    if len(y) != header.n_samples:
+        raise Unusable(f"file is truncated: header says {header.n_samples:,} samples, {len(y):,} decoded")
+    # STREAMINFO's checksum is over interleaved little-endian samples of the file's own width.
+    if header.md5 and header.subtype == "PCM_16" and _md5(y) != header.md5:
+        raise Unusable(
+            f"the {len(y):,} samples decoded differ from the checksum in the FLAC header: one of them is damaged"
+        )
+    return y, header
+
+
+def _md5(y: NDArray[Any]) -> bytes:
+    return hashlib.md5(np.ascontiguousarray(y, dtype="<i2").data).digest()
+
+
+class _Opened(NamedTuple):
+    """Hold the header of a whole file, and what libsndfile is to decode, or what FFmpeg decoded."""
+
+    header: Header
+    pieces: Sequence[Piece] = ()
+    y: NDArray[np.int16 | np.float32] | None = None
+
+
+def _opened(data: bytes) -> _Opened:
+    """Return the header of a whole file with its true length, and how its samples are had."""
+    if not data:
+        raise Unusable("file is empty (0 bytes)")
+    audio = _untagged(data)
+    if ffmpeg.format_of(audio):
+        decoded = ffmpeg.decode(audio)
+        n_samples, n_channels = decoded.y.shape
+        doubt = _doubt(decoded.sr, n_samples, len(data))
+        header = Header(sr=decoded.sr, n_samples=n_samples, n_channels=n_channels, subtype=decoded.codec, doubt=doubt)
+        return _Opened(header, y=decoded.y)
+    if audio.startswith(flac.MAGIC):
+        return _opened_flac(audio)
+    wav = wav_header(data)
+    if wav is not None:
+        header = _checked(wav, len(data))
+        end = wav.offset + wav.n_samples * wav.frame_bytes
+        if any(data[at : at + 4] == b"RIFF" and data[at + 8 : at + 12] == b"WAVE" for at in (end, end + 1)):
+            doubt = f"holds WAV files one after another, the first of {wav.n_samples:,} samples: split it"
+            header = replace(header, doubt=header.doubt or doubt)
+        return _Opened(header, (Piece(data),))
+    return _measured(data)
+
+
+def _untagged(data: bytes) -> bytes:
+    """Return a file without the ID3v2 tags in front of it."""
+    start = 0
+    while size := mpeg.id3_bytes(data, start):
+        start += size
+    return data[start:] if start else data
+
+
+def _measured(data: bytes) -> _Opened:
+    """Return the header of a file whose length is not told by its first bytes, and its pieces."""
+    content = _content(data)
+    if content.doubt:
+        raise Unusable(content.doubt)
     try:
-        info = soundfile.info(io.BytesIO(head))
+        infos = [soundfile.info(_Bytes(piece.data)) for piece in content.pieces]
     except soundfile.LibsndfileError as error:
-        if "SF_INFO struct incomplete" in error.error_string:  # libsndfile's words for a rate below 1 or past int32
-            raise Unusable(
-                "header is not believable: header says 0 Hz, 2^31 Hz or more, or no channels; "
-                f"a recording has {_LOWEST_SR:,} to {_HIGHEST_SR:,} Hz: mend the header or encode it again"
-            ) from error
-        raise Unusable(f"not decodable as audio: {error.error_string} It starts with {head[:8]!r}") from error
+        raise _undecodable(error, data) from error
+    lengths = [
+        info.frames if piece.n_samples is None else piece.n_samples
+        for piece, info in zip(content.pieces, infos, strict=True)
+    ]
+    doubts = (_doubt(info.samplerate, n, len(data)) for info, n in zip(infos, lengths, strict=True))
+    doubt = next(filter(None, doubts), "")
+    if not doubt and len({(info.samplerate, info.channels) for info in infos}) > 1:
+        said = ", ".join(
+            f"{n:,} samples of {info.samplerate:,} Hz with {info.channels} channels"
+            for info, n in zip(infos, lengths, strict=True)
+        )
+        doubt = f"holds streams of several kinds one after another: {said}; split it"
+    header = Header(
+        sr=infos[0].samplerate,
+        n_samples=sum(lengths),
+        n_channels=infos[0].channels,
+        subtype=infos[0].subtype,
+        doubt=doubt,
+    )
+    return _Opened(header, content.pieces)
+
+
+def _content(data: bytes) -> Content:
+    """Return the audio of a file that is no FLAC, with pieces that have true lengths."""
+    if data.startswith(b"OggS"):
+        content = ogg.content_of(data)
+        if content.doubt:
+            n_said, n_decoded = _n_said(content.pieces), _n_decoded(content.pieces)
+            doubt = f"{content.doubt}; its pages say {n_said:,} samples, {n_decoded:,} decoded"
+            return content._replace(doubt=doubt)
+        return content
+    samples = sized.samples_of(data)
+    if samples is not None:
+        content = sized.content_of(data, samples)
+        return content if content.doubt or not samples.coded else mpeg.content_of(samples.coded) or content
+    if mpeg.id3_bytes(data) or mpeg.frame_at(data, 0):
+        return mpeg.content_of(data) or Content((Piece(data),))
+    return Content((Piece(data),))
+
+
+def _undecodable(error: soundfile.LibsndfileError, data: bytes) -> Unusable:
+    if "SF_INFO struct incomplete" in error.error_string:  # libsndfile's words for a rate below 1 or past int32
+        return Unusable(
+            "header is not believable: header says 0 Hz, 2^31 Hz or more, or no channels; "
+            f"a recording has {_LOWEST_SR:,} to {_HIGHEST_SR:,} Hz: mend the header or encode it again"
+        )
+    return Unusable(f"not decodable as audio: {error.error_string} It starts with {data[:8]!r}")
+
+
+def _plain_header(head: bytes) -> PlainHeader | None:
+    """Return the header of WAV or SPHERE of plain samples, where the first bytes tell their number."""
+    sphere = sized.sphere_header(head)
+    if sphere is not None:
+        return sphere if sphere.n_samples and sphere.frame_bytes else None
+    return wav_header(head)
+
+
+def _checked(plain: PlainHeader, size_bytes: int) -> Header:
+    n_held = max(0, size_bytes - plain.offset) // plain.frame_bytes
+    doubt = _doubt(plain.sr, plain.n_samples, size_bytes)
+    if not doubt and n_held < plain.n_samples:
+        doubt = truncated(plain.n_samples, n_held)
     return Header(
-        sr=info.samplerate,
-        n_samples=info.frames,
-        n_channels=info.channels,
-        subtype=info.subtype,
-        doubt=_doubt(info.samplerate, info.frames, size_bytes),
+        sr=plain.sr, n_samples=plain.n_samples, n_channels=plain.n_channels, subtype=plain.subtype, doubt=doubt
     )
 
 
 def _flac_header(head: bytes, size_bytes: int) -> Header:
-    if len(head) < FLAC_HEAD_BYTES:
+    if len(head) < flac.HEAD_BYTES:
         raise Unusable(f"file is truncated: it ends inside its FLAC header ({size_bytes:,} bytes)")
-    # 20 bits rate, 3 bits channels - 1, 5 bits bits per sample - 1, 36 bits samples: RFC 9639,
-    # section 8.2.
-    packed = int.from_bytes(head[18:26], "big")
-    sr, bits = packed >> 44, (packed >> 36 & 31) + 1
-    n_samples = packed & (1 << 36) - 1
     if head[4] & 127 != 0:
         raise Unusable("not decodable as audio: the FLAC header is damaged")
-    md5 = head[26:42]
+    said = flac.stream_info(head)
     return Header(
-        sr=sr,
-        n_samples=n_samples,
-        n_channels=(packed >> 41 & 7) + 1,
-        subtype="PCM_S8" if bits == 8 else f"PCM_{bits}",
-        md5=md5 if any(md5) else b"",
-        doubt=_doubt(sr, n_samples, size_bytes),
+        sr=said.sr,
+        n_samples=said.n_samples,
+        n_channels=said.n_channels,
+        subtype="PCM_S8" if said.bits == 8 else f"PCM_{said.bits}",
+        md5=said.md5,
+        doubt=_doubt(said.sr, said.n_samples, size_bytes),
     )
+
+
+def _opened_flac(data: bytes) -> _Opened:
+    """Return the header of a whole FLAC file, checked against its last frame without a checksum.
+
+    A length that its writer did not know is counted.
+    """
+    header = _flac_header(data, len(data))
+    pieces = (Piece(data),)
+    if not _LOWEST_SR <= header.sr <= _HIGHEST_SR:
+        return _Opened(header, pieces)
+    n_files = flac.n_streams(data)
+    if n_files > 1:
+        doubt = f"holds {n_files} FLAC files one after another, the first of {header.n_samples:,} samples: split it"
+        return _Opened(replace(header, doubt=doubt), pieces)
+    if header.md5 and header.n_samples:
+        return _Opened(header, pieces)
+    n_held = flac.n_samples_by_frames(data)
+    if header.n_samples == 0 and len(data) > flac.HEAD_BYTES:
+        if n_held is None:
+            n_whole = _n_decoded(pieces)
+            doubt = (
+                "file is truncated or damaged: its header says no length, and its last frame is not whole; "
+                f"{n_whole:,} samples decoded"
+            )
+            return _Opened(replace(header, doubt=doubt), pieces)
+        mended = flac.with_length(data, n_held)
+        return _Opened(_flac_header(mended, len(mended)), (Piece(mended),))
+    if header.believable and n_held is not None and n_held > header.n_samples:
+        doubt = f"file is damaged: header says {header.n_samples:,} samples, its frames hold {n_held:,}"
+        header = replace(header, doubt=doubt)
+    return _Opened(header, pieces)
 
 
 def _doubt(sr: int, n_samples: int, size_bytes: int) -> str:
@@ -228,44 +324,43 @@ def _doubt(sr: int, n_samples: int, size_bytes: int) -> str:
     return ""
 
 
-def decode(data: bytes) -> tuple[NDArray[np.int16 | np.float32], Header]:
-    """Decode a whole audio file and check it against its own header.
-
-    Returns
-    -------
-    y : ndarray (n_samples, n_channels)
-        int16 for 16 bits or fewer, otherwise float32 in [-1, 1].
-    header : Header
-
-    Raises
-    ------
-    Unusable
-        The file can't be decoded, is shorter than its header says, or differs from its checksum.
-    """
-    header = read_header(data, len(data))
-    if not header.believable:
-        raise Unusable(header.doubt)
+def _decoded(pieces: Sequence[Piece], header: Header) -> NDArray[np.int16 | np.float32]:
+    """Decode all pieces and join them, ``(n_samples, n_channels)``."""
     dtype = "int16" if header.subtype in _INT16_SUBTYPES else "float32"
     try:
-        y, _ = soundfile.read(io.BytesIO(data), dtype=dtype, always_2d=True)
+        parts = [_samples(piece, dtype) for piece in pieces]
     except soundfile.LibsndfileError as error:
-        raise Unusable(_broken_off(data, header)) from error
-    if len(y) != header.n_samples:
-        raise Unusable(f"file is truncated: header says {header.n_samples:,} samples, {len(y):,} decoded")
-    # STREAMINFO's checksum is over interleaved little-endian samples of the file's own width.
-    if header.md5 and header.subtype == "PCM_16" and hashlib.md5(y.astype("<i2", copy=False)).digest() != header.md5:
         raise Unusable(
-            f"the {len(y):,} samples decoded differ from the checksum in the FLAC header: one of them is damaged"
-        )
-    return y, header
+            f"file is truncated or damaged: header says {header.n_samples:,} samples, {_n_decoded(pieces):,} decoded"
+        ) from error
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
-def _broken_off(data: bytes, header: Header) -> str:
-    """Return how far a file can be decoded that can't be decoded to its end, in words."""
-    n_decoded = 0
-    # Read again block by block, because libsndfile does not say how far a failed read came.
-    with contextlib.suppress(soundfile.LibsndfileError), soundfile.SoundFile(io.BytesIO(data)) as file:
-        while n_decoded < header.n_samples:
-            file.read(min(_COUNTING_BLOCK, header.n_samples - n_decoded), dtype="int16")
-            n_decoded = file.tell()
-    return f"file is truncated or damaged: header says {header.n_samples:,} samples, {n_decoded:,} decoded"
+def _samples(piece: Piece, dtype: str) -> NDArray[np.int16 | np.float32]:
+    """Decode a piece to its end, ``(n_samples, n_channels)``."""
+    n_known = soundfile.info(_Bytes(piece.data)).frames
+    is_known = piece.n_samples is None or piece.n_samples == n_known
+    data, n_before = (piece.data, 0) if is_known else (piece.padded, piece.n_silent)
+    n_samples = n_known if is_known else n_before + (piece.n_samples or 0)
+    y: NDArray[np.int16 | np.float32] = soundfile.read(_Bytes(data), n_samples, dtype=dtype, always_2d=True)[0]
+    return y[n_before:]
+
+
+def _n_said(pieces: Sequence[Piece]) -> int:
+    """Return how many samples the pieces say they have."""
+    n = 0
+    for piece in pieces:
+        with contextlib.suppress(soundfile.LibsndfileError):
+            n += soundfile.info(_Bytes(piece.data)).frames
+    return n
+
+
+def _n_decoded(pieces: Sequence[Piece]) -> int:
+    """Return how many samples of some pieces can be decoded, up to the first that can't."""
+    n = 0
+    for piece in pieces:
+        # Block by block, because libsndfile does not say how far a failed read came.
+        with contextlib.suppress(soundfile.LibsndfileError), soundfile.SoundFile(_Bytes(piece.padded)) as file:
+            while n_read := len(file.read(_COUNTING_BLOCK, dtype="int16")):
+                n += n_read
+    return max(0, n - sum(piece.n_silent for piece in pieces))

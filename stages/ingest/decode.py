@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melmill.stages.contract import CorpusTree, OneOf, Outcome, Product, Scalar, Waveform, as_float
-from melmill.stages.formats.audio import HEAD_BYTES, decode, read_header, tells
+from melmill.stages.errors import PackageMissing
+from melmill.stages.formats.audio import HEAD_BYTES, Header, decode, read_header, tells
 from melmill.stages.ingest.levels import (
     MIX,
     channel_identity,
@@ -66,14 +67,15 @@ class AudioReader(Reader):
         return Waveform(sr=self.sr, dtype="int16", corpus=True)
 
     def claims(self, tree: CorpusTree, file: SourceFile) -> tuple[int, int]:
-        """Return rate (Hz) and length (samples) in a file's header; zeros if not believable.
+        """Return rate (Hz) and length (samples) of a file; zeros if it is damaged.
 
-        Only the first bytes are read where they are enough.
+        Only the first bytes are read where their length is a fact. Of other files all is read, and
+        the samples are counted.
         """
         try:
             head = tree.head(file.path, HEAD_BYTES)
             header = read_header(head if tells(head) else tree.read(file.path), file.size_bytes)
-        except (OSError, Unusable):
+        except (OSError, Unusable, PackageMissing):
             return 0, 0
         return (header.sr, header.n_samples) if header.believable else (0, 0)
 
@@ -86,14 +88,10 @@ class AudioReader(Reader):
             The file is empty, undecodable, truncated, not as catalogued, not finite, silent, constant
             or next to empty. Or it lacks the wanted channel, its channels cancel, or it is far past
             full scale.
+        PackageMissing
+            It was catalogued where a package was installed that this process lacks.
         """
-        decoded, header = decode(data)
-        then = (utterance.source_n_samples, utterance.source_sr)
-        if then != (header.n_samples, header.sr):
-            raise Unusable(
-                f"file changed since it was catalogued: {then[0]:,} samples at {then[1]:,} Hz then, "
-                f"{header.n_samples:,} at {header.sr:,} Hz now"
-            )
+        decoded, header = _decoded(utterance, data)
         chosen, channels = taken(check_finite(decoded), self.channel)
         pcm = to_pcm(chosen, header.sr, utterance.sr)
         check_clipped(pcm.n_clipped, len(chosen), pcm.peak_db)
@@ -129,6 +127,30 @@ def check_finite(y: NDArray[np.int16 | np.float32]) -> NDArray[np.int16 | np.flo
     if n_bad:
         raise Unusable(f"not finite: {n_bad:,} of {y.size:,} samples are NaN or infinite")
     return y
+
+
+def _decoded(utterance: Utterance, data: bytes) -> tuple[NDArray[np.int16 | np.float32], Header]:
+    """Decode a file, and compare its length with the catalogued one, for which a shard has room."""
+    then = (utterance.source_n_samples, utterance.source_sr)
+    try:
+        decoded, header = decode(data)
+    except PackageMissing as error:
+        if any(then):
+            raise
+        raise Unusable(str(error)) from error
+    if then == (header.n_samples, header.sr):
+        return decoded, header
+    now = f"{header.n_samples:,} at {header.sr:,} Hz now"
+    if not any(then):
+        raise Unusable(
+            f"catalogued without a length, as it could not be read then; {now}: use another store or another node name"
+        )
+    if len(data) == utterance.size_bytes and header.sr == then[1]:
+        raise Unusable(
+            f"catalogued with {then[0]:,} samples, which its header estimates or it held then; {now}: use another "
+            "store or another node name"
+        )
+    raise Unusable(f"file changed since it was catalogued: {then[0]:,} samples at {then[1]:,} Hz then, {now}")
 
 
 def to_pcm(y: NDArray[np.int16 | np.float32], sr: int, new_sr: int) -> Pcm:

@@ -10,6 +10,8 @@ from functools import cache
 from typing import Any, ClassVar
 
 from melmill.stages.contract import CorpusTree
+from melmill.stages.formats.containers import ffmpeg
+from melmill.stages.ingest.passed_over import is_hidden
 from melmill.stages.ingest.reader import CorpusFile, Reader
 from melmill.stages.ingest.texts.decoding import decoded
 from melmill.stages.ingest.texts.lookup import FolderTexts
@@ -19,6 +21,9 @@ from melmill.storage.utterance import SourceFile
 
 AUDIO_SUFFIXES = ("flac", "wav", "ogg", "oga", "opus", "mp3", "aiff", "aif", "au", "caf", "w64", "rf64")
 """Formats that libsndfile decodes and that corpora come in."""
+
+RARE_SUFFIXES = ("sph", "mp2", "aifc", "snd", *ffmpeg.SUFFIXES)
+"""More formats. Of a recording in one of them and in one of the above, the other is read."""
 
 MEL_SUFFIXES = ("npy",)
 LEVELS = ("subset", "speaker", "chapter", SKIPPED)
@@ -81,8 +86,7 @@ class FolderReader(Reader):
         entries = []
         for file in files:
             match = _named(*self.suffixes).fullmatch(file.path)
-            # Names with a leading dot are what systems leave behind: "._a.wav", ".Trashes/".
-            if match and not file.path.startswith(".") and "/." not in file.path:
+            if match and not is_hidden(file.path):
                 levels = dict(zip(self.folders, file.path.split("/")[:-1], strict=False))
                 entries.append(
                     CorpusFile(
@@ -184,7 +188,7 @@ def stem_of(path: str) -> str:
     >>> stem_of("a.b/c.WAV"), stem_of("a.b")
     ('a.b/c', 'a.b')
     """
-    match = _named(*AUDIO_SUFFIXES, *MEL_SUFFIXES).fullmatch(path)
+    match = _named(*AUDIO_SUFFIXES, *RARE_SUFFIXES, *MEL_SUFFIXES).fullmatch(path)
     return match["stem"] if match else path
 
 

@@ -193,6 +193,27 @@ class Reader(ABC):
     def claims(self, tree: CorpusTree, file: SourceFile) -> tuple[int, int]:
         """Return rate (Hz) and length (samples) that a file claims; zeros if it claims none."""
 
+    def can_read(self, path: str) -> bool:
+        """Tell whether this process can read a file that `find` returned, by its name.
+
+        One that it can't is passed over, unless it is catalogued already.
+        """
+        del path
+        return True
+
+    def passed_over(self, files: Sequence[SourceFile], entries: Sequence[CorpusFile]) -> Sequence[str]:
+        """Return a line for each kind of files that look wanted but are no utterances.
+
+        Parameters
+        ----------
+        files : sequence of SourceFile
+            All files below the root.
+        entries : sequence of CorpusFile
+            The utterances, before some are chosen.
+        """
+        del files, entries
+        return ()
+
     def discover(self, tree: CorpusTree, known: Mapping[str, Utterance]) -> Discovery:
         """Return the utterances of the corpus that are wanted, sorted by path, and notes on it.
 
@@ -217,10 +238,13 @@ class Reader(ABC):
             twice, or a file of texts can't be read.
         """
         files = list(tree.walk())
-        entries = list(self.find(tree, files))
+        entries = [entry for entry in self.find(tree, files) if entry.path in known or self.can_read(entry.path)]
+        passed_over = self.passed_over(files, entries)
         if not entries:
             raise ParameterError(
-                "root", f"must hold {self.expects}, got {self.root!r} with none among {len(files):,} files"
+                "root",
+                f"must hold {self.expects}, got {self.root!r} with none among {len(files):,} files"
+                + "".join(f"; {line}" for line in passed_over),
             )
         chosen = self._chosen(entries, known)
         self._check_unique(chosen)
@@ -257,8 +281,8 @@ class Reader(ABC):
                     **now._asdict(),
                 )
             )
-        notes = _text_notes(annotate, len(utterances), without)
-        return Discovery(utterances=utterances, notes=tuple(notes), labels=labels)
+        notes = (*passed_over, *_text_notes(annotate, len(utterances), without))
+        return Discovery(utterances=utterances, notes=notes, labels=labels)
 
     def _chosen(self, entries: Sequence[CorpusFile], known: Mapping[str, Utterance]) -> Sequence[CorpusFile]:
         """Return the files of the wanted subsets whose path matches a pattern.

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from melmill.stages.contract import CorpusTree
 from melmill.stages.ingest.decode import AudioReader
+from melmill.stages.ingest.passed_over import AUDIO, count_suffixes, note
 from melmill.stages.ingest.reader import Annotator, CorpusFile, stamp_of
 from melmill.stages.ingest.texts.decoding import lines, read_texts
 from melmill.stages.numeric.errors import ParameterError
@@ -68,6 +69,12 @@ class LibriSpeech(AudioReader):
             names = ", ".join(corpus or "." for corpus in corpora)
             raise ParameterError("root", f"must hold one corpus, got {self.root!r} with several: choose one of {names}")
         return entries
+
+    def passed_over(self, files: Sequence[SourceFile], entries: Sequence[CorpusFile]) -> Sequence[str]:
+        """Return a line on audio that is not named like utterances."""
+        counts = count_suffixes(files, AUDIO, {entry.path for entry in entries})
+        what = "are audio by their names but not read, as they are no <speaker>-<chapter>-<nnnn>.flac in their folders"
+        return [note(counts, what, "audio_folder reads them")] if counts else []
 
     def annotate(self, tree: CorpusTree, files: Sequence[SourceFile], chosen: Sequence[CorpusFile]) -> Annotator:
         """Return what adds the text and the speaker of an utterance."""

@@ -14,6 +14,8 @@ from melmill.stages.contract import CorpusTree, Discovery, Mel, Outcome, Product
 from melmill.stages.extract import MelFields
 from melmill.stages.formats.npy import HEAD_BYTES, decode_npy, npy_header
 from melmill.stages.ingest.folder import MEL_SUFFIXES, FolderReader
+from melmill.stages.ingest.passed_over import ARRAYS, AUDIO, count_suffixes, note
+from melmill.stages.ingest.reader import CorpusFile
 from melmill.stages.invert.inversion import shortest_length
 from melmill.stages.numeric.errors import ParameterError, Unusable
 from melmill.stages.numeric.mel import check_range
@@ -63,6 +65,19 @@ class MelFolder(FolderReader, MelFields):
     def produces(self, inputs: Mapping[str, Sequence[Product]]) -> Mel:
         """Describe what is stored: float32 mels with a catalogue."""
         return Mel(spec=self.spec)
+
+    def passed_over(self, files: Sequence[SourceFile], entries: Sequence[CorpusFile]) -> Sequence[str]:
+        """Return lines on arrays of other formats, and on audio."""
+        arrays = count_suffixes(files, ARRAYS - set(MEL_SUFFIXES), ())
+        audio = count_suffixes(files, AUDIO, ())
+        return [
+            note(found, what, remedy)
+            for found, what, remedy in (
+                (arrays, "hold arrays by their names but are not read", "save them as .npy, one array each"),
+                (audio, "are audio by their names, no mels", "audio_folder reads them"),
+            )
+            if found
+        ]
 
     def claims(self, tree: CorpusTree, file: SourceFile) -> tuple[int, int]:
         """Return the spec's rate (Hz) and the fewest samples that give a file's frames."""

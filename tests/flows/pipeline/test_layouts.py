@@ -18,6 +18,7 @@ from melmill.flows.pipeline.layouts import Contents, Layout, bands, contents_of,
 from melmill.flows.pipeline.spec import read
 from melmill.flows.pipeline.starter import PURPOSES, Answers, Purpose, purposes, starter, usual_preset
 from melmill.flows.planning.plan import make_plan
+from melmill.stages.formats.containers import ffmpeg
 from melmill.stages.numeric.presets import preset
 from melmill.storage.errors import SourceError
 
@@ -123,6 +124,19 @@ def test_texts_of_uncertain_columns_stop_no_first_pipeline(tmp_path: Path, table
     contents = contents_of(str(tmp_path))
     assert (contents.n_files, contents.n_texts) == (1, 0)
     assert contents.notes[0].startswith(f"no texts are read yet: {why}")
+
+
+def test_files_that_take_the_extra_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ffmpeg, "is_installed", lambda: False)
+    (tmp_path / "a.m4a").write_bytes(b"?")
+    with pytest.raises(PipelineError, match=r"neither audio .* nor mels .*; 1 file is audio .*: 1 .m4a; pip install"):
+        contents_of(str(tmp_path))
+    recorded(tmp_path / "b.wav")
+    contents = contents_of(str(tmp_path))
+    assert contents.n_files == 1
+    assert contents.notes == ("1 file is audio by its name but not read: 1 .m4a; pip install 'melmill[av]' to read it",)
+    monkeypatch.setattr(ffmpeg, "is_installed", lambda: True)
+    assert contents_of(str(tmp_path)).n_files == 2
 
 
 def test_one_subset_of_librispeech_is_read_from_the_folder_above(

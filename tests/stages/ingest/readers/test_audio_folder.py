@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,14 @@ import pytest
 import soundfile
 
 from melmill.stages.contract import IngestStage
+from melmill.stages.errors import PackageMissing
+from melmill.stages.formats.audio import decode
+from melmill.stages.formats.containers import ffmpeg
 from melmill.stages.ingest.readers.audio_folder import AudioFolder
-from melmill.stages.numeric.errors import ParameterError
+from melmill.stages.numeric.errors import ParameterError, Unusable
 from melmill.stages.numeric.resample import resample
 from melmill.storage.files.sources import SourceTree
+from tests.stages.formats.containers.made import by_ffmpeg
 from tests.stages.ingest.corpora import Tree, flac, ids, tone
 
 VCTK = {"wav48/p225/p225_001.wav": b"", "wav48/p225/p225_001.txt": b"Please call Stella.\n", "wav48/p226/a.wav": b""}
@@ -98,7 +103,7 @@ def test_transcripts_come_from_beside_or_the_nearest_table(files: dict[str, byte
 
 
 @pytest.mark.parametrize(
-    "path", ["._a.wav", "s/._a.wav", ".Trashes/a.wav", "a.wav.part", "a.txt", "wav", "a.m4a", "cover.jpg"]
+    "path", ["._a.wav", "s/._a.wav", ".Trashes/a.wav", "a.wav.part", "a.txt", "wav", "a.mkv", "cover.jpg"]
 )
 def test_other_files_are_passed_over(path: str) -> None:
     assert ids(AudioFolder(root="x").discover(Tree({"b.WAV": b"", path: b"?"}), {}).utterances) == ["b"]
@@ -237,3 +242,156 @@ def test_a_reader_that_claims_a_length_without_a_rate_is_not_believed(monkeypatc
     monkeypatch.setattr(AudioFolder, "claims", lambda *_: (0, 5))
     (utterance,) = AudioFolder(root="c").discover(Tree({"a.wav": b""}), {}).utterances
     assert (utterance.source_sr, utterance.source_n_samples, utterance.n_samples) == (0, 0, 0)
+
+
+@pytest.fixture
+def without_av(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ffmpeg, "is_installed", lambda: False)
+
+
+@pytest.fixture
+def with_av(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ffmpeg, "is_installed", lambda: True)
+
+
+def notes(files: list[str], **fields: Any) -> tuple[str, ...]:
+    contents = {path: b"a\n" if path.endswith(".txt") else b"" for path in files}
+    return AudioFolder(root="x", **fields).discover(Tree(contents), {}).notes
+
+
+@pytest.mark.usefixtures("without_av")
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        (["a.wav", "a.txt", "cover.jpg"], []),
+        (
+            ["a.wav", "b.m4a", "s/c.M4A", "d.wma", "e.sph"],
+            [
+                "3 files are audio by their names but not read: 2 .m4a, 1 .wma; pip install 'melmill[av]' to read them",
+            ],
+        ),
+        (
+            ["a.wav", "b.mkv", "c.dsf", "d.dsf"],
+            [
+                "3 files are audio by their names but not read: 2 .dsf, 1 .mkv; convert them, say by ffmpeg -i FILE "
+                "FILE.flac"
+            ],
+        ),
+        (
+            ["a.wav", "a.pt", "b.npz", "c.npy"],
+            ["3 files hold arrays by their names, no audio: 1 .npy, 1 .npz, 1 .pt; mel_folder reads .npy"],
+        ),
+        (
+            ["a.wav", "b.m4a"],
+            ["1 file is audio by its name but not read: 1 .m4a; pip install 'melmill[av]' to read it"],
+        ),
+        # What systems leave behind.
+        (["a.wav", "._b.m4a", ".Trashes/c.m4a"], []),
+    ],
+)
+def test_files_that_are_passed_over_are_counted(files: list[str], expected: list[str]) -> None:
+    assert list(notes(files)) == expected
+
+
+@pytest.mark.usefixtures("with_av")
+def test_of_two_formats_the_common_one_is_read() -> None:
+    files = ["a.wav", "a.m4a", "b.m4a", "c.sph", "c.flac"]
+    found = AudioFolder(root="x").discover(Tree(dict.fromkeys(files, b"")), {})
+    assert [u.path for u in found.utterances] == ["a.wav", "b.m4a", "c.flac"]
+    assert found.notes == (
+        "2 files are audio but not read, as a file of another format has the name: 1 .m4a, 1 .sph; move them away",
+    )
+
+
+@pytest.mark.usefixtures("without_av")
+def test_a_manifest_passes_over_what_it_does_not_list() -> None:
+    assert notes(["a.wav", "b.wav", "train.txt"], manifest="train.txt") == ()
+
+
+@pytest.mark.usefixtures("without_av")
+def test_a_folder_of_files_that_take_the_extra_says_so() -> None:
+    with pytest.raises(
+        ParameterError, match=r"with none among 2 files; 2 files are audio .*: 2 .m4a; pip install 'mel"
+    ):
+        notes(["a.m4a", "b.m4a"])
+
+
+def test_the_extra_decides_no_key_and_no_catalogued_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ffmpeg, "is_installed", lambda: True)
+    stage, tree = AudioFolder(root="x"), Tree({"a.wav": b"", "b.m4a": b""})
+    before, identity = stage.discover(tree, {}).utterances, stage.identity()
+    monkeypatch.setattr(ffmpeg, "is_installed", lambda: False)
+    assert stage.identity() == identity
+    known = {utterance.path: utterance for utterance in before}
+    assert stage.discover(tree, known).utterances == before
+    assert [u.path for u in stage.discover(tree, {}).utterances] == ["a.wav"]
+
+
+def m4a() -> bytes:
+    return by_ffmpeg(tone(44100)[:, None], 44100, "ipod", "aac")
+
+
+def test_files_of_ffmpeg_are_ingested() -> None:
+    data = m4a()
+    stage = AudioFolder(root="x")
+    (utterance,) = stage.discover(Tree({"a.m4a": data}), {}).utterances
+    y, header = decode(data)
+    assert (utterance.source_sr, utterance.source_n_samples) == (44100, len(y))
+    outcome = stage.ingest(utterance, data)
+    assert outcome.array is not None
+    assert outcome.row is not None
+    assert outcome.row["subtype"] == header.subtype == "AAC"
+    assert len(outcome.array) == utterance.n_samples >= 16000
+
+
+def test_a_worker_without_the_extra_blames_no_utterance(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = m4a()
+    stage = AudioFolder(root="x")
+    (utterance,) = stage.discover(Tree({"a.m4a": data}), {}).utterances
+    monkeypatch.setattr(ffmpeg, "is_installed", lambda: False)
+    with pytest.raises(PackageMissing, match=r"^reading MP4 needs the package av: pip install 'melmill\[av\]'$"):
+        stage.ingest(utterance, data)
+    assert issubclass(PackageMissing, ImportError)
+
+
+def test_a_file_of_another_name_that_takes_the_extra_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = m4a()
+    monkeypatch.setattr(ffmpeg, "is_installed", lambda: False)
+    stage = AudioFolder(root="x")
+    (utterance,) = stage.discover(Tree({"a.wav": data}), {}).utterances
+    assert utterance.n_samples == 0
+    with pytest.raises(Unusable, match="reading MP4 needs the package av"):
+        stage.ingest(utterance, data)
+
+
+def test_sphere_is_read() -> None:
+    data = flac(tone(9000), 8000, "NIST", "ULAW")
+    stage = AudioFolder(root="x")
+    (utterance,) = stage.discover(Tree({"a.SPH": data}), {}).utterances
+    assert (utterance.source_sr, utterance.source_n_samples, utterance.n_samples) == (8000, 9000, 18000)
+    assert stage.ingest(utterance, data).array is not None
+
+
+def test_the_catalogue_counts_what_a_header_estimates() -> None:
+    data = by_ffmpeg(tone(48000)[:, None], 16000, "mp3", "libmp3lame", variable=True, write_xing="0")
+    estimated = soundfile.info(io.BytesIO(data)).frames
+    stage = AudioFolder(root="x")
+    (utterance,) = stage.discover(Tree({"a.mp3": data}), {}).utterances
+    assert utterance.n_samples >= 48000 > estimated
+    outcome = stage.ingest(utterance, data)
+    assert outcome.array is not None
+    assert outcome.array.shape == (utterance.n_samples,)
+    # A catalogue of before has the estimate.
+    old = replace(utterance, source_n_samples=estimated, n_samples=estimated)
+    with pytest.raises(
+        Unusable, match=rf"^catalogued with {estimated:,} samples, .* estimates .*; {len(outcome.array):,} at"
+    ):
+        stage.ingest(old, data)
+
+
+def test_a_file_that_could_not_be_read_when_it_was_catalogued_says_so() -> None:
+    data = flac(tone())
+    stage = AudioFolder(root="x")
+    (utterance,) = stage.discover(Tree({"a.flac": data}), {}).utterances
+    with pytest.raises(Unusable, match=r"^catalogued without a length, .*; 8,000 at 16,000 Hz now: use another store"):
+        stage.ingest(replace(utterance, source_sr=0, source_n_samples=0, n_samples=0), data)

@@ -332,3 +332,14 @@ def test_real_corpus_is_discovered_and_ingested(real_data: Path) -> None:
         expected, sr = soundfile.read(root / u.path, dtype="int16")
         assert (u.source_sr, u.n_samples) == (sr, len(expected))
         assert np.array_equal(outcome.array, expected)  # type: ignore[arg-type]
+
+
+def test_audio_with_other_names_is_counted() -> None:
+    others = {"dev-clean/84/121123/take 1.flac": b"", "dev-clean/84/121123/84-121123-0002.wav": b"", "s/a.WAV": b""}
+    found = LibriSpeech(root="corpus").discover(Tree({**corpus(), **others}), {})
+    assert len(found.utterances) == 3
+    assert found.notes == (
+        "3 files are audio by their names but not read, as they are no <speaker>-<chapter>-<nnnn>.flac in their "
+        "folders: 2 .wav, 1 .flac; audio_folder reads them",
+    )
+    assert LibriSpeech(root="corpus").discover(Tree(corpus()), {}).notes == ()

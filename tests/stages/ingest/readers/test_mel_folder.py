@@ -201,3 +201,11 @@ def test_mels_that_all_look_wrong_are_noted_when_they_are_catalogued() -> None:
     assert not HIFIGAN.discover(tree, {one.path: one for one in found.utterances}).notes
     assert not HIFIGAN.discover(Tree({**wrong, "03.npy": npy(log_mel())}), {}).notes
     assert HIFIGAN.discover(Tree({"a.npy": wrong["00.npy"]}), {}).notes[0].startswith("the only new mel is probably")
+
+
+def test_other_arrays_and_audio_are_counted() -> None:
+    files = {"a.npy": npy(log_mel()), "b.pt": b"", "c.NPZ": b"", "d.h5": b"", "a.wav": b"", ".e.pt": b""}
+    assert HIFIGAN.discover(Tree(files), {}).notes == (
+        "3 files hold arrays by their names but are not read: 1 .h5, 1 .npz, 1 .pt; save them as .npy, one array each",
+        "1 file is audio by its name, no mels: 1 .wav; audio_folder reads it",
+    )

@@ -1,0 +1,73 @@
+"""Files that a reader passes over though their names say that they hold what it looks for."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Container, Iterable, Mapping
+
+from melmill.storage.utterance import SourceFile
+
+AUDIO = frozenset({
+    "flac", "wav", "wave", "ogg", "oga", "opus", "mp3", "mp2", "aiff", "aif", "aifc", "au", "snd", "caf", "w64", "rf64",
+    "bwf", "sph", "nist", "wv1", "wv2", "shn", "m4a", "m4b", "m4r", "mp4", "m4v", "mov", "aac", "wma", "asf", "wmv",
+    "webm", "weba", "mka", "mkv", "avi", "3gp", "3g2", "3ga", "amr", "awb", "wv", "ac3", "eac3", "dts", "ape", "tta",
+    "tak", "mpc", "dsf", "dff", "ra", "rm", "spx", "voc", "vox", "gsm", "g722", "g729", "raw", "pcm", "adpcm", "flv",
+    "mpg", "mpeg", "ts", "mts", "alac", "oma", "sd2", "iff", "8svx", "svx", "pvf", "paf", "avr", "htk", "ircam", "sf",
+})  # fmt: skip
+"""Suffixes of audio and of video, which has audio too."""
+
+ARRAYS = frozenset({"npy", "npz", "pt", "pth", "h5", "hdf5", "mat", "pkl", "pickle", "safetensors", "ark", "zarr"})
+"""Suffixes of arrays, such as mels."""
+
+
+def count_suffixes(files: Iterable[SourceFile], suffixes: Container[str], taken: Container[str]) -> Counter[str]:
+    """Count files by their suffix, in lower case.
+
+    Parameters
+    ----------
+    files : iterable of SourceFile
+    suffixes : container of str
+        Suffixes that are counted.
+    taken : container of str
+        Paths that are not counted. Hidden files are not counted either.
+    """
+    counts: Counter[str] = Counter()
+    for file in files:
+        path = file.path
+        _, dot, suffix = path.rpartition(".")
+        if dot and (suffix := suffix.lower()) in suffixes and path not in taken and not is_hidden(path):
+            counts[suffix] += 1
+    return counts
+
+
+def is_hidden(path: str) -> bool:
+    """Tell whether a name with a leading dot is in a path, as systems leave them behind.
+
+    >>> is_hidden("s/._a.wav"), is_hidden(".Trashes/a.wav"), is_hidden("s/a.b.wav")
+    (True, True, False)
+    """
+    return path.startswith(".") or "/." in path
+
+
+def listed(counts: Mapping[str, int]) -> str:
+    """Return counts by suffix in words, the most frequent first.
+
+    >>> listed({"sph": 1, "m4a": 4000})
+    '4,000 .m4a, 1 .sph'
+    """
+    ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{n:,} .{suffix}" for suffix, n in ranked)
+
+
+def note(counts: Mapping[str, int], what: str, remedy: str) -> str:
+    """Return a line that says how many files were passed over, and what to do.
+
+    >>> note({"m4a": 1}, "are audio by their names but not read", "convert them")
+    '1 file is audio by its name but not read: 1 .m4a; convert it'
+    """
+    n = sum(counts.values())
+    if n == 1:
+        for many, one in (("are ", "is "), ("hold ", "holds "), ("their names", "its name"), (" they ", " it ")):
+            what = what.replace(many, one)
+        remedy = remedy.replace("them", "it")
+    return f"{n:,} file{'s' if n != 1 else ''} {what}: {listed(counts)}; {remedy}"
