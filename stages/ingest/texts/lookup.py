@@ -16,7 +16,8 @@ from melmill.stages.numeric.errors import ParameterError
 from melmill.storage.utterance import SourceFile
 
 _TABLE = re.compile(
-    r"(?:.*/)?(?:metadata\.(?:csv|tsv)|transcripts?\.(?:txt|csv|tsv)|validated\.tsv|[^/]+\.trans\.txt)", re.IGNORECASE
+    r"(?:.*/)?(?:metadata\.(?:csv|tsv|jsonl)|transcripts?\.(?:txt|csv|tsv)|validated\.tsv|[^/]+\.trans\.txt)",
+    re.IGNORECASE,
 )
 # Files of one text each. Those that come first go first.
 _COMPANIONS = (".normalized.txt", ".txt", ".lab")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -75,7 +76,8 @@ def parse_table(text: str, path: str, columns: Sequence[str] | None = None, *, b
     Bars, tabs or commas separate its columns. Commas do so in a ``.csv``, or below a header with
     commas. In a ``.txt``, blanks may separate an id from its text. Quotes are those of CSV where
     commas or tabs separate, and letters elsewhere. A header names the columns. A table without one
-    has an id and a text, and perhaps the normalised text, which is taken then.
+    has an id and a text, and perhaps the normalised text, which is taken then. A ``.jsonl`` has an
+    object of named fields on each line.
 
     Parameters
     ----------
@@ -97,6 +99,8 @@ def parse_table(text: str, path: str, columns: Sequence[str] | None = None, *, b
     >>> parse_table('file_name,text\na.wav,"Yes, sir."\n', "metadata.csv").rows[0].text
     'Yes, sir.'
     """
+    if path.lower().endswith((".jsonl", ".json")):
+        return _objects(text, path)
     records, blanks = _records(text, path, None if columns is None else len(columns), bare)
     if not records:
         return Table((), "it has no lines")
@@ -158,6 +162,31 @@ def _records(text: str, path: str, width: int | None, bare: bool) -> tuple[list[
     if bare:
         return [(number, [line]) for number, line in numbered], False
     return [(number, line.split(maxsplit=1)) for number, line in numbered], True
+
+
+def _objects(text: str, path: str) -> Table:
+    """Return the rows of JSON lines, whose fields have the names that columns have in a header."""
+    objects = []
+    for number, line in lines(text):
+        try:
+            one = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise _no_object(path, number, str(error)) from error
+        if not isinstance(one, dict):
+            raise _no_object(path, number, f"it holds {line.strip()[:20]!r}")
+        objects.append((number, {name: value for name, value in one.items() if isinstance(value, str | int)}))
+    if not objects:
+        return Table((), "it has no lines")
+    names = list(dict.fromkeys(name for _, one in objects for name in one))
+    header = _header(names)
+    if header is None:
+        return Table((), f"its objects name no path and no text: {_shown(names)}")
+    records = [(number, [str(one.get(name, "")) for name in names]) for number, one in objects]
+    return _headed(records, path, (objects[0][0], names), header)
+
+
+def _no_object(path: str, line: int, why: str) -> ParameterError:
+    return ParameterError("root", f"must hold tables of a JSON object a line, got {path!r}, line {line:,}: {why}")
 
 
 def _split(line: str, delimiter: str) -> list[str]:

@@ -48,6 +48,13 @@ def texts(contents: dict[str, bytes], **fields: Any) -> dict[str, str]:
         # Elsewhere quotes are letters, also one that nothing closes.
         ("metadata.csv", 'a|"one"\nb|"two', '"one"', '"two'),
         ("validated.tsv", 'path\tsentence\na.mp3\t"one" he said\nb.mp3\t"two', '"one" he said', '"two'),
+        (
+            "metadata.jsonl",
+            '{"file_name": "wavs/a.wav", "text": "one", "length": 0.5, "tags": ["x"]}\n'
+            '{"text": "two | \\u00e9", "file_name": "wavs/b.wav"}',
+            "one",
+            "two | é",
+        ),
         # An id and its text with tabs or blanks between.
         ("transcripts.txt", "a\tone, two\nb\ttwo", "one, two", "two"),
         ("transcripts.txt", "a one, two\nb  two", "one, two", "two"),
@@ -118,6 +125,12 @@ def test_columns_may_be_declared(columns: tuple[str, ...], line: str, expected: 
 def test_a_table_of_uncertain_columns_is_refused(table: str, message: str) -> None:
     with pytest.raises(ParameterError, match=message):
         found({**TWO, "metadata.csv": table.encode()})
+
+
+def test_lines_that_are_no_objects_are_refused() -> None:
+    for line, why in ((b"{", "Expecting property name"), (b"[1]", r"it holds '\[1\]'"), (b"[" * 99999, "recursion")):
+        with pytest.raises(ParameterError, match=f"a JSON object a line, got 'metadata.jsonl', line 2: .*{why}"):
+            found({**TWO, "metadata.jsonl": b'{"id": "a", "text": "one"}\n' + line})
 
 
 def test_a_row_of_another_width_than_declared_is_refused() -> None:
@@ -325,6 +338,7 @@ def test_texts_decide_no_key() -> None:
         ({"wavs/a.txt": b"one"}, {"wavs/a.txt": b"one", "wavs/b.lab": b"added"}),
         ({"wavs/a.txt": b"one", "wavs/b.txt": b"two"}, {}),
         ({"metadata.csv": b"id|text|speaker\na|one|7"}, {"metadata.csv": b"id|text|speaker\na|one|8"}),
+        ({"metadata.jsonl": b'{"id": "a", "text": "one"}'}, {"metadata.jsonl": b'{"id": "a", "text": "two"}'}),
     ],
 )
 def test_changed_texts_are_noticed_and_no_file_of_one_text_is_read_twice(
@@ -344,3 +358,15 @@ def test_changed_texts_are_noticed_and_no_file_of_one_text_is_read_twice(
     assert now.labels
     assert now.utterances == first
     assert all(mine is known[mine.path] for mine in now.utterances)  # so no recording is read again
+
+
+def test_a_manifest_that_is_mended_is_noticed() -> None:
+    stage = AudioFolder(root="x", manifest="l.jsonl")
+    first, second = (
+        {**TWO, "l.jsonl": b'{"audio_filepath": "wavs/a.wav", "text": "%b", "speaker": 7}' % text}
+        for text in (b"one", b"two")
+    )
+    (a,) = stage.discover(Tree(first), {}).utterances
+    assert (a.text, a.speaker_id) == ("one", "7")
+    now = stage.discover(Tree(second), {a.path: a})
+    assert {name: labels.text for name, labels in now.labels.items()} == {"wavs--a": "two"}
