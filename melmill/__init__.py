@@ -300,7 +300,7 @@ def run(
     if not isinstance(set, Mapping | None):
         raise ParameterError("set", f"must be a mapping such as {{'admm.n_iter': 50}}, got {set!r}")
     overrides = [f"{name}={_as_yaml(value)}" for name, value in (set or {}).items()]
-    pipeline = load(Path(_path("path", path)), overrides, None if store is None else _path("store", store))
+    pipeline = load(Path(_path("path", path)).expanduser(), overrides, None if store is None else _path("store", store))
     return run_plan(make_plan(pipeline, until), executor, partial=until is not None)
 
 
@@ -484,11 +484,10 @@ def _check_name(field: str, name: str) -> None:
 
 def _as_yaml(value: object) -> str:
     """Write a value as an override of a pipeline has it."""
-    import yaml
+    from melmill.flows.pipeline.located import as_yaml
 
     plain = value.tolist() if hasattr(value, "tolist") else value  # numpy's numbers and arrays
     try:
-        text: str = yaml.safe_dump(plain, default_flow_style=True, width=float("inf"))
-    except yaml.YAMLError as error:
+        return as_yaml(os.fspath(plain) if isinstance(plain, os.PathLike) else plain)
+    except (TypeError, ValueError, RecursionError) as error:
         raise ParameterError("set", f"can't hold {value!r}: expected plain values and lists of them") from error
-    return text.removesuffix("...\n").strip()

@@ -2,9 +2,27 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 DONE, FAILED, BAD_USAGE, INTERRUPTED = 0, 1, 2, 130
+
+
+class LocalPath(click.Path):
+    """A path on this machine; a leading ``~`` is the home folder, in quotes too."""
+
+    def __init__(self, *, file_okay: bool = True, dir_okay: bool = True) -> None:
+        super().__init__(file_okay=file_okay, dir_okay=dir_okay, path_type=Path)
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """Return the path."""
+        try:
+            expanded = Path(str(value)).expanduser()
+        except RuntimeError:
+            self.fail(f"{str(value)!r} begins with the home folder of an unknown user", param, ctx)
+        made: Path = super().convert(str(expanded), param, ctx)
+        return made
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

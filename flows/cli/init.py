@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from melmill.flows.cli.group import DONE, cli
+from melmill.flows.cli.group import DONE, LocalPath, cli
 from melmill.flows.errors import PipelineError
 from melmill.flows.pipeline.graph import build_graph
 from melmill.flows.pipeline.spec import read
@@ -33,7 +33,7 @@ T = TypeVar("T")
 @click.option("--store", metavar="URL", help="Where results go.  [default: runs/NAME-PURPOSE]")
 @click.option(
     "--output",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=LocalPath(dir_okay=False),
     default="pipeline.yaml",
     show_default=True,
     help="File to write.",

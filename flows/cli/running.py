@@ -7,7 +7,7 @@ from typing import Literal
 
 import click
 
-from melmill.flows.cli.group import DONE, FAILED, cli
+from melmill.flows.cli.group import DONE, FAILED, LocalPath, cli
 from melmill.flows.cli.show import as_json, csv_table, table
 from melmill.flows.execution.run import run as run_plan
 from melmill.flows.execution.summary import Summary
@@ -21,7 +21,7 @@ from melmill.flows.watching.stalls import STALL_AFTER_S
 
 GIB = 2**30
 
-_pipeline = click.argument("pipeline", type=click.Path(path_type=Path, dir_okay=False), default="pipeline.yaml")
+_pipeline = click.argument("pipeline", type=LocalPath(dir_okay=False), default="pipeline.yaml")
 _store = click.option("--store", metavar="URL", help="Use this store instead of the pipeline's.")
 _set = click.option(
     "--set",
@@ -41,7 +41,7 @@ _until = click.option("--until", metavar="NODE", help="Run this node and what it
 @click.option("--executor", type=click.Choice(["dask", "serial"]), default="dask", show_default=True)
 @click.option(
     "--log",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=LocalPath(dir_okay=False),
     metavar="FILE",
     help="Append events to FILE, as JSON.",
 )

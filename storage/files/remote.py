@@ -30,7 +30,7 @@ class RemoteFiles:
 
         try:
             self._fs: AbstractFileSystem = url_to_fs(url)[0]
-        except (ImportError, ValueError) as error:
+        except Exception as error:  # each file system has its own for a URL that it can't take
             raise StoreError(f"{url}: {error}") from error
 
     def read(self, path: str) -> bytes:

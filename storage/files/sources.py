@@ -10,8 +10,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from melmill.storage.errors import SourceError
+from melmill.storage.errors import SourceError, StoreError
 from melmill.storage.files.objects import ObjectFiles, is_object_store
+from melmill.storage.files.places import absolute
 from melmill.storage.utterance import SourceFile
 
 if TYPE_CHECKING:
@@ -43,9 +44,10 @@ class SourceTree:
 
     def __post_init__(self) -> None:
         """Make a local path absolute, so that it means the same in every process."""
-        remote = "://" in self.url and not self.url.startswith("file://")
-        url = self.url.rstrip("/") if remote else str(Path(self.url.removeprefix("file://")).absolute())
-        object.__setattr__(self, "url", url)
+        try:
+            object.__setattr__(self, "url", absolute(self.url))
+        except StoreError as error:
+            raise SourceError(f"no corpus at {self.url}: {error}") from error
 
     def __getstate__(self) -> dict[str, str]:
         return {"url": self.url}
@@ -172,7 +174,7 @@ class _Remote:
 
         try:
             self._fs: AbstractFileSystem = url_to_fs(url)[0]
-        except (ImportError, ValueError) as error:
+        except Exception as error:  # each file system has its own for a URL that it can't take
             raise SourceError(f"no corpus at {url}: {error}") from error
 
     def exists(self, path: str) -> bool:
