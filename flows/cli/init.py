@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from melmill.flows.cli.group import DONE, LocalPath, cli
+from melmill.flows.cli.show import one_line
 from melmill.flows.errors import PipelineError
 from melmill.flows.pipeline.graph import build_graph
 from melmill.flows.pipeline.spec import read
@@ -89,8 +90,8 @@ def init(
         raise PipelineError(f"{str(output)!r} can't be written: {error.strerror}") from error
     if ask.taken:
         click.echo(f"defaults taken: {' '.join(ask.taken)}")
-    for warning in _warnings(contents, answers):
-        click.echo(f"note: {warning}")
+    for note in (*contents.notes, *_warnings(contents, answers)):
+        click.echo(f"note: {one_line(note)}")
     click.echo(f"{output} is written; next: melmill plan {output}, then melmill run {output}")
     return DONE
 

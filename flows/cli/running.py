@@ -8,7 +8,7 @@ from typing import Literal
 import click
 
 from melmill.flows.cli.group import DONE, FAILED, LocalPath, cli
-from melmill.flows.cli.show import as_json, csv_table, table
+from melmill.flows.cli.show import as_json, csv_table, one_line, table
 from melmill.flows.execution.run import run as run_plan
 from melmill.flows.execution.summary import Summary
 from melmill.flows.pipeline.pools import cpu_fallbacks, device
@@ -108,7 +108,7 @@ def _show(summary: Summary) -> None:
         csv_table(Location(folder).read("headline.csv"))
     click.echo(f"{done}; {summary.utterances} utterances, {summary.quarantined} quarantined")
     for note in summary.notes:
-        click.echo(f"note: {note}")
+        click.echo(f"note: {one_line(note)}")
     click.echo(f"store:  {summary.store}")
     for training in summary.trainings:
         click.echo(f"training: {training}")
@@ -151,7 +151,7 @@ def plan(
         f"{made.n_pending} of {made.n_tasks} tasks to run; {made.n_utterances} utterances, {hours:.2f} h of audio"
     )
     for note in made.notes:
-        click.echo(f"note: {note}")
+        click.echo(f"note: {one_line(note)}")
     return DONE
 
 

@@ -22,9 +22,12 @@ from melmill.storage.ledger import Exported, ExportFolder, Page
 from melmill.storage.reading.views import ProductView
 from melmill.storage.records import Record, StoredFile, record_name
 from melmill.storage.store import Store
+from melmill.storage.utterance import shortened
 
 # Encoders release the interpreter's lock, and files wait for the disk. More threads gain nothing.
 MAX_THREADS = 8
+# Bytes that the name of a file may have.
+LONGEST_NAME = 255
 
 Progress = Callable[[int, int], None]
 
@@ -278,11 +281,14 @@ def check_outside(location: Location, store: Store) -> None:
 
 
 def _names(view: ProductView, suffix: str, patterns: Sequence[str]) -> dict[str, str]:
-    """Return the file of each wanted utterance by id: its path or id, with the suffix."""
+    """Return the file of each wanted utterance by id: its path or id, with the suffix.
+
+    A name that would be too long ends with a hash.
+    """
     table = view.catalogue.table
     pairs = zip(table["utterance_id"].to_pylist(), table["path"].to_pylist(), strict=True)
     names = {
-        name: re.sub(r"(?<=[^/])\.[^./]+$", "", path or name) + f".{suffix}"
+        name: _file_name(path or name, suffix)
         for name, path in pairs
         if not patterns or any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
     }
@@ -296,6 +302,13 @@ def _names(view: ProductView, suffix: str, patterns: Sequence[str]) -> dict[str,
         if owners.setdefault(file, name) != name:
             raise PipelineError(f"utterances {owners[file]!r} and {name!r} would both be written to {file!r}")
     return names
+
+
+def _file_name(path: str, suffix: str) -> str:
+    """Return the path of an exported file, whose last part is a name that file systems take."""
+    folder, slash, name = re.sub(r"(?<=[^/])\.[^./]+$", "", path).rpartition("/")
+    longest = LONGEST_NAME - len(suffix) - 1
+    return f"{folder}{slash}{name if len(name.encode()) <= longest else shortened(name, longest)}.{suffix}"
 
 
 def _fingerprint(record: Record) -> str:

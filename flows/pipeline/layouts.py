@@ -12,7 +12,7 @@ from melmill.flows.errors import PipelineError
 from melmill.stages.contract import IngestStage
 from melmill.stages.formats.npy import HEAD_BYTES, npy_header
 from melmill.stages.ingest.folder import AUDIO_SUFFIXES, MEL_SUFFIXES, SKIPPED
-from melmill.stages.ingest.reader import READERS
+from melmill.stages.ingest.reader import READERS, passed_over
 from melmill.stages.numeric.errors import StageError, Unusable
 from melmill.stages.numeric.presets import preset, preset_names
 from melmill.stages.registry import stage_class
@@ -65,6 +65,8 @@ class Contents:
         The utterances belong to subsets.
     n_mels : int or None
         Bands of the mels. None for audio.
+    notes : tuple of str
+        What a person should know of the folder, such as files that are passed over.
     """
 
     layout: Layout
@@ -76,6 +78,7 @@ class Contents:
     n_speakers: int = 0
     has_subsets: bool = False
     n_mels: int | None = None
+    notes: tuple[str, ...] = ()
 
 
 def contents_of(root: str) -> Contents:
@@ -94,7 +97,8 @@ def contents_of(root: str) -> Contents:
         The folder can't be read.
     """
     tree = SourceTree(root)
-    files = list(tree.walk())
+    listed = list(tree.walk())
+    files = [file for file in listed if not file.problem]
     audio = _with_suffix(files, AUDIO_SUFFIXES)
     if audio:
         layout = recognised(tree.url, [file.path for file in audio])
@@ -104,7 +108,7 @@ def contents_of(root: str) -> Contents:
         return _audio_contents(layout)
     mels = _with_suffix(files, MEL_SUFFIXES)
     if mels:
-        return _mel_contents(root, tree, mels)
+        return replace(_mel_contents(root, tree, mels), notes=tuple(passed_over(listed)))
     raise PipelineError(
         f"{root!r} holds neither audio ({', '.join(AUDIO_SUFFIXES)}) nor mels ({', '.join(MEL_SUFFIXES)}) among "
         f"{len(files):,} files: name the folder of a corpus"
@@ -228,9 +232,10 @@ def _roles(depth: int, inner: tuple[str, ...]) -> tuple[str, ...]:
 def _audio_contents(layout: Layout) -> Contents:
     stage = cast("IngestStage", cast("Any", stage_class(layout.uses))(**layout.fields))
     try:
-        utterances = stage.discover(SourceTree(stage.root), {}).utterances
+        discovered = stage.discover(SourceTree(stage.root), {})
     except StageError as error:
         raise PipelineError(str(error)) from error
+    utterances = discovered.utterances
     readable = [utterance for utterance in utterances if utterance.source_sr]
     return Contents(
         layout=layout,
@@ -241,6 +246,7 @@ def _audio_contents(layout: Layout) -> Contents:
         n_texts=sum(bool(utterance.text) for utterance in utterances),
         n_speakers=len({utterance.speaker_id for utterance in utterances} - {""}),
         has_subsets=any(utterance.subset for utterance in utterances),
+        notes=discovered.notes,
     )
 
 

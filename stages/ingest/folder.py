@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, ClassVar, NamedTuple
 
 from melmill.stages.contract import CorpusTree
-from melmill.stages.ingest.reader import Annotate, CorpusFile, Reader, read_texts
+from melmill.stages.ingest.reader import Annotate, CorpusFile, Reader, read_texts, some_of
 from melmill.stages.numeric.errors import ParameterError
-from melmill.storage.utterance import SourceFile
+from melmill.storage.utterance import SourceFile, shortened
 
 AUDIO_SUFFIXES = ("flac", "wav", "ogg", "oga", "opus", "mp3", "aiff", "aif", "au", "caf", "w64", "rf64")
 """Formats that libsndfile decodes and that corpora come in."""
@@ -22,6 +23,8 @@ SKIPPED = "-"
 LEVELS = ("subset", "speaker", "chapter", SKIPPED)
 _TRANSCRIPTS = (".normalized.txt", ".txt")
 _NAMED_IN_ERRORS = 3
+# The name of a file has 255 bytes at most. This leaves room for a suffix.
+LONGEST_ID = 200
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +76,7 @@ class FolderReader(Reader):
         for file in files:
             match = _named(*self.suffixes).fullmatch(file.path)
             # Names with a leading dot are what systems leave behind: "._a.wav", ".Trashes/".
-            if match and not file.path.startswith(".") and "/." not in file.path:
+            if match and not is_hidden(file.path):
                 levels = dict(zip(self.folders, file.path.split("/")[:-1], strict=False))
                 entries.append(
                     CorpusFile(
@@ -85,6 +88,12 @@ class FolderReader(Reader):
                     )
                 )
         return entries if self.manifest is None or not entries else self._listed(entries, tree, self.manifest)
+
+    def left_out(self, files: Sequence[SourceFile], found: Sequence[CorpusFile]) -> Iterable[str]:
+        """Return a line on hidden files; see `Reader.left_out`."""
+        named = _named(*self.suffixes).fullmatch
+        hidden = [file.path for file in files if is_hidden(file.path) and named(file.path) and not is_litter(file.path)]
+        return [f"{len(hidden):,} passed over, hidden by a dot: {some_of(hidden)}"] if hidden else []
 
     def annotate(self, tree: CorpusTree, files: Sequence[SourceFile], chosen: Sequence[CorpusFile]) -> Annotate:
         """Return a function that adds the text of a file, unless the manifest gave one."""
@@ -174,15 +183,33 @@ class _Texts:
             below = f"{inner}/{below}"
 
 
+def is_hidden(path: str) -> bool:
+    """Return whether a name in a path begins with a dot."""
+    return path.startswith(".") or "/." in path
+
+
+def is_litter(path: str) -> bool:
+    """Return whether a file is what macOS leaves beside each file (``._a.wav``)."""
+    return path.rpartition("/")[2].startswith("._")
+
+
 def utterance_id(stem: str) -> str:
     """Return an id that can name a file, from a path without its suffix.
 
-    It depends on the path alone, so that files added later change no id.
+    It depends on the path alone, so that files added later change no id. Letters, digits, marks on
+    letters, ``_``, ``.`` and ``-`` stay. A long id ends with a hash in place of what is cut off.
 
     >>> utterance_id("p225/p225_001"), utterance_id("rain & wind/take 1")
     ('p225--p225_001', 'rain_wind--take_1')
     """
-    return "--".join(re.sub(r"[^\w.-]+", "_", part) for part in stem.split("/"))
+    made = "--".join("".join(map(_allowed, part)) for part in stem.split("/"))
+    made = re.sub("\0+", "_", made)
+    return made if len(made.encode()) <= LONGEST_ID else shortened(made, LONGEST_ID)
+
+
+def _allowed(char: str) -> str:
+    # Marks tell letters apart: those of Indic scripts, and accents that stand by themselves.
+    return char if char.isalnum() or char in "_.-" or unicodedata.category(char)[0] == "M" else "\0"
 
 
 def parse_metadata(table: str) -> dict[str, str]:
@@ -206,4 +233,5 @@ def _stem(path: str) -> str:
 
 @cache
 def _named(*suffixes: str) -> re.Pattern[str]:
-    return re.compile(rf"(?P<stem>.+)\.(?:{'|'.join(suffixes)})", flags=re.IGNORECASE)
+    # Names may hold line ends, and end with spaces.
+    return re.compile(rf"(?P<stem>.+)\.(?:{'|'.join(suffixes)})\s*", flags=re.IGNORECASE | re.DOTALL)

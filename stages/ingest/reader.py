@@ -9,7 +9,7 @@ import difflib
 import fnmatch
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple, TypeGuard
 
@@ -17,6 +17,11 @@ from melmill.stages.contract import CorpusTree, Discovery, Input, Mel, Outcome, 
 from melmill.stages.numeric.errors import ParameterError
 from melmill.stages.plugins import Registry
 from melmill.storage.utterance import SourceFile, Utterance, resampled_length
+
+# Files that a note names.
+NAMED = 5
+# Characters that a note shows of a path.
+_SHOWN = 120
 
 
 class CorpusFile(NamedTuple):
@@ -120,6 +125,19 @@ class Reader(ABC):
             The files do not make up one corpus.
         """
 
+    def left_out(self, files: Sequence[SourceFile], found: Sequence[CorpusFile]) -> Iterable[str]:
+        """Return what a person should know of files that are no utterances by their names.
+
+        Parameters
+        ----------
+        files : sequence of SourceFile
+            All files below the root.
+        found : sequence of CorpusFile
+            What `find` returned.
+        """
+        del files, found
+        return ()
+
     def annotate(self, tree: CorpusTree, files: Sequence[SourceFile], chosen: Sequence[CorpusFile]) -> Annotate:
         """Return a function that adds what takes reading, such as texts and speakers.
 
@@ -171,12 +189,15 @@ class Reader(ABC):
             There are no utterances, a subset is missing, a pattern matches nothing, an id occurs
             twice, or a file of texts can't be read.
         """
-        files = list(tree.walk())
+        listed = list(tree.walk())
+        files, notes = [file for file in listed if not file.problem], list(passed_over(listed))
         entries = list(self.find(tree, files))
         if not entries:
+            also = "".join(f"; {note}" for note in notes)
             raise ParameterError(
-                "root", f"must hold {self.expects}, got {self.root!r} with none among {len(files):,} files"
+                "root", f"must hold {self.expects}, got {self.root!r} with none among {len(files):,} files{also}"
             )
+        notes += self.left_out(files, entries)
         chosen = self._chosen(entries)
         self._check_unique(chosen)
         annotate, sr = self.annotate(tree, files, chosen), self.produces({}).sr
@@ -208,7 +229,7 @@ class Reader(ABC):
                     speaker_name=said.speaker_name,
                 )
             )
-        return Discovery(utterances=utterances)
+        return Discovery(utterances=utterances, notes=tuple(notes))
 
     def _chosen(self, entries: Sequence[CorpusFile]) -> Sequence[CorpusFile]:
         """Return the files of the wanted subsets whose path matches a pattern."""
@@ -249,6 +270,29 @@ class Reader(ABC):
                     f"must name each utterance once, got {entry.utterance_id!r} twice in {self.root!r}: {first} and "
                     f"{entry.path}; rename one, or choose with subsets or files, say files: {pattern!r}",
                 )
+
+
+def passed_over(files: Iterable[SourceFile]) -> Iterator[str]:
+    """Yield a line on each kind of file that can't be taken, with the names of some."""
+    kinds: dict[str, list[str]] = {}
+    for file in files:
+        if file.problem:
+            kinds.setdefault(file.problem, []).append(file.path)
+    for problem, paths in kinds.items():
+        yield f"{len(paths):,} passed over, {problem}: {some_of(paths)}"
+
+
+def some_of(paths: Sequence[str]) -> str:
+    """Return the first of some paths, for a note.
+
+    >>> some_of(["a"] * 7)
+    "'a', 'a', 'a', 'a', 'a' and 2 more"
+    """
+    more = f" and {len(paths) - NAMED:,} more" if len(paths) > NAMED else ""
+    shown = (
+        path if len(path) <= _SHOWN else f"{path[: _SHOWN // 2]}...{path[-_SHOWN // 2 :]}" for path in paths[:NAMED]
+    )
+    return ", ".join(f"'{path}'" for path in shown) + more
 
 
 def read_texts(tree: CorpusTree, path: str) -> str:

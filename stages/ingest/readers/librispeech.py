@@ -9,13 +9,14 @@ from typing import Any, ClassVar, NamedTuple
 
 from melmill.stages.contract import CorpusTree
 from melmill.stages.ingest.decode import AudioReader
-from melmill.stages.ingest.reader import Annotate, CorpusFile, read_texts
+from melmill.stages.ingest.folder import is_litter
+from melmill.stages.ingest.reader import Annotate, CorpusFile, read_texts, some_of
 from melmill.stages.numeric.errors import ParameterError
 from melmill.storage.utterance import SourceFile
 
 SPEAKERS = "SPEAKERS.TXT"
 _UTTERANCE = re.compile(
-    r"(?P<above>(?:.*/)?)(?P<speaker>\w+)/(?P<chapter>\w+)/(?P<id>(?P=speaker)-(?P=chapter)-\w+)\.flac"
+    r"(?P<above>(?s:.*/)?)(?P<speaker>\w+)/(?P<chapter>\w+)/(?P<id>(?P=speaker)-(?P=chapter)-\w+)\.(?i:flac)"
 )
 
 
@@ -66,6 +67,14 @@ class LibriSpeech(AudioReader):
             names = ", ".join(corpus or "." for corpus in corpora)
             raise ParameterError("root", f"must hold one corpus, got {self.root!r} with several: choose one of {names}")
         return entries
+
+    def left_out(self, files: Sequence[SourceFile], found: Sequence[CorpusFile]) -> list[str]:
+        """Return a line on FLAC files of other names; see `Reader.left_out`."""
+        taken = {entry.path for entry in found}
+        others = [file.path for file in files if file.path.lower().endswith(".flac") and file.path not in taken]
+        others = [path for path in others if not is_litter(path)]
+        form = "not named <speaker>/<chapter>/<speaker>-<chapter>-<nnnn>.flac"
+        return [f"{len(others):,} passed over, {form}: {some_of(others)}"] if others else []
 
     def annotate(self, tree: CorpusTree, files: Sequence[SourceFile], chosen: Sequence[CorpusFile]) -> Annotate:
         """Return a function that adds the text and the speaker of an utterance.
