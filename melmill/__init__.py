@@ -17,7 +17,7 @@ from melmill.cluster.errors import ClusterError
 from melmill.errors import Error
 from melmill.flows.errors import PipelineError, RunFailed
 from melmill.stages.errors import CompilerFailed, FileChanged, UnknownStage
-from melmill.stages.numeric.checks import as_array, check_choice, check_int
+from melmill.stages.numeric.checks import MAX_SR, as_array, check_choice, check_int
 from melmill.stages.numeric.errors import ContractError, DeviceMissing, ParameterError, StageError, Unusable
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.numeric.presets import preset as preset
@@ -118,7 +118,7 @@ def mel(
 
     chosen, samples = _spec(spec, preset), as_array("y", y)
     if sr is not None:
-        check_int("sr", sr, at_least=1)
+        check_int("sr", sr, at_least=1, at_most=MAX_SR)
         check_waveform(samples)
         samples = resample(samples, sr, chosen.sr)
     return mel_spectrogram(samples, chosen)

@@ -25,6 +25,22 @@ class LocalPath(click.Path):
         return made
 
 
+class Seconds(click.FloatRange):
+    """A time in seconds, a day at most."""
+
+    name = "seconds"
+
+    def __init__(self) -> None:
+        super().__init__(min=0.1, max=24 * 3600.0)
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the time."""
+        made: float = super().convert(value, param, ctx)
+        if made != made:
+            self.fail(f"{value!r} is not a number of seconds", param, ctx)
+        return made
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="melmill")
 def cli() -> None:

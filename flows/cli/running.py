@@ -7,7 +7,7 @@ from typing import Literal
 
 import click
 
-from melmill.flows.cli.group import DONE, FAILED, LocalPath, cli
+from melmill.flows.cli.group import DONE, FAILED, LocalPath, Seconds, cli
 from melmill.flows.cli.show import as_json, csv_table, one_line, table
 from melmill.flows.execution.run import run as run_plan
 from melmill.flows.execution.summary import Summary
@@ -47,7 +47,7 @@ _until = click.option("--until", metavar="NODE", help="Run this node and what it
 )
 @click.option(
     "--stall-after",
-    type=float,
+    type=Seconds(),
     default=STALL_AFTER_S,
     show_default=True,
     metavar="SECONDS",

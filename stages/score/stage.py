@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melmill.stages.contract import Input, Item, Kind, OneOf, Outcome, Product, Scalar, Scores, Waveform, as_float, each
+from melmill.stages.numeric.checks import MAX_TIMEOUT_S, check_float
 from melmill.stages.numeric.errors import ParameterError
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.numeric.presets import preset, preset_names
@@ -109,8 +110,7 @@ class Score:
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ParameterError("metrics", f"names {twice[0]!r} twice: leave one out")
-        if not 0 < self.pesq_timeout_s < float("inf"):
-            raise ParameterError("pesq_timeout_s", f"must be a positive time in s, got {self.pesq_timeout_s!r}")
+        check_float("pesq_timeout_s", self.pesq_timeout_s, above=0, at_most=MAX_TIMEOUT_S)
         self._preset_spec  # noqa: B018 - the name is checked by looking it up
 
     def identity(self) -> Mapping[str, Any]:

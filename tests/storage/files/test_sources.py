@@ -7,8 +7,10 @@ import os
 import pickle
 import re
 import socket
+import subprocess
 import time
 import uuid
+from collections.abc import Iterator
 from contextlib import chdir
 from pathlib import Path
 from typing import Any
@@ -167,8 +169,15 @@ def test_names_that_are_not_utf_8_are_named(tmp_path: Path) -> None:
     assert problems == dict.fromkeys(("caf\\xe9.wav", "d\\xe9/x.wav"), "name that is not UTF-8 (rename it)")
 
 
-def test_folders_are_followed_to_any_depth(tmp_path: Path) -> None:
-    deep = "/".join("d" * 1500)
+@pytest.fixture
+def emptied(tmp_path: Path) -> Iterator[Path]:
+    """Return a folder whose content is removed by a program that has no limit on depth."""
+    yield tmp_path
+    subprocess.run(["rm", "-rf", *tmp_path.iterdir()], check=True)
+
+
+def test_folders_are_followed_to_any_depth(emptied: Path) -> None:
+    tmp_path, deep = emptied, "/".join("d" * 1500)
     with chdir(tmp_path):
         for name in deep.split("/"):
             Path(name).mkdir()
