@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
+from typing import cast
 
 import click
 
@@ -21,8 +23,8 @@ class LocalPath(click.Path):
             expanded = Path(str(value)).expanduser()
         except RuntimeError:
             self.fail(f"{str(value)!r} begins with the home folder of an unknown user", param, ctx)
-        made: Path = super().convert(str(expanded), param, ctx)
-        return made
+        super().convert(str(expanded), param, ctx)
+        return expanded
 
 
 class Seconds(click.FloatRange):
@@ -35,8 +37,8 @@ class Seconds(click.FloatRange):
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Return the time."""
-        made: float = super().convert(value, param, ctx)
-        if made != made:
+        made = float(super().convert(cast("float", value), param, ctx))
+        if math.isnan(made):
             self.fail(f"{value!r} is not a number of seconds", param, ctx)
         return made
 

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import yaml
 
@@ -48,7 +48,7 @@ class _Loader(yaml.SafeLoader):
     """PyYAML's loader, with the scalars of YAML 1.2's core schema and a limit on their number."""
 
     # PyYAML fills it by `add_implicit_resolver`. An empty one drops the scalars of YAML 1.1.
-    yaml_implicit_resolvers: ClassVar[dict[str | None, list[tuple[str, re.Pattern[str]]]]] = {}
+    yaml_implicit_resolvers = {}  # noqa: RUF012 - PyYAML declares it
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
@@ -58,7 +58,7 @@ class _Loader(yaml.SafeLoader):
         """Return the next node, and stop before a long list fills the memory."""
         self.n_nodes += 1
         if self.n_nodes > _MAX_VALUES:
-            mark = self.peek_event().start_mark
+            mark = self.get_mark()
             raise yaml.composer.ComposerError(None, None, f"it holds more than {_MAX_VALUES} values", mark)
         node: yaml.Node | None = super().compose_node(parent, index)
         return node
@@ -87,7 +87,7 @@ _Loader.add_constructor(_INT, _whole)
 _Loader.add_constructor(_FLOAT, _number)
 _Loader.add_constructor(_BOOL, _truth)
 # As a value it is text, and only as a key it merges.
-_Loader.add_constructor(_MERGE, yaml.SafeLoader.construct_yaml_str)
+_Loader.add_constructor(_MERGE, lambda loader, node: node.value)
 
 # Text that may stand without quotes. Whether it is read as text is another question.
 _PLAIN = re.compile(r"[\w./][\w./@:+-]*")

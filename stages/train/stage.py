@@ -100,7 +100,7 @@ class TrainVocoder:
                 check_int(name, getattr(self, name), at_least=least, at_most=at_most)
         check_int("seed", self.seed, at_least=0)
         if self.learning_rate is not None:
-            check_float("learning_rate", self.learning_rate, above=0, at_most=10)
+            check_float("learning_rate", self.learning_rate, above=0)
         check_float("ema", self.ema, at_least=0, below=1)
 
     def identity(self) -> Mapping[str, Any]:
