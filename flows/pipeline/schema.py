@@ -50,8 +50,8 @@ def pipeline_schema() -> Schema:
     defs["node"] = _node(stages)
     seconds = {"type": "number", "exclusiveMinimum": 0}
     properties: dict[str, Schema] = {
-        "name": {"type": "string"},
-        "store": {"type": "string"},
+        "name": {"type": "string", "minLength": 1},
+        "store": {"type": "string", "minLength": 1},
         "shard_duration_s": {**seconds, "maximum": MAX_SHARD_DURATION_S, "default": DEFAULT_SHARD_DURATION_S},
         "max_quarantined": {
             "anyOf": [

@@ -117,6 +117,8 @@ def _pipeline(document: Located) -> Pipeline:
     for name in ("name", "store", "stages"):
         if name not in fields:
             raise PipelineError(f"a pipeline needs the field {name!r}", document.where)
+    if fields["name"].value == "":
+        raise PipelineError("name must be the project's, got ''", fields["name"].where)
     duration = fields.get("shard_duration_s", Located(DEFAULT_SHARD_DURATION_S, document.where))
     time_limit = fields.get("time_limit_s", Located(DEFAULT_TIME_LIMIT_S, document.where))
     return Pipeline(

@@ -117,5 +117,7 @@ def _store_errors(path: str, verb: str) -> Iterator[None]:
         raise
     except NotImplementedError as error:
         raise StoreUnwritable(f"can't {verb} {path}: its file system is read-only") from error
+    except ValueError as error:
+        raise StoreError(f"can't {verb} {path}: {error}. Check the URL.") from error
     except OSError as error:
         raise store_error(error, path, verb) from error

@@ -109,8 +109,8 @@ class SourceTree:
     def _check_root(self) -> None:
         try:
             problem = "" if self._reader.exists(self.url) else "it does not exist"
-        except OSError as error:
-            problem = error.strerror or str(error)
+        except (OSError, ValueError) as error:  # a ValueError: no folder can have such a URL
+            problem = getattr(error, "strerror", None) or str(error)
         if problem:
             raise SourceError(f"no corpus at {self.url}: {problem}. Check the path, and that the disk is mounted.")
 

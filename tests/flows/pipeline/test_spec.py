@@ -69,6 +69,8 @@ BAD_FORM: list[Case] = [
     ("preset: paper", "center: yes", 5, "got 'yes', which is text in YAML 1.2: write true or false"),
     ("n_iter: 10", "n_iter: []", 6, "n_iter is an empty list"),
     ("preset: paper", "preset: papre", 5, "papre"),
+    # the project
+    ("name: round-trip", "name: ''", 1, "name must be the project's, got ''"),
     # ports
     ("from: mel, n_iter", "n_iter", 6, "node 'gla' needs the input 'from'"),
     ("from: mel, n_iter", "from: [], n_iter", 6, "from of 'gla' is an empty list"),

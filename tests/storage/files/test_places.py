@@ -50,6 +50,13 @@ def test_what_is_no_place_is_refused_wherever_it_is_given(place: str, message: s
         SourceTree(place)
 
 
+def test_a_url_that_its_file_system_cannot_take_is_refused() -> None:
+    with pytest.raises(SourceError, match="no corpus at data://x"):
+        list(SourceTree("data://x").walk())
+    with pytest.raises(StoreError, match="can't read data://x"):
+        melmill.open("data://x")
+
+
 @pytest.mark.parametrize(
     "place", ["runs/a b#?%20", "/data/ü", "./~x", "c:x", "x~", "memory://a/~", "simplecache::s3://b/x"]
 )
