@@ -15,7 +15,7 @@ from melmill.stages.contract import CorpusTree, Outcome, Product, Scalar, Wavefo
 from melmill.stages.formats.audio import HEAD_BYTES, decode, read_header, tells
 from melmill.stages.ingest.reader import Reader
 from melmill.stages.numeric.checks import MAX_SR, check_int
-from melmill.stages.numeric.errors import Unusable
+from melmill.stages.numeric.errors import ParameterError, Unusable
 from melmill.stages.numeric.resample import resample
 from melmill.storage.utterance import SourceFile, Utterance
 
@@ -39,7 +39,9 @@ class AudioReader(Reader):
     def __post_init__(self) -> None:
         """Check the fields."""
         super().__post_init__()
-        check_int("sr", self.sr, at_least=1, at_most=MAX_SR)
+        if self.sr < 1:
+            raise ParameterError("sr", f"must be a rate in Hz, got {self.sr!r}")
+        check_int("sr", self.sr, at_most=MAX_SR)
 
     def identity(self) -> Mapping[str, Any]:
         """Return what is chosen and the rate."""

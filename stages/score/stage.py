@@ -110,7 +110,9 @@ class Score:
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ParameterError("metrics", f"names {twice[0]!r} twice: leave one out")
-        check_float("pesq_timeout_s", self.pesq_timeout_s, above=0, at_most=MAX_TIMEOUT_S)
+        if not self.pesq_timeout_s > 0:
+            raise ParameterError("pesq_timeout_s", f"must be a positive time in s, got {self.pesq_timeout_s!r}")
+        check_float("pesq_timeout_s", self.pesq_timeout_s, at_most=MAX_TIMEOUT_S)
         self._preset_spec  # noqa: B018 - the name is checked by looking it up
 
     def identity(self) -> Mapping[str, Any]:
