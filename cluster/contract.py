@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 # How often the scheduler is asked for its workers.
 REFRESH_S = 2.0
+# No cluster has more. What is larger has a typing error.
+MAX_WORKERS, MAX_THREADS, MAX_RESOURCE = 100_000, 4_096, 1e9
 MAX_PORT = 65535
 
 _DASHBOARD = re.compile(r"[^\s:/]+:\d{1,5}")
@@ -59,11 +61,19 @@ class Pool:
                 f"a pool needs at least one worker and thread, got workers={self.workers!r}, threads={self.threads!r}",
                 "workers" if self.workers < 1 else "threads",
             )
+        for name, most in (("workers", MAX_WORKERS), ("threads", MAX_THREADS)):
+            if getattr(self, name) > most:
+                raise ClusterError(f"{name} must be at most {most} a pool, got {getattr(self, name)!r}", name)
         if self.min_workers is not None and not 0 <= self.min_workers <= self.workers:
             raise ClusterError(
                 f"min_workers must be in [0, {self.workers}], the number of workers, got {self.min_workers!r}",
                 "min_workers",
             )
+        for name, amount in self.resources.items():
+            if not 0 < amount <= MAX_RESOURCE:
+                raise ClusterError(
+                    f"resources must be positive and at most {MAX_RESOURCE:g}, got {name}: {amount!r}", "resources"
+                )
         if self.memory is not None and not _MEMORY.fullmatch(self.memory):
             raise ClusterError(f"memory must be a size such as 4GiB, got {self.memory!r}", "memory")
 

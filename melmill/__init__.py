@@ -17,7 +17,7 @@ from melmill.cluster.errors import ClusterError
 from melmill.errors import Error
 from melmill.flows.errors import PipelineError, RunFailed
 from melmill.stages.errors import CompilerFailed, FileChanged, UnknownStage
-from melmill.stages.numeric.checks import as_array, check_choice, check_full_scale, check_int
+from melmill.stages.numeric.checks import MAX_SR, as_array, check_choice, check_full_scale, check_int
 from melmill.stages.numeric.errors import ContractError, DeviceMissing, ParameterError, StageError, Unusable
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.numeric.presets import preset as preset
@@ -120,7 +120,7 @@ def mel(
     chosen, samples = _spec(spec, preset), as_array("y", y)
     check_full_scale(samples)
     if sr is not None:
-        check_int("sr", sr, at_least=1)
+        check_int("sr", sr, at_least=1, at_most=MAX_SR)
         check_waveform(samples)
         samples = resample(samples, sr, chosen.sr)
     return mel_spectrogram(samples, chosen)
@@ -308,7 +308,7 @@ def run(
     if not isinstance(set, Mapping | None):
         raise ParameterError("set", f"must be a mapping such as {{'admm.n_iter': 50}}, got {set!r}")
     overrides = [f"{name}={_as_yaml(value)}" for name, value in (set or {}).items()]
-    pipeline = load(Path(_path("path", path)), overrides, None if store is None else _path("store", store))
+    pipeline = load(Path(_path("path", path)).expanduser(), overrides, None if store is None else _path("store", store))
     return run_plan(make_plan(pipeline, until, follow=follow), executor, partial=until is not None)
 
 
@@ -494,11 +494,10 @@ def _check_name(field: str, name: str) -> None:
 
 def _as_yaml(value: object) -> str:
     """Write a value as an override of a pipeline has it."""
-    import yaml
+    from melmill.flows.pipeline.located import as_yaml
 
     plain = value.tolist() if hasattr(value, "tolist") else value  # numpy's numbers and arrays
     try:
-        text: str = yaml.safe_dump(plain, default_flow_style=True, width=float("inf"))
-    except yaml.YAMLError as error:
+        return as_yaml(os.fspath(plain) if isinstance(plain, os.PathLike) else plain)
+    except (TypeError, ValueError, RecursionError) as error:
         raise ParameterError("set", f"can't hold {value!r}: expected plain values and lists of them") from error
-    return text.removesuffix("...\n").strip()

@@ -282,7 +282,7 @@ class CorpusTree(Protocol):
     """The files below the root of a corpus, on a disk or in an object store."""
 
     def walk(self) -> Iterator[SourceFile]:
-        """Iterate over all files, sorted by path."""
+        """Iterate over all files, sorted by path, and what can't be taken with its `problem`."""
         ...
 
     def read(self, path: str) -> bytes:

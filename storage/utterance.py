@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,11 +11,16 @@ from typing import Any, NamedTuple
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceFile:
-    """A file of a corpus: path relative to its root, with ``/``, size, and modification time."""
+    """A file of a corpus: path relative to its root, with ``/``, size, and modification time.
+
+    `problem` says why it can't be taken, ``""`` if it can. Then it may also be a folder, and `path`
+    is fit to be shown only.
+    """
 
     path: str
     size_bytes: int
     mtime_ns: int
+    problem: str = ""
 
 
 class Labels(NamedTuple):
@@ -119,6 +125,16 @@ class Shard:
     def duration_s(self) -> float:
         """Length of its utterances that are not retired, in seconds."""
         return sum(u.duration_s for u in self.current)
+
+
+def shortened(name: str, n_bytes: int) -> str:
+    """Return the beginning of a name with a hash of the whole, together of `n_bytes` at most.
+
+    >>> shortened("x" * 300, 20)
+    'xxxxxxxxxxx-98a8bc3b'
+    """
+    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return f"{name.encode()[: n_bytes - 9].decode(errors='ignore')}-{digest}"
 
 
 def resampled_length(n_samples: int, sr: int, new_sr: int) -> int:

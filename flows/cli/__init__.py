@@ -23,6 +23,7 @@ from melmill.flows.cli import (  # noqa: F401
     vocoders,
 )
 from melmill.flows.cli.group import BAD_USAGE, DONE, FAILED, INTERRUPTED, cli
+from melmill.flows.cli.show import one_line
 from melmill.flows.errors import RunFailed
 
 
@@ -33,18 +34,22 @@ def main() -> None:
     interrupted.
     """
     try:
-        result = cli.main(standalone_mode=False)
-    except click.ClickException as error:
+        result = cli.main(prog_name="melmill", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
+        sys.exit(BAD_USAGE)
+    except click.ClickException as error:
+        command = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else ""
+        _say(error.format_message().removesuffix(".") + (f" (see `{command} -h`)" if command else ""))
         sys.exit(BAD_USAGE)
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted: what is stored stays; run again to go on", err=True)
         sys.exit(INTERRUPTED)
     except RunFailed as error:
-        _say(error)
+        _say(str(error))
         sys.exit(FAILED)
     except Error as error:
-        _say(error)
+        _say(str(error))
         sys.exit(BAD_USAGE)
     except BrokenPipeError:
         sys.stderr.close()
@@ -52,5 +57,5 @@ def main() -> None:
     sys.exit(result if isinstance(result, int) else DONE)
 
 
-def _say(error: Error) -> None:
-    click.echo(f"error: {error}", err=True)
+def _say(problem: str) -> None:
+    click.echo(f"error: {one_line(problem)}", err=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from melmill.flows.cli.group import DONE, FAILED, cli
+from melmill.flows.cli.group import DONE, FAILED, LocalPath, cli
 from melmill.flows.cli.show import as_json, table
 from melmill.flows.pipeline.spec import load
 from melmill.flows.runs.repair import drop_incomplete, remake_catalogue
@@ -48,7 +48,7 @@ def verify(store: str, json_: bool) -> int:
 @_store
 @click.option(
     "--pipeline",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=LocalPath(dir_okay=False),
     help="Rebuild a damaged catalogue from the corpus of this pipeline.",
 )
 @_json

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from melmill.flows.cli.group import DONE, cli
+from melmill.flows.cli.group import DONE, LocalPath, cli
 
 
 @cli.group()
@@ -15,7 +15,7 @@ def cluster() -> None:
 
 
 @cluster.command()
-@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("folder", metavar="DIR", type=LocalPath(file_okay=False))
 @click.option("--days", type=click.IntRange(1, 3650), default=365, show_default=True, help="How long it is good for.")
 def certs(folder: Path, days: int) -> int:
     """Make a certificate authority in DIR, and a certificate that lets its holder into a cluster.

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from melmill.flows.cli.group import DONE, cli
+from melmill.flows.cli.group import DONE, LocalPath, cli
 
 
 @cli.group()
@@ -15,7 +15,7 @@ def fetch() -> None:
 
 
 @fetch.command()
-@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("folder", type=LocalPath(file_okay=False))
 @click.option("--with-bad-files", is_flag=True, help="Add broken files, to see quarantine at work.")
 def demo(folder: Path, with_bad_files: bool) -> int:
     """Make the demo corpus in FOLDER: two minutes of eight synthetic voices.

@@ -2,9 +2,45 @@
 
 from __future__ import annotations
 
+import math
+from pathlib import Path
+from typing import cast
+
 import click
 
 DONE, FAILED, BAD_USAGE, INTERRUPTED = 0, 1, 2, 130
+
+
+class LocalPath(click.Path):
+    """A path on this machine; a leading ``~`` is the home folder, in quotes too."""
+
+    def __init__(self, *, file_okay: bool = True, dir_okay: bool = True) -> None:
+        super().__init__(file_okay=file_okay, dir_okay=dir_okay, path_type=Path)
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """Return the path."""
+        try:
+            expanded = Path(str(value)).expanduser()
+        except RuntimeError:
+            self.fail(f"{str(value)!r} begins with the home folder of an unknown user", param, ctx)
+        super().convert(str(expanded), param, ctx)
+        return expanded
+
+
+class Seconds(click.FloatRange):
+    """A time in seconds, a day at most."""
+
+    name = "seconds"
+
+    def __init__(self) -> None:
+        super().__init__(min=0.1, max=24 * 3600.0)
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the time."""
+        made = float(super().convert(cast("float", value), param, ctx))
+        if math.isnan(made):
+            self.fail(f"{value!r} is not a number of seconds", param, ctx)
+        return made
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

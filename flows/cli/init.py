@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from melmill.flows.cli.group import DONE, cli
+from melmill.flows.cli.group import DONE, LocalPath, cli
+from melmill.flows.cli.show import one_line
 from melmill.flows.errors import PipelineError
 from melmill.flows.pipeline.graph import build_graph
 from melmill.flows.pipeline.spec import read
 from melmill.flows.pipeline.starter import PURPOSES, Answers, Purpose, purposes, starter, usual_preset
+from melmill.stages.numeric.checks import MAX_SR
 from melmill.stages.numeric.presets import preset as spec_of
 from melmill.stages.numeric.presets import preset_names
 
@@ -29,11 +31,11 @@ T = TypeVar("T")
 @click.option(
     "--preset", metavar="NAME", help="Mel that it makes, or that the folder holds; `melmill mel show` lists all."
 )
-@click.option("--sr", type=click.IntRange(min=1), help="Rate to store, Hz.  [default: the mel's]")
+@click.option("--sr", type=click.IntRange(min=1, max=MAX_SR), help="Rate to store, Hz.  [default: the mel's]")
 @click.option("--store", metavar="URL", help="Where results go.  [default: runs/NAME-PURPOSE]")
 @click.option(
     "--output",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=LocalPath(dir_okay=False),
     default="pipeline.yaml",
     show_default=True,
     help="File to write.",
@@ -77,7 +79,7 @@ def init(
     goal = ask("--for", "What is it for", possible[0], click.Choice(possible)) if purpose is None else purpose
     preset = preset or ask("--preset", "Mel", usual_preset(contents, goal), click.Choice(preset_names()))
     if contents.n_mels is None:
-        sr = sr or ask("--sr", "Rate to store, Hz", spec_of(preset).sr, click.IntRange(min=1))
+        sr = sr or ask("--sr", "Rate to store, Hz", spec_of(preset).sr, click.IntRange(min=1, max=MAX_SR))
     name = _name(folder)
     store = store or ask("--store", "Where results go", f"runs/{name}-{goal}", click.STRING)
     answers = Answers(purpose=goal, preset=preset, sr=sr or spec_of(preset).sr, store=store, name=name)
@@ -89,8 +91,8 @@ def init(
         raise PipelineError(f"{str(output)!r} can't be written: {error.strerror}") from error
     if ask.taken:
         click.echo(f"defaults taken: {' '.join(ask.taken)}")
-    for warning in (*contents.notes, *_warnings(contents, answers)):
-        click.echo(f"note: {warning}")
+    for note in (*contents.notes, *_warnings(contents, answers)):
+        click.echo(f"note: {one_line(note)}")
     click.echo(f"{output} is written; next: melmill plan {output}, then melmill run {output}")
     return DONE
 

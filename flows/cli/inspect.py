@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from melmill.flows.cli.group import DONE, FAILED, cli
+from melmill.flows.cli.group import DONE, FAILED, LocalPath, cli
 from melmill.flows.cli.show import as_json, csv_table, table
 from melmill.flows.tasks.report import HEADLINE, PAGE
 from melmill.flows.watching.status import run_pages
@@ -23,9 +23,7 @@ _json = click.option("--json", "json_", is_flag=True, help="Print one JSON objec
 @click.option(
     "--format", "format_", type=click.Choice(["table", "csv", "json", "parquet"]), default="table", show_default=True
 )
-@click.option(
-    "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write to this file instead of standard output."
-)
+@click.option("--output", type=LocalPath(dir_okay=False), help="Write to this file instead of standard output.")
 def scores(store: str, format_: str, output: Path | None) -> int:
     """Print one row per utterance and scored node of STORE's last run.
 

@@ -7,8 +7,8 @@ from typing import Literal
 
 import click
 
-from melmill.flows.cli.group import DONE, FAILED, cli
-from melmill.flows.cli.show import as_json, csv_table, table
+from melmill.flows.cli.group import DONE, FAILED, LocalPath, Seconds, cli
+from melmill.flows.cli.show import as_json, csv_table, one_line, table
 from melmill.flows.execution.run import run as run_plan
 from melmill.flows.execution.summary import Summary
 from melmill.flows.pipeline.pools import cpu_fallbacks, device
@@ -21,7 +21,7 @@ from melmill.flows.watching.stalls import STALL_AFTER_S
 
 GIB = 2**30
 
-_pipeline = click.argument("pipeline", type=click.Path(path_type=Path, dir_okay=False), default="pipeline.yaml")
+_pipeline = click.argument("pipeline", type=LocalPath(dir_okay=False), default="pipeline.yaml")
 _store = click.option("--store", metavar="URL", help="Use this store instead of the pipeline's.")
 _set = click.option(
     "--set",
@@ -47,13 +47,13 @@ _follow = click.option(
 @click.option("--executor", type=click.Choice(["dask", "serial"]), default="dask", show_default=True)
 @click.option(
     "--log",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=LocalPath(dir_okay=False),
     metavar="FILE",
     help="Append events to FILE, as JSON.",
 )
 @click.option(
     "--stall-after",
-    type=float,
+    type=Seconds(),
     default=STALL_AFTER_S,
     show_default=True,
     metavar="SECONDS",
@@ -115,7 +115,7 @@ def _show(summary: Summary) -> None:
         csv_table(Location(folder).read("headline.csv"))
     click.echo(f"{done}; {summary.utterances} utterances, {summary.quarantined} quarantined")
     for note in summary.notes:
-        click.echo(f"note: {note}")
+        click.echo(f"note: {one_line(note)}")
     click.echo(f"store:  {summary.store}")
     for training in summary.trainings:
         click.echo(f"training: {training}")
@@ -165,7 +165,7 @@ def plan(
         f"{made.n_pending} of {made.n_tasks} tasks to run; {made.n_utterances} utterances, {hours:.2f} h of audio"
     )
     for note in made.notes:
-        click.echo(f"note: {note}")
+        click.echo(f"note: {one_line(note)}")
     return DONE
 
 

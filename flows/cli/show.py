@@ -7,11 +7,25 @@ import io
 import json
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
+from unicodedata import category
 
 import click
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+
+def one_line(text: str) -> str:
+    r"""Return a message in one line; line ends become spaces, and other control characters escapes.
+
+    >>> one_line("can't read 'a\x1b.wav':\n  gone")
+    "can't read 'a\\x1b.wav': gone"
+    """
+    shown = (
+        char if char.isprintable() or category(char) == "Zs" else char.encode("unicode_escape").decode()
+        for char in " ".join(text.split())
+    )
+    return "".join(shown)
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None) -> None:

@@ -9,7 +9,7 @@ from datetime import datetime
 
 import click
 
-from melmill.flows.cli.group import DONE, FAILED, INTERRUPTED, cli
+from melmill.flows.cli.group import DONE, FAILED, INTERRUPTED, Seconds, cli
 from melmill.flows.cli.show import as_json, made_table, table
 from melmill.flows.watching.progress import duration
 from melmill.flows.watching.status import SILENT_S, NodeState, RunStatus, StatusReader
@@ -21,9 +21,7 @@ COLUMNS = ("node", "stage", "shards done", "failed", "quarantined", "compute", "
 @cli.command()
 @click.argument("store", metavar="STORE")
 @click.option("--watch", is_flag=True, help="Refresh until the run has ended.")
-@click.option(
-    "--interval", type=click.FloatRange(min=0.1), default=5.0, show_default=True, help="Seconds between refreshes."
-)
+@click.option("--interval", type=Seconds(), default=5.0, show_default=True, help="Seconds between refreshes.")
 @click.option(
     "--json", "json_", is_flag=True, help="Print one JSON object to standard output; with --watch, one per refresh."
 )

@@ -24,9 +24,12 @@ from melmill.storage.ledger import Exported, ExportFolder, Page
 from melmill.storage.reading.views import ProductView
 from melmill.storage.records import Record, StoredFile, record_name
 from melmill.storage.store import Store
+from melmill.storage.utterance import shortened
 
 # Encoders release the interpreter's lock, and files wait for the disk. More threads gain nothing.
 MAX_THREADS = 8
+# Bytes that the name of a file may have.
+LONGEST_NAME = 255
 
 Progress = Callable[[int, int], None]
 
@@ -190,7 +193,9 @@ class _Exporter:
             page = self.folder.page(record_name(index))
             if page.files:
                 gone = [u for u in catalogue.shard(index).utterances if u.utterance_id in retired]
-                stale[index] = page.files.keys() & {_file(u.utterance_id, u.path, self.format.suffix) for u in gone}
+                stale[index] = page.files.keys() & {
+                    _file_name(u.path or u.utterance_id, self.format.suffix) for u in gone
+                }
         return {index: files for index, files in stale.items() if files}
 
     def _remove_retired(self) -> None:
@@ -338,15 +343,13 @@ def check_outside(location: Location, store: Store) -> None:
 
 
 def _names(view: ProductView, suffix: str) -> dict[str, str]:
-    """Return the file of each utterance by id: its path or id, with the suffix."""
+    """Return the file of each utterance by id: its path or id, with the suffix.
+
+    A name that would be too long ends with a hash.
+    """
     table = view.catalogue.table
     pairs = zip(table["utterance_id"].to_pylist(), table["path"].to_pylist(), strict=True)
-    return {name: _file(name, path, suffix) for name, path in pairs}
-
-
-def _file(utterance_id: str, path: str, suffix: str) -> str:
-    """Return the file of an utterance: its path or id, with the suffix."""
-    return re.sub(r"(?<=[^/])\.[^./]+$", "", path or utterance_id) + f".{suffix}"
+    return {name: _file_name(path or name, suffix) for name, path in pairs}
 
 
 def _wanted(names: Mapping[str, str], patterns: Sequence[str]) -> dict[str, str]:
@@ -366,6 +369,13 @@ def _wanted(names: Mapping[str, str], patterns: Sequence[str]) -> dict[str, str]
         if owners.setdefault(file, name) != name:
             raise PipelineError(f"utterances {owners[file]!r} and {name!r} would both be written to {file!r}")
     return wanted
+
+
+def _file_name(path: str, suffix: str) -> str:
+    """Return the path of an exported file, whose last part is a name that file systems take."""
+    folder, slash, name = re.sub(r"(?<=[^/])\.[^./]+$", "", path).rpartition("/")
+    longest = LONGEST_NAME - len(suffix) - 1
+    return f"{folder}{slash}{name if len(name.encode()) <= longest else shortened(name, longest)}.{suffix}"
 
 
 def _fingerprint(record: Record) -> str:

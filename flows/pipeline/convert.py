@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import os
 import re
 import types
 import typing
@@ -16,16 +15,21 @@ from melmill.cluster.errors import ClusterError
 from melmill.flows.errors import PipelineError
 from melmill.flows.pipeline.located import Located
 from melmill.stages.numeric.errors import ParameterError, StageError
+from melmill.storage.errors import StoreError
+from melmill.storage.files.places import read_place
 
 T = TypeVar("T")
 
 # A type as a field declares it: a class, a union, a Literal or a generic.
 Hint: TypeAlias = object
 
-_EXPONENT_WITHOUT_DOT = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
+# What YAML 1.1 takes for a value of another type than YAML 1.2 does, with what to write.
+_YAML_1_1: dict[Hint, tuple[re.Pattern[str], str]] = {
+    bool: (re.compile(r"yes|no|on|off|y|n", re.IGNORECASE), "true or false"),
+    int: (re.compile(r"[-+]?(0b[01_]+|0x[\da-f_]+|\d[\d_]*(:[0-5]?\d)*)", re.IGNORECASE), "plain digits"),
+    float: (re.compile(r"[-+]?(\d[\d_]*(:[0-5]?\d)*)?(\.[\d_]*)?(e[-+]?\d+)?", re.IGNORECASE), "plain digits"),
+}
 _VARIABLE = re.compile(r"\$(\{\w+\}|[A-Za-z_]\w*)")
-# A scheme is longer than the letter of a drive, and two slashes follow its colon.
-_ONE_SLASH = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]+):/(?P<rest>[^/].*)?")
 _NAMES: dict[Hint, str] = {
     bool: "true or false",
     int: "a whole number",
@@ -109,8 +113,7 @@ def convert_place(value: Located, hint: Hint, owner: str) -> Any:  # noqa: ANN40
     Raises
     ------
     PipelineError
-        It is no text. It names a variable such as ``$HOME``, a user that there is not, or a URL with
-        one slash after its scheme.
+        It is no text. It names a variable such as ``$HOME``, or `read_place` refuses it.
     """
     place = convert(value, hint, owner)
     if not isinstance(place, str):
@@ -120,23 +123,10 @@ def convert_place(value: Located, hint: Hint, owner: str) -> Any:  # noqa: ANN40
             f"{owner} can't hold a variable, got {place!r}: write {variable[0]} out, or begin with ~ for your home",
             value.where,
         )
-    if slashed := _ONE_SLASH.fullmatch(place):
-        slashes = ":///" if slashed["scheme"] == "file" else "://"
-        right = f"{slashed['scheme']}{slashes}{slashed['rest'] or ''}"
-        raise PipelineError(
-            f"{owner} must have two slashes after the scheme, got {place!r}: write {right}", value.where
-        )
-    path = place.removeprefix("file://")
-    if not path.startswith("~"):
-        return place
-    expanded = os.path.expanduser(path)  # noqa: PTH111 - a Path would drop a final slash
-    if expanded.startswith("~"):
-        raise PipelineError(
-            f"{owner} begins with the home folder of an unknown user, got {place!r}: "
-            f"write ./{path} for a folder of that name",
-            value.where,
-        )
-    return expanded
+    try:
+        return read_place(place, owner)
+    except StoreError as error:
+        raise PipelineError(str(error), value.where) from error
 
 
 def takes_list(hint: Hint) -> bool:
@@ -182,15 +172,16 @@ def _sequence(value: Located, origin: type, arguments: tuple[Hint, ...], owner: 
     entries = value.value if isinstance(value.value, list) else [value]
     if origin is tuple and arguments[-1] is not Ellipsis:
         if len(entries) != len(arguments):
-            raise PipelineError(f"{owner} must have {len(arguments)} values, got {value.plain()!r}", value.where)
+            raise PipelineError(f"{owner} must have {len(arguments)} values, got {value.shown()}", value.where)
         return tuple(convert(entry, hint, owner) for entry, hint in zip(entries, arguments, strict=True))
     return origin(convert(entry, arguments[0], owner) for entry in entries)
 
 
 def _mismatch(value: Located, possible: list[Hint], owner: str) -> str:
-    message = f"{owner} must be {' or '.join(map(_name, possible))}, got {value.plain()!r}"
-    if isinstance(value.value, str) and float in possible and _EXPONENT_WITHOUT_DOT.fullmatch(value.value):
-        return f"{message}, which YAML reads as text: write {float(value.value):.1e}"
+    message = f"{owner} must be {' or '.join(map(_name, possible))}, got {value.shown()}"
+    for hint, (form, right) in _YAML_1_1.items():
+        if hint in possible and isinstance(value.value, str) and form.fullmatch(value.value):
+            return f"{message}, which is text in YAML 1.2: write {right}"
     return message
 
 

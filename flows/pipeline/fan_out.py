@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -10,6 +11,9 @@ from melmill.flows.errors import PipelineError
 from melmill.flows.pipeline.convert import field_types, takes_list
 from melmill.flows.pipeline.located import Located
 from melmill.flows.pipeline.wire import Wired
+
+# A run has a task for each node and shard.
+MAX_NODES = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,19 +61,26 @@ def fan_out(wired: Sequence[Wired]) -> list[Variant]:
     Raises
     ------
     PipelineError
-        A field is an empty list.
+        A field is an empty list, or the lists make too many nodes.
     """
     variants: list[Variant] = []
     groups: dict[str, list[str]] = {}
     for one in wired:
-        made = _variants(one, groups)
+        made = _variants(one, groups, MAX_NODES - len(variants))
         groups[one.name] = [variant.name for variant in made]
         variants.extend(made)
     return variants
 
 
-def _variants(wired: Wired, groups: Mapping[str, Sequence[str]]) -> list[Variant]:
+def _variants(wired: Wired, groups: Mapping[str, Sequence[str]], n_left: int) -> list[Variant]:
     axes = [*_port_axes(wired, groups), *_field_axes(wired)]
+    n_made = math.prod(map(len, axes))
+    if n_made > n_left:
+        raise PipelineError(
+            f"the lists of {wired.name!r} and of what it reads make {n_made:,} nodes of it, and a pipeline has at most "
+            f"{MAX_NODES:,} in all: list fewer values",
+            wired.where,
+        )
     variants = []
     for choice in itertools.product(*axes):
         label = ",".join(option.label for axis, option in zip(axes, choice, strict=True) if len(axis) > 1)

@@ -12,6 +12,7 @@ from melmill.flows.errors import PipelineError
 from melmill.stages.contract import IngestStage
 from melmill.stages.formats.npy import HEAD_BYTES, npy_header
 from melmill.stages.ingest.folder import AUDIO_SUFFIXES, MEL_SUFFIXES
+from melmill.stages.ingest.passed_over import unreadable
 from melmill.stages.ingest.reader import READERS
 from melmill.stages.ingest.readers.audio_folder import AudioFolder
 from melmill.stages.ingest.texts.tables import SKIPPED
@@ -99,7 +100,8 @@ def contents_of(root: str) -> Contents:
         The folder can't be read.
     """
     tree = SourceTree(root)
-    files = list(tree.walk())
+    listed = list(tree.walk())
+    files = [file for file in listed if not file.problem]
     audio_reader = AudioFolder(root=root)
     audio = [file for file in _with_suffix(files, audio_reader.suffixes) if audio_reader.can_read(file.path)]
     if audio:
@@ -110,7 +112,7 @@ def contents_of(root: str) -> Contents:
         return _audio_contents(layout)
     mels = _with_suffix(files, MEL_SUFFIXES)
     if mels:
-        return _mel_contents(root, tree, mels)
+        return replace(_mel_contents(root, tree, mels), notes=tuple(unreadable(listed)))
     raise PipelineError(
         f"{root!r} holds neither audio ({', '.join(AUDIO_SUFFIXES)}) nor mels ({', '.join(MEL_SUFFIXES)}) among "
         f"{len(files):,} files: name the folder of a corpus"

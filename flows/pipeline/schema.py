@@ -21,6 +21,7 @@ from melmill.flows.pipeline.spec import (
     MAX_TIME_LIMIT_S,
     NODE_NAME,
     RESERVED_NAMES,
+    SHARE,
     Pipeline,
 )
 from melmill.stages.contract import OneOf, Stage
@@ -33,8 +34,6 @@ Schema = dict[str, Any]
 _PLAIN: dict[Hint, str] = {bool: "boolean", int: "integer", float: "number", str: "string", type(None): "null"}
 _SECTION = re.compile(r"^Parameters\n-+\n(.*?)(?:\n\n[A-Z]\w+\n-+\n|\Z)", flags=re.DOTALL | re.MULTILINE)
 _ENTRY = re.compile(r"^(?P<names>\w+(?:, \w+)*)(?: : .*)?\n(?P<text>(?:^ +.*\n?|\n)*)", flags=re.MULTILINE)
-# A number, or one of percent.
-_SHARE = r"^\s*(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?\s*%?\s*$"
 
 
 def pipeline_schema() -> Schema:
@@ -51,11 +50,14 @@ def pipeline_schema() -> Schema:
     defs["node"] = _node(stages)
     seconds = {"type": "number", "exclusiveMinimum": 0}
     properties: dict[str, Schema] = {
-        "name": {"type": "string"},
-        "store": {"type": "string"},
+        "name": {"type": "string", "minLength": 1},
+        "store": {"type": "string", "minLength": 1},
         "shard_duration_s": {**seconds, "maximum": MAX_SHARD_DURATION_S, "default": DEFAULT_SHARD_DURATION_S},
         "max_quarantined": {
-            "anyOf": [{"type": "number", "minimum": 0, "maximum": 1}, {"type": "string", "pattern": _SHARE}],
+            "anyOf": [
+                {"type": "number", "minimum": 0, "maximum": 1},
+                {"type": "string", "pattern": f"^{SHARE.pattern}$"},
+            ],
             "default": DEFAULT_MAX_QUARANTINED,
         },
         "time_limit_s": {**seconds, "maximum": MAX_TIME_LIMIT_S, "default": DEFAULT_TIME_LIMIT_S},

@@ -23,6 +23,9 @@ MAX_SHARD_DURATION_S = 24 * 3600.0
 # A year. The alarm counts nanoseconds in 64 bits, so that it can't be set to three centuries.
 MAX_TIME_LIMIT_S = 365 * 24 * 3600.0
 
+# A number, or one of percent.
+SHARE = re.compile(r"\s*(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?\s*%?\s*", re.ASCII)
+
 _FIELDS = ("name", "store", "shard_duration_s", "max_quarantined", "time_limit_s", "stages", "cluster")
 NODE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 RESERVED_NAMES = {*_FIELDS, "runs"}
@@ -114,6 +117,8 @@ def _pipeline(document: Located) -> Pipeline:
     for name in ("name", "store", "stages"):
         if name not in fields:
             raise PipelineError(f"a pipeline needs the field {name!r}", document.where)
+    if fields["name"].value == "":
+        raise PipelineError("name must be the project's, got ''", fields["name"].where)
     duration = fields.get("shard_duration_s", Located(DEFAULT_SHARD_DURATION_S, document.where))
     time_limit = fields.get("time_limit_s", Located(DEFAULT_TIME_LIMIT_S, document.where))
     return Pipeline(
@@ -143,7 +148,7 @@ def _declaration(name: str, value: Located) -> Declaration:
 
 def _mapping(value: Located, owner: str) -> dict[str, Located]:
     if not isinstance(value.value, dict):
-        raise PipelineError(f"{owner} must be a mapping of names to values, got {value.plain()!r}", value.where)
+        raise PipelineError(f"{owner} must be a mapping of names to values, got {value.shown()}", value.where)
     return value.value
 
 
@@ -152,18 +157,17 @@ def _seconds(value: Located, name: str, limit: float, what: str) -> float:
     if not number > 0:
         raise PipelineError(f"{name} must be positive, got {number!r}", value.where)
     if number > limit:
-        raise PipelineError(f"{name} must be at most {limit:.0f} ({what}), got {value.plain()!r}", value.where)
+        raise PipelineError(f"{name} must be at most {limit:.0f} ({what}), got {value.shown()}", value.where)
     return number
 
 
 def _share(value: Located) -> float:
     text = str(value.value).strip()
-    try:
+    share = -1.0
+    if SHARE.fullmatch(text):
         share = float(text[:-1]) / 100 if text.endswith("%") else float(text)
-    except ValueError:
-        share = -1.0
     if not 0 <= share <= 1:
-        raise PipelineError(f"max_quarantined must be a share such as 1 % or 0.01, got {value.plain()!r}", value.where)
+        raise PipelineError(f"max_quarantined must be a share such as 1 % or 0.01, got {value.shown()}", value.where)
     return share
 
 
@@ -210,6 +214,6 @@ def _with(document: Located, path: Sequence[str], value: Located, where: str) ->
     if not path:
         return value
     if not isinstance(document.value, dict):
-        raise PipelineError(f"there is nothing to set {path[0]!r} in: {document.plain()!r} is not a mapping", where)
+        raise PipelineError(f"there is nothing to set {path[0]!r} in: {document.shown()} is not a mapping", where)
     inner = document.value.get(path[0], Located({}, where))
     return Located({**document.value, path[0]: _with(inner, path[1:], value, where)}, document.where)

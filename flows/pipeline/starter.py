@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-import yaml
-
 from melmill.flows.errors import PipelineError
 from melmill.flows.pipeline.layouts import Contents
+from melmill.flows.pipeline.located import as_yaml
 from melmill.stages.numeric.presets import preset, preset_names
 
 Purpose = Literal["training", "resynthesis", "evaluation"]
@@ -28,8 +25,6 @@ _EXPLAINED = {
     "folders": "what the folders below root are: subset, speaker, chapter or '-'",
     "files": "patterns of the paths wanted",
 }
-
-_PLAIN = re.compile(r"[\w./][\w./@:+-]*")
 
 # The usual mels to train vocoders with, and to invert: the least rate of each, Hz, and its preset.
 _TRAINED = ((44100, "bigvgan_v2_44khz_128band_512x"), (24000, "vocos_24khz"), (22050, "hifigan"), (0, "speecht5"))
@@ -114,8 +109,8 @@ def starter(contents: Contents, answers: Answers, path: str) -> str:
     lines = [
         f"# {title}",
         *(f"#   {command:<{width}}  {meaning}" for command, meaning in commands),
-        f"name: {_text(answers.name)}",
-        _commented(f"store: {_text(answers.store)}", "a path, or any URL that fsspec knows"),
+        f"name: {as_yaml(answers.name)}",
+        _commented(f"store: {as_yaml(answers.store)}", "a path, or any URL that fsspec knows"),
         _commented(f"shard_duration_s: {shard_s}", "audio in a shard, s: the unit of work and of resuming"),
         "stages:",
     ]
@@ -187,7 +182,7 @@ def _evaluation(contents: Contents, answers: Answers) -> list[list[str]]:
 def _recordings(contents: Contents, answers: Answers) -> list[str]:
     fields = [(f"uses: {contents.layout.uses}", "")]
     for name, value in contents.layout.fields.items():
-        text = _text(value) if isinstance(value, str) else f"[{', '.join(map(_text, value))}]"
+        text = as_yaml(value) if isinstance(value, str) else f"[{', '.join(map(as_yaml, value))}]"
         fields.append((f"{name}: {text}", _EXPLAINED.get(name, "")))
     fields.append((f"sr: {answers.sr}", "rate to store, Hz; other files are resampled"))
     return _node("speech", fields)
@@ -201,7 +196,7 @@ def _mel(answers: Answers, more: Sequence[tuple[str, str]] = ()) -> list[str]:
 def _mels(contents: Contents, answers: Answers) -> list[str]:
     fields = [
         ("uses: mel_folder", ""),
-        (f"root: {_text(str(contents.layout.fields['root']))}", ""),
+        (f"root: {as_yaml(str(contents.layout.fields['root']))}", ""),
         (f"preset: {answers.preset}", "how the mels were made: it must be what made them"),
     ]
     n_mels = contents.n_mels or 0
@@ -223,13 +218,3 @@ def _node(name: str, fields: Sequence[tuple[str, str]]) -> list[str]:
 
 def _commented(line: str, comment: str) -> str:
     return f"{line:<{_COMMENT}}  # {comment}" if comment else line
-
-
-def _text(value: str) -> str:
-    """Return text as YAML, in quotes where it needs them.
-
-    >>> _text("data/LJSpeech"), _text("1.5"), _text("a b, c"), _text("-")
-    ('data/LJSpeech', '"1.5"', '"a b, c"', '"-"')
-    """
-    loaded: object = yaml.safe_load(value) if _PLAIN.fullmatch(value) else None
-    return value if loaded == value else json.dumps(value, ensure_ascii=False)

@@ -24,7 +24,7 @@ from melmill.stages.ingest.levels import (
     taken,
 )
 from melmill.stages.ingest.reader import Reader
-from melmill.stages.numeric.checks import check_full_scale
+from melmill.stages.numeric.checks import MAX_SR, check_full_scale, check_int
 from melmill.stages.numeric.errors import ParameterError, Unusable
 from melmill.stages.numeric.resample import resample
 from melmill.storage.utterance import SourceFile, Utterance
@@ -55,6 +55,7 @@ class AudioReader(Reader):
         if self.sr < 1:
             raise ParameterError("sr", f"must be a rate in Hz, got {self.sr!r}")
         check_channel(self.channel)
+        check_int("sr", self.sr, at_most=MAX_SR)
 
     def identity(self) -> Mapping[str, Any]:
         """Return what is chosen, the rate, and the channel unless all are mixed."""

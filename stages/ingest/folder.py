@@ -11,13 +11,13 @@ from typing import Any, ClassVar
 
 from melmill.stages.contract import CorpusTree
 from melmill.stages.formats.containers import ffmpeg
-from melmill.stages.ingest.passed_over import is_hidden
+from melmill.stages.ingest.passed_over import is_hidden, is_litter, some_of
 from melmill.stages.ingest.reader import CorpusFile, Reader
 from melmill.stages.ingest.texts.decoding import decoded
 from melmill.stages.ingest.texts.lookup import FolderTexts
 from melmill.stages.ingest.texts.tables import COLUMNS, SKIPPED, Row, parse_table
 from melmill.stages.numeric.errors import ParameterError
-from melmill.storage.utterance import SourceFile
+from melmill.storage.utterance import SourceFile, shortened
 
 AUDIO_SUFFIXES = ("flac", "wav", "ogg", "oga", "opus", "mp3", "aiff", "aif", "au", "caf", "w64", "rf64")
 """Formats that libsndfile decodes and that corpora come in."""
@@ -28,6 +28,8 @@ RARE_SUFFIXES = ("sph", "mp2", "aifc", "snd", *ffmpeg.SUFFIXES)
 MEL_SUFFIXES = ("npy",)
 LEVELS = ("subset", "speaker", "chapter", SKIPPED)
 _NAMED_IN_ERRORS = 3
+# The name of a file has 255 bytes at most. This leaves room for a suffix.
+LONGEST_ID = 200
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +100,12 @@ class FolderReader(Reader):
                     )
                 )
         return entries if self.manifest is None or not entries else self._listed(entries, tree, self.manifest)
+
+    def passed_over(self, files: Sequence[SourceFile], entries: Sequence[CorpusFile]) -> Sequence[str]:
+        """Return a line on hidden files; see `Reader.passed_over`."""
+        named = _named(*self.suffixes).fullmatch
+        hidden = [file.path for file in files if is_hidden(file.path) and named(file.path) and not is_litter(file.path)]
+        return [f"{len(hidden):,} passed over, hidden by a dot: {some_of(hidden)}"] if hidden else []
 
     def annotate(self, tree: CorpusTree, files: Sequence[SourceFile], chosen: Sequence[CorpusFile]) -> FolderTexts:
         """Return what adds texts and speakers, unless the manifest gave them."""
@@ -174,12 +182,20 @@ def check_columns(columns: Sequence[str] | None) -> None:
 def utterance_id(stem: str) -> str:
     """Return an id that can name a file, from a path without its suffix.
 
-    It depends on the path alone, so that files added later change no id.
+    It depends on the path alone, so that files added later change no id. Letters, digits, marks on
+    letters, ``_``, ``.`` and ``-`` stay. A long id ends with a hash in place of what is cut off.
 
     >>> utterance_id("p225/p225_001"), utterance_id("rain & wind/take 1")
     ('p225--p225_001', 'rain_wind--take_1')
     """
-    return "--".join(re.sub(r"[^\w.-]+", "_", part) for part in stem.split("/"))
+    made = "--".join("".join(map(_allowed, part)) for part in stem.split("/"))
+    made = re.sub("\0+", "_", made)
+    return made if len(made.encode()) <= LONGEST_ID else shortened(made, LONGEST_ID)
+
+
+def _allowed(char: str) -> str:
+    # Marks tell letters apart: those of Indic scripts, and accents that stand by themselves.
+    return char if char.isalnum() or char in "_.-" or unicodedata.category(char)[0] == "M" else "\0"
 
 
 def stem_of(path: str) -> str:
@@ -199,4 +215,5 @@ def _manifest_stem(path: str) -> str:
 
 @cache
 def _named(*suffixes: str) -> re.Pattern[str]:
-    return re.compile(rf"(?P<stem>.+)\.(?:{'|'.join(suffixes)})", flags=re.IGNORECASE)
+    # Names may hold line ends, and end with spaces.
+    return re.compile(rf"(?P<stem>.+)\.(?:{'|'.join(suffixes)})\s*", flags=re.IGNORECASE | re.DOTALL)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 
 from melmill.storage.utterance import SourceFile
 
@@ -18,6 +18,13 @@ AUDIO = frozenset({
 
 ARRAYS = frozenset({"npy", "npz", "pt", "pth", "h5", "hdf5", "mat", "pkl", "pickle", "safetensors", "ark", "zarr"})
 """Suffixes of arrays, such as mels."""
+
+
+# Files that a note names.
+NAMED = 5
+
+# Characters that a note shows of a path.
+_SHOWN = 120
 
 
 def count_suffixes(files: Iterable[SourceFile], suffixes: Container[str], taken: Container[str]) -> Counter[str]:
@@ -47,6 +54,34 @@ def is_hidden(path: str) -> bool:
     (True, True, False)
     """
     return path.startswith(".") or "/." in path
+
+
+def is_litter(path: str) -> bool:
+    """Return whether a file is what macOS leaves beside each file (``._a.wav``)."""
+    return path.rpartition("/")[2].startswith("._")
+
+
+def unreadable(files: Iterable[SourceFile]) -> Iterator[str]:
+    """Yield a line on each kind of file that can't be taken, with the names of some."""
+    kinds: dict[str, list[str]] = {}
+    for file in files:
+        if file.problem:
+            kinds.setdefault(file.problem, []).append(file.path)
+    for problem, paths in kinds.items():
+        yield f"{len(paths):,} passed over, {problem}: {some_of(paths)}"
+
+
+def some_of(paths: Sequence[str]) -> str:
+    """Return the first of some paths, for a note.
+
+    >>> some_of(["a"] * 7)
+    "'a', 'a', 'a', 'a', 'a' and 2 more"
+    """
+    more = f" and {len(paths) - NAMED:,} more" if len(paths) > NAMED else ""
+    shown = (
+        path if len(path) <= _SHOWN else f"{path[: _SHOWN // 2]}...{path[-_SHOWN // 2 :]}" for path in paths[:NAMED]
+    )
+    return ", ".join(f"'{path}'" for path in shown) + more
 
 
 def listed(counts: Mapping[str, int]) -> str:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple, TypeGuard
 
 from melmill.stages.contract import CorpusTree, Discovery, Input, Mel, Outcome, Product, Waveform
+from melmill.stages.ingest.passed_over import unreadable
 from melmill.stages.ingest.texts.decoding import check_encoding
 from melmill.stages.ingest.texts.decoding import read_texts as read_texts
 from melmill.stages.numeric.errors import ParameterError
@@ -237,14 +238,14 @@ class Reader(ABC):
             There are no utterances, a subset is missing, a pattern matches nothing, an id occurs
             twice, or a file of texts can't be read.
         """
-        files = list(tree.walk())
+        listed = list(tree.walk())
+        files = [file for file in listed if not file.problem]
         entries = [entry for entry in self.find(tree, files) if entry.path in known or self.can_read(entry.path)]
-        passed_over = self.passed_over(files, entries)
+        notes = [*unreadable(listed), *self.passed_over(files, entries)]
         if not entries:
+            also = "".join(f"; {note}" for note in notes)
             raise ParameterError(
-                "root",
-                f"must hold {self.expects}, got {self.root!r} with none among {len(files):,} files"
-                + "".join(f"; {line}" for line in passed_over),
+                "root", f"must hold {self.expects}, got {self.root!r} with none among {len(files):,} files{also}"
             )
         chosen = self._chosen(entries, known)
         self._check_unique(chosen)
@@ -281,8 +282,8 @@ class Reader(ABC):
                     **now._asdict(),
                 )
             )
-        notes = (*passed_over, *_text_notes(annotate, len(utterances), without))
-        return Discovery(utterances=utterances, notes=notes, labels=labels)
+        notes += _text_notes(annotate, len(utterances), without)
+        return Discovery(utterances=utterances, notes=tuple(notes), labels=labels)
 
     def _chosen(self, entries: Sequence[CorpusFile], known: Mapping[str, Utterance]) -> Sequence[CorpusFile]:
         """Return the files of the wanted subsets whose path matches a pattern.

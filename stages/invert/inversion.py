@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from melmill.stages.numeric.checks import as_array, check_choice, check_int
+from melmill.stages.numeric.checks import MAX_N_ITER, as_array, check_choice, check_int
 from melmill.stages.numeric.errors import ParameterError, Unusable
 from melmill.stages.numeric.mel import check_range, range_found, to_linear
 from melmill.stages.numeric.melspec import MelSpec
@@ -263,7 +263,7 @@ def _recipe(
             what = f"which has {', '.join(known)}" if known else "which has none"
             raise ParameterError(name, f"is no parameter of {method!r}, {what}")
     if n_iter is not None:
-        check_int("n_iter", n_iter, at_least=0)
+        check_int("n_iter", n_iter, at_least=0, at_most=MAX_N_ITER)
     check_int("seed", seed, at_least=0)
     solver, n_iter = described(**parameters).resolved(n_iter)
     return Recipe(method=solver, n_iter=n_iter, start=start, magnitude=magnitude, seed=seed)

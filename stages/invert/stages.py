@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from melmill.stages.contract import Input, Item, Kind, Mel, Outcome, Product, Waveform, as_float, each, stored
 from melmill.stages.invert.inversion import DEVICES, Device, Inversion, check_result, pose, solve_all
-from melmill.stages.numeric.checks import check_bool, check_choice, check_int
+from melmill.stages.numeric.checks import MAX_N_ITER, check_bool, check_choice, check_int
 from melmill.stages.numeric.errors import ContractError, ParameterError
 from melmill.stages.numeric.mel import to_linear
 from melmill.stages.numeric.melspec import MelSpec
@@ -162,7 +162,7 @@ class IterativeInverter(Inverter):
     def __post_init__(self) -> None:
         """Check the parameters; the solver checks its own."""
         if self.n_iter is not None or self.solver.default_n_iter is not None:
-            check_int("n_iter", self.n_iter, at_least=1)
+            check_int("n_iter", self.n_iter, at_least=1, at_most=MAX_N_ITER)
         if self.start not in self.solver.starts:
             raise ParameterError(
                 "start", f"must be one of {', '.join(self.solver.starts)} or a node, got {self.start!r}"

@@ -11,18 +11,33 @@ from numpy.typing import ArrayLike, NDArray
 
 from melmill.stages.numeric.errors import ParameterError, Unusable
 
+# No parameter is sensibly larger. What is larger has a typing error, fits no 64 bits, asks for more
+# memory than there is, or overflows float32 in the middle of a run.
+LARGEST_INT = 2**63 - 1
+LARGEST_FLOAT, SMALLEST_FLOAT = 1e30, 1e-38
+MAX_SR = 10_000_000
+MAX_N_FFT = 65_536
+MAX_N_MELS = 4_096
+MAX_N_ITER = 1_000_000
+# Twelve days, s.
+MAX_TIMEOUT_S = 1e6
 
-def check_int(field: str, value: object, *, at_least: int | None = None) -> None:
-    """Raise ParameterError unless a value is a whole number, and no less than `at_least`.
+_SHOWN = 80
+
+
+def check_int(field: str, value: object, *, at_least: int | None = None, at_most: int = LARGEST_INT) -> None:
+    """Raise ParameterError unless a value is a whole number within its bounds.
 
     >>> check_int("n_iter", 0, at_least=1)
     Traceback (most recent call last):
     melmill.stages.numeric.errors.ParameterError: n_iter must be at least 1, got 0
     """
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        raise ParameterError(field, f"must be a whole number, got {value!r}")
+        raise ParameterError(field, f"must be a whole number, got {shown(value)}")
     if at_least is not None and value < at_least:
-        raise ParameterError(field, f"{_lower_bound(at_least, strict=False)}, got {value!r}")
+        raise ParameterError(field, f"{_lower_bound(at_least, strict=False)}, got {shown(value)}")
+    if value > at_most:
+        raise ParameterError(field, f"must be at most {at_most}, got {shown(value)}")
 
 
 def check_float(
@@ -35,6 +50,9 @@ def check_float(
     at_most: float | None = None,
 ) -> None:
     """Raise ParameterError unless a value is a finite number within its bounds.
+
+    Without bounds of its own it must lie within what float32 computes with: in size it is 0, or
+    from 1e-38 to 1e30.
 
     Parameters
     ----------
@@ -51,8 +69,8 @@ def check_float(
     melmill.stages.numeric.errors.ParameterError: momentum must be in [0, 1), got 1.5
     """
     if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
-        raise ParameterError(field, f"must be a number, got {value!r}")
-    number = float(value)
+        raise ParameterError(field, f"must be a number, got {shown(value)}")
+    number = _as_float(value)
     low = above if above is not None else at_least
     high = below if below is not None else at_most
     inside = (
@@ -61,18 +79,42 @@ def check_float(
         and (below is None or number < below)
         and (at_most is None or number <= at_most)
     )
-    if inside and math.isfinite(number):
-        return
-    if inside or (low is None and high is None):
-        expected = "must be finite"
-    elif low is not None and high is not None:
+    if not inside and low is not None and high is not None:
         left, right = "[" if above is None else "(", "]" if below is None else ")"
         expected = f"must be in {left}{low:g}, {high:g}{right}"
-    elif low is not None:
+    elif not inside and low is not None:
         expected = _lower_bound(low, strict=above is not None)
-    else:
+    elif not inside and high is not None:
         expected = f"must be {'at most' if below is None else 'below'} {high:g}"
-    raise ParameterError(field, f"{expected}, got {value!r}")
+    elif not math.isfinite(number):
+        expected = "must be finite"
+    elif abs(number) > LARGEST_FLOAT:
+        expected = f"must be at most {LARGEST_FLOAT:g} in size"
+    elif number and abs(number) < SMALLEST_FLOAT:
+        expected = f"must be 0 or at least {SMALLEST_FLOAT:g} in size"
+    else:
+        return
+    raise ParameterError(field, f"{expected}, got {shown(value)}")
+
+
+def _as_float(value: float | np.integer | np.floating) -> float:
+    try:
+        return float(value)
+    except OverflowError:  # a whole number of hundreds of digits
+        return math.inf if value > 0 else -math.inf
+
+
+def shown(value: object) -> str:
+    """Return a value for a message, shortened where it is long.
+
+    >>> shown(10**400)[-6:]
+    '000...'
+    """
+    try:
+        text = repr(value)
+    except ValueError:  # Python does not write out whole numbers of thousands of digits
+        text = f"a whole number of {int(value).bit_length():,} bits" if isinstance(value, int) else "a value"
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 def check_choice(field: str, value: object, choices: Sequence[str]) -> None:
@@ -85,13 +127,13 @@ def check_choice(field: str, value: object, choices: Sequence[str]) -> None:
     if not isinstance(value, str) or value not in choices:
         words = [repr(choice) for choice in choices]
         expected = " or ".join(words) if len(words) < 3 else f"one of {', '.join(words)}"
-        raise ParameterError(field, f"must be {expected}, got {value!r}")
+        raise ParameterError(field, f"must be {expected}, got {shown(value)}")
 
 
 def check_bool(field: str, value: object) -> None:
     """Raise ParameterError unless a value is True or False."""
     if not isinstance(value, bool | np.bool_):
-        raise ParameterError(field, f"must be true or false, got {value!r}")
+        raise ParameterError(field, f"must be true or false, got {shown(value)}")
 
 
 _HIGHEST_PEAK = 2.0

@@ -6,7 +6,15 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
-from melmill.stages.numeric.checks import check_bool, check_choice, check_float, check_int
+from melmill.stages.numeric.checks import (
+    MAX_N_FFT,
+    MAX_N_MELS,
+    MAX_SR,
+    check_bool,
+    check_choice,
+    check_float,
+    check_int,
+)
 from melmill.stages.numeric.errors import ParameterError
 
 # Of what is computed in either; numpy's names.
@@ -40,7 +48,7 @@ class StftParams:
     def __post_init__(self) -> None:
         """Check that the parameters fit together."""
         for name in ("n_fft", "win_length", "hop_length"):
-            check_int(name, getattr(self, name), at_least=1)
+            check_int(name, getattr(self, name), at_least=1, at_most=MAX_N_FFT)
         if self.win_length > self.n_fft:
             raise ParameterError(
                 "win_length",
@@ -239,8 +247,8 @@ class MelSpec:
 
 
 def _check_types(spec: MelSpec) -> None:
-    check_int("sr", spec.sr, at_least=1)
-    check_int("n_mels", spec.n_mels)
+    check_int("sr", spec.sr, at_least=1, at_most=MAX_SR)
+    check_int("n_mels", spec.n_mels, at_most=MAX_N_MELS)
     for name in ("htk", "normalized"):
         check_bool(name, getattr(spec, name))
     for name in ("fmin", "fmax", "floor", "compression", "shift"):

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melmill.stages.numeric import solvers
-from melmill.stages.numeric.checks import check_bool, check_choice, check_int
+from melmill.stages.numeric.checks import MAX_N_ITER, check_bool, check_choice, check_int
 from melmill.stages.numeric.errors import ParameterError
 from melmill.stages.numeric.melspec import Precision
 
@@ -129,7 +129,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         """Check the parameters; the solver has checked its own."""
-        check_int("n_iter", self.n_iter, at_least=0)
+        check_int("n_iter", self.n_iter, at_least=0, at_most=MAX_N_ITER)
         if not isinstance(self.start, np.ndarray) and self.start not in STARTS:
             raise ParameterError("start", f"must be one of {', '.join(STARTS)} or a waveform, got {self.start!r}")
         check_choice("magnitude", self.magnitude, MAGNITUDES)

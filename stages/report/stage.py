@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from melmill.stages.contract import Input, Kind, Product, Report, Scores
+from melmill.stages.numeric.checks import check_int
 from melmill.stages.numeric.errors import ContractError, ParameterError
 from melmill.stages.report.contract import Example, ReportData, ReportFiles
 
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
     from melmill.stages.report.contract import Pick, Tables
 
 GROUPINGS = ("subset", "speaker")
+
+
+# Each is a row of players and pictures on the page.
+MAX_EXAMPLES = 1_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,9 +59,8 @@ class Aggregate:
                 raise ParameterError("by", f"must hold only {' and '.join(GROUPINGS)}, got {name!r}")
         if len(set(self.by)) < len(self.by):
             raise ParameterError("by", f"must name each group once, got {list(self.by)!r}")
-        for name in ("examples", "seed"):
-            if getattr(self, name) < 0:
-                raise ParameterError(name, f"must not be negative, got {getattr(self, name)!r}")
+        check_int("examples", self.examples, at_least=0, at_most=MAX_EXAMPLES)
+        check_int("seed", self.seed, at_least=0)
 
     def identity(self) -> Mapping[str, Any]:
         """Return every field, as each changes the report."""

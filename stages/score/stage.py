@@ -24,7 +24,7 @@ from melmill.stages.contract import (
     as_float,
     each,
 )
-from melmill.stages.numeric.checks import check_full_scale
+from melmill.stages.numeric.checks import MAX_TIMEOUT_S, check_float, check_full_scale
 from melmill.stages.numeric.errors import ParameterError
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.numeric.presets import preset, preset_names
@@ -141,12 +141,13 @@ class Score:
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ParameterError("metrics", f"names {twice[0]!r} twice: leave one out")
-        if not 0 < self.pesq_timeout_s < float("inf"):
+        if not self.pesq_timeout_s > 0:
             raise ParameterError("pesq_timeout_s", f"must be a positive time in s, got {self.pesq_timeout_s!r}")
         if self.lengths not in get_args(Lengths):
             raise ParameterError("lengths", f"must be one of {', '.join(get_args(Lengths))}, got {self.lengths!r}")
         if self.pairs == "":
             raise ParameterError("pairs", "must be the path of a table, or be left out, got ''")
+        check_float("pesq_timeout_s", self.pesq_timeout_s, at_most=MAX_TIMEOUT_S)
         self._preset_spec  # noqa: B018 - the name is checked by looking it up
 
     def identity(self) -> Mapping[str, Any]:

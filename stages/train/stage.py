@@ -8,12 +8,22 @@ from typing import Any, ClassVar, Literal
 
 from melmill.stages.contract import Input, Kind, Mel, Product, TrainedVocoder, TrainingData, TrainingPlace, Waveform
 from melmill.stages.invert.inversion import DEVICES, Device
+from melmill.stages.numeric.checks import check_float, check_int
 from melmill.stages.numeric.errors import ContractError, ParameterError
 from melmill.stages.train.recipe import GENERATORS, SIZES, Generator, Recipe, Size
 from melmill.stages.vocode.registry import family
 
 _PRECISIONS = ("float32", "bfloat16", "float16")
 # These fields say where it is computed and when it is saved, not what is learnt.
+# The largest values that a training can have.
+_AT_MOST = {
+    **dict.fromkeys(("steps", "save_every", "adversarial_from"), 1_000_000_000),
+    **dict.fromkeys(("batch_size", "segment_frames"), 65_536),
+    "discriminator_width": 4_096,
+    "held_out": 1_000_000,
+    "threads": 4_096,
+}
+
 _NOT_IDENTITY = ("device", "threads", "save_every")
 
 
@@ -84,16 +94,14 @@ class TrainVocoder:
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ParameterError(name, f"must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
-        for name in ("steps", "batch_size", "discriminator_width", "save_every", "threads"):
-            if getattr(self, name) < 1:
-                raise ParameterError(name, f"must be at least 1, got {getattr(self, name)!r}")
-        for name in ("adversarial_from", "held_out", "seed"):
-            if (getattr(self, name) or 0) < 0:
-                raise ParameterError(name, f"must not be negative, got {getattr(self, name)!r}")
-        if self.learning_rate is not None and not self.learning_rate > 0:
-            raise ParameterError("learning_rate", f"must be positive, got {self.learning_rate!r}")
-        if not 0 <= self.ema < 1:
-            raise ParameterError("ema", f"must be in [0, 1), got {self.ema!r}")
+        for name, at_most in _AT_MOST.items():
+            if getattr(self, name) is not None:
+                least = 0 if name in ("adversarial_from", "held_out") else 1
+                check_int(name, getattr(self, name), at_least=least, at_most=at_most)
+        check_int("seed", self.seed, at_least=0)
+        if self.learning_rate is not None:
+            check_float("learning_rate", self.learning_rate, above=0)
+        check_float("ema", self.ema, at_least=0, below=1)
 
     def identity(self) -> Mapping[str, Any]:
         """Return the fields that decide what is learnt."""

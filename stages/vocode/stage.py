@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, cast, get_t
 
 from melmill.stages.contract import Input, Kind, Mel, OneOf, Processor, Product, StageFiles, TrainedVocoder, Waveform
 from melmill.stages.invert.inversion import DEVICES, Device
+from melmill.stages.numeric.checks import check_int
 from melmill.stages.numeric.contract import Difference, differences
 from melmill.stages.numeric.errors import ContractError, ParameterError
 from melmill.stages.numeric.melspec import MelSpec
@@ -100,8 +101,7 @@ class Vocode:
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ParameterError(name, f"must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
-        if self.seed < 0:
-            raise ParameterError("seed", f"must not be negative, got {self.seed!r}")
+        check_int("seed", self.seed, at_least=0)
         if self.mel is not None:
             preset(self.mel)
         self._family_options()

@@ -5,12 +5,12 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Protocol
 
 from melmill.storage.errors import AlreadyThere, StoreError, StoreUnwritable
 from melmill.storage.files.local import LocalFiles
 from melmill.storage.files.objects import ObjectFiles, is_object_store
+from melmill.storage.files.places import absolute, read_place
 from melmill.storage.files.remote import RemoteFiles
 
 
@@ -81,7 +81,7 @@ class Location:
     ----------
     url : str
         A local path, which is made absolute, a URL of an object store (``s3://bucket/...``), or any
-        other URL that fsspec knows (``memory://...``).
+        other URL that fsspec knows (``memory://...``). See `read_place`.
 
     >>> Location("memory://bucket/store") / "mel" / "data"
     Location(url='memory://bucket/store/mel/data')
@@ -91,14 +91,12 @@ class Location:
 
     def __post_init__(self) -> None:
         """Make a local path absolute, so that it means the same in every process."""
-        local = not self.is_remote
-        url = str(Path(self.url.removeprefix("file://")).absolute()) if local else self.url.rstrip("/")
-        object.__setattr__(self, "url", url)
+        object.__setattr__(self, "url", absolute(self.url))
 
     @property
     def is_remote(self) -> bool:
         """Whether it is anywhere but on a local or mounted file system."""
-        return "://" in self.url and not self.url.startswith("file://")
+        return "://" in self.url
 
     @cached_property
     def _files(self) -> Files:
@@ -204,11 +202,12 @@ class Location:
 
 
 def folder_and_name(url: str) -> tuple[Location, str]:
-    """Return the folder and the name of a file.
+    """Return the folder and the name of a file; raise StoreError as `read_place` does.
 
     >>> folder_and_name("memory://bucket/g_0")
     (Location(url='memory://bucket'), 'g_0')
     """
+    url = read_place(url)
     folder, _, name = url.rstrip("/").rpartition("/")
     return Location(folder or ("/" if url.startswith("/") else ".")), name
 

@@ -160,6 +160,7 @@ _STATUS = re.compile(r"status code: (\d{3})")
 _CODE = re.compile(r"<Code>(\w+)</Code>")
 _ENDPOINT = re.compile(r"https?://[^/\s]+")
 _RETRIES = re.compile(r"after (\d+) retries, max_retries: (\d+)")
+_BAD_KEY = re.compile(r'invalid path: .*?Path "(?P<key>.*?)"(?: contained|:)', flags=re.DOTALL)
 _FULL = {"QuotaExceeded", "XMinioStorageFull"}
 _NO_BUCKET = {"NoSuchBucket", "ContainerNotFound"}
 
@@ -230,6 +231,11 @@ def store_error(error: Exception, url: str, verb: str) -> Exception | None:
         return FileNotFoundError(url)
     if not _is_client_error(error):
         return None
+    if bad := _BAD_KEY.search(text):
+        return StoreUnwritable(
+            f"can't {verb} {url}: the key {bad['key']!r} of an object there can't be a path: it has an empty part, "
+            "'.', '..' or a control character. Rename or remove that object."
+        )
     what, http_status, tried = f"can't {verb} {url}", status(error), _RETRIES.search(text)
     answer = " ".join(filter(None, (http_status, code)))
     again = f", {int(tried[1]) + 1} times" if tried else ""

@@ -30,7 +30,7 @@ class RemoteFiles:
 
         try:
             self._fs: AbstractFileSystem = url_to_fs(url)[0]
-        except (ImportError, ValueError) as error:
+        except Exception as error:  # each file system has its own for a URL that it can't take
             raise StoreError(f"{url}: {error}") from error
 
     def read(self, path: str) -> bytes:
@@ -117,5 +117,7 @@ def _store_errors(path: str, verb: str) -> Iterator[None]:
         raise
     except NotImplementedError as error:
         raise StoreUnwritable(f"can't {verb} {path}: its file system is read-only") from error
+    except ValueError as error:
+        raise StoreError(f"can't {verb} {path}: {error}. Check the URL.") from error
     except OSError as error:
         raise store_error(error, path, verb) from error

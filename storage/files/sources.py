@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from melmill.storage.errors import SourceError
+from melmill.storage.errors import SourceError, StoreError
 from melmill.storage.files.objects import ObjectFiles, is_object_store
+from melmill.storage.files.places import absolute
 from melmill.storage.utterance import SourceFile
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
+
+# What is wrong with one folder or link, rather than with the disk.
+_OWN_FAULTS = {errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTDIR}
 
 
 class _Reader(Protocol):
@@ -43,9 +49,10 @@ class SourceTree:
 
     def __post_init__(self) -> None:
         """Make a local path absolute, so that it means the same in every process."""
-        remote = "://" in self.url and not self.url.startswith("file://")
-        url = self.url.rstrip("/") if remote else str(Path(self.url.removeprefix("file://")).absolute())
-        object.__setattr__(self, "url", url)
+        try:
+            object.__setattr__(self, "url", absolute(self.url))
+        except StoreError as error:
+            raise SourceError(f"no corpus at {self.url}: {error}") from error
 
     def __getstate__(self) -> dict[str, str]:
         return {"url": self.url}
@@ -57,7 +64,10 @@ class SourceTree:
         return _Objects(self.url) if is_object_store(self.url) else _Remote(self.url)
 
     def walk(self) -> Iterator[SourceFile]:
-        """Yield all files, sorted by path.
+        """Yield all files, sorted by path, and what can't be taken with its `problem`.
+
+        These are names that are not UTF-8, named pipes, sockets and devices, links that lead to
+        themselves, and folders that this user may not list.
 
         Raises
         ------
@@ -66,7 +76,8 @@ class SourceTree:
         """
         self._check_root()
         try:
-            yield from self._reader.walk(self.url)
+            for file in self._reader.walk(self.url):
+                yield file if file.path.isascii() else _named(file)
         except OSError as error:
             raise SourceError(f"corpus at {self.url}: can't list {error.filename or ''}: {error.strerror}") from error
 
@@ -98,8 +109,8 @@ class SourceTree:
     def _check_root(self) -> None:
         try:
             problem = "" if self._reader.exists(self.url) else "it does not exist"
-        except OSError as error:
-            problem = error.strerror or str(error)
+        except (OSError, ValueError) as error:  # a ValueError: no folder can have such a URL
+            problem = getattr(error, "strerror", None) or str(error)
         if problem:
             raise SourceError(f"no corpus at {self.url}: {problem}. Check the path, and that the disk is mounted.")
 
@@ -121,7 +132,11 @@ class _Local:
         return True
 
     def read(self, path: str, n: int) -> bytes:
-        with open(path, "rb", buffering=0) as file:  # noqa: PTH123 - see SourceTree._full_path
+        # Opening a named pipe would wait for a writer.
+        with open(path, "rb", buffering=0, opener=_open_at_once) as file:
+            mode = os.fstat(file.fileno()).st_mode
+            if not stat.S_ISREG(mode):
+                raise OSError(errno.EINVAL, f"it is {_kind(mode)}, not a file", path)
             return file.read(n)
 
     def folders(self, path: str) -> list[str]:
@@ -129,23 +144,97 @@ class _Local:
             return [entry.name for entry in entries if entry.is_dir()]
 
     def walk(self, path: str) -> Iterator[SourceFile]:
-        return _walk(path, "", frozenset())
+        # Not by recursion: there are folders nested more deeply than Python's calls may be.
+        levels = [iter(_listed(_Folder(path, "", frozenset())))]
+        while levels:
+            found = next(levels[-1], None)
+            if found is None:
+                levels.pop()
+            elif isinstance(found, SourceFile):
+                yield found
+            else:
+                levels.append(iter(_listed(found)))
 
 
-def _walk(folder: str, prefix: str, above: frozenset[Path]) -> Iterator[SourceFile]:
-    with os.scandir(folder) as found:
-        # A folder sorts as its name with "/", so that the complete paths come out sorted.
-        entries = sorted((entry.name + "/" if entry.is_dir() else entry.name, entry) for entry in found)
-    for name, entry in entries:
-        if not name.endswith("/"):
-            # A broken link counts as a file. Reading it then fails.
-            status = entry.stat(follow_symlinks=entry.is_file())
-            yield SourceFile(path=prefix + name, size_bytes=status.st_size, mtime_ns=status.st_mtime_ns)
-        elif not entry.is_symlink():
-            yield from _walk(entry.path, prefix + name, above)
-        elif (target := Path(entry.path).resolve()) not in above.union(Path(entry.path).absolute().parents):
+class _Folder(NamedTuple):
+    """A folder to list: its path, its path below the root with a final ``/``, and links above."""
+
+    path: str
+    prefix: str
+    above: frozenset[Path]
+
+
+def _listed(folder: _Folder) -> list[SourceFile | _Folder]:
+    try:
+        with os.scandir(folder.path) as entries:
+            found = [(entry.name, entry, _is_folder(entry)) for entry in entries]
+    except OSError as error:
+        # What else goes wrong is the disk's fault, and then the corpus is not what it seems.
+        if not folder.prefix or error.errno not in _OWN_FAULTS:
+            raise
+        return [_problem(folder.prefix, f"folder that can't be listed ({error.strerror})")]
+    # A folder sorts as its name with "/", so that the complete paths come out sorted.
+    found.sort(key=lambda one: f"{one[0]}/" if one[2] else one[0])
+    listed = (_entry(folder, entry, is_folder) for _, entry, is_folder in found)
+    return [one for one in listed if one is not None]
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        # A link to itself, or to what this user may not see.
+        return False
+
+
+def _entry(folder: _Folder, entry: os.DirEntry[str], is_folder: bool) -> SourceFile | _Folder | None:
+    path = folder.prefix + entry.name
+    if is_folder:
+        if not entry.is_symlink():
+            return _Folder(entry.path, f"{path}/", folder.above)
+        target = Path(entry.path).resolve()
+        if target in folder.above.union(Path(entry.path).absolute().parents):
             # Corpora often contain links. One that leads back up would be followed for ever.
-            yield from _walk(entry.path, prefix + name, above | {target})
+            return None
+        return _Folder(entry.path, f"{path}/", folder.above | {target})
+    try:
+        status = entry.stat()
+    except FileNotFoundError:
+        if not entry.is_symlink():
+            return None  # it was removed after it was listed
+        # A broken link counts as a file. Reading it then fails.
+        status = entry.stat(follow_symlinks=False)
+    except OSError as error:
+        if error.errno not in _OWN_FAULTS:
+            raise
+        return _problem(path, f"link that can't be followed ({error.strerror})")
+    if not stat.S_ISREG(status.st_mode) and not stat.S_ISLNK(status.st_mode):
+        return _problem(path, _kind(status.st_mode).removeprefix("a "))
+    return SourceFile(path=path, size_bytes=status.st_size, mtime_ns=status.st_mtime_ns)
+
+
+def _named(file: SourceFile) -> SourceFile:
+    """Return a file, with a problem if no text can hold its name."""
+    try:
+        file.path.encode()
+    except UnicodeEncodeError:
+        return _problem(file.path, "name that is not UTF-8 (rename it)")
+    return file
+
+
+def _problem(path: str, problem: str) -> SourceFile:
+    # What stands for bytes that are not UTF-8 could be neither printed nor stored.
+    shown = path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return SourceFile(path=shown, size_bytes=0, mtime_ns=0, problem=problem)
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+def _kind(mode: int) -> str:
+    kinds = ((stat.S_ISFIFO, "a named pipe"), (stat.S_ISSOCK, "a socket"), (stat.S_ISDIR, "a folder"))
+    return next((name for is_kind, name in kinds if is_kind(mode)), "a device")
 
 
 class _Objects:
@@ -172,7 +261,7 @@ class _Remote:
 
         try:
             self._fs: AbstractFileSystem = url_to_fs(url)[0]
-        except (ImportError, ValueError) as error:
+        except Exception as error:  # each file system has its own for a URL that it can't take
             raise SourceError(f"no corpus at {url}: {error}") from error
 
     def exists(self, path: str) -> bool:
@@ -188,7 +277,11 @@ class _Remote:
     def walk(self, path: str) -> Iterator[SourceFile]:
         root = self._fs._strip_protocol(path).rstrip("/") + "/"
         for name, meta in sorted(self._fs.find(path, detail=True).items()):
-            yield SourceFile(path=name.removeprefix(root), size_bytes=int(meta["size"]), mtime_ns=_mtime_ns(meta))
+            relative = name.removeprefix(root)
+            if meta.get("type", "file") in ("file", "link"):
+                yield SourceFile(path=relative, size_bytes=int(meta["size"]), mtime_ns=_mtime_ns(meta))
+            else:
+                yield _problem(relative, f"special file ({meta['type']})")
 
 
 def _mtime_ns(meta: Mapping[str, Any]) -> int:

@@ -153,7 +153,7 @@ def test_kubernetes_is_read(tmp_path: Path) -> None:
         ),
         (SLURM, "memory: 4GiB, ", "", 8, "pool 'cpu' needs memory, such as 4GiB: slurm reserves it"),
         (SLURM, "partition: cpu, walltime", "partition: cpu, wall", 9, "has no field 'wall'; did you mean 'walltime'"),
-        (SLURM, '"08:00:00"', "8:00:00", 9, "walltime of slurm .*must be text, got 28800"),
+        (SLURM, '"08:00:00"', "28800", 9, "walltime of slurm .*must be text, got 28800"),
         (
             SLURM,
             '"08:00:00"',

@@ -62,7 +62,7 @@ class AudioFolder(FolderReader, AudioReader):
             else:
                 doubled[suffix] = n
         unread_words = "are audio by their names but not read"
-        return [
+        notes = [
             note(found, what, remedy)
             for found, what, remedy in (
                 (installable, unread_words, f"{ffmpeg.INSTALL} to read them"),
@@ -72,6 +72,7 @@ class AudioFolder(FolderReader, AudioReader):
             )
             if found
         ]
+        return [*super().passed_over(files, entries), *notes]
 
 
 def _suffix(path: str) -> str:

@@ -70,7 +70,7 @@ class MelFolder(FolderReader, MelFields):
         """Return lines on arrays of other formats, and on audio."""
         arrays = count_suffixes(files, ARRAYS - set(MEL_SUFFIXES), ())
         audio = count_suffixes(files, AUDIO, ())
-        return [
+        notes = [
             note(found, what, remedy)
             for found, what, remedy in (
                 (arrays, "hold arrays by their names but are not read", "save them as .npy, one array each"),
@@ -78,6 +78,7 @@ class MelFolder(FolderReader, MelFields):
             )
             if found
         ]
+        return [*super().passed_over(files, entries), *notes]
 
     def claims(self, tree: CorpusTree, file: SourceFile) -> tuple[int, int]:
         """Return the spec's rate (Hz) and the fewest samples that give a file's frames."""

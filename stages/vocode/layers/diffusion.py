@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from melmill.stages.invert.inversion import shortest_length, solve
-from melmill.stages.numeric.errors import ParameterError
+from melmill.stages.numeric.checks import MAX_N_ITER, check_int
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.numeric.presets import preset
 from melmill.stages.numeric.solver import Recipe
@@ -54,8 +54,7 @@ class Correction:
     def __post_init__(self) -> None:
         """Check the counts; `GriffinLim` checks the momentum."""
         for name in ("n_steps", "n_iter"):
-            if getattr(self, name) < 1:
-                raise ParameterError(name, f"must be at least 1, got {getattr(self, name)!r}: None turns it off")
+            check_int(name, getattr(self, name), at_least=1, at_most=MAX_N_ITER)
         GriffinLim(momentum=self.momentum)
 
     def apply(self, y: NDArray[Any], M: NDArray[Any], spec: MelSpec) -> NDArray[np.float32]:

@@ -59,7 +59,17 @@ def test_a_missing_pipeline_and_bad_usage_are_refused(project: Project) -> None:
     done = project.melmill("run", "nowhere.yaml")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "pipeline 'nowhere.yaml' can't be read: No such file or directory" in done.stderr
-    assert project.called("run", "--no-such-option").returncode == 2
+    for arguments, message in [
+        (["run", "--no-such-option"], "error: No such option '--no-such-option'"),
+        (["run", "--executor", "x"], "error: Invalid value for '--executor': 'x' is not one of"),
+        (["report"], "error: Missing argument 'STORE' (see `melmill report -h`)"),
+        (["runn"], "error: No such command 'runn'"),
+        (["report", "a\nb"], "/a b is not a store"),
+    ]:
+        used = project.called(*arguments)
+        assert (used.returncode, used.stderr.count("\n"), used.stdout) == (2, 1, "")
+        assert used.stderr.startswith("error: ")
+        assert message in used.stderr
     assert "the pipeline has no node 'scors'; did you mean 'scores'?" in refused(project, "--until", "scors")
 
 
@@ -174,3 +184,23 @@ def test_a_missing_device_ends_the_run_in_a_line(project: Project) -> None:
     assert "quarantined" not in done.stdout + done.stderr
     project.write()
     assert project.run("--executor", "serial")["tasks"]["failed"] == 0
+
+
+def test_commands_take_a_quoted_home(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(project.folder))
+    project.run("--executor", "serial", "--until", "mel", "--store", "~/store")
+    for command in (["status"], ["verify"], ["quarantine"], ["repair"], ["scores"]):
+        assert project.called(*command, "~/store").returncode == 0
+    assert project.called("export", "~/store", "mel", "~/mels", "--utterances", "11-1-0000").returncode == 0
+    assert project.called("scores", "~/store", "--format", "csv", "--output", "~/scores.csv").returncode == 0
+    assert project.called("plan", "~/pipeline.yaml").returncode == 0
+    assert {"store", "mels", "scores.csv"} <= {path.name for path in project.folder.iterdir()}
+    assert not (project.folder / "~").exists()
+
+
+@pytest.mark.parametrize("command", ["status", "verify", "quarantine", "repair", "scores", "report"])
+@pytest.mark.parametrize("place", ["s4://bucket", "s3:/bucket", "", "~nobody-of-this-name"])
+def test_commands_refuse_what_is_no_place(project: Project, command: str, place: str) -> None:
+    done = project.called(command, place)
+    assert (done.returncode, done.stderr.count("\n"), done.stdout) == (2, 1, "")
+    assert "a path or URL" in done.stderr

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, cast
 
 import pytest
-import yaml
 from click.testing import CliRunner
 from jsonschema import Draft202012Validator
 
@@ -32,7 +31,7 @@ ZOO = Path(__file__).parents[2] / "data" / "keys" / "zoo.yaml"
 
 
 def problems(text: str) -> list[str]:
-    return [error.message for error in VALIDATOR.iter_errors(yaml.safe_load(text))]
+    return [error.message for error in VALIDATOR.iter_errors(parse(text, "").plain())]
 
 
 def test_the_command_prints_a_valid_schema() -> None:
@@ -121,7 +120,7 @@ def test_types_are_those_of_the_loader(uses: str) -> None:
         for text in VALUES:
             if "OneOf" in str(hints[name]) and text in ("text", "[a, b]"):
                 continue  # names are checked by the stage
-            assert schema.is_valid(yaml.safe_load(text)) == taken(cls, name, text), (name, text)
+            assert schema.is_valid(parse(text, "").plain()) == taken(cls, name, text), (name, text)
 
 
 @pytest.mark.parametrize("uses", stage_names())
@@ -213,7 +212,7 @@ def test_a_stage_of_another_package_is_in_the_schema(monkeypatch: pytest.MonkeyP
 
     def valid(fields: str) -> bool:
         text = f"{{name: x, store: x, stages: {{p: {{uses: plugin, from: mel, a: 1{fields}}}}}}}"
-        return validator.is_valid(yaml.safe_load(text))
+        return validator.is_valid(parse(text, "").plain())
 
     assert valid(", start: zero, colour: [red, blue], side: null, block: {width: 1}, weights: {x: 1}")
     assert valid(", start: [zero, other], side: [left, right]")

@@ -37,6 +37,7 @@ def test_a_good_pipeline_has_its_fields(tmp_path: Path) -> None:
 Case = tuple[str, str, int, str]  # what of GOOD is replaced, by what, the line of the error, and its message
 
 NO_YAML: list[Case] = [
+    ("n_iter: 10", "n_iter: 0100", 6, "must not begin with 0, got '0100', which is octal in YAML 1.1: write 100"),
     ("runs/x", "[1", 3, "not valid YAML"),
     ("name: round-trip", "name: a\nname: b", 2, "'name' is given twice"),
     ("  mel:", "  speech:", 5, "'speech' is given twice"),
@@ -62,9 +63,14 @@ BAD_FORM: list[Case] = [
     ("n_iter: 10", "n_iter: many", 6, "n_iter of griffin_lim must be a whole number, got 'many'"),
     ("n_iter: 10", "n_iter: 10.5", 6, "n_iter of griffin_lim must be a whole number, got 10.5"),
     ("n_iter: 10", "n_iter: true", 6, "n_iter of griffin_lim must be a whole number, got True"),
-    ("n_iter: 10", "momentum: 1e-5", 6, "which YAML reads as text: write 1.0e-05"),
+    ("n_iter: 10", "momentum: 0_1", 6, "got '0_1', which is text in YAML 1.2: write plain digits"),
+    ("n_iter: 10", "n_iter: 1:40", 6, "got '1:40', which is text in YAML 1.2: write plain digits"),
+    ("n_iter: 10", "n_iter: 0b1", 6, "got '0b1', which is text in YAML 1.2: write plain digits"),
+    ("preset: paper", "center: yes", 5, "got 'yes', which is text in YAML 1.2: write true or false"),
     ("n_iter: 10", "n_iter: []", 6, "n_iter is an empty list"),
     ("preset: paper", "preset: papre", 5, "papre"),
+    # the project
+    ("name: round-trip", "name: ''", 1, "name must be the project's, got ''"),
     # ports
     ("from: mel, n_iter", "n_iter", 6, "node 'gla' needs the input 'from'"),
     ("from: mel, n_iter", "from: [], n_iter", 6, "from of 'gla' is an empty list"),
@@ -147,6 +153,7 @@ def test_home_is_expanded_wherever_a_place_is_given(
         ("s3:/bucket/x", r"two slashes after the scheme, got 's3:/bucket/x': write s3://bucket/x"),
         ("file:/data/x", "write file:///data/x"),
         ("~nobody-of-this-name/x", r"unknown user, got '~nobody-of-this-name/x': write \./~nobody-of-this-name/x"),
+        ("s4://bucket/x", r"unknown scheme 's4' \(did you mean s3://\? .*got 's4://bucket/x'"),
     ],
 )
 def test_a_place_that_would_be_taken_for_a_folder_name_is_refused(tmp_path: Path, place: str, message: str) -> None:

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
+import re
+import socket
+import subprocess
 import time
 import uuid
+from collections.abc import Iterator
+from contextlib import chdir
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import pytest
 
-from melmill.storage.errors import SourceError
+from melmill.storage.errors import SourceError, StoreError
 from melmill.storage.files.location import Location
 from melmill.storage.files.sources import SourceTree
+from tests.objects.proxy import Proxy
 
 FILES = {"a-b/x.flac": b"12345", "a/y.flac": b"", "a/z/w.txt": b"text", "a.txt": b"1", "README": b"read me"}
 
@@ -89,6 +97,147 @@ def test_links_are_followed_but_not_for_ever(tmp_path: Path) -> None:
     assert [file.path for file in tree.walk()] == ["broken", "linked/x"]
     with pytest.raises(FileNotFoundError):
         tree.read("broken")
+
+
+def listed(root: Path) -> tuple[list[str], dict[str, str]]:
+    """Return the paths of the files that can be taken, and what is wrong with others."""
+    files = list(SourceTree(str(root)).walk())
+    return [file.path for file in files if not file.problem], {
+        file.path: file.problem for file in files if file.problem
+    }
+
+
+def test_names_of_any_characters_are_taken(tmp_path: Path) -> None:
+    names = [
+        "a\nb",
+        "a\tb",
+        "\x1b[31m",
+        "#%?*[x]",
+        "CON",
+        "~",
+        "$HOME",
+        "a\\b",
+        " ",
+        "x ",
+        "e\u0301",
+        "é",
+        "A",
+        "n" * 255,
+    ]
+    for name in names:
+        (tmp_path / name).write_bytes(name.encode())
+    tree = SourceTree(str(tmp_path))
+    assert {file.path: tree.read(file.path) for file in tree.walk()} == {name: name.encode() for name in names}
+    assert SourceTree(f"file://{tmp_path}").read("#%?*[x]") == b"#%?*[x]"
+
+
+def test_what_is_no_file_is_named_and_never_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.wav")
+    (tmp_path / "to_pipe.wav").symlink_to("pipe.wav")
+    (tmp_path / "zero.wav").symlink_to("/dev/zero")
+    (tmp_path / "loop.wav").symlink_to("loop.wav")
+    (tmp_path / "there").symlink_to("back")
+    (tmp_path / "back").symlink_to("there")
+    with socket.socket(socket.AF_UNIX) as sock, chdir(tmp_path):
+        sock.bind("socket.wav")
+    (tmp_path / "good.wav").touch()
+    (tmp_path / "folder.wav").mkdir()
+    taken, problems = listed(tmp_path)
+    assert taken == ["good.wav"]
+    loop = "link that can't be followed (Too many levels of symbolic links)"
+    assert problems == {
+        "pipe.wav": "named pipe",
+        "to_pipe.wav": "named pipe",
+        "zero.wav": "device",
+        "socket.wav": "socket",
+        **dict.fromkeys(("loop.wav", "there", "back"), loop),
+    }
+    tree = SourceTree(str(tmp_path))
+    for name, kind in (("pipe.wav", "a named pipe"), ("zero.wav", "a device"), ("folder.wav", "")):
+        with pytest.raises(OSError, match=f"it is {kind}, not a file" if kind else "Is a directory"):
+            tree.read(name)
+
+
+def test_names_that_are_not_utf_8_are_named(tmp_path: Path) -> None:
+    for name in (b"caf\xe9.wav", b"d\xe9/x.wav"):
+        path = tmp_path / os.fsdecode(name)
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    (tmp_path / "café.wav").touch()
+    taken, problems = listed(tmp_path)
+    assert taken == ["café.wav"]
+    assert problems == dict.fromkeys(("caf\\xe9.wav", "d\\xe9/x.wav"), "name that is not UTF-8 (rename it)")
+
+
+@pytest.fixture
+def emptied(tmp_path: Path) -> Iterator[Path]:
+    """Return a folder whose content is removed by a program that has no limit on depth."""
+    yield tmp_path
+    subprocess.run(["rm", "-rf", *tmp_path.iterdir()], check=True)
+
+
+def test_folders_are_followed_to_any_depth(emptied: Path) -> None:
+    tmp_path, deep = emptied, "/".join("d" * 1500)
+    with chdir(tmp_path):
+        for name in deep.split("/"):
+            Path(name).mkdir()
+            os.chdir(name)
+        Path("x.wav").touch()
+    assert listed(tmp_path) == ([f"{deep}/x.wav"], {})
+    with chdir(tmp_path / "d"):
+        for _ in range(20):
+            Path("e" * 250).mkdir()
+            os.chdir("e" * 250)
+    ((path, problem),) = listed(tmp_path)[1].items()
+    assert path.startswith("d/eee")
+    assert problem == "folder that can't be listed (File name too long)"
+
+
+@pytest.mark.parametrize(("number", "mended"), [(errno.EACCES, True), (errno.EIO, False)])
+def test_a_folder_without_permission_is_named_and_a_sick_disk_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, mended: bool
+) -> None:
+    for name in ("a/x.wav", "b/y.wav"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).touch()
+    scandir = os.scandir
+
+    def scan(path: str) -> Any:
+        if path.endswith("/a"):
+            raise OSError(number, os.strerror(number), path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", scan)
+    if mended:
+        assert listed(tmp_path) == (["b/y.wav"], {"a/": "folder that can't be listed (Permission denied)"})
+    else:
+        with pytest.raises(SourceError, match=r"can't list .*/a: Input/output error"):
+            listed(tmp_path)
+
+
+def test_objects_of_odd_keys_are_read_and_impossible_ones_named(bucket: str, proxy: Proxy) -> None:
+    import boto3
+
+    client = boto3.client("s3", endpoint_url=proxy.url)
+    keys = [
+        "x/a b#?%20&+=.wav",
+        "x/%2F.wav",
+        "x/ü.wav",
+        "x/u\u0308.wav",
+        "x/[1]*.wav",
+        "x/😀.wav",
+        "x/~.wav",
+        "x/a .wav ",
+    ]
+    for key in keys:
+        client.put_object(Bucket=bucket[5:], Key=key, Body=key.encode())
+    tree = SourceTree(f"{bucket}/x")
+    assert {f"x/{file.path}": tree.read(file.path).decode() for file in tree.walk()} == {key: key for key in keys}
+    for key in ("x/a//b.wav", "x/../b.wav"):
+        client.put_object(Bucket=bucket[5:], Key=key, Body=b"")
+        with pytest.raises(StoreError, match=re.escape(f"the key '{key}' of an object there can't be a path")):
+            list(tree.walk())
+        client.delete_object(Bucket=bucket[5:], Key=key)
 
 
 def test_many_files_are_listed_fast(tmp_path: Path) -> None:

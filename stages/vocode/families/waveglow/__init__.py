@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from melmill.stages.numeric.errors import ParameterError
+from melmill.stages.numeric.checks import check_float
 from melmill.stages.vocode.family import Family
 
 if TYPE_CHECKING:
@@ -26,8 +26,8 @@ class WaveGlowOptions:
 
     def __post_init__(self) -> None:
         """Check the parameters."""
-        if self.sigma is not None and self.sigma < 0:
-            raise ParameterError("sigma", f"must not be negative, got {self.sigma!r}")
+        if self.sigma is not None:
+            check_float("sigma", self.sigma, at_least=0)
 
 
 def _recognises(checkpoint: Checkpoint) -> bool:
