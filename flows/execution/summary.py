@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from melmill.flows.execution.window import ShardWindow
 from melmill.flows.planning.plan import Plan
 from melmill.flows.tasks.report import PAGE, report_folder
 from melmill.flows.tasks.task import ALL_SHARDS
 from melmill.flows.tasks.trained import trained_page
+from melmill.flows.watching.events import Event, Finished
 from melmill.storage.store import Store
 
 
@@ -73,6 +76,68 @@ class Summary:
         return self.quarantined / self.utterances if self.utterances else 0.0
 
 
+def quarantined_utterances(plan: Plan, store: Store, done: Mapping[str, Collection[int]]) -> set[tuple[str, str]]:
+    """Return corpus and id of each utterance that some node could not process.
+
+    Parameters
+    ----------
+    plan : Plan
+    store : Store
+    done : mapping of str to collection of int
+        Shards of each node that were done since the plan.
+    """
+    found: set[tuple[str, str]] = set()
+    for name, node_plan in plan.nodes.items():
+        node = node_plan.node
+        if node.is_whole:
+            continue
+        names = {plan.record_name(node, shard) for shard in done.get(name, ())} | node_plan.quarantined
+        for record in store.product(node.folder, node.key).records(names).values() if names else ():
+            found.update((node.corpora[0], utterance_id) for utterance_id in record.absent)
+    return found
+
+
+def too_many_quarantined(plan: Plan, n_quarantined: int) -> str:
+    """Return the line that says that more is in quarantine than the pipeline allows; empty if not."""
+    limit, total = plan.pipeline.max_quarantined, plan.n_utterances
+    if n_quarantined <= limit * total:
+        return ""
+    return (
+        f"{n_quarantined} of {total} utterances are in quarantine ({n_quarantined / total:.1%}), more than "
+        f"max_quarantined = {limit:.1%} allows; see `melmill quarantine {plan.pipeline.store}`"
+    )
+
+
+class QuarantineWatch:
+    """Stop handing out tasks as soon as more is in quarantine than the pipeline allows.
+
+    Parameters
+    ----------
+    plan : Plan
+    store : Store
+    window : ShardWindow
+    """
+
+    def __init__(self, plan: Plan, store: Store, window: ShardWindow) -> None:
+        self._plan = plan
+        self._window = window
+        self._corpora = {name: node_plan.node.corpora[0] for name, node_plan in plan.nodes.items()}
+        self._quarantined = quarantined_utterances(plan, store, {})
+        self._check()
+
+    def __call__(self, event: Event) -> None:
+        """Count the utterances that a task put into quarantine."""
+        if isinstance(event, Finished) and event.receipt.quarantined:
+            corpus = self._corpora[event.task.node]
+            self._quarantined.update((corpus, utterance_id) for utterance_id in event.receipt.quarantined)
+            self._check()
+
+    def _check(self) -> None:
+        reason = too_many_quarantined(self._plan, len(self._quarantined))
+        if reason:
+            self._window.stop(f"{reason}. What is done is stored, and a run with a larger max_quarantined goes on")
+
+
 def sum_up(plan: Plan, store: Store, run_id: str, *, n_failed: int, duration_s: float) -> Summary:
     """Return the summary of a run whose tasks are over.
 
@@ -88,24 +153,20 @@ def sum_up(plan: Plan, store: Store, run_id: str, *, n_failed: int, duration_s: 
     duration_s : float
         Wall time of the run so far, s.
     """
-    quarantined: set[tuple[str, str]] = set()
     reports: list[str] = []
     trainings: list[str] = []
     for node_plan in plan.nodes.values():
         node = node_plan.node
         folder = store.product(node.folder, node.key)
-        names = {plan.record_name(node, shard) for shard in node_plan.pending} | node_plan.quarantined
         if node.trains:
             trainings += trained_page(folder)
         elif node.is_whole:
             name = plan.record_name(node, ALL_SHARDS)
             if folder.record(name) is not None:
                 reports.append(f"{folder.location.url}/{report_folder(name)}/{PAGE}")
-        else:
-            if node_plan.pending:
-                folder.pack()
-            for record in folder.records(names).values():
-                quarantined.update((node.corpora[0], utterance_id) for utterance_id in record.absent)
+        elif node_plan.pending:
+            folder.pack()
+    quarantined = quarantined_utterances(plan, store, {name: one.pending for name, one in plan.nodes.items()})
     return Summary(
         run=run_id,
         store=plan.pipeline.store,
