@@ -57,6 +57,9 @@ MAX_DEATHS = 8
 # Dead workers in a row, without progress in between, after which a task that resumes is given up.
 MAX_DEATHS_WITHOUT_PROGRESS = 3
 
+# Longest time that the first failure of a task waits for a second worker, s.
+START_S = 30.0
+
 # Pause between looks at the workers that attempts are restricted to, s.
 LOOK_AGAIN_S = 0.05
 
@@ -201,6 +204,7 @@ class _TaskStream:
         self.topic = f"melmill-{client.id}"
         self.scheduler_answers = True
         self.machines = Machines(announce)
+        self.wait_for_others_s = START_S
         # The number of the last attempt of each task that was put aside.
         self.aside: dict[Task, int] = {}
 
@@ -286,6 +290,20 @@ class _TaskStream:
         up = [address for address in self.cluster.addresses(pool) if address not in out]
         return [address for address in up if address in how.on] or (up if out else None)
 
+    def _workers(self, pool: str) -> list[str]:
+        """Return the addresses of a pool's workers. If there is one, wait for others, once a run."""
+        out = self.machines.out_of_service.keys()
+        until_s = time.monotonic() + self.wait_for_others_s
+        while True:
+            up = self.cluster.addresses(pool)
+            n_expected = self.cluster.spec.pools[pool].workers - len(out)
+            if len(set(up) - out) > 1 or n_expected < 2:
+                return up
+            if time.monotonic() > until_s:
+                self.wait_for_others_s = 0.0
+                return up
+            time.sleep(LOOK_AGAIN_S)
+
     def _next_done(self) -> Future:
         """Return the next future that is done. Meanwhile free attempts whose workers are all gone."""
         while not self.completed.has_ready() and any(attempt.allowed for attempt, _ in self.attempts.values()):
@@ -360,7 +378,7 @@ class _TaskStream:
         task, number = attempt.task, attempt.number
         self.announce(Retried(task=task, attempt=number, reason=str(error), place=place))
         before = set(self.machines.out_of_service)
-        how = self.machines.failed(task, error, place, self.cluster.addresses(self.window.nodes[task.node].pool))
+        how = self.machines.failed(task, error, place, self._workers(self.window.nodes[task.node].pool))
         for address in self.machines.out_of_service.keys() - before:
             self.cluster.retire(address)
         if how is not None:

@@ -94,4 +94,5 @@ def _line(rejected: Rejected) -> str:
 
 
 def _shape(utterance_id: str, rejected: Rejected) -> str:
-    return _VARYING.sub("#", rejected.reason.replace(utterance_id, "#"))[:_COMPARED]
+    unnamed = re.sub(rf"(?<!\w){re.escape(utterance_id)}(?!\w)", "#", rejected.reason)
+    return _VARYING.sub("#", unnamed)[:_COMPARED]
