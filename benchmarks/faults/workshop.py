@@ -104,7 +104,7 @@ class Workshop:
             "PYTHONPATH": os.pathsep.join([str(site.parent), self.environment["PYTHONPATH"]]),
             "HOME": "/dev/null",
             "NUMBA_CACHE_DIR": "",
-            "XDG_CACHE_HOME": "",
+            "XDG_CACHE_HOME": "/dev/null",
             "TMPDIR": str(temporary),
         }
         done = self.client(self.folder / "bare-store", "--executor", "serial", environment=environment)
