@@ -124,7 +124,12 @@ def blame(error: BaseException) -> Verdict:
     """
     if isinstance(error, Unusable):
         return REFUSED
-    return max(map(_alone, _chain(error)), key=lambda verdict: verdict.blame)
+    return _alone(culprit(error))
+
+
+def culprit(error: BaseException) -> BaseException:
+    """Return the one that decides, of an exception and those that it was raised from."""
+    return max(_chain(error), key=lambda one: _alone(one).blame)
 
 
 def headline(error: BaseException) -> str:

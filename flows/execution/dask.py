@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import platform
 import time
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ from melmill.flows.execution.serial import MakeJob
 from melmill.flows.execution.time_limit import time_limit
 from melmill.flows.execution.window import ShardWindow
 from melmill.flows.tasks.job import Job
-from melmill.flows.tasks.judging import FATAL, run_judged
+from melmill.flows.tasks.judging import FATAL, machine_failure, run_judged
 from melmill.flows.tasks.task import Receipt, Task
 from melmill.flows.watching.events import (
     DIED,
@@ -145,12 +146,13 @@ def run_dask(
             stream.run()
 
 
-def run_job(job: Job, topic: str, time_limit_s: float | None) -> Receipt:
+def run_job(pickled: bytes, topic: str, time_limit_s: float | None) -> Receipt:
     """Run a job on a worker; an error gets an attribute `place` that says where it happened.
 
     Parameters
     ----------
-    job : Job
+    pickled : bytes
+        The job. A worker that lacks a module of it says so, and stays up.
     topic : str
         Dask topic that receives the lines that the task reports.
     time_limit_s : float or None
@@ -170,7 +172,9 @@ def run_job(job: Job, topic: str, time_limit_s: float | None) -> Receipt:
     try:
         report = partial(worker.log_event, topic)
         with current_task(key, report=report, is_wanted=is_wanted), time_limit(time_limit_s):
-            return replace(run_judged(job), worker=str(worker.name), address=worker.address)
+            return replace(
+                run_judged(lambda: pickle.loads(pickled).run()), worker=str(worker.name), address=worker.address
+            )
     except Exception as error:
         error.__dict__["place"] = Place(worker=str(worker.name), host=platform.node(), address=worker.address)
         raise
@@ -267,7 +271,7 @@ class _TaskStream:
         limit_s = None if attempt.is_isolated or job.resumes else self.time_limit_s
         future = self.client.submit(
             run_job,
-            job,
+            pickle.dumps(job),
             self.topic,
             limit_s,
             # On a shared cluster two tasks of one key are the same task, even if they write to
@@ -349,8 +353,9 @@ class _TaskStream:
             why = "; ".join([*self.cluster.take_notes(), "no worker is left and none can be started"])
             raise RunFailed(f"{why}; run again to go on from what is stored")
         task, number, place = attempt.task, attempt.number, _last_place(error)
-        if isinstance(error, MachineFailed):
-            self._settle_failure(attempt, error, place)
+        failure = None if isinstance(error, KilledWorker) else machine_failure(error)
+        if failure is not None:
+            self._settle_failure(attempt, failure, place)
             return
         deaths = attempt.deaths
         if isinstance(error, KilledWorker):

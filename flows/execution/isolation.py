@@ -5,6 +5,7 @@ from __future__ import annotations
 import faulthandler
 import os
 import pickle
+import re
 import resource
 import select
 import signal
@@ -31,6 +32,14 @@ _START_S = 600.0
 _ABORT_S = 5.0
 # Items that fail of the machine, and none works, after which the others are not tried.
 MAX_FAILED = 3
+# Children that one item may use up for compiling.
+MAX_COMPILED = 4
+# Frames of a process that compiles, for whatever utterance comes first.
+_COMPILER = re.compile(r"/numba/core/compiler|/torch/_(?:dynamo|inductor)/")
+_SLOW = Verdict(
+    blame=Blame.MACHINE,
+    remedy="compiling takes longer than time_limit_s there: raise it, or set NUMBA_CACHE_DIR to a folder that lasts",
+)
 # Length of the stacks that are kept.
 _DETAIL_BYTES = 20_000
 
@@ -79,9 +88,11 @@ class _Ended(Exception):
 
     def __init__(self, reason: str, detail: str, *, in_time: bool) -> None:
         super().__init__(reason)
-        # Should all items end their child so, the machine does it, say by a library that it lacks.
-        self.rejected = Rejected(reason=reason, detail=detail, verdict=Verdict(blame=Blame.LIKELY_UTTERANCE))
         self.in_time = in_time
+        self.was_compiling = not in_time and _COMPILER.search(detail) is not None
+        # Should all items end their child so, the machine does it, say by a library that it lacks.
+        verdict = _SLOW if self.was_compiling else Verdict(blame=Blame.LIKELY_UTTERANCE)
+        self.rejected = Rejected(reason=reason, detail=detail, verdict=verdict)
 
 
 class _Children:
@@ -99,8 +110,8 @@ class _Children:
         if self.child is not None:
             self.child.end()
 
-    def outcome(self, item: OfUtterance) -> Outcome:
-        """Return the outcome of an item."""
+    def outcome(self, item: OfUtterance, n_compiled: int = 0) -> Outcome:
+        """Return the outcome of an item, after so many children whose time went into compiling."""
         if self.child is None:
             self.child = _Child(self.work, self.limit_s)
         alone = self.child.n_answered == 0
@@ -111,6 +122,10 @@ class _Children:
             self.child.end()
         except _Ended as ended:
             outcome = Outcome(rejected=ended.rejected)
+            if ended.was_compiling and n_compiled < MAX_COMPILED:
+                # What it compiled before is kept. The next child begins with the rest.
+                self.child = None
+                return self.outcome(item, n_compiled + 1)
             alone = alone or not ended.in_time
         self.child = None
         return outcome if alone else self.outcome(item)

@@ -63,7 +63,7 @@ def run_serial(window: ShardWindow, make_job: MakeJob, announce: Listener) -> No
             try:
                 with current_task(repr(task), report=lambda line: announce(Note(text=line))):
                     job = make_job(task, attempt, how.isolated).suspecting(how.suspects, trusted=how.trusted)
-                    receipt = run_judged(job)
+                    receipt = run_judged(job.run)
             except FATAL as error:
                 raise RunFailed(str(error)) from error
             except MachineFailed as error:

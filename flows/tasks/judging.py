@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from melmill.flows.errors import MachineFailed
-from melmill.flows.tasks.job import Job
 from melmill.flows.tasks.task import Receipt
-from melmill.stages.blame import Blame, Verdict, blame, headline
+from melmill.stages.blame import Blame, Verdict, blame, culprit, headline
 from melmill.stages.contract import Outcome, Rejected
 from melmill.stages.errors import FileChanged
 from melmill.stages.task_context import current_utterance
-from melmill.storage.errors import StoreError, StoreFull, StoreUnwritable
+from melmill.storage.errors import SourceError, StoreError, StoreFull, StoreMissing, StoreUnwritable
 
 # Errors after which no task can succeed, on whatever machine.
 FATAL = (StoreFull, StoreUnwritable, FileChanged)
@@ -26,8 +25,8 @@ _COMPARED = 300
 _ALIKE = "check that machine, and the stage by itself on one of them"
 
 
-def run_judged(job: Job) -> Receipt:
-    """Run a job; raise MachineFailed for whatever its machine is to blame for.
+def run_judged(run: Callable[[], Receipt]) -> Receipt:
+    """Run a job, and return its receipt.
 
     Raises
     ------
@@ -35,22 +34,39 @@ def run_judged(job: Job) -> Receipt:
         No utterance is to blame, or it is not known yet which one is.
     """
     try:
-        return job.run()
-    except MachineFailed:
-        raise
+        return run()
     except Exception as error:
-        verdict = _verdict(error)
-        if verdict.blame < Blame.LIKELY_MACHINE:
+        failure = machine_failure(error, current_utterance())
+        if failure is None or failure is error:
             raise
-        reason = headline(error) if verdict.remedy else str(error)
-        utterance_id = current_utterance()
-        suspects = (utterance_id,) if utterance_id else ()
-        raise MachineFailed(reason, verdict, suspects, is_whole=not suspects) from error
+        raise failure from error
+
+
+def machine_failure(error: Exception, utterance_id: str = "") -> MachineFailed | None:
+    """Return what an exception of a task says against its machine; None for nothing.
+
+    Parameters
+    ----------
+    error : Exception
+    utterance_id : str
+        The utterance that the task worked on. Empty for none.
+    """
+    if isinstance(error, MachineFailed):
+        return error
+    verdict = _verdict(error)
+    if verdict.blame < Blame.LIKELY_MACHINE:
+        return None
+    reason = headline(culprit(error)) if verdict.remedy else str(error)
+    suspects = (utterance_id,) if utterance_id else ()
+    return MachineFailed(reason, verdict, suspects, is_whole=not suspects)
 
 
 def _verdict(error: Exception) -> Verdict:
-    if isinstance(error, StoreUnwritable) and isinstance(error.__cause__, OSError) and error.__cause__.errno:
-        # A folder or disk of the store, as this machine sees it. Its message says what to do.
+    cause = error.__cause__
+    is_local = isinstance(error, StoreUnwritable) and isinstance(cause, OSError) and bool(cause.errno)
+    if is_local or isinstance(error, StoreMissing | SourceError):
+        # A disk of the store or the corpus, as this machine sees it. Others may see it otherwise. The
+        # message says what to do.
         return Verdict(blame=Blame.MACHINE)
     if isinstance(error, (StoreError, *FATAL)):
         return Verdict(blame=Blame.LIKELY_UTTERANCE)

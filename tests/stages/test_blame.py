@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from melmill.stages.blame import Blame, blame, headline
+from melmill.stages.blame import Blame, blame, culprit, headline
 from melmill.stages.contract import Item, Outcome, each
 from melmill.stages.errors import CompilerFailed
 from melmill.stages.numeric.errors import ContractError, DeviceMissing, Unusable
@@ -21,6 +21,12 @@ from melmill.storage.utterance import Utterance
 def raised_from(error: Exception, cause: Exception) -> Exception:
     error.__cause__ = cause
     return error
+
+
+def array_too_large() -> Exception:
+    with pytest.raises(MemoryError) as error:
+        np.empty(2**60, dtype=np.uint8)
+    return error.value
 
 
 TABLE = [
@@ -37,7 +43,7 @@ TABLE = [
     (OSError("cannot identify image file"), Blame.LIKELY_UTTERANCE),
     # What machines usually cause.
     (MemoryError(), Blame.LIKELY_MACHINE),
-    (np._core._exceptions._ArrayMemoryError((2**40,), np.dtype("f4")), Blame.LIKELY_MACHINE),
+    (array_too_large(), Blame.LIKELY_MACHINE),
     (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), Blame.LIKELY_MACHINE),
     (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), Blame.LIKELY_MACHINE),
     (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), Blame.LIKELY_MACHINE),
@@ -78,6 +84,11 @@ def test_an_exception_says_who_is_to_blame(error: Exception, expected: Blame) ->
 def test_a_machine_to_blame_has_a_remedy_unless_the_message_has_one() -> None:
     without = {type(error) for error, expected in TABLE if expected > 1 and not blame(error).remedy}
     assert without == {DeviceMissing, CompilerFailed}
+
+
+def test_the_one_that_decides_is_the_cause() -> None:
+    cause = RuntimeError("CUDA error: out of luck")
+    assert culprit(raised_from(ValueError("does not take it"), cause)) is cause
 
 
 def test_a_headline_is_one_line() -> None:

@@ -37,7 +37,7 @@ def kernel(function: Callable[..., Any]) -> Any:  # noqa: ANN401 - a numba dispa
     kept in a temporary one. A cache that fails later, say on a full disk, costs a warning and time.
     """
     function.__qualname__ = f"{function.__qualname__}_{_digest()}"
-    dispatcher = njit(nogil=True, error_model="numpy")(function)
+    dispatcher: Any = njit(nogil=True, error_model="numpy")(function)
     try:
         dispatcher._cache = _Cache(function)
     except RuntimeError:  # numba found no folder that it can write to
@@ -53,7 +53,7 @@ def kernel(function: Callable[..., Any]) -> Any:  # noqa: ANN401 - a numba dispa
     return dispatcher
 
 
-class _Cache(FunctionCache):  # type: ignore[misc]
+class _Cache(FunctionCache):
     """A function's code on disk. If it can't be read or written, the function is compiled.
 
     Numba's own raises then, in the middle of the computation that calls the function.

@@ -5,11 +5,14 @@ from __future__ import annotations
 import pickle
 import platform
 import re
+import subprocess
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from distributed import Client
 
 import melmill
 from benchmarks.faults.package import install
@@ -31,6 +34,7 @@ STAGE = '''
 import errno
 import os
 import subprocess
+import time
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -78,6 +82,8 @@ class Frail:
         sick = not self.workers or os.environ["FRAIL_WORKER"] in self.workers.split()
         if self.error and sick and name.startswith(tuple(self.utterances.split()) or ""):
             raise ERRORS[self.error](name)
+        if self.workers:
+            time.sleep(0.3)  # the sick worker gets its share of tasks
         return Outcome(array=as_float(item.inputs["from"]) * np.float32(2))
 '''
 
@@ -181,9 +187,10 @@ def test_a_sick_worker_is_taken_out_of_service(project: Project) -> None:
     assert not quarantined(project)
     check_all_but(project, [])
     (note,) = [line for line in said if "out of service" in line]
-    assert note == (
-        f"worker cpu-0 on {platform.node()} is taken out of service: 3 tasks in a row failed: "
-        "RuntimeError: CUDA error: an illegal memory access was encountered"
+    assert re.fullmatch(
+        rf"worker cpu-0 on {platform.node()} is taken out of service: \d tasks in a row failed: "
+        "RuntimeError: CUDA error: an illegal memory access was encountered",
+        note,
     )
 
 
@@ -195,6 +202,54 @@ def test_where_all_workers_fail_the_run_names_them(project: Project) -> None:
     assert f"cpu-1 on {platform.node()}" in line
     assert "No utterance is to blame: free some room there" in line
     assert not quarantined(project)
+
+
+@contextmanager
+def dask(project: Project, *arguments: str, extra: Path | None = None) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a part of a Dask cluster, whose scheduler is known by a file."""
+    options = ["--scheduler-file", str(project.folder / "scheduler.json"), "--no-dashboard"]
+    with (project.folder / f"dask-{'-'.join(arguments[:3])}.txt").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "dask", *arguments, *options],
+            cwd=project.folder,
+            env=project.environment(extra),
+            stdout=log,
+            stderr=log,
+        )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.slow
+def test_a_worker_that_lacks_a_package_is_left_alone(project: Project, package: Path) -> None:
+    worker = ["worker", "--nthreads", "1", "--no-nanny", "--name"]
+    with (
+        dask(project, "scheduler", "--host", "127.0.0.1", "--port", "0"),
+        dask(project, *worker, "bare"),
+        dask(project, *worker, "well", extra=package) as well,
+        Client(scheduler_file=str(project.folder / "scheduler.json"), timeout=120, set_as_default=False) as client,
+    ):
+        client.wait_for_workers(2, timeout=120)
+        address = client.scheduler.address
+        cluster = f"cluster={{type: address, address: '{address}', pools: {{cpu: {{workers: 2}}}}}}"
+        code, line, said = run(project, cluster, "loud.workers=none", "shard_duration_s=0.5", executor="dask")
+        assert (code, line) == (0, ""), said
+        assert not quarantined(project)
+        check_all_but(project, [])
+        (note,) = [line for line in said if "out of service" in line] or [str(said)]
+        assert note.startswith("worker bare on ")
+        assert "ModuleNotFoundError: No module named 'loud'" in note
+        # It is somebody else's, and stays up.
+        assert len(client.scheduler_info()["workers"]) == 2
+        well.kill()
+        well.wait()
+        code, line, _ = run(project, cluster, "speech.sr=8000", executor="dask")
+        assert code == 1
+        assert "bare" in line
+        assert "No module named 'loud'" in line
 
 
 HERE, THERE, ELSEWHERE = (Place(worker=name, host=f"host-{name}", address=name) for name in "abc")
