@@ -381,9 +381,9 @@ class _TaskStream:
     def _settle_failure(self, attempt: Attempt, error: MachineFailed, place: Place) -> None:
         """Try the task on another worker, put it aside or give it up; raise RunFailed."""
         task, number = attempt.task, attempt.number
-        self.announce(Retried(task=task, attempt=number, reason=str(error), place=place))
         before = set(self.machines.out_of_service)
         how = self.machines.failed(task, error, place, self._workers(self.window.nodes[task.node].pool))
+        self.announce(Retried(task=task, attempt=number, reason=str(error), place=place))
         for address in self.machines.out_of_service.keys() - before:
             self.cluster.retire(address)
         if how is not None:

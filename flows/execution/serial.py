@@ -67,8 +67,8 @@ def run_serial(window: ShardWindow, make_job: MakeJob, announce: Listener) -> No
             except FATAL as error:
                 raise RunFailed(str(error)) from error
             except MachineFailed as error:
-                announce(Retried(task=task, attempt=attempt, reason=str(error), place=place))
                 retry = machines.failed(task, error, place, ())
+                announce(Retried(task=task, attempt=attempt, reason=str(error), place=place))
                 if retry is not None:
                     again.append(retry)
                 elif task.is_whole:
