@@ -383,14 +383,15 @@ class _TaskStream:
         task, number = attempt.task, attempt.number
         before = set(self.machines.out_of_service)
         how = self.machines.failed(task, error, place, self._workers(self.window.nodes[task.node].pool))
-        self.announce(Retried(task=task, attempt=number, reason=str(error), place=place))
         for address in self.machines.out_of_service.keys() - before:
             self.cluster.retire(address)
-        if how is not None:
-            self._submit(how, number + 1, attempt.deaths)
-        elif task.is_whole:
+        if how is None and task.is_whole:
             n_blocked = self.window.fail(task)
             self.announce(Failed(task=task, attempt=number, error=error, n_blocked=n_blocked, place=place))
+            return
+        self.announce(Retried(task=task, attempt=number, reason=str(error), place=place))
+        if how is not None:
+            self._submit(how, number + 1, attempt.deaths)
         else:
             self.aside[task] = number
 

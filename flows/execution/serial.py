@@ -68,12 +68,13 @@ def run_serial(window: ShardWindow, make_job: MakeJob, announce: Listener) -> No
                 raise RunFailed(str(error)) from error
             except MachineFailed as error:
                 retry = machines.failed(task, error, place, ())
+                if retry is None and task.is_whole:
+                    n_blocked = window.fail(task)
+                    announce(Failed(task=task, attempt=attempt, error=error, n_blocked=n_blocked, place=place))
+                    continue
                 announce(Retried(task=task, attempt=attempt, reason=str(error), place=place))
                 if retry is not None:
                     again.append(retry)
-                elif task.is_whole:
-                    n_blocked = window.fail(task)
-                    announce(Failed(task=task, attempt=attempt, error=error, n_blocked=n_blocked, place=place))
             except Exception as error:
                 n_blocked = window.fail(task)
                 announce(Failed(task=task, attempt=attempt, error=error, n_blocked=n_blocked, place=place))
