@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -12,6 +11,7 @@ from melmill.flows.tasks.report import PAGE, report_folder
 from melmill.flows.tasks.task import ALL_SHARDS
 from melmill.flows.tasks.trained import trained_page
 from melmill.flows.watching.events import Event, Finished
+from melmill.stages.ingest.levels import Levels
 from melmill.storage.store import Store
 
 
@@ -76,24 +76,14 @@ class Summary:
         return self.quarantined / self.utterances if self.utterances else 0.0
 
 
-def quarantined_utterances(plan: Plan, store: Store, done: Mapping[str, Collection[int]]) -> set[tuple[str, str]]:
-    """Return corpus and id of each utterance that some node could not process.
-
-    Parameters
-    ----------
-    plan : Plan
-    store : Store
-    done : mapping of str to collection of int
-        Shards of each node that were done since the plan.
-    """
+def _quarantined_before(plan: Plan, store: Store) -> set[tuple[str, str]]:
+    """Return corpus and id of each utterance that some node could not process, before the run."""
     found: set[tuple[str, str]] = set()
-    for name, node_plan in plan.nodes.items():
+    for node_plan in plan.nodes.values():
         node = node_plan.node
-        if node.is_whole:
-            continue
-        names = {plan.record_name(node, shard) for shard in done.get(name, ())} | node_plan.quarantined
-        for record in store.product(node.folder, node.key).records(names).values() if names else ():
-            found.update((node.corpora[0], utterance_id) for utterance_id in record.absent)
+        if node_plan.quarantined and not node.is_whole:
+            records = store.product(node.folder, node.key).records(set(node_plan.quarantined))
+            found.update((node.corpora[0], name) for record in records.values() for name in record.absent)
     return found
 
 
@@ -122,7 +112,7 @@ class QuarantineWatch:
         self._plan = plan
         self._window = window
         self._corpora = {name: node_plan.node.corpora[0] for name, node_plan in plan.nodes.items()}
-        self._quarantined = quarantined_utterances(plan, store, {})
+        self._quarantined = _quarantined_before(plan, store)
         self._check()
 
     def __call__(self, event: Event) -> None:
@@ -153,20 +143,29 @@ def sum_up(plan: Plan, store: Store, run_id: str, *, n_failed: int, duration_s: 
     duration_s : float
         Wall time of the run so far, s.
     """
+    quarantined: set[tuple[str, str]] = set()
     reports: list[str] = []
     trainings: list[str] = []
+    levels: dict[str, Levels] = {}
     for node_plan in plan.nodes.values():
         node = node_plan.node
         folder = store.product(node.folder, node.key)
+        names = {plan.record_name(node, shard) for shard in node_plan.pending} | node_plan.quarantined
         if node.trains:
             trainings += trained_page(folder)
         elif node.is_whole:
             name = plan.record_name(node, ALL_SHARDS)
             if folder.record(name) is not None:
                 reports.append(f"{folder.location.url}/{report_folder(name)}/{PAGE}")
-        elif node_plan.pending:
-            folder.pack()
-    quarantined = quarantined_utterances(plan, store, {name: one.pending for name, one in plan.nodes.items()})
+        else:
+            if node_plan.pending:
+                folder.pack()
+            made = []
+            for name, record in folder.records(names).items():
+                quarantined.update((node.corpora[0], utterance_id) for utterance_id in record.absent)
+                if name not in node_plan.quarantined and record.levels:
+                    made.append(Levels.stored(record.levels))
+            levels[node.name] = Levels.total(made)
     return Summary(
         run=run_id,
         store=plan.pipeline.store,
@@ -182,5 +181,5 @@ def sum_up(plan: Plan, store: Store, run_id: str, *, n_failed: int, duration_s: 
         report=reports[-1] if reports else None,
         reports=tuple(reports),
         trainings=tuple(trainings),
-        notes=plan.notes,
+        notes=plan.notes_after(levels),
     )

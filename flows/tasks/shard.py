@@ -19,6 +19,7 @@ from melmill.flows.tasks.trained import TrainedFiles
 from melmill.flows.tasks.work import Ingesting, ItemT, Processing, SourceItem, Work, outcome_of
 from melmill.stages.blame import Blame, Verdict, blame
 from melmill.stages.contract import IngestStage, Item, Outcome, Rejected, TrainedVocoder, rejection
+from melmill.stages.ingest.levels import Levels
 from melmill.storage.files.sources import SourceTree
 from melmill.storage.product import Quarantined, ShardContents
 from melmill.storage.store import Store
@@ -99,6 +100,8 @@ class ShardJob(NodeJob):
         contents = self._contents(by_id, todo.absent)
         busy = [outcome.busy_s for outcome in outcomes if outcome.busy_s is not None]
         facts = watch.facts(self, busy_s=sum(busy) if busy else None)
+        if isinstance(self.stage, IngestStage):
+            facts = replace(facts, levels=Levels.of(contents.rows or ()).as_dict())
         record = self.node.in_store(store).commit(shard, contents, facts, watch.started_s)
         return watch.receipt(
             facts,
