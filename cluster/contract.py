@@ -122,6 +122,8 @@ class ClusterSpec(ABC):
     adaptive : bool
         Whether workers come and go with the work. Then a pool without workers waits for them, and
         each pool must say how much memory a worker needs.
+    owns_workers : bool
+        Whether melmill starts the workers, and so may close one that fails.
     scheduler_here : bool
         Whether the scheduler runs on this machine, where it can show its pages.
     packages : tuple of str
@@ -139,6 +141,7 @@ class ClusterSpec(ABC):
     type: ClassVar[str]
     encrypted: ClassVar[bool] = False
     adaptive: ClassVar[bool] = False
+    owns_workers: ClassVar[bool] = True
     scheduler_here: ClassVar[bool] = True
     packages: ClassVar[tuple[str, ...]] = ()
     requirement: ClassVar[str] = ""
@@ -258,14 +261,26 @@ class RunningCluster:
         these can run would leave later workers idle, and each worker that dies would take many
         tasks with it.
         """
-        wanted = self.spec.task_resources(pool)
-        n_free = 0
-        for worker in self.workers():
-            if wanted:
-                n_free += int(min(worker["resources"].get(name, 0) / amount for name, amount in wanted.items()))
-            else:
-                n_free += int(worker["nthreads"])
+        n_free = sum(self._slots_of(worker, pool) for worker in self.workers())
         return min(self.spec.pools[pool].slots, n_free)
+
+    def addresses(self, pool: str) -> list[str]:
+        """Return the addresses of the workers that are up and can run tasks of a pool."""
+        return [worker["address"] for worker in self.workers() if self._slots_of(worker, pool)]
+
+    def _slots_of(self, worker: Mapping[str, Any], pool: str) -> int:
+        wanted = self.spec.task_resources(pool)
+        if wanted:
+            return int(min(worker["resources"].get(name, 0) / amount for name, amount in wanted.items()))
+        return int(worker["nthreads"])
+
+    def retire(self, address: str) -> None:
+        """Close a worker that fails. Its tasks go to others.
+
+        Workers that somebody else started stay up. They get no more tasks of this run.
+        """
+        if self.spec.owns_workers:
+            self.client.retire_workers([address], close_workers=True)
 
     def adapt(self, tasks: Mapping[str, int]) -> None:
         """Grow or shrink with the number of unfinished tasks of each pool, if adaptive."""
@@ -281,7 +296,8 @@ class RunningCluster:
         if now - self._refreshed_s >= REFRESH_S:
             self._refreshed_s = now
             try:
-                self._workers = list(self.client.scheduler_info(n_workers=-1)["workers"].values())
+                workers = self.client.scheduler_info(n_workers=-1)["workers"]
+                self._workers = [{**worker, "address": address} for address, worker in workers.items()]
             except OSError:
                 # A lost scheduler shows at the tasks in flight.
                 self._workers = []

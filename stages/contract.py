@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from melmill.pcm import as_float as as_float
 from melmill.pcm import stored as stored
+from melmill.stages.blame import REFUSED, Blame, Verdict, blame
 from melmill.stages.numeric.errors import Unusable
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.task_context import enter_utterance
@@ -216,10 +217,14 @@ class Item:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rejected:
-    """Say why an utterance could not be processed: in one line, and with a traceback."""
+    """Say why an utterance could not be processed: in one line, and with a traceback.
+
+    `verdict` says whether the utterance is to blame. Without one, a stage refused it on purpose.
+    """
 
     reason: str
     detail: str = ""
+    verdict: Verdict = REFUSED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -549,13 +554,18 @@ ItemT = TypeVar("ItemT", bound=OfUtterance)
 
 
 def each(items: Sequence[ItemT], one: Callable[[ItemT], Outcome]) -> list[Outcome]:
-    """Return the outcome of each item. An exception becomes a rejection with its traceback."""
+    """Return the outcome of each item. An exception becomes a rejection with its traceback.
+
+    An exception that machines cause is raised: the others would fail too.
+    """
     outcomes = []
     for item in items:
         enter_utterance(item.utterance.utterance_id)
         try:
             outcomes.append(one(item))
         except Exception as error:
+            if blame(error).blame >= Blame.LIKELY_MACHINE:
+                raise
             outcomes.append(Outcome(rejected=rejection(error)))
     enter_utterance("")
     return outcomes
@@ -564,4 +574,4 @@ def each(items: Sequence[ItemT], one: Callable[[ItemT], Outcome]) -> list[Outcom
 def rejection(error: Exception) -> Rejected:
     """Return the rejection that an exception means, with the reason that quarantine shows."""
     reason = str(error) if isinstance(error, Unusable) else f"{type(error).__name__}: {error}"
-    return Rejected(reason=reason, detail="".join(traceback.format_exception(error)))
+    return Rejected(reason=reason, detail="".join(traceback.format_exception(error)), verdict=blame(error))

@@ -93,6 +93,12 @@ def enter_utterance(utterance_id: str) -> None:
         task.utterance_id, task.since_s = utterance_id, time.monotonic()
 
 
+def current_utterance() -> str:
+    """Return the utterance that the task of this thread works on; empty for none."""
+    task = _tasks.get(threading.get_ident())
+    return "" if task is None else task.utterance_id
+
+
 def report_line(line: str) -> None:
     """Show a line about the current task to the person who started the run."""
     task = _tasks.get(threading.get_ident())

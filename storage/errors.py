@@ -13,6 +13,10 @@ class StoreMismatch(StoreError):
     """A store belongs to another project, or this version can't read its format."""
 
 
+class StoreMissing(StoreError):
+    """There is no store at a place, as this machine sees it."""
+
+
 class DamagedMark(StoreMismatch):
     """The file can't be read that says which project the store belongs to, and its format."""
 

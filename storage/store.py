@@ -10,7 +10,15 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from melmill.storage.catalogue import Catalogue, read_shard
-from melmill.storage.errors import AlreadyThere, CatalogueError, DamagedMark, StoreError, StoreMismatch, damaged
+from melmill.storage.errors import (
+    AlreadyThere,
+    CatalogueError,
+    DamagedMark,
+    StoreError,
+    StoreMismatch,
+    StoreMissing,
+    damaged,
+)
 from melmill.storage.files.location import Location
 from melmill.storage.product import CATALOGUE, Address, Part, ProductFolder
 from melmill.storage.reading import views as reading
@@ -90,7 +98,7 @@ class Store:
         """
         store = cls(Location(url))
         if store._project() is None:
-            raise StoreError(f"{store.location.url} is not a store: it has no {MARKER}. Is the path right?")
+            raise StoreMissing(f"{store.location.url} is not a store: it has no {MARKER}. Is the path right?")
         return store
 
     @classmethod

@@ -52,6 +52,8 @@ def _play(workshop: Workshop, n_rounds: int, seed: int, wanted: list[Kind]) -> b
     kinds = [kind for kind in wanted if kind not in skipped]
     rounds = schedule(seed, n_rounds, kinds) if kinds else []
     _say(f"seed {seed}: {n_rounds} rounds on {len(workshop.utterances)} utterances of {workshop.corpus}")
+    if Kind.NO_CACHE in kinds:
+        workshop.bare  # noqa: B018 - it takes minutes, while which no run should go on
     campaign = Campaign(workshop)
     verdict = Verdict()
     try:

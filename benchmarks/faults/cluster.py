@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Mapping
 from itertools import count
 from pathlib import Path
@@ -32,18 +33,27 @@ class Worker:
 
     def __init__(self, name: str, scheduler_port: int, folder: Path, orders: Orders, env: Mapping[str, str]) -> None:
         self.name = name
+        self.folder = folder
         self.orders = orders
         self.cable = Cable(scheduler_port)
-        scratch = folder / f"{name}-scratch"
-        scratch.mkdir()
-        where = ["--memory-limit", "0", "--local-directory", str(scratch)]
-        options = f"--name {name} --nworkers 1 --nthreads 1 --no-dashboard --host 127.0.0.1 --death-timeout 60"
-        self.nanny = Process(
+        self.environment = {**env, **orders.environment, "MELMILL_FAULTS_WORKER": name}
+        (folder / f"{name}-scratch").mkdir()
+        self.nanny = self._started(name, {})
+
+    def _started(self, log: str, environment: Mapping[str, str]) -> Process:
+        where = ["--memory-limit", "0", "--local-directory", str(self.folder / f"{self.name}-scratch")]
+        options = f"--name {self.name} --nworkers 1 --nthreads 1 --no-dashboard --host 127.0.0.1 --death-timeout 60"
+        return Process(
             [sys.executable, "-m", "dask", "worker", f"tcp://127.0.0.1:{self.cable.port}", *options.split(), *where],
-            folder,
-            folder / f"{name}.log",
-            {**env, **orders.environment},
+            self.folder,
+            self.folder / f"{log}.log",
+            {**self.environment, **environment},
         )
+
+    def replace(self, environment: Mapping[str, str]) -> None:
+        """Kill it, and start another in its place with more in its environment."""
+        self.nanny.end()
+        self.nanny = self._started(f"{self.name}-replaced-{time.monotonic_ns()}", environment)
 
     @property
     def process(self) -> psutil.Process | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 _STAGE = '''
@@ -41,6 +41,10 @@ class Touchy:
         name = item.utterance.utterance_id
         (folder / "seen" / f"{name} {os.getpid()}").touch()
         moods = json.loads((folder / "moods.json").read_text())
+        worker = os.environ.get("MELMILL_FAULTS_WORKER", "")
+        if worker in moods["sick"]:
+            (folder / "sick" / worker).touch()
+            raise RuntimeError("CUDA error: unspecified launch failure")
         mood = moods.get(name)
         if mood == "crashes":
             os.kill(os.getpid(), signal.SIGSEGV)
@@ -87,15 +91,23 @@ class Touchy:
         self.site = folder / "site"
         install(self.site, "touchy", _STAGE, "Touchy")
         (folder / "seen").mkdir()
+        (folder / "sick").mkdir()
         self.environment = {"MELMILL_FAULTS_STAGE": str(folder)}
         self.put({}, pause_s=0.0)
         sys.path.insert(0, str(self.site))
 
-    def put(self, moods: Mapping[str, str], pause_s: float) -> None:
-        """Set what utterances do (``crashes``, ``hangs``, ``hangs in C``), and their time, s."""
+    def put(self, moods: Mapping[str, str], pause_s: float, sick: Collection[str] = ()) -> None:
+        """Set what utterances do (``crashes``, ``hangs``, ``hangs in C``), and their time, s.
+
+        Workers whose names are in `sick` raise at every utterance.
+        """
         aside = self.folder / "moods.writing"
-        aside.write_text(json.dumps({**moods, "pause_s": pause_s}))
+        aside.write_text(json.dumps({**moods, "pause_s": pause_s, "sick": sorted(sick)}))
         aside.replace(self.folder / "moods.json")
+
+    def was_sick(self, worker: str) -> bool:
+        """Return whether a sick worker has raised since `forget`."""
+        return (self.folder / "sick" / worker).exists()
 
     def seen_by(self) -> dict[str, set[int]]:
         """Return the ids of the processes that have begun each utterance."""
@@ -106,6 +118,6 @@ class Touchy:
         return found
 
     def forget(self) -> None:
-        """Forget which utterances were begun."""
-        for mark in (self.folder / "seen").iterdir():
+        """Forget which utterances were begun, and which workers raised."""
+        for mark in (*(self.folder / "seen").iterdir(), *(self.folder / "sick").iterdir()):
             mark.unlink()

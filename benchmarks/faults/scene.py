@@ -41,6 +41,8 @@ class Scene:
         self.url = str(store) if self._mirror is None else self._mirror.place.url
         self.overrides = ["--set", f"time_limit_s={workshop.time_limit_s}"] if hangs else []
         self.moods: dict[str, str] = {}
+        # Names of the workers that raise at every utterance.
+        self.sick: set[str] = set()
         # Names of the workers that a fault holds.
         self.held: set[str] = set()
         # Checksum of each file after it was damaged.
@@ -67,7 +69,12 @@ class Scene:
     def feed(self, moods: dict[str, str]) -> None:
         """Make more utterances poisonous."""
         self.moods |= moods
-        self.workshop.touchy.put(self.moods, PAUSE_S)
+        self.workshop.touchy.put(self.moods, PAUSE_S, self.sick)
+
+    def sicken(self, worker: str, *, sick: bool) -> None:
+        """Make a worker raise at every utterance, or not any more."""
+        self.sick = self.sick | {worker} if sick else self.sick - {worker}
+        self.feed({})
 
     def damage(self, path: Path) -> None:
         """Remember a damaged file as it is now."""

@@ -23,6 +23,8 @@ class Kind(StrEnum):
     CLIENT_FROZEN = "client frozen"
     THOUGHT_DEAD = "worker thought dead"
     CUT_OFF = "worker cut off"
+    SICK = "sick worker"
+    NO_CACHE = "unwritable cache"
     DISK_FULL = "disk full"
     READ_ONLY = "store read-only"
     QUOTA = "quota reached"

@@ -27,6 +27,8 @@ _FAILING_S = 3.0
 # How long a task may wait to be begun by another worker.
 _NEVER_S = 120.0
 _DAY_S = 86_400
+# How long a worker raises at every task.
+_SICK_S = 10.0
 
 
 def _nothing() -> None:
@@ -156,6 +158,50 @@ def _cut_off(scene: Scene, fault: Fault) -> Strike | None:
     worker = fault.of(free)
     worker.cable.cut()
     return Strike(fault, worker.name, _after(_DEAD_S), worker.cable.mend, worker=worker.name)
+
+
+def _sicken(scene: Scene, fault: Fault) -> Strike | None:
+    """Let a worker raise at every utterance, or let it open no more files."""
+    found = _at_work(scene)
+    # Another must do what it fails.
+    if len(found) < 2:
+        return None
+    worker, process = fault.of(found)
+    over = _after(_SICK_S)
+    if fault.pick < 0.5:
+        scene.sicken(worker.name, sick=True)
+        return Strike(
+            fault,
+            f"{worker.name} raises",
+            over,
+            lambda: scene.sicken(worker.name, sick=False),
+            lambda: scene.workshop.touchy.was_sick(worker.name),
+            worker.name,
+        )
+    _, most = _limit_open(process, process.num_fds())
+
+    def well() -> None:
+        with suppress(psutil.NoSuchProcess, ProcessLookupError):
+            _limit_open(process, most)
+
+    return Strike(fault, f"{worker.name} opens no files", over, well, worker=worker.name)
+
+
+def _limit_open(process: psutil.Process, n_files: int) -> tuple[int, int]:
+    """Limit how many files a process may have open; return the limits before."""
+    before = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (min(n_files, before[1]), before[1]))
+    return before
+
+
+def _take_cache(scene: Scene, fault: Fault) -> Strike | None:
+    """Put another worker in the place of one, from an installation without room for a cache."""
+    found = _free(scene)
+    if not found:
+        return None
+    worker = fault.of(found)
+    worker.replace(scene.workshop.bare)
+    return Strike(fault, worker.name, met=lambda: "numba has no folder where it may keep" in worker.nanny.said)
 
 
 def _fill_disk(scene: Scene, fault: Fault) -> Strike | None:
@@ -322,6 +368,8 @@ _STRIKES: Mapping[Kind, Callable[[Scene, Fault], Strike | None]] = {
     Kind.CLIENT_FROZEN: _freeze_client,
     Kind.THOUGHT_DEAD: _think_dead,
     Kind.CUT_OFF: _cut_off,
+    Kind.SICK: _sicken,
+    Kind.NO_CACHE: _take_cache,
     Kind.DISK_FULL: _fill_disk,
     Kind.READ_ONLY: _lock_disk,
     Kind.QUOTA: _limit_files,

@@ -9,8 +9,10 @@ import sys
 import time
 from collections.abc import Mapping
 from contextlib import redirect_stderr
+from functools import cached_property
 from pathlib import Path
 
+import melmill
 from benchmarks.corpora import speech
 from benchmarks.faults.bucket import Server
 from benchmarks.faults.comparing import fingerprint
@@ -26,6 +28,8 @@ from melmill.flows.planning.plan import Plan, make_plan
 from melmill.storage.store import NodeEntry, Store
 
 N_UTTERANCES = 24
+# Longest time of a run that compiles everything, s.
+BARE_S = 600.0
 ROOT = Path(__file__).parents[2]
 _PIPELINE = """\
 name: faults
@@ -85,6 +89,30 @@ class Workshop:
         log = self.folder / f"client-{len(list(self.folder.glob('client-*'))):04d}.log"
         command = [sys.executable, "-m", "melmill", "run", str(self.pipeline), "--store", url, *arguments]
         return Process(command, self.folder, log, {**os.environ, **self.environment, **environment})
+
+    @cached_property
+    def bare(self) -> Mapping[str, str]:
+        """Environment with a copy of the package where nothing, not even root, can write a cache.
+
+        The user's temporary folder takes its place. One run has compiled what tasks need.
+        """
+        site = self.folder / "bare" / "melmill"
+        shutil.copytree(Path(melmill.__file__).parent, site, ignore=shutil.ignore_patterns("__pycache__"))
+        for folder in [site, *(path for path in site.rglob("*") if path.is_dir())]:
+            (folder / "__pycache__").touch()
+        temporary = self.folder / "bare-temporary"
+        temporary.mkdir()
+        environment = {
+            "PYTHONPATH": os.pathsep.join([str(site.parent), self.environment["PYTHONPATH"]]),
+            "HOME": "/dev/null",
+            "NUMBA_CACHE_DIR": "",
+            "XDG_CACHE_HOME": "/dev/null",
+            "TMPDIR": str(temporary),
+        }
+        done = self.client(str(self.folder / "bare-store"), "--executor", "serial", environment=environment)
+        if done.exit_code(BARE_S):
+            raise RuntimeError(f"no run without a cache: {done.said}")
+        return environment
 
     def plan(self, url: str) -> Plan:
         """Return the plan of a run."""

@@ -30,6 +30,7 @@ class Address(ClusterSpec):
     """
 
     type: ClassVar[str] = "address"
+    owns_workers: ClassVar[bool] = False
     scheduler_here: ClassVar[bool] = False
 
     address: str = field(metadata={"example": "tcp://127.0.0.1:8786"})

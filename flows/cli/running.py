@@ -10,7 +10,7 @@ import click
 from melmill.flows.cli.group import DONE, FAILED, LocalPath, Seconds, cli
 from melmill.flows.cli.show import as_json, csv_table, one_line, table
 from melmill.flows.execution.run import run as run_plan
-from melmill.flows.execution.summary import Summary
+from melmill.flows.execution.summary import Summary, too_many_quarantined
 from melmill.flows.pipeline.pools import cpu_fallbacks, device
 from melmill.flows.pipeline.spec import load
 from melmill.flows.planning.estimate import estimate as predicted
@@ -81,18 +81,13 @@ def run(
     loaded = load(pipeline, overrides, store)
     plan = make_plan(loaded, until, follow=follow)
     summary = run_plan(plan, executor, partial=until is not None, watching=watching)
-    too_many = summary.quarantined_share > loaded.max_quarantined
+    too_many = too_many_quarantined(plan, summary.quarantined)
     if json_:
         as_json(summary.as_dict())
     else:
         _show(summary)
     if too_many:
-        click.echo(
-            f"error: {summary.quarantined} of {summary.utterances} utterances are in quarantine "
-            f"({summary.quarantined_share:.1%}), more than max_quarantined = {loaded.max_quarantined:.1%} allows; "
-            f"see `melmill quarantine {loaded.store}`",
-            err=True,
-        )
+        click.echo(f"error: {too_many}", err=True)
     if summary.tasks.failed:
         click.echo(
             f"error: {summary.tasks.failed} tasks failed or needed failed ones; run again to retry",

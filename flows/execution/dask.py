@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import platform
 import time
 from collections.abc import Sequence
@@ -13,12 +14,14 @@ from melmill.cluster.connect import connected
 from melmill.cluster.contract import ClusterSpec, RunningCluster
 from melmill.cluster.process import limit_threads
 from melmill.cluster.scheduler import bound_memory, links, missing_bokeh, one_span, publisher
-from melmill.flows.errors import RunFailed
+from melmill.flows.errors import MachineFailed, RunFailed
+from melmill.flows.execution.machines import Again, Machines
 from melmill.flows.execution.probe import InFlight, probe_workers
-from melmill.flows.execution.serial import FATAL, MakeJob
+from melmill.flows.execution.serial import MakeJob
 from melmill.flows.execution.time_limit import time_limit
 from melmill.flows.execution.window import ShardWindow
 from melmill.flows.tasks.job import Job
+from melmill.flows.tasks.judging import FATAL, machine_failure, run_judged
 from melmill.flows.tasks.task import Receipt, Task
 from melmill.flows.watching.events import (
     DIED,
@@ -55,6 +58,12 @@ MAX_DEATHS = 8
 # Dead workers in a row, without progress in between, after which a task that resumes is given up.
 MAX_DEATHS_WITHOUT_PROGRESS = 3
 
+# Longest time that the first failure of a task waits for a second worker, s.
+START_S = 30.0
+
+# Pause between looks at the workers that attempts are restricted to, s.
+LOOK_AGAIN_S = 0.05
+
 
 @dataclass(frozen=True)
 class Attempt:
@@ -64,6 +73,10 @@ class Attempt:
     ----------
     task : Task
     job : Job
+    how : Again
+        What is known from earlier attempts.
+    allowed : list of str or None
+        Addresses of the workers that may take it. None for any of its pool.
     number : int
         From 1.
     deaths : int
@@ -77,6 +90,8 @@ class Attempt:
 
     task: Task
     job: Job
+    how: Again
+    allowed: list[str] | None = None
     number: int = 1
     deaths: int = 0
     saved: str | None = None
@@ -85,7 +100,7 @@ class Attempt:
     @property
     def is_isolated(self) -> bool:
         """Whether a child process takes its utterances one by one."""
-        return self.deaths >= ISOLATE_AFTER
+        return self.how.isolated or self.deaths >= ISOLATE_AFTER
 
     def deaths_with_this(self) -> int:
         """Return how many dead workers count after the worker of this attempt died too."""
@@ -131,12 +146,13 @@ def run_dask(
             stream.run()
 
 
-def run_job(job: Job, topic: str, time_limit_s: float | None) -> Receipt:
+def run_job(pickled: bytes, topic: str, time_limit_s: float | None) -> Receipt:
     """Run a job on a worker; an error gets an attribute `place` that says where it happened.
 
     Parameters
     ----------
-    job : Job
+    pickled : bytes
+        The job. A worker that lacks a module of it says so, and stays up.
     topic : str
         Dask topic that receives the lines that the task reports.
     time_limit_s : float or None
@@ -156,9 +172,11 @@ def run_job(job: Job, topic: str, time_limit_s: float | None) -> Receipt:
     try:
         report = partial(worker.log_event, topic)
         with current_task(key, report=report, is_wanted=is_wanted), time_limit(time_limit_s):
-            return replace(job.run(), worker=str(worker.name))
+            return replace(
+                run_judged(lambda: pickle.loads(pickled).run()), worker=str(worker.name), address=worker.address
+            )
     except Exception as error:
-        error.__dict__["place"] = Place(worker=str(worker.name), host=platform.node())
+        error.__dict__["place"] = Place(worker=str(worker.name), host=platform.node(), address=worker.address)
         raise
 
 
@@ -189,6 +207,10 @@ class _TaskStream:
         self.completed = as_completed(loop=client.loop)
         self.topic = f"melmill-{client.id}"
         self.scheduler_answers = True
+        self.machines = Machines(announce)
+        self.wait_for_others_s = START_S
+        # The number of the last attempt of each task that was put aside.
+        self.aside: dict[Task, int] = {}
 
     def run(self) -> None:
         """Submit tasks and settle their results until none is left; raise RunFailed."""
@@ -196,8 +218,10 @@ class _TaskStream:
         try:
             self._fill()
             while self.attempts:
-                self._settle(next(self.completed))
+                self._settle(self._next_done())
                 self._fill()
+                if not self.attempts:
+                    self._take_up(self.machines.at_end())
             self.window.check_done()
         except KeyboardInterrupt:
             self._drain()
@@ -231,27 +255,30 @@ class _TaskStream:
                 task = self.window.take(pool)
                 if task is None:
                     break
-                self._submit(task)
+                self._submit(Again(task=task))
         self.cluster.adapt({pool: self.window.n_left(pool) for pool in self.window.pools})
         for text in self.cluster.take_notes():
             self.announce(Note(text=text))
 
-    def _submit(self, task: Task, number: int = 1, deaths: int = 0) -> None:
+    def _submit(self, how: Again, number: int = 1, deaths: int = 0) -> None:
         """Submit an attempt at a task, after so many dead workers."""
-        job = self.make_job(task, number, deaths >= ISOLATE_AFTER)
-        attempt = Attempt(task, job, number, deaths, job.saved())
+        task = how.task
+        job = self.make_job(task, number, how.isolated or deaths >= ISOLATE_AFTER)
+        job = job.suspecting(how.suspects, trusted=how.trusted)
+        pool = self.window.nodes[task.node].pool
+        attempt = Attempt(task, job, how, self._allowed(how, pool), number, deaths, job.saved())
         # Isolated utterances have a limit each. A job that resumes may take days.
         limit_s = None if attempt.is_isolated or job.resumes else self.time_limit_s
-        pool = self.window.nodes[task.node].pool
         future = self.client.submit(
             run_job,
-            job,
+            pickle.dumps(job),
             self.topic,
             limit_s,
             # On a shared cluster two tasks of one key are the same task, even if they write to
             # different stores.
             key=f"{task.node}-{task.corpus}-{task.shard}-{number}-{self.client.id}",
             resources=self.resources[pool],
+            workers=attempt.allowed,
             pure=False,
         )
         self.attempts[future.key] = attempt, future
@@ -259,7 +286,50 @@ class _TaskStream:
         self.completed.add(future)
         self.announce(Submitted(task=task, attempt=number))
 
+    def _allowed(self, how: Again, pool: str) -> list[str] | None:
+        """Return the addresses of the workers that an attempt may run on; None for any."""
+        out = self.machines.out_of_service.keys()
+        if not how.on and not out:
+            return None
+        up = [address for address in self.cluster.addresses(pool) if address not in out]
+        return [address for address in up if address in how.on] or (up if out else None)
+
+    def _workers(self, pool: str) -> list[str]:
+        """Return the addresses of a pool's workers. If there is one, wait for others, once a run."""
+        out = self.machines.out_of_service.keys()
+        until_s = time.monotonic() + self.wait_for_others_s
+        while True:
+            up = self.cluster.addresses(pool)
+            n_expected = self.cluster.spec.pools[pool].workers - len(out)
+            if len(set(up) - out) > 1 or n_expected < 2:
+                return up
+            if time.monotonic() > until_s:
+                self.wait_for_others_s = 0.0
+                return up
+            time.sleep(LOOK_AGAIN_S)
+
+    def _next_done(self) -> Future:
+        """Return the next future that is done. Meanwhile free attempts whose workers are all gone."""
+        while not self.completed.has_ready() and any(attempt.allowed for attempt, _ in self.attempts.values()):
+            for attempt, future in list(self.attempts.values()):
+                pool = self.window.nodes[attempt.task.node].pool
+                up = self.cluster.addresses(pool)
+                if attempt.allowed and up and not set(attempt.allowed) & set(up):
+                    del self.attempts[future.key]
+                    self.n_in_flight[pool] -= 1
+                    future.cancel()
+                    self._submit(replace(attempt.how, on=frozenset()), attempt.number + 1, attempt.deaths)
+            time.sleep(LOOK_AGAIN_S)
+        return next(self.completed)
+
+    def _take_up(self, tasks: Sequence[Again]) -> None:
+        """Submit tasks that were put aside."""
+        for how in tasks:
+            self._submit(how, self.aside.pop(how.task) + 1)
+
     def _settle(self, future: Future) -> None:
+        if future.key not in self.attempts:
+            return  # it was cancelled, and another attempt submitted
         # In this order: after an interrupt while the answer is fetched, the task is still among
         # those to wait for.
         answer = _answer(future)
@@ -268,6 +338,8 @@ class _TaskStream:
         if isinstance(answer, Receipt):
             self.window.finish(attempt.task)
             self.announce(Finished(task=attempt.task, attempt=attempt.number, receipt=answer))
+            place = Place(worker=answer.worker, host=answer.host, address=answer.address)
+            self._take_up(self.machines.succeeded(attempt.task, place))
         else:
             self._settle_error(attempt, answer)
 
@@ -281,6 +353,10 @@ class _TaskStream:
             why = "; ".join([*self.cluster.take_notes(), "no worker is left and none can be started"])
             raise RunFailed(f"{why}; run again to go on from what is stored")
         task, number, place = attempt.task, attempt.number, _last_place(error)
+        failure = None if isinstance(error, KilledWorker) else machine_failure(error)
+        if failure is not None:
+            self._settle_failure(attempt, failure, place)
+            return
         deaths = attempt.deaths
         if isinstance(error, KilledWorker):
             in_flight_s = time.monotonic() - attempt.submitted_s
@@ -297,10 +373,27 @@ class _TaskStream:
             if again:
                 self.announce(Retried(task=task, attempt=number, reason=str(error), place=place))
         if again:
-            self._submit(task, number + 1, deaths)
+            self._submit(replace(attempt.how, on=frozenset()), number + 1, deaths)
         else:
             n_blocked = self.window.fail(task)
             self.announce(Failed(task=task, attempt=number, error=error, n_blocked=n_blocked, place=place))
+
+    def _settle_failure(self, attempt: Attempt, error: MachineFailed, place: Place) -> None:
+        """Try the task on another worker, put it aside or give it up; raise RunFailed."""
+        task, number = attempt.task, attempt.number
+        before = set(self.machines.out_of_service)
+        how = self.machines.failed(task, error, place, self._workers(self.window.nodes[task.node].pool))
+        for address in self.machines.out_of_service.keys() - before:
+            self.cluster.retire(address)
+        if how is None and task.is_whole:
+            n_blocked = self.window.fail(task)
+            self.announce(Failed(task=task, attempt=number, error=error, n_blocked=n_blocked, place=place))
+            return
+        self.announce(Retried(task=task, attempt=number, reason=str(error), place=place))
+        if how is not None:
+            self._submit(how, number + 1, attempt.deaths)
+        else:
+            self.aside[task] = number
 
     def probe(self, tasks: Sequence[Task]) -> list[TaskStatus]:
         """Return the status of those of the tasks that run now; another thread calls this."""

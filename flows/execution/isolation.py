@@ -5,6 +5,7 @@ from __future__ import annotations
 import faulthandler
 import os
 import pickle
+import re
 import resource
 import select
 import signal
@@ -17,8 +18,11 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import IO, cast
 
+from melmill.flows.errors import MachineFailed
 from melmill.flows.execution.time_limit import time_limit
 from melmill.flows.tasks.work import ItemT, Work, outcome_of
+from melmill.stages.blame import Blame, Verdict, headline
+from melmill.stages.blame import blame as verdict_of
 from melmill.stages.contract import OfUtterance, Outcome, Rejected
 from melmill.stages.task_context import enter_utterance
 
@@ -26,6 +30,16 @@ from melmill.stages.task_context import enter_utterance
 _START_S = 600.0
 # Longest time that an aborted child takes to write its stacks.
 _ABORT_S = 5.0
+# Items that fail of the machine, and none works, after which the others are not tried.
+MAX_FAILED = 3
+# Children that one item may use up for compiling.
+MAX_COMPILED = 4
+# Frames of a process that compiles, for whatever utterance comes first.
+_COMPILER = re.compile(r"/numba/core/compiler|/torch/_(?:dynamo|inductor)/")
+_SLOW = Verdict(
+    blame=Blame.MACHINE,
+    remedy="compiling takes longer than time_limit_s there: raise it, or set NUMBA_CACHE_DIR to a folder that lasts",
+)
 # Length of the stacks that are kept.
 _DETAIL_BYTES = 20_000
 
@@ -37,7 +51,8 @@ def process_apart(work: Work[ItemT], items: Sequence[ItemT], limit_s: float | No
 
     One child serves all items, and a new one replaces each that ended. An item is blamed for a
     death only if it kills a child that has seen no other item. Otherwise it is tried again, as an
-    earlier item may have caused the death.
+    earlier item may have caused the death. So it is with errors that machines usually cause, such
+    as a lack of memory.
 
     Parameters
     ----------
@@ -46,13 +61,26 @@ def process_apart(work: Work[ItemT], items: Sequence[ItemT], limit_s: float | No
     items : sequence
     limit_s : float or None
         Longest time that one item may take, s.
+
+    Returns
+    -------
+    list of Outcome
+        If the first `MAX_FAILED` items fail of the machine, the rest have the last one's outcome.
     """
+    outcomes: list[Outcome] = []
     with _Children(pickle.dumps(work), limit_s) as children:
-        outcomes = []
         for item in items:
             enter_utterance(item.utterance.utterance_id)
-            outcomes.append(children.outcome(item))
-        return outcomes
+            if len(outcomes) >= MAX_FAILED and all(map(_is_machines, outcomes)):
+                outcomes.append(outcomes[-1])
+            else:
+                outcomes.append(children.outcome(item))
+    enter_utterance("")
+    return outcomes
+
+
+def _is_machines(outcome: Outcome) -> bool:
+    return outcome.rejected is not None and outcome.rejected.verdict.blame >= Blame.LIKELY_MACHINE
 
 
 class _Ended(Exception):
@@ -60,8 +88,11 @@ class _Ended(Exception):
 
     def __init__(self, reason: str, detail: str, *, in_time: bool) -> None:
         super().__init__(reason)
-        self.rejected = Rejected(reason=reason, detail=detail)
         self.in_time = in_time
+        self.was_compiling = not in_time and _COMPILER.search(detail) is not None
+        # Should all items end their child so, the machine does it, say by a library that it lacks.
+        verdict = _SLOW if self.was_compiling else Verdict(blame=Blame.LIKELY_UTTERANCE)
+        self.rejected = Rejected(reason=reason, detail=detail, verdict=verdict)
 
 
 class _Children:
@@ -79,17 +110,25 @@ class _Children:
         if self.child is not None:
             self.child.end()
 
-    def outcome(self, item: OfUtterance) -> Outcome:
-        """Return the outcome of an item."""
+    def outcome(self, item: OfUtterance, n_compiled: int = 0) -> Outcome:
+        """Return the outcome of an item, after so many children whose time went into compiling."""
         if self.child is None:
             self.child = _Child(self.work, self.limit_s)
+        alone = self.child.n_answered == 0
         try:
-            return self.child.outcome(item)
+            outcome = self.child.outcome(item)
+            if not _is_machines(outcome):
+                return outcome
+            self.child.end()
         except _Ended as ended:
-            alone, self.child = self.child.n_answered == 0, None
-            if alone or not ended.in_time:
-                return Outcome(rejected=ended.rejected)
-        return self.outcome(item)
+            outcome = Outcome(rejected=ended.rejected)
+            if ended.was_compiling and n_compiled < MAX_COMPILED:
+                # What it compiled before is kept. The next child begins with the rest.
+                self.child = None
+                return self.outcome(item, n_compiled + 1)
+            alone = alone or not ended.in_time
+        self.child = None
+        return outcome if alone else self.outcome(item)
 
 
 class _Child:
@@ -110,7 +149,7 @@ class _Child:
         try:
             error = cast("Exception | None", self._answer(_START_S))
         except _Ended as ended:
-            error = RuntimeError(f"a process for single utterances {ended} before it began")
+            error = ChildProcessError(f"a process for single utterances {ended} before it began")
         if error is not None:
             self.end()
             raise error
@@ -180,7 +219,7 @@ def _serve() -> None:
     try:
         process = pickle.load(questions).opened()
     except Exception as error:
-        _put(answers, error)
+        _put(answers, _portable(error))
         return
     _put(answers, None)
     with suppress(EOFError):
@@ -190,6 +229,17 @@ def _serve() -> None:
             with time_limit(None if limit_s is None else 2 * limit_s):
                 outcome = outcome_of(process, item)
             _put(answers, outcome)
+
+
+def _portable(error: Exception) -> Exception:
+    """Return an error that any process can unpickle: the error itself, or one that says the same."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        found = verdict_of(error)
+        text = headline(error)
+        return MachineFailed(text, found) if found.blame >= Blame.LIKELY_MACHINE else RuntimeError(text)
+    return error
 
 
 def _put(answers: IO[bytes], answer: object) -> None:

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from types import FrameType
 from typing import Literal
 
@@ -14,7 +15,7 @@ from melmill.cluster.connect import check_available
 from melmill.flows.execution.dask import run_dask
 from melmill.flows.execution.prepare import prepare_store, publish_manifest
 from melmill.flows.execution.serial import run_serial
-from melmill.flows.execution.summary import Summary, sum_up
+from melmill.flows.execution.summary import QuarantineWatch, Summary, sum_up
 from melmill.flows.execution.window import ShardWindow
 from melmill.flows.pipeline.graph import Node
 from melmill.flows.pipeline.pools import cpu_fallbacks
@@ -60,7 +61,7 @@ def run(
     Raises
     ------
     RunFailed
-        The run can't go on; nothing computed is lost.
+        The run can't go on, or too many utterances are in quarantine. Nothing computed is lost.
     KeyboardInterrupt
         On SIGINT or SIGTERM.
     StoreError, ClusterError
@@ -83,6 +84,7 @@ def _execute(plan: Plan, store: Store, run_id: str, executor: Executor, watching
     pending = {name: set(node_plan.pending) for name, node_plan in plan.nodes.items()}
     window = ShardWindow(nodes, pending, max_open=OPEN_PER_SLOT * slots, paired=plan.paired)
     make_job = JobMaker(plan)
+    watching = replace(watching, listeners=(*watching.listeners, QuarantineWatch(plan, store, window)))
     with observed(plan, store, run_id, executor, slots, watching) as announce, _terminated_as_interrupted():
         fallbacks = cpu_fallbacks({name: nodes[name].route for name, shards in pending.items() if shards})
         if fallbacks:

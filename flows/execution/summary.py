@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from melmill.flows.execution.window import ShardWindow
 from melmill.flows.planning.plan import Plan
 from melmill.flows.tasks.report import PAGE, report_folder
 from melmill.flows.tasks.task import ALL_SHARDS
 from melmill.flows.tasks.trained import trained_page
+from melmill.flows.watching.events import Event, Finished
 from melmill.stages.ingest.levels import Levels
 from melmill.storage.store import Store
 
@@ -72,6 +74,58 @@ class Summary:
     def quarantined_share(self) -> float:
         """Quarantined utterances over all, from 0 to 1."""
         return self.quarantined / self.utterances if self.utterances else 0.0
+
+
+def _quarantined_before(plan: Plan, store: Store) -> set[tuple[str, str]]:
+    """Return corpus and id of each utterance that some node could not process, before the run."""
+    found: set[tuple[str, str]] = set()
+    for node_plan in plan.nodes.values():
+        node = node_plan.node
+        if node_plan.quarantined and not node.is_whole:
+            records = store.product(node.folder, node.key).records(set(node_plan.quarantined))
+            found.update((node.corpora[0], name) for record in records.values() for name in record.absent)
+    return found
+
+
+def too_many_quarantined(plan: Plan, n_quarantined: int) -> str:
+    """Return the line that says that more is in quarantine than the pipeline allows; empty if not."""
+    limit, total = plan.pipeline.max_quarantined, plan.n_utterances
+    if n_quarantined <= limit * total:
+        return ""
+    return (
+        f"{n_quarantined} of {total} utterances are in quarantine ({n_quarantined / total:.1%}), more than "
+        f"max_quarantined = {limit:.1%} allows; see `melmill quarantine {plan.pipeline.store}`"
+    )
+
+
+class QuarantineWatch:
+    """Stop handing out tasks as soon as more is in quarantine than the pipeline allows.
+
+    Parameters
+    ----------
+    plan : Plan
+    store : Store
+    window : ShardWindow
+    """
+
+    def __init__(self, plan: Plan, store: Store, window: ShardWindow) -> None:
+        self._plan = plan
+        self._window = window
+        self._corpora = {name: node_plan.node.corpora[0] for name, node_plan in plan.nodes.items()}
+        self._quarantined = _quarantined_before(plan, store)
+        self._check()
+
+    def __call__(self, event: Event) -> None:
+        """Count the utterances that a task put into quarantine."""
+        if isinstance(event, Finished) and event.receipt.quarantined:
+            corpus = self._corpora[event.task.node]
+            self._quarantined.update((corpus, utterance_id) for utterance_id in event.receipt.quarantined)
+            self._check()
+
+    def _check(self) -> None:
+        reason = too_many_quarantined(self._plan, len(self._quarantined))
+        if reason:
+            self._window.stop(f"{reason}. What is done is stored, and a run with a larger max_quarantined goes on")
 
 
 def sum_up(plan: Plan, store: Store, run_id: str, *, n_failed: int, duration_s: float) -> Summary:

@@ -51,6 +51,7 @@ class ShardWindow:
         self.paired = paired
         self.failed: set[Task] = set()
         self.blocked: set[Task] = set()
+        self._stopped = ""
         self._rank = {name: i for i, name in enumerate(nodes)}
         # By pool, a heap of tasks that may run, the next one first.
         self._ready: dict[str, list[tuple[int, int, int, Task]]] = {node.pool: [] for node in nodes.values()}
@@ -99,8 +100,20 @@ class ShardWindow:
         """Return how many tasks of `pool` are unfinished: to be handed out, or running."""
         return sum(n for name, n in self._n_left.items() if self.nodes[name].pool == pool)
 
+    def stop(self, reason: str) -> None:
+        """Hand out no more tasks: `take` raises, if anything is left."""
+        self._stopped = reason
+
     def take(self, pool: str) -> Task | None:
-        """Return the next task for `pool`; None if nothing may run now."""
+        """Return the next task for `pool`; None if nothing may run now.
+
+        Raises
+        ------
+        RunFailed
+            The window was stopped.
+        """
+        if self._stopped and not self.done:
+            raise RunFailed(self._stopped)
         while not self._ready.get(pool) and self._open_shard():
             pass
         if not self._ready.get(pool):

@@ -54,7 +54,7 @@ class Pipeline:
     shard_duration_s : float
         Audio in a shard, s. A shard is the unit of work and of resuming.
     max_quarantined : float
-        Share of utterances that may be in quarantine, in [0, 1]. A run with more of them has failed.
+        Share of utterances that may be in quarantine, in [0, 1]. A run with more of them stops.
     time_limit_s : float
         Longest time for a task, s, a year at most. The worker of a longer task is ended. Then each utterance of the
         shard is tried alone, with the same limit.

@@ -7,7 +7,7 @@ import platform
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -57,6 +57,19 @@ class Job(ABC):
     def saved(self) -> str | None:
         """Return a stamp that changes when the job saves its progress; None if it saved none."""
         return None
+
+    def suspecting(self, suspects: Collection[str], *, trusted: bool) -> Job:
+        """Return the job for a machine that judges utterances by what other machines made of them.
+
+        Parameters
+        ----------
+        suspects : collection of str
+            Ids of utterances that failed on another machine.
+        trusted : bool
+            Whether the machine is known to work, so that what fails is to blame itself.
+        """
+        del suspects, trusted
+        return self
 
 
 @dataclass(frozen=True, kw_only=True)

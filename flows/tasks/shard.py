@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic
 
 import numpy as np
@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 from melmill.flows.execution.isolation import process_apart
 from melmill.flows.pipeline.keys import utterance_seed
 from melmill.flows.tasks.job import NodeJob, Source, Stopwatch
+from melmill.flows.tasks.judging import judge
 from melmill.flows.tasks.task import Receipt
 from melmill.flows.tasks.trained import TrainedFiles
 from melmill.flows.tasks.work import Ingesting, ItemT, Processing, SourceItem, Work, outcome_of
+from melmill.stages.blame import Blame, Verdict, blame
 from melmill.stages.contract import IngestStage, Item, Outcome, Rejected, TrainedVocoder, rejection
 from melmill.stages.ingest.levels import Levels
-from melmill.stages.numeric.errors import DeviceMissing
 from melmill.storage.files.sources import SourceTree
 from melmill.storage.partners import Partner
 from melmill.storage.product import Quarantined, ShardContents
@@ -29,8 +30,8 @@ from melmill.storage.utterance import Shard
 # Pauses between attempts to read a source file, s.
 READ_PAUSES_S = (0.1, 1.0)
 
-# Number of utterances that a receipt names, so that it stays small.
-NAMED_IN_RECEIPT = 10
+# Files in a row that this machine can't read, after which it tries no more of a shard.
+MAX_UNREADABLE = 3
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class _ShardWork(Generic[ItemT]):
     work: Work[ItemT]
     items: Sequence[ItemT]
     absent: Sequence[str] = ()
-    unreadable: Mapping[str, Rejected] | None = None
+    unreadable: Mapping[str, Outcome] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +87,10 @@ class ShardJob(NodeJob):
         Longest time that one isolated utterance may take, s.
     paired : PairedInput or None
         What is read of another corpus.
+    suspects : frozenset of str
+        Utterances that failed on another machine.
+    trusted : bool
+        Whether the machine is known to work, so that what fails is to blame itself.
     """
 
     ports: Mapping[str, Source]
@@ -94,6 +99,12 @@ class ShardJob(NodeJob):
     isolated: bool = False
     time_limit_s: float | None = None
     paired: PairedInput | None = None
+    suspects: frozenset[str] = frozenset()
+    trusted: bool = False
+
+    def suspecting(self, suspects: Collection[str], *, trusted: bool) -> ShardJob:
+        """Return the job with what other machines made of its utterances."""
+        return replace(self, suspects=frozenset(suspects), trusted=trusted)
 
     def run(self) -> Receipt:
         """Do the work and commit it; return the receipt."""
@@ -106,10 +117,11 @@ class ShardJob(NodeJob):
 
     def _finish(self, watch: Stopwatch, store: Store, shard: Shard, todo: _ShardWork[ItemT]) -> Receipt:
         with watch.computing():
-            outcomes = self._outcomes(todo)
+            outcomes = [self._checked(outcome) for outcome in self._outcomes(todo)]
         ids = [item.utterance.utterance_id for item in todo.items]
-        contents = self._contents(dict(zip(ids, outcomes, strict=True)), todo)
-        contents = _with_hashes(contents, todo.items)
+        by_id = {**todo.unreadable, **dict(zip(ids, outcomes, strict=True))}
+        judge(by_id, self.suspects, trusted=self.trusted)
+        contents = _with_hashes(self._contents(by_id, todo.absent), todo.items)
         busy = [outcome.busy_s for outcome in outcomes if outcome.busy_s is not None]
         facts = watch.facts(self, busy_s=sum(busy) if busy else None)
         if isinstance(self.stage, IngestStage):
@@ -119,7 +131,7 @@ class ShardJob(NodeJob):
             facts,
             n_utterances=record.n_utterances,
             n_quarantined=record.n_quarantined,
-            quarantined=tuple(one.utterance_id for one in contents.quarantined[:NAMED_IN_RECEIPT]),
+            quarantined=tuple(one.utterance_id for one in contents.quarantined),
             audio_s=shard.duration_s,
         )
 
@@ -131,7 +143,9 @@ class ShardJob(NodeJob):
             try:
                 items.append(SourceItem(utterance=utterance, data=_read(tree, utterance.path)))
             except OSError as error:
-                unreadable[utterance.utterance_id] = rejection(error)
+                unreadable[utterance.utterance_id] = Outcome(rejected=rejection(error))
+                if blame(error).blame is Blame.MACHINE and not items and len(unreadable) == MAX_UNREADABLE:
+                    raise
         return _ShardWork(Ingesting(stage=stage), items, unreadable=unreadable)
 
     def _arrays(self, store: Store, shard: Shard) -> _ShardWork[Item]:
@@ -170,23 +184,37 @@ class ShardJob(NodeJob):
             return process_apart(todo.work, todo.items, self.time_limit_s)
         try:
             return list(process(todo.items))
-        except DeviceMissing:
-            raise
-        except Exception:
+        except Exception as error:
+            if blame(error).blame >= Blame.LIKELY_MACHINE:
+                raise
             return [outcome_of(process, item) for item in todo.items]
 
-    def _contents(self, outcomes: Mapping[str, Outcome], todo: _ShardWork[ItemT]) -> ShardContents:
-        arrays, rows, traces = {}, [], {}
-        rejected = dict(todo.unreadable or {})
+    def _checked(self, outcome: Outcome) -> Outcome:
+        """Return an outcome, rejected if the store would refuse its array, and with it the shard."""
+        array = outcome.array
+        if outcome.rejected is not None or array is None or np.isfinite(array).all():
+            return outcome
+        n_bad = np.count_nonzero(~np.isfinite(array))
+        return Outcome(
+            rejected=Rejected(
+                reason=f"{self.stage.uses} made {n_bad:,} of {array.size:,} values that are not finite",
+                verdict=Verdict(blame=Blame.LIKELY_UTTERANCE),
+            ),
+            busy_s=outcome.busy_s,
+        )
+
+    def _contents(self, outcomes: Mapping[str, Outcome], absent: Sequence[str]) -> ShardContents:
+        arrays, rows, traces, quarantined = {}, [], {}, []
         for utterance_id, outcome in outcomes.items():
             if outcome.rejected is not None:
-                rejected[utterance_id] = outcome.rejected
-                continue
-            # The store refuses such an array, and with it the whole shard.
-            if outcome.array is not None and not np.isfinite(outcome.array).all():
-                n_bad = np.count_nonzero(~np.isfinite(outcome.array))
-                rejected[utterance_id] = Rejected(
-                    reason=f"{self.stage.uses} made {n_bad:,} of {outcome.array.size:,} values that are not finite"
+                quarantined.append(
+                    Quarantined(
+                        utterance_id=utterance_id,
+                        node=self.node.name,
+                        stage=self.stage.uses,
+                        reason=outcome.rejected.reason,
+                        detail=outcome.rejected.detail,
+                    )
                 )
                 continue
             if outcome.array is not None:
@@ -195,22 +223,12 @@ class ShardJob(NodeJob):
                 rows.append({"utterance_id": utterance_id, **outcome.row})
             if outcome.trace is not None:
                 traces[utterance_id] = outcome.trace
-        quarantined = [
-            Quarantined(
-                utterance_id=utterance_id,
-                node=self.node.name,
-                stage=self.stage.uses,
-                reason=one.reason,
-                detail=one.detail,
-            )
-            for utterance_id, one in rejected.items()
-        ]
         return ShardContents(
             arrays=arrays,
             rows=rows or None,
             traces=traces or None,
             quarantined=quarantined,
-            absent=todo.absent,
+            absent=absent,
             partners=None if self.paired is None else self.paired.partners,
         )
 

@@ -42,15 +42,16 @@ class Receipt:
     n_utterances, n_quarantined : int
         Utterances in the shard, and how many of them this task put into quarantine.
     quarantined : tuple of str
-        Ids of the first of those.
+        Ids of those.
     audio_s : float
         Audio in the shard, s.
     compute_s, wall_s : float
         Time inside the stage, and of the whole task with reading and writing, s.
     peak_mem_bytes : int
         Largest resident size of the process during the task.
-    host, worker : str
-        Names of the machine and of the Dask worker. Without Dask the worker is empty.
+    host, worker, address : str
+        Names of the machine and of the Dask worker, and the worker's address. Without Dask the last
+        two are empty.
     """
 
     n_utterances: int
@@ -62,3 +63,4 @@ class Receipt:
     peak_mem_bytes: int
     host: str
     worker: str = ""
+    address: str = ""

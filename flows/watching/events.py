@@ -18,10 +18,14 @@ DIED = "its worker died"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Where an attempt runs: the Dask worker and the machine, each empty if it is not known."""
+    """Where an attempt runs: the Dask worker, the machine, and the worker's address.
+
+    Each is empty if it is not known.
+    """
 
     worker: str = ""
     host: str = ""
+    address: str = ""
 
     def __str__(self) -> str:
         return " on ".join(filter(None, (self.worker, self.host)))

@@ -28,6 +28,9 @@ from melmill.flows.watching.events import (
     WorkerDied,
 )
 
+# Utterances that one line names.
+MAX_NAMED = 10
+
 
 class EventLog:
     """Append events to a file as JSON lines; `docs/watching.md` describes every field.
@@ -161,6 +164,6 @@ def _finished(event: Finished) -> list[tuple[str, dict[str, object]]]:
         "wall_s": round(receipt.wall_s, 6),
         "peak_mem_bytes": receipt.peak_mem_bytes,
     }
-    quarantined = {**attempt, "count": receipt.n_quarantined, "utterances": list(receipt.quarantined)}
+    quarantined = {**attempt, "count": receipt.n_quarantined, "utterances": list(receipt.quarantined[:MAX_NAMED])}
     first = [("utterances_quarantined", quarantined)] if receipt.n_quarantined else []
     return [*first, ("task_finished", finished)]

@@ -33,9 +33,13 @@ def channel_words() -> tuple[str, ...]:
     return (MIX, *_SIDES, LOUDEST, REFUSE)
 
 
+# As many channels as libsndfile reads.
+MAX_CHANNELS = 1024
+
+
 def check_channel(channel: Channel) -> None:
     """Raise ParameterError unless it is one of the words, or the number of a channel."""
-    if isinstance(channel, int) and not isinstance(channel, bool) and channel >= 0:
+    if isinstance(channel, int) and not isinstance(channel, bool) and 0 <= channel < MAX_CHANNELS:
         return
     if channel in channel_words():
         return
@@ -43,7 +47,7 @@ def check_channel(channel: Channel) -> None:
     hint = f"; did you mean {near[0]!r}?" if near else ""
     raise ParameterError(
         "channel",
-        f"must be mix (the mean of all), left, right, loudest, refuse or a number from 0, got {channel!r}{hint}",
+        f"must be mix (the mean of all), left, right, loudest, refuse or a number from 0 to {MAX_CHANNELS - 1}, got {channel!r}{hint}",
     )
 
 

@@ -27,6 +27,9 @@ NAMED = 5
 _SHOWN = 120
 
 
+_LEFT_BEHIND = frozenset({".Trashes", ".Trash", ".AppleDouble", ".Spotlight-V100", ".fseventsd", ".TemporaryItems"})
+
+
 def count_suffixes(files: Iterable[SourceFile], suffixes: Container[str], taken: Container[str]) -> Counter[str]:
     """Count files by their suffix, in lower case.
 
@@ -57,8 +60,13 @@ def is_hidden(path: str) -> bool:
 
 
 def is_litter(path: str) -> bool:
-    """Return whether a file is what macOS leaves beside each file (``._a.wav``)."""
-    return path.rpartition("/")[2].startswith("._")
+    """Return whether a file is what systems leave behind: ``._a.wav``, or in ``.Trashes``.
+
+    >>> is_litter("s/._a.wav"), is_litter(".Trashes/a.wav"), is_litter("s/.a.wav")
+    (True, True, False)
+    """
+    *folders, name = path.split("/")
+    return name.startswith("._") or not _LEFT_BEHIND.isdisjoint(folders)
 
 
 def unreadable(files: Iterable[SourceFile]) -> Iterator[str]:

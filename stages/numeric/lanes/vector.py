@@ -16,6 +16,7 @@ from typing import Any
 from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils, config
+from numba.core.caching import FunctionCache
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 from numba.extending import intrinsic, lower_builtin, models, register_model
 
@@ -33,20 +34,61 @@ def kernel(function: Callable[..., Any]) -> Any:  # noqa: ANN401 - a numba dispa
 
     The code is made again when the source of any kernel here changes. Numba alone would look at the
     function's own file, but not at what it calls. Where numba has no folder to write to, the code is
-    kept in a temporary one.
+    kept in a temporary one. A cache that fails later, say on a full disk, costs a warning and time.
     """
     function.__qualname__ = f"{function.__qualname__}_{_digest()}"
+    dispatcher: Any = njit(nogil=True, error_model="numpy")(function)
     try:
-        return njit(cache=True, nogil=True, error_model="numpy")(function)
+        dispatcher._cache = _Cache(function)
     except RuntimeError:  # numba found no folder that it can write to
         folder = _temporary_cache()
-    # Numba looks at the setting when a function is decorated. Other packages' functions keep theirs.
-    settings = vars(config)
-    before, settings["CACHE_DIR"] = settings["CACHE_DIR"], folder
-    try:
-        return njit(cache=bool(folder), nogil=True, error_model="numpy")(function)
-    finally:
-        settings["CACHE_DIR"] = before
+        if folder:
+            # Numba looks at the setting now. Other packages' functions keep theirs.
+            settings = vars(config)
+            before, settings["CACHE_DIR"] = settings["CACHE_DIR"], folder
+            try:
+                dispatcher._cache = _Cache(function)
+            finally:
+                settings["CACHE_DIR"] = before
+    return dispatcher
+
+
+class _Cache(FunctionCache):
+    """A function's code on disk. If it can't be read or written, the function is compiled.
+
+    Numba's own raises then, in the middle of the computation that calls the function.
+    """
+
+    def load_overload(self, sig: object, target_context: object) -> object:
+        """Return the code for a signature; None if there is none that can be used."""
+        try:
+            return super().load_overload(sig, target_context)
+        except Exception as error:  # a damaged file raises anything
+            _warn_of_cache(self.cache_path, error)
+            return None
+
+    def save_overload(self, sig: object, data: object) -> None:
+        """Keep the code for a signature, if that can be done."""
+        try:
+            super().save_overload(sig, data)
+        except Exception as error:
+            _warn_of_cache(self.cache_path, error)
+
+
+_warned_of: set[str] = set()
+
+
+def _warn_of_cache(folder: str, error: Exception) -> None:
+    """Warn, once for each folder."""
+    if folder in _warned_of:
+        return
+    _warned_of.add(folder)
+    warnings.warn(
+        f"compiled code can't be kept in or taken from {folder} ({type(error).__name__}: {error}), so melmill "
+        "compiles it again: remove the folder, or set NUMBA_CACHE_DIR to one that can be written to",
+        RuntimeWarning,
+        stacklevel=3,
+    )
 
 
 @cache

@@ -109,6 +109,11 @@ def pesq(reference: Floats, estimate: Floats, mode: Mode, limit_s: float = 60.0)
         `too_short` (under 0.25 s), `too_long`, `crashed`, `timeout`, `not_installed`, `error`.
         `too_long` means that the reference may hold more than 50 bursts of speech. For those the
         library writes past its arrays, and answers wrongly where it survives.
+
+    Raises
+    ------
+    ChildProcessError
+        The process that computes it does not start. No pair is to blame.
     """
     if most_bursts(reference, RATES[mode]) > MAX_BURSTS:
         return Measured.failed(Status.TOO_LONG)
@@ -181,7 +186,8 @@ class Child:
         self._process, self._end = process, weakref.finalize(self, _end, process, self._owner)
         greeting = self._exchange(b"", len(pesq_server.READY), _START_LIMIT_S)
         if isinstance(greeting, Status):
-            return greeting
+            what = "ended" if greeting is Status.CRASHED else f"said nothing within {_START_LIMIT_S:g} s"
+            raise ChildProcessError(f"the process that computes PESQ {what} before it was ready")
         if greeting == pesq_server.READY:
             return Status.OK
         self.close()

@@ -16,6 +16,7 @@ import pytest
 
 from melmill.flows.execution.isolation import process_apart
 from melmill.flows.tasks.work import Ingesting, Processing, SourceItem
+from melmill.stages.blame import Blame
 from melmill.stages.contract import CorpusTree, Discovery, Input, Item, Outcome, Product, Waveform
 from melmill.storage.utterance import Utterance
 
@@ -49,6 +50,8 @@ class Fussy:
             os.kill(os.getpid(), signal.SIGSEGV)
         if how == "hangs":
             threading.Lock().acquire() and threading.Event().wait()
+        if how == "compiles":
+            _compile(COMPILING.get(item.utterance.utterance_id, 1))
         if how == "second" and _seen:
             os.abort()
         _seen.append(how)
@@ -56,6 +59,17 @@ class Fussy:
 
 
 _seen: list[str] = []
+
+# Children that must compile for an utterance before one has all it needs.
+COMPILING = {"compiles-2": 2, "compiles-for-ever": 99}
+
+
+def _compile(n: int) -> None:
+    """Take long in the compiler, unless `n` processes have done so before."""
+    marks = Path(os.environ["FUSSY_MARKS"])
+    if len(list(marks.iterdir())) < n:
+        (marks / str(os.getpid())).touch()
+        exec(compile("import time\ntime.sleep(100)", "/site-packages/numba/core/compiler.py", "exec"))
 
 
 @pytest.fixture(autouse=True)
@@ -111,6 +125,21 @@ def test_a_hang_ends_with_its_limit_and_says_where() -> None:
     assert "in wait" in rejected.detail
     assert not by_name["good-1"].rejected
     assert not by_name["good-2"].rejected
+
+
+def test_time_to_compile_is_not_an_utterances_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FUSSY_MARKS", str(tmp_path))
+    by_name = outcomes(["compiles-2", "good-1"], limit_s=2.0)
+    assert not any(outcome.rejected for outcome in by_name.values())
+
+
+@pytest.mark.slow
+def test_a_machine_that_compiles_for_ever_is_to_blame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FUSSY_MARKS", str(tmp_path))
+    rejected = outcomes(["compiles-for-ever"], limit_s=2.0)["compiles-for-ever"].rejected
+    assert rejected is not None
+    assert rejected.verdict.blame is Blame.MACHINE
+    assert "raise it, or set NUMBA_CACHE_DIR" in rejected.verdict.remedy
 
 
 def test_what_fails_or_prints_harms_nobody() -> None:

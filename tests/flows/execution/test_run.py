@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -129,6 +130,9 @@ def test_an_utterance_longer_than_a_shard_and_an_all_silent_shard(project: Proje
 def test_quarantine_names_the_reason_and_fails_the_run_above_the_threshold(project: Project) -> None:
     good = flac(voice(1.0, 140.0, 5))
     add_chapter(project.root, "test-clean", "55", [b"", good[: len(good) // 2], b"no audio at all"])
+    allowed = ["--executor", "serial", "--set", "max_quarantined=20 %"]
+    passed = project.run(*allowed)
+    assert passed["quarantined"] == 3
     failed = project.called("run", str(project.pipeline), "--executor", "serial")
     assert failed.returncode == 1
     assert "3 of 19 utterances are in quarantine (15.8%), more than max_quarantined = 1.0% allows" in failed.stderr
@@ -137,8 +141,28 @@ def test_quarantine_names_the_reason_and_fails_the_run_above_the_threshold(proje
     assert any("empty" in row["reason"] for row in listed)
     shown = project.called("quarantine", str(project.store), "--detail").stdout
     assert "Traceback" in shown
-    passed = project.run("--executor", "serial", "--set", "max_quarantined=20 %")
+    passed = project.run(*allowed)
     assert (passed["tasks"]["run"], passed["quarantined"]) == (0, 3)
+
+
+@pytest.mark.parametrize("executor", ["serial", "dask"])
+def test_too_many_in_quarantine_stop_the_run_at_once(project: Project, executor: str) -> None:
+    # Bad files claim no length, so that the first shard has them all.
+    add_chapter(project.root, "test-clean", "55", [b"no audio at all"] * 3)
+    command = ["run", str(project.pipeline), "--executor", executor]
+    stopped = project.called(*command)
+    (error,) = [line for line in stopped.stderr.splitlines() if line.startswith("error:")]
+    assert stopped.returncode == 1
+    assert re.match(r"error: \d of 19 utterances are in quarantine \(\d+\.\d%\), more than max_quarantined", error)
+    n_done = len(list(project.store.glob("*/*/records/*.json")))
+    assert 0 < n_done < 20
+    # It stops again before anything is done, and goes on where more is allowed.
+    again = project.called(*command)
+    assert (again.returncode, again.stdout) == (1, "")
+    assert error in again.stderr or executor == "dask"
+    assert len(list(project.store.glob("*/*/records/*.json"))) == n_done
+    passed = project.run("--executor", "serial", "--set", "max_quarantined=20 %")
+    assert (passed["tasks"]["reused"], passed["tasks"]["failed"], passed["quarantined"]) == (n_done, 0, 3)
 
 
 def test_quarantined_utterances_are_retried_on_request(project: Project, undisturbed: dict[str, str]) -> None:

@@ -65,7 +65,12 @@ def test_runs_and_plans_say_what_was_clipped_and_mixed(levels: Project) -> None:
     again = levels.run("--executor", "serial")
     assert (again["tasks"]["run"], again["notes"]) == (0, answer["notes"])
     soundfile.write(levels.root / "new.wav", np.full((SR, 2), voice(1.0, 90.0, 2)[:, np.newaxis] / 32768), SR)
-    assert levels.run("--executor", "serial")["notes"] == [CLIPPED, MIXED.replace("2 files", "3 files"), QUIETER]
+    assert levels.run("--executor", "serial")["notes"] == [
+        "speech: 1 new: new.wav",
+        CLIPPED,
+        MIXED.replace("2 files", "3 files"),
+        QUIETER,
+    ]
     said = levels.called("run", str(levels.pipeline), "--executor", "serial").stdout
     assert f"note: {CLIPPED}\n" in said
     reasons = melmill.open(levels.store).quarantine().set_index("utterance_id")["reason"]

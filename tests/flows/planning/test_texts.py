@@ -117,6 +117,7 @@ def test_a_table_follows_too_and_new_utterances_with_it(project: Project) -> Non
     assert run(project)[1] == [
         "speech: 1 text changed (1 added); the catalogue follows",
         "speech: 2 of 16 utterances have texts; first without: '11/1/11-1-0001.flac'",
+        "speech: 8 new: 22/1/22-1-0000.flac, 22/1/22-1-0001.flac, 22/1/22-1-0002.flac and 5 more",
     ]
     assert texts(project) == {"11--1--11-1-0000": "one", "22--1--22-1-0000": "two"}
     table.write_text("id,text,speaker\n11-1-0000,one,ann\n22-1-0000,two,22\n")

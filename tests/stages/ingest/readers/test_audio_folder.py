@@ -263,7 +263,7 @@ def notes(files: list[str], **fields: Any) -> tuple[str, ...]:
 @pytest.mark.parametrize(
     ("files", "expected"),
     [
-        (["a.wav", "a.txt", "cover.jpg"], []),
+        (["a.wav", "a.txt", "cover.jpg"], ["1 of 1 utterances have texts"]),
         (
             ["a.wav", "b.m4a", "s/c.M4A", "d.wma", "e.sph"],
             [

@@ -339,7 +339,8 @@ def test_audio_with_other_names_is_counted() -> None:
     found = LibriSpeech(root="corpus").discover(Tree({**corpus(), **others}), {})
     assert len(found.utterances) == 3
     assert found.notes == (
-        "3 files are audio by their names but not read, as they are no <speaker>-<chapter>-<nnnn>.flac in their "
-        "folders: 2 .wav, 1 .flac; audio_folder reads them",
+        "1 passed over, not named <speaker>/<chapter>/<speaker>-<chapter>-<nnnn>.flac: "
+        "'dev-clean/84/121123/take 1.flac'",
+        "2 files are audio by their names but not read, as LibriSpeech is FLAC: 2 .wav; audio_folder reads them",
     )
     assert LibriSpeech(root="corpus").discover(Tree(corpus()), {}).notes == ()

@@ -177,11 +177,12 @@ def test_a_library_that_is_missing_or_broken_is_not_installed(tmp_path: Path, fa
     assert child.pid is None
 
 
-def test_a_library_that_kills_the_child_on_import_is_a_crash(tmp_path: Path) -> None:
+def test_no_pair_is_to_blame_for_a_child_that_does_not_start(tmp_path: Path) -> None:
     (tmp_path / "pesq.py").write_text("import os; os.abort()")
     child = Child({"PYTHONPATH": str(tmp_path)})
     x = voice(1.0)
-    assert child.score(x, x, "wb", LIMIT_S).status is Status.CRASHED
+    with pytest.raises(ChildProcessError, match="the process that computes PESQ ended before it was ready"):
+        child.score(x, x, "wb", LIMIT_S)
 
 
 def test_an_error_that_the_library_raises_is_an_error(tmp_path: Path) -> None:
