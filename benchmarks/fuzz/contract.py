@@ -1,0 +1,82 @@
+"""What a kind of input is: how it is made from a seed, and how it is judged."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import ClassVar
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """An input: the name that its file has, its bytes, and what the judge should know of it.
+
+    Parameters
+    ----------
+    name : str
+        Path of the file, as the reader sees it.
+    data : bytes
+    note : str
+        What was mutated, in words. A replayed case has the same.
+    """
+
+    name: str
+    data: bytes
+    note: str = ""
+
+
+class Wrong(Exception):
+    """A wrong success: an input was accepted, and the result is not what it holds.
+
+    Parameters
+    ----------
+    what : str
+        The kind of fault in a few words. Findings of the same words count as one.
+    detail : str
+        What was got and expected.
+    """
+
+    def __init__(self, what: str, detail: str = "") -> None:
+        super().__init__(f"{what}: {detail}" if detail else what)
+        self.what = what
+
+
+class Kind(ABC):
+    """A kind of input.
+
+    Parameters
+    ----------
+    folder : Path
+        An empty folder for the files that judging takes. It is the working folder too.
+
+    Attributes
+    ----------
+    name : str
+        What ``--only`` calls it.
+    share : float
+        Its part of the time of a search, relative to the other kinds.
+    """
+
+    name: ClassVar[str]
+    share: ClassVar[float] = 1.0
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @abstractmethod
+    def case(self, rng: Random) -> Case:
+        """Return the input of a generator in its first state. Equal states give equal inputs."""
+
+    @abstractmethod
+    def judge(self, case: Case) -> bool:
+        """Return whether an input is accepted, False where it is refused by one clear error.
+
+        Raises
+        ------
+        Wrong
+            It is accepted, but the result is not what it holds.
+        Exception
+            Whatever else melmill raises is a finding.
+        """
