@@ -262,7 +262,9 @@ def _check_wave(stored: NDArray[np.int16], case: Case) -> None:
     pcm = (y - 128) * 256 if width == 1 else y
     expected = np.clip(np.rint(pcm.mean(axis=1)), -32768, 32767)
     if len(expected) != len(stored) or float(np.abs(expected - stored).max(initial=0.0)) > _STEPS:
-        raise Wrong("other samples than Python's wave reads", f"{len(stored)} stored, {len(expected)} read; {case.note}")
+        raise Wrong(
+            "other samples than Python's wave reads", f"{len(stored)} stored, {len(expected)} read; {case.note}"
+        )
 
 
 def _format(data: bytes) -> str:

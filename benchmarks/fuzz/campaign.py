@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from benchmarks.fuzz.child import Order, Progress
+from benchmarks.fuzz.child import NO_INPUT, Order, Progress
 
 ROOT = Path(__file__).parents[2]
 MAX_S = 10.0
@@ -115,9 +115,9 @@ class _Lane:
         self._collect()
         self.tally.accepted += state.accepted
         self.tally.refused += state.refused
-        if state.index < 0:
+        if state.index < 0 or code == NO_INPUT:
             if code != 0:
-                raise RuntimeError(f"the child for {self.kind} did not start:\n{self.errors.read_text()[-4000:]}")
+                raise RuntimeError(f"the child for {self.kind} could not go on:\n{self.errors.read_text()[-4000:]}")
             self.process = None
             return False
         self._lost(state.index, "hang: more than 10 s" if code is None else f"died: exit code {code}")

@@ -26,7 +26,34 @@ from melmill.stages.vocode.loaded import load
 
 _WEIGHTS, _CONFIG = "weights", "beside"
 _DTYPES = {torch.float32: "F32", torch.float16: "F16", torch.float64: "F64", torch.int64: "I64", torch.int32: "I32"}
-_NUMBERS = (0, 1, -1, 2, 3, 1 << 31, 1 << 63, 1 << 64, 10**30, 1.5, 1e308, float("inf"), float("nan"), None, True, "1", "x", [], [1], {}, "")
+_NUMBERS = (
+    0,
+    1,
+    -1,
+    2,
+    3,
+    64,
+    1000,
+    4096,
+    1 << 16,
+    1 << 20,
+    1 << 31,
+    1 << 63,
+    1 << 64,
+    10**30,
+    1.5,
+    1e308,
+    float("inf"),
+    float("nan"),
+    None,
+    True,
+    "1",
+    "x",
+    [],
+    [1],
+    {},
+    "",
+)
 _WORDS = ("{", "}", "[", "]", ",", ":", '"', "null", "NaN", "1e999", "-1", "0", '"F32"', '"F8_E4M3"', '"data_offsets"', '"shape"', "9" * 30, "\\u0000", "!!python/object:os.system", "- ", "\n", "&a", "*a", "[" * 2000)  # fmt: skip
 
 
@@ -61,7 +88,7 @@ class Checkpoints(Kind):
             suffix = "onnx"
         files[f"g_0.{suffix}"] = weights
         if rng.random() < 0.95:
-            text = json.dumps(changed)
+            text = json.dumps(changed, default=repr)
             if rng.random() < 0.15:
                 text = mutated_text(text, rng, _WORDS)
                 note += " text"
@@ -198,7 +225,7 @@ def _header(data: bytes, rng: Random) -> bytes:
     size = int.from_bytes(data[:8], "little")
     header, values = json.loads(data[8 : 8 + size]), data[8 + size :]
     if rng.random() < 0.7:
-        text = json.dumps(_settings(header, rng)).encode()
+        text = json.dumps(_settings(header, rng), default=repr).encode()
     else:
         text = mutated_text(data[8 : 8 + size].decode(), rng, _WORDS).encode("utf-8", "replace")
     n = len(text) if rng.random() < 0.85 else rng.choice((0, 1, len(text) + 1, 100_000_000, 1 << 62, (1 << 64) - 1))

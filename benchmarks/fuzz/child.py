@@ -15,6 +15,7 @@ import struct
 import sys
 import tempfile
 import time
+import traceback
 import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,6 +25,8 @@ from benchmarks.fuzz.contract import Kind
 from benchmarks.fuzz.findings import Finding, read_case
 
 MAX_MEM_BYTES = 2 << 30
+# Exit code of a child that could not make an input: a fault of the search itself.
+NO_INPUT = 70
 _STATE = struct.Struct("<qdqq")
 
 
@@ -130,7 +133,11 @@ def _search(order: Order, kind: Kind, say: int) -> None:
         if order.until_s is not None and time.monotonic() >= order.until_s:
             break
         progress.write(index, accepted, refused)
-        case = kind.case(generator(order.seed, order.kind, index))
+        try:
+            case = kind.case(generator(order.seed, order.kind, index))
+        except Exception:
+            traceback.print_exc()
+            os._exit(NO_INPUT)
         try:
             if kind.judge(case):
                 accepted += 1

@@ -123,7 +123,9 @@ def mutated(data: bytes, rng: Random) -> bytes:
 def _resized(chunk: Chunk, rng: Random) -> Chunk:
     n = chunk.size_bytes or 4
     limit = (1 << 8 * n) - 1
-    size = rng.choice((*_PLACEHOLDERS, limit, limit >> 1, len(chunk.body) + 1, len(chunk.body) - 1, 2 * len(chunk.body)))
+    size = rng.choice(
+        (*_PLACEHOLDERS, limit, limit >> 1, len(chunk.body) + 1, len(chunk.body) - 1, 2 * len(chunk.body))
+    )
     return replace(chunk, head=chunk.head[:-n] + (size & limit).to_bytes(n, chunk.order))  # type: ignore[arg-type]
 
 

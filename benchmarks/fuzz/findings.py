@@ -41,7 +41,9 @@ class Finding:
     @classmethod
     def of(cls, kind: str, index: int, error: BaseException) -> Finding:
         """Return the finding that an exception is."""
-        return cls(kind=kind, index=index, signature=_signature(error), detail="".join(traceback.format_exception(error)))
+        return cls(
+            kind=kind, index=index, signature=_signature(error), detail="".join(traceback.format_exception(error))
+        )
 
     def save(self, folder: Path, case: Case, seed: int) -> None:
         """Write the input and how to judge it again below a folder, unless the fault has enough.

@@ -98,7 +98,11 @@ def mutated_text(text: str, rng: Random, words: Sequence[str], most: int = 3) ->
             case 2:
                 text = text[:at] + text[at + rng.choice((1, 1, 4, 40)) :]
             case 3:
-                text = text[:at] + chr(rng.choice((rng.randrange(32), rng.randrange(256), rng.randrange(0xD800)))) + text[at:]
+                text = (
+                    text[:at]
+                    + chr(rng.choice((rng.randrange(32), rng.randrange(256), rng.randrange(0xD800))))
+                    + text[at:]
+                )
             case 4:
                 lines = text.split("\n")
                 lines.insert(rng.randrange(len(lines) + 1), rng.choice(lines))

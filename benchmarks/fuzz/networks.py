@@ -58,19 +58,32 @@ def _bigvgan() -> Content:
 
 def _melgan() -> Content:
     layout = MelGanLayout(root="model", block="", stacked=False, normalises=False, audio=None, preset="melgan")
-    sizes = MelGanSizes(
-        n_mels=6, widths=(16, 8, 4), rates=(4, 2), end_kernel=7, block_kernel=3, dilations=(1, 3, 9)
-    )
+    sizes = MelGanSizes(n_mels=6, widths=(16, 8, 4), rates=(4, 2), end_kernel=7, block_kernel=3, dilations=(1, 3, 9))
     model = MelGan(sizes, replace(preset("melgan"), n_mels=6, hop_length=8), layout)
     return {f"model.{name}": value for name, value in _state(model).items()}, {"ngf": 4, "n_residual_layers": 3}
 
 
 def _univnet() -> Content:
     lvc = LvcSizes(
-        n_mels=6, width=4, dilations=(1, 3), kernel=3, hidden=4, n_residuals=3, hidden_kernel=3, input_kernel=5, slope=0.2
+        n_mels=6,
+        width=4,
+        dilations=(1, 3),
+        kernel=3,
+        hidden=4,
+        n_residuals=3,
+        hidden_kernel=3,
+        input_kernel=5,
+        slope=0.2,
     )
     model = UnivNet(lvc, (2, 2), 5, replace(preset("univnet"), n_mels=6, hop_length=4))
-    gen = {"strides": [2, 2], "noise_dim": 5, "channel_size": 4, "dilations": [1, 3], "lReLU_slope": 0.2, "kpnet_conv_size": 3}
+    gen = {
+        "strides": [2, 2],
+        "noise_dim": 5,
+        "channel_size": 4,
+        "dilations": [1, 3],
+        "lReLU_slope": 0.2,
+        "kpnet_conv_size": 3,
+    }
     audio = {"n_mel_channels": 6, "filter_length": 1024, "hop_length": 4, "win_length": 1024, "sampling_rate": 24000, "mel_fmin": 0.0, "mel_fmax": 12000.0}  # fmt: skip
     return {"model_g": _state(model)}, {"gen": gen, "audio": audio}
 

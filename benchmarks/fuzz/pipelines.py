@@ -39,7 +39,28 @@ _SCALARS: Sequence[str] = (
     "paper", "hifigan", "cpu", "cuda", "any", "speech", "mel", "runs", "stages", "[]]", "[[[[", "{{{{", "[" * 300, "a" * 5000,
     "127.0.0.1:8787", "4GiB", "0B", "4 kB", "[cpu]", "local", "ssh", "slurm", "kubernetes",
 )  # fmt: skip
-_WORDS = (*_SCALARS, ": ", "\n", "\n  ", "  ", "- ", "[", "]", "{", "}", ",", "&x ", "*x", "<<: *x", "!!", "#", "|-\n", ">+\n", "\r\n", "\r")
+_WORDS = (
+    *_SCALARS,
+    ": ",
+    "\n",
+    "\n  ",
+    "  ",
+    "- ",
+    "[",
+    "]",
+    "{",
+    "}",
+    ",",
+    "&x ",
+    "*x",
+    "<<: *x",
+    "!!",
+    "#",
+    "|-\n",
+    ">+\n",
+    "\r\n",
+    "\r",
+)
 _VALUES: Sequence[Any] = (
     None, True, False, 0, 1, -1, 2, 7, 1 << 31, 1 << 62, (1 << 63) - 1, 1 << 63, -(1 << 63), 10**400, 0.0, -0.0, 1.5, 1e-300, 1e300,
     float("inf"), float("-inf"), float("nan"), "", " ", "a", "a b", "\x00", "\x7f", "\ud7ff", "\n", "~", "/", "..", "mel", "speech",

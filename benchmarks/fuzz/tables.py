@@ -19,13 +19,36 @@ from melmill.stages.ingest.readers.librispeech import LibriSpeech
 from melmill.storage.utterance import Utterance
 
 _STEMS = ("wavs/a1", "wavs/a2", "wavs/caf\u00e9", "84/1/84-1-0000", "84/1/84-1-0001", "b.x/c d")
-_TEXTS = ("one two three", "It's, \"quoted\"", "na\u00efve caf\u00e9", "tab\tin it", "semi;colon", "a|b", "1.5", "\u2028 line", "", "x" * 300)
+_TEXTS = (
+    "one two three",
+    'It\'s, "quoted"',
+    "na\u00efve caf\u00e9",
+    "tab\tin it",
+    "semi;colon",
+    "a|b",
+    "1.5",
+    "\u2028 line",
+    "",
+    "x" * 300,
+)
 _WORDS = (
     "|", ",", "\t", ";", '"', '""', "'", "\n", "\r\n", "\r", "\x85", "\u2028", "\u2029", "\x0b", "\x0c", "\x1c", "\x00", "\ufeff", "\ufffd",
     "#", "path", "text", "file", "id", "transcript", "speaker", "wavs/a1", "a1", "a1.wav", "84-1-0000", "../a1", "/", "./", " ", "  ",
     "e\u0301", "\u00e9", "\ud7ff", "\U0001f600", "0", "-1", "1 2 a", "\\", "wavs\\a1.wav", ".", "..",
 )  # fmt: skip
-_CODECS = ("utf-8", "utf-8", "utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "latin-1", "cp1252", "shift_jis")
+_CODECS = (
+    "utf-8",
+    "utf-8",
+    "utf-8",
+    "utf-8-sig",
+    "utf-16",
+    "utf-16-le",
+    "utf-16-be",
+    "utf-32",
+    "latin-1",
+    "cp1252",
+    "shift_jis",
+)
 _NAMES = ("metadata.csv", "metadata.csv", "wavs/metadata.csv", "list.txt", "84/1/84-1.trans.txt", "SPEAKERS.TXT", "wavs/a1.txt", "wavs/a1.normalized.txt")  # fmt: skip
 
 
@@ -40,7 +63,9 @@ class Tables(Kind):
         for format_, suffix in (("WAV", "wav"), ("FLAC", "flac")):
             file = io.BytesIO()
             soundfile.write(file, np.random.default_rng(0).normal(0, 0.1, 800), 16000, format=format_)
-            self.recordings |= {f"{stem}.{suffix}": file.getvalue() for stem in _STEMS if ("84" in stem) == (suffix == "flac")}
+            self.recordings |= {
+                f"{stem}.{suffix}": file.getvalue() for stem in _STEMS if ("84" in stem) == (suffix == "flac")
+            }
 
     def case(self, rng: Random) -> Case:
         """Return a table, a manifest, a transcript or a text of one utterance, perhaps mutated."""
