@@ -44,5 +44,5 @@ def test_a_short_campaign_loses_nothing() -> None:
     summary = done.stdout.splitlines()
     for kind in Kind:
         assert any(line.startswith(f"{kind} ") for line in summary), done.stdout
-    assert "utterances lost         0" in summary
-    assert "differing bytes         0" in summary
+    assert "utterances lost             0" in summary
+    assert "differing bytes             0" in summary

@@ -78,15 +78,15 @@ def _line(number: int, played: Round) -> str:
 
 
 def _summary(injected: Counter[Kind], skipped: Mapping[Kind, str], verdict: Verdict, duration_s: float) -> str:
-    lines = [f"{kind:20} {injected[kind]:4}" for kind in Kind if injected[kind]]
-    lines += [f"{kind:20} skipped: {why}" for kind, why in skipped.items()]
+    lines = [f"{kind:24} {injected[kind]:4}" for kind in Kind if injected[kind]]
+    lines += [f"{kind:24} skipped: {why}" for kind, why in skipped.items()]
     lines += [
-        f"faults injected      {injected.total():4}",
-        f"kinds skipped        {len(skipped):4}",
-        f"tasks redone         {verdict.redone:4}",
-        f"utterances lost      {verdict.lost:4}",
-        f"differing bytes      {verdict.n_bytes:4}",
-        f"other complaints     {len(verdict.complaints):4}",
+        f"faults injected          {injected.total():4}",
+        f"kinds skipped            {len(skipped):4}",
+        f"tasks redone             {verdict.redone:4}",
+        f"utterances lost          {verdict.lost:4}",
+        f"differing bytes          {verdict.n_bytes:4}",
+        f"other complaints         {len(verdict.complaints):4}",
         f"in {duration_s:.0f} s: {'all is as if nothing had happened' if verdict.good else 'NOT as it should be'}",
     ]
     return "\n".join(lines)

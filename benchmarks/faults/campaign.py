@@ -69,9 +69,10 @@ class Campaign:
         """Play a round."""
         started = time.monotonic()
         played = Round()
-        waiting = deque(faults)
-        while waiting:
-            played.verdicts.append(self._scene(waiting, played))
+        for on_objects in (False, True):
+            waiting = deque(fault for fault in faults if fault.kind.on_objects is on_objects)
+            while waiting:
+                played.verdicts.append(self._scene(waiting, played))
         played.duration_s = time.monotonic() - started
         return played
 
@@ -79,7 +80,13 @@ class Campaign:
         """Run the pipeline once from nothing, under as many of the faults as find a target."""
         store = self.workshop.disk.folder / "store"
         self.cluster.wait()
-        scene = Scene(self.workshop, self.cluster, store, hangs=any(f.kind is Kind.POISON_HANGS for f in waiting))
+        scene = Scene(
+            self.workshop,
+            self.cluster,
+            store,
+            hangs=any(fault.kind is Kind.POISON_HANGS for fault in waiting),
+            on_objects=waiting[0].kind.on_objects,
+        )
         first = len(played.strikes)
         trouble = ""
         try:
@@ -119,6 +126,7 @@ class Campaign:
     def close(self) -> None:
         """End all processes."""
         self.cluster.end()
+        self.workshop.objects.end()
 
 
 class _Director:

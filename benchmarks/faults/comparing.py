@@ -47,9 +47,9 @@ def _difference(one: Path, other: Path) -> int:
     return int(np.count_nonzero(a[:shared] != b[:shared])) + max(a.size, b.size) - shared
 
 
-def lost_utterances(store: Path, expected: set[str]) -> set[str]:
+def lost_utterances(url: str, expected: set[str]) -> set[str]:
     """Return the ids that some product of the last run lacks, or that its records do not prove."""
-    opened = Store.open(str(store))
+    opened = Store.open(url)
     lost = set()
     for name, node in opened.nodes.items():
         if node.kind == "scores":

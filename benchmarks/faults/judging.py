@@ -50,8 +50,8 @@ class Verdict:
 
 def mend(scene: Scene) -> None:
     """Repair a store."""
-    Store(Location(str(scene.store))).rewrite_marker()
-    store = Store.open(str(scene.store))
+    Store(Location(scene.url)).rewrite_marker()
+    store = Store.open(scene.url)
     repair(store, verify(store))
 
 
@@ -67,19 +67,20 @@ def judge(scene: Scene, trouble: str = "") -> Verdict:
     found += _innocent(scene)
     _cure(scene)
     workshop = scene.workshop
-    tasks = workshop.resume(scene.store).tasks
+    tasks = workshop.resume(scene.url).tasks
     scene.watch()
     if tasks.failed or tasks.total != workshop.n_tasks:
         found.append(f"the resumed run had {tasks}, expected {workshop.n_tasks} tasks and none failed")
-    left = workshop.plan(scene.store).n_pending
+    left = workshop.plan(scene.url).n_pending
     if left:
         found.append(f"{left} tasks are still to do when all is done")
-    if dict(Store.open(str(scene.store)).nodes) != dict(workshop.nodes):
+    if dict(Store.open(scene.url).nodes) != dict(workshop.nodes):
         found.append("the names of the last run do not mean its products")
-    found += [f"damaged after all: {damage}" for damage in verify(Store.open(str(scene.store)))]
+    found += [f"damaged after all: {damage}" for damage in verify(Store.open(scene.url))]
+    scene.watch()
     differing = differing_bytes(scene.store, workshop.undisturbed, workshop.expected)
     found += [f"{name} differs in {n} bytes" for name, n in differing.items()]
-    lost = lost_utterances(scene.store, workshop.utterances)
+    lost = lost_utterances(scene.url, workshop.utterances)
     found += [f"{name} is lost" for name in sorted(lost)]
     return Verdict(redone=scene.n_redone, lost=len(lost), n_bytes=sum(differing.values()), complaints=tuple(found))
 
@@ -87,8 +88,8 @@ def judge(scene: Scene, trouble: str = "") -> Verdict:
 def _unnoticed(scene: Scene) -> list[str]:
     """Name the damaged files that were not made anew and that `verify` does not find."""
     # Without its mark a store is not even opened: that is noticed.
-    Store(Location(str(scene.store))).rewrite_marker()
-    named = tuple(f"{d.node}/{d.key}/{d.file}" for d in verify(Store.open(str(scene.store))))
+    Store(Location(scene.url)).rewrite_marker()
+    named = tuple(f"{d.node}/{d.key}/{d.file}" for d in verify(Store.open(scene.url)))
     damaged = [path for path, checksum in scene.damaged.items() if digest(path) == checksum]
     names = [str(path.relative_to(scene.store)) for path in damaged]
     return [f"a flipped bit in {name} was not found" for name in names if not name.startswith(named)]
@@ -96,7 +97,7 @@ def _unnoticed(scene: Scene) -> list[str]:
 
 def _innocent(scene: Scene) -> list[str]:
     """Name the quarantined utterances that no fault made poisonous."""
-    quarantined = set(Store.open(str(scene.store)).quarantine()["utterance_id"])
+    quarantined = set(Store.open(scene.url).quarantine()["utterance_id"])
     scene.caught = quarantined & scene.moods.keys()
     return [f"{name} is in quarantine, innocent" for name in sorted(quarantined - scene.moods.keys())]
 
@@ -105,6 +106,6 @@ def _cure(scene: Scene) -> None:
     """End all poison, retry the quarantine, and remove the products of other pipelines."""
     scene.workshop.touchy.put({}, pause_s=0.0)
     if scene.moods:
-        drop_incomplete(Store.open(str(scene.store)))
+        drop_incomplete(Store.open(scene.url))
     for stray in scene.strays:
         shutil.rmtree(stray, ignore_errors=True)

@@ -6,6 +6,7 @@ import hashlib
 from contextlib import suppress
 from pathlib import Path
 
+from benchmarks.faults.bucket import Mirror
 from benchmarks.faults.cluster import Cluster
 from benchmarks.faults.processes import Process
 from benchmarks.faults.workshop import Workshop
@@ -24,12 +25,20 @@ class Scene:
     cluster : Cluster
     store : Path
         A folder that does not exist yet.
+    hangs : bool
+        Whether an utterance will hang.
+    on_objects : bool
+        Whether the store is in a bucket. Then `store` is a copy of it, to be looked at.
     """
 
-    def __init__(self, workshop: Workshop, cluster: Cluster, store: Path, *, hangs: bool) -> None:
+    def __init__(
+        self, workshop: Workshop, cluster: Cluster, store: Path, *, hangs: bool = False, on_objects: bool = False
+    ) -> None:
         self.workshop = workshop
         self.cluster = cluster
         self.store = store
+        self._mirror = Mirror(workshop.objects.bucket(), store) if on_objects else None
+        self.url = str(store) if self._mirror is None else self._mirror.place.url
         self.overrides = ["--set", f"time_limit_s={workshop.time_limit_s}"] if hangs else []
         self.moods: dict[str, str] = {}
         # Names of the workers that a fault holds.
@@ -48,7 +57,7 @@ class Scene:
         self.client = self._client()
 
     def _client(self) -> Process:
-        return self.workshop.client(self.store, "--set", self.cluster.override, *self.overrides, environment={})
+        return self.workshop.client(self.url, "--set", self.cluster.override, *self.overrides, environment={})
 
     def go_on(self, cluster: Cluster) -> None:
         """Run again, on a given cluster."""
@@ -69,7 +78,9 @@ class Scene:
         return sorted(self.store.glob("*/*/records/*.json"))
 
     def watch(self) -> int:
-        """Note the records that are new. Return how many records there are."""
+        """Note the records that are new. Return how many there have been."""
+        if self._mirror is not None:
+            self._mirror.refresh()
         paths = self.records()
         for path in paths:
             with suppress(FileNotFoundError):
@@ -77,7 +88,7 @@ class Scene:
                 if self._stamps.get(path) != stamp:
                     self._take_down(path)
                     self._stamps[path] = stamp
-        return len(paths)
+        return len(self.made)
 
     def _take_down(self, path: Path) -> None:
         record = Record.from_json(path.read_bytes())

@@ -35,6 +35,16 @@ class Kind(StrEnum):
     CLIENT_CLOCK = "client's clock off"
     POISON_CRASHES = "poison crashes"
     POISON_HANGS = "poison hangs"
+    OBJECTS_WORKER_KILLED = "on S3: worker killed"
+    OBJECTS_NANNY_KILLED = "on S3: nanny killed"
+    OBJECTS_SCHEDULER_KILLED = "on S3: scheduler killed"
+    OBJECTS_CLIENT_KILLED = "on S3: client killed"
+    OBJECTS_FROZEN = "on S3: server frozen"
+
+    @property
+    def on_objects(self) -> bool:
+        """Whether its store is a folder of a bucket."""
+        return self.value.startswith("on S3: ")
 
 
 # Records that appear between two faults, at most.

@@ -245,7 +245,7 @@ def _skew_client(scene: Scene, fault: Fault) -> Strike | None:
     orders.give(clock_off_s=2 * _DAY_S)
     before = set((scene.store / "speech").iterdir())
     other = ["--set", "speech.sr=8000", "--until", "speech", "--executor", "serial"]
-    done = scene.workshop.client(scene.store, *other, environment=orders.environment)
+    done = scene.workshop.client(scene.url, *other, environment=orders.environment)
     code = done.exit_code()
     scene.strays |= set((scene.store / "speech").iterdir()) - before
     return Strike(fault, "another run, two days ahead" + (f", exit code {code}" if code else ""))
@@ -266,6 +266,12 @@ def _poison(scene: Scene, fault: Fault, mood: str) -> Strike | None:
     name = fault.of(names)
     scene.feed({name: mood})
     return Strike(fault, f"{name} {mood}", met=lambda: name in scene.caught)
+
+
+def _freeze_objects(scene: Scene, fault: Fault) -> Strike | None:
+    # Other faults are not looked at meanwhile, as the store can't be either.
+    scene.workshop.objects.freeze(_DEAD_S)
+    return Strike(fault, "")
 
 
 def _free(scene: Scene) -> list[Worker]:
@@ -328,4 +334,9 @@ _STRIKES: Mapping[Kind, Callable[[Scene, Fault], Strike | None]] = {
     Kind.CLIENT_CLOCK: _skew_client,
     Kind.POISON_CRASHES: _crash,
     Kind.POISON_HANGS: _hang,
+    Kind.OBJECTS_WORKER_KILLED: _kill_worker,
+    Kind.OBJECTS_NANNY_KILLED: _kill_nanny,
+    Kind.OBJECTS_SCHEDULER_KILLED: _kill_scheduler,
+    Kind.OBJECTS_CLIENT_KILLED: _kill_client,
+    Kind.OBJECTS_FROZEN: _freeze_objects,
 }

@@ -12,6 +12,7 @@ from contextlib import redirect_stderr
 from pathlib import Path
 
 from benchmarks.corpora import speech
+from benchmarks.faults.bucket import Server
 from benchmarks.faults.comparing import fingerprint
 from benchmarks.faults.disk import Disk
 from benchmarks.faults.orders import build
@@ -58,6 +59,7 @@ class Workshop:
         self.folder = folder
         self.disk = disk
         self.library = build(folder)
+        self.objects = Server(folder)
         (folder / "touchy").mkdir()
         self.touchy = Touchy(folder / "touchy")
         self.corpus = _corpus(folder)
@@ -68,7 +70,7 @@ class Workshop:
         os.environ.update(self.environment)
         self.undisturbed = folder / "undisturbed"
         started = time.monotonic()
-        self.n_tasks = self.resume(self.undisturbed).tasks.total
+        self.n_tasks = self.resume(str(self.undisturbed)).tasks.total
         # Where an utterance hangs: what no other takes on a machine like this, s.
         self.time_limit_s = max(8, round(time.monotonic() - started))
         self.expected = fingerprint(self.undisturbed)
@@ -78,20 +80,20 @@ class Workshop:
         self.shards = [catalogue.shard(index) for index in range(catalogue.n_shards)]
         self.utterances = set(store["gla"])
 
-    def client(self, store: Path, *arguments: str, environment: Mapping[str, str]) -> Process:
+    def client(self, url: str, *arguments: str, environment: Mapping[str, str]) -> Process:
         """Start a run as a process."""
         log = self.folder / f"client-{len(list(self.folder.glob('client-*'))):04d}.log"
-        command = [sys.executable, "-m", "melmill", "run", str(self.pipeline), "--store", str(store), *arguments]
+        command = [sys.executable, "-m", "melmill", "run", str(self.pipeline), "--store", url, *arguments]
         return Process(command, self.folder, log, {**os.environ, **self.environment, **environment})
 
-    def plan(self, store: Path) -> Plan:
+    def plan(self, url: str) -> Plan:
         """Return the plan of a run."""
-        return make_plan(load(self.pipeline, store=str(store)))
+        return make_plan(load(self.pipeline, store=url))
 
-    def resume(self, store: Path) -> Summary:
+    def resume(self, url: str) -> Summary:
         """Run in this process, undisturbed."""
         with redirect_stderr(io.StringIO()):
-            return run(self.plan(store), "serial")
+            return run(self.plan(url), "serial")
 
     def impossible(self) -> dict[Kind, str]:
         """Return the kinds of faults that this machine can't produce, with the reasons."""

@@ -6,6 +6,11 @@ frame, and the distance of its mel from the one wanted. It answers with a factor
 and a turn of the phase for every bin. So a network only learns what an iteration of Griffin-Lim or
 ADMM does by projection.
 
+A window that reaches past an end of the utterance holds silence there. Training cuts such frames
+off, since the silence is not in its segments. So no answer is learned for them. With ``ends: mel``
+in the configuration, the mel itself answers there: by the ratio of the bands wanted to those that
+are there, without a turn.
+
 References
 ----------
 Masuyama et al., "Deep Griffin-Lim iteration", ICASSP 2019: a network after each projection.
@@ -35,6 +40,8 @@ from melmill.stages.vocode.network import Checkpoint, Noise, Vocoder, with_weigh
 _FAINTEST = 1e-5
 # A step's factor of a magnitude is at most this power of e.
 _BOUND = 6.0
+# The mel's own factor is bounded more closely: where a band is empty it knows nothing.
+_MOST_BY_MEL = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,9 +87,10 @@ class Unfolded(Vocoder):
 
     family: ClassVar[str] = "unfolded"
 
-    def __init__(self, sizes: UnfoldedSizes, spec: MelSpec) -> None:
+    def __init__(self, sizes: UnfoldedSizes, spec: MelSpec, *, ends_by_mel: bool = False) -> None:
         super().__init__()
         self.spec = spec
+        self.ends_by_mel = ends_by_mel
         n_bins = spec.stft.n_bins
         self.steps = nn.ModuleList(_Step(sizes, spec.n_mels, n_bins) for _ in range(sizes.n_steps))
         # These follow from the spec and are not kept with the weights.
@@ -125,14 +133,33 @@ class Unfolded(Vocoder):
         if y.shape[1] == 0:
             return y
         half = self.spec.n_fft // 2
+        cut = self._cut_by_ends(ends, mel.shape[2], y.device) if self.ends_by_mel else None
         for step in self.steps:
             with torch.autocast(y.device.type, enabled=False):
                 D = self._spectrum(y)
                 features, magnitude, direction = self._seen(D, wanted)
             log_factor, angle = step(features, ends)
+            if cut is not None:
+                log_factor = torch.where(cut, self._log_ratio(magnitude, wanted), log_factor)
+                angle = torch.where(cut, 0.0, angle)
             D = direction * torch.polar(magnitude * log_factor.exp(), angle)
             y = samples.cut(synthesised(D, self.window, self.spec.hop_length, half, ends)[:, None])[:, 0]
         return y
+
+    def _cut_by_ends(self, ends: Ends, n_frames: int, device: torch.device) -> Tensor:
+        """Return a mask ``(batch or 1, 1, n_frames)``: True where a window reaches past an end."""
+        reach = -(-self.spec.n_fft // 2 // self.spec.hop_length)
+        frame = torch.arange(n_frames, device=device)
+        length = torch.tensor([n_frames], device=device) if ends.lengths is None else ends.lengths
+        return ((frame < reach) | (frame >= length[:, None] - reach))[:, None]
+
+    def _log_ratio(self, magnitude: Tensor, wanted: Tensor) -> Tensor:
+        """Return the log of wanted over present bands, for each bin the mean of its bands."""
+        present = self.bank @ magnitude**self.spec.power
+        log_ratio = wanted.clamp(min=_FAINTEST).log() - present.clamp(min=_FAINTEST).log()
+        weight = self.bank.sum(dim=0).clamp(min=torch.finfo(self.bank.dtype).tiny)
+        log_factor = (self.bank.T @ log_ratio) / (weight[:, None] * self.spec.power)
+        return log_factor.clamp(-_MOST_BY_MEL, _MOST_BY_MEL)
 
     def _spectrum(self, y: Tensor) -> Tensor:
         spec = self.spec
@@ -176,4 +203,7 @@ def build(checkpoint: Checkpoint) -> Unfolded:
         n_blocks=checkpoint.count("steps.0.blocks.{}.norm.weight"),
         n_steps=checkpoint.count("steps.{}.norm.weight"),
     )
-    return with_weights(Unfolded(sizes, spec), checkpoint)
+    by = checkpoint.config.get("ends", "network")
+    if by not in ("network", "mel"):
+        raise VocoderError(f"{checkpoint.name}: 'ends' of its configuration must be 'network' or 'mel', got {by!r}")
+    return with_weights(Unfolded(sizes, spec, ends_by_mel=by == "mel"), checkpoint)

@@ -19,7 +19,7 @@ _SIZES = {
 
 def fresh(size: Size, spec: MelSpec) -> Fresh:
     """Make a generator for mels of `spec`; see `melmill.stages.train.generators.fresh`."""
-    model = Unfolded(_SIZES[size], spec)
+    model = Unfolded(_SIZES[size], spec, ends_by_mel=True)
     draw_weights(model, lambda weight: nn.init.kaiming_uniform_(weight, a=math.sqrt(5)))
     for name, parameter in model.named_parameters():
         if name.endswith("gamma"):
@@ -27,4 +27,4 @@ def fresh(size: Size, spec: MelSpec) -> Fresh:
         elif ".out." in name:
             # The first answer is the start itself.
             nn.init.zeros_(parameter)
-    return Fresh(model=model, config={"model": "unfolded"}, learning_rate=1e-3)
+    return Fresh(model=model, config={"model": "unfolded", "ends": "mel"}, learning_rate=1e-3)

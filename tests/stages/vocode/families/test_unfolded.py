@@ -54,9 +54,32 @@ def test_learned_steps_change_the_start(wave: NDArray[np.float32]) -> None:
     assert relative(vocoder()(M), vocoder(silent=True)(M)) > 0.02
 
 
-def test_a_batch_is_each_alone() -> None:
+ENDS_BY_MEL = {"model": "unfolded", "ends": "mel"}
+
+
+def test_ends_by_the_mel_hold_what_the_mel_says(wave: NDArray[np.float32]) -> None:
+    # A recording that stops in the middle of a sound, as cut ones do.
+    M = melmill.mel(wave[: 100 * SPEC.hop_length], SPEC)
+    errors = {}
+    for ends in ("network", "mel"):
+        y = load(Checkpoint(name="small", state=state(), mel=SPEC, config={"model": "unfolded", "ends": ends}))(M)
+        error_db = 20 / np.log(10) * np.abs(melmill.mel(y, SPEC) - M)
+        errors[ends] = error_db[:, [0, 1, -2, -1]].mean()
+        middle = error_db[:, 8:-8].mean()
+    assert errors["mel"] < 0.5 * errors["network"]
+    assert errors["mel"] < middle
+
+
+def test_ends_are_by_the_network_or_the_mel() -> None:
+    with pytest.raises(VocoderError, match=r"small: 'ends' of its configuration must be 'network' or 'mel', got 'cut'"):
+        load(Checkpoint(name="small", state=state(), mel=SPEC, config={"model": "unfolded", "ends": "cut"}))
+
+
+@pytest.mark.parametrize("config", [{"model": "unfolded"}, ENDS_BY_MEL])
+def test_a_batch_is_each_alone(config: dict[str, str]) -> None:
     # Directions of faint bins follow the last bit of their parts.
-    assert_batch_is_each_alone(vocoder(), (40, 3, 21), tolerance=2e-4)
+    voc = load(Checkpoint(name="small", state=state(), mel=SPEC, config=config))
+    assert_batch_is_each_alone(voc, (40, 3, 21), tolerance=2e-4)
 
 
 @pytest.mark.parametrize("n_frames", [1, 2, 3])
