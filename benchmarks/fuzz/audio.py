@@ -16,7 +16,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from benchmarks.fuzz import chunked
-from benchmarks.fuzz.contract import Case, Kind, Wrong
+from benchmarks.fuzz.contract import Case, Kind, Wrong, check_message
 from benchmarks.fuzz.corpus import MemoryTree
 from benchmarks.fuzz.mutating import MAX_BYTES, mutated
 from melmill.errors import Error
@@ -102,6 +102,7 @@ class Audio(Kind):
             (utterance,) = reader.discover(tree, {}).utterances
             outcome = reader.ingest(utterance, case.data)
         except Error as error:
+            check_message(error)
             if case.note.startswith("whole ") and not _may_be_refused(case, reference):
                 raise Wrong("a whole file is refused", f"{case.note}: {error}") from error
             return False

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.fuzz.contract import Case, Kind, Wrong
+from benchmarks.fuzz.contract import Case, Kind, Wrong, check_message
 from benchmarks.fuzz.mutating import mutated, mutated_text
 from benchmarks.fuzz.networks import FAMILIES, Content
 from benchmarks.fuzz.pipelines import restructured
@@ -115,8 +115,7 @@ class Checkpoints(Kind):
                 return True
             y = voc(np.zeros((voc.spec.n_mels, 4), np.float32))
         except Error as error:
-            if not str(error).strip():
-                raise Wrong("an error without a message", type(error).__name__) from error
+            check_message(error)
             return False
         if not np.isfinite(y).all() or y.ndim != 1:
             raise Wrong("a vocoder's result is not finite or no waveform", str(y.shape))

@@ -43,6 +43,19 @@ class Wrong(Exception):
         self.what = what
 
 
+def check_message(error: Exception) -> None:
+    """Raise Wrong if a refusal is no clear message, or tells that memory ran out."""
+    text = str(error)
+    if not text.strip():
+        raise Wrong("an error without a message", type(error).__name__) from error
+    if len(text.splitlines()) > 12:
+        raise Wrong("an error of many lines", text[:500]) from error
+    if len(text) > 20_000:
+        raise Wrong("an error of more than 20,000 characters", text[:500]) from error
+    if "allocate memory" in text or "MemoryError" in text:
+        raise Wrong("it asks for more memory than there is", text[:500]) from error
+
+
 class Kind(ABC):
     """A kind of input.
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from benchmarks.fuzz.contract import Case, Kind, Wrong
+from benchmarks.fuzz.contract import Case, Kind, Wrong, check_message
 from benchmarks.fuzz.corpus import MemoryTree
 from benchmarks.fuzz.mutating import mutated, mutated_text
 from melmill.errors import Error
@@ -78,7 +78,8 @@ class Mels(Kind):
             try:
                 (utterance,) = reader.discover(MemoryTree({case.name: case.data}), {}).utterances
                 outcome = reader.ingest(utterance, case.data)
-            except Error:
+            except Error as error:
+                check_message(error)
                 continue
             accepted = True
             stored: NDArray[np.float32] = outcome.array  # type: ignore[assignment]

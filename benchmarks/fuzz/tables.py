@@ -10,7 +10,7 @@ from random import Random
 import numpy as np
 import soundfile
 
-from benchmarks.fuzz.contract import Case, Kind, Wrong
+from benchmarks.fuzz.contract import Case, Kind, Wrong, check_message
 from benchmarks.fuzz.corpus import MemoryTree
 from benchmarks.fuzz.mutating import mutated, mutated_text
 from melmill.errors import Error
@@ -115,8 +115,7 @@ class Tables(Kind):
         try:
             utterances = reader.discover(tree, {}).utterances
         except Error as error:
-            if not str(error).strip():
-                raise Wrong("an error without a message", type(error).__name__) from error
+            check_message(error)
             return False
         for utterance in utterances:
             _check(utterance, case)

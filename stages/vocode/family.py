@@ -81,9 +81,12 @@ class Family:
             The checkpoint is not whole, or it does not fit its configuration or its mel. The
             message names the first tensor or setting that is wrong, as far as that is known.
         """
+        from melmill.stages.vocode.network import Ceiling  # here, as it imports torch
+
         module = importlib.import_module(self.network)
         try:
-            made: Vocoder = module.build(checkpoint)
+            with Ceiling(checkpoint):
+                made: Vocoder = module.build(checkpoint)
         except StageError:
             raise
         except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
