@@ -196,16 +196,20 @@ class Ceiling(TorchFunctionMode):
         self._n_left = _SPARE_VALUES + 4 * self._n_held
 
     def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:  # noqa: ANN401 - what the function returns
+        self,
+        func: Callable[..., object],
+        types: object,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, object] | None = None,
+    ) -> object:
         """Count the values of a tensor that is made; raise VocoderError where they are too many."""
         if func is torch.empty:
             shape = args[0] if args and isinstance(args[0], Sequence) else args
             self._n_left -= math.prod(shape)
             if self._n_left < 0:
                 raise VocoderError(
-                    f"{self._name}: its configuration implies a tensor of shape {tuple(shape)}, but the file holds only "
-                    f"{self._n_held:,} values: give the configuration that the checkpoint was trained with"
+                    f"{self._name}: its configuration implies a tensor of shape {tuple(shape)}, but the file holds "
+                    f"only {self._n_held:,} values: give the configuration that the checkpoint was trained with"
                 )
         return func(*args, **(kwargs or {}))
 
