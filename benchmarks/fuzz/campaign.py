@@ -61,12 +61,15 @@ class Search:
         Processes at a time.
     say : callable
         Gets each new fault in a line.
+    max_s : float
+        An input that takes longer hangs.
     """
 
     seed: int
     folder: Path
     jobs: int
     say: Callable[[str], None]
+    max_s: float = MAX_S
 
     def run(self, kind: str, n_inputs: int | None, duration_s: float | None) -> Tally:
         """Return what came of a kind after so many inputs or so long."""
@@ -105,7 +108,7 @@ class _Lane:
             return False
         state, code = self.progress.read(), self.process.poll()
         if code is None:
-            limit_s = MAX_S if state.index >= 0 else _START_S
+            limit_s = self.search.max_s if state.index >= 0 else _START_S
             began_s = state.began_s if state.index >= 0 else self.began_s
             if time.monotonic() - began_s <= limit_s:
                 return True
@@ -120,7 +123,9 @@ class _Lane:
                 raise RuntimeError(f"the child for {self.kind} could not go on:\n{self.errors.read_text()[-4000:]}")
             self.process = None
             return False
-        self._lost(state.index, "hang: more than 10 s" if code is None else f"died: exit code {code}")
+        self._lost(
+            state.index, f"hang: more than {self.search.max_s:g} s" if code is None else f"died: exit code {code}"
+        )
         if self.until_s is not None and time.monotonic() >= self.until_s:
             self.process = None
             return False

@@ -6,6 +6,7 @@ import io
 import json
 import math
 import zipfile
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from random import Random
@@ -54,7 +55,9 @@ _NUMBERS = (
     {},
     "",
 )
-_WORDS = ("{", "}", "[", "]", ",", ":", '"', "null", "NaN", "1e999", "-1", "0", '"F32"', '"F8_E4M3"', '"data_offsets"', '"shape"', "9" * 30, "\\u0000", "!!python/object:os.system", "- ", "\n", "&a", "*a", "[" * 2000)  # fmt: skip
+_WORDS = ("{", "}", "[", "]", ",", ":", '"', "null", "NaN", "1e999", "-1", "0", '"F32"', '"F8_E4M3"',
+'"data_offsets"', '"shape"', "9" * 30, "\\u0000", "!!python/object:os.system", "- ", "\n", "&a", "*a",
+"[" * 2000)  # fmt: skip
 
 
 class Checkpoints(Kind):
@@ -148,36 +151,43 @@ def _settings(config: Any, rng: Random) -> Any:  # noqa: ANN401
     return rng.choice(_NUMBERS)
 
 
-def _tensors(content: dict[str, Any], rng: Random) -> dict[str, Any]:
-    """Return a checkpoint in which some tensors are lost, renamed, reshaped or of another type."""
+# What becomes of a tensor: another shape, another type, other values, or something else in its place.
+_CHANGES: Sequence[Callable[[Tensor], Any]] = (
+    lambda value: value.reshape(-1),
+    lambda value: value[:0] if value.ndim else value,
+    lambda value: value.unsqueeze(-1),
+    lambda value: value.transpose(0, -1) if value.ndim else value,
+    lambda value: value.to(torch.float16),
+    lambda value: value.to(torch.float64),
+    lambda value: value.to(torch.int32),
+    lambda value: value * float("nan"),
+    lambda value: value * 1e38,
+    lambda value: value * 0.0,
+    lambda value: "text",
+    lambda value: None,
+    lambda value: [value],
+    lambda value: {"a": value},
+)
+
+
+def _tensors(content: dict[str, Any], rng: Random) -> dict[Any, Any]:
+    """Return a checkpoint in which some tensors are lost, renamed or changed."""
     inner = next((key for key, value in content.items() if isinstance(value, dict)), None)
     state: dict[Any, Any] = dict(content if inner is None else content[inner])
     for _ in range(rng.randint(1, 3)):
+        if not state:
+            return {}
         key = rng.choice(list(state))
-        value = state[key]
-        match rng.randrange(10) if isinstance(value, Tensor) else 0:
+        value = state.pop(key)
+        match rng.randrange(8):
             case 0:
-                del state[key]
+                pass
             case 1:
-                state[rng.choice((f"{key}x", f"module.{key}", 7, ""))] = state.pop(key)
-            case 2:
-                state[key] = value.reshape(-1)
-            case 3:
-                state[key] = value[:0] if value.ndim else value
-            case 4:
-                state[key] = value.unsqueeze(-1)
-            case 5:
-                state[key] = value.to(rng.choice((torch.float16, torch.float64, torch.int64, torch.int32)))
-            case 6:
-                state[key] = value * rng.choice((float("nan"), float("inf"), 1e38, 0.0))
-            case 7:
-                state[key] = rng.choice(("text", None, 1, {"a": value}, [value]))
-            case 8:
-                state[f"{str(key).removesuffix('.weight')}.weight_g"] = value
+                state[
+                    rng.choice((f"{key}x", f"module.{key}", f"{str(key).removesuffix('.weight')}.weight_g", 7, ""))
+                ] = value
             case _:
-                state[key] = value.transpose(0, -1) if value.ndim else value
-    if not state:
-        return {}
+                state[key] = rng.choice(_CHANGES)(value) if isinstance(value, Tensor) else value
     if inner is None:
         return state
     other = rng.choice((inner, inner, "generator", "model_g", "state_dict", "x", "model"))

@@ -17,12 +17,14 @@ import tempfile
 import time
 import traceback
 import warnings
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from random import Random
 
 from benchmarks.fuzz.contract import Kind
 from benchmarks.fuzz.findings import Finding, read_case
+from benchmarks.fuzz.kinds import kind_class
 
 MAX_MEM_BYTES = 2 << 30
 # Exit code of a child that could not make an input: a fault of the search itself.
@@ -112,10 +114,7 @@ def generator(seed: int, kind: str, index: int) -> Random:
 
 def make(name: str, folder: Path) -> Kind:
     """Return a kind that is ready in a folder."""
-    from benchmarks.fuzz.kinds import KINDS
-
-    cls = KINDS[name]()
-    return cls(folder)
+    return kind_class(name)(folder)
 
 
 def replay(path: Path) -> bool:
@@ -124,7 +123,8 @@ def replay(path: Path) -> bool:
     name, case = read_case(path)
     with tempfile.TemporaryDirectory(prefix="melmill-fuzz-") as folder, contextlib.chdir(folder):
         kind = make(name, Path(folder))
-        return kind.judge(case)
+        with _printed_tracebacks():
+            return kind.judge(case)
 
 
 def _search(order: Order, kind: Kind, say: int) -> None:
@@ -139,15 +139,29 @@ def _search(order: Order, kind: Kind, say: int) -> None:
             traceback.print_exc()
             os._exit(NO_INPUT)
         try:
-            if kind.judge(case):
-                accepted += 1
-            else:
-                refused += 1
+            with _printed_tracebacks():
+                was_accepted = kind.judge(case)
+            accepted += was_accepted
+            refused += not was_accepted
         except (Exception, SystemExit) as error:
             finding = Finding.of(order.kind, index, error)
             finding.save(Path(order.folder), case, order.seed)
             os.write(say, (json.dumps(asdict(finding)) + "\n").encode())
     progress.write(-1, accepted, refused)
+
+
+@contextlib.contextmanager
+def _printed_tracebacks() -> Iterator[None]:
+    """Raise the first exception that a callback can't raise: Python prints its traceback and goes on."""
+    printed: list[BaseException] = []
+    before = sys.unraisablehook
+    sys.unraisablehook = lambda about: printed.append(about.exc_value) if about.exc_value else None
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
+    if printed:
+        raise printed[0]
 
 
 def _limit() -> None:
@@ -159,7 +173,7 @@ def _limit() -> None:
 
 
 @contextlib.contextmanager
-def _quiet():  # noqa: ANN202
+def _quiet() -> Iterator[int]:
     """Yield the standard output, and send all that libraries print elsewhere to nowhere."""
     say = os.dup(1)
     null = os.open(os.devnull, os.O_WRONLY)

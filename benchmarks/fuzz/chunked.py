@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from random import Random
 
 _PLACEHOLDERS = (0, 0, 1, 7, 8, 0x7FFFF000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
@@ -91,7 +92,7 @@ def _flac(data: bytes) -> list[Chunk]:
 
 def _pieces(data: bytes, starts: Sequence[int]) -> list[Chunk]:
     bounds = [*dict.fromkeys((0, *starts)), len(data)]
-    return [Chunk(data[a : a + 8], data[a + 8 : b]) for a, b in zip(bounds, bounds[1:], strict=False) if a < b]
+    return [Chunk(data[a : a + 8], data[a + 8 : b]) for a, b in pairwise(bounds) if a < b]
 
 
 def mutated(data: bytes, rng: Random) -> bytes:

@@ -68,12 +68,9 @@ class Kind(ABC):
     ----------
     name : str
         What ``--only`` calls it.
-    share : float
-        Its part of the time of a search, relative to the other kinds.
     """
 
     name: ClassVar[str]
-    share: ClassVar[float] = 1.0
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

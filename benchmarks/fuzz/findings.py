@@ -50,7 +50,7 @@ class Finding:
 
         The folder of a fault holds pairs of ``<index>.input`` and ``<index>.json``.
         """
-        own = folder / f"{self.kind}-{sha256(self.signature.encode()).hexdigest()[:8]}"
+        own = folder / f"{self.kind.rpartition(':')[2]}-{sha256(self.signature.encode()).hexdigest()[:8]}"
         own.mkdir(parents=True, exist_ok=True)
         if len(list(own.glob("*.json"))) >= KEPT:
             return

@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from benchmarks.fuzz.contract import Kind
 
-
-def _kind(module: str, cls: str) -> Callable[[], type[Kind]]:
-    def load() -> type[Kind]:
-        found: type[Kind] = getattr(importlib.import_module(f"benchmarks.fuzz.{module}"), cls)
-        return found
-
-    return load
-
-
-KINDS: Mapping[str, Callable[[], type[Kind]]] = {
-    "audio": _kind("audio", "Audio"),
-    "settings": _kind("pipelines", "Settings"),
-    "pipelines": _kind("pipelines", "Pipelines"),
-    "tables": _kind("tables", "Tables"),
-    "mels": _kind("mels", "Mels"),
-    "checkpoints": _kind("checkpoints", "Checkpoints"),
-    "stores": _kind("stores", "Stores"),
+KINDS: Mapping[str, str] = {
+    "audio": "benchmarks.fuzz.audio:Audio",
+    "settings": "benchmarks.fuzz.pipelines:Settings",
+    "pipelines": "benchmarks.fuzz.pipelines:Pipelines",
+    "tables": "benchmarks.fuzz.tables:Tables",
+    "mels": "benchmarks.fuzz.mels:Mels",
+    "checkpoints": "benchmarks.fuzz.checkpoints:Checkpoints",
+    "stores": "benchmarks.fuzz.stores:Stores",
 }
+"""Module and class of each kind."""
 
 SHARES: Mapping[str, float] = {
     "audio": 4.0,
@@ -36,3 +28,10 @@ SHARES: Mapping[str, float] = {
     "stores": 2.0,
 }
 """Part of a search's time that a kind takes, relative to the others."""
+
+
+def kind_class(name: str) -> type[Kind]:
+    """Return the class of a kind, by its name or as ``module:class``."""
+    module, _, cls = KINDS.get(name, name).partition(":")
+    found: type[Kind] = getattr(importlib.import_module(module), cls)
+    return found

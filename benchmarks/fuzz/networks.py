@@ -84,7 +84,8 @@ def _univnet() -> Content:
         "lReLU_slope": 0.2,
         "kpnet_conv_size": 3,
     }
-    audio = {"n_mel_channels": 6, "filter_length": 1024, "hop_length": 4, "win_length": 1024, "sampling_rate": 24000, "mel_fmin": 0.0, "mel_fmax": 12000.0}  # fmt: skip
+    audio = {"n_mel_channels": 6, "filter_length": 1024, "hop_length": 4, "win_length": 1024, "sampling_rate": 24000,
+    "mel_fmin": 0.0, "mel_fmax": 12000.0}  # fmt: skip
     return {"model_g": _state(model)}, {"gen": gen, "audio": audio}
 
 
@@ -116,7 +117,8 @@ def _waveglow() -> Content:
             "n_mel_channels": 6, "n_flows": 4, "n_group": 4, "n_early_every": 2, "n_early_size": 2,
             "WN_config": {"n_layers": 2, "n_channels": 8, "kernel_size": 3},
         },
-        "data_config": {"sampling_rate": 22050, "filter_length": 1024, "hop_length": 4, "win_length": 1024, "mel_fmin": 0.0, "mel_fmax": 8000.0},
+        "data_config": {"sampling_rate": 22050, "filter_length": 1024, "hop_length": 4, "win_length": 1024,
+        "mel_fmin": 0.0, "mel_fmax": 8000.0},
     }  # fmt: skip
     return {"state_dict": _state(model)}, config
 

@@ -25,18 +25,24 @@ from melmill.stages.registry import stage_class
 # Values that YAML, a type or a range treats in a way of its own.
 _SCALARS: Sequence[str] = (
     "", "~", "null", "Null", "true", "True", "yes", "no", "on", "off", "y", "N", "0", "-0", "1", "-1", "2", "100",
-    "0100", "010", "0o17", "0x1F", "0b11", "1_000", "+12", "190:20:30", "1:30", "12:30:45", "1e5", "1e-5", "1.0e-5", "1E3",
+    "0100", "010", "0o17", "0x1F", "0b11", "1_000", "+12", "190:20:30", "1:30", "12:30:45", "1e5", "1e-5", "1.0e-5",
+    "1E3",
     ".5", "5.", "-.5", "1.5", "0.0", "-0.0", ".inf", "-.inf", ".Inf", ".nan", ".NaN", "inf", "nan", "1e400", "1e-400",
-    "9" * 400, "-" + "9" * 400, "9223372036854775807", "9223372036854775808", "4294967296", "2147483647", "1.7976931348623157e308",
+    "9" * 400, "-" + "9" * 400, "9223372036854775807", "9223372036854775808", "4294967296", "2147483647",
+    "1.7976931348623157e308",
     "2020-01-01", "2020-01-01T00:00:00Z", "2020-13-45", "<<", "=", "-", "?", ":", "#", "# x", "a #2", "a # b", "a: b",
     "- a", "[]", "{}", "[1, 2]", "[1, [2]]", "{a: 1}", "{1: 2}", "{[a]: b}", "{a: 1, a: 2}", "? a", "&a b", "*a",
     "&a [*a]", "!!str 1", "!!int x", "!!float 1", "!!binary aGk=", "!!binary x", "!!set {a}", "!!omap [a: 1]",
     "!!python/object:os.system {}", "!!timestamp x", "!!null x", "!x y", "!", "!<tag:yaml.org,2002:int> 1", "%YAML 1.2",
-    "---", "...", "--- a", "'a'", '"a"', "'", '"', '"\\x00"', '"\\uD800"', '"\\U0010FFFF"', '"\\u2028"', '"\\e"', "|", ">", "@a", "`a",
-    "\t", "a\tb", "a\x00b", "a\x7fb", "a\x85b", "a\u2028b", "\ufeffa", "a\u202eb", "a\nb", "\\", "~root", "~nobody/x", "$HOME", "${X}",
+    "---", "...", "--- a", "'a'", '"a"', "'", '"', '"\\x00"', '"\\uD800"', '"\\U0010FFFF"', '"\\u2028"', '"\\e"', "|",
+    ">", "@a", "`a",
+    "\t", "a\tb", "a\x00b", "a\x7fb", "a\x85b", "a\u2028b", "\ufeffa", "a\u202eb", "a\nb", "\\", "~root", "~nobody/x",
+    "$HOME", "${X}",
     "/dev/null", "..", ".", "a/b", "file:///x", "file://x", "memory://x", "memory:", "foo://x", "s3:/x", "C:\\x",
-    "%", "1%", "50 %", "101%", "-1%", "1e400%", "nan%", "inf%", "0x10%", "\u0661\u0662", "\u00b2", "\uff11", "e\u0301", "\U0001f600",
-    "paper", "hifigan", "cpu", "cuda", "any", "speech", "mel", "runs", "stages", "[]]", "[[[[", "{{{{", "[" * 300, "a" * 5000,
+    "%", "1%", "50 %", "101%", "-1%", "1e400%", "nan%", "inf%", "0x10%", "\u0661\u0662", "\u00b2", "\uff11",
+    "e\u0301", "\U0001f600",
+    "paper", "hifigan", "cpu", "cuda", "any", "speech", "mel", "runs", "stages", "[]]", "[[[[", "{{{{", "[" * 300,
+    "a" * 5000,
     "127.0.0.1:8787", "4GiB", "0B", "4 kB", "[cpu]", "local", "ssh", "slurm", "kubernetes",
 )  # fmt: skip
 _WORDS = (
@@ -62,14 +68,24 @@ _WORDS = (
     "\r",
 )
 _VALUES: Sequence[Any] = (
-    None, True, False, 0, 1, -1, 2, 7, 1 << 31, 1 << 62, (1 << 63) - 1, 1 << 63, -(1 << 63), 10**400, 0.0, -0.0, 1.5, 1e-300, 1e300,
-    float("inf"), float("-inf"), float("nan"), "", " ", "a", "a b", "\x00", "\x7f", "\ud7ff", "\n", "~", "/", "..", "mel", "speech",
+    None, True, False, 0, 1, -1, 2, 7, 1 << 31, 1 << 62, (1 << 63) - 1, 1 << 63, -(1 << 63), 10**400, 0.0, -0.0, 1.5,
+    1e-300, 1e300,
+    float("inf"), float("-inf"), float("nan"), "", " ", "a", "a b", "\x00", "\x7f", "\ud7ff", "\n", "~", "/", "..",
+    "mel", "speech",
     [], [1], [1, 2], ["a"], [[]], [None], {}, {"a": 1}, {1: 2}, {None: None}, {True: 1}, b"bytes",
 )  # fmt: skip
 # A file system that is not this machine's would be asked over the network.
 _URL = re.compile(r"(?<![A-Za-z0-9+.-])(?!(?:file|memory|foo)://)[A-Za-z][A-Za-z0-9+.-]*:(?:[^/\n]{0,2}/){2}")
 _INT = re.compile(r"[-+]?[0-9]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+
+# Values of the types of JSON Schema.
+_PLAIN: Mapping[str, Sequence[Any]] = {
+    "integer": (0, 1, 2, 3, 4, 7, 16, 80, 256, 1024, 16000, -1, 1 << 20, 1 << 40),
+    "number": (0, 1, 0.0, 0.5, 0.99, 1.5, 1e-5, 1e9, -1.0, 7600.0, 1e300, -1e-300),
+    "boolean": (True, False),
+    "string": ("a", "corpus", "store", "paper", "4GiB"),
+}
 
 BASE = """\
 name: fuzz
@@ -112,7 +128,10 @@ class Settings(Kind):
         """Return ``field=value`` of a field of `BASE`, or of any name."""
         field = rng.choice(list(_FIELDS))
         if rng.random() < 0.3:
-            field = rng.choice(("stages", "store", "cluster", "cluster.pools", "mel.preset", "mel", "gla.from", "", "x", "gla.x.y", "a.b.c", ".", "speech.files", "speech.root", "max_quarantined", "cluster.pools.cpu.memory", "cluster.security", "cluster.dashboard", "cluster.type", "stages.x", "gla.device", "gla.pool"))  # fmt: skip
+            field = rng.choice(("stages", "store", "cluster", "cluster.pools", "mel.preset", "mel", "gla.from", "",
+            "x", "gla.x.y", "a.b.c", ".", "speech.files", "speech.root", "max_quarantined",
+            "cluster.pools.cpu.memory", "cluster.security", "cluster.dashboard", "cluster.type", "stages.x",
+            "gla.device", "gla.pool"))  # fmt: skip
         value = rng.choice(_SCALARS)
         if rng.random() < 0.5:
             value = mutated_text(value, rng, _SCALARS, most=2)
@@ -290,21 +309,13 @@ class Pipelines(Kind):
             return schema["const"]
         kind = schema.get("type")
         kind = rng.choice(kind) if isinstance(kind, list) else kind
-        match kind:
-            case "object":
-                return self._mapping(schema, rng, nodes)
-            case "array":
-                item = schema.get("items", {})
-                return [self._value(name, item, rng, nodes) for _ in range(rng.randint(0, 3))]
-            case "integer":
-                return rng.choice((0, 1, 2, 3, 4, 7, 16, 80, 256, 1024, 16000, -1, 1 << 20, 1 << 40))
-            case "number":
-                return rng.choice((0, 1, 0.0, 0.5, 0.99, 1.5, 1e-5, 1e9, -1.0, 7600.0, 1e300, -1e-300))
-            case "boolean":
-                return rng.random() < 0.5
-            case "string":
-                return rng.choice(("a", "corpus", "store", "paper", "4GiB", *nodes, rng.choice(_SCALARS)))
-        return None
+        if kind == "object":
+            return self._mapping(schema, rng, nodes)
+        if kind == "array":
+            return [self._value(name, schema.get("items", {}), rng, nodes) for _ in range(rng.randint(0, 3))]
+        return rng.choice(
+            (*_PLAIN[kind], *nodes, rng.choice(_SCALARS)) if kind == "string" else _PLAIN.get(kind, (None,))
+        )
 
     def _mapping(self, schema: Mapping[str, Any], rng: Random, nodes: Mapping[str, Any]) -> dict[str, Any]:
         properties = schema.get("properties", {})

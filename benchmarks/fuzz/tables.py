@@ -32,8 +32,10 @@ _TEXTS = (
     "x" * 300,
 )
 _WORDS = (
-    "|", ",", "\t", ";", '"', '""', "'", "\n", "\r\n", "\r", "\x85", "\u2028", "\u2029", "\x0b", "\x0c", "\x1c", "\x00", "\ufeff", "\ufffd",
-    "#", "path", "text", "file", "id", "transcript", "speaker", "wavs/a1", "a1", "a1.wav", "84-1-0000", "../a1", "/", "./", " ", "  ",
+    "|", ",", "\t", ";", '"', '""', "'", "\n", "\r\n", "\r", "\x85", "\u2028", "\u2029", "\x0b", "\x0c", "\x1c",
+    "\x00", "\ufeff", "\ufffd",
+    "#", "path", "text", "file", "id", "transcript", "speaker", "wavs/a1", "a1", "a1.wav", "84-1-0000", "../a1", "/",
+    "./", " ", "  ",
     "e\u0301", "\u00e9", "\ud7ff", "\U0001f600", "0", "-1", "1 2 a", "\\", "wavs\\a1.wav", ".", "..",
 )  # fmt: skip
 _CODECS = (
@@ -49,7 +51,8 @@ _CODECS = (
     "cp1252",
     "shift_jis",
 )
-_NAMES = ("metadata.csv", "metadata.csv", "wavs/metadata.csv", "list.txt", "84/1/84-1.trans.txt", "SPEAKERS.TXT", "wavs/a1.txt", "wavs/a1.normalized.txt")  # fmt: skip
+_NAMES = ("metadata.csv", "metadata.csv", "wavs/metadata.csv", "list.txt", "84/1/84-1.trans.txt", "SPEAKERS.TXT",
+"wavs/a1.txt", "wavs/a1.normalized.txt")  # fmt: skip
 
 
 class Tables(Kind):

@@ -251,7 +251,7 @@ def test_names_that_are_no_text_are_passed_over() -> None:
 def test_a_damaged_table_of_contents_is_refused() -> None:
     """The name of a member is no UTF-8, though its flag says so."""
     data = zipped("voc/caf\u00e9").replace("caf\u00e9".encode(), b"caf\xff\xff")
-    with pytest.raises(VocoderError, match="^g_1: is truncated or not a checkpoint"):
+    with pytest.raises(VocoderError, match=r"^g_1: is truncated or not a checkpoint"):
         read("g_1", data)
 
 
