@@ -75,15 +75,14 @@ class Search:
         """Return what came of a kind after so many inputs or so long."""
         tally = Tally()
         stop = _ENDLESS if n_inputs is None else n_inputs
-        until_s = None if duration_s is None else time.monotonic() + duration_s
         with tempfile.TemporaryDirectory(prefix="melmill-fuzz-") as folder:
             lanes = [
-                _Lane(self, kind, first, stop, until_s, Path(folder) / str(first), tally)
+                _Lane(self, kind, first, stop, duration_s, Path(folder) / str(first), tally)
                 for first in range(min(self.jobs, stop))
             ]
             try:
                 while any([lane.advance() for lane in lanes]):  # noqa: C419 - all of them advance
-                    time.sleep(_LOOK_S if min(stop, _ENDLESS) > 1000 or until_s else 0.02)
+                    time.sleep(_LOOK_S if stop > 1000 else 0.02)
             finally:
                 for lane in lanes:
                     lane.kill()
@@ -94,10 +93,10 @@ class _Lane:
     """One child after the other, each going on after the input that ended the one before."""
 
     def __init__(
-        self, search: Search, kind: str, first: int, stop: int, until_s: float | None, path: Path, tally: Tally
+        self, search: Search, kind: str, first: int, stop: int, duration_s: float | None, path: Path, tally: Tally
     ) -> None:
         self.search, self.kind, self.tally = search, kind, tally
-        self.stop, self.until_s = stop, until_s
+        self.stop, self.left_s = stop, duration_s
         self.path = path
         self.process: subprocess.Popen[bytes] | None = None
         self._start(first)
@@ -107,6 +106,8 @@ class _Lane:
         if self.process is None:
             return False
         state, code = self.progress.read(), self.process.poll()
+        if self.ready_s is None and state.index >= 0:
+            self.ready_s = time.monotonic()
         if code is None:
             limit_s = self.search.max_s if state.index >= 0 else _START_S
             began_s = state.began_s if state.index >= 0 else self.began_s
@@ -126,9 +127,11 @@ class _Lane:
         self._lost(
             state.index, f"hang: more than {self.search.max_s:g} s" if code is None else f"died: exit code {code}"
         )
-        if self.until_s is not None and time.monotonic() >= self.until_s:
-            self.process = None
-            return False
+        if self.left_s is not None:
+            self.left_s -= time.monotonic() - (self.ready_s or self.began_s)
+            if self.left_s <= 0:
+                self.process = None
+                return False
         self._start(state.index + self.search.jobs)
         return True
 
@@ -144,6 +147,7 @@ class _Lane:
         self.progress.write(-1, 0, 0)
         self.output, self.errors = self.path.with_suffix(".out"), self.path.with_suffix(".err")
         self.began_s = time.monotonic()
+        self.ready_s: float | None = None
         self.process = self._child(self._order(first))
 
     def _order(self, first: int, save: str | None = None) -> Order:
@@ -153,7 +157,7 @@ class _Lane:
             first=first,
             stop=self.stop,
             step=self.search.jobs,
-            until_s=self.until_s,
+            duration_s=self.left_s,
             folder=str(self.search.folder),
             progress=str(self.path),
             save=save,

@@ -72,8 +72,8 @@ class Order:
 
     Parameters
     ----------
-    until_s : float or None
-        Begin no input after this time of `time.monotonic`.
+    duration_s : float or None
+        Begin no input later than this after the kind is ready.
     save : str or None
         Save the first input as this fault, without judging it: a JSON object of `signature` and `detail`.
     folder : str
@@ -85,7 +85,7 @@ class Order:
     first: int
     stop: int
     step: int
-    until_s: float | None
+    duration_s: float | None
     folder: str
     progress: str
     save: str | None = None
@@ -129,8 +129,9 @@ def replay(path: Path) -> bool:
 
 def _search(order: Order, kind: Kind, say: int) -> None:
     progress, accepted, refused = Progress(Path(order.progress)), 0, 0
+    until_s = float("inf") if order.duration_s is None else time.monotonic() + order.duration_s
     for index in range(order.first, order.stop, order.step):
-        if order.until_s is not None and time.monotonic() >= order.until_s:
+        if time.monotonic() >= until_s:
             break
         progress.write(index, accepted, refused)
         try:
