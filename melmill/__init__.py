@@ -17,7 +17,7 @@ from melmill.cluster.errors import ClusterError
 from melmill.errors import Error
 from melmill.flows.errors import PipelineError, RunFailed
 from melmill.stages.errors import CompilerFailed, FileChanged, UnknownStage
-from melmill.stages.numeric.checks import as_array, check_choice, check_int
+from melmill.stages.numeric.checks import as_array, check_choice, check_full_scale, check_int
 from melmill.stages.numeric.errors import ContractError, DeviceMissing, ParameterError, StageError, Unusable
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.numeric.presets import preset as preset
@@ -112,11 +112,13 @@ def mel(
     StageError
         `y` is not one channel of float or int16 samples.
     Unusable
-        `y` is shorter than one frame, or holds values that are not finite.
+        `y` is shorter than one frame, holds values that are not finite, or floats that lie so far
+        outside [-1, 1] that they must be of another scale.
     """
     from melmill.stages.numeric.mel import check_waveform, mel_spectrogram
 
     chosen, samples = _spec(spec, preset), as_array("y", y)
+    check_full_scale(samples)
     if sr is not None:
         check_int("sr", sr, at_least=1)
         check_waveform(samples)
@@ -175,8 +177,8 @@ def invert(
     ContractError
         `M` is no mel of the spec, or can't be undone.
     Unusable
-        A value is not finite, `length` does not give the frames of `M`, or `M` is so loud that the
-        result overflows.
+        A value is not finite, `length` does not give the frames of `M`, or the range of its values
+        shows that it was made otherwise than by the spec.
     DeviceMissing
         `device` is ``"cuda"`` and this process has none.
     """
@@ -383,6 +385,8 @@ def score(
     ------
     ParameterError
         There is no such metric.
+    Unusable
+        `y` holds floats that lie so far outside [-1, 1] that they must be of another scale.
     """
     from melmill.stages.score.stage import DEFAULT_METRICS
     from melmill.stages.score.stage import score as measure

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 from typing import Any, ClassVar, Literal, Protocol, TypeVar, runtime_checkable
 
@@ -25,8 +25,8 @@ from melmill.pcm import stored as stored
 from melmill.stages.numeric.errors import Unusable
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.task_context import enter_utterance
+from melmill.storage.utterance import Labels, Utterance
 from melmill.storage.utterance import SourceFile as SourceFile
-from melmill.storage.utterance import Utterance
 
 Scalar = str | int | float | bool | None
 
@@ -300,10 +300,13 @@ class Discovery:
     notes : tuple of str
         What a person should know of the corpus, a line each: files that were passed over, and
         tables of texts that fit no utterance. Plans and runs show them.
+    labels : mapping of str to Labels
+        What the corpus says now of known utterances whose labels were others, by id.
     """
 
     utterances: list[Utterance]
     notes: tuple[str, ...] = ()
+    labels: Mapping[str, Labels] = field(default_factory=dict)
 
 
 @runtime_checkable

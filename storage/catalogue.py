@@ -6,10 +6,11 @@ Which utterances make a shard depends on their ids and lengths alone.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from itertools import islice, repeat
 from typing import Any
 
 import numpy as np
@@ -19,9 +20,11 @@ from numpy.typing import NDArray
 
 from melmill.storage.errors import CatalogueError, DamagedData, damaged
 from melmill.storage.files.location import Location
+from melmill.storage.labels import SCHEMA as LABEL_SCHEMA
+from melmill.storage.labels import LabelOverlay, label_files
 from melmill.storage.records import record_name, record_order
 from melmill.storage.tables import from_parquet, to_parquet
-from melmill.storage.utterance import Shard, Utterance
+from melmill.storage.utterance import Labels, Shard, Utterance
 
 # It bounds what rounding to whole frames can add to the length of a shard.
 MAX_UTTERANCES = 1024
@@ -101,14 +104,26 @@ class Catalogue:
         Audio that a shard holds at most, s.
     n_stored : int
         Parts that are on disk already.
+    labels : LabelOverlay
+        Texts and speakers that changed since the parts were made.
     """
 
-    def __init__(self, parts: Sequence[pa.Table], *, sr: int, shard_duration_s: float, n_stored: int) -> None:
+    def __init__(
+        self,
+        parts: Sequence[pa.Table],
+        *,
+        sr: int,
+        shard_duration_s: float,
+        n_stored: int,
+        labels: LabelOverlay | None = None,
+    ) -> None:
         self.sr = sr
         self.shard_duration_s = shard_duration_s
         self._parts = tuple(parts)
         self._n_stored = n_stored
-        self.table: pa.Table = pa.concat_tables(self._parts) if parts else _SCHEMA.empty_table()
+        self._labels = labels or LabelOverlay()
+        self._stored_rows: pa.Table = pa.concat_tables(self._parts) if parts else _SCHEMA.empty_table()
+        self.table: pa.Table = self._labels.applied(self._stored_rows)
 
     @classmethod
     def empty(cls, sr: int, shard_duration_s: float) -> Catalogue:
@@ -125,7 +140,7 @@ class Catalogue:
 
     @classmethod
     def read(cls, location: Location) -> Catalogue:
-        """Return the catalogue that `write_parts` stored.
+        """Return the catalogue that `write_parts` and `write_labels` stored.
 
         Raises
         ------
@@ -134,6 +149,11 @@ class Catalogue:
         DamagedData
             A part is damaged or missing.
         """
+        return cls.read_parts(location)._with(_read_labels(location))
+
+    @classmethod
+    def read_parts(cls, location: Location) -> Catalogue:
+        """Return the catalogue with the labels that its parts were made with; raise as `read`."""
         names = _part_names(location)
         if not names:
             raise CatalogueError(f"{location.url}: no catalogue is stored there")
@@ -157,6 +177,17 @@ class Catalogue:
         with suppress(DamagedData):
             parts += [_read_part(location, name) for name in names[-1:]]
         return cls._of(parts) if parts else None
+
+    @staticmethod
+    def damaged_labels(location: Location) -> dict[str, str]:
+        """Return what is wrong with files of changed labels, by name. The corpus has them all."""
+        problems = {}
+        for name in label_files(location.sizes()):
+            try:
+                _read_part(location, name, LABEL_SCHEMA)
+            except DamagedData as error:
+                problems[name] = str(error)
+        return problems
 
     def check_covers(self, record_names: Sequence[str], place: str) -> None:
         """Raise DamagedData if there is a record of a shard that the catalogue lacks."""
@@ -184,6 +215,26 @@ class Catalogue:
         """
         for index in range(self._n_stored, len(self._parts)):
             location.put(part_name(index), to_parquet(_sealed(self._parts[index])))
+
+    def write_labels(self, location: Location) -> None:
+        """Store the changed labels that are not on disk yet.
+
+        Raises
+        ------
+        AlreadyThere
+            Another run stored others.
+        """
+        for name, part in self._labels.unstored.items():
+            location.put(name, to_parquet(_sealed(part.replace_schema_metadata({}))))
+
+    def relabelled(self, labels: Mapping[str, Labels]) -> Catalogue:
+        """Return the catalogue with what its corpus says now of some utterances, by id."""
+        return self._with(self._labels.extended(labels, self._stored_rows)) if labels else self
+
+    def _with(self, labels: LabelOverlay) -> Catalogue:
+        return Catalogue(
+            self._parts, sr=self.sr, shard_duration_s=self.shard_duration_s, n_stored=self._n_stored, labels=labels
+        )
 
     def extended(self, new: Sequence[Utterance]) -> Catalogue:
         """Return the catalogue with more utterances, which are packed into new shards.
@@ -223,8 +274,12 @@ class Catalogue:
         head = {"sr": str(self.sr), "shard_duration_s": repr(float(self.shard_duration_s))}
         part = pa.table(columns, schema=_SCHEMA.with_metadata(head))
         return Catalogue(
-            [*self._parts, part], sr=self.sr, shard_duration_s=self.shard_duration_s, n_stored=self._n_stored
-        )
+            [*self._parts, part],
+            sr=self.sr,
+            shard_duration_s=self.shard_duration_s,
+            n_stored=self._n_stored,
+            labels=self._labels,
+        ).relabelled({utterance.utterance_id: utterance.labels for utterance in new if utterance.text_stamp})
 
     @property
     def n_utterances(self) -> int:
@@ -260,6 +315,11 @@ class Catalogue:
         pairs = sorted(zip(self._column("utterance_id"), self._column("n_samples"), strict=True))
         return hashlib.sha256("".join(f"{name}\t{n}\n" for name, n in pairs).encode()).hexdigest()
 
+    @cached_property
+    def labels_digest(self) -> str:
+        """SHA-256 of the labels that changed since cataloguing, "" if none did."""
+        return self._labels.digest(self._column("utterance_id"))
+
     def shard(self, index: int) -> Shard:
         """Return one shard with its utterances in storage order."""
         if not 0 <= index < self.n_shards:
@@ -269,8 +329,9 @@ class Catalogue:
 
     def utterances(self) -> Iterator[Utterance]:
         """Yield all utterances in storage order."""
+        stamps = iter(self._labels.stamps(self.table["utterance_id"]))
         for batch in self.table.select(_TEXT + _WHOLE).to_batches():
-            yield from _utterances(batch)
+            yield from _utterances(batch, islice(stamps, batch.num_rows))
 
     def shard_of(self, utterance_id: str) -> int:
         """Return the index of the shard that holds an utterance.
@@ -305,20 +366,27 @@ class Catalogue:
         return list(self.table[name].to_pylist())
 
 
-def _read_part(location: Location, name: str) -> pa.Table:
+def _read_labels(location: Location) -> LabelOverlay:
+    names = label_files(location.sizes())
+    parts = [_read_part(location, name, LABEL_SCHEMA) for name in names]
+    next_index = int(names[-1].removeprefix("texts-").partition(".")[0]) + 1 if names else 0
+    return LabelOverlay(parts, n_stored=len(parts), next_index=next_index)
+
+
+def _read_part(location: Location, name: str, schema: pa.Schema = _SCHEMA) -> pa.Table:
     place = f"{location.url}/{name}"
-    return _unsealed(from_parquet(location.read(name), place), place)
+    return _unsealed(from_parquet(location.read(name), place), place, schema)
 
 
 def _sealed(part: pa.Table) -> pa.Table:
     return part.replace_schema_metadata({**part.schema.metadata, b"sha256": _checksum(part)})
 
 
-def _unsealed(part: pa.Table, place: str) -> pa.Table:
+def _unsealed(part: pa.Table, place: str, schema: pa.Schema = _SCHEMA) -> pa.Table:
     head = dict(part.schema.metadata or {})
     sealed = head.pop(b"sha256", None)
     part = part.replace_schema_metadata(head)
-    if part.schema.names != _SCHEMA.names or sealed != _checksum(part):
+    if part.schema.names != schema.names or sealed != _checksum(part):
         raise damaged(place, "its rows have another checksum than when they were written")
     return part
 
@@ -335,9 +403,12 @@ def _checksum(part: pa.Table) -> bytes:
 
 
 def read_shard(location: Location, index: int) -> Shard:
-    """Return one shard, decoding no more of the stored catalogue than needed."""
+    """Return one shard, decoding no more of the stored catalogue than needed.
+
+    Its labels are those of the part: no array depends on them.
+    """
     tags = location.tags()
-    for name in sorted(tags or location.sizes()):
+    for name in sorted(name for name in tags or location.sizes() if name.startswith("part-")):
         data = _part(location, name, tags[name]) if name in tags else location.read(name)
         rows = from_parquet(data, f"{location.url}/{name}", filters=[("shard", "=", index)])
         if len(rows):
@@ -360,11 +431,12 @@ def _shard(index: int, table: pa.Table) -> Shard:
     )
 
 
-def _utterances(rows: pa.Table | pa.RecordBatch) -> Iterator[Utterance]:
+def _utterances(rows: pa.Table | pa.RecordBatch, stamps: Iterable[int] | None = None) -> Iterator[Utterance]:
     # By column: a plan reads hundreds of thousands of rows, and Arrow's own rows take twice as
     # long.
-    names = _TEXT + _WHOLE
-    for values in zip(*(rows[name].to_pylist() for name in names), strict=True):
+    names = [*_TEXT, *_WHOLE, "text_stamp"]
+    columns = [rows[name].to_pylist() for name in _TEXT + _WHOLE]
+    for values in zip(*columns, repeat(0, rows.num_rows) if stamps is None else stamps, strict=True):
         yield Utterance(**dict(zip(names, values, strict=True)))
 
 

@@ -105,6 +105,8 @@ class Facts:
         Part of `compute_s` in which the device was busy. None where the stage does not measure it.
     peak_mem_bytes : int
         Largest resident size of the worker process during the task. 0 where it was not measured.
+    levels : mapping of str to int, float or str
+        What an ingest node counted of the levels of its recordings. Empty for nothing to say.
     """
 
     compute_s: float
@@ -117,6 +119,7 @@ class Facts:
     worker: str = ""
     busy_s: float | None = None
     peak_mem_bytes: int = 0
+    levels: Mapping[str, int | float | str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,6 +145,8 @@ class Record:
         Audio in the shard, s.
     compute_s, started_at, host, attempt, versions, pool, device, worker, busy_s, peak_mem_bytes
         See `Facts`.
+    levels
+        See `Facts`.
     wall_s : float
         From the task's start until all files were stored, s. 0 where it was not measured.
     """
@@ -164,6 +169,7 @@ class Record:
     worker: str = ""
     busy_s: float | None = None
     peak_mem_bytes: int = 0
+    levels: Mapping[str, int | float | str] = field(default_factory=dict)
     wall_s: float = 0.0
 
     def to_json(self) -> bytes:

@@ -159,6 +159,10 @@ class Store:
         """
         catalogue.write_parts(self.product(node, key).location / CATALOGUE)
 
+    def write_labels(self, node: str, key: str, catalogue: Catalogue) -> None:
+        """Store the texts and speakers of an ingest node that changed; raise as `write_catalogue`."""
+        catalogue.write_labels(self.product(node, key).location / CATALOGUE)
+
     def read_shard(self, node: str, key: str, index: int) -> Shard:
         """Return one shard of a stored catalogue without reading the others."""
         return read_shard(self.product(node, key).location / CATALOGUE, index)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,6 +15,24 @@ class SourceFile:
     path: str
     size_bytes: int
     mtime_ns: int
+
+
+class Labels(NamedTuple):
+    """Hold what a corpus says of an utterance besides its audio. It may be mended at any time.
+
+    Parameters
+    ----------
+    text, speaker_id, sex, speaker_name : str
+        Empty where the corpus says nothing.
+    text_stamp : int
+        Number that tells the state of the files that say so. 0: unknown.
+    """
+
+    text: str
+    speaker_id: str
+    sex: str
+    speaker_name: str
+    text_stamp: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +56,8 @@ class Utterance:
     sr, n_samples : int
         Rate (Hz) and length (samples) in the store. ``n_samples`` is 0 where the header is not
         credible.
+    text_stamp : int
+        See `Labels`.
     """
 
     utterance_id: str
@@ -54,6 +74,12 @@ class Utterance:
     n_samples: int
     sex: str = ""
     speaker_name: str = ""
+    text_stamp: int = field(default=0, compare=False)
+
+    @property
+    def labels(self) -> Labels:
+        """What the corpus says of it."""
+        return Labels(self.text, self.speaker_id, self.sex, self.speaker_name, self.text_stamp)
 
     @property
     def duration_s(self) -> float:

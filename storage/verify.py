@@ -114,8 +114,10 @@ def _whole_product_problems(folder: ProductFolder, names: Sequence[str], has_rec
         raise
     except StoreError:
         return {DESCRIPTION: "is missing"}
+    labels = Catalogue.damaged_labels(folder.location / CATALOGUE)
     found = {
         CATALOGUE: _catalogue_problem(folder, description, names, has_records),
+        **{f"{CATALOGUE}/{name}": problem for name, problem in labels.items()},
         ARRAY_METADATA: _metadata_problem(folder, description),
     }
     return {file: problem for file, problem in found.items() if problem}
@@ -128,7 +130,7 @@ def _catalogue_problem(
     if description.catalogue != (description.node, description.key) or not (has_records or location.sizes()):
         return ""
     try:
-        Catalogue.read(location).check_covers(names, location.url)
+        Catalogue.read_parts(location).check_covers(names, location.url)
     except StoreUnwritable:
         raise
     except StoreError as error:

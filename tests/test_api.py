@@ -16,11 +16,12 @@ import soundfile
 import torch
 
 import melmill
+from melmill.pcm import as_float
 from melmill.stages.numeric.resample import resample
 from tests.flows.conftest import voice
 
 SPEC = melmill.MelSpec(n_fft=256, hop_length=64, n_mels=20, sr=8000)
-Y = voice(0.5, 120.0, seed=0).astype(np.float32)
+Y = as_float(voice(0.5, 120.0, seed=0))
 M = melmill.mel(Y, SPEC)
 
 
@@ -84,6 +85,9 @@ REFUSED: dict[str, Callable[[], object]] = {
     "a waveform is .n_samples,., got shape .1, 4000.": lambda: melmill.mel(Y[np.newaxis, :4000], sr=8000),
     "a waveform is float32, float64 or int16, got int64": lambda: melmill.mel([1, 2]),
     "the waveform holds samples that are not finite": lambda: melmill.mel(np.full(4000, np.nan)),
+    "look like 16-bit integers stored as floats: divide by 32768": lambda: melmill.mel(Y * 32768),
+    "16-bit integers stored as floats: divide by 32768": lambda: melmill.score(Y * 32768, Y, 16000, ["sc"]),
+    "no mel of its spec: its loudest frame would be 83 dB over": lambda: melmill.invert(M * 1e5, SPEC),
     "sr must be at least 1, got 0": lambda: melmill.mel(Y, sr=0),
     "sr must be a whole number, got 16000.0": lambda: melmill.mel(Y, sr=16000.0),  # type: ignore[arg-type]
     "spec must be a MelSpec, got 'paper'": lambda: melmill.mel(Y, "paper"),  # type: ignore[arg-type]

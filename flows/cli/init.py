@@ -89,7 +89,7 @@ def init(
         raise PipelineError(f"{str(output)!r} can't be written: {error.strerror}") from error
     if ask.taken:
         click.echo(f"defaults taken: {' '.join(ask.taken)}")
-    for warning in _warnings(contents, answers):
+    for warning in (*contents.notes, *_warnings(contents, answers)):
         click.echo(f"note: {warning}")
     click.echo(f"{output} is written; next: melmill plan {output}, then melmill run {output}")
     return DONE

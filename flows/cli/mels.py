@@ -19,6 +19,7 @@ from melmill.flows.pipeline.graph import build_graph
 from melmill.flows.pipeline.located import parse
 from melmill.flows.pipeline.spec import load
 from melmill.stages.contract import Kind, Mel
+from melmill.stages.ingest.levels import MIX
 from melmill.stages.ingest.readers.mel_folder import LAYOUTS, Layout
 from melmill.stages.numeric.contract import explain as explain_pair
 from melmill.stages.numeric.errors import ParameterError, StageError
@@ -90,8 +91,17 @@ def explain(a: str, b: str) -> int:
 @click.option("-o", "--output", required=True, metavar="OUT", help="Write this .npy file; for several FILEs, a folder.")
 @_preset
 @_spec
+@click.option(
+    "--channel",
+    default=MIX,
+    show_default=True,
+    metavar="NAME",
+    help="Take this channel: left, right, loudest, a number from 0, or mix for the mean of all.",
+)
 @_verbose
-def make(files: tuple[str, ...], output: str, preset: str | None, spec: tuple[str, ...], verbose: bool) -> int:
+def make(
+    files: tuple[str, ...], output: str, preset: str | None, spec: tuple[str, ...], channel: str, verbose: bool
+) -> int:
     """Make the mel of each recording in FILE..., a .npy file (n_mels, n_frames).
 
     \b
@@ -100,7 +110,9 @@ def make(files: tuple[str, ...], output: str, preset: str | None, spec: tuple[st
     """
     from melmill.flows.exchange.single import mel_file, targets
 
-    return _each(targets(files, output, ["npy"]), partial(mel_file, spec=spec_from(preset, spec)), verbose)
+    chosen = int(channel) if channel.isdecimal() else channel
+    work = partial(mel_file, spec=spec_from(preset, spec), channel=chosen)
+    return _each(targets(files, output, ["npy"]), work, verbose)
 
 
 @cli.command()

@@ -14,7 +14,8 @@ from melmill.stages.contract import Kind
 from melmill.stages.formats.audio import decode
 from melmill.stages.formats.format import FORMATS, ExchangeFormat, formats_for
 from melmill.stages.formats.npy import decode_npy, encode_npy
-from melmill.stages.ingest.decode import to_pcm
+from melmill.stages.ingest.decode import check_finite, to_pcm
+from melmill.stages.ingest.levels import MIX, Channel, check_channel, check_clipped, taken
 from melmill.stages.ingest.readers.mel_folder import Layout, checked
 from melmill.stages.invert.inversion import invert
 from melmill.stages.numeric.mel import mel_spectrogram
@@ -33,7 +34,7 @@ class Made:
     duration_s, compute_s : float
         Length of the audio, and time spent computing, s.
     n_clipped : int
-        Samples clipped at full scale.
+        Samples clipped at full scale: of what was written, or of the recording that was read.
     """
 
     out: str
@@ -148,26 +149,37 @@ def invert_file(
     return Made(out=out, duration_s=y.size / spec.sr, compute_s=compute_s, n_clipped=n_clipped)
 
 
-def mel_file(path: str, out: str, spec: MelSpec) -> Made:
+def mel_file(path: str, out: str, spec: MelSpec, channel: Channel = MIX) -> Made:
     """Write the mel of a recording as a ``.npy`` file ``(n_mels, n_frames)``.
 
     It is the mel that a pipeline makes: the recording is mixed, resampled and rounded to 16 bits
     first.
 
+    Parameters
+    ----------
+    path, out : str
+        The recording, and the ``.npy`` file.
+    spec : MelSpec
+    channel : str or int
+        See `melmill.stages.ingest.decode.AudioReader`.
+
     Raises
     ------
     StageError
-        The file is no recording, or is truncated.
+        The file is no recording, is truncated, lacks the channel or is far past full scale.
     StoreError
         A file can't be read or written.
     """
+    check_channel(channel)
     y, header = decode(_read(path))
     started = time.perf_counter()
-    pcm = to_pcm(y, header.sr, spec.sr)
-    M = mel_spectrogram(pcm, spec)
+    chosen, _ = taken(check_finite(y), channel)
+    pcm = to_pcm(chosen, header.sr, spec.sr)
+    check_clipped(pcm.n_clipped, len(chosen), pcm.peak_db)
+    M = mel_spectrogram(pcm.y, spec)
     compute_s = time.perf_counter() - started
     _write(out, encode_npy(M))
-    return Made(out=out, duration_s=pcm.size / spec.sr, compute_s=compute_s)
+    return Made(out=out, duration_s=pcm.y.size / spec.sr, compute_s=compute_s, n_clipped=pcm.n_clipped)
 
 
 def _read(path: str) -> bytes:

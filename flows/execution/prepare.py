@@ -17,7 +17,8 @@ def prepare_store(plan: Plan) -> Store:
     """Return the store of a plan, fit for its tasks.
 
     It holds all that tasks rely on, and no records of damaged data. If nothing is pending, only
-    records are packed, so that the next plan reads them with few requests.
+    records are packed, so that the next plan reads them with few requests, and texts that changed
+    are stored.
 
     Raises
     ------
@@ -38,6 +39,8 @@ def prepare_store(plan: Plan) -> Store:
             store.write_catalogue(node.folder, node.key, plan.catalogues[name])
         for record in node_plan.damaged:
             folder.drop(record)
+    for name, catalogue in plan.catalogues.items():
+        store.write_labels(nodes[name].folder, nodes[name].key, catalogue)
     return store
 
 

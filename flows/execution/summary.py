@@ -9,6 +9,7 @@ from melmill.flows.planning.plan import Plan
 from melmill.flows.tasks.report import PAGE, report_folder
 from melmill.flows.tasks.task import ALL_SHARDS
 from melmill.flows.tasks.trained import trained_page
+from melmill.stages.ingest.levels import Levels
 from melmill.storage.store import Store
 
 
@@ -91,6 +92,7 @@ def sum_up(plan: Plan, store: Store, run_id: str, *, n_failed: int, duration_s: 
     quarantined: set[tuple[str, str]] = set()
     reports: list[str] = []
     trainings: list[str] = []
+    levels: dict[str, Levels] = {}
     for node_plan in plan.nodes.values():
         node = node_plan.node
         folder = store.product(node.folder, node.key)
@@ -104,8 +106,12 @@ def sum_up(plan: Plan, store: Store, run_id: str, *, n_failed: int, duration_s: 
         else:
             if node_plan.pending:
                 folder.pack()
-            for record in folder.records(names).values():
+            made = []
+            for name, record in folder.records(names).items():
                 quarantined.update((node.corpora[0], utterance_id) for utterance_id in record.absent)
+                if name not in node_plan.quarantined and record.levels:
+                    made.append(Levels.stored(record.levels))
+            levels[node.name] = Levels.total(made)
     return Summary(
         run=run_id,
         store=plan.pipeline.store,
@@ -121,5 +127,5 @@ def sum_up(plan: Plan, store: Store, run_id: str, *, n_failed: int, duration_s: 
         report=reports[-1] if reports else None,
         reports=tuple(reports),
         trainings=tuple(trainings),
-        notes=plan.notes,
+        notes=plan.notes_after(levels),
     )

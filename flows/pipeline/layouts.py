@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 from melmill.flows.errors import PipelineError
 from melmill.stages.contract import IngestStage
 from melmill.stages.formats.npy import HEAD_BYTES, npy_header
-from melmill.stages.ingest.folder import AUDIO_SUFFIXES, MEL_SUFFIXES, SKIPPED
+from melmill.stages.ingest.folder import AUDIO_SUFFIXES, MEL_SUFFIXES
 from melmill.stages.ingest.reader import READERS
-from melmill.stages.numeric.errors import StageError, Unusable
+from melmill.stages.ingest.texts.tables import SKIPPED
+from melmill.stages.numeric.errors import ParameterError, StageError, Unusable
 from melmill.stages.numeric.presets import preset, preset_names
 from melmill.stages.registry import stage_class
 from melmill.storage.files.sources import SourceTree
@@ -65,6 +66,8 @@ class Contents:
         The utterances belong to subsets.
     n_mels : int or None
         Bands of the mels. None for audio.
+    notes : tuple of str
+        What a person should know of it, a line each.
     """
 
     layout: Layout
@@ -76,6 +79,7 @@ class Contents:
     n_speakers: int = 0
     has_subsets: bool = False
     n_mels: int | None = None
+    notes: tuple[str, ...] = ()
 
 
 def contents_of(root: str) -> Contents:
@@ -227,10 +231,20 @@ def _roles(depth: int, inner: tuple[str, ...]) -> tuple[str, ...]:
 
 def _audio_contents(layout: Layout) -> Contents:
     stage = cast("IngestStage", cast("Any", stage_class(layout.uses))(**layout.fields))
+    tree = SourceTree(stage.root)
+    refused: tuple[str, ...] = ()
     try:
-        utterances = stage.discover(SourceTree(stage.root), {}).utterances
+        try:
+            discovered = stage.discover(tree, {})
+        except ParameterError as error:
+            if error.field not in ("columns", "encoding"):
+                raise
+            # The pipeline is where a person can say what the texts are.
+            refused = (f"no texts are read yet: {error}",)
+            discovered = stage.discover(_Recordings(tree), {})
     except StageError as error:
         raise PipelineError(str(error)) from error
+    utterances = discovered.utterances
     readable = [utterance for utterance in utterances if utterance.source_sr]
     return Contents(
         layout=layout,
@@ -241,7 +255,24 @@ def _audio_contents(layout: Layout) -> Contents:
         n_texts=sum(bool(utterance.text) for utterance in utterances),
         n_speakers=len({utterance.speaker_id for utterance in utterances} - {""}),
         has_subsets=any(utterance.subset for utterance in utterances),
+        notes=(*refused, *discovered.notes),
     )
+
+
+@dataclass(frozen=True)
+class _Recordings:
+    """The files of a corpus without its texts."""
+
+    tree: SourceTree
+
+    def walk(self) -> Iterator[SourceFile]:
+        return iter(_with_suffix(list(self.tree.walk()), AUDIO_SUFFIXES))
+
+    def read(self, path: str) -> bytes:
+        return self.tree.read(path)
+
+    def head(self, path: str, n: int) -> bytes:
+        return self.tree.head(path, n)
 
 
 def _mel_contents(root: str, tree: SourceTree, files: Sequence[SourceFile]) -> Contents:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple, cast
 
 from melmill.flows.errors import PipelineError
@@ -15,7 +15,7 @@ from melmill.storage.errors import StoreError
 from melmill.storage.files.sources import SourceTree
 from melmill.storage.product import ProductFolder
 from melmill.storage.store import Store
-from melmill.storage.utterance import Utterance
+from melmill.storage.utterance import Labels, Utterance
 
 NAMED = 3
 
@@ -62,7 +62,22 @@ def survey(node: Node, store: Store, shard_duration_s: float) -> Surveyed:
     except (StoreError, StageError) as error:
         raise PipelineError(f"node {node.name!r}: {error}", node.where) from error
     new = [utterance for utterance in discovered.utterances if utterance.path not in known]
-    return Surveyed(catalogue.extended(new) if new else catalogue, discovered.notes)
+    catalogue = catalogue.extended(new).relabelled(discovered.labels)
+    return Surveyed(catalogue, (*_label_notes(known, discovered.labels), *discovered.notes))
+
+
+def _label_notes(known: Mapping[str, Utterance], labels: Mapping[str, Labels]) -> Iterator[str]:
+    """Yield how many texts and speakers of known utterances changed."""
+    pairs = [(one.labels, labels[one.utterance_id]) for one in known.values() if one.utterance_id in labels]
+    texts = [(before.text, now.text) for before, now in pairs if before.text != now.text]
+    speakers = [now for before, now in pairs if before[1:4] != now[1:4]]
+    if texts:
+        added, gone = sum(not before for before, _ in texts), sum(not now for _, now in texts)
+        parts = [f"{n:,} {what}" for n, what in ((added, "added"), (gone, "gone")) if n]
+        of_these = f" ({', '.join(parts)})" if parts else ""
+        yield f"{len(texts):,} text{'s' * (len(texts) > 1)} changed{of_these}; the catalogue follows"
+    if speakers:
+        yield f"{len(speakers):,} speaker{'s' * (len(speakers) > 1)} changed; the catalogue follows"
 
 
 def check_unchanged(

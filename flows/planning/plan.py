@@ -18,6 +18,7 @@ from melmill.flows.planning.corpus import survey
 from melmill.flows.tasks.task import ALL_SHARDS
 from melmill.flows.tasks.trained import TRAINED
 from melmill.stages.contract import IngestStage
+from melmill.stages.ingest.levels import Levels
 from melmill.storage.catalogue import Catalogue
 from melmill.storage.errors import StoreError
 from melmill.storage.product import ProductFolder, Record
@@ -44,6 +45,8 @@ class NodePlan:
         Names of the records to reuse whose shards have utterances in quarantine.
     note : str
         What a person should know of what is reused. Empty for nothing.
+    levels : Levels
+        Of the recordings of an ingest node that are reused.
     """
 
     node: Node
@@ -53,6 +56,7 @@ class NodePlan:
     damaged: Mapping[str, str] = field(default_factory=dict)
     quarantined: frozenset[str] = frozenset()
     note: str = ""
+    levels: Levels = field(default_factory=Levels)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,8 +82,17 @@ class Plan:
     @property
     def notes(self) -> tuple[str, ...]:
         """What a person should know, a line each: first of the corpora, then of what is reused."""
+        return self.notes_after({})
+
+    def notes_after(self, made: Mapping[str, Levels]) -> tuple[str, ...]:
+        """Return the notes after a run which made recordings of these levels, by ingest node."""
         of_corpora = [f"{name}: {note}" for name, notes in self.corpus_notes.items() for note in notes]
-        return (*of_corpora, *(node.note for node in self.nodes.values() if node.note))
+        of_levels = [
+            f"{name}: {note}"
+            for name, node in self.nodes.items()
+            for note in Levels.total([node.levels, made.get(name, Levels())]).notes()
+        ]
+        return (*of_corpora, *of_levels, *(node.note for node in self.nodes.values() if node.note))
 
     @property
     def n_tasks(self) -> int:
@@ -102,7 +115,9 @@ class Plan:
             return record_name(shard)
         if node.trains:
             return TRAINED
-        digests = "".join(self.catalogues[corpus].digest for corpus in node.corpora)
+        catalogues = [self.catalogues[corpus] for corpus in node.corpora]
+        # A report shows the texts of its examples, and groups by speaker.
+        digests = "".join(catalogue.digest + catalogue.labels_digest for catalogue in catalogues)
         return f"all-{hashlib.sha256(digests.encode()).hexdigest()[:12]}"
 
 
@@ -173,6 +188,9 @@ def _node_plan(plan: Plan, store: Store, node: Node, before: Mapping[str, str]) 
         damaged={name: damaged[name] for name in names.values() if name in damaged},
         quarantined=frozenset(name for name in names.values() if name in whole and records[name].n_quarantined),
         note=_grown(plan, node, records[TRAINED]) if node.trains and TRAINED in whole else "",
+        levels=Levels.total(
+            Levels.stored(records[name].levels) for name in names.values() if name in whole and records[name].levels
+        ),
     )
 
 

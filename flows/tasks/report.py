@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from melmill.flows.tasks.job import NodeJob, Source, Stopwatch, versions
 from melmill.flows.tasks.task import Receipt
 from melmill.stages.contract import Scores, Waveform, as_float
+from melmill.stages.ingest.levels import Levels
 from melmill.stages.numeric.errors import StageError
 from melmill.stages.report.contract import Example, Provenance, ReportStage
 from melmill.storage.product import Address, Part, ProductFolder
@@ -166,6 +167,15 @@ class StoredResults:
     def quarantine(self) -> pd.DataFrame:
         """One row per utterance that a node could not process."""
         return self._tables("quarantine", self._ancestors)
+
+    @property
+    def notes(self) -> list[str]:
+        """What a person should know of the levels and channels of the recordings, a line each."""
+        lines = []
+        for name in self._ancestors:
+            counts = [record.levels for record in self._folder(name).records().values() if record.levels]
+            lines += [f"{name}: {note}" for note in Levels.total(map(Levels.stored, counts)).notes()]
+        return lines
 
     @property
     def throughput(self) -> pd.DataFrame:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic
 
 import numpy as np
@@ -17,6 +17,7 @@ from melmill.flows.tasks.task import Receipt
 from melmill.flows.tasks.trained import TrainedFiles
 from melmill.flows.tasks.work import Ingesting, ItemT, Processing, SourceItem, Work, outcome_of
 from melmill.stages.contract import IngestStage, Item, Outcome, Rejected, TrainedVocoder, rejection
+from melmill.stages.ingest.levels import Levels
 from melmill.stages.numeric.errors import DeviceMissing
 from melmill.storage.files.sources import SourceTree
 from melmill.storage.product import Quarantined, ShardContents
@@ -86,6 +87,8 @@ class ShardJob(NodeJob):
         contents = self._contents(dict(zip(ids, outcomes, strict=True)), todo)
         busy = [outcome.busy_s for outcome in outcomes if outcome.busy_s is not None]
         facts = watch.facts(self, busy_s=sum(busy) if busy else None)
+        if isinstance(self.stage, IngestStage):
+            facts = replace(facts, levels=Levels.of(contents.rows or ()).as_dict())
         record = self.node.in_store(store).commit(shard, contents, facts, watch.started_s)
         return watch.receipt(
             facts,

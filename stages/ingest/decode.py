@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from melmill.stages.contract import CorpusTree, Outcome, Product, Scalar, Waveform, as_float
+from melmill.stages.contract import CorpusTree, OneOf, Outcome, Product, Scalar, Waveform, as_float
 from melmill.stages.formats.audio import HEAD_BYTES, decode, read_header, tells
+from melmill.stages.ingest.levels import (
+    MIX,
+    channel_identity,
+    channel_words,
+    check_channel,
+    check_clipped,
+    check_sound,
+    level_db,
+    taken,
+)
 from melmill.stages.ingest.reader import Reader
+from melmill.stages.numeric.checks import check_full_scale
 from melmill.stages.numeric.errors import ParameterError, Unusable
 from melmill.stages.numeric.resample import resample
 from melmill.storage.utterance import SourceFile, Utterance
 
-# Some three steps of 16-bit PCM. Below it a file holds dither or less, and PESQ, STOI and SC are
-# undefined.
-SILENCE_DB = -80.0
+_FULL_SCALE = np.float32(32768.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,19 +39,27 @@ class AudioReader(Reader):
     ----------
     sr : int
         Rate to store, Hz; files of another rate are resampled.
+    channel : str or int
+        Which channel of a file to take: ``mix`` is the mean of all, ``left`` or 0 the first,
+        ``right`` or 1 the second, a number any other, ``loudest`` the one with the most power.
+        ``refuse`` puts files of several channels in quarantine.
     """
 
     sr: int = 16000
+    channel: Annotated[str, OneOf(channel_words)] | int = MIX
 
     def __post_init__(self) -> None:
         """Check the fields."""
         super().__post_init__()
         if self.sr < 1:
             raise ParameterError("sr", f"must be a rate in Hz, got {self.sr!r}")
+        check_channel(self.channel)
 
     def identity(self) -> Mapping[str, Any]:
-        """Return what is chosen and the rate."""
-        return {**super().identity(), "sr": self.sr}
+        """Return what is chosen, the rate, and the channel unless all are mixed."""
+        chosen = {**super().identity(), "sr": self.sr}
+        # Absent rather than mix, so that keys of products from before there was a choice stay.
+        return chosen if self.channel == MIX else {**chosen, "channel": channel_identity(self.channel)}
 
     def produces(self, inputs: Mapping[str, Sequence[Product]]) -> Waveform:
         """Describe what is stored: int16 PCM at `sr` with a catalogue."""
@@ -67,7 +83,9 @@ class AudioReader(Reader):
         Raises
         ------
         Unusable
-            The file is empty, undecodable, truncated, not as catalogued, not finite or silent.
+            The file is empty, undecodable, truncated, not as catalogued, not finite, silent, constant
+            or next to empty. Or it lacks the wanted channel, its channels cancel, or it is far past
+            full scale.
         """
         decoded, header = decode(data)
         then = (utterance.source_n_samples, utterance.source_sr)
@@ -76,11 +94,10 @@ class AudioReader(Reader):
                 f"file changed since it was catalogued: {then[0]:,} samples at {then[1]:,} Hz then, "
                 f"{header.n_samples:,} at {header.sr:,} Hz now"
             )
-        y = to_pcm(decoded, header.sr, utterance.sr)
-        wide = y.astype(np.float64) / 32768.0
-        peak_db, rms_db = _db(float(np.max(np.abs(wide)))), _db(float(np.sqrt(np.mean(np.square(wide)))))
-        if peak_db < SILENCE_DB:
-            raise Unusable(f"silent: peak {peak_db:.1f} dBFS, a recording has at least {SILENCE_DB:.0f}")
+        chosen, channels = taken(check_finite(decoded), self.channel)
+        pcm = to_pcm(chosen, header.sr, utterance.sr)
+        check_clipped(pcm.n_clipped, len(chosen), pcm.peak_db)
+        peak_db, rms_db = check_sound(pcm.y, utterance.sr)
         row: dict[str, Scalar] = {
             "content_sha256": hashlib.sha256(data).hexdigest(),
             "source_sr": header.sr,
@@ -88,31 +105,49 @@ class AudioReader(Reader):
             "subtype": header.subtype,
             "peak_db": peak_db,
             "rms_db": rms_db,
+            **channels,
         }
-        return Outcome(array=y, row=row)
+        if pcm.n_clipped:
+            row |= {"n_clipped": pcm.n_clipped, "source_peak_db": round(pcm.peak_db, 2)}
+        return Outcome(array=pcm.y, row=row)
 
 
-def to_pcm(y: NDArray[np.int16 | np.float32], sr: int, new_sr: int) -> NDArray[np.int16]:
-    """Mix ``(n_samples, n_channels)`` by the mean and resample, to int16 ``(resampled_length,)``.
+class Pcm(NamedTuple):
+    """Hold int16 PCM ``(n_samples,)``, and what was past full scale before it was resampled.
+
+    That is the number of samples that were clipped, and the peak, dBFS.
+    """
+
+    y: NDArray[np.int16]
+    n_clipped: int
+    peak_db: float
+
+
+def check_finite(y: NDArray[np.int16 | np.float32]) -> NDArray[np.int16 | np.float32]:
+    """Return samples as they are; raise Unusable if one is NaN or infinite."""
+    n_bad = int(y.size - np.count_nonzero(np.isfinite(y)))
+    if n_bad:
+        raise Unusable(f"not finite: {n_bad:,} of {y.size:,} samples are NaN or infinite")
+    return y
+
+
+def to_pcm(y: NDArray[np.int16 | np.float32], sr: int, new_sr: int) -> Pcm:
+    """Mix finite ``(n_samples, n_channels)`` by the mean and resample, to int16 ``(resampled_length,)``.
 
     16-bit mono at `new_sr` comes back bit for bit. Other samples are rounded, and clipped at full
-    scale.
+    scale. A sample of 1.0 does not count as clipped, and neither do peaks that the change of rate
+    makes.
 
     Raises
     ------
     Unusable
-        A sample is NaN or infinite.
+        Floats are so far past full scale that they must be of another scale.
     """
-    n_bad = int(y.size - np.count_nonzero(np.isfinite(y)))
-    if n_bad:
-        raise Unusable(f"not finite: {n_bad:,} of {y.size:,} samples are NaN or infinite")
     if y.dtype == np.int16 and y.shape[1] == 1 and sr == new_sr:
-        return np.ascontiguousarray(y[:, 0])
-    mono = resample(as_float(y).mean(axis=1, dtype=np.float32), sr, new_sr)
-    pcm: NDArray[np.int16] = np.clip(np.rint(mono * np.float32(32768.0)), -32768, 32767).astype(np.int16)
-    return pcm
-
-
-def _db(amplitude: float) -> float:
-    """Return an amplitude in dB re full scale, ``-inf`` for 0."""
-    return 20.0 * math.log10(amplitude) if amplitude > 0 else -math.inf
+        same = np.ascontiguousarray(y[:, 0], dtype=np.int16)
+        return Pcm(same, 0, level_db(float(np.abs(same.astype(np.int32)).max(initial=0)) / 32768.0))
+    check_full_scale(y)
+    mono = as_float(y).mean(axis=1, dtype=np.float32)
+    n_clipped = int(np.count_nonzero(np.abs(np.rint(mono * _FULL_SCALE)) > _FULL_SCALE))
+    pcm = np.clip(np.rint(resample(mono, sr, new_sr) * _FULL_SCALE), -32768, 32767).astype(np.int16)
+    return Pcm(pcm, n_clipped, level_db(float(np.abs(mono).max(initial=0.0))))

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 from melmill.stages.contract import CorpusTree
-from melmill.stages.ingest.reader import Annotate, CorpusFile, Reader, read_texts
+from melmill.stages.ingest.reader import CorpusFile, Reader
+from melmill.stages.ingest.texts.decoding import decoded
+from melmill.stages.ingest.texts.lookup import FolderTexts
+from melmill.stages.ingest.texts.tables import COLUMNS, SKIPPED, Row, parse_table
 from melmill.stages.numeric.errors import ParameterError
 from melmill.storage.utterance import SourceFile
 
@@ -17,10 +21,7 @@ AUDIO_SUFFIXES = ("flac", "wav", "ogg", "oga", "opus", "mp3", "aiff", "aif", "au
 """Formats that libsndfile decodes and that corpora come in."""
 
 MEL_SUFFIXES = ("npy",)
-METADATA = "metadata.csv"
-SKIPPED = "-"
 LEVELS = ("subset", "speaker", "chapter", SKIPPED)
-_TRANSCRIPTS = (".normalized.txt", ".txt")
 _NAMED_IN_ERRORS = 3
 
 
@@ -28,9 +29,9 @@ _NAMED_IN_ERRORS = 3
 class FolderReader(Reader):
     """Read files of any folder; the id of an utterance is its path (``wavs/a.wav`` is ``wavs--a``).
 
-    Its text comes from the manifest, from a file beside it (``a.normalized.txt`` or ``a.txt``), or
-    from a ``metadata.csv`` as LJSpeech has it. For the other fields see
-    `melmill.stages.ingest.reader.Reader`.
+    Its text comes from the manifest, from a file beside it (``a.normalized.txt``, ``a.txt`` or
+    ``a.lab``), or in a parallel folder (``txt/`` for ``wav48/``), or from a table such as
+    ``metadata.csv``. For the other fields see `melmill.stages.ingest.reader.Reader`.
 
     Parameters
     ----------
@@ -39,11 +40,18 @@ class FolderReader(Reader):
         ``chapter``, or ``-`` for nothing. Deeper folders stand for nothing.
     manifest : str or None
         Path of a list of the files wanted, below the root; None: all files. It has a line
-        ``path`` or ``path|text`` for each; paths are below the root, with or without their suffix.
+        ``path`` or ``path|text`` for each, or is a table. Paths are below the root, with or without
+        their suffix.
+    columns : tuple of str or None
+        What the columns of the manifest are, or without one those of the tables of texts:
+        ``path`` (or ``id``), ``text``, ``speaker``, ``speaker_name``, or ``-`` to skip one. None:
+        a header says it. Without a header a table has the columns id, text, and perhaps a
+        normalised text.
     """
 
     folders: tuple[str, ...] = ("subset", "speaker", "chapter")
     manifest: str | None = None
+    columns: tuple[str, ...] | None = None
 
     suffixes: ClassVar[tuple[str, ...]]
     """Suffixes of its files, without the dot."""
@@ -54,6 +62,7 @@ class FolderReader(Reader):
         for name in self.folders:
             if name not in LEVELS:
                 raise ParameterError("folders", f"must hold only {', '.join(LEVELS)}, got {name!r}")
+        check_columns(self.columns)
         named = [name for name in self.folders if name != SKIPPED]
         if len(set(named)) < len(named):
             raise ParameterError("folders", f"must name each level once, got {list(self.folders)!r}")
@@ -86,10 +95,19 @@ class FolderReader(Reader):
                 )
         return entries if self.manifest is None or not entries else self._listed(entries, tree, self.manifest)
 
-    def annotate(self, tree: CorpusTree, files: Sequence[SourceFile], chosen: Sequence[CorpusFile]) -> Annotate:
-        """Return a function that adds the text of a file, unless the manifest gave one."""
-        texts = _Texts(tree, files)
-        return lambda entry: entry if entry.text else entry._replace(text=texts.text(entry.path))
+    def annotate(self, tree: CorpusTree, files: Sequence[SourceFile], chosen: Sequence[CorpusFile]) -> FolderTexts:
+        """Return what adds texts and speakers, unless the manifest gave them."""
+        # A manifest with all texts needs no tables, whatever they hold.
+        listed = self.manifest is not None and all(entry.text for entry in chosen)
+        return FolderTexts(
+            tree,
+            [] if listed else files,
+            [file.path for file in files if _named(*self.suffixes).fullmatch(file.path)],
+            stem_of,
+            columns=self.columns if self.manifest is None else None,
+            encoding=self.encoding,
+            without=self.manifest,
+        )
 
     def _listed(self, entries: Sequence[CorpusFile], tree: CorpusTree, manifest: str) -> list[CorpusFile]:
         """Return the files that the manifest lists, in their own order, with its texts."""
@@ -99,79 +117,54 @@ class FolderReader(Reader):
             raise ParameterError(
                 "manifest", f"must be a file below {self.root!r}, got {manifest!r}: {error.strerror}"
             ) from error
-        lines = parse_manifest(data.decode("utf-8-sig", errors="replace"))
-        if not lines:
+        rows = parse_table(decoded(data, manifest, self.encoding), manifest, self.columns, bare=True).rows
+        if not rows:
             raise ParameterError(
                 "manifest", f"must list files, got {manifest!r} with none: a line each, path or path|text"
             )
-        listed: dict[str, ManifestLine] = {}
-        for line in lines:
-            if listed.setdefault(line.stem, line) is not line:
+        listed: dict[str, Row] = {}
+        for row in rows:
+            stem = _manifest_stem(row.name)
+            if listed.setdefault(stem, row) is not row:
                 raise ParameterError(
                     "manifest",
-                    f"must list each file once, got {line.stem!r} on lines {listed[line.stem].number} and "
-                    f"{line.number} of {manifest!r}",
+                    f"must list each file once, got {stem!r} on lines {listed[stem].line} and {row.line} of "
+                    f"{manifest!r}",
                 )
-        present = {_stem(entry.path) for entry in entries}
-        missing = [line for line in lines if line.stem not in present]
+        present = {_manifest_stem(entry.path) for entry in entries}
+        missing = [(stem, row.line) for stem, row in listed.items() if stem not in present]
         if missing:
-            names = ", ".join(f"{line.stem!r} (line {line.number})" for line in missing[:_NAMED_IN_ERRORS])
+            names = ", ".join(f"{stem!r} (line {line})" for stem, line in missing[:_NAMED_IN_ERRORS])
             more = f" and {len(missing) - _NAMED_IN_ERRORS:,} more" if len(missing) > _NAMED_IN_ERRORS else ""
             raise ParameterError(
                 "manifest",
-                f"must list files below {self.root!r}, got {manifest!r} with {len(missing):,} of {len(lines):,} that "
-                f"are not there: {names}{more}; paths are relative to root and read like {_stem(entries[0].path)!r}",
+                f"must list files below {self.root!r}, got {manifest!r} with {len(missing):,} of {len(rows):,} that "
+                f"are not there: {names}{more}; paths are relative to root and read like {stem_of(entries[0].path)!r}",
             )
-        wanted = [(entry, listed.get(_stem(entry.path))) for entry in entries]
-        return [entry._replace(text=line.text) for entry, line in wanted if line]
+        wanted = [(entry, listed.get(_manifest_stem(entry.path))) for entry in entries]
+        return [
+            entry._replace(
+                text=row.text,
+                speaker_id=row.speaker_id or entry.speaker_id,
+                speaker_name=row.speaker_name or entry.speaker_name,
+            )
+            for entry, row in wanted
+            if row
+        ]
 
 
-class ManifestLine(NamedTuple):
-    """Hold a line of a manifest: number from 1, path without suffix, and text or ``""``."""
-
-    number: int
-    stem: str
-    text: str
-
-
-def parse_manifest(text: str) -> list[ManifestLine]:
-    r"""Return the lines of a manifest, ``path`` or ``path|text``; the last of several texts counts.
-
-    >>> parse_manifest("wavs/a.wav|Hello.\n\nwavs/b\n")
-    [ManifestLine(number=1, stem='wavs/a', text='Hello.'), ManifestLine(number=3, stem='wavs/b', text='')]
-    """
-    lines = []
-    for number, line in enumerate(text.splitlines(), start=1):
-        path, *texts = (field.strip() for field in line.split("|"))
-        if path:
-            lines.append(ManifestLine(number, _stem(path.removeprefix("./")), next(filter(None, reversed(texts)), "")))
-    return lines
-
-
-class _Texts:
-    """Look texts up beside the file, else in the nearest ``metadata.csv`` at or above it."""
-
-    def __init__(self, tree: CorpusTree, files: Sequence[SourceFile]) -> None:
-        self._tree = tree
-        self._paths = frozenset(file.path for file in files if file.path.endswith((*_TRANSCRIPTS, METADATA)))
-        self._tables: dict[str, dict[str, str]] = {}
-
-    def text(self, path: str) -> str:
-        stem = path.rpartition(".")[0]
-        for suffix in _TRANSCRIPTS:
-            if stem + suffix in self._paths:
-                return " ".join(read_texts(self._tree, stem + suffix).split())
-        folder, _, name = stem.rpartition("/")
-        below = name
-        while True:
-            path = f"{folder}/{METADATA}" if folder else METADATA
-            if path not in self._tables:
-                self._tables[path] = parse_metadata(read_texts(self._tree, path)) if path in self._paths else {}
-            text = self._tables[path].get(below) or self._tables[path].get(name, "")
-            if text or not folder:
-                return text
-            folder, _, inner = folder.rpartition("/")
-            below = f"{inner}/{below}"
+def check_columns(columns: Sequence[str] | None) -> None:
+    """Raise ParameterError unless columns of a table of texts are declared rightly."""
+    if columns is None:
+        return
+    for name in columns:
+        if name not in COLUMNS:
+            raise ParameterError("columns", f"must hold only {', '.join(COLUMNS)}, got {name!r}")
+    named = ["path" if name == "id" else name for name in columns if name != SKIPPED]
+    if named.count("path") != 1 or len(set(named)) < len(named):
+        raise ParameterError(
+            "columns", f"must name path (or id) once, and each other column at most once, got {list(columns)!r}"
+        )
 
 
 def utterance_id(stem: str) -> str:
@@ -185,23 +178,19 @@ def utterance_id(stem: str) -> str:
     return "--".join(re.sub(r"[^\w.-]+", "_", part) for part in stem.split("/"))
 
 
-def parse_metadata(table: str) -> dict[str, str]:
-    r"""Return the texts of a ``metadata.csv`` as LJSpeech has it, by id.
+def stem_of(path: str) -> str:
+    """Return a path without the suffix of a recording or a mel.
 
-    A line has an id, a text and perhaps a normalised text, with bars between. The id is a file's
-    name, or its path below the table's folder, with or without suffix. Of several texts the last
-    is taken. Lines of another form are passed over.
-
-    >>> parse_metadata("LJ001-0001|in 1455|in fourteen fifty-five\nwavs/LJ001-0002.wav|a|\nnothing\n")
-    {'LJ001-0001': 'in fourteen fifty-five', 'wavs/LJ001-0002': 'a'}
+    >>> stem_of("a.b/c.WAV"), stem_of("a.b")
+    ('a.b/c', 'a.b')
     """
-    rows = ([field.strip() for field in line.split("|")] for line in table.splitlines())
-    return {_stem(row[0]): next(filter(None, reversed(row[1:])), "") for row in rows if len(row) > 1}
-
-
-def _stem(path: str) -> str:
     match = _named(*AUDIO_SUFFIXES, *MEL_SUFFIXES).fullmatch(path)
     return match["stem"] if match else path
+
+
+def _manifest_stem(path: str) -> str:
+    """Return a path of a manifest as it is compared: in one normal form, without its suffix."""
+    return stem_of(unicodedata.normalize("NFC", path.replace("\\", "/").removeprefix("./")))
 
 
 @cache

@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
+import hashlib
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple, TypeGuard
 
 from melmill.stages.contract import CorpusTree, Discovery, Input, Mel, Outcome, Product, Waveform
+from melmill.stages.ingest.texts.decoding import check_encoding
+from melmill.stages.ingest.texts.decoding import read_texts as read_texts
 from melmill.stages.numeric.errors import ParameterError
 from melmill.stages.plugins import Registry
-from melmill.storage.utterance import SourceFile, Utterance, resampled_length
+from melmill.storage.utterance import Labels, SourceFile, Utterance, resampled_length
 
 
 class CorpusFile(NamedTuple):
@@ -40,6 +43,40 @@ class CorpusFile(NamedTuple):
 Annotate = Callable[[CorpusFile], CorpusFile]
 
 
+class Annotator(ABC):
+    """Add what takes reading to utterances, and know when that must be read again.
+
+    A reader may return a plain function instead. It is asked for every utterance at every plan.
+    """
+
+    has_tables = False
+    """Whether there is a table that should give texts."""
+
+    @abstractmethod
+    def __call__(self, entry: CorpusFile) -> CorpusFile:
+        """Return an utterance with its texts and its speaker."""
+
+    def stamp(self, entry: CorpusFile) -> int:
+        """Return a number that changes with the files that say what is added; see `stamp_of`.
+
+        While it is the same, the catalogue is believed and the files are not read. With 0 the
+        utterance is asked for at every plan, which suits what a few tables say.
+        """
+        del entry
+        return 0
+
+    def notes(self, n_texts: int) -> Sequence[str]:
+        """Return what a person should know, a line each, when so many utterances have texts."""
+        del n_texts
+        return ()
+
+
+def stamp_of(files: Iterable[SourceFile], *settings: object) -> int:
+    """Return a number that changes with the path, the size or the time of a file, or a setting."""
+    said = [*((file.path, file.size_bytes, file.mtime_ns) for file in files), *settings]
+    return int.from_bytes(hashlib.blake2b(repr(said).encode("utf-8", "surrogatepass"), digest_size=7).digest()) + 1
+
+
 @dataclass(frozen=True, kw_only=True)
 class Reader(ABC):
     """Read a corpus.
@@ -57,11 +94,15 @@ class Reader(ABC):
     files : tuple of str or None
         Patterns of the paths wanted, below the root (``*-000[34].flac``); None: all. ``*`` matches
         any text, ``/`` too.
+    encoding : str or None
+        Encoding of text files that are not UTF-8, such as ``latin-1``. UTF-16 with a byte order
+        mark needs no word.
     """
 
     root: str = field(metadata={"place": True})
     subsets: tuple[str, ...] | None = None
     files: tuple[str, ...] | None = None
+    encoding: str | None = None
 
     uses: ClassVar[str]
     version: ClassVar[int]
@@ -76,9 +117,10 @@ class Reader(ABC):
         for name, what in (("subsets", "subset"), ("files", "pattern")):
             if getattr(self, name) == ():
                 raise ParameterError(name, f"must name at least one {what}, or be left out for all, got []")
+        check_encoding(self.encoding)
 
     def identity(self) -> Mapping[str, Any]:
-        """Return what is chosen; where the corpus lies decides nothing."""
+        """Return what is chosen; where the corpus lies and what its texts are decide nothing."""
         chosen = {"subsets": None if self.subsets is None else sorted(set(self.subsets))}
         # Absent rather than None, so that keys of products from before there were patterns stay.
         return chosen if self.files is None else {**chosen, "files": sorted(set(self.files))}
@@ -120,10 +162,13 @@ class Reader(ABC):
             The files do not make up one corpus.
         """
 
-    def annotate(self, tree: CorpusTree, files: Sequence[SourceFile], chosen: Sequence[CorpusFile]) -> Annotate:
-        """Return a function that adds what takes reading, such as texts and speakers.
+    def annotate(
+        self, tree: CorpusTree, files: Sequence[SourceFile], chosen: Sequence[CorpusFile]
+    ) -> Annotate | Annotator:
+        """Return what adds all that takes reading, such as texts and speakers.
 
-        It is called only for files that are not catalogued yet.
+        Texts may change after the first run. So every plan asks for each utterance, unless an
+        `Annotator` says that its files are as they were.
 
         Parameters
         ----------
@@ -136,7 +181,7 @@ class Reader(ABC):
         Raises
         ------
         ParameterError
-            A file of texts can't be read.
+            A file of texts can't be read or decoded, or it is not certain what it says.
         """
         return lambda entry: entry
 
@@ -180,35 +225,40 @@ class Reader(ABC):
         chosen = self._chosen(entries)
         self._check_unique(chosen)
         annotate, sr = self.annotate(tree, files, chosen), self.produces({}).sr
-        utterances = []
+        utterances: list[Utterance] = []
+        labels: dict[str, Labels] = {}
+        without: list[str] = []
         for entry in chosen:
             before, file = known.get(entry.path), entry.file
+            was = before.labels if before else None
+            now = _labels(annotate, entry, was)
+            if not now.text:
+                without.append(entry.path)
+            if before and now != was:
+                labels[before.utterance_id] = now
             if before and (before.size_bytes, before.mtime_ns, before.sr) == (file.size_bytes, file.mtime_ns, sr):
                 utterances.append(before)
                 continue
-            said = annotate(entry)
             source_sr, source_n_samples = self.claims(tree, file)
             if source_sr < 1 or source_n_samples < 1:
                 source_sr = source_n_samples = 0
             utterances.append(
                 Utterance(
-                    utterance_id=said.utterance_id,
-                    subset=said.subset,
-                    speaker_id=said.speaker_id,
-                    chapter_id=said.chapter_id,
-                    text=said.text,
-                    path=said.path,
+                    utterance_id=entry.utterance_id,
+                    subset=entry.subset,
+                    chapter_id=entry.chapter_id,
+                    path=entry.path,
                     size_bytes=file.size_bytes,
                     mtime_ns=file.mtime_ns,
                     source_sr=source_sr,
                     source_n_samples=source_n_samples,
                     sr=sr,
                     n_samples=resampled_length(source_n_samples, source_sr, sr) if source_n_samples else 0,
-                    sex=said.sex,
-                    speaker_name=said.speaker_name,
+                    **now._asdict(),
                 )
             )
-        return Discovery(utterances=utterances)
+        notes = _text_notes(annotate, len(utterances), without)
+        return Discovery(utterances=utterances, notes=tuple(notes), labels=labels)
 
     def _chosen(self, entries: Sequence[CorpusFile]) -> Sequence[CorpusFile]:
         """Return the files of the wanted subsets whose path matches a pattern."""
@@ -251,14 +301,24 @@ class Reader(ABC):
                 )
 
 
-def read_texts(tree: CorpusTree, path: str) -> str:
-    """Return the content of a file of texts; raise ParameterError where it can't be read."""
-    try:
-        data = tree.read(path)
-    except OSError as error:
-        raise ParameterError("root", f"must hold readable transcripts, got {path!r}: {error.strerror}") from error
-    # A stray byte in one transcript must not end the discovery of a whole corpus.
-    return data.decode("utf-8-sig", errors="replace")
+def _labels(annotate: Annotate | Annotator, entry: CorpusFile, was: Labels | None) -> Labels:
+    """Return what a corpus says of an utterance, without reading what has not changed."""
+    stamp = annotate.stamp(entry) if isinstance(annotate, Annotator) else 0
+    if was and stamp and was.text_stamp == stamp:
+        return was
+    said = annotate(entry)
+    return Labels(said.text, said.speaker_id, said.sex, said.speaker_name, stamp)
+
+
+def _text_notes(annotate: Annotate | Annotator, n_utterances: int, without: Sequence[str]) -> Iterator[str]:
+    """Yield how many utterances have texts, and why others have none, if there is any sign of texts."""
+    n_texts = n_utterances - len(without)
+    asked = annotate if isinstance(annotate, Annotator) else None
+    notes = asked.notes(n_texts) if asked else ()
+    if n_texts or notes or (asked and asked.has_tables):
+        first = f"; first without: {without[0]!r}" if without else ""
+        yield f"{n_texts:,} of {n_utterances:,} utterances have texts{first}"
+    yield from notes
 
 
 def _is_reader(value: object) -> TypeGuard[type[Reader]]:

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from melmill.stages.numeric.checks import as_array, check_choice, check_int
 from melmill.stages.numeric.errors import ParameterError, Unusable
-from melmill.stages.numeric.mel import range_found, to_linear
+from melmill.stages.numeric.mel import check_range, range_found, to_linear
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.numeric.solver import MagnitudeStart, Problem, Recipe, solver_class
 
@@ -87,8 +87,8 @@ def invert(
     ContractError
         M is no mel of `spec`, or can't be undone.
     Unusable
-        A value is not finite, `length` does not give M's frames, or M is so loud that the result
-        overflows.
+        A value is not finite, `length` does not give M's frames, or the range of M's values shows
+        that it was made otherwise than by `spec`.
     DeviceMissing
         `device` is ``"cuda"`` and the process has none.
     """
@@ -97,6 +97,7 @@ def invert(
     recipe = _recipe(method, n_iter, given, magnitude, seed, parameters)
     array = as_array("M", M)
     problem = pose(array, spec, recipe, _checked_length(length))
+    check_range(array, spec)
     return check_result(solve_all([problem], spec, device)[0], array, spec).y
 
 
@@ -152,6 +153,10 @@ def invert_batch(
         if length is not None and padded:
             M = M[:, : spec.n_frames(length)]
         problems.append(pose(M, spec, recipe, length))
+        try:
+            check_range(M, spec)
+        except Unusable as error:
+            raise Unusable(f"mels[{i}]: {error}") from error
     waves = []
     for i, (M, result) in enumerate(zip(arrays, solve_all(problems, spec, device), strict=True)):
         try:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from melmill.stages.numeric.errors import ParameterError
+from melmill.stages.numeric.errors import ParameterError, Unusable
 
 
 def check_int(field: str, value: object, *, at_least: int | None = None) -> None:
@@ -92,6 +92,55 @@ def check_bool(field: str, value: object) -> None:
     """Raise ParameterError unless a value is True or False."""
     if not isinstance(value, bool | np.bool_):
         raise ParameterError(field, f"must be true or false, got {value!r}")
+
+
+_HIGHEST_PEAK = 2.0
+_INTEGER_BITS = (8, 16, 24, 32)
+_RESAMPLED = 1.5  # filters make peaks overshoot
+
+
+def check_full_scale(y: NDArray[Any]) -> None:
+    """Raise Unusable if floats are far past full scale, as integers stored as floats are.
+
+    Parameters
+    ----------
+    y : ndarray
+        Samples of any shape. Only finite floats are looked at. Their full scale is 1, and their
+        peak may be 2, or +6 dBFS.
+
+    >>> check_full_scale(np.array([0.0, 1200.0, -12345.0]))
+    Traceback (most recent call last):
+    melmill.stages.numeric.errors.Unusable: past full scale: the peak is 12345, floats lie in [-1, 1]; \
+they look like 16-bit integers stored as floats: divide by 32768
+    """
+    if y.dtype.kind != "f" or y.size == 0:
+        return
+    peak = float(np.max(np.abs(y)))
+    if not math.isfinite(peak):
+        return
+    whole = bool((y == np.rint(y)).all())
+    n_zeros = y.size - np.count_nonzero(y)
+    # Integers of a silent recording are small. A square wave has no zeros, and clicks hardly others.
+    near_silence = whole and 0.3 * y.size < n_zeros < 0.99 * y.size
+    if peak <= _HIGHEST_PEAK and not near_silence:
+        return
+    low, high = float(y.min()), float(y.max())
+    found = f"the peak is {peak:.6g}" if peak > _HIGHEST_PEAK else f"all samples are whole, {low:g} to {high:g}"
+    raise Unusable(f"past full scale: {found}, floats lie in [-1, 1]; {_integers_of(peak, whole, low)}")
+
+
+def _integers_of(peak: float, whole: bool, low: float) -> str:
+    """Return what integers floats with such a peak look like, and what to do."""
+    if whole and low >= 0 and 128 < peak < 256:
+        return "they look like unsigned 8-bit integers stored as floats: subtract 128 and divide by 128"
+    if whole and peak <= _HIGHEST_PEAK:
+        return "they look like integers of a silent recording stored as floats: divide by 32768"
+    slack = 1.0 if whole else _RESAMPLED
+    bits = next((bits for bits in _INTEGER_BITS if peak <= slack * 2 ** (bits - 1)), None)
+    if bits is None or (bits == 8 and not whole):
+        return f"divide by {peak:.4g} or more"
+    advice = f"they look like {bits}-bit integers stored as floats: divide by {2 ** (bits - 1)}"
+    return f"{advice}, or by 32768 if they were 16-bit ones of a quiet recording" if bits == 8 else advice
 
 
 def as_array(field: str, values: ArrayLike) -> NDArray[Any]:

@@ -1,23 +1,40 @@
-"""Mel spectrograms of waveforms, in every variant of `MelSpec`, and back to linear bands."""
+"""Mel spectrograms of waveforms, in every variant of `MelSpec`, back to linear bands, and their range."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from melmill.pcm import as_float
 from melmill.stages.numeric.errors import ContractError, StageError, Unusable
+from melmill.stages.numeric.filterbank import band_scale, mel_bank
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.numeric.pcen import inverse_pcen, pcen
 from melmill.stages.numeric.presets import preset, preset_names
-from melmill.stages.numeric.stft import window_norm
+from melmill.stages.numeric.stft import hann, window_norm
 
 _LOGS = ("ln", "log10", "db")
 _INT16_DECADES = 4.6  # more than a factor of 32768, by which mels of int16 samples are larger
+_LOWEST = {"ln": math.log(1e-10), "log10": -10.0, "db": -math.inf}  # logs of the lowest floors in use
 _PRESETS_NAMED = 3
+
+# Acoustic models overshoot a little, both ways.
+_ABOVE_DB, _BELOW_DB = 6.0, 20.0
+# No sound is as loud as white noise of this level in all its bands all the time.
+_ALWAYS_DB = -10.0
+# A sound has dips and peaks; a mel whose values lie so close is normalised.
+_SPAN_DB = 14.0
+# Where mels end that were made otherwise: log10(1e-5), and common normalisations.
+_OTHER_FLOORS = {"ln": (-5.0, -4.0, -1.0, 0.0), "log10": (-1.0, 0.0)}
+_AT_FLOOR, _FLOOR_SLACK = 0.01, 1e-3
+_NEGATIVE = 0.1
+_INT16_DB = 20.0 * math.log10(32768.0)
+# Levels that loudest frames of recordings have.
+_USUAL_DB = (-50.0, 3.0)
 
 
 def mel_spectrogram(y: NDArray[np.floating | np.int16], spec: MelSpec) -> NDArray[np.float32]:
@@ -101,7 +118,8 @@ def check_waveform(y: NDArray[np.floating | np.int16]) -> None:
         raise StageError(f"a waveform is (n_samples,), got shape {y.shape!r}: mix its channels first")
     if y.dtype not in (np.int16, np.float32, np.float64):
         raise StageError(
-            f"a waveform is float32, float64 or int16, got {y.dtype}: scale other integers to [-1, 1] first"
+            f"a waveform is float32, float64 or int16, got {y.dtype}: give 16-bit samples as int16, and divide others "
+            "by their full scale, 2147483648 for 32 bits"
         )
 
 
@@ -149,13 +167,163 @@ def to_linear(M: NDArray[np.floating], spec: MelSpec) -> NDArray[np.float32]:
     return result
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class MelRange:
+    """What mels of sounds within full scale can hold.
+
+    Parameters
+    ----------
+    lowest, highest : float
+        Bounds of all values: those of silence, and of a signal of power 1 in any one band.
+    always : float
+        No mel has all its values above this: some band of white noise at -10 dBFS.
+    areas, scale : ndarray of float64, shape (n_mels,)
+        Sum over the bins of each band's triangle of peak 1, and the factor of that triangle.
+    energy : float
+        ``sum |X|^2`` over the bins of a frame of power 1.
+    """
+
+    lowest: float
+    highest: float
+    always: float
+    areas: NDArray[np.float64]
+    scale: NDArray[np.float64]
+    energy: float
+
+
+@lru_cache(maxsize=64)
+def mel_range(spec: MelSpec) -> MelRange:
+    """Return what mels of a spec can hold if no sample is beyond full scale.
+
+    The triangles of peak 1 add up to 1 at most. So by Jensen's and Parseval's theorems, with a
+    triangle's area A and a band M of power p, ``sum A (M / A)^(2 / p)`` over the bands is at most
+    ``n_fft sum w^2 / 2`` for a signal of power 1. That holds for p up to 2.
+    """
+    window = float(np.sum(hann(spec.stft) ** 2))
+    energy = spec.n_fft * window / 2.0
+    scale = band_scale(spec)
+    areas = mel_bank(spec).astype(np.float64).sum(axis=1) / scale
+    held = areas > 0
+    share, unit = spec.power / 2.0, scale[held] * areas[held] / window_norm(spec) ** spec.power
+    loudest = unit * (energy / areas[held]) ** share
+    noise = unit * (window * 10.0 ** (_ALWAYS_DB / 10.0)) ** share
+    silence = np.zeros((1, 1), dtype=np.float32)
+    values = [from_bands(bands.astype(np.float32)[:, np.newaxis], spec) for bands in (loudest, noise)]
+    return MelRange(
+        lowest=float(from_bands(silence, spec)[0, 0]),
+        highest=float(values[0].max()),
+        always=float(values[1].min()),
+        areas=areas,
+        scale=scale,
+        energy=energy,
+    )
+
+
+def loudest_frame_db(M: NDArray[np.floating], spec: MelSpec) -> float:
+    """Return the level of a mel's loudest frame, dB re a signal of power 1.
+
+    No sound with that mel is quieter. It is ``inf`` where undoing the log overflows.
+
+    Parameters
+    ----------
+    M : ndarray of float, shape (n_mels, n_frames)
+        Finite values; at least one frame.
+
+    >>> noise = np.random.default_rng(0).uniform(-1, 1, 16000).astype(np.float32)
+    >>> -8 < loudest_frame_db(mel_spectrogram(noise, MelSpec()), MelSpec()) < -3
+    True
+    """
+    known = mel_range(spec)
+    held = known.areas > 0
+    with np.errstate(over="ignore", divide="ignore"):
+        bands = np.maximum(uncompressed(M.astype(np.float64) / spec.scale - spec.shift, spec), 0.0)
+        means = bands[held] * (window_norm(spec) ** spec.power / (known.scale * known.areas)[held])[:, np.newaxis]
+        energy = float((known.areas[held] @ means ** (2.0 / spec.power)).max())
+        return float(10.0 * np.log10(energy / known.energy))
+
+
+class MelRangeWarning(UserWarning):
+    """A mel was probably made otherwise than by the spec that it is read by."""
+
+
+def range_problem(M: NDArray[np.floating], spec: MelSpec) -> str:
+    """Return why the range of a mel's values shows that it was made otherwise than by its spec.
+
+    Mels that acoustic models make may overshoot: frames may be 6 dB over full scale, and values
+    20 dB below the spec's floor. A mel in PCEN, or of a power above 2, is not judged.
+
+    Parameters
+    ----------
+    M : ndarray of float, shape (n_mels, n_frames)
+        Finite values; at least one frame.
+
+    Returns
+    -------
+    str
+        What is wrong, the range that mels of the spec have, the one found, and what it looks like.
+        Empty where nothing is wrong.
+    """
+    problem = _problem(M, spec)
+    if not problem:
+        return ""
+    known = mel_range(spec)
+    return (
+        f"no mel of its spec: {problem}; sound within full scale gives {known.lowest:.4g} to {known.highest:.4g}; "
+        f"{range_found(M, spec)}"
+    )
+
+
+def check_range(M: NDArray[np.floating], spec: MelSpec) -> None:
+    """Raise Unusable if there is a `range_problem`."""
+    problem = range_problem(M, spec)
+    if problem:
+        raise Unusable(problem)
+
+
+def _problem(M: NDArray[np.floating], spec: MelSpec) -> str:
+    """Return what shows that a mel was made otherwise than by its spec, empty where nothing does."""
+    if spec.pcen is not None or spec.power > 2:
+        return ""
+    known, low, high = mel_range(spec), float(M.min()), float(M.max())
+    if spec.log is None:
+        unit = 0.0
+        n_negative = np.count_nonzero(np.less(M, -0.01 * max(high, -low)))
+        if spec.shift >= 0 and n_negative > _NEGATIVE * M.size:
+            most = "most" if 2 * n_negative > M.size else "many"
+            return f"{most} values are negative ({low:g} to {high:g}), but the spec has no log"
+    else:
+        unit = {"ln": spec.power * math.log(10) / 20, "log10": spec.power / 20, "db": 1.0}[spec.log] * spec.scale
+    if low < known.lowest - _BELOW_DB * unit < known.lowest:
+        return f"values are far below its lowest, {known.lowest:.4g}"
+    level_db = loudest_frame_db(M, spec)
+    if level_db > _ABOVE_DB:
+        return f"its loudest frame would be {level_db:.0f} dB over full scale"
+    if low == high:
+        return ""
+    if low >= known.always:
+        return f"all values are above {known.always:.4g}, so it would be too loud throughout"
+    if known.lowest < known.lowest + _BELOW_DB * unit < low and high - low < _SPAN_DB * unit:
+        return f"all values lie within {(high - low) / unit:.0f} dB"
+    return _other_floor(M, low, spec)
+
+
+def _other_floor(M: NDArray[np.floating], low: float, spec: MelSpec) -> str:
+    """Return what shows that a mel ends at a floor of other logs, empty where nothing does."""
+    if (spec.shift, spec.scale) == (0.0, 1.0):
+        for floor in _OTHER_FLOORS.get(spec.log or "", ()):
+            n_there = np.count_nonzero(np.less(M, floor + _FLOOR_SLACK))
+            if abs(low - floor) < _FLOOR_SLACK and n_there > _AT_FLOOR * M.size:
+                return f"many values are {floor:g} and none is lower, but its floor is {mel_range(spec).lowest:.4g}"
+    return ""
+
+
 def range_found(M: NDArray[np.floating], spec: MelSpec) -> str:
     """Return, for a message, the range of a mel's values, and the log that such values have.
 
     Parameters
     ----------
     M : ndarray of float, shape (n_mels, n_frames)
-        Finite values that are too large to be a mel of `spec`.
+        Finite values that can't be a mel of `spec`.
     spec : MelSpec
 
     >>> range_found(np.array([[-9.8, 73.7]]), MelSpec(log="ln", floor=1e-5))
@@ -163,10 +331,18 @@ def range_found(M: NDArray[np.floating], spec: MelSpec) -> str:
     """
     low, high = float(M.min()), float(M.max())
     found = f"its values are {low:g} to {high:g}, and the spec has log: {spec.log or 'null'}"
+    normalised = _normalised(M, low, high)
+    if normalised:
+        return f"{found}; they look normalised {normalised}: undo that, or say shift and scale"
+    if _of_integers(M, spec):
+        return f"{found}; they look like a mel of 16-bit integers: divide the waveform by 32768 first"
     # The largest band of a full-scale wave is below n_fft ** power.
     decades = spec.power * (math.log10(spec.n_fft) + _INT16_DECADES)
     highest = {"ln": decades * math.log(10), "log10": decades, "db": 20.0 / spec.power * decades}
-    likely = None if low >= 0 else next((log for log in _LOGS if log != spec.log and high <= highest[log]), spec.log)
+    # A range from -5 is that of log10 with the common floor.
+    logs = sorted(_LOGS, key=lambda log: log != "log10") if abs(low + 5.0) < _FLOOR_SLACK else _LOGS
+    fitting = (log for log in logs if log != spec.log and low >= _LOWEST[log] - 0.01 and high <= highest[log])
+    likely = None if low >= 0 else next(fitting, spec.log)
     if likely == spec.log:
         return f"{found}; say how the mel was made"
     specs = {name: preset(name) for name in preset_names()}
@@ -177,6 +353,28 @@ def range_found(M: NDArray[np.floating], spec: MelSpec) -> str:
     ]
     hint = f" (preset {', '.join(named[:_PRESETS_NAMED])})" if named else ""
     return f"{found}; they look like log: {likely or 'null'}{hint}, so say how the mel was made"
+
+
+def _of_integers(M: NDArray[np.floating], spec: MelSpec) -> bool:
+    """Tell whether a mel would be of a usual level if its waveform were divided by 32768."""
+    if spec.pcen is not None or M.min() < mel_range(spec).lowest - _FLOOR_SLACK:
+        return False
+    # Most magnitudes without a log are close to 0.
+    without_log = spec.log is not None and M.min() >= 0 and np.median(M) < 0.1 * M.max()
+    return not without_log and _USUAL_DB[0] < loudest_frame_db(M, spec) - _INT16_DB < _USUAL_DB[1]
+
+
+def _normalised(M: NDArray[np.floating], low: float, high: float) -> str:
+    """Return to what a mel's values seem normalised, empty where they don't."""
+    if low > -0.01 and 0.5 < high < 1.01:
+        return "to 0 to 1, or like magnitudes without a log"
+    if abs(low + 1.0) < 0.01 and high < 1.01:
+        return "to -1 to 1"
+    if abs(low + 4.0) < 0.01 and high < 4.01:
+        return "to -4 to 4"
+    if abs(float(M.mean())) < 0.2 and 0.8 < float(M.std()) < 1.25 and low < -1.0:
+        return "to mean 0 and variance 1"
+    return ""
 
 
 def magnitude_spec(spec: MelSpec) -> MelSpec:

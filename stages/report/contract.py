@@ -110,6 +110,11 @@ class ReportData(Protocol):
         ...
 
     @property
+    def notes(self) -> Sequence[str]:
+        """What a person should know of the levels and channels of the recordings, a line each."""
+        ...
+
+    @property
     def quarantine(self) -> pd.DataFrame:
         """One row per utterance that a node could not process.
 
@@ -202,6 +207,8 @@ class Tables:
         Versions of the packages and of the interpreter that did the work.
     pipeline : str
         Its name.
+    notes : sequence of str
+        What a person should know of the recordings, a line each.
     """
 
     scores: pd.DataFrame
@@ -219,6 +226,7 @@ class Tables:
     made: Sequence[Provenance] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
     pipeline: str = ""
+    notes: Sequence[str] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

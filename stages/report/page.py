@@ -80,6 +80,7 @@ def page(tables: Tables, results: Results, examples: Sequence[Example], settings
             ranges={"mel": RANGE_DB, "difference": DIFFERENCE_DB},
             failures=page_tables.failures(results.failures) if len(results.failures) else None,
             quarantine=quarantine,
+            notes=tables.notes,
             throughput=page_tables.throughput(tables.throughput) if len(tables.throughput) else None,
             made=[
                 (node, ", ".join(f"{name}: {value}" for name, value in node.parameters.items())) for node in tables.made

@@ -91,6 +91,7 @@ class Aggregate:
             made=data.provenance,
             versions=data.versions,
             pipeline=data.pipeline,
+            notes=data.notes,
             # Without rows the defaults know the types of the columns.
             **({"traces": traces} if len(traces) else {}),
             **({"quarantine": quarantine} if len(quarantine) else {}),

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melmill.stages.contract import Input, Item, Kind, OneOf, Outcome, Product, Scalar, Scores, Waveform, as_float, each
+from melmill.stages.numeric.checks import check_full_scale
 from melmill.stages.numeric.errors import ParameterError
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.numeric.presets import preset, preset_names
@@ -54,7 +55,10 @@ def score(
     ------
     ParameterError
         There is no such metric.
+    Unusable
+        `y` holds floats that lie so far outside [-1, 1] that they must be of another scale.
     """
+    check_full_scale(y)
     pair = Pair(
         reference=as_float(y), reference_sr=sr, estimate=as_float(y_hat), estimate_sr=sr, spec=spec or default_spec(sr),
         timeout_s=timeout_s,

@@ -7,6 +7,7 @@ A batch takes three steps, so that the host can work on one batch while the devi
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from melmill.stages.numeric.errors import Unusable
-from melmill.stages.numeric.mel import range_found
+from melmill.stages.numeric.mel import MelRangeWarning, range_found, range_problem
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.vocode.errors import VocoderError
 from melmill.stages.vocode.network import Checkpoint, Noise, Vocoder
@@ -190,8 +191,14 @@ class LoadedVocoder:
             shapes.
         Unusable
             `M` has fewer frames than the vocoder takes, or the result overflows.
+
+        Warns
+        -----
+        MelRangeWarning
+            The range of `M`'s values shows that it was made otherwise than by `spec`.
         """
         mel = self._checked(M)
+        self._warn_of_range(M)
         draws = self._drawn(mel, seed) if noise is None else self._given(mel, noise)
         return self.check_result(self._alone(mel, draws), M, self.spec)
 
@@ -213,6 +220,11 @@ class LoadedVocoder:
         ------
         VocoderError, Unusable
             As for one mel.
+
+        Warns
+        -----
+        MelRangeWarning
+            As for one mel.
         """
         seeds = list(seed) if isinstance(seed, Sequence) else [seed] * len(mels)
         if len(seeds) != len(mels):
@@ -222,7 +234,14 @@ class LoadedVocoder:
         else:
             checked = [self._checked(M) for M in mels]
             waves = [self._alone(mel, self._drawn(mel, each)) for mel, each in zip(checked, seeds, strict=True)]
+        for M in mels:
+            self._warn_of_range(M)
         return [self.check_result(y, M, self.spec) for y, M in zip(waves, mels, strict=True)]
+
+    def _warn_of_range(self, M: NDArray[Any]) -> None:
+        problem = range_problem(M, self.spec)
+        if problem:
+            warnings.warn(f"{self.name}: {problem}", MelRangeWarning, stacklevel=3)
 
     def check_result(self, y: NDArray[np.float32], M: NDArray[Any], spec: MelSpec) -> NDArray[np.float32]:
         """Return the waveform of a mel made by `spec`; raise Unusable if a sample is not finite."""

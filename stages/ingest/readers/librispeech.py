@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache, cached_property
 from typing import Any, ClassVar, NamedTuple
 
 from melmill.stages.contract import CorpusTree
 from melmill.stages.ingest.decode import AudioReader
-from melmill.stages.ingest.reader import Annotate, CorpusFile, read_texts
+from melmill.stages.ingest.reader import Annotator, CorpusFile, stamp_of
+from melmill.stages.ingest.texts.decoding import lines, read_texts
 from melmill.stages.numeric.errors import ParameterError
 from melmill.storage.utterance import SourceFile
 
@@ -67,26 +69,43 @@ class LibriSpeech(AudioReader):
             raise ParameterError("root", f"must hold one corpus, got {self.root!r} with several: choose one of {names}")
         return entries
 
-    def annotate(self, tree: CorpusTree, files: Sequence[SourceFile], chosen: Sequence[CorpusFile]) -> Annotate:
-        """Return a function that adds the text and the speaker of an utterance.
+    def annotate(self, tree: CorpusTree, files: Sequence[SourceFile], chosen: Sequence[CorpusFile]) -> Annotator:
+        """Return what adds the text and the speaker of an utterance."""
+        return _Transcripts(tree, {file.path: file for file in files}, _corpus(chosen[0]), self.encoding)
 
-        Each transcript is read once, when an utterance of its chapter is first asked for.
-        """
-        paths = {file.path for file in files}
-        corpus = _corpus(chosen[0])
-        table = f"{corpus}/{SPEAKERS}" if corpus else SPEAKERS
-        speakers = parse_speakers(read_texts(tree, table)) if table in paths else {}
-        transcripts: dict[str, Mapping[str, str]] = {}
 
-        def annotated(entry: CorpusFile) -> CorpusFile:
-            path = f"{entry.path.rpartition('/')[0]}/{entry.speaker_id}-{entry.chapter_id}.trans.txt"
-            if path not in transcripts:
-                transcripts[path] = parse_transcript(read_texts(tree, path)) if path in paths else {}
-            speaker = speakers.get(entry.speaker_id, _UNKNOWN)
-            text = transcripts[path].get(entry.utterance_id, "")
-            return entry._replace(text=text, sex=speaker.sex, speaker_name=speaker.name)
+class _Transcripts(Annotator):
+    """Add texts and speakers. Each transcript is read once, and none that is as it was."""
 
-        return annotated
+    def __init__(self, tree: CorpusTree, files: Mapping[str, SourceFile], corpus: str, encoding: str | None) -> None:
+        self._files = files
+        self._encoding = encoding
+        self._speakers_path = f"{corpus}/{SPEAKERS}" if corpus else SPEAKERS
+        self._speakers_stamp = stamp_of(self._present(self._speakers_path), encoding)
+        self._read = cache(lambda path: read_texts(tree, path, encoding) if path in files else "")
+        self._transcript = cache(lambda path: parse_transcript(self._read(path), path))
+
+    def stamp(self, entry: CorpusFile) -> int:
+        """Return a number for the transcript of its chapter and the table of speakers."""
+        transcript = self._present(_transcript_path(entry))
+        return stamp_of(transcript, self._speakers_stamp) if transcript else 0
+
+    def __call__(self, entry: CorpusFile) -> CorpusFile:
+        """Return an utterance with its text and its speaker."""
+        speaker = self._speakers.get(entry.speaker_id, _UNKNOWN)
+        text = self._transcript(_transcript_path(entry)).get(entry.utterance_id, "")
+        return entry._replace(text=text, sex=speaker.sex, speaker_name=speaker.name)
+
+    @cached_property
+    def _speakers(self) -> Mapping[str, Speaker]:
+        return parse_speakers(self._read(self._speakers_path))
+
+    def _present(self, path: str) -> list[SourceFile]:
+        return [self._files[path]] if path in self._files else []
+
+
+def _transcript_path(entry: CorpusFile) -> str:
+    return f"{entry.path.rpartition('/')[0]}/{entry.speaker_id}-{entry.chapter_id}.trans.txt"
 
 
 class Speaker(NamedTuple):
@@ -105,19 +124,39 @@ def parse_speakers(table: str) -> dict[str, Speaker]:
     >>> parse_speakers(";ID |SEX| SUBSET |MINUTES| NAME\n14 | F | train-clean-360 | 25.03 | Kristin LeMoine\n")
     {'14': Speaker(sex='F', name='Kristin LeMoine')}
     """
-    lines = (line for line in table.splitlines() if not line.startswith(";"))
-    rows = ([field.strip() for field in line.split("|", maxsplit=4)] for line in lines)
+    rows = ([field.strip() for field in line.split("|", maxsplit=4)] for _, line in lines(table) if line[0] != ";")
     return {row[0]: Speaker(row[1], row[4]) for row in rows if len(row) == 5}
 
 
-def parse_transcript(lines: str) -> dict[str, str]:
+def parse_transcript(content: str, path: str) -> dict[str, str]:
     r"""Return the text of each utterance of a ``.trans.txt``.
 
-    >>> parse_transcript("84-121123-0000 GO DO YOU HEAR\n84-121123-0001\n")
+    Parameters
+    ----------
+    content : str
+    path : str
+        For messages.
+
+    Raises
+    ------
+    ParameterError
+        An utterance has two texts.
+
+    >>> parse_transcript("84-121123-0000 GO DO YOU HEAR\n84-121123-0001\n", "84-121123.trans.txt")
     {'84-121123-0000': 'GO DO YOU HEAR', '84-121123-0001': ''}
     """
-    pairs = (line.strip().partition(" ") for line in lines.splitlines() if line.strip())
-    return {utterance_id: text.strip() for utterance_id, _, text in pairs}
+    texts: dict[str, tuple[int, str]] = {}
+    for number, line in lines(content):
+        utterance_id, *rest = line.split(maxsplit=1)
+        text = rest[0].strip() if rest else ""
+        first, before = texts.setdefault(utterance_id, (number, text))
+        if before != text:
+            raise ParameterError(
+                "root",
+                f"must hold one text for each utterance, got two for {utterance_id!r}: {before!r} ({path}:{first}) and "
+                f"{text!r} ({path}:{number}); remove one",
+            )
+    return {utterance_id: text for utterance_id, (_, text) in texts.items()}
 
 
 def _corpus(entry: CorpusFile) -> str:

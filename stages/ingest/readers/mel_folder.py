@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from melmill.stages.contract import CorpusTree, Mel, Outcome, Product
+from melmill.stages.contract import CorpusTree, Discovery, Mel, Outcome, Product
 from melmill.stages.extract import MelFields
 from melmill.stages.formats.npy import HEAD_BYTES, decode_npy, npy_header
 from melmill.stages.ingest.folder import MEL_SUFFIXES, FolderReader
 from melmill.stages.invert.inversion import shortest_length
 from melmill.stages.numeric.errors import ParameterError, Unusable
+from melmill.stages.numeric.mel import check_range
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.storage.utterance import SourceFile, Utterance
 
 Layout = Literal["bands_first", "frames_first"]
 LAYOUTS: tuple[Layout, ...] = ("bands_first", "frames_first")
+_LOOKED_AT = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +73,30 @@ class MelFolder(FolderReader, MelFields):
             return 0, 0
         return self.spec.sr, shortest_length(self.spec, n_frames)
 
+    def discover(self, tree: CorpusTree, known: Mapping[str, Utterance]) -> Discovery:
+        """Return the utterances; see `Reader.discover`. A note says so if the first look wrong.
+
+        The first new mels are read for that, eight at most.
+        """
+        found = super().discover(tree, known)
+        new = [utterance for utterance in found.utterances if utterance.path not in known][:_LOOKED_AT]
+        problems = [problem for utterance in new if (problem := self._problem(tree, utterance.path))]
+        if not new or len(problems) < len(new):
+            return found
+        what = f"the first {len(new)} new mels are" if len(new) > 1 else "the only new mel is"
+        note = f"{what} probably not of this spec and would be quarantined; of {new[0].path}: {problems[0]}"
+        return replace(found, notes=(*found.notes, note))
+
+    def _problem(self, tree: CorpusTree, path: str) -> str:
+        """Return why a file holds no mel of the spec, empty where it does or can't be read."""
+        try:
+            checked(decode_npy(tree.read(path)), self.spec, self.layout)
+        except OSError:
+            return ""
+        except Unusable as error:
+            return str(error)
+        return ""
+
     def ingest(self, utterance: Utterance, data: bytes) -> Outcome:
         """Return the mel of one file, with facts about the file.
 
@@ -111,7 +137,7 @@ def checked(values: NDArray[Any], spec: MelSpec, layout: Layout | None = None) -
     Raises
     ------
     Unusable
-        It has no floats, another shape, no frames, or values that no mel of the spec has.
+        It has no floats, another shape, no frames, or a range that no mel of the spec has.
     """
     if values.dtype.kind != "f":
         raise Unusable(f"holds {values.dtype.name}, expected a mel of float16, float32 or float64")
@@ -122,11 +148,7 @@ def checked(values: NDArray[Any], spec: MelSpec, layout: Layout | None = None) -
     n_bad = M.size - int(np.count_nonzero(np.isfinite(M)))
     if n_bad:
         raise Unusable(f"not finite: {n_bad:,} of {M.size:,} values are NaN, infinite or past float32")
-    if spec.log is None and spec.shift >= 0 and np.median(M) < 0:
-        raise Unusable(
-            f"most values are negative ({float(M.min()):g} to {float(M.max()):g}), but the spec has no log: if these "
-            "are log mels, say so, for example log: ln, floor: 1.0e-5"
-        )
+    check_range(M, spec)
     return M
 
 

@@ -192,3 +192,28 @@ def test_files_go_where_they_are_told(files: list[str], out: str, expected: dict
 def test_two_files_of_one_name_are_refused() -> None:
     with pytest.raises(PipelineError, match=r"'x/a\.npy' and 'y/a\.npy' would both be written to 'o/a\.wav'"):
         targets(["x/a.npy", "y/a.npy"], "o", ["wav"])
+
+
+def test_a_channel_is_chosen_and_clipped_samples_are_counted(work: Project) -> None:
+    y, z = (soundfile.read(work.folder / f"{name}.wav")[0] for name in "ab")
+    y[100:103] = 1.2
+    soundfile.write(work.folder / "both.wav", np.stack([y, z], axis=1), 16000, subtype="FLOAT")
+    make = ("mel", "make", "both.wav", "-o", "both.npy", "--preset", "hifigan", "--channel")
+    for channel in ("right", "1"):
+        done = work.called(*make, channel)
+        assert (done.returncode, done.stderr) == (0, "")
+        np.testing.assert_array_equal(np.load(work.folder / "both.npy"), np.load(work.folder / "mels" / "b.npy"))
+    assert "warning: both.npy: 3 samples clipped at full scale" in work.called(*make, "left").stderr
+    done = work.called(*make, "2")
+    assert (done.returncode, "both.wav: there is no channel 2: the file has 2" in done.stderr) == (1, True)
+    done = work.called(*make, "lefft")
+    assert (done.returncode, "got 'lefft'; did you mean 'left'?" in done.stderr) == (2, True)
+
+
+def test_a_mel_in_another_log_is_refused_with_what_it_looks_like(work: Project) -> None:
+    np.save(work.folder / "db.npy", 8.686 * np.load(work.folder / "mels" / "a.npy"))
+    done = work.called("invert", "db.npy", "-o", "db.wav", "--preset", "hifigan")
+    assert done.returncode == 1
+    assert "error: db.npy: no mel of its spec: " in done.stderr
+    assert "they look like log: db" in done.stderr
+    assert not (work.folder / "db.wav").exists()

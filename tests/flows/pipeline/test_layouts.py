@@ -110,6 +110,21 @@ def test_a_folder_is_counted_by_its_headers(tmp_path: Path) -> None:
     assert contents.duration_s == pytest.approx(1.5, abs=1e-3)
 
 
+@pytest.mark.parametrize(
+    ("table", "why"),
+    [
+        (b"LJ001-0001|Printing.|225\n", "columns must say what is in 'metadata.csv': line 1 is"),
+        (b"LJ001-0001|Caf\xe9.\n", "encoding must be said for 'metadata.csv'"),
+    ],
+)
+def test_texts_of_uncertain_columns_stop_no_first_pipeline(tmp_path: Path, table: bytes, why: str) -> None:
+    recorded(tmp_path / "wavs/LJ001-0001.wav")
+    (tmp_path / "metadata.csv").write_bytes(table)
+    contents = contents_of(str(tmp_path))
+    assert (contents.n_files, contents.n_texts) == (1, 0)
+    assert contents.notes[0].startswith(f"no texts are read yet: {why}")
+
+
 def test_one_subset_of_librispeech_is_read_from_the_folder_above(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -28,9 +28,8 @@ def found(manifest: bytes, **fields: Any) -> dict[str, str]:
         # DOS lines.
         (b"wavs/a\n\n  \nwavs/b.npy\n", {"wavs/a.wav": "", "wavs/b.wav": "Beside."}),
         (b"\xef\xbb\xbf./wavs/a.wav|Hey.\r\n", {"wavs/a.wav": "Hey."}),
-        # A speaker's number between path and text. A text of the list goes before one beside the
-        # recording.
-        (b"wavs/b.wav|7|Listed.\n", {"wavs/b.wav": "Listed."}),
+        # A text of the list goes before one beside the recording.
+        (b"wavs/b.wav|Listed.\n", {"wavs/b.wav": "Listed."}),
         (b"wavs/b.wav|\n", {"wavs/b.wav": "Beside."}),
     ],
 )
@@ -45,6 +44,8 @@ def test_patterns_choose_among_what_is_listed() -> None:
 @pytest.mark.parametrize(
     ("manifest", "message"),
     [
+        # What lies between a path and a text is no guess.
+        (b"wavs/b.wav|7|Listed.\n", r"'list.txt': line 1 is 'wavs/b.wav', '7', 'Listed.', where the third column"),
         (b"\n \n", "manifest must list files, got 'list.txt' with none"),
         (b"wavs/a.wav\nwavs/b.wav\nwavs/a", "once, got 'wavs/a' on lines 1 and 3 of 'list.txt'"),
         (

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from melmill.stages.invert.inversion import invert, shortest_length, solve
+from melmill.stages.invert.inversion import invert, invert_batch, shortest_length, solve
 from melmill.stages.numeric.errors import ContractError, ParameterError, Unusable
 from melmill.stages.numeric.filterbank import mel_bank
 from melmill.stages.numeric.mel import magnitude_spec, mel_spectrogram
@@ -289,3 +289,14 @@ def test_speech_reaches_the_published_order(real_data: Path) -> None:
             [scm_db(invert(mel_spectrogram(y, PAPER), PAPER, method, 100, start, length=y.size), y) for y in speech]
         )
     assert reached["pghi"] < -33 < reached["admm"] < -29 < reached["ipalm"] < -25
+
+
+def test_a_mel_that_was_made_otherwise_is_refused() -> None:
+    spec = replace(PAPER, log="ln", floor=1e-5)
+    M = np.random.default_rng(0).uniform(-11.5, 1.0, (80, 20))
+    assert invert(M, spec, n_iter=1).size
+    message = r"no mel of its spec: .*; its values are -99\.\d+ to 8\.\d+, .* they look like log: db"
+    with pytest.raises(Unusable, match=f"^{message}"):
+        invert(8.686 * M, spec, n_iter=1)
+    with pytest.raises(Unusable, match=rf"^mels\[1\]: {message}"):
+        invert_batch([M, 8.686 * M], spec, n_iter=1)

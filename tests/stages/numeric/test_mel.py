@@ -202,7 +202,7 @@ def test_short_signals_have_librosas_frames(n_samples: int, pad_mode: Any) -> No
         (np.zeros(255, np.float32), {"center": "same"}, Unusable, "255 samples are shorter .*'same'"),
         # not a waveform
         (np.zeros((2, 4000), np.float32), {}, StageError, r"got shape \(2, 4000\): mix its channels"),
-        (np.zeros(4000, np.int32), {}, StageError, "got int32: scale other integers"),
+        (np.zeros(4000, np.int32), {}, StageError, "got int32: give 16-bit samples as int16"),
         (np.full(4000, np.nan, np.float32), {}, Unusable, "not finite"),
         (np.full(4000, 1e38, np.float32), {"power": 2.0}, Unusable, "not finite"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from melmill.stages.numeric.errors import Unusable
+from melmill.stages.numeric.mel import MelRangeWarning
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.vocode.errors import VocoderError
 from melmill.stages.vocode.layers.basic import Ends, inside, silenced
@@ -162,3 +164,16 @@ def test_a_result_that_overflows_is_refused_with_the_range_of_the_mel(
     assert vocoder(mel(2, 4)).shape == (4,)
     with pytest.raises(Unusable, match=r"^loud gave 1 of 2 samples that are not finite; its values are -5 to 90, and"):
         give(vocoder, np.array([[0.0, 90.0], [-5.0, 0.0]]))
+
+
+def test_a_mel_that_was_made_otherwise_is_warned_of() -> None:
+    voc = load(HIFIGAN)
+    M = np.random.default_rng(0).uniform(-100.0, 10.0, (6, 5)).astype(np.float32)
+    message = r"no mel of its spec: .*; they look like log: db"
+    with pytest.warns(MelRangeWarning, match=message):
+        voc(M)
+    with pytest.warns(MelRangeWarning, match=message):
+        voc.batch([mel(6, 5), M])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        voc(mel(6, 5) / 2 - 6)

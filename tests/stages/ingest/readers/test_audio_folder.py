@@ -90,7 +90,6 @@ def test_folders_name_what_they_hold(
         ({"metadata.csv": b"s/a|far", "s/metadata.csv": b"b|near"}, "far"),
         ({"metadata.csv": b"a|listed", "s/a.txt": b"two\n lines "}, "two lines"),  # what lies beside it counts first
         ({"metadata.csv": "\ufeffa|in UTF-8 with a mark".encode()}, "in UTF-8 with a mark"),
-        ({"metadata.csv": b"a"}, ""),
     ],
 )
 def test_transcripts_come_from_beside_or_the_nearest_table(files: dict[str, bytes], text: str) -> None:

@@ -238,8 +238,11 @@ def test_channels_are_averaged_and_the_rate_changed() -> None:
 
 
 def test_float_samples_are_rounded_and_clipped() -> None:
-    y = np.array([[0.0], [0.4 / 32768], [0.6 / 32768], [1.0], [1.5], [-1.0], [-3.0]], dtype=np.float32)
-    assert to_pcm(y, 16000, 16000).tolist() == [0, 0, 1, 32767, 32767, -32768, -32768]
+    y = np.array([[0.0], [0.4 / 32768], [0.6 / 32768], [1.0], [1.5], [-1.0], [-1.75]], dtype=np.float32)
+    pcm = to_pcm(y, 16000, 16000)
+    assert pcm.y.tolist() == [0, 0, 1, 32767, 32767, -32768, -32768]
+    assert pcm.n_clipped == 2
+    assert pcm.peak_db == pytest.approx(4.861, abs=1e-3)  # 20 log10(1.75)
 
 
 def nan_in_a_wav() -> bytes:
@@ -256,8 +259,7 @@ def nan_in_a_wav() -> bytes:
         (flac(tone())[:-2000], r"^file is truncated or damaged: header says 8,000 samples, \d,?\d* decoded$"),
         (flac(np.zeros(8000, dtype=np.int16)), "^silent: peak -inf dBFS, a recording has at least -80$"),
         (flac(np.tile([3, -3], 4000).astype(np.int16)), "^silent: peak -80.8 dBFS, a recording has at least -80$"),
-        # Channels of opposite sign are silent once mixed.
-        (flac(np.stack([tone(), -tone()], axis=1)), "^silent: peak -inf dBFS"),
+        (flac(np.stack([tone(), -tone()], axis=1)), "^channels cancel when mixed: correlation -1.00"),
         (nan_in_a_wav(), "^not finite: 3 of 8,000 samples are NaN or infinite$"),
     ],
 )

@@ -126,6 +126,10 @@ def holed(value: float) -> NDArray[np.float32]:
         (npy(log_mel()[0]), {}, r"shape \(200,\) is no mel"),
         (npy(log_mel().astype(np.int16)), {}, "holds int16, expected a mel of float16, float32 or float64"),
         (npy(log_mel()), {"log": None, "floor": None}, "most values are negative .* but the spec has no log"),
+        (npy(8.686 * log_mel()), {}, "values are far below its lowest, -11.51; .* they look like log: db"),
+        (npy(log_mel() + 40), {}, "its loudest frame would be .* dB over full scale; .* its values are 28"),
+        (npy(log_mel()), {"log": "log10"}, "values are far below its lowest, -5; .* they look like log: ln"),
+        (npy((log_mel() + 12) / 14), {}, "all values are above .* they look normalised to 0 to 1"),
     ],
 )
 def test_a_bad_mel_is_rejected_with_its_reason(data: bytes, fields: dict[str, Any], reason: str) -> None:
@@ -184,3 +188,16 @@ def test_what_it_means_decides_its_identity() -> None:
     for fields in changes:
         assert MelFolder(**{"root": "mels", "preset": "hifigan", **fields}).identity() != identity
     assert ids(HIFIGAN.discover(Tree({"x/a.npy": b""}), {}).utterances) == ["x--a"]
+
+
+def test_mels_that_all_look_wrong_are_noted_when_they_are_catalogued() -> None:
+    wrong = {f"{i:02d}.npy": npy(8.686 * log_mel(200 + i)) for i in range(12)}
+    tree = Tree(wrong)
+    found = HIFIGAN.discover(tree, {})
+    (note,) = found.notes
+    assert note.startswith("the first 8 new mels are probably not of this spec and would be quarantined; of 00.npy: ")
+    assert "they look like log: db" in note
+    # Only what is new is looked at, and one that fits is enough.
+    assert not HIFIGAN.discover(tree, {one.path: one for one in found.utterances}).notes
+    assert not HIFIGAN.discover(Tree({**wrong, "03.npy": npy(log_mel())}), {}).notes
+    assert HIFIGAN.discover(Tree({"a.npy": wrong["00.npy"]}), {}).notes[0].startswith("the only new mel is probably")

@@ -1,0 +1,1 @@
+"""Texts of a corpus: how their files are decoded, how tables are read, and whose text each is."""
