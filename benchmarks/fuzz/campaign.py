@@ -99,6 +99,7 @@ class _Lane:
         self.stop, self.left_s = stop, duration_s
         self.path = path
         self.process: subprocess.Popen[bytes] | None = None
+        self.ready_s: float | None = None
         self._start(first)
 
     def advance(self) -> bool:
@@ -147,7 +148,7 @@ class _Lane:
         self.progress.write(-1, 0, 0)
         self.output, self.errors = self.path.with_suffix(".out"), self.path.with_suffix(".err")
         self.began_s = time.monotonic()
-        self.ready_s: float | None = None
+        self.ready_s = None
         self.process = self._child(self._order(first))
 
     def _order(self, first: int, save: str | None = None) -> Order:

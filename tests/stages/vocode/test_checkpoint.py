@@ -245,7 +245,8 @@ def test_what_is_no_generator_is_refused(content: object, message: str) -> None:
 
 
 def test_names_that_are_no_text_are_passed_over() -> None:
-    assert_state(dict(read("g", saved({**STATE, 7: W})).state), STATE)
+    content: dict[object, Tensor] = {**STATE, 7: W}
+    assert_state(dict(read("g", saved(content)).state), STATE)
 
 
 def test_a_damaged_table_of_contents_is_refused() -> None:
