@@ -76,6 +76,7 @@ def test_a_seed_gives_its_inputs_again(kind: str, tmp_path: Path) -> None:
     ("kind", "n_inputs"),
     [("audio", 300), ("settings", 100), ("pipelines", 80), ("tables", 300), ("mels", 300), ("checkpoints", 60)],
 )
+@pytest.mark.filterwarnings("ignore")
 def test_no_input_ends_in_a_traceback(kind: str, n_inputs: int, tmp_path: Path) -> None:
     """Whether what is accepted is right is judged by the longer search."""
     with contextlib.chdir(tmp_path):

@@ -245,7 +245,7 @@ def test_what_is_no_generator_is_refused(content: object, message: str) -> None:
 
 
 def test_names_that_are_no_text_are_passed_over() -> None:
-    content: dict[object, Tensor] = {**STATE, 7: W}
+    content: dict[Any, Any] = {**STATE, 7: W}
     assert_state(dict(read("g", saved(content)).state), STATE)
 
 
