@@ -233,7 +233,13 @@ class StoredArray:
         try:
             return zarr.open_array(self._store, path=self._path, mode="r")
         except Exception as error:
-            raise store_error(error, self._url, "read") or error from error
+            place = f"{self._url}/{METADATA}"
+            if isinstance(error, FileNotFoundError):
+                raise damaged(place, "is missing") from error
+            translated = store_error(error, self._url, "read")
+            if translated is None and isinstance(error, OSError):
+                raise
+            raise translated or damaged(place, f"can't be parsed ({type(error).__name__}: {error})") from error
 
     def read(self, shard: Shard, utterance_id: str, part: slice, place: str) -> Array:
         """Return `part` of an utterance's samples or frames; raise DamagedData naming `place`."""
@@ -250,6 +256,8 @@ class StoredArray:
         except Exception as error:
             translated = store_error(error, self._url, "read")
             raise translated or damaged(place, f"can't be decoded ({type(error).__name__}: {error})") from error
+        if (entries.shape, entries.dtype) != ((stop - start, *self.spec.width), np.dtype(self.spec.dtype)):
+            raise damaged(f"{self._url}/{METADATA}", "describes another array than the product's")
         return np.array(entries.T, order="C")
 
 

@@ -16,6 +16,7 @@ import zlib
 from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime
 from typing import Any, TypeVar
 
 from melmill.storage.errors import AlreadyThere, StoreError, damaged
@@ -34,6 +35,8 @@ _SUFFIX = ".json"
 # An object store answers in tens of milliseconds, whatever the request.
 _REMOTE_READERS = 16
 _ATTEMPTS = 10
+# A hundred years, s. A record that says more is none.
+_LONGEST_S = 100 * 365 * 24 * 3600.0
 # It breaks up writers that act in step. Nothing that is stored depends on it.
 _JITTER = random.SystemRandom()
 
@@ -186,9 +189,24 @@ class Record:
         try:
             fields = unsealed(data)
             fields["files"] = {name: StoredFile(**stored) for name, stored in fields["files"].items()}
-            return cls(**fields | {"absent": tuple(fields["absent"])})
-        except (ValueError, TypeError, KeyError, AttributeError):
+            record = cls(**fields | {"absent": tuple(fields["absent"])})
+            return record if record._is_plausible() else None
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             return None
+
+    def _is_plausible(self) -> bool:
+        """Tell whether all fields have their types, and times and numbers are such."""
+        texts = (self.node, self.key, self.name, self.host, self.pool, self.device, self.worker, *self.absent)
+        counts = (self.n_utterances, self.n_quarantined, self.attempt, self.peak_mem_bytes)
+        times = (self.duration_s, self.compute_s, self.wall_s, self.busy_s or 0.0)
+        return (
+            all(isinstance(text, str) for text in texts)
+            and all(isinstance(count, int) and count >= 0 for count in counts)
+            and all(isinstance(time, int | float) and 0 <= time <= _LONGEST_S for time in times)
+            and all(isinstance(file.n_bytes, int) and isinstance(file.sha256, str) for file in self.files.values())
+            and isinstance(self.versions, dict)
+            and datetime.fromisoformat(self.started_at).tzinfo is not None
+        )
 
 
 def record_name(index: int) -> str:
@@ -405,6 +423,8 @@ class RecordedFolder:
             data = self.location.read(name)
         except FileNotFoundError as error:
             raise damaged(self.place(record, name), "is missing") from error
+        if name not in record.files:
+            raise damaged(self.place(record, name), "is not named by its record")
         problem = _difference(StoredFile.of(data), record.files[name])
         if problem:
             raise damaged(self.place(record, name), problem)
@@ -483,6 +503,8 @@ def _record_names(files: Iterable[str]) -> list[str]:
 
 def _size_problem(record: Record, sizes: Mapping[str, int | None]) -> str | None:
     for name, size in sizes.items():
+        if name not in record.files:
+            return f"{name} is not named by its record"
         if size is None:
             return f"{name} is missing"
         if size != record.files[name].n_bytes:

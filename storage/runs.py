@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Literal
+from datetime import datetime
+from typing import Literal, get_args
 
 from melmill.storage.product import Address
 from melmill.storage.records import sealed, unsealed
@@ -126,6 +127,23 @@ class RunState:
     def from_json(cls, data: bytes) -> RunState | None:
         """Return the state of a file's bytes, None for other bytes: nothing depends on it."""
         try:
-            return cls(**json.loads(data))
-        except (ValueError, TypeError):
+            state = cls(**json.loads(data))
+            return state if state._is_plausible() else None
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             return None
+
+    def _is_plausible(self) -> bool:
+        """Tell whether the fields that are read have their types."""
+        times = [datetime.fromisoformat(text) for text in (self.started_at, self.updated_at)]
+        counts = [count for node in self.nodes.values() for count in node.values()]
+        tasks = [(task["node"], task["shard"]) for task in (*self.failures, *self.stalled)]
+        told = [task["reason"] for task in self.failures]
+        told += [task[name] for task in self.stalled for name in ("utterance", "worker", "host")]
+        return (
+            all(time.tzinfo is not None for time in times)
+            and all(isinstance(text, str) for text in (self.run_id, self.project, self.host))
+            and self.state in get_args(State)
+            and all(isinstance(count, int) for count in counts)
+            and all(isinstance(node, str) and isinstance(shard, int | None) for node, shard in tasks)
+            and all(isinstance(text, str | None) for text in told)
+        )

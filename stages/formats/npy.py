@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from tokenize import TokenError
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -57,7 +58,8 @@ def npy_header(head: bytes, size_bytes: int) -> NpyHeader:
         shape, fortran, dtype = read(file)
     except KeyError as error:
         raise Unusable(f"holds no plain numbers: its format is {version!r}, of named fields") from error
-    except (ValueError, TypeError, SyntaxError) as error:
+    # NumPy tokenizes a header that is no literal, and a header may be nested too deeply for Python.
+    except (ValueError, TypeError, SyntaxError, TokenError, RecursionError, MemoryError) as error:
         raise Unusable(f"file is truncated or damaged in its header: {str(error).splitlines()[0]}") from error
     header = NpyHeader(shape, fortran, dtype, file.tell())
     if header.dtype.hasobject:

@@ -7,7 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from melmill.stages.numeric.errors import StageError
 from melmill.stages.numeric.melspec import MelSpec
+from melmill.stages.vocode.errors import VocoderError
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -77,9 +79,23 @@ class Family:
         ------
         VocoderError
             The checkpoint is not whole, or it does not fit its configuration or its mel. The
-            message names the first tensor or setting that is wrong.
+            message names the first tensor or setting that is wrong, as far as that is known.
         """
-        made: Vocoder = importlib.import_module(self.network).build(checkpoint)
+        from melmill.stages.vocode.network import Ceiling  # here, as it imports torch
+
+        module = importlib.import_module(self.network)
+        try:
+            with Ceiling(checkpoint):
+                made: Vocoder = module.build(checkpoint)
+        except StageError:
+            raise
+        except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            # Whatever a setting or a tensor of another form makes of the code that builds the network.
+            raise VocoderError(
+                f"{checkpoint.name}: its tensors and its configuration make no {self.name} "
+                f"({type(error).__name__}: {' '.join(str(error).split())}). "
+                "Give the configuration that the checkpoint was trained with"
+            ) from error
         return made
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from melmill.stages.numeric.errors import Unusable
 from melmill.stages.numeric.melspec import MelSpec
@@ -16,6 +18,9 @@ from melmill.stages.vocode.errors import VocoderError
 from melmill.storage.utterance import silence
 
 Noise = tuple[Tensor, ...]
+
+# Values of what a network has besides its weights, such as windows: 128 MiB of float32.
+_SPARE_VALUES = 1 << 25
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -174,6 +179,39 @@ class Vocoder(nn.Module, ABC):
 
 
 V = TypeVar("V", bound=Vocoder)
+
+
+class Ceiling(TorchFunctionMode):
+    """Refuse a network of far more values than its checkpoint fills, before they take memory.
+
+    Parameters
+    ----------
+    checkpoint : Checkpoint
+    """
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        super().__init__()
+        self._name = checkpoint.name
+        self._n_held = sum(tensor.numel() for tensor in checkpoint.state.values())
+        self._n_left = _SPARE_VALUES + 4 * self._n_held
+
+    def __torch_function__(
+        self,
+        func: Callable[..., object],
+        types: object,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, object] | None = None,
+    ) -> object:
+        """Count the values of a tensor that is made; raise VocoderError where they are too many."""
+        if func is torch.empty:
+            shape = args[0] if args and isinstance(args[0], Sequence) else args
+            self._n_left -= math.prod(shape)
+            if self._n_left < 0:
+                raise VocoderError(
+                    f"{self._name}: its configuration implies a tensor of shape {tuple(shape)}, but the file holds "
+                    f"only {self._n_held:,} values: give the configuration that the checkpoint was trained with"
+                )
+        return func(*args, **(kwargs or {}))
 
 
 def with_weights(model: V, checkpoint: Checkpoint, state: Mapping[str, Tensor] | None = None) -> V:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -11,6 +12,8 @@ from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.vocode.errors import VocoderError
 from melmill.stages.vocode.network import Checkpoint
 
+# More than any network or frame is large. Beyond it, a setting would ask for all memory there is.
+_LARGEST = 1 << 20
 # The names that came with Tacotron 2, and ours.
 _TACOTRON_NAMES = {
     "sampling_rate": "sr",
@@ -31,11 +34,19 @@ def section(checkpoint: Checkpoint, name: str) -> Mapping[str, Any]:
 
 
 def whole(checkpoint: Checkpoint, settings: Mapping[str, Any], field: str, otherwise: int) -> int:
-    """Return a whole number from 1 among the settings, or `otherwise`."""
+    """Return a size among the settings, or `otherwise`."""
     value = settings.get(field, otherwise)
     if not is_size(value):
-        raise wrong(checkpoint, field, "a whole number from 1", value)
+        raise wrong(checkpoint, field, f"a whole number from 1 to {_LARGEST}", value)
     return int(value)
+
+
+def layer_count(checkpoint: Checkpoint, settings: Mapping[str, Any], field: str, otherwise: int) -> int:
+    """Return a number of layers among the settings, or `otherwise`: no more than there are tensors."""
+    value = whole(checkpoint, settings, field, otherwise)
+    if value > len(checkpoint.state):
+        raise wrong(checkpoint, field, f"at most {len(checkpoint.state)}, the number of its tensors", value)
+    return value
 
 
 def wholes(
@@ -44,21 +55,21 @@ def wholes(
     """Return a list of whole numbers from 1 among the settings, or `otherwise`."""
     value = settings.get(field, otherwise)
     if isinstance(value, str) or not isinstance(value, Sequence) or not value or not all(map(is_size, value)):
-        raise wrong(checkpoint, field, "a list of whole numbers from 1", value)
+        raise wrong(checkpoint, field, f"a list of whole numbers from 1 to {_LARGEST}", value)
     return tuple(value)
 
 
 def number(checkpoint: Checkpoint, settings: Mapping[str, Any], field: str, otherwise: float) -> float:
     """Return a number from 0 among the settings, or `otherwise`."""
     value = settings.get(field, otherwise)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
-        raise wrong(checkpoint, field, "a number from 0", value)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+        raise wrong(checkpoint, field, "a finite number from 0", value)
     return float(value)
 
 
 def is_size(value: object) -> bool:
-    """Tell whether a setting is a whole number from 1."""
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+    """Tell whether a setting is a whole number from 1 that a network can have."""
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= _LARGEST
 
 
 def wrong(checkpoint: Checkpoint, field: str, expected: str, got: object) -> VocoderError:

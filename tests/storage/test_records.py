@@ -10,7 +10,17 @@ from melmill.storage import catalogue as module
 from melmill.storage.catalogue import Catalogue
 from melmill.storage.errors import DamagedData
 from melmill.storage.files.location import Location
-from melmill.storage.records import Copy, Packs, Record, RecordedFolder, record_file, record_name, record_order
+from melmill.storage.records import (
+    Copy,
+    Packs,
+    Record,
+    RecordedFolder,
+    record_file,
+    record_name,
+    record_order,
+    sealed,
+    unsealed,
+)
 
 NAMES = [*map(record_name, (8, 100_000, 999_999, 1_000_000, 1_000_001, 10_000_000)), "all-0f"]
 
@@ -41,6 +51,36 @@ def test_records_are_listed_and_read_by_number(tmp_path: Path) -> None:
     assert list(folder.records()) == NAMES
     assert list(folder.records({*NAMES[2:]})) == NAMES[2:]
     assert folder.records() == {name: record(name) for name in NAMES}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"n_utterances": "3"},
+        {"n_quarantined": -1},
+        {"compute_s": "1"},
+        {"compute_s": float("inf")},
+        {"duration_s": None},
+        {"started_at": "yesterday"},
+        {"started_at": 7},
+        {"absent": [1]},
+        {"files": {"data/c/0": {"n_bytes": "12", "sha256": ""}}},
+        {"versions": []},
+        {"host": None},
+    ],
+)
+def test_a_record_of_other_types_is_none(change: dict[str, object]) -> None:
+    whole = record("000000")
+    assert Record.from_json(whole.to_json()) == whole
+    assert Record.from_json(sealed({**unsealed(whole.to_json()), **change})) is None
+
+
+def test_a_file_that_its_record_does_not_name_is_damage(tmp_path: Path) -> None:
+    folder = RecordedFolder(Location(str(tmp_path)))
+    folder.location.put("data/c/0", b"12")
+    assert folder.size_problem(record("000000"), ["data/c/0"]) == "data/c/0 is not named by its record"
+    with pytest.raises(DamagedData, match="is not named by its record"):
+        folder.read_whole(record("000000"), "data/c/0")
 
 
 def test_a_million_names_and_more_are_in_the_order_of_their_shards() -> None:

@@ -12,8 +12,8 @@ from __future__ import annotations
 import io
 import json
 import math
-import pickle
 import re
+import struct
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -143,7 +143,8 @@ def _program(name: str, data: bytes) -> str | None:
         return None
     try:
         members = {member.partition("/")[2] or member for member in zipfile.ZipFile(io.BytesIO(data)).namelist()}
-    except zipfile.BadZipFile:
+    # Damaged tables of contents raise more than they should, such as UnicodeDecodeError.
+    except (zipfile.BadZipFile, ValueError, LookupError, struct.error, OSError, NotImplementedError):
         return None
     if "archive_format" in members or "serialized_exported_program.json" in members:
         return "pt2"
@@ -191,7 +192,7 @@ def _unpickled(name: str, data: bytes) -> Any:  # noqa: ANN401 - checkpoints hol
         raise VocoderError(f"{name}: is a Git LFS pointer of {len(data)} bytes, not the file: run `git lfs pull`")
     try:
         return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, IndexError, AttributeError) as error:
+    except Exception as error:  # a damaged pickle makes the machine that reads it raise anything
         foreign = _FOREIGN.search(str(error))
         # A file that ends in the middle of a name is merely cut.
         if foreign and not data.endswith(foreign[2].encode()):
@@ -217,7 +218,7 @@ def _opened(name: str, content: Any) -> tuple[Mapping[str, Tensor], dict[str, An
         path.append(inner)
         content = content[inner]
     state = (
-        {key: value for key, value in content.items() if isinstance(value, Tensor)}
+        {key: value for key, value in content.items() if isinstance(value, Tensor) and isinstance(key, str)}
         if isinstance(content, Mapping)
         else {}
     )

@@ -15,7 +15,8 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from melmill.stages.numeric.errors import ParameterError
+from melmill.stages.formats.npy import decode_npy
+from melmill.stages.numeric.errors import ParameterError, Unusable
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.vocode.errors import VocoderError
 from melmill.stages.vocode.layers.schedule import checked_betas
@@ -94,7 +95,8 @@ def parse(name: str, data: bytes | str) -> dict[str, Any]:
     try:
         text = data.decode() if isinstance(data, bytes) else data
         documents = [json.loads(text)] if name.endswith(".json") else list(yaml.load_all(text, Loader=_PlainLoader))
-    except (UnicodeDecodeError, json.JSONDecodeError, yaml.YAMLError) as error:
+    # A value of a wrong form raises anything in PyYAML: `!!bool x` a KeyError, `!!timestamp x` an AttributeError.
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError, yaml.YAMLError) as error:
         problem = " ".join(str(error).split())
         raise VocoderError(
             f"{name}: can't be read as {'JSON' if name.endswith('.json') else 'YAML'}: {problem}"
@@ -166,10 +168,10 @@ def read_stats(name: str, data: bytes) -> dict[str, NDArray[np.float32]]:
         It is neither, or h5py is not installed.
     """
     try:
-        mean, scale = _from_h5(data) if name.endswith(".h5") else np.load(io.BytesIO(data), allow_pickle=False)
+        mean, scale = _from_h5(data) if name.endswith(".h5") else decode_npy(data)
     except ImportError as error:
         raise VocoderError(f"{name}: reading it takes h5py: pip install 'melmill[h5]'") from error
-    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
+    except (Unusable, OSError, EOFError, ValueError, KeyError, TypeError) as error:
         raise VocoderError(
             f"{name}: expected a mean and a scale (.npy of shape (2, n_mels), or .h5 with both): {error}"
         ) from error
@@ -197,11 +199,11 @@ def read_schedule(name: str, data: bytes) -> tuple[float, ...]:
         It is no such file, is empty, or holds something that is no variance.
     """
     try:
-        betas = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
+        betas = decode_npy(data)
         if betas.ndim != 1 or betas.dtype.kind not in "fiu":
             raise ValueError(f"got {betas.dtype} of shape {betas.shape}")
         return checked_betas(betas.tolist())
-    except (ValueError, VocoderError) as error:
+    except (Unusable, ValueError, VocoderError) as error:
         raise VocoderError(
             f"{name}: expected the noise variance of each step (.npy of floats, shape (n_steps,)): {error}. "
             "Save the schedule again, or move the file away to use what the checkpoint says"

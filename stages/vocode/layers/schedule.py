@@ -58,7 +58,10 @@ def checked_betas(betas: Sequence[float]) -> tuple[float, ...]:
     VocoderError
         It holds something else than noise variances in (0, 1).
     """
-    values = tuple(float(beta) for beta in betas)
+    try:
+        values = tuple(float(beta) for beta in betas)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise VocoderError(f"a noise schedule is a list of variances in (0, 1), got {betas!r}") from error
     wrong = [beta for beta in values if not 0 < beta < 1]
     if wrong or not values:
         raise VocoderError(

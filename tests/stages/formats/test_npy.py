@@ -14,6 +14,23 @@ from melmill.stages.formats.npy import HEAD_BYTES, decode_npy, encode_npy, npy_h
 from melmill.stages.numeric.errors import Unusable
 
 
+def with_header(text: str) -> bytes:
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (80, 12",  # never closed
+        "{'descr': '<f4', 'fortran_order': False, 'shape': " + "(" * 300,
+        "{'descr': '<f4', 'fortran_order': False, 'shape': " + "-" * 3000 + "1}",
+    ],
+)
+def test_a_header_that_is_no_literal_is_refused(text: str) -> None:
+    with pytest.raises(Unusable, match="truncated or damaged in its header"):
+        decode_npy(with_header(text))
+
+
 def saved(array: NDArray[Any]) -> bytes:
     file = io.BytesIO()
     np.save(file, array, allow_pickle=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -241,6 +242,28 @@ def test_a_pickled_module_is_refused_with_the_way_out(write: Any) -> None:
 def test_what_is_no_generator_is_refused(content: object, message: str) -> None:
     with pytest.raises(VocoderError, match=message):
         read("g", saved(content))
+
+
+def test_names_that_are_no_text_are_passed_over() -> None:
+    content: dict[Any, Any] = {**STATE, 7: W}
+    assert_state(dict(read("g", saved(content)).state), STATE)
+
+
+def test_a_damaged_table_of_contents_is_refused() -> None:
+    """The name of a member is no UTF-8, though its flag says so."""
+    data = zipped("voc/caf\u00e9").replace("caf\u00e9".encode(), b"caf\xff\xff")
+    with pytest.raises(VocoderError, match=r"^g_1: is truncated or not a checkpoint"):
+        read("g_1", data)
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol:UserWarning")
+@pytest.mark.parametrize("byte", [0, 128])
+def test_no_damaged_byte_of_a_pickle_ends_in_another_error(byte: int) -> None:
+    """Other opcodes make the unpickler raise AssertionError, TypeError and more."""
+    data = _legacy({"generator": {"a": torch.ones(2)}})
+    for at in range(len(data)):
+        with contextlib.suppress(VocoderError):
+            read("g_1", data[:at] + bytes([byte]) + data[at + 1 :])
 
 
 def test_a_pointer_in_place_of_the_file_is_told() -> None:

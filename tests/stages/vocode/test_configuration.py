@@ -48,6 +48,11 @@ def test_no_tag_runs_anything(tmp_path: Path) -> None:
         ("config.yaml", b"a: [1", r"config.yaml: can't be read as YAML: while parsing"),
         ("config.yaml", b"\xff\xfe\x00", r"config.yaml: can't be read as YAML: 'utf-8'"),
         ("config.json", b"[1]", r"config.json: expected a mapping of settings, got list"),
+        ("config.json", b"[" * 100_000, r"config.json: can't be read as JSON: maximum recursion depth"),
+        ("config.yaml", b"[" * 2000, r"config.yaml: can't be read as YAML: "),
+        ("config.json", b'{"n": ' + b"9" * 5000 + b"}", r"config.json: can't be read as JSON: Exceeds the limit"),
+        ("config.yaml", b"a: !!bool x", r"config.yaml: can't be read as YAML: 'x'"),
+        ("config.yaml", b"a: 2020-13-45", r"config.yaml: can't be read as YAML: month must be in 1..12"),
         ("config.yml", b"just text", r"config.yml: expected a mapping of settings, got str"),
     ],
 )

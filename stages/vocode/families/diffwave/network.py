@@ -18,6 +18,7 @@ from melmill.stages.vocode.layers.basic import Conv1d, ConvTranspose2d, Ends, Li
 from melmill.stages.vocode.layers.diffusion import Diffusion, recipe_spec
 from melmill.stages.vocode.layers.schedule import checked_betas, training_times
 from melmill.stages.vocode.network import Checkpoint, with_weights
+from melmill.stages.vocode.settings import layer_count, whole
 
 # Parameters of the published model, where a checkpoint has none.
 _TRAINING = np.linspace(1e-4, 0.05, 50).tolist()
@@ -169,7 +170,7 @@ def build(checkpoint: Checkpoint) -> DiffWave:
             f"{checkpoint.name} is an unconditional DiffWave (no tensor 'spectrogram_upsampler.*'): it reads no mel"
         )
     config, sizes = checkpoint.config, _sizes(checkpoint)
-    n_mels = int(config.get("n_mels", checkpoint.shape("residual_layers.0.conditioner_projection.weight")[1]))
+    n_mels = whole(checkpoint, config, "n_mels", checkpoint.shape("residual_layers.0.conditioner_projection.weight")[1])
     spec = recipe_spec(checkpoint, "diffwave", n_mels, sizes.hop_length)
     model = DiffWave(sizes, config.get("noise_schedule", _TRAINING), spec)
     model.betas = config.get("inference_noise_schedule") or model.training_betas
@@ -180,11 +181,13 @@ def _sizes(checkpoint: Checkpoint) -> Sizes:
     config = checkpoint.config
     embedding, n_features = checkpoint.shape("diffusion_embedding.projection1.weight")
     sizes = Sizes(
-        channels=int(config.get("residual_channels", checkpoint.shape("input_projection.weight")[0])),
+        channels=whole(checkpoint, config, "residual_channels", checkpoint.shape("input_projection.weight")[0]),
         n_features=n_features,
         embedding=embedding,
-        n_layers=int(config.get("residual_layers", checkpoint.count("residual_layers.{}.dilated_conv.weight"))),
-        cycle=int(config.get("dilation_cycle_length", _CYCLE)),
+        n_layers=layer_count(
+            checkpoint, config, "residual_layers", checkpoint.count("residual_layers.{}.dilated_conv.weight")
+        ),
+        cycle=whole(checkpoint, config, "dilation_cycle_length", _CYCLE),
         kernels=tuple(_kernel(checkpoint, f"spectrogram_upsampler.{layer}.weight") for layer in ("conv1", "conv2")),
     )
     if config.get("hop_samples", sizes.hop_length) != sizes.hop_length:

@@ -10,7 +10,7 @@ from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.numeric.presets import preset
 from melmill.stages.vocode.errors import VocoderError
 from melmill.stages.vocode.network import Checkpoint
-from melmill.stages.vocode.settings import changed, fitting, is_size, wholes, wrong
+from melmill.stages.vocode.settings import changed, conv_shape, fitting, is_size, whole, wholes, wrong
 
 # HiFi-GAN's names, which BigVGAN keeps, and ours.
 _MEL_NAMES = {
@@ -83,14 +83,14 @@ def read_sizes(checkpoint: Checkpoint, up: str) -> Sizes:
     config, n_ups = checkpoint.config, checkpoint.count(up)
     if n_ups == 0:
         raise VocoderError(f"{checkpoint.name}: no tensor {up.format(0)!r}: is it another family's?")
-    n_mels = config.get("num_mels", checkpoint.shape("conv_pre.weight")[1])
-    up_kernels = [checkpoint.shape(up.format(i))[2] for i in range(n_ups)]
+    n_mels = whole(checkpoint, config, "num_mels", conv_shape(checkpoint, "conv_pre.weight")[1])
+    up_kernels = [conv_shape(checkpoint, up.format(i))[2] for i in range(n_ups)]
     kernels = wholes(checkpoint, config, "upsample_kernel_sizes", up_kernels)
     paired = _is_paired(checkpoint)
     block_kernels = wholes(checkpoint, config, "resblock_kernel_sizes", _block_kernels(checkpoint, n_ups, paired))
     return Sizes(
         n_mels=n_mels,
-        channels=config.get("upsample_initial_channel", checkpoint.shape("conv_pre.weight")[0]),
+        channels=whole(checkpoint, config, "upsample_initial_channel", checkpoint.shape("conv_pre.weight")[0]),
         rates=_rates(checkpoint, kernels),
         kernels=kernels,
         block_kernels=block_kernels,
@@ -111,7 +111,7 @@ def _convolutions(paired: bool) -> str:
 
 def _block_kernels(checkpoint: Checkpoint, n_ups: int, paired: bool) -> list[int]:
     pattern = _convolutions(paired).format("{}", 0)
-    return [checkpoint.shape(pattern.format(block))[2] for block in range(checkpoint.count(pattern) // n_ups)]
+    return [conv_shape(checkpoint, pattern.format(block))[2] for block in range(checkpoint.count(pattern) // n_ups)]
 
 
 def _rates(checkpoint: Checkpoint, kernels: tuple[int, ...]) -> tuple[int, ...]:

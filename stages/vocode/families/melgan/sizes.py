@@ -13,7 +13,7 @@ from melmill.stages.numeric.presets import preset
 from melmill.stages.vocode.errors import VocoderError
 from melmill.stages.vocode.layers.basic import same_padding
 from melmill.stages.vocode.network import Checkpoint
-from melmill.stages.vocode.settings import conv_shape, half_kernel, section, tacotron_mel, whole
+from melmill.stages.vocode.settings import conv_shape, half_kernel, layer_count, section, tacotron_mel, whole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,7 +158,7 @@ def _n_blocks(checkpoint: Checkpoint, layout: Layout, ups: list[int], last: int)
     if layout.stacked:
         return checkpoint.count(layout.block.format(ups[0] + 1, "{}"))
     fill = (ups[1] - ups[0] - 2) if len(ups) > 1 else last - ups[0] - 3
-    return whole(checkpoint, checkpoint.config, "n_residual_layers", fill)
+    return layer_count(checkpoint, checkpoint.config, "n_residual_layers", fill)
 
 
 def _audio(checkpoint: Checkpoint, layout: Layout) -> Mapping[str, Any]:

@@ -21,7 +21,7 @@ from melmill.stages.vocode.errors import VocoderError
 from melmill.stages.vocode.layers.basic import Conv1d, Ends, Linear, same_padding
 from melmill.stages.vocode.layers.spectral import EPS, KERNEL, Block, synthesised
 from melmill.stages.vocode.network import Checkpoint, Vocoder, with_weights
-from melmill.stages.vocode.settings import changed, fitting
+from melmill.stages.vocode.settings import changed, conv_shape, fitting, layer_count, whole, wrong
 
 # The head's magnitudes are clipped to this.
 _LOUDEST = 1e2
@@ -129,11 +129,14 @@ def _arguments(checkpoint: Checkpoint, section: str, name: str) -> Mapping[str, 
             f"{checkpoint.name}: {section} of its configuration is a {part['class_path']!r}: only {name} makes "
             "waveforms of mels here"
         )
-    return part.get("init_args") or {}
+    arguments = part.get("init_args") or {}
+    if not isinstance(arguments, Mapping):
+        raise wrong(checkpoint, f"init_args of {section}", "a mapping of settings", arguments)
+    return arguments
 
 
 def _sizes(checkpoint: Checkpoint, backbone: Mapping[str, Any], head: Mapping[str, Any]) -> VocosSizes:
-    width, n_mels, _ = checkpoint.shape("backbone.embed.weight")
+    width, n_mels, _ = conv_shape(checkpoint, "backbone.embed.weight")
     padding = head.get("padding", "same")
     if "hop_length" not in head or padding not in ("same", "center"):
         raise VocoderError(
@@ -141,13 +144,17 @@ def _sizes(checkpoint: Checkpoint, backbone: Mapping[str, Any], head: Mapping[st
             f"got {dict(head)!r}"
         )
     return VocosSizes(
-        n_mels=backbone.get("input_channels", n_mels),
-        width=backbone.get("dim", width),
-        hidden=backbone.get("intermediate_dim", checkpoint.shape("backbone.convnext.0.pwconv1.weight")[0]),
-        n_blocks=backbone.get("num_layers", checkpoint.count("backbone.convnext.{}.dwconv.weight")),
+        n_mels=whole(checkpoint, backbone, "input_channels", n_mels),
+        width=whole(checkpoint, backbone, "dim", width),
+        hidden=whole(
+            checkpoint, backbone, "intermediate_dim", checkpoint.shape("backbone.convnext.0.pwconv1.weight")[0]
+        ),
+        n_blocks=layer_count(
+            checkpoint, backbone, "num_layers", checkpoint.count("backbone.convnext.{}.dwconv.weight")
+        ),
         scaled="backbone.convnext.0.gamma" in checkpoint.state,
-        n_fft=head.get("n_fft", checkpoint.shape("head.out.weight")[0] - 2),
-        hop_length=head["hop_length"],
+        n_fft=whole(checkpoint, head, "n_fft", checkpoint.shape("head.out.weight")[0] - 2),
+        hop_length=whole(checkpoint, head, "hop_length", 1),
         center=padding == "center",
     )
 

@@ -14,7 +14,7 @@ from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.numeric.presets import preset
 from melmill.stages.vocode.errors import VocoderError
 from melmill.stages.vocode.network import Checkpoint
-from melmill.stages.vocode.settings import conv_shape, number, section, tacotron_mel, whole
+from melmill.stages.vocode.settings import conv_shape, layer_count, number, section, tacotron_mel, whole
 
 # The official upsampling of mels has a kernel of 1024 and a stride of 256.
 _STRIDES_PER_KERNEL = 4
@@ -115,7 +115,7 @@ def read_sizes(checkpoint: Checkpoint) -> WaveGlowSizes:
         n_mels=whole(checkpoint, settings, "n_mel_channels", n_mels),
         n_group=widths[0],
         widths=widths,
-        n_layers=whole(checkpoint, network, "n_layers", checkpoint.count("WN.0.in_layers.{}.weight")),
+        n_layers=layer_count(checkpoint, network, "n_layers", checkpoint.count("WN.0.in_layers.{}.weight")),
         width=whole(checkpoint, network, "n_channels", width),
         kernel=whole(checkpoint, network, "kernel_size", kernel),
         up_kernel=up_kernel,
@@ -133,7 +133,7 @@ def _widths(checkpoint: Checkpoint, settings: Mapping[str, Any]) -> tuple[int, .
     if {"n_early_every", "n_early_size"} <= settings.keys():
         every, size = (whole(checkpoint, settings, field, 1) for field in ("n_early_every", "n_early_size"))
         first = whole(checkpoint, settings, "n_group", widths[0] if widths else 1)
-        n_flows = whole(checkpoint, settings, "n_flows", len(widths))
+        n_flows = layer_count(checkpoint, settings, "n_flows", len(widths))
         widths = [first - size * (flow // every) for flow in range(n_flows)]
     if not widths or any(width < 2 or width % 2 for width in widths):
         raise VocoderError(

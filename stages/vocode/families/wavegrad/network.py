@@ -17,6 +17,7 @@ from melmill.stages.vocode.layers.basic import Conv1d, Ends
 from melmill.stages.vocode.layers.diffusion import Diffusion, recipe_spec
 from melmill.stages.vocode.layers.schedule import signal_levels
 from melmill.stages.vocode.network import Checkpoint, with_weights
+from melmill.stages.vocode.settings import whole, wholes
 
 # Factors of the published model by hop. Neither the weights nor the parameters hold them.
 _FACTORS = {300: (5, 5, 3, 2, 2)}
@@ -156,7 +157,7 @@ def build(checkpoint: Checkpoint) -> WaveGrad:
     up = [checkpoint.shape("first_conv.weight")[0]]
     up += [checkpoint.shape(f"upsample.{i}.block1.weight")[0] for i in range(n_rates)]
     factors = _factors(checkpoint, n_rates)
-    n_mels = int(checkpoint.config.get("n_mels", checkpoint.shape("first_conv.weight")[1]))
+    n_mels = whole(checkpoint, checkpoint.config, "n_mels", checkpoint.shape("first_conv.weight")[1])
     model = WaveGrad(down, up, factors, recipe_spec(checkpoint, "wavegrad", n_mels, math.prod(factors)))
     said = [checkpoint.config.get(name) for name in ("inference_noise_schedule", "noise_schedule")]
     model.betas = next(betas for betas in (checkpoint.schedule, *said, _TRAINING) if betas)
@@ -164,16 +165,16 @@ def build(checkpoint: Checkpoint) -> WaveGrad:
 
 
 def _factors(checkpoint: Checkpoint, n_rates: int) -> tuple[int, ...]:
-    hop = int(checkpoint.config.get("hop_samples", 300))
-    factors = checkpoint.config.get("factors", _FACTORS.get(hop))
-    if factors is None:
+    hop = whole(checkpoint, checkpoint.config, "hop_samples", 300)
+    if checkpoint.config.get("factors", _FACTORS.get(hop)) is None:
         raise VocoderError(
             f"{checkpoint.name}: hop_samples={hop}, but the weights don't say its factors (the published 300 "
             "is 5 * 5 * 3 * 2 * 2): add `factors`, from the mel on, to the config"
         )
+    factors = wholes(checkpoint, checkpoint.config, "factors", _FACTORS.get(hop, ()))
     if math.prod(factors) != hop or len(factors) != n_rates:
         raise VocoderError(
             f"{checkpoint.name}: factors {list(factors)} have the product {math.prod(factors)}, expected "
             f"hop_samples={hop} as {n_rates} factors, one for each 'film' of the weights"
         )
-    return tuple(factors)
+    return factors

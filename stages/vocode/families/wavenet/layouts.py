@@ -20,7 +20,7 @@ from melmill.stages.vocode.families.wavenet.network import Preprocessing, Sizes,
 from melmill.stages.vocode.families.wavenet.outputs import Categorical, Gaussian, Logistic, Output
 from melmill.stages.vocode.families.wavenet.upsampling import Activation, MixedFirst, Smoothed, Transposed, Upsampler
 from melmill.stages.vocode.network import Checkpoint, with_weights
-from melmill.stages.vocode.settings import fitting
+from melmill.stages.vocode.settings import conv_shape, fitting, layer_count, whole
 
 _ACTIVATIONS = {
     "ELU": nn.ELU,
@@ -58,17 +58,17 @@ def _refuse(checkpoint: Checkpoint) -> None:
 
 def _sizes(checkpoint: Checkpoint) -> Sizes:
     config = checkpoint.config
-    gate, residual, kernel = checkpoint.shape("conv_layers.0.conv.weight")
-    layers = int(config.get("layers", checkpoint.count("conv_layers.{}.conv.weight")))
+    gate, residual, kernel = conv_shape(checkpoint, "conv_layers.0.conv.weight")
+    layers = layer_count(checkpoint, config, "layers", checkpoint.count("conv_layers.{}.conv.weight"))
     stacks = int(_needed(checkpoint, "stacks"))
     if stacks < 1 or layers % stacks:
         raise VocoderError(f"{checkpoint.name}: stacks={stacks} in the config must divide its {layers} layers")
     return Sizes(
-        residual=int(config.get("residual_channels", residual)),
-        gate=int(config.get("gate_channels", gate)),
-        skip=int(config.get("skip_out_channels", checkpoint.shape("conv_layers.0.conv1x1_skip.weight")[0])),
-        out=int(config.get("out_channels", checkpoint.shape("last_conv_layers.3.weight")[0])),
-        kernel=int(config.get("kernel_size", kernel)),
+        residual=whole(checkpoint, config, "residual_channels", residual),
+        gate=whole(checkpoint, config, "gate_channels", gate),
+        skip=whole(checkpoint, config, "skip_out_channels", checkpoint.shape("conv_layers.0.conv1x1_skip.weight")[0]),
+        out=whole(checkpoint, config, "out_channels", checkpoint.shape("last_conv_layers.3.weight")[0]),
+        kernel=whole(checkpoint, config, "kernel_size", kernel),
         layers=layers,
         stacks=stacks,
         condition_bias="conv_layers.0.conv1x1c.bias" in checkpoint.state,

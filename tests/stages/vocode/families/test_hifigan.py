@@ -282,7 +282,11 @@ STATE = tensors(shapes(CONFIG))
         (STATE, {"upsample_rates": [8], "upsample_kernel_sizes": [8]}, r"'conv_post.weight' .* implies \(1, 4, 7\)"),
         (STATE, {"upsample_rates": [4, 2, 2]}, r"upsample_rates .* as many as upsample_kernel_sizes \[8, 4\], got"),
         (STATE, {"resblock_dilation_sizes": [[1, 3, 5]]}, r"resblock_dilation_sizes .* must be 2 lists of 3"),
-        (STATE, {"resblock_kernel_sizes": "3"}, r"resblock_kernel_sizes .* list of whole numbers from 1, got '3'"),
+        (
+            STATE,
+            {"resblock_kernel_sizes": "3"},
+            r"resblock_kernel_sizes .* list of whole numbers from 1 to 1048576, got '3'",
+        ),
         # Its mel is another one.
         (STATE, {"hop_size": 16}, r"its layers make 8 samples a frame, but its mel has hop_length=16"),
         (STATE, {"num_mels": 7}, r"'conv_pre.weight' has shape \(8, 6, 7\), but the configuration implies \(8, 7, 7\)"),

@@ -204,7 +204,10 @@ def test_the_users_mel_goes_first() -> None:
             SEUNGWONPARK, {"audio": {"mel_fmax": 2e4}}, "describes an impossible mel: fmax must not", id="no mel"
         ),
         pytest.param(
-            DESCRIPT, {"ngf": "32"}, "ngf of its configuration must be a whole number from 1, got '32'", id="a text"
+            DESCRIPT,
+            {"ngf": "32"},
+            "ngf of its configuration must be a whole number from 1 to 1048576, got '32'",
+            id="a text",
         ),
     ],
 )

@@ -216,7 +216,9 @@ def test_a_mel_too_short_to_reflect_is_unusable() -> None:
         pytest.param("gen", {"strides": [2, 4]}, r"res_stack.0.convt_pre.1.weight' .* implies \(3, 3, 4\)", id="rates"),
         pytest.param("gen", {"strides": [4, 2, 1]}, r"'res_stack.2.* is missing", id="more levels"),
         pytest.param("gen", {"strides": "8, 8"}, "strides .* must be a list of whole numbers", id="a text for a list"),
-        pytest.param("gen", {"lReLU_slope": None}, "lReLU_slope .* must be a number from 0, got None", id="no slope"),
+        pytest.param(
+            "gen", {"lReLU_slope": None}, "lReLU_slope .* must be a finite number from 0, got None", id="no slope"
+        ),
         pytest.param("audio", {"n_mel_channels": 100}, r"input_conv.0.weight' .* implies \(8, 100, 5\)", id="bands"),
         pytest.param("audio", {"hop_length": 256}, "make 8 samples a frame, but .* hop_length=256", id="hop"),
     ],

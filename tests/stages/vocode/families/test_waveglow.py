@@ -272,7 +272,7 @@ def test_configuration_against_weights(section: str, change: dict[str, Any], mes
 
 
 def test_sigma_is_a_number() -> None:
-    with pytest.raises(VocoderError, match="sigma of its configuration must be a number from 0, got -1"):
+    with pytest.raises(VocoderError, match="sigma of its configuration must be a finite number from 0, got -1"):
         made(TINY, config=TINY.config | {"sigma": -1})
 
 
