@@ -47,7 +47,8 @@ def check_channel(channel: Channel) -> None:
     hint = f"; did you mean {near[0]!r}?" if near else ""
     raise ParameterError(
         "channel",
-        f"must be mix (the mean of all), left, right, loudest, refuse or a number from 0 to {MAX_CHANNELS - 1}, got {channel!r}{hint}",
+        f"must be mix (the mean of all), left, right, loudest, refuse or a number from 0 to {MAX_CHANNELS - 1}, "
+        f"got {channel!r}{hint}",
     )
 
 
