@@ -55,7 +55,8 @@ class Case(Project):
     def texts(self, store: str = "st") -> Mapping[str, tuple[str, str]]:
         """Return text and speaker of each utterance."""
         table = melmill.open(str(self.folder / store)).utterances()
-        return {row.utterance_id: (row.text, row.speaker_id) for row in table.itertuples()}
+        rows = table[["utterance_id", "text", "speaker_id"]].astype(str).to_numpy().tolist()
+        return {name: (text, speaker) for name, text, speaker in rows}
 
     def refused(self, *arguments: str) -> str:
         """Return the one line of a run that does not begin."""
