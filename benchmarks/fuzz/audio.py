@@ -21,8 +21,10 @@ from benchmarks.fuzz.contract import Case, Kind, Wrong, check_message
 from benchmarks.fuzz.corpus import MemoryTree
 from benchmarks.fuzz.mutating import MAX_BYTES, mutated
 from melmill.errors import Error
+from melmill.stages.formats.containers import mpeg, sized
 from melmill.stages.ingest.folder import AUDIO_SUFFIXES
 from melmill.stages.ingest.readers.audio_folder import AudioFolder
+from melmill.stages.numeric.errors import Unusable
 from melmill.stages.numeric.resample import resample
 from melmill.storage.utterance import resampled_length
 
@@ -96,7 +98,7 @@ class Audio(Kind):
 
     def judge(self, case: Case) -> bool:
         """Compare what is stored with what libsndfile decodes, and with Python's `wave`."""
-        reference = decoded(case.data)
+        reference = decoded(_mended(case.data))
         sr = reference[1] if reference is not None and 1000 <= reference[1] <= 1 << 20 else 16000
         if zlib.crc32(case.data) % 8 == 0:
             sr = 16000
@@ -170,6 +172,26 @@ def decoded(data: bytes) -> tuple[NDArray[np.float64], int] | None:
     return np.concatenate([part[0] for part in found]), found[0][1]
 
 
+def _mended(data: bytes) -> bytes:
+    """Return what of a file libsndfile must decode.
+
+    It reads nothing, or refuses the file, where a header says that the size of the samples is
+    unknown; then the samples are all that follow. It resynchronizes inside frames of MP3 that other
+    bytes come before; if the first frame tells the number and the bytes of the frames, the rest is
+    no audio.
+    """
+    try:
+        samples = sized.samples_of(data)
+        if samples is not None and samples.claimed is None and not samples.coded:
+            return sized.content_of(data, samples).pieces[0].data
+        content = mpeg.content_of(data) if samples is None and _format(data) == "MPEG" else None
+    except Unusable:
+        return data
+    if content is None or content.doubt or len(content.pieces) != 1 or content.pieces[0].silence:
+        return data
+    return content.pieces[0].data
+
+
 def _ogg_streams(data: bytes) -> list[bytes]:
     pages = chunked.ogg_pages(data) if data[:4] == b"OggS" else None
     if pages is None:
@@ -236,8 +258,12 @@ def _compare(stored: NDArray[np.int16], reference: tuple[NDArray[np.float64], in
 
 
 def _check_ogg(case: Case) -> None:
-    """Raise Wrong if a stream that was taken as whole lacks a page, or has a damaged one."""
-    pages = chunked.ogg_pages(case.data)
+    """Raise Wrong if a stream that was taken as whole lacks a page, or has a damaged one.
+
+    A recorder that was interrupted leaves whole pages without a last one. They are all that there
+    is. Zeros behind the pages are no audio.
+    """
+    pages = chunked.ogg_pages(case.data.rstrip(b"\0")) or chunked.ogg_pages(case.data)
     if pages is None:
         raise Wrong("an Ogg file with other bytes or a cut page is taken as whole", case.note)
     if not all(page.whole for page in pages):
@@ -250,8 +276,6 @@ def _check_ogg(case: Case) -> None:
     for stream in by_serial.values():
         if [page.sequence for page in stream] != list(range(stream[0].sequence, stream[0].sequence + len(stream))):
             raise Wrong("an Ogg file that lacks a page is taken as whole", case.note)
-        if not stream[-1].last:
-            raise Wrong("an Ogg file without its last page is taken as whole", case.note)
 
 
 def _check_flac(case: Case) -> None:

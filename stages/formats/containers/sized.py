@@ -81,19 +81,22 @@ def content_of(data: bytes, samples: Samples) -> Content:
 def _riff(data: bytes) -> Samples | None:
     """Find the samples of RIFF, RIFX, RF64 and BW64 WAVE files."""
     order: Order = "big" if data.startswith(b"RIFX") else "little"
-    described, ds64, found = b"", 0, None
+    described, ds64, found, is_rf64 = b"", 0, None, data[:4] in (b"RF64", b"BW64")
     for chunk in chunks(data, order):
-        if chunk.name == b"ds64" and data[:4] in (b"RF64", b"BW64"):
+        if chunk.name == b"ds64" and is_rf64:
             ds64 = chunk.start
         if chunk.name == b"fmt ":
             described = data[chunk.start : chunk.start + chunk.size]
         if chunk.name == b"data":
             found = chunk
-            break
+            if chunk.size:
+                break  # else another may follow, which libsndfile reads
     if data[8:12] != b"WAVE" or found is None:
         return None
     start, size, unknown = found.start, found.size, is_placeholder(found.size)
-    if ds64 and size == 0xFFFFFFFF:
+    if is_rf64 and not ds64 and size == 0xFFFFFFFF:
+        raise Unusable("RF64 header is damaged: it lacks its ds64 chunk, which says the size of the samples")
+    if ds64 and unknown:
         size = int.from_bytes(data[ds64 + 8 : ds64 + 16], "little")
         unknown = is_placeholder(size, wide=True)
     if size == 0 and _are_chunks(data, start, order):
