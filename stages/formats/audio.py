@@ -334,7 +334,8 @@ def _doubt(sr: int, n_samples: int, size_bytes: int) -> str:
         )
     if n_samples <= 0:
         return (
-            f"header says {n_samples:,} samples, so the file is empty or its length unknown ({size_bytes:,} bytes): encode it again"
+            f"header says {n_samples:,} samples, so the file is empty or its length unknown "
+            f"({size_bytes:,} bytes): encode it again"
         )
     if n_samples > MAX_SAMPLES_PER_BYTE * size_bytes:
         return f"header is not believable: it claims {n_samples:,} samples in {size_bytes:,} bytes"

@@ -75,8 +75,13 @@ class AudioReader(Reader):
         """
         try:
             head = tree.head(file.path, HEAD_BYTES)
-            header = read_header(head if tells(head) else tree.read(file.path), file.size_bytes)
-        except (OSError, Unusable, PackageMissing):
+            if tells(head):
+                header = read_header(head, file.size_bytes)
+            else:
+                # It may have another size than when it was listed.
+                data = tree.read(file.path)
+                header = read_header(data, len(data))
+        except (Unusable, PackageMissing):
             return 0, 0
         return (header.sr, header.n_samples) if header.believable else (0, 0)
 
