@@ -18,7 +18,7 @@ class PackageMissing(StageError, ImportError):
 
 
 class CorpusUnreadable(StageError):
-    """This machine can't read files of a corpus. No file is to blame."""
+    """A machine can't read files of a corpus. No file is to blame."""
 
 
 class UnknownStage(StageError):

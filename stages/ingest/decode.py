@@ -29,6 +29,7 @@ from melmill.stages.numeric.errors import ParameterError, Unusable
 from melmill.stages.numeric.resample import resample
 from melmill.storage.utterance import SourceFile, Utterance
 
+_MEASURED_ANEW = "run again, and the file is measured anew"
 _FULL_SCALE = np.float32(32768.0)
 
 
@@ -148,13 +149,10 @@ def _decoded(utterance: Utterance, data: bytes) -> tuple[NDArray[np.int16 | np.f
         return decoded, header
     now = f"{header.n_samples:,} at {header.sr:,} Hz now"
     if not any(then):
-        raise Unusable(
-            f"catalogued without a length, as it could not be read then; {now}: use another store or another node name"
-        )
+        raise Unusable(f"catalogued without a length, as it could not be read then; {now}: {_MEASURED_ANEW}")
     if len(data) == utterance.size_bytes and header.sr == then[1]:
         raise Unusable(
-            f"catalogued with {then[0]:,} samples, which its header estimates or it held then; {now}: use another "
-            "store or another node name"
+            f"catalogued with {then[0]:,} samples, which its header estimates or it held then; {now}: {_MEASURED_ANEW}"
         )
     raise Unusable(f"file changed since it was catalogued: {then[0]:,} samples at {then[1]:,} Hz then, {now}")
 
