@@ -22,6 +22,7 @@ from benchmarks.fuzz.corpus import MemoryTree
 from benchmarks.fuzz.mutating import MAX_BYTES, mutated
 from melmill.errors import Error
 from melmill.stages.formats.containers import mpeg, sized
+from melmill.stages.formats.containers.content import Piece
 from melmill.stages.ingest.folder import AUDIO_SUFFIXES
 from melmill.stages.ingest.readers.audio_folder import AudioFolder
 from melmill.stages.numeric.errors import Unusable
@@ -98,7 +99,7 @@ class Audio(Kind):
 
     def judge(self, case: Case) -> bool:
         """Compare what is stored with what libsndfile decodes, and with Python's `wave`."""
-        reference = decoded(_mended(case.data))
+        reference = _reference(case.data)
         sr = reference[1] if reference is not None and 1000 <= reference[1] <= 1 << 20 else 16000
         if zlib.crc32(case.data) % 8 == 0:
             sr = 16000
@@ -172,24 +173,33 @@ def decoded(data: bytes) -> tuple[NDArray[np.float64], int] | None:
     return np.concatenate([part[0] for part in found]), found[0][1]
 
 
-def _mended(data: bytes) -> bytes:
-    """Return what of a file libsndfile must decode.
+def _reference(data: bytes) -> tuple[NDArray[np.float64], int] | None:
+    """Return what `decoded` gives of a file, or of the one that libsndfile must read in its place."""
+    piece = _mended(data)
+    if piece is None:
+        return decoded(data)
+    found = decoded(piece.padded)
+    if found is None or piece.n_samples is None:
+        return found
+    return found[0][piece.n_silent : piece.n_silent + piece.n_samples], found[1]
+
+
+def _mended(data: bytes) -> Piece | None:
+    """Return what libsndfile must read in place of a file, None for the file itself.
 
     It reads nothing, or refuses the file, where a header says that the size of the samples is
     unknown; then the samples are all that follow. It resynchronizes inside frames of MP3 that other
     bytes come before; if the first frame tells the number and the bytes of the frames, the rest is
-    no audio.
+    no audio. Where no frame tells the number, it estimates the length and reads no further.
     """
     try:
         samples = sized.samples_of(data)
         if samples is not None and samples.claimed is None and not samples.coded:
-            return sized.content_of(data, samples).pieces[0].data
+            return sized.content_of(data, samples).pieces[0]
         content = mpeg.content_of(data) if samples is None and _format(data) == "MPEG" else None
     except Unusable:
-        return data
-    if content is None or content.doubt or len(content.pieces) != 1 or content.pieces[0].silence:
-        return data
-    return content.pieces[0].data
+        return None
+    return content.pieces[0] if content and not content.doubt and len(content.pieces) == 1 else None
 
 
 def _ogg_streams(data: bytes) -> list[bytes]:

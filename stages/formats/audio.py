@@ -63,7 +63,7 @@ class Header:
         return not self.doubt
 
 
-class _Sequential(soundfile.SoundFile):
+class _Sequential(soundfile.SoundFile):  # type: ignore[misc]  # soundfile has no types
     """A file that is read block by block and never sought in.
 
     python-soundfile seeks after it has read, which some codecs can't, and asks for as many samples as
