@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from melmill.storage.errors import CatalogueError, DamagedData, damaged
@@ -24,7 +23,7 @@ from melmill.storage.labels import SCHEMA as LABEL_SCHEMA
 from melmill.storage.labels import LabelOverlay, label_files
 from melmill.storage.records import record_name, record_order
 from melmill.storage.revisions import Reason, Retired, Revisions, Seen, by_shard, read_lists
-from melmill.storage.tables import from_parquet, to_parquet, with_seal, without_seal
+from melmill.storage.tables import from_numpy, from_parquet, rows_at, to_numpy, to_parquet, with_seal, without_seal
 from melmill.storage.utterance import Labels, Shard, Utterance
 
 # It bounds what rounding to whole frames can add to the length of a shard.
@@ -137,7 +136,7 @@ class Catalogue:
         table = self._labels.applied(self._all)
         if self.revisions.seen:
             table = _with_seen(table, self.revisions.seen)
-        return table.filter(pa.array(self._is_current)) if self.retired else table
+        return rows_at(table, np.flatnonzero(self._is_current)) if self.retired else table
 
     @property
     def retired(self) -> Mapping[int, frozenset[str]]:
@@ -390,12 +389,12 @@ class Catalogue:
     @cached_property
     def duration_s(self) -> float:
         """Length of all utterances, s."""
-        return float(self.table["n_samples"].to_numpy().sum() / self.sr)
+        return float(to_numpy(self.table["n_samples"]).sum() / self.sr)
 
     @cached_property
     def shard_durations_s(self) -> NDArray[np.float64]:
         """Length of the utterances of every shard, s."""
-        return np.bincount(self._shards, weights=self.table["n_samples"].to_numpy(), minlength=self.n_shards) / self.sr
+        return np.bincount(self._shards, weights=to_numpy(self.table["n_samples"]), minlength=self.n_shards) / self.sr
 
     @cached_property
     def digest(self) -> str:
@@ -465,7 +464,7 @@ class Catalogue:
         record_names : collection of str
             Records that there are.
         """
-        rows = self.table.filter(pc.equal(self.table["source_n_samples"], 0))
+        rows = rows_at(self.table, np.flatnonzero(to_numpy(self.table["source_n_samples"]) == 0))
         pairs = zip(rows["path"].to_pylist(), rows["shard"].to_pylist(), strict=True)
         done = frozenset(record_names)
         return {path for path, shard in pairs if record_name(shard) not in done}
@@ -488,12 +487,12 @@ class Catalogue:
 
     @cached_property
     def _shards(self) -> NDArray[np.int64]:
-        return np.asarray(self.table["shard"].to_numpy())
+        return to_numpy(self.table["shard"])
 
     @cached_property
     def _rows(self) -> list[int]:
         # All rows are in order of shard, so a shard is a range of them.
-        shards = self._all["shard"].to_numpy()
+        shards = to_numpy(self._all["shard"])
         return [int(row) for row in np.searchsorted(shards, np.arange(self.n_shards + 1))]
 
     @cached_property
@@ -518,12 +517,12 @@ def _read_part(location: Location, name: str, schema: pa.Schema = _SCHEMA) -> pa
 
 def _with_seen(table: pa.Table, seen: Mapping[tuple[int, str], Seen]) -> pa.Table:
     """Return rows with the sizes and times that files were seen with."""
-    columns = {name: table[name].to_pylist() for name in ("size_bytes", "mtime_ns")}
+    columns = {name: to_numpy(table[name]).copy() for name in ("size_bytes", "mtime_ns")}
     for row, place in enumerate(zip(table["shard"].to_pylist(), table["path"].to_pylist(), strict=True)):
         if place in seen:
             columns["size_bytes"][row], columns["mtime_ns"][row] = seen[place].size_bytes, seen[place].mtime_ns
-    for name, values in columns.items():
-        table = table.set_column(table.schema.get_field_index(name), _SCHEMA.field(name), pa.array(values, pa.int64()))
+    for name, numbers in columns.items():
+        table = table.set_column(table.schema.get_field_index(name), _SCHEMA.field(name), from_numpy(numbers))
     return table
 
 
