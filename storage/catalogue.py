@@ -128,7 +128,7 @@ class Catalogue:
         self._parts = tuple(parts)
         self._n_stored = n_stored
         # With the retired rows, which keep their places.
-        self._all: pa.Table = pa.concat_tables(self._parts) if parts else _SCHEMA.empty_table()
+        self._all: pa.Table = pa.concat_tables(self._parts) if parts else pa.Table.from_batches([], _SCHEMA)
 
     @cached_property
     def table(self) -> pa.Table:

@@ -63,7 +63,7 @@ class LabelOverlay:
     @cached_property
     def _last(self) -> pa.Table:
         """The last row of each utterance."""
-        table = pa.concat_tables(self.parts) if self.parts else SCHEMA.empty_table()
+        table = pa.concat_tables(self.parts) if self.parts else pa.Table.from_batches([], SCHEMA)
         table = rows_at(table, np.arange(table.num_rows)[::-1]).combine_chunks()
         first = pc.index_in(table["utterance_id"], value_set=table["utterance_id"])
         return rows_at(table, np.flatnonzero(to_numpy(first) == np.arange(table.num_rows)))
