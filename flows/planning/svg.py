@@ -26,7 +26,7 @@ from melmill.flows.planning.drawing import Box, Drawing, State
 LETTER, BOLD = 7.4, 8.3
 LINE = 17
 BOX_HEIGHT = 4 * LINE + 12
-MIN_WIDTH, MAX_WIDTH = 170, 330
+MIN_WIDTH, MAX_WIDTH, MAX_NAME_WIDTH = 170, 330, 470
 GAP, COLUMN_GAP, MARGIN, FRAME, FRAME_HEAD, LANE = 16, 96, 24, 10, 22, 10
 HEAD = 92
 SWEEPS = 12
@@ -56,6 +56,7 @@ class _Place:
     column: int
     boxes: list[Box] = field(default_factory=list)
     y: float = 0.0
+    ranks: dict[int, int] = field(default_factory=dict)
 
     @property
     def height(self) -> float:
@@ -69,7 +70,8 @@ class _Place:
 
     def top(self, index: int) -> float:
         """Return where a box begins."""
-        return self.y + (FRAME_HEAD if len(self.boxes) > 1 else 0) + index * (BOX_HEIGHT + GAP)
+        rank = self.ranks.get(index, index)
+        return self.y + (FRAME_HEAD if len(self.boxes) > 1 else 0) + rank * (BOX_HEIGHT + GAP)
 
 
 # From a declaration and box to another one at a port. A box of None is the frame of all.
@@ -88,6 +90,7 @@ class _Picture:
         self._places = _places(drawn, self._lines)
         self._chains = {line: _chain(line, self._places) for line in self._lines}
         self._columns = _columns(self._places, self._chains.values())
+        self._sort_variants()
         widths = [max([_width(box) for place in column for box in place.boxes], default=0) for column in self._columns]
         framed = [FRAME if any(len(place.boxes) > 1 for place in column) else 0 for column in self._columns]
         self._widths, self._lefts, x = widths, [], float(MARGIN)
@@ -97,6 +100,20 @@ class _Picture:
         legend = MARGIN + sum(_legend_width(text) for text, _ in self._legend())
         title = 2 * MARGIN + _letters(drawn.title) * 10.5
         self._size = (max(x - COLUMN_GAP + MARGIN, legend, title), self._bottom() + MARGIN)
+
+    def _sort_variants(self) -> None:
+        """Sort the boxes of each frame as what they read lies, so that fewer edges cross."""
+        for place in sorted(self._places.values(), key=lambda place: place.column):
+            heights: dict[int, list[float]] = {}
+            for line, chain in self._chains.items():
+                source, of_source, target, of_target, _ = line
+                if target == place.name and of_target is not None:
+                    begin = self._places[source]
+                    direct = len(chain) == 2 and of_source is not None
+                    heights.setdefault(of_target, []).append(begin.top(of_source or 0) if direct else chain[-2].middle)
+            if len(heights) == len(place.boxes):
+                order = sorted(heights, key=lambda index: (fmean(heights[index]), index))
+                place.ranks = {index: rank for rank, index in enumerate(order)}
 
     def _bottom(self) -> float:
         return max((place.y + place.height for column in self._columns for place in column), default=HEAD)
@@ -310,7 +327,8 @@ def _curve(x0: float, y0: float, x1: float, y1: float) -> str:
 
 def _width(box: Box) -> float:
     longest = max(_letters(text) for text in (f"{box.stage} · {box.pool}", box.shards, box.why))
-    return min(MAX_WIDTH, max(MIN_WIDTH, 30 + longest * LETTER, 30 + _letters(box.name) * BOLD))
+    name_width = min(MAX_NAME_WIDTH, 30 + _letters(box.name) * BOLD)
+    return max(MIN_WIDTH, min(MAX_WIDTH, 30 + longest * LETTER), name_width)
 
 
 def _legend_width(text: str) -> float:
@@ -323,16 +341,15 @@ def _letters(text: str) -> int:
 
 
 def _cut(text: str, width: float, letter: float = LETTER) -> str:
-    """Return a text, with an ellipsis in place of what does not fit into `width` pixels."""
-    room = int(width / letter)
-    if _letters(text) <= room:
-        return text
-    kept = ""
-    for character in text:
-        if _letters(kept + character) >= room:
-            break
-        kept += character
-    return f"{kept}…"
+    """Return a text, with an ellipsis in place of its middle where `width` pixels hold no more."""
+    head, tail = text, ""
+    if _letters(text) * letter > width:
+        half = len(text) // 2
+        head, tail = text[:half], text[half:]
+        while head and (_letters(head) + 1 + _letters(tail)) * letter > width:
+            head, tail = head[:-1], tail[1:]
+        head += "…"
+    return head + tail
 
 
 def _text(text: str) -> str:
