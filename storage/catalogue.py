@@ -22,8 +22,16 @@ from melmill.storage.files.location import Location
 from melmill.storage.labels import SCHEMA as LABEL_SCHEMA
 from melmill.storage.labels import LabelOverlay, label_files
 from melmill.storage.records import record_name, record_order
-from melmill.storage.revisions import Reason, Retired, Revisions, Seen, by_shard, read_lists
-from melmill.storage.tables import from_numpy, from_parquet, rows_at, to_numpy, to_parquet, with_seal, without_seal
+from melmill.storage.revisions import Reason, Retired, Revisions, Seen, by_shard, read_lists, with_seen
+from melmill.storage.tables import (
+    from_parquet,
+    rows_at,
+    shared_values,
+    to_numpy,
+    to_parquet,
+    with_seal,
+    without_seal,
+)
 from melmill.storage.utterance import Labels, Shard, Utterance
 
 # It bounds what rounding to whole frames can add to the length of a shard.
@@ -78,6 +86,8 @@ def _packed(group: list[Utterance], capacity: int) -> Packed:
 
 
 _TEXT = ["utterance_id", "subset", "speaker_id", "chapter_id", "text", "path", "sex", "speaker_name"]
+# Columns of few values, each in many rows.
+_REPEATED = frozenset({"subset", "speaker_id", "chapter_id", "sex", "speaker_name", "source_sr", "sr"})
 _WHOLE = ["size_bytes", "mtime_ns", "source_sr", "source_n_samples", "sr", "n_samples"]
 _PLACE = ["shard", "slot", "n_slots", "start"]
 _SCHEMA = pa.schema(
@@ -135,7 +145,7 @@ class Catalogue:
         """The rows that are not retired, with labels, sizes and times as they were last seen."""
         table = self._labels.applied(self._all)
         if self.revisions.seen:
-            table = _with_seen(table, self.revisions.seen)
+            table = with_seen(table, self.revisions.seen)
         return rows_at(table, np.flatnonzero(self._is_current)) if self.retired else table
 
     @property
@@ -515,17 +525,6 @@ def _read_part(location: Location, name: str, schema: pa.Schema = _SCHEMA) -> pa
     return without_seal(from_parquet(location.read(name), place), schema, place)
 
 
-def _with_seen(table: pa.Table, seen: Mapping[tuple[int, str], Seen]) -> pa.Table:
-    """Return rows with the sizes and times that files were seen with."""
-    columns = {name: to_numpy(table[name]).copy() for name in ("size_bytes", "mtime_ns")}
-    for row, place in enumerate(zip(table["shard"].to_pylist(), table["path"].to_pylist(), strict=True)):
-        if place in seen:
-            columns["size_bytes"][row], columns["mtime_ns"][row] = seen[place].size_bytes, seen[place].mtime_ns
-    for name, numbers in columns.items():
-        table = table.set_column(table.schema.get_field_index(name), _SCHEMA.field(name), from_numpy(numbers))
-    return table
-
-
 def read_shard(location: Location, index: int) -> Shard:
     """Return one shard, decoding no more of the stored catalogue than needed.
 
@@ -564,10 +563,28 @@ def _shard(index: int, table: pa.Table, retired: frozenset[str]) -> Shard:
 def _utterances(rows: pa.Table | pa.RecordBatch, stamps: Iterable[int] | None = None) -> Iterator[Utterance]:
     # By column: a plan reads hundreds of thousands of rows, and Arrow's own rows take twice as
     # long.
-    names = [*_TEXT, *_WHOLE, "text_stamp"]
-    columns = [rows[name].to_pylist() for name in _TEXT + _WHOLE]
-    for values in zip(*columns, repeat(0, rows.num_rows) if stamps is None else stamps, strict=True):
-        yield Utterance(**dict(zip(names, values, strict=True)))
+    columns = [shared_values(rows[name]) if name in _REPEATED else rows[name].to_pylist() for name in _TEXT + _WHOLE]
+    # By name: unpacking a dictionary of a row takes twice as long.
+    for row in zip(*columns, repeat(0, rows.num_rows) if stamps is None else stamps, strict=True):
+        utterance_id, subset, speaker, chapter, text, path, sex, name, size, mtime, *rates, stamp = row
+        source_sr, source_n_samples, sr, n_samples = rates
+        yield Utterance(
+            utterance_id=utterance_id,
+            subset=subset,
+            speaker_id=speaker,
+            chapter_id=chapter,
+            text=text,
+            path=path,
+            size_bytes=size,
+            mtime_ns=mtime,
+            source_sr=source_sr,
+            source_n_samples=source_n_samples,
+            sr=sr,
+            n_samples=n_samples,
+            sex=sex,
+            speaker_name=name,
+            text_stamp=stamp,
+        )
 
 
 def _part_names(files: Iterable[str]) -> list[str]:

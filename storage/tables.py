@@ -73,10 +73,20 @@ def _checksum(table: pa.Table) -> bytes:
     sha256 = hashlib.sha256(repr(sorted((table.schema.metadata or {}).items())).encode())
     for column in table.columns:
         if pa.types.is_string(column.type):
-            sha256.update("".join(column.to_pylist()).encode())
+            for chunk in column.chunks:
+                sha256.update(_text_of(chunk))
             column = pc.binary_length(column)
         sha256.update(to_numpy(column).tobytes())
     return sha256.hexdigest().encode()
+
+
+def _text_of(chunk: pa.StringArray) -> memoryview:
+    """Return the strings of a column one after the other, in UTF-8, where Arrow has them."""
+    _, offsets, text = chunk.buffers()
+    if not len(chunk) or text is None:
+        return memoryview(b"")
+    ends = np.frombuffer(offsets, dtype=np.int32)[chunk.offset : chunk.offset + len(chunk) + 1]
+    return memoryview(text)[ends[0] : ends[-1]]
 
 
 def to_numpy(column: pa.ChunkedArray) -> NDArray[Any]:
@@ -109,6 +119,20 @@ def from_numpy(numbers: NDArray[np.int64]) -> pa.Array:
     return pa.Array.from_buffers(
         pa.int64(), len(numbers), [None, pa.py_buffer(np.ascontiguousarray(numbers, np.int64))]
     )
+
+
+def shared_values(column: pa.Array | pa.ChunkedArray) -> list[Any]:
+    """Return a column's values, where equal ones are one object: that takes less time and memory.
+
+    >>> shared_values(pa.chunked_array([["a", "b"], ["a"]]))
+    ['a', 'b', 'a']
+    """
+    values: list[Any] = []
+    for chunk in column.chunks if isinstance(column, pa.ChunkedArray) else [column]:
+        encoded = chunk.dictionary_encode()
+        distinct = encoded.dictionary.to_pylist()
+        values += [distinct[index] for index in encoded.indices.to_pylist()]
+    return values
 
 
 def rows_table(rows: Sequence[Row], place: str) -> pa.Table:

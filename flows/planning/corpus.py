@@ -111,7 +111,8 @@ def survey(node: Node, store: Store, shard_duration_s: float, *, follow: bool = 
         known = {utterance.path: utterance for utterance in catalogue.utterances()}
         # A file that claimed no length may have been unreadable. Neither its size nor its time tells.
         unsure = catalogue.without_length(record_names)
-        discovered = stage.discover(tree, {path: one for path, one in known.items() if path not in unsure})
+        sure = {path: one for path, one in known.items() if path not in unsure} if unsure else known
+        discovered = stage.discover(tree, sure)
         comparison = _Comparison(node, folder, catalogue, frozenset(record_names), tree, follow=follow)
         changes = comparison.changes(known, discovered.utterances)
         if not follow:
