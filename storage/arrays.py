@@ -10,21 +10,22 @@ import json
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from fractions import Fraction
+from typing import TYPE_CHECKING
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
-from zarr.abc.store import Store
-from zarr.codecs import BloscCodec, Crc32cCodec
-from zarr.core.buffer import default_buffer_prototype
-from zarr.storage import FsspecStore, LocalStore, MemoryStore, ObjectStore
-from zarr.types import AnyArray
 
 from melmill.storage.catalogue import MAX_UTTERANCES
 from melmill.storage.errors import StoreError, damaged
 from melmill.storage.files.location import Location
 from melmill.storage.files.objects import bucket_and_key, client, is_object_store, store_error
 from melmill.storage.utterance import Shard, Utterance, resampled_length
+
+# Functions import Zarr when they first need it: layouts are known without it, and so are plans.
+if TYPE_CHECKING:
+    from zarr.abc.store import Store
+    from zarr.storage import MemoryStore
+    from zarr.types import AnyArray
 
 # Inner chunks, the least that a reader fetches: about 16 s of audio at usual rates.
 CHUNK_FRAMES = 1024
@@ -143,6 +144,8 @@ METADATA = "zarr.json"
 
 def metadata(spec: ArraySpec, slot_length: int, n_slots: int) -> bytes:
     """Return the Zarr v3 metadata of an array of `n_slots` shards."""
+    from zarr.storage import MemoryStore
+
     store = MemoryStore()
     _create(store, spec, slot_length, n_slots)
     return _files(store)[METADATA]
@@ -174,6 +177,8 @@ def encode(spec: ArraySpec, slot_length: int, shard: Shard, arrays: Mapping[str,
         By utterance id, ``(n_samples,)`` or ``(n_mels, n_frames)``, already checked. An utterance
         without an array leaves a gap.
     """
+    from zarr.storage import MemoryStore
+
     store = MemoryStore()
     _create(store, spec, slot_length, shard.n_slots)[...] = assemble(spec, shard, arrays, slot_length)
     files = _files(store)
@@ -190,6 +195,9 @@ def decode(
     DamagedData
         They can't be read. The message names `place`.
     """
+    from zarr.core.buffer import default_buffer_prototype
+    from zarr.storage import MemoryStore
+
     store = MemoryStore()
     array = _create(store, spec, slot_length, shard.n_slots)
     for i, name in enumerate(shard_files(spec, shard)):
@@ -215,6 +223,8 @@ class StoredArray:
     """
 
     def __init__(self, spec: ArraySpec, slot_length: int, location: Location) -> None:
+        from zarr.storage import FsspecStore, LocalStore, ObjectStore
+
         self.spec = spec
         self.slot_length = slot_length
         self._url = location.url
@@ -230,6 +240,8 @@ class StoredArray:
         self._array = self._open()
 
     def _open(self) -> AnyArray:
+        import zarr
+
         try:
             return zarr.open_array(self._store, path=self._path, mode="r")
         except Exception as error:
@@ -262,6 +274,9 @@ class StoredArray:
 
 
 def _create(store: MemoryStore, spec: ArraySpec, slot_length: int, n_slots: int) -> AnyArray:
+    import zarr
+    from zarr.codecs import BloscCodec, Crc32cCodec
+
     return zarr.create_array(
         store,
         shape=(n_slots * slot_length, *spec.width),

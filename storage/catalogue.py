@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from melmill.storage.errors import CatalogueError, DamagedData, damaged
@@ -23,8 +22,16 @@ from melmill.storage.files.location import Location
 from melmill.storage.labels import SCHEMA as LABEL_SCHEMA
 from melmill.storage.labels import LabelOverlay, label_files
 from melmill.storage.records import record_name, record_order
-from melmill.storage.revisions import Reason, Retired, Revisions, Seen, by_shard, read_lists
-from melmill.storage.tables import from_parquet, to_parquet, with_seal, without_seal
+from melmill.storage.revisions import Reason, Retired, Revisions, Seen, by_shard, read_lists, with_seen
+from melmill.storage.tables import (
+    from_parquet,
+    rows_at,
+    shared_values,
+    to_numpy,
+    to_parquet,
+    with_seal,
+    without_seal,
+)
 from melmill.storage.utterance import Labels, Shard, Utterance
 
 # It bounds what rounding to whole frames can add to the length of a shard.
@@ -79,6 +86,8 @@ def _packed(group: list[Utterance], capacity: int) -> Packed:
 
 
 _TEXT = ["utterance_id", "subset", "speaker_id", "chapter_id", "text", "path", "sex", "speaker_name"]
+# Columns of few values, each in many rows.
+_REPEATED = frozenset({"subset", "speaker_id", "chapter_id", "sex", "speaker_name", "source_sr", "sr"})
 _WHOLE = ["size_bytes", "mtime_ns", "source_sr", "source_n_samples", "sr", "n_samples"]
 _PLACE = ["shard", "slot", "n_slots", "start"]
 _SCHEMA = pa.schema(
@@ -129,15 +138,15 @@ class Catalogue:
         self._parts = tuple(parts)
         self._n_stored = n_stored
         # With the retired rows, which keep their places.
-        self._all: pa.Table = pa.concat_tables(self._parts) if parts else _SCHEMA.empty_table()
+        self._all: pa.Table = pa.concat_tables(self._parts) if parts else pa.Table.from_batches([], _SCHEMA)
 
     @cached_property
     def table(self) -> pa.Table:
         """The rows that are not retired, with labels, sizes and times as they were last seen."""
         table = self._labels.applied(self._all)
         if self.revisions.seen:
-            table = _with_seen(table, self.revisions.seen)
-        return table.filter(pa.array(self._is_current)) if self.retired else table
+            table = with_seen(table, self.revisions.seen)
+        return rows_at(table, np.flatnonzero(self._is_current)) if self.retired else table
 
     @property
     def retired(self) -> Mapping[int, frozenset[str]]:
@@ -390,12 +399,12 @@ class Catalogue:
     @cached_property
     def duration_s(self) -> float:
         """Length of all utterances, s."""
-        return float(self.table["n_samples"].to_numpy().sum() / self.sr)
+        return float(to_numpy(self.table["n_samples"]).sum() / self.sr)
 
     @cached_property
     def shard_durations_s(self) -> NDArray[np.float64]:
         """Length of the utterances of every shard, s."""
-        return np.bincount(self._shards, weights=self.table["n_samples"].to_numpy(), minlength=self.n_shards) / self.sr
+        return np.bincount(self._shards, weights=to_numpy(self.table["n_samples"]), minlength=self.n_shards) / self.sr
 
     @cached_property
     def digest(self) -> str:
@@ -465,7 +474,7 @@ class Catalogue:
         record_names : collection of str
             Records that there are.
         """
-        rows = self.table.filter(pc.equal(self.table["source_n_samples"], 0))
+        rows = rows_at(self.table, np.flatnonzero(to_numpy(self.table["source_n_samples"]) == 0))
         pairs = zip(rows["path"].to_pylist(), rows["shard"].to_pylist(), strict=True)
         done = frozenset(record_names)
         return {path for path, shard in pairs if record_name(shard) not in done}
@@ -488,12 +497,12 @@ class Catalogue:
 
     @cached_property
     def _shards(self) -> NDArray[np.int64]:
-        return np.asarray(self.table["shard"].to_numpy())
+        return to_numpy(self.table["shard"])
 
     @cached_property
     def _rows(self) -> list[int]:
         # All rows are in order of shard, so a shard is a range of them.
-        shards = self._all["shard"].to_numpy()
+        shards = to_numpy(self._all["shard"])
         return [int(row) for row in np.searchsorted(shards, np.arange(self.n_shards + 1))]
 
     @cached_property
@@ -514,17 +523,6 @@ def _read_labels(location: Location) -> LabelOverlay:
 def _read_part(location: Location, name: str, schema: pa.Schema = _SCHEMA) -> pa.Table:
     place = f"{location.url}/{name}"
     return without_seal(from_parquet(location.read(name), place), schema, place)
-
-
-def _with_seen(table: pa.Table, seen: Mapping[tuple[int, str], Seen]) -> pa.Table:
-    """Return rows with the sizes and times that files were seen with."""
-    columns = {name: table[name].to_pylist() for name in ("size_bytes", "mtime_ns")}
-    for row, place in enumerate(zip(table["shard"].to_pylist(), table["path"].to_pylist(), strict=True)):
-        if place in seen:
-            columns["size_bytes"][row], columns["mtime_ns"][row] = seen[place].size_bytes, seen[place].mtime_ns
-    for name, values in columns.items():
-        table = table.set_column(table.schema.get_field_index(name), _SCHEMA.field(name), pa.array(values, pa.int64()))
-    return table
 
 
 def read_shard(location: Location, index: int) -> Shard:
@@ -565,10 +563,28 @@ def _shard(index: int, table: pa.Table, retired: frozenset[str]) -> Shard:
 def _utterances(rows: pa.Table | pa.RecordBatch, stamps: Iterable[int] | None = None) -> Iterator[Utterance]:
     # By column: a plan reads hundreds of thousands of rows, and Arrow's own rows take twice as
     # long.
-    names = [*_TEXT, *_WHOLE, "text_stamp"]
-    columns = [rows[name].to_pylist() for name in _TEXT + _WHOLE]
-    for values in zip(*columns, repeat(0, rows.num_rows) if stamps is None else stamps, strict=True):
-        yield Utterance(**dict(zip(names, values, strict=True)))
+    columns = [shared_values(rows[name]) if name in _REPEATED else rows[name].to_pylist() for name in _TEXT + _WHOLE]
+    # By name: unpacking a dictionary of a row takes twice as long.
+    for row in zip(*columns, repeat(0, rows.num_rows) if stamps is None else stamps, strict=True):
+        utterance_id, subset, speaker, chapter, text, path, sex, name, size, mtime, *rates, stamp = row
+        source_sr, source_n_samples, sr, n_samples = rates
+        yield Utterance(
+            utterance_id=utterance_id,
+            subset=subset,
+            speaker_id=speaker,
+            chapter_id=chapter,
+            text=text,
+            path=path,
+            size_bytes=size,
+            mtime_ns=mtime,
+            source_sr=source_sr,
+            source_n_samples=source_n_samples,
+            sr=sr,
+            n_samples=n_samples,
+            sex=sex,
+            speaker_name=name,
+            text_stamp=stamp,
+        )
 
 
 def _part_names(files: Iterable[str]) -> list[str]:

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from melmill.storage.tables import rows_at, to_numpy
 from melmill.storage.utterance import Labels
 
 LABELS = ("text", "speaker_id", "sex", "speaker_name")
@@ -62,14 +63,19 @@ class LabelOverlay:
     @cached_property
     def _last(self) -> pa.Table:
         """The last row of each utterance."""
-        table = pa.concat_tables(self.parts) if self.parts else SCHEMA.empty_table()
-        table = table.take(np.arange(table.num_rows)[::-1]).combine_chunks()
+        table = pa.concat_tables(self.parts) if self.parts else pa.Table.from_batches([], SCHEMA)
+        table = rows_at(table, np.arange(table.num_rows)[::-1]).combine_chunks()
         first = pc.index_in(table["utterance_id"], value_set=table["utterance_id"])
-        return table.filter(pa.array(first.to_numpy() == np.arange(table.num_rows)))
+        return rows_at(table, np.flatnonzero(to_numpy(first) == np.arange(table.num_rows)))
+
+    @cached_property
+    def _replacing(self) -> pa.Table:
+        """The last rows whose labels replace those of the part."""
+        return rows_at(self._last, np.flatnonzero(to_numpy(self._last["replaces"]) == 1))
 
     def applied(self, table: pa.Table) -> pa.Table:
         """Return the rows of catalogue parts with the labels that replace theirs."""
-        replaced = self._last.filter(pc.equal(self._last["replaces"], 1))
+        replaced = self._replacing
         if not replaced.num_rows:
             return table
         rows = pc.index_in(table["utterance_id"], value_set=replaced["utterance_id"])
@@ -83,7 +89,7 @@ class LabelOverlay:
         if not self.parts:
             return [0] * len(ids)
         rows = pc.index_in(ids, value_set=self._last["utterance_id"])
-        return list(pc.fill_null(self._last["text_stamp"].take(rows), 0).to_pylist())
+        return [0 if stamp is None else stamp for stamp in self._last["text_stamp"].take(rows).to_pylist()]
 
     def extended(self, labels: Mapping[str, Labels], stored: pa.Table) -> LabelOverlay:
         """Return the overlay with the labels of some utterances.
@@ -111,7 +117,7 @@ class LabelOverlay:
 
     def digest(self, ids: Iterable[str]) -> str:
         """Return the SHA-256 of the labels that replace those of the parts, "" where none do."""
-        replaced = self._last.filter(pc.equal(self._last["replaces"], 1))
+        replaced = self._replacing
         if not replaced.num_rows:
             return ""
         replaced = replaced.filter(pc.is_in(replaced["utterance_id"], value_set=pa.array(ids, pa.string())))

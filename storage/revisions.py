@@ -18,7 +18,7 @@ import pyarrow as pa
 from melmill.storage.errors import DamagedData, damaged
 from melmill.storage.files.location import Location
 from melmill.storage.records import record_name
-from melmill.storage.tables import from_parquet, to_parquet, with_seal, without_seal
+from melmill.storage.tables import from_numpy, from_parquet, to_numpy, to_parquet, with_seal, without_seal
 
 _LISTS = "retired-"
 _SEEN = "seen.parquet"
@@ -206,6 +206,17 @@ def by_shard(lists: Iterable[Iterable[Retired]]) -> dict[int, frozenset[str]]:
         for row in rows:
             ids.setdefault(row.shard, set()).add(row.utterance_id)
     return {shard: frozenset(names) for shard, names in ids.items()}
+
+
+def with_seen(table: pa.Table, seen: Mapping[tuple[int, str], Seen]) -> pa.Table:
+    """Return rows with the sizes and times that files were seen with."""
+    columns = {name: to_numpy(table[name]).copy() for name in ("size_bytes", "mtime_ns")}
+    for row, place in enumerate(zip(table["shard"].to_pylist(), table["path"].to_pylist(), strict=True)):
+        if place in seen:
+            columns["size_bytes"][row], columns["mtime_ns"][row] = seen[place].size_bytes, seen[place].mtime_ns
+    for name, numbers in columns.items():
+        table = table.set_column(table.schema.get_field_index(name), table.schema.field(name), from_numpy(numbers))
+    return table
 
 
 def _rows(data: bytes, schema: pa.Schema, place: str) -> Iterable[tuple[Any, ...]]:

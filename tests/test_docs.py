@@ -7,6 +7,7 @@ import re
 import tomllib
 from pathlib import Path
 
+import click
 import pytest
 import yaml
 
@@ -109,11 +110,12 @@ def test_the_readme_is_short() -> None:
 
 
 def test_commands_and_links_of_the_documents_exist() -> None:
+    commands = cli.list_commands(click.Context(cli))
     for document in DOCUMENTS:
         text = document.read_text()
         shell = "".join(re.findall(r"^```sh\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE))
         for command in re.findall(r"`melmill ([a-z]+)", text) + re.findall(r"^melmill ([a-z]+)", shell, flags=re.M):
-            assert command in cli.commands, f"{document.name}: melmill {command}"
+            assert command in commands, f"{document.name}: melmill {command}"
         for link in re.findall(r"\]\((?!http)([^)#]+)", text):
             assert (document.parent / link).exists(), f"{document.name}: {link}"
         for source in re.findall(r'(?:src|srcset)="([^"]+)"', text):

@@ -81,7 +81,7 @@ def test_only_storage_opens_files() -> None:
         "cluster/process.py",  # asks the kernel about this process
         "flows/watching/log.py",  # a log goes where asked
         "flows/pipeline/spec.py",  # a pipeline is a file that a person names
-        "flows/cli/inspect.py",  # scores go where asked
+        "flows/cli/show.py",  # scores and drawings go where asked
         "flows/cli/init.py",  # a pipeline goes where asked
     }
     for layer in ("cluster", "flows", "stages"):

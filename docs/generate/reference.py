@@ -168,8 +168,11 @@ def walk(command: click.Command, path: str) -> Iterable[tuple[str, click.Command
     """Iterate over a command and all below it, with the words that call each."""
     yield path, command
     if isinstance(command, click.Group):
-        for name in sorted(command.commands):
-            yield from walk(command.commands[name], f"{path} {name}")
+        context = click.Context(command)
+        for name in sorted(command.list_commands(context)):
+            below = command.get_command(context, name)
+            if below is not None:
+                yield from walk(below, f"{path} {name}")
 
 
 def errors() -> str:
@@ -344,7 +347,7 @@ def _anchor(title: str) -> str:
 
 
 def _command(path: str, command: click.Command) -> str:
-    context = click.Context(command, info_name=path)
+    context = click.Context(command, info_name=path, **cli.context_settings)
     usage = command.get_usage(context).removeprefix("Usage: ")
     parts = [f"{'#' * min(len(path.split()) + 1, 4)} `{path}`", f"```text\n{usage}\n```", _help(command.help or "")]
     rows = [

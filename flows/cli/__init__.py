@@ -7,21 +7,6 @@ import sys
 import click
 
 from melmill.errors import Error
-
-# Each of these modules adds its commands to `cli`.
-from melmill.flows.cli import (  # noqa: F401
-    care,
-    cluster,
-    corpora,
-    exporting,
-    init,
-    inspect,
-    mels,
-    running,
-    schema,
-    status,
-    vocoders,
-)
 from melmill.flows.cli.group import BAD_USAGE, DONE, FAILED, INTERRUPTED, cli
 from melmill.flows.cli.show import one_line
 from melmill.flows.errors import RunFailed

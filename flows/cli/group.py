@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import math
+import pkgutil
 from pathlib import Path
 from typing import cast
 
@@ -43,7 +45,28 @@ class Seconds(click.FloatRange):
         return made
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+class Commands(click.Group):
+    """The commands that the modules of this folder define, imported when one is asked for.
+
+    Workers import the program's main module too, and run none of its commands.
+    """
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a command by its name."""
+        self._import()
+        return super().get_command(ctx, cmd_name)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of all commands."""
+        self._import()
+        return super().list_commands(ctx)
+
+    def _import(self) -> None:
+        for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
+            importlib.import_module(f"{__package__}.{module.name}")
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="melmill")
 def cli() -> None:
     """Take a speech corpus to mel spectrograms and back, and say how good the way back was.

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from melmill.flows.cli.group import DONE, FAILED, LocalPath, cli
-from melmill.flows.cli.show import as_json, csv_table, table
+from melmill.flows.cli.show import as_json, csv_table, table, write_file
 from melmill.flows.tasks.report import HEADLINE, PAGE
 from melmill.flows.watching.status import run_pages
 from melmill.storage.store import Store
@@ -46,7 +46,7 @@ def scores(store: str, format_: str, output: Path | None) -> int:
     else:
         data = frame.to_csv(index=False).encode()
     if output is not None:
-        output.write_bytes(data)
+        write_file(output, data)
     else:
         sys.stdout.buffer.write(data)
     return DONE

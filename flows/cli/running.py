@@ -8,18 +8,23 @@ from typing import Literal
 import click
 
 from melmill.flows.cli.group import DONE, FAILED, LocalPath, Seconds, cli
-from melmill.flows.cli.show import as_json, csv_table, one_line, table
+from melmill.flows.cli.show import as_json, csv_table, one_line, table, write_file
 from melmill.flows.execution.run import run as run_plan
 from melmill.flows.execution.summary import Summary, too_many_quarantined
 from melmill.flows.pipeline.pools import cpu_fallbacks, device
 from melmill.flows.pipeline.spec import load
+from melmill.flows.planning.drawing import dot, drawing
 from melmill.flows.planning.estimate import estimate as predicted
 from melmill.flows.planning.plan import NodePlan, Plan, make_plan
+from melmill.flows.planning.svg import svg
 from melmill.flows.watching.observers import Watching
 from melmill.flows.watching.progress import duration
 from melmill.flows.watching.stalls import STALL_AFTER_S
 
 GIB = 2**30
+
+# How a pipeline is drawn, by the suffix of the file.
+DRAWINGS = {".svg": svg, ".dot": dot}
 
 _pipeline = click.argument("pipeline", type=LocalPath(dir_okay=False), default="pipeline.yaml")
 _store = click.option("--store", metavar="URL", help="Use this store instead of the pipeline's.")
@@ -124,6 +129,12 @@ def _show(summary: Summary) -> None:
 @_set
 @_until
 @_follow
+@click.option(
+    "--graph",
+    type=LocalPath(dir_okay=False),
+    metavar="FILE",
+    help="Draw the pipeline into FILE: .svg for a browser, .dot for Graphviz.",
+)
 @click.option("--estimate", is_flag=True, help="Run a few shards, and predict time, disk and files.")
 @click.option("--json", "json_", is_flag=True, help="Print one JSON object to standard output.")
 def plan(
@@ -132,10 +143,13 @@ def plan(
     overrides: tuple[str, ...],
     until: str | None,
     follow: bool,
+    graph: Path | None,
     estimate: bool,
     json_: bool,
 ) -> int:
-    """Show how many shards of each node of PIPELINE a run would do, and why. Nothing is written.
+    """Show how many shards of each node of PIPELINE a run would do, and why. Nothing is run or stored.
+
+    With --graph, the pipeline is drawn too: what each node reads, what it has to do, and why.
 
     With --estimate, each worker of the cluster runs a few shards into the store, and the rest is predicted from
     them: its time, and the disk space and files of all. A run then finds these shards done.
@@ -144,8 +158,13 @@ def plan(
     Examples:
       melmill plan pipeline.yaml --set admm.n_iter=50
       melmill plan pipeline.yaml --estimate
+      melmill plan pipeline.yaml --graph pipeline.svg
     """
+    if graph is not None and graph.suffix not in DRAWINGS:
+        raise click.BadParameter(f"must end in {' or '.join(DRAWINGS)}, got {str(graph)!r}", param_hint="--graph")
     made = make_plan(load(pipeline, overrides, store), until, follow=follow)
+    if graph is not None:
+        write_file(graph, DRAWINGS[graph.suffix](drawing(made)).encode())
     if estimate:
         return _estimate(made, json_)
     if json_:

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 from unicodedata import category
 
@@ -57,6 +58,14 @@ def made_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: 
 def as_json(value: object) -> None:
     """Print one JSON object to standard output."""
     click.echo(json.dumps(value, ensure_ascii=False, allow_nan=False))
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write a file where a person asked for it; raise ClickException if that fails."""
+    try:
+        path.write_bytes(data)
+    except OSError as error:
+        raise click.ClickException(f"can't write {str(path)!r}: {error.strerror or error}") from error
 
 
 def csv_table(data: bytes, title: str | None = None) -> None:

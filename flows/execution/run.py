@@ -12,9 +12,7 @@ from types import FrameType
 from typing import Literal
 
 from melmill.cluster.connect import check_available
-from melmill.flows.execution.dask import run_dask
 from melmill.flows.execution.prepare import prepare_store, publish_manifest
-from melmill.flows.execution.serial import run_serial
 from melmill.flows.execution.summary import QuarantineWatch, Summary, sum_up
 from melmill.flows.execution.window import ShardWindow
 from melmill.flows.pipeline.graph import Node
@@ -89,9 +87,14 @@ def _execute(plan: Plan, store: Store, run_id: str, executor: Executor, watching
         fallbacks = cpu_fallbacks({name: nodes[name].route for name, shards in pending.items() if shards})
         if fallbacks:
             announce(Note(text=fallbacks))
+        # Each executor is imported when it has something to run: Dask alone takes half a second.
         if executor == "serial":
+            from melmill.flows.execution.serial import run_serial
+
             run_serial(window, make_job, announce)
         else:
+            from melmill.flows.execution.dask import run_dask
+
             run_dask(window, make_job, announce, cluster, plan.pipeline.time_limit_s)
     return len(window.failed) + len(window.blocked)
 

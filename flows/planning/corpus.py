@@ -113,7 +113,8 @@ def survey(node: Node, store: Store, shard_duration_s: float, *, follow: bool = 
         # A file that claimed no length may have been unreadable, and one in quarantine may have been
         # catalogued by an estimate. Neither its size nor its time tells.
         unsure = catalogue.without_length(record_names) | _in_quarantine(folder, catalogue, known)
-        discovered = stage.discover(tree, {path: one for path, one in known.items() if path not in unsure})
+        sure = {path: one for path, one in known.items() if path not in unsure} if unsure else known
+        discovered = stage.discover(tree, sure)
         utterances = [_as_known(one, known.get(one.path)) for one in discovered.utterances]
         comparison = _Comparison(node, folder, catalogue, frozenset(record_names), tree, follow=follow)
         changes = comparison.changes(known, utterances)

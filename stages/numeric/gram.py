@@ -8,7 +8,6 @@ have a bank's size, and are made once in a process.
 from __future__ import annotations
 
 import numpy as np
-import scipy.linalg
 from numpy.typing import NDArray
 
 Matrix = NDArray[np.float64]
@@ -29,6 +28,8 @@ def spectral_norm(E: NDArray[np.floating]) -> float:
     Its bands overlap direct neighbours alone. So ``E E^T`` is tridiagonal, and bisection finds its
     largest eigenvalue.
     """
+    import scipy.linalg  # here, as planning needs none of it
+
     E = E.astype(np.float64)
     diagonal, off_diagonal = np.sum(E * E, axis=1), np.sum(E[1:] * E[:-1], axis=1)
     largest = len(E) - 1

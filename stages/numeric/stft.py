@@ -6,7 +6,6 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import scipy.fft
 from numpy.typing import NDArray
 
 from melmill.stages.numeric.melspec import MelSpec, StftParams
@@ -72,4 +71,6 @@ class Stft:
 
     def forward(self, y: NDArray[np.floating]) -> NDArray[np.complexfloating]:
         """Return the spectrum ``(n_frames, n_bins)``, complex, of a signal ``(n_samples,)``."""
+        import scipy.fft  # here, as planning needs none of it
+
         return np.asarray(scipy.fft.rfft(self.frames(y) * self.window, axis=-1))

@@ -30,6 +30,7 @@ ROOT = Path(__file__).parents[2]
 WRITER = """
 import sys
 import numpy as np
+import zarr.storage  # before it is ready, so that it is killed as it writes
 from melmill.storage.product import Facts, ProductFolder, ShardContents
 from melmill.storage.store import Store
 

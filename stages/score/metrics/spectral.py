@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import scipy.fft
 from numpy.typing import NDArray
 
 from melmill.stages.score.metric import Metric
@@ -122,6 +121,8 @@ def mel_cepstral_distortion_db(estimate: Floats, reference: Floats) -> float:
     ----------
     Kubichek, "Mel-cepstral distance measure for objective speech quality assessment", PACRIM 1993.
     """
+    import scipy.fft  # here, as every plan of scores imports this module
+
     n_mels = len(reference)
     cepstrum = scipy.fft.dct(estimate - reference, type=2, axis=0)[1 : MCD_ORDER + 1] / n_mels
     per_frame = np.sqrt(2.0 * np.sum(cepstrum * cepstrum, axis=0, dtype=np.float64))
