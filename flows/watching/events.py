@@ -148,6 +148,13 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Withdrawn:
+    """A task of a chain did not begin, as one before it did not end. It is submitted anew."""
+
+    task: Task
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Stalled:
     """A task takes much longer than its node's tasks do.
 
@@ -176,7 +183,7 @@ class RunFinished:
 
 
 Event = (
-    RunStarted | Ready | Submitted | Finished | Retried | WorkerDied | Failed | Stalled | Note | RunFinished
+    RunStarted | Ready | Submitted | Finished | Retried | WorkerDied | Failed | Withdrawn | Stalled | Note | RunFinished
 )  # fmt: skip
 Listener = Callable[[Event], None]
 

@@ -19,6 +19,7 @@ from melmill.flows.watching.events import (
     Stalled,
     Submitted,
     TaskStatus,
+    Withdrawn,
     WorkerDied,
 )
 
@@ -102,7 +103,7 @@ class StallWatch:
                 self._in_flight.pop(task, None)
                 if task.node in self._paces:
                     self._paces[task.node].add(receipt.wall_s, receipt.audio_s)
-            case Retried(task=task) | WorkerDied(task=task) | Failed(task=task):
+            case Retried(task=task) | WorkerDied(task=task) | Failed(task=task) | Withdrawn(task=task):
                 self._in_flight.pop(task, None)
 
     def check(self) -> None:
