@@ -133,9 +133,11 @@ class Chain:
         """
         if isinstance(answer, tuple):
             return answer
-        told: tuple[Receipt, ...] | None = getattr(answer, "receipts", None)
-        if told is not None or len(self.attempts) == 1:
-            return told or ()
+        if getattr(answer, "chain", None) == self.key:
+            told: tuple[Receipt, ...] = answer.__dict__["receipts"]
+            return told
+        if len(self.attempts) == 1:
+            return ()
         receipts = []
         for attempt in self.attempts:
             try:
@@ -146,6 +148,14 @@ class Chain:
                 break
             receipts.append(receipt)
         return tuple(receipts)
+
+
+def owner_of(error: Exception) -> str:
+    """Return the key of the chain that an error is of; empty if it does not say.
+
+    Dask gives the error of a chain to those that waited for it, too.
+    """
+    return str(getattr(error, "chain", "") or getattr(error, "task", ""))
 
 
 def chain_name(tasks: Sequence[Task]) -> str:

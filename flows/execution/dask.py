@@ -12,7 +12,7 @@ from melmill.cluster.connect import connected
 from melmill.cluster.contract import ClusterSpec, RunningCluster
 from melmill.cluster.scheduler import bound_memory, links, missing_bokeh, one_span, publisher
 from melmill.flows.errors import MachineFailed, RunFailed
-from melmill.flows.execution.attempts import ISOLATE_AFTER, MAX_ATTEMPTS, Attempt, Chain, chain_name
+from melmill.flows.execution.attempts import ISOLATE_AFTER, MAX_ATTEMPTS, Attempt, Chain, chain_name, owner_of
 from melmill.flows.execution.machines import Again, Machines
 from melmill.flows.execution.probe import InFlight, probe_workers
 from melmill.flows.execution.serial import MakeJob
@@ -38,8 +38,7 @@ from melmill.flows.watching.events import (
 if TYPE_CHECKING:
     from distributed import Future
 
-# Chains in flight per compute slot: one runs, one waits at the worker so that it is never idle. As
-# many more may wait at the scheduler for those.
+# Chains in flight per compute slot: one runs, one waits so that the worker is never idle.
 IN_FLIGHT = 2
 
 # Longest time that workers have to hear of an interrupt, s.
@@ -195,8 +194,9 @@ class _TaskStream:
         n_slots = self.cluster.spec.pools[pool].slots
         while self.n_in_flight[pool] < limit and (chain := self.window.take_chain(pool, n_slots)):
             self._submit([Again(task=task) for task in chain])
-        # These wait at the scheduler, so that a worker goes on without asking here.
-        while self.n_waiting[pool] < limit and (chain := self.window.take_next(pool, n_slots)):
+        # Others wait at the scheduler, so that a worker goes on without asking here. They may run any
+        # moment, so they are counted too: a worker that dies takes all that may run along.
+        while self.n_in_flight[pool] + self.n_waiting[pool] < limit and (chain := self.window.take_next(pool, n_slots)):
             self._submit([Again(task=task) for task in chain])
         return self.n_submitted > n_before
 
@@ -317,9 +317,7 @@ class _TaskStream:
         # those to wait for.
         answer, chain = _answer(future), self.chains[future.key]
         failed = isinstance(answer, Exception)
-        if failed and any(other.future.status == "error" for other in chain.waits_for.values()):
-            # It did not begin. The error is of what it waited for, which is settled by itself.
-            self._withdraw([chain])
+        if isinstance(answer, Exception) and self._is_of_another(chain, answer):
             return
         if failed:
             self._withdraw(chain.followers)
@@ -334,6 +332,18 @@ class _TaskStream:
             self._take_up(self.machines.succeeded(attempt.task, place))
         if isinstance(answer, Exception) and left:
             self._settle_error(left[0], answer, time.monotonic() - chain.since_s)
+
+    def _is_of_another(self, chain: Chain, error: Exception) -> bool:
+        """Settle the chain whose error kept this one from its begin; return whether there is one."""
+        failed = next((other for other in chain.waits_for.values() if other.future.status == "error"), None)
+        if failed is not None:
+            self._settle(failed.future)  # which withdraws this one
+            return True
+        if (owner_of(error) or chain.key) != chain.key:
+            # It was done before, and failed when Dask ran it again for a lost worker.
+            self._withdraw([chain])
+            return True
+        return False
 
     def _settle_error(self, attempt: Attempt, error: Exception, in_flight_s: float) -> None:
         """Try the task again, or give it up; raise RunFailed if no task can succeed any more."""

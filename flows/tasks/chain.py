@@ -97,7 +97,8 @@ def run_chain(links: Sequence[Link], topic: str, after: Sequence[object] = ()) -
     """Run jobs on a Dask worker, in order; return the receipts of those that are done.
 
     They are fewer than the jobs if the client was interrupted. An error ends the chain. It gets
-    attributes `place`, which says where it happened, and `receipts`.
+    attributes: `place`, which says where it happened, `chain`, which is the Dask key, and
+    `receipts`.
 
     Parameters
     ----------
@@ -132,26 +133,28 @@ def run_chain(links: Sequence[Link], topic: str, after: Sequence[object] = ()) -
             told.label = link.label
             _tell(told, topic, report)
             with current_task(link.label, report=report, is_wanted=is_wanted), time_limit(link.limit_s):
-                receipt = _receipt(link, held)
-            receipts.append(replace(receipt, worker=place.worker, address=place.address))
+                receipts.append(_receipt(link, held, place))
             if len(links) > 1:
                 told.receipts[link.label] = receipts[-1]
-            if receipt.n_quarantined:
+            if receipts[-1].n_quarantined:
                 # Too many of them stop the run.
                 _told_s.pop((topic, threading.get_ident()), None)
     except Exception as error:
-        error.__dict__.update(place=place, receipts=tuple(receipts))
+        error.__dict__.update(place=place, chain=key, receipts=tuple(receipts))
         raise
     return tuple(receipts)
 
 
-def _receipt(link: Link, held: Held) -> Receipt:
+def _receipt(link: Link, held: Held, place: Place) -> Receipt:
     """Run a job, unless it is done; return its receipt."""
 
     def run() -> Receipt:
         job: Job = pickle.loads(link.pickled)
         # Dask runs a chain again if its worker died after it had answered.
-        return job.done() or job.run_holding(held)
+        done = job.done()
+        if done is not None:
+            return done
+        return replace(job.run_holding(held), worker=place.worker, address=place.address)
 
     return run_judged(run)
 
