@@ -124,7 +124,7 @@ class Chain:
             if label in self._announced:
                 return
             self._announced.add(label)
-        announce()
+            announce()
 
     def receipts(self, answer: tuple[Receipt, ...] | Exception) -> tuple[Receipt, ...]:
         """Return the receipts of the attempts that are done, in order.

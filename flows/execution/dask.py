@@ -147,10 +147,11 @@ class _TaskStream:
             return
         told = Told.of(message)
         for label, receipt in told.receipts.items():
-            if label in self.told_of:
-                self._announce_done(*self.told_of[label], receipt)
-        if told.label in self.told_of:
-            self.told_of[told.label][0].since_s = time.monotonic()
+            # What is settled by now was announced then.
+            if (done := self.told_of.get(label)) is not None:
+                self._announce_done(*done, receipt)
+        if (begun := self.told_of.get(told.label)) is not None:
+            begun[0].since_s = time.monotonic()
 
     def _announce_done(self, chain: Chain, attempt: Attempt, receipt: Receipt) -> None:
         event = Finished(task=attempt.task, attempt=attempt.number, receipt=receipt)
@@ -230,10 +231,12 @@ class _TaskStream:
         for other in before.values():
             other.followers.append(chain)
         self.chains[chain.key] = chain
+        after = next((other.attempts[-1].task for other in before.values()), None)
         for attempt in attempts:
             self.chain_of[attempt.task] = chain
             self.told_of[attempt.label] = chain, attempt
-            self.announce(Submitted(task=attempt.task, attempt=number))
+            self.announce(Submitted(task=attempt.task, attempt=number, after=after))
+            after = attempt.task
         self._count(chain, 1)
         self.completed.add(future)
 
@@ -398,15 +401,15 @@ class _TaskStream:
             self.window.put_aside(task)
 
     def probe(self, tasks: Sequence[Task]) -> list[TaskStatus]:
-        """Return the status of those of the tasks that run now; another thread calls this."""
+        """Return the status of what the chains of these tasks work on; another thread calls this."""
         now, wanted = time.monotonic(), set(tasks)
         in_flight = {
             key: {
                 attempt.label: InFlight(task=attempt.task, attempt=attempt.number, age_s=now - chain.since_s)
                 for attempt in chain.unannounced
-                if attempt.task in wanted
             }
             for key, chain in list(self.chains.items())
+            if any(attempt.task in wanted for attempt in chain.attempts)
         }
         try:
             statuses = probe_workers(self.client, in_flight)

@@ -95,10 +95,14 @@ class Ready:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submitted:
-    """An attempt was submitted; `attempt` counts from 1."""
+    """An attempt was submitted; `attempt` counts from 1.
+
+    It begins when the task `after` is done, if that is in flight.
+    """
 
     task: Task
     attempt: int
+    after: Task | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
