@@ -24,6 +24,8 @@ from melmill.storage.store import Store
 
 # A file may have 65,000 names on ext4.
 _NAMES_EACH = 60_000
+# More slots than there are shards: each task goes alone.
+_MANY_SLOTS = 10**12
 
 
 @dataclass(frozen=True)
@@ -62,32 +64,48 @@ def frontier(folder: str) -> dict[str, Any]:
     return {"n_tasks": n_tasks, "task_s": (time.perf_counter() - started) / n_tasks}
 
 
-def stream(folder: str, address: str, workers: int, n_tasks: int) -> dict[str, Any]:
+class Unfused(ShardWindow):
+    """Hand out chains of one task each."""
+
+    def take_chain(self, pool: str, n_slots: int | None = None) -> tuple[Task, ...]:
+        """Return the next task."""
+        return super().take_chain(pool, n_slots and _MANY_SLOTS)
+
+    def take_next(self, pool: str, n_slots: int | None = None) -> tuple[Task, ...]:
+        """Return a task that waits for others."""
+        return super().take_next(pool, n_slots and _MANY_SLOTS)
+
+
+def stream(folder: str, address: str, workers: int, n_tasks: int, fused: bool) -> dict[str, Any]:
     """Run tasks that do nothing through the executor, with all observers.
 
-    Return by how much the memory of each process grew.
+    Return the wall time, this process's CPU time, and by how much its memory grew.
     """
     cluster = f"cluster={{type: address, address: '{address}', pools: {{cpu: {{workers: {workers}}}}}}}"
     plan = make_plan(load(Path(folder) / "pipeline.yaml", [cluster]))
     store = Store.create(plan.pipeline.store, plan.pipeline.name)
     run_id = f"stream-{n_tasks}-{os.getpid()}"
-    tasks = _frontier(plan, n_tasks, workers)
+    tasks = _frontier(plan, n_tasks, workers, ShardWindow if fused else Unfused)
     reset_peak()
-    before, started = peak_bytes(), time.perf_counter()
+    before, started, started_cpu = peak_bytes(), time.perf_counter(), time.process_time()
     with observed(plan, store, run_id, "dask", workers, Watching()) as announce:
         run_dask(tasks, lambda task, attempt, isolated: _job(folder, task), announce, plan.pipeline.cluster)
-    return {"wall_s": time.perf_counter() - started, "grown_bytes": peak_bytes() - before}
+    return {
+        "wall_s": time.perf_counter() - started,
+        "cpu_s": time.process_time() - started_cpu,
+        "grown_bytes": peak_bytes() - before,
+    }
 
 
 def _job(store: str, task: Task) -> Job:
     return NoopJob(store, task)
 
 
-def _frontier(plan: Plan, n_tasks: int, slots: int) -> ShardWindow:
+def _frontier(plan: Plan, n_tasks: int, slots: int, window: type[ShardWindow] = ShardWindow) -> ShardWindow:
     nodes = {name: node_plan.node for name, node_plan in plan.nodes.items()}
     shards = set(range(-(-n_tasks // len(nodes))))
     pending = {name: plan.nodes[name].pending & shards for name in nodes}
-    return ShardWindow(nodes, pending, max_open=OPEN_PER_SLOT * slots)
+    return window(nodes, pending, max_open=OPEN_PER_SLOT * slots)
 
 
 def make_records(folder: str, n_records: int) -> None:

@@ -115,29 +115,62 @@ def _frontier(folder: str) -> list[Figure]:
 
 def _stream(folder: Path, stack: ExitStack, n_tasks: int, n_all: int, workers: int) -> list[Figure]:
     address, pid = stack.enter_context(_cluster(folder, workers))
-    scheduler, grown, client = Watched(pid), [], []
-    # A first, short one loads what is loaded once.
-    for n in (1200, n_tasks // 10, n_tasks):
-        before = psutil.Process(pid).memory_info().rss
-        with scheduler.watched():
-            run = measure(
-                "benchmarks.million:stream", folder=str(folder), address=address, workers=workers, n_tasks=n
-            ).result
-        grown.append((scheduler.peak_bytes - before) / MIB)
-        client.append(run["grown_bytes"] / MIB)
-        print(f"{n:,} tasks: {run['wall_s']:.1f} s", flush=True)
-    figures = [
-        Figure(name=f"Dask, {n_tasks:,} tasks, a task", measured=1000 * run["wall_s"] / n_tasks, unit="ms", goal=6),
-        Figure(name="  scheduler, whole", measured=scheduler.peak_bytes / MIB, unit="MiB"),
-        Figure(name=f"  scheduler grows over {n_tasks // 10:,} tasks", measured=grown[1], unit="MiB"),
-        Figure(name=f"  scheduler grows over {n_tasks:,} more", measured=grown[2], unit="MiB", goal=GROWTH_MIB),
-        Figure(name=f"  client grows over {n_tasks // 10:,} tasks", measured=client[1], unit="MiB"),
-        Figure(name=f"  client grows over {n_tasks:,}", measured=client[2], unit="MiB", goal=client[1] + GROWTH_MIB),
-    ]
-    if n_tasks < n_all:
-        whole = run["wall_s"] / n_tasks * n_all / 60
-        figures.append(Figure(name=f"  {n_all:,} tasks by the same pace, not run", measured=whole, unit="min"))
+    figures: list[Figure] = []
+    for fused, goal_ms in ((True, 1.5), (False, 3.0)):
+        scheduler, runs = Watched(pid), []
+        # A first, short one loads what is loaded once.
+        for n in (1200, n_tasks // 10, n_tasks):
+            before, started_cpu = psutil.Process(pid).memory_info().rss, _cpu_s(pid)
+            with scheduler.watched():
+                run = measure(
+                    "benchmarks.million:stream",
+                    folder=str(folder),
+                    address=address,
+                    workers=workers,
+                    n_tasks=n,
+                    fused=fused,
+                ).result
+            run |= {"scheduler_s": _cpu_s(pid) - started_cpu, "scheduler_mib": (scheduler.peak_bytes - before) / MIB}
+            runs.append(run)
+            print(f"{n:,} tasks, {'fused' if fused else 'each alone'}: {run['wall_s']:.1f} s", flush=True)
+        _, tenth, whole = runs
+        how = "chains of a shard" if fused else "each task alone"
+        client = [one["grown_bytes"] / MIB for one in (tenth, whole)]
+        figures += [
+            Figure(
+                name=f"Dask, {n_tasks:,} tasks, {how}: a task",
+                measured=_ms(whole["wall_s"], n_tasks),
+                unit="ms",
+                goal=goal_ms,
+            ),
+            Figure(name="  scheduler's CPU, a task", measured=_ms(whole["scheduler_s"], n_tasks), unit="ms"),
+            Figure(name="  client's CPU, a task", measured=_ms(whole["cpu_s"], n_tasks), unit="ms"),
+            Figure(name="  scheduler, whole", measured=scheduler.peak_bytes / MIB, unit="MiB"),
+            Figure(name=f"  scheduler grows over {n_tasks // 10:,} tasks", measured=tenth["scheduler_mib"], unit="MiB"),
+            Figure(
+                name=f"  scheduler grows over {n_tasks:,} more",
+                measured=whole["scheduler_mib"],
+                unit="MiB",
+                goal=GROWTH_MIB,
+            ),
+            Figure(name=f"  client grows over {n_tasks // 10:,} tasks", measured=client[0], unit="MiB"),
+            Figure(
+                name=f"  client grows over {n_tasks:,}", measured=client[1], unit="MiB", goal=client[0] + GROWTH_MIB
+            ),
+        ]
+        if n_tasks < n_all:
+            minutes = whole["wall_s"] / n_tasks * n_all / 60
+            figures.append(Figure(name=f"  {n_all:,} tasks by the same pace, not run", measured=minutes, unit="min"))
     return figures
+
+
+def _cpu_s(pid: int) -> float:
+    times = psutil.Process(pid).cpu_times()
+    return float(times.user + times.system)
+
+
+def _ms(seconds: float, n_tasks: int) -> float:
+    return 1000 * seconds / n_tasks
 
 
 @contextmanager

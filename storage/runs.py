@@ -98,7 +98,7 @@ class RunState:
         ISO 8601, UTC.
     nodes : mapping of str to mapping
         By node of the run: ``pending``, ``in_flight``, ``done``, ``failed``, ``retried``,
-        ``deaths``, ``stalled``.
+        ``deaths``, ``stalled``, ``quarantined``, and sums of times, s.
     failures, stalled : sequence of mapping
         The last tasks that were given up (``node, shard, reason``), and the tasks that stall now
         (``node, shard, utterance, worker, host, running_s``).
@@ -111,7 +111,7 @@ class RunState:
     state: State
     started_at: str
     updated_at: str
-    nodes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    nodes: Mapping[str, Mapping[str, int | float]] = field(default_factory=dict)
     failures: Sequence[Mapping[str, object]] = ()
     stalled: Sequence[Mapping[str, object]] = ()
 
@@ -143,7 +143,7 @@ class RunState:
             all(time.tzinfo is not None for time in times)
             and all(isinstance(text, str) for text in (self.run_id, self.project, self.host))
             and self.state in get_args(State)
-            and all(isinstance(count, int) for count in counts)
+            and all(isinstance(count, int | float) for count in counts)
             and all(isinstance(node, str) and isinstance(shard, int | None) for node, shard in tasks)
             and all(isinstance(text, str | None) for text in told)
         )

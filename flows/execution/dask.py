@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import pickle
-import platform
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from melmill.cluster.connect import connected
 from melmill.cluster.contract import ClusterSpec, RunningCluster
-from melmill.cluster.process import limit_threads
 from melmill.cluster.scheduler import bound_memory, links, missing_bokeh, one_span, publisher
 from melmill.flows.errors import MachineFailed, RunFailed
+from melmill.flows.execution.attempts import ISOLATE_AFTER, MAX_ATTEMPTS, Attempt, Chain, chain_name, owner_of
 from melmill.flows.execution.machines import Again, Machines
 from melmill.flows.execution.probe import InFlight, probe_workers
 from melmill.flows.execution.serial import MakeJob
-from melmill.flows.execution.time_limit import time_limit
 from melmill.flows.execution.window import ShardWindow
-from melmill.flows.tasks.job import Job
-from melmill.flows.tasks.judging import FATAL, machine_failure, run_judged
+from melmill.flows.tasks.chain import Told, run_chain, stop_chains
+from melmill.flows.tasks.judging import FATAL, machine_failure
 from melmill.flows.tasks.task import Receipt, Task
 from melmill.flows.watching.events import (
     DIED,
@@ -34,82 +31,24 @@ from melmill.flows.watching.events import (
     Retried,
     Submitted,
     TaskStatus,
+    Withdrawn,
     WorkerDied,
 )
-from melmill.stages.task_context import current_task
 
 if TYPE_CHECKING:
     from distributed import Future
 
-# Tasks in flight per compute slot: one runs, one waits at the worker so that it is never idle.
+# Chains in flight per compute slot: one runs, one waits so that the worker is never idle.
 IN_FLIGHT = 2
 
-# Attempts of a task that fails to read or write.
-MAX_ATTEMPTS = 3
-
-# Dead workers after which a task may be the cause. A child process then takes its utterances one by
-# one.
-ISOLATE_AFTER = 2
-
-# Dead workers after which a task is given up. An isolated task dies only of other tasks on its
-# worker, or from outside.
-MAX_DEATHS = 8
-
-# Dead workers in a row, without progress in between, after which a task that resumes is given up.
-MAX_DEATHS_WITHOUT_PROGRESS = 3
+# Longest time that workers have to hear of an interrupt, s.
+STOP_TIMEOUT_S = 5.0
 
 # Longest time that the first failure of a task waits for a second worker, s.
 START_S = 30.0
 
 # Pause between looks at the workers that attempts are restricted to, s.
 LOOK_AGAIN_S = 0.05
-
-
-@dataclass(frozen=True)
-class Attempt:
-    """An attempt at a task, as it was submitted to the cluster.
-
-    Parameters
-    ----------
-    task : Task
-    job : Job
-    how : Again
-        What is known from earlier attempts.
-    allowed : list of str or None
-        Addresses of the workers that may take it. None for any of its pool.
-    number : int
-        From 1.
-    deaths : int
-        Workers that died at the task before this attempt. A job that resumes counts from its last
-        progress.
-    saved : str or None
-        Stamp of what the job had saved before this attempt.
-    submitted_s : float
-        On the monotonic clock, s.
-    """
-
-    task: Task
-    job: Job
-    how: Again
-    allowed: list[str] | None = None
-    number: int = 1
-    deaths: int = 0
-    saved: str | None = None
-    submitted_s: float = field(default_factory=time.monotonic)
-
-    @property
-    def is_isolated(self) -> bool:
-        """Whether a child process takes its utterances one by one."""
-        return self.how.isolated or self.deaths >= ISOLATE_AFTER
-
-    def deaths_with_this(self) -> int:
-        """Return how many dead workers count after the worker of this attempt died too."""
-        progressed = self.job.saved() != self.saved
-        return 1 if progressed else self.deaths + 1
-
-    def may_go_on(self, deaths: int) -> bool:
-        """Return whether the task gets another attempt after so many dead workers."""
-        return deaths < (MAX_DEATHS_WITHOUT_PROGRESS if self.job.resumes else MAX_DEATHS)
 
 
 def run_dask(
@@ -146,40 +85,6 @@ def run_dask(
             stream.run()
 
 
-def run_job(pickled: bytes, topic: str, time_limit_s: float | None) -> Receipt:
-    """Run a job on a worker; an error gets an attribute `place` that says where it happened.
-
-    Parameters
-    ----------
-    pickled : bytes
-        The job. A worker that lacks a module of it says so, and stays up.
-    topic : str
-        Dask topic that receives the lines that the task reports.
-    time_limit_s : float or None
-        The worker ends itself if the job takes longer, s.
-    """
-    from distributed.worker import get_worker, thread_state
-
-    limit_threads(1)
-    worker, key = get_worker(), thread_state.key
-
-    def is_wanted() -> bool:
-        # Dask releases the task when its client stops, disconnects or is lost. It can't end the
-        # thread.
-        task = worker.state.tasks.get(key)
-        return task is not None and task.state != "cancelled"
-
-    try:
-        report = partial(worker.log_event, topic)
-        with current_task(key, report=report, is_wanted=is_wanted), time_limit(time_limit_s):
-            return replace(
-                run_judged(lambda: pickle.loads(pickled).run()), worker=str(worker.name), address=worker.address
-            )
-    except Exception as error:
-        error.__dict__["place"] = Place(worker=str(worker.name), host=platform.node(), address=worker.address)
-        raise
-
-
 class _TaskStream:
     """Keep a bounded number of tasks in flight per pool."""
 
@@ -202,8 +107,15 @@ class _TaskStream:
         pools = cluster.spec.pools
         self.resources = {name: cluster.spec.task_resources(name) for name in pools}
         # By Dask key.
-        self.attempts: dict[str, tuple[Attempt, Future]] = {}
+        self.chains: dict[str, Chain] = {}
+        # By task, the chain in flight that it is in.
+        self.chain_of: dict[Task, Chain] = {}
+        # By label, for what workers tell.
+        self.told_of: dict[str, tuple[Chain, Attempt]] = {}
+        # Chains by pool: those that can run, and those that wait for others.
         self.n_in_flight = dict.fromkeys(pools, 0)
+        self.n_waiting = dict.fromkeys(pools, 0)
+        self.n_submitted = 0
         self.completed = as_completed(loop=client.loop)
         self.topic = f"melmill-{client.id}"
         self.scheduler_answers = True
@@ -214,77 +126,150 @@ class _TaskStream:
 
     def run(self) -> None:
         """Submit tasks and settle their results until none is left; raise RunFailed."""
-        self.client.subscribe_topic(self.topic, lambda event: self.announce(Note(text=event[1])))
+        self.client.subscribe_topic(self.topic, self._hear)
         try:
             self._fill()
-            while self.attempts:
+            while self.chains:
                 self._settle(self._next_done())
                 self._fill()
-                if not self.attempts:
+                if not self.chains:
                     self._take_up(self.machines.at_end())
             self.window.check_done()
         except KeyboardInterrupt:
             self._drain()
             raise
 
+    def _hear(self, event: tuple[float, object]) -> None:
+        """Pass on what a worker tells; Dask calls this in a thread of its own."""
+        message = event[1]
+        if not isinstance(message, Mapping):
+            self.announce(Note(text=str(message)))
+            return
+        told = Told.of(message)
+        for label, receipt in told.receipts.items():
+            # What is settled by now was announced then.
+            if (done := self.told_of.get(label)) is not None:
+                self._announce_done(*done, receipt)
+        if (begun := self.told_of.get(told.label)) is not None:
+            begun[0].since_s = time.monotonic()
+
+    def _announce_done(self, chain: Chain, attempt: Attempt, receipt: Receipt) -> None:
+        event = Finished(task=attempt.task, attempt=attempt.number, receipt=receipt)
+        chain.announce_once(attempt.label, lambda: self.announce(event))
+
     def _drain(self) -> None:
-        """Wait for what is in flight, and start nothing more."""
+        """Wait for the jobs in flight, and start nothing more."""
         from distributed import as_completed
 
         # The interrupt may have come just when `completed` handed out a future: count anew.
-        in_flight = {key: pair for key, pair in self.attempts.items() if not pair[0].job.resumes}
-        for attempt, future in self.attempts.values():
-            if future.key not in in_flight:
-                self.announce(Note(text=f"stopping: {attempt.task.node} will go on from what it saved last"))
-                future.release()
+        in_flight = {}
+        for key, chain in self.chains.items():
+            if chain.attempts[0].job.resumes:
+                self.announce(Note(text=f"stopping: {chain.attempts[0].task.node} will go on from what it saved last"))
+                chain.future.release()
+            else:
+                in_flight[key] = chain
         text = f"stopping: waiting for {len(in_flight)} tasks in flight (interrupt again to leave at once)"
         self.announce(Note(text=text))
-        for future in as_completed([future for _, future in in_flight.values()], loop=self.client.loop):
-            answer = _answer(future)
-            if isinstance(answer, Receipt):
-                attempt, _ = in_flight[future.key]
-                self.announce(Finished(task=attempt.task, attempt=attempt.number, receipt=answer))
+        with suppress(OSError):  # a silent worker ends its chains as if nothing had been said
+            self.client.run(stop_chains, self.topic, on_error="ignore", callback_timeout=STOP_TIMEOUT_S)
+        for future in as_completed([chain.future for chain in in_flight.values()], loop=self.client.loop):
+            chain = in_flight[future.key]
+            for attempt, receipt in zip(chain.attempts, chain.receipts(_answer(future)), strict=False):
+                self._announce_done(chain, attempt, receipt)
 
     def _fill(self) -> None:
-        """Submit as many tasks as the cluster has room for."""
-        for pool in self.window.pools:
-            # A pool whose workers are still to come gets the tasks of one slot: some clusters start
-            # workers for them.
-            limit = IN_FLIGHT * max(1, self.cluster.slots(pool))
-            while self.n_in_flight[pool] < limit:
-                task = self.window.take(pool)
-                if task is None:
-                    break
-                self._submit(Again(task=task))
+        """Submit as many chains as the cluster has room for."""
+        room = True
+        while room:
+            room = any(self._fill_pool(pool) for pool in self.window.pools)
         self.cluster.adapt({pool: self.window.n_left(pool) for pool in self.window.pools})
         for text in self.cluster.take_notes():
             self.announce(Note(text=text))
 
-    def _submit(self, how: Again, number: int = 1, deaths: int = 0) -> None:
-        """Submit an attempt at a task, after so many dead workers."""
-        task = how.task
-        job = self.make_job(task, number, how.isolated or deaths >= ISOLATE_AFTER)
-        job = job.suspecting(how.suspects, trusted=how.trusted)
-        pool = self.window.nodes[task.node].pool
-        attempt = Attempt(task, job, how, self._allowed(how, pool), number, deaths, job.saved())
-        # Isolated utterances have a limit each. A job that resumes may take days.
-        limit_s = None if attempt.is_isolated or job.resumes else self.time_limit_s
+    def _fill_pool(self, pool: str) -> bool:
+        """Submit the chains that a pool has room for; return whether there was one."""
+        # A pool whose workers are still to come gets the chains of one slot: some clusters start
+        # workers for them.
+        limit, n_before = IN_FLIGHT * max(1, self.cluster.slots(pool)), self.n_submitted
+        n_slots = self.cluster.spec.pools[pool].slots
+        while self.n_in_flight[pool] < limit and (chain := self.window.take_chain(pool, n_slots)):
+            self._submit([Again(task=task) for task in chain])
+        # Others wait at the scheduler, so that a worker goes on without asking here. They may run any
+        # moment, so they are counted too: a worker that dies takes all that may run along.
+        while self.n_in_flight[pool] + self.n_waiting[pool] < limit and (chain := self.window.take_next(pool, n_slots)):
+            self._submit([Again(task=task) for task in chain])
+        return self.n_submitted > n_before
+
+    def _submit(self, hows: Sequence[Again], number: int = 1, deaths: int = 0) -> None:
+        """Submit attempts at tasks as one chain, after so many dead workers."""
+        tasks = [how.task for how in hows]
+        self.n_submitted += 1
+        # On a shared cluster two tasks of one key are the same task, even if they write to different
+        # stores.
+        unique = f"{self.n_submitted}-{self.client.id}"
+        attempts = []
+        for how in hows:
+            job = self.make_job(how.task, number, how.isolated or deaths >= ISOLATE_AFTER)
+            job = job.suspecting(how.suspects, trusted=how.trusted)
+            label = f"{chain_name([how.task])}-attempt-{number}-{unique}"
+            attempts.append(Attempt(label, how.task, job, how, number, deaths, job.saved()))
+        pool = self.window.nodes[tasks[0].node].pool
+        before = {self.chain_of[task].key: self.chain_of[task] for task in self.window.waits_for(tasks)}
+        allowed = self._allowed(hows[0], pool)
         future = self.client.submit(
-            run_job,
-            pickle.dumps(job),
+            run_chain,
+            [attempt.link(self.time_limit_s) for attempt in attempts],
             self.topic,
-            limit_s,
-            # On a shared cluster two tasks of one key are the same task, even if they write to
-            # different stores.
-            key=f"{task.node}-{task.corpus}-{task.shard}-{number}-{self.client.id}",
+            [chain.future for chain in before.values()],
+            key=f"{chain_name(tasks)}-{unique}",
             resources=self.resources[pool],
-            workers=attempt.allowed,
+            workers=allowed,
             pure=False,
         )
-        self.attempts[future.key] = attempt, future
-        self.n_in_flight[pool] += 1
+        chain = Chain(key=future.key, pool=pool, attempts=attempts, allowed=allowed, future=future, waits_for=before)
+        for other in before.values():
+            other.followers.append(chain)
+        self.chains[chain.key] = chain
+        after = next((other.attempts[-1].task for other in before.values()), None)
+        for attempt in attempts:
+            self.chain_of[attempt.task] = chain
+            self.told_of[attempt.label] = chain, attempt
+            self.announce(Submitted(task=attempt.task, attempt=number, after=after))
+            after = attempt.task
+        self._count(chain, 1)
         self.completed.add(future)
-        self.announce(Submitted(task=task, attempt=number))
+
+    def _count(self, chain: Chain, n: int) -> None:
+        (self.n_waiting if chain.waits_for else self.n_in_flight)[chain.pool] += n
+
+    def _remove(self, chain: Chain) -> None:
+        """Forget a chain that is not at the cluster any more."""
+        del self.chains[chain.key]
+        self._count(chain, -1)
+        for attempt in chain.attempts:
+            del self.chain_of[attempt.task], self.told_of[attempt.label]
+        for other in chain.followers:
+            if other.key in self.chains and chain.key in other.waits_for:
+                self._count(other, -1)
+                del other.waits_for[chain.key]
+                self._count(other, 1)
+
+    def _withdraw(self, chains: Sequence[Chain]) -> None:
+        """Take back chains that can't begin, and those that wait for them."""
+        for chain in chains:
+            if chain.key in self.chains:
+                self._withdraw(chain.followers)
+                self._remove(chain)
+                chain.future.release()
+                self._put_back(chain.attempts)
+
+    def _put_back(self, attempts: Sequence[Attempt]) -> None:
+        """Let the window hand out again what did not begin."""
+        for attempt in attempts:
+            self.announce(Withdrawn(task=attempt.task))
+        for attempt in attempts:
+            self.window.put_back(attempt.task)
 
     def _allowed(self, how: Again, pool: str) -> list[str] | None:
         """Return the addresses of the workers that an attempt may run on; None for any."""
@@ -309,41 +294,61 @@ class _TaskStream:
             time.sleep(LOOK_AGAIN_S)
 
     def _next_done(self) -> Future:
-        """Return the next future that is done. Meanwhile free attempts whose workers are all gone."""
-        while not self.completed.has_ready() and any(attempt.allowed for attempt, _ in self.attempts.values()):
-            for attempt, future in list(self.attempts.values()):
-                pool = self.window.nodes[attempt.task.node].pool
-                up = self.cluster.addresses(pool)
-                if attempt.allowed and up and not set(attempt.allowed) & set(up):
-                    del self.attempts[future.key]
-                    self.n_in_flight[pool] -= 1
-                    future.cancel()
-                    self._submit(replace(attempt.how, on=frozenset()), attempt.number + 1, attempt.deaths)
+        """Return the next future that is done. Meanwhile free chains whose workers are all gone."""
+        while not self.completed.has_ready() and any(chain.allowed for chain in self.chains.values()):
+            for chain in list(self.chains.values()):
+                up = self.cluster.addresses(chain.pool)
+                if chain.key in self.chains and chain.allowed and up and not set(chain.allowed) & set(up):
+                    self._withdraw(chain.followers)
+                    self._remove(chain)
+                    chain.future.cancel()
+                    hows = [replace(attempt.how, on=frozenset()) for attempt in chain.attempts]
+                    self._submit(hows, chain.attempts[0].number + 1, chain.attempts[0].deaths)
             time.sleep(LOOK_AGAIN_S)
         return next(self.completed)
 
     def _take_up(self, tasks: Sequence[Again]) -> None:
         """Submit tasks that were put aside."""
         for how in tasks:
-            self._submit(how, self.aside.pop(how.task) + 1)
+            self._submit([how], self.aside.pop(how.task) + 1)
+            self.window.take_up(how.task)
 
     def _settle(self, future: Future) -> None:
-        if future.key not in self.attempts:
-            return  # it was cancelled, and another attempt submitted
-        # In this order: after an interrupt while the answer is fetched, the task is still among
+        if future.key not in self.chains:
+            return  # it was cancelled or withdrawn
+        # In this order: after an interrupt while the answer is fetched, the chain is still among
         # those to wait for.
-        answer = _answer(future)
-        attempt, _ = self.attempts.pop(future.key)
-        self.n_in_flight[self.window.nodes[attempt.task.node].pool] -= 1
-        if isinstance(answer, Receipt):
+        answer, chain = _answer(future), self.chains[future.key]
+        failed = isinstance(answer, Exception)
+        if isinstance(answer, Exception) and self._is_of_another(chain, answer):
+            return
+        if failed:
+            self._withdraw(chain.followers)
+        self._remove(chain)
+        receipts = chain.receipts(answer)
+        left = chain.attempts[len(receipts) :]
+        self._put_back(left[1:] if failed else left)
+        for attempt, receipt in zip(chain.attempts, receipts, strict=False):
             self.window.finish(attempt.task)
-            self.announce(Finished(task=attempt.task, attempt=attempt.number, receipt=answer))
-            place = Place(worker=answer.worker, host=answer.host, address=answer.address)
+            self._announce_done(chain, attempt, receipt)
+            place = Place(worker=receipt.worker, host=receipt.host, address=receipt.address)
             self._take_up(self.machines.succeeded(attempt.task, place))
-        else:
-            self._settle_error(attempt, answer)
+        if isinstance(answer, Exception) and left:
+            self._settle_error(left[0], answer, time.monotonic() - chain.since_s)
 
-    def _settle_error(self, attempt: Attempt, error: Exception) -> None:
+    def _is_of_another(self, chain: Chain, error: Exception) -> bool:
+        """Settle the chain whose error kept this one from its begin; return whether there is one."""
+        failed = next((other for other in chain.waits_for.values() if other.future.status == "error"), None)
+        if failed is not None:
+            self._settle(failed.future)  # which withdraws this one
+            return True
+        if (owner_of(error) or chain.key) != chain.key:
+            # It was done before, and failed when Dask ran it again for a lost worker.
+            self._withdraw([chain])
+            return True
+        return False
+
+    def _settle_error(self, attempt: Attempt, error: Exception, in_flight_s: float) -> None:
         """Try the task again, or give it up; raise RunFailed if no task can succeed any more."""
         from distributed.scheduler import KilledWorker, NoValidWorkerError, NoWorkerError
 
@@ -359,7 +364,6 @@ class _TaskStream:
             return
         deaths = attempt.deaths
         if isinstance(error, KilledWorker):
-            in_flight_s = time.monotonic() - attempt.submitted_s
             hung = self.time_limit_s is not None and not attempt.job.resumes and in_flight_s > self.time_limit_s
             reason = f"no answer within {self.time_limit_s:g} s" if hung else DIED
             deaths = attempt.deaths_with_this()
@@ -373,7 +377,7 @@ class _TaskStream:
             if again:
                 self.announce(Retried(task=task, attempt=number, reason=str(error), place=place))
         if again:
-            self._submit(replace(attempt.how, on=frozenset()), number + 1, deaths)
+            self._submit([replace(attempt.how, on=frozenset())], number + 1, deaths)
         else:
             n_blocked = self.window.fail(task)
             self.announce(Failed(task=task, attempt=number, error=error, n_blocked=n_blocked, place=place))
@@ -391,17 +395,21 @@ class _TaskStream:
             return
         self.announce(Retried(task=task, attempt=number, reason=str(error), place=place))
         if how is not None:
-            self._submit(how, number + 1, attempt.deaths)
+            self._submit([how], number + 1, attempt.deaths)
         else:
             self.aside[task] = number
+            self.window.put_aside(task)
 
     def probe(self, tasks: Sequence[Task]) -> list[TaskStatus]:
-        """Return the status of those of the tasks that run now; another thread calls this."""
+        """Return the status of what the chains of these tasks work on; another thread calls this."""
         now, wanted = time.monotonic(), set(tasks)
         in_flight = {
-            key: InFlight(task=attempt.task, attempt=attempt.number, age_s=now - attempt.submitted_s)
-            for key, (attempt, _) in list(self.attempts.items())
-            if attempt.task in wanted
+            key: {
+                attempt.label: InFlight(task=attempt.task, attempt=attempt.number, age_s=now - chain.since_s)
+                for attempt in chain.unannounced
+            }
+            for key, chain in list(self.chains.items())
+            if any(attempt.task in wanted for attempt in chain.attempts)
         }
         try:
             statuses = probe_workers(self.client, in_flight)
@@ -428,15 +436,15 @@ def _last_place(error: Exception) -> Place:
     return place if isinstance(place, Place) else Place()
 
 
-def _answer(future: Future) -> Receipt | Exception:
-    """Return the receipt of a task, or its error; raise RunFailed if the scheduler is lost."""
+def _answer(future: Future) -> tuple[Receipt, ...] | Exception:
+    """Return the receipts of a chain, or its error; raise RunFailed if the scheduler is lost."""
     from distributed import CancelledError
     from distributed.comm import CommClosedError
 
     try:
-        receipt: Receipt = future.result()
+        receipts: tuple[Receipt, ...] = future.result()
     except (CancelledError, CommClosedError) as error:
         raise RunFailed("the Dask scheduler is lost; run again to go on from what is stored") from error
     except Exception as error:
         return error
-    return receipt
+    return receipts

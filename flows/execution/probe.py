@@ -33,10 +33,16 @@ def probe_process(in_flight: Mapping[str, InFlight]) -> list[TaskStatus]:
     return [_status(in_flight[one.label], place, one) for one in thread_statuses() if one.label in in_flight]
 
 
-def probe_workers(client: Client, in_flight: Mapping[str, InFlight]) -> list[TaskStatus]:
-    """Return the status of the attempts, by Dask key, that the client's workers run.
+def probe_workers(client: Client, in_flight: Mapping[str, Mapping[str, InFlight]]) -> list[TaskStatus]:
+    """Return the status of the attempts that the client's workers run.
 
     If a worker does not answer, its oldest attempt is returned with the phase ``unknown``.
+
+    Parameters
+    ----------
+    client : Client
+    in_flight : mapping
+        By Dask key, the attempts of that chain in order, by label.
 
     Raises
     ------
@@ -45,7 +51,7 @@ def probe_workers(client: Client, in_flight: Mapping[str, InFlight]) -> list[Tas
     """
     statuses = []
     for worker, keys in client.sync(client.scheduler.processing, callback_timeout=TIMEOUT_S).items():
-        held = {key: in_flight[key] for key in keys if key in in_flight}
+        held = {label: one for key in keys for label, one in in_flight.get(key, {}).items()}
         if held:
             statuses += _probe_worker(client, worker, held)
     return statuses

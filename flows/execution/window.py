@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Mapping
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
 
 from melmill.flows.errors import RunFailed
@@ -15,6 +16,9 @@ from melmill.flows.tasks.task import Task
 # The unfinished tasks of an open shard, each with those of the shard that it waits for.
 _OpenShard = dict[Task, set[Task]]
 
+# Of a heap: what decides the order, and the task.
+_Entry = tuple[int, int, int, Task]
+
 _NO_PAIRS: Mapping[str, Paired] = MappingProxyType({})
 
 
@@ -25,6 +29,9 @@ class ShardWindow:
     early. At most `max_open` shards are open, so that memory does not grow with the corpus. A task
     over whole corpora waits for all tasks that lead to it. Reports come last. With trainings or
     pairs there may be more than one phase.
+
+    Tasks are handed out one by one, or in chains: tasks of one shard and pool that a worker does
+    one after the other.
 
     Parameters
     ----------
@@ -53,10 +60,18 @@ class ShardWindow:
         self.blocked: set[Task] = set()
         self._stopped = ""
         self._rank = {name: i for i, name in enumerate(nodes)}
-        # By pool, a heap of tasks that may run, the next one first.
-        self._ready: dict[str, list[tuple[int, int, int, Task]]] = {node.pool: [] for node in nodes.values()}
+        # By pool, a heap of tasks that may run, the next one first. Those that were handed out since
+        # stay in it, and are not in `_queued`.
+        self._ready: dict[str, list[_Entry]] = {node.pool: [] for node in nodes.values()}
+        self._queued: set[Task] = set()
+        # By pool, tasks that wait for nothing but tasks which were handed out.
+        self._next: dict[str, deque[Task]] = {node.pool: deque() for node in nodes.values()}
         self._open: dict[tuple[str, int], _OpenShard] = {}
+        # Of each open shard: how many of its phase are left with it, of how many.
+        self._nth: dict[tuple[str, int], tuple[int, int]] = {}
         self._running: set[Task] = set()
+        # Those of them that are not at a worker, and may never be again.
+        self._aside: set[Task] = set()
         self._n_left = {name: len(pending[name]) for name in nodes}
         in_order = phases(nodes, {name for name, shards in pending.items() if shards})
         # Trainings come first, as they are the longest tasks and others wait for them. Nothing
@@ -81,7 +96,7 @@ class ShardWindow:
     @property
     def done(self) -> bool:
         """Whether nothing is left to hand out or to wait for."""
-        return not (self._next_shard or self._open or self._running or self._waiting or any(self._ready.values()))
+        return not (self._next_shard or self._open or self._running or self._waiting or self._queued)
 
     def check_done(self) -> None:
         """Raise RunFailed if tasks are left. Call it when none may run and none is in flight."""
@@ -112,20 +127,140 @@ class ShardWindow:
         RunFailed
             The window was stopped.
         """
-        if self._stopped and not self.done:
-            raise RunFailed(self._stopped)
-        while not self._ready.get(pool) and self._open_shard():
+        return next(iter(self.take_chain(pool)), None)
+
+    def take_chain(self, pool: str, n_slots: int | None = None) -> tuple[Task, ...]:
+        """Return the next task for `pool`, and the tasks of its shard that follow it in one chain.
+
+        The chain is empty if nothing may run now. Of the last shards of a phase, fewer than there
+        are slots, each chain is one task: idle workers take the branches.
+
+        Parameters
+        ----------
+        pool : str
+        n_slots : int or None
+            Tasks of the pool that run at the same time. None makes chains of one task.
+
+        Raises
+        ------
+        RunFailed
+            The window was stopped.
+        """
+        self._check_stopped()
+        while not self._has_ready(pool) and self._open_shard():
             pass
-        if not self._ready.get(pool):
-            return None
+        if not self._has_ready(pool):
+            return ()
         *_, task = heapq.heappop(self._ready[pool])
-        self._running.add(task)
-        return task
+        return self._handed_out(task, n_slots)
+
+    def take_next(self, pool: str, n_slots: int | None = None) -> tuple[Task, ...]:
+        """Return a chain for `pool` that waits for nothing but tasks which were handed out.
+
+        It is empty if there is none. For the rest see `take_chain`.
+        """
+        self._check_stopped()
+        waiting = self._next[pool]
+        while waiting:
+            task = waiting.popleft()
+            if self._is_next(task):
+                return self._handed_out(task, n_slots)
+        return ()
+
+    def _is_next(self, task: Task) -> bool:
+        """Tell whether all that a task waits for was handed out, and it was not."""
+        inputs = self._open.get((task.corpus, task.shard), {}).get(task)
+        if not inputs or task in self._running:
+            return False
+        return inputs <= self._running and not inputs & self._aside
+
+    def waits_for(self, tasks: Iterable[Task]) -> set[Task]:
+        """Return the unfinished tasks that tasks of one open shard wait for, without themselves."""
+        mine = set(tasks)
+        inputs = [self._open.get((task.corpus, task.shard), {}).get(task, set()) for task in mine]
+        return set().union(*inputs) - mine
+
+    def put_back(self, task: Task) -> None:
+        """Take back a task that was handed out and did not begin."""
+        self._running.discard(task)
+        if not self._open[task.corpus, task.shard][task]:
+            self._push(task)
+        self._find_next(task)
+
+    def put_aside(self, task: Task) -> None:
+        """Note that a task that was handed out is at no worker. Nothing is handed out upon it."""
+        self._aside.add(task)
+
+    def take_up(self, task: Task) -> None:
+        """Note that a task that was put aside is at a worker again."""
+        self._aside.discard(task)
+        self._find_next(task)
 
     def finish(self, task: Task) -> None:
         """Mark a task as done, which frees those that waited for it."""
         self._running.discard(task)
         self._close(task)
+
+    def _check_stopped(self) -> None:
+        if self._stopped and not self.done:
+            raise RunFailed(self._stopped)
+
+    def _has_ready(self, pool: str) -> bool:
+        """Tell whether a task of a pool may run now. It is then the first of the heap."""
+        ready = self._ready.get(pool)
+        while ready and ready[0][-1] not in self._queued:
+            heapq.heappop(ready)
+        return bool(ready)
+
+    def _handed_out(self, first: Task, n_slots: int | None) -> tuple[Task, ...]:
+        """Mark a task and those that follow it in one chain as handed out, and return them."""
+        place = first.corpus, first.shard
+        chain: tuple[Task, ...] = (first,)
+        if n_slots is not None and place in self._nth:
+            n_left, n_shards = self._nth[place]
+            if n_left > n_shards % n_slots:
+                chain = self._chain(first, self._open[place])
+        self._running.update(chain)
+        self._queued.difference_update(chain)
+        if n_slots is not None:
+            self._find_next(first)
+        return chain
+
+    def _chain(self, first: Task, shard: _OpenShard) -> tuple[Task, ...]:
+        """Return a task and those of its shard that can follow it on the same worker, in order.
+
+        Tasks before and after a change of the pool are not in one chain, so that the other pool
+        need not wait for more than it reads.
+        """
+        changes = self._changes(shard)
+        chain = {first: None}
+        begun = (self._running - self._aside) | {first}
+        for task, inputs in shard.items():
+            if task not in self._running and task != first and changes[task] == changes[first]:
+                # If the first need not wait, none may.
+                may_wait = begun if shard[first] else chain.keys()
+                if inputs <= may_wait:
+                    chain[task] = None
+                    begun.add(task)
+        return tuple(chain)
+
+    def _changes(self, shard: _OpenShard) -> dict[Task, tuple[str, int, int]]:
+        """Return, by task, its pool, and how often it changes on the way to the task and after it."""
+        pool = {task: self.nodes[task.node].pool for task in shard}
+        before = dict.fromkeys(shard, 0)
+        after = dict.fromkeys(shard, 0)
+        for task, inputs in shard.items():
+            before[task] = max((before[one] + (pool[one] != pool[task]) for one in inputs), default=0)
+        for task in reversed(shard):
+            for one in shard[task]:
+                after[one] = max(after[one], after[task] + (pool[one] != pool[task]))
+        return {task: (pool[task], before[task], after[task]) for task in shard}
+
+    def _find_next(self, task: Task) -> None:
+        """Note the tasks of a shard whose inputs have all been handed out."""
+        for other in self._open.get((task.corpus, task.shard), {}):
+            if self._is_next(other):
+                self._next[self.nodes[other.node].pool].append(other)
 
     def fail(self, task: Task) -> int:
         """Mark a task as failed and the open tasks that need it as blocked; return how many.
@@ -153,10 +288,11 @@ class ShardWindow:
         for other, inputs in shard.items():
             if task in inputs:
                 inputs.discard(task)
-                if not inputs and other not in self.blocked:
+                if not inputs and other not in self.blocked and other not in self._running:
                     self._push(other)
         if not shard:
             self._open.pop(place, None)
+            self._nth.pop(place, None)
         self._count_settled(task)
 
     def _count_settled(self, task: Task) -> None:
@@ -178,24 +314,27 @@ class ShardWindow:
                 self._push(task)
 
     def _push(self, task: Task) -> None:
+        self._queued.add(task)
         entry = self._priority[task.node], task.shard, self._rank[task.node], task
         heapq.heappush(self._ready[self.nodes[task.node].pool], entry)
 
-    def _shards(self, in_order: list[Phase]) -> Iterator[tuple[Phase, str, int]]:
-        """Yield the pending shards of each phase, with their corpora."""
+    def _shards(self, in_order: list[Phase]) -> Iterator[tuple[Phase, str, int, tuple[int, int]]]:
+        """Yield the pending shards of each phase, with corpus, how many are left, and of how many."""
         for phase in in_order:
             corpora: dict[str, set[int]] = {}
             for node in phase.nodes:
                 corpora.setdefault(node.corpora[0], set()).update(self.pending[node.name])
+            n_left = n_shards = sum(map(len, corpora.values()))
             for corpus, shards in corpora.items():
                 for shard in sorted(shards):
-                    yield phase, corpus, shard
+                    yield phase, corpus, shard, (n_left, n_shards)
+                    n_left -= 1
 
     def _open_shard(self) -> bool:
         """Open the next shard; return whether there is one that may be opened now."""
         if self._next_shard is None:
             return False
-        phase, corpus, index = self._next_shard
+        phase, corpus, index, nth = self._next_shard
         full = len(self._open) >= self.max_open and (corpus, index) not in self._open
         if full or any(self._n_left[name] for name in phase.waits_for):
             return False
@@ -204,8 +343,9 @@ class ShardWindow:
         for node in phase.nodes:
             if node.corpora[0] == corpus and index in self.pending[node.name]:
                 self._add(Task(node.name, corpus, index), shard)
+        self._nth[corpus, index] = nth
         if not shard:
-            del self._open[corpus, index]
+            del self._open[corpus, index], self._nth[corpus, index]
         return True
 
     def _add(self, task: Task, shard: _OpenShard) -> None:

@@ -7,7 +7,7 @@ import platform
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,13 +15,16 @@ from functools import cache
 from importlib.metadata import version
 from typing import ClassVar
 
+import numpy as np
+
 from melmill.cluster.process import peak_bytes, reset_peak
 from melmill.flows.pipeline.graph import Node
 from melmill.flows.pipeline.pools import CPU, device
 from melmill.flows.tasks.task import Receipt
 from melmill.stages.contract import Product, Stage
 from melmill.stages.task_context import enter_phase
-from melmill.storage.product import Facts, ProductFolder
+from melmill.storage.arrays import Array
+from melmill.storage.product import Address, Facts, ProductFolder
 from melmill.storage.store import Store
 
 
@@ -44,6 +47,32 @@ class Source:
         return store.product(self.folder, self.key)
 
 
+class Held:
+    """Arrays that jobs of one shard hand on in memory, by the product's folder and key.
+
+    They have the values that reading the store gives.
+    """
+
+    def __init__(self) -> None:
+        self._arrays: dict[Address, Mapping[str, Array]] = {}
+        self._wanted: Collection[Address] = ()
+
+    def keep(self, wanted: Collection[Address]) -> None:
+        """Keep and take only what later jobs read."""
+        self._wanted = wanted
+        self._arrays = {address: arrays for address, arrays in self._arrays.items() if address in wanted}
+
+    def put(self, address: Address, arrays: Mapping[str, Array]) -> None:
+        """Hold what a job stored, by utterance id."""
+        if address in self._wanted:
+            self._arrays[address] = arrays
+
+    def get(self, address: Address) -> dict[str, Array] | None:
+        """Return copies of what is held, as a stage may change its input; None if nothing is."""
+        arrays = self._arrays.get(address)
+        return None if arrays is None else {name: np.array(array, order="C") for name, array in arrays.items()}
+
+
 class Job(ABC):
     """A task as it travels to a worker: names and parameters, but no data."""
 
@@ -53,6 +82,20 @@ class Job(ABC):
     @abstractmethod
     def run(self) -> Receipt:
         """Do the work and commit it."""
+
+    def run_holding(self, held: Held) -> Receipt:
+        """Do the same as `run`, taking inputs that are held, and handing on what is made."""
+        del held
+        return self.run()
+
+    @property
+    def reads(self) -> frozenset[Address]:
+        """Folder and key of the arrays that it can take from memory."""
+        return frozenset()
+
+    def done(self) -> Receipt | None:
+        """Return the receipt of a whole record in the store; None if there is none."""
+        return None
 
     def saved(self) -> str | None:
         """Return a stamp that changes when the job saves its progress; None if it saved none."""

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from melmill.flows.execution.isolation import process_apart
 from melmill.flows.pipeline.keys import utterance_seed
-from melmill.flows.tasks.job import NodeJob, Source, Stopwatch
+from melmill.flows.tasks.job import Held, NodeJob, Source, Stopwatch
 from melmill.flows.tasks.judging import judge
 from melmill.flows.tasks.task import Receipt
 from melmill.flows.tasks.trained import TrainedFiles
@@ -21,9 +21,12 @@ from melmill.flows.tasks.work import Ingesting, ItemT, Processing, SourceItem, W
 from melmill.stages.blame import Blame, Verdict, blame
 from melmill.stages.contract import IngestStage, Item, Outcome, Rejected, TrainedVocoder, rejection
 from melmill.stages.ingest.levels import Levels
+from melmill.storage.errors import StoreError
+from melmill.storage.files.location import Location
 from melmill.storage.files.sources import SourceTree
 from melmill.storage.partners import Partner
-from melmill.storage.product import Quarantined, ShardContents
+from melmill.storage.product import Address, Quarantined, ShardContents
+from melmill.storage.records import record_name
 from melmill.storage.store import Store
 from melmill.storage.utterance import Shard
 
@@ -108,14 +111,51 @@ class ShardJob(NodeJob):
 
     def run(self) -> Receipt:
         """Do the work and commit it; return the receipt."""
+        return self.run_holding(Held())
+
+    def run_holding(self, held: Held) -> Receipt:
+        """Do the work and commit it; take inputs that are held, and hand on the arrays made."""
         watch = Stopwatch()
         store = Store.open(self.store)
         shard = store.read_shard(*self.catalogue, self.shard)
         if isinstance(self.stage, IngestStage):
-            return self._finish(watch, store, shard, self._files(self.stage, shard))
-        return self._finish(watch, store, shard, self._arrays(store, shard))
+            return self._finish(watch, store, shard, self._files(self.stage, shard), held)
+        return self._finish(watch, store, shard, self._arrays(store, shard, held), held)
 
-    def _finish(self, watch: Stopwatch, store: Store, shard: Shard, todo: _ShardWork[ItemT]) -> Receipt:
+    @property
+    def reads(self) -> frozenset[Address]:
+        """Folder and key of the arrays of its own shard that it reads."""
+        return frozenset((source.folder, source.key) for port, source in self.ports.items() if self._is_own(port))
+
+    def _is_own(self, port: str) -> bool:
+        """Tell whether a port reads arrays of the same shard."""
+        paired = self.paired is not None and port == self.paired.port
+        return not paired and not isinstance(self.ports[port].product, TrainedVocoder)
+
+    def done(self) -> Receipt | None:
+        """Return the receipt of the shard's record if its files have their sizes; else None."""
+        folder = self.node.in_store(Store(Location(self.store)))
+        record = folder.record(record_name(self.shard))
+        if record is None or folder.damage(record):
+            return None
+        quarantined: tuple[str, ...] = ()
+        if record.n_quarantined:
+            try:
+                quarantined = tuple(folder.read_table("quarantine", [record.name])["utterance_id"])
+            except StoreError:
+                return None
+        return Receipt(
+            n_utterances=record.n_utterances,
+            n_quarantined=record.n_quarantined,
+            quarantined=quarantined,
+            audio_s=record.duration_s,
+            compute_s=record.compute_s,
+            wall_s=record.wall_s,
+            peak_mem_bytes=record.peak_mem_bytes,
+            host=record.host,
+        )
+
+    def _finish(self, watch: Stopwatch, store: Store, shard: Shard, todo: _ShardWork[ItemT], held: Held) -> Receipt:
         with watch.computing():
             outcomes = [self._checked(outcome) for outcome in self._outcomes(todo)]
         ids = [item.utterance.utterance_id for item in todo.items]
@@ -127,6 +167,9 @@ class ShardJob(NodeJob):
         if isinstance(self.stage, IngestStage):
             facts = replace(facts, levels=Levels.of(contents.rows or ()).as_dict())
         record = self.node.in_store(store).commit(shard, contents, facts, watch.started_s)
+        if (record.host, record.worker, record.started_at) == (facts.host, facts.worker, facts.started_at):
+            # Otherwise the record is another writer's, whose arrays may differ.
+            held.put((self.node.folder, self.node.key), contents.arrays)
         return watch.receipt(
             facts,
             n_utterances=record.n_utterances,
@@ -148,8 +191,8 @@ class ShardJob(NodeJob):
                     raise
         return _ShardWork(Ingesting(stage=stage), items, unreadable=unreadable)
 
-    def _arrays(self, store: Store, shard: Shard) -> _ShardWork[Item]:
-        """Read the arrays of a shard at every port."""
+    def _arrays(self, store: Store, shard: Shard, held: Held) -> _ShardWork[Item]:
+        """Read the arrays of a shard at every port, or take those that are held."""
         arrays: dict[str, dict[str, NDArray[Any]]] = {}
         trained = None
         for port, source in self.ports.items():
@@ -160,7 +203,8 @@ class ShardJob(NodeJob):
             elif self.paired is not None and port == self.paired.port:
                 arrays[port] = _paired_arrays(store, source, self.paired)
             else:
-                arrays[port] = source.in_store(store).read_arrays(shard)
+                at_hand = held.get((source.folder, source.key))
+                arrays[port] = source.in_store(store).read_arrays(shard) if at_hand is None else at_hand
         items, absent = [], []
         for utterance in shard.current:
             utterance_id = utterance.utterance_id

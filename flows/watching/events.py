@@ -95,10 +95,14 @@ class Ready:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submitted:
-    """An attempt was submitted; `attempt` counts from 1."""
+    """An attempt was submitted; `attempt` counts from 1.
+
+    It begins when the task `after` is done, if that is in flight.
+    """
 
     task: Task
     attempt: int
+    after: Task | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,6 +152,13 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Withdrawn:
+    """A task of a chain did not begin, as one before it did not end. It is submitted anew."""
+
+    task: Task
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Stalled:
     """A task takes much longer than its node's tasks do.
 
@@ -176,7 +187,7 @@ class RunFinished:
 
 
 Event = (
-    RunStarted | Ready | Submitted | Finished | Retried | WorkerDied | Failed | Stalled | Note | RunFinished
+    RunStarted | Ready | Submitted | Finished | Retried | WorkerDied | Failed | Withdrawn | Stalled | Note | RunFinished
 )  # fmt: skip
 Listener = Callable[[Event], None]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 
 from melmill.flows.tasks.task import Task
@@ -19,6 +19,7 @@ from melmill.flows.watching.events import (
     Stalled,
     Submitted,
     TaskStatus,
+    Withdrawn,
     WorkerDied,
 )
 
@@ -63,6 +64,7 @@ class Pace:
 class _Attempt:
     number: int
     submitted_s: float
+    after: Task | None = None
 
 
 class StallWatch:
@@ -88,6 +90,8 @@ class StallWatch:
         self.after_s = after_s
         self._paces = {node: Pace() for node in nodes}
         self._in_flight: dict[Task, _Attempt] = {}
+        # By task, those in flight that begin when it is done.
+        self._followers: dict[Task, list[Task]] = {}
         self._announced: set[tuple[Task, int]] = set()
         self._probe: Callable[[Sequence[Task]], Sequence[TaskStatus]] | None = None
 
@@ -96,14 +100,23 @@ class StallWatch:
         match event:
             case Ready(probe=probe):
                 self._probe = probe
-            case Submitted(task=task, attempt=number) if task.node in self._paces:
-                self._in_flight[task] = _Attempt(number, time.monotonic())
+            case Submitted(task=task, attempt=number, after=after) if task.node in self._paces:
+                self._in_flight[task] = _Attempt(number, time.monotonic(), after)
+                if after is not None:
+                    self._followers.setdefault(after, []).append(task)
             case Finished(task=task, receipt=receipt):
-                self._in_flight.pop(task, None)
+                self._end(task)
                 if task.node in self._paces:
                     self._paces[task.node].add(receipt.wall_s, receipt.audio_s)
-            case Retried(task=task) | WorkerDied(task=task) | Failed(task=task):
-                self._in_flight.pop(task, None)
+            case Retried(task=task) | WorkerDied(task=task) | Failed(task=task) | Withdrawn(task=task):
+                self._end(task)
+
+    def _end(self, task: Task) -> None:
+        """Note that a task is in flight no more. What comes after it begins now, if it is."""
+        self._in_flight.pop(task, None)
+        for follower in self._followers.pop(task, ()):
+            if (attempt := self._in_flight.get(follower)) is not None and attempt.after == task:
+                self._in_flight[follower] = replace(attempt, submitted_s=time.monotonic(), after=None)
 
     def check(self) -> None:
         """Probe the attempts that may have stalled, and announce those that have."""
@@ -111,7 +124,9 @@ class StallWatch:
         suspects = [
             task
             for task, attempt in dict(self._in_flight).items()
-            if (task, attempt.number) not in self._announced and now - attempt.submitted_s > self.limit_s(task)
+            if attempt.after not in self._in_flight
+            and (task, attempt.number) not in self._announced
+            and now - attempt.submitted_s > self.limit_s(task)
         ]
         if not suspects or self._probe is None:
             return
@@ -119,8 +134,14 @@ class StallWatch:
             # A task that waited in a queue has run for less than it was in flight, and one may be
             # done by now.
             if status.running_s > self.limit_s(status.task) and status.task in self._in_flight:
-                self._announced.add((status.task, status.attempt))
+                self._mark(status.task)
                 self.announce(Stalled(status=status, expected_s=self.expected_s(status.task)))
+
+    def _mark(self, task: Task | None) -> None:
+        """Ask no more about an attempt, nor about those before it in its chain."""
+        while task is not None and (attempt := self._in_flight.get(task)) is not None:
+            self._announced.add((task, attempt.number))
+            task = attempt.after
 
     def expected_s(self, task: Task) -> float | None:
         """Return how long a task should take, s; None before any of its node is done."""

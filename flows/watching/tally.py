@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from melmill.flows.tasks.task import Task
-from melmill.flows.watching.events import Event, Failed, Finished, Retried, Stalled, Submitted, WorkerDied
+from melmill.flows.watching.events import Event, Failed, Finished, Retried, Stalled, Submitted, Withdrawn, WorkerDied
 
 
 @dataclass(kw_only=True)
@@ -82,6 +82,8 @@ class Tally:
                 self._end(task)
                 self.nodes[task.node].pending -= 1
                 self.nodes[task.node].failed += 1
+            case Withdrawn(task=task):
+                self._end(task)
             case Stalled(status=status):
                 self.nodes[status.task.node].stalled += 1
 

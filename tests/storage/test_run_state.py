@@ -17,7 +17,7 @@ STATE = RunState(
     state="running",
     started_at="2026-01-01T00:00:00+00:00",
     updated_at="2026-01-01T00:00:10+00:00",
-    nodes={"mel": {"pending": 1, "done": 2}},
+    nodes={"mel": {"pending": 1, "done": 2, "audio_s": 12.5}},
     failures=[{"node": "mel", "shard": 3, "reason": "ValueError: x"}, {"node": "report", "shard": None, "reason": ""}],
     stalled=[{"node": "mel", "shard": 1, "utterance": None, "worker": "w", "host": "h", "running_s": 3.0}],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -167,3 +168,76 @@ def test_a_run_whose_last_tasks_are_blocked_is_done(nodes: dict[str, Node]) -> N
     run_serial(window, failing, lambda event: None)
     assert {(task.node, task.shard) for task in window.failed} == {("speech", 0), ("speech", 1)}
     assert len(window.blocked) == 2 * (len(FLOW) - 1) + 1
+
+
+def names(chain: Sequence[Task]) -> list[str]:
+    return [task.node for task in chain]
+
+
+def test_a_chain_takes_a_shard_to_its_end(nodes: dict[str, Node]) -> None:
+    window = ShardWindow(nodes, pending(2), max_open=8)
+    for shard in range(2):
+        chain = window.take_chain("cpu", 1)
+        assert names(chain) == FLOW
+        assert {task.shard for task in chain} == {shard}
+    assert window.take_chain("cpu", 1) == window.take_next("cpu", 1) == ()
+    for task in [Task(name, "speech", shard) for shard in range(2) for name in FLOW]:
+        window.finish(task)
+    assert names(window.take_chain("cpu", 1)) == ["report"]
+
+
+def test_branches_of_the_last_shards_go_to_different_workers(nodes: dict[str, Node]) -> None:
+    window = ShardWindow(nodes, pending(3), max_open=8)
+    chains = [window.take_chain("cpu", 2) for _ in range(3)]
+    assert [names(chain) for chain in chains] == [FLOW, FLOW, ["speech"]]
+    # What waits for them is handed out too, each alone.
+    nexts = list(iter(lambda: window.take_next("cpu", 2), ()))
+    assert [names(chain) for chain in nexts] == [[name] for name in FLOW[1:]]
+    assert window.waits_for(nexts[-1]) == {Task("b", "speech", 2), Task("speech", "speech", 2)}
+
+
+TWO_POOLS = """\
+name: x
+store: x
+stages:
+  speech: {uses: librispeech, root: data}
+  mel: {uses: extract, from: speech}
+  a: {uses: griffin_lim, from: mel}
+  b: {uses: admm, from: mel, pool: other}
+  scores: {uses: score, from: [a, b], against: speech, metrics: [sc]}
+cluster: {type: local, pools: {cpu: {workers: 1}, other: {workers: 1}}}
+"""
+
+
+def test_a_chain_ends_where_another_pool_goes_on(tmp_path: Path) -> None:
+    path = tmp_path / "p.yaml"
+    path.write_text(TWO_POOLS)
+    window = ShardWindow(build_graph(load(path)), {name: {0} for name in FLOW}, max_open=8)
+    first = window.take_chain("cpu", 1)
+    assert names(first) == ["speech", "mel"]
+    assert window.take_chain("other", 1) == ()
+    # Each waits for what was handed out before, but for nothing else.
+    assert names(window.take_next("other", 1)) == ["b"]
+    after = [names(chain) for chain in iter(lambda: window.take_next("cpu", 1), ())]
+    assert sorted(after) == [["a", "scores[a]"], ["scores[b]"]]
+
+
+def test_what_did_not_begin_is_handed_out_again(nodes: dict[str, Node]) -> None:
+    window = ShardWindow(nodes, pending(1), max_open=8)
+    speech, mel, *rest = window.take_chain("cpu", 1)
+    for task in rest:
+        window.put_back(task)
+    window.finish(speech)
+    # They wait for the mel, which is tried again.
+    assert window.take_chain("cpu", 1) == ()
+    assert window.take_next("cpu", 1) == tuple(rest)
+    for task in rest:
+        window.put_back(task)
+    window.put_aside(mel)
+    assert window.take_next("cpu", 1) == ()
+    window.take_up(mel)
+    assert window.take_next("cpu", 1) == tuple(rest)
+    for task in rest:
+        window.put_back(task)
+    assert window.fail(mel) == len(rest) + 1
+    assert window.done

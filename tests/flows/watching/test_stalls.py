@@ -19,6 +19,7 @@ from melmill.flows.watching.events import (
     Stalled,
     Submitted,
     TaskStatus,
+    Withdrawn,
     WorkerDied,
 )
 from melmill.flows.watching.observers import Heartbeat
@@ -46,7 +47,10 @@ def test_a_tally_counts_each_end_once() -> None:
     ):
         tally(event)
     assert (tally.total("in_flight"), tally.total("pending"), tally.work_left_s) == (1, 1, 2.0)
-    tally(WorkerDied(task=B, attempt=1, deaths=8, again=False))
+    tally(Withdrawn(task=B))
+    assert (tally.total("in_flight"), tally.total("pending")) == (0, 1)
+    tally(Submitted(task=B, attempt=2))
+    tally(WorkerDied(task=B, attempt=2, deaths=8, again=False))
     tally(Failed(task=B, attempt=1, error=OSError()))
     node = tally.nodes["mel"]
     assert (node.in_flight, node.pending, node.done, node.failed) == (0, 0, 1, 1)
@@ -99,6 +103,36 @@ def test_what_takes_much_longer_than_its_node_does_stalls(walls: list[float], ru
     watch.check()
     assert [type(event) for event in announced] == [Stalled] * stalls
     assert not stalls or len(asked) == 1, "one that was announced is not asked about again"
+
+
+def test_a_task_of_a_chain_is_watched_from_its_turn_on() -> None:
+    announced: list[Event] = []
+    asked: list[Sequence[Task]] = []
+
+    def probe(tasks: Sequence[Task]) -> list[TaskStatus]:
+        asked.append(tasks)
+        status = TaskStatus(
+            task=B, attempt=1, place=Place(), running_s=99.0, phase="computing", utterance_id="", phase_s=99.0
+        )
+        return [status]
+
+    watch = StallWatch(["mel"], lambda task: 10.0, announced.append, after_s=0.0001)
+    watch(Ready(probe=probe))
+    watch(Submitted(task=A, attempt=1))
+    watch(Submitted(task=B, attempt=1, after=A))
+    time.sleep(0.01)
+    # The first is overdue. Its worker says that it is at the second.
+    watch.check()
+    watch.check()
+    assert asked == [[A]]
+    assert [type(event) for event in announced] == [Stalled]
+    watch(Withdrawn(task=B))
+    watch(Submitted(task=B, attempt=2, after=A))
+    watch(Finished(task=A, attempt=1, receipt=receipt(10.0, 0.00001)))
+    assert watch._in_flight[B].after is None
+    time.sleep(0.01)
+    watch.check()
+    assert asked[1:] == [[B]]
 
 
 def test_a_thread_says_what_it_works_on() -> None:
