@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from melmill.cluster.errors import ClusterError
 from melmill.errors import Error
-from melmill.flows.errors import PipelineError, RunFailed
-from melmill.stages.errors import CompilerFailed, FileChanged, UnknownStage
+from melmill.flows.errors import MachineFailed, PipelineError, RunFailed
+from melmill.stages.errors import CompilerFailed, FileChanged, PackageMissing, UnknownStage
 from melmill.stages.numeric.checks import MAX_SR, as_array, check_choice, check_full_scale, check_int
 from melmill.stages.numeric.errors import ContractError, DeviceMissing, ParameterError, StageError, Unusable
 from melmill.stages.numeric.melspec import MelSpec
@@ -32,6 +32,7 @@ from melmill.storage.errors import (
     StoreError,
     StoreFull,
     StoreMismatch,
+    StoreMissing,
     StoreUnwritable,
 )
 
@@ -59,7 +60,9 @@ __all__ = [
     "DeviceMissing",
     "Error",
     "FileChanged",
+    "MachineFailed",
     "MelSpec",
+    "PackageMissing",
     "ParameterError",
     "PipelineError",
     "RunFailed",
@@ -68,6 +71,7 @@ __all__ = [
     "StoreError",
     "StoreFull",
     "StoreMismatch",
+    "StoreMissing",
     "StoreUnwritable",
     "UnknownStage",
     "Unusable",

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import io
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import soundfile
 
+from benchmarks.faults.comparing import differing_bytes, differing_contents, fingerprint
+from benchmarks.faults.corpus import ChangedCorpus
 from benchmarks.faults.schedule import Kind, schedule
+from tests.flows.conftest import Project, add_chapter, flac, voice
 
 ROOT = Path(__file__).parents[1]
-# Of a schedule that has the faults that take longest in one round.
-SEED = 65507
+# Of a schedule that has the faults that take longest in one round. Another kind of fault needs another.
+SEED = 9477
 
 
 def test_a_seed_gives_its_schedule_again() -> None:
@@ -28,6 +34,66 @@ def test_every_kind_has_its_turn(n_rounds: int) -> None:
     kinds = [fault.kind for faults in rounds for fault in faults]
     assert set(kinds) == set(Kind)
     assert max(map(kinds.count, Kind)) - min(map(kinds.count, Kind)) <= 1
+
+
+def test_the_faults_that_take_longest_go_at_once() -> None:
+    longest = {
+        Kind.WORKER_FROZEN,
+        Kind.CLIENT_FROZEN,
+        Kind.SCHEDULER_FROZEN,
+        Kind.THOUGHT_DEAD,
+        Kind.CUT_OFF,
+        Kind.POISON_HANGS,
+    }
+    rounds = schedule(SEED, 4, list(Kind))
+    assert any(longest <= {fault.kind for fault in faults} for faults in rounds)
+
+
+@pytest.fixture
+def followed(tmp_path: Path) -> Project:
+    """Return a project without inverters, and a corpus of three files."""
+    project = Project(tmp_path)
+    project.write(
+        "name: x\nstore: {store}\nstages:\n"
+        "  speech: {{uses: librispeech, root: {root}}}\n  mel: {{uses: extract, from: speech}}\n"
+    )
+    add_chapter(project.root, "dev-clean", "11", [flac(voice(0.8 + 0.1 * i, 120.0, seed=i)) for i in range(3)])
+    return project
+
+
+def test_a_corpus_is_changed_and_restored(followed: Project) -> None:
+    files = sorted(followed.root.rglob("*.flac"))
+    before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
+    changed = ChangedCorpus(files)
+    assert files[0].read_bytes() == before[files[2]][0]
+    assert len(soundfile.read(files[1])[0]) == len(soundfile.read(io.BytesIO(before[files[1]][0]))[0])
+    assert [path.name for path in sorted(followed.root.rglob("*.flac"))] == [
+        "11-1-0000.flac",
+        "11-1-0001.flac",
+        "11-1-9999.flac",
+    ]
+    changed.restore()
+    found = sorted(path for path in followed.root.rglob("*") if path.is_file())
+    assert {path: path.read_bytes() for path in found} == {path: data for path, (data, _) in before.items()}
+    assert all(path.stat().st_mtime_ns != time for path, (_, time) in before.items())
+    changed.restore_times()
+    assert all(path.stat().st_mtime_ns == time for path, (_, time) in before.items())
+
+
+def test_a_followed_store_is_compared_by_what_it_holds(followed: Project) -> None:
+    followed.run("--executor", "serial")
+    undisturbed = followed.folder / "undisturbed"
+    shutil.copytree(followed.store, undisturbed)
+    changed = ChangedCorpus(sorted(followed.root.rglob("*.flac")))
+    followed.run("--executor", "serial", "--follow")
+    differing = differing_contents(str(followed.store), undisturbed)
+    assert set(differing) == {
+        f"{node} of 11-1-{n}" for node in ("speech", "mel") for n in ("0000", "0001", "0002", "9999")
+    }
+    changed.restore()
+    followed.run("--executor", "serial", "--follow")
+    assert differing_bytes(followed.store, undisturbed, fingerprint(undisturbed))
+    assert differing_contents(str(followed.store), undisturbed) == {}
 
 
 @pytest.mark.slow

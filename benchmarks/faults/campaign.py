@@ -100,6 +100,7 @@ class Campaign:
         # Starts while the store is judged.
         self.cluster = self._new_cluster()
         verdict = self._judged(scene, trouble)
+        scene.story.end()
         for struck in played.strikes[first:]:
             struck.missed = not struck.met()
             self.injected[struck.fault.kind] += not struck.missed
@@ -158,7 +159,7 @@ class _Director:
             if code is None:
                 self._strike(n_records)
             elif not self.lasting:
-                if code == 0:
+                if code == 0 and not self.scene.story.go_on():
                     return
                 self._run_again()
             if time.monotonic() > self.deadline:
@@ -195,4 +196,4 @@ class _Director:
         if "melmill repair" in said:
             mend(self.scene)
         self.n_runs += 1
-        self.scene.go_on(self.campaign.renewed())
+        self.scene.go_on(self.campaign.renewed(), follow="Add --follow" in said)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from melmill.storage.store import Store
 
@@ -44,9 +45,37 @@ def differing_bytes(store: Path, undisturbed: Path, expected: Mapping[str, str])
 
 
 def _difference(one: Path, other: Path) -> int:
-    a, b = (np.frombuffer(path.read_bytes() if path.exists() else b"", dtype=np.uint8) for path in (one, other))
+    return _n_different(*(path.read_bytes() if path.exists() else b"" for path in (one, other)))
+
+
+def _n_different(one: bytes, other: bytes) -> int:
+    a, b = (np.frombuffer(data, dtype=np.uint8) for data in (one, other))
     shared = min(a.size, b.size)
     return int(np.count_nonzero(a[:shared] != b[:shared])) + max(a.size, b.size) - shared
+
+
+def differing_contents(url: str, undisturbed: Path) -> dict[str, int]:
+    """Return by how many bytes the results of a store differ, whatever the shards they lie in.
+
+    A store that has followed its corpus has other shards than one that never had to.
+    """
+    differing = {}
+    mine, other = Store.open(url), Store.open(str(undisturbed))
+    for name, node in other.nodes.items():
+        if node.kind not in {"scores", "report"}:
+            mine_of, other_of = mine[name], other[name]
+            for one in sorted({*mine_of, *other_of}):
+                pair = [np.asarray(view[one]).tobytes() if one in view else b"" for view in (mine_of, other_of)]
+                differing[f"{name} of {one}"] = _n_different(*pair)
+    for table in ("scores", "traces", "quarantine"):
+        pair = [_lines(getattr(store, table)()) for store in (mine, other)]
+        differing[table] = _n_different(*pair)
+    return {name: n for name, n in differing.items() if n}
+
+
+def _lines(table: pd.DataFrame) -> bytes:
+    """Return the rows of a table, in an order of their own."""
+    return "\n".join(sorted(table.to_csv(index=False).splitlines())).encode()
 
 
 def lost_utterances(url: str, expected: set[str]) -> set[str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from benchmarks.faults.bucket import Mirror
 from benchmarks.faults.cluster import Cluster
+from benchmarks.faults.corpus import CorpusStory
 from benchmarks.faults.processes import Process
 from benchmarks.faults.workshop import Workshop
 from melmill.storage.records import Record, record_name
@@ -54,17 +55,20 @@ class Scene:
         # Every record that was ever seen, by its file: when its task began, how long it took, which attempt it was.
         self.made: dict[Path, set[tuple[str, float, int]]] = {}
         self._stamps: dict[Path, int] = {}
+        # What becomes of the corpus.
+        self.story = CorpusStory()
         workshop.touchy.forget()
         self.feed({})
         self.client = self._client()
 
-    def _client(self) -> Process:
-        return self.workshop.client(self.url, "--set", self.cluster.override, *self.overrides, environment={})
+    def _client(self, *more: str) -> Process:
+        arguments = ["--set", self.cluster.override, *self.overrides, *more]
+        return self.workshop.client(self.url, *arguments, environment={})
 
-    def go_on(self, cluster: Cluster) -> None:
-        """Run again, on a given cluster."""
+    def go_on(self, cluster: Cluster, *, follow: bool = False) -> None:
+        """Run again, on a given cluster. Let the store follow the corpus if the last run said so."""
         self.cluster = cluster
-        self.client = self._client()
+        self.client = self._client(*(["--follow"] if follow else []))
 
     def feed(self, moods: dict[str, str]) -> None:
         """Make more utterances poisonous."""

@@ -37,6 +37,7 @@ class Kind(StrEnum):
     CLIENT_CLOCK = "client's clock off"
     POISON_CRASHES = "poison crashes"
     POISON_HANGS = "poison hangs"
+    CORPUS_CHANGED = "corpus changed"
     OBJECTS_WORKER_KILLED = "on S3: worker killed"
     OBJECTS_NANNY_KILLED = "on S3: nanny killed"
     OBJECTS_SCHEDULER_KILLED = "on S3: scheduler killed"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import resource
 import signal
 import time
@@ -314,6 +315,16 @@ def _poison(scene: Scene, fault: Fault, mood: str) -> Strike | None:
     return Strike(fault, f"{name} {mood}", met=lambda: name in scene.caught)
 
 
+def _change_corpus(scene: Scene, fault: Fault) -> Strike | None:
+    """Replace two files of the corpus, remove one and add one. What the next runs do about it is the scene's."""
+    if scene.story.told:
+        return None
+    chosen = random.Random(fault.pick).sample(scene.workshop.files(), 3)
+    scene.story.change(chosen)
+    other, backwards, gone = (path.stem for path in chosen)
+    return Strike(fault, f"{other} replaced, {backwards} reversed, {gone} renamed")
+
+
 def _freeze_objects(scene: Scene, fault: Fault) -> Strike | None:
     # Other faults are not looked at meanwhile, as the store can't be either.
     scene.workshop.objects.freeze(_DEAD_S)
@@ -382,6 +393,7 @@ _STRIKES: Mapping[Kind, Callable[[Scene, Fault], Strike | None]] = {
     Kind.CLIENT_CLOCK: _skew_client,
     Kind.POISON_CRASHES: _crash,
     Kind.POISON_HANGS: _hang,
+    Kind.CORPUS_CHANGED: _change_corpus,
     Kind.OBJECTS_WORKER_KILLED: _kill_worker,
     Kind.OBJECTS_NANNY_KILLED: _kill_nanny,
     Kind.OBJECTS_SCHEDULER_KILLED: _kill_scheduler,

@@ -114,6 +114,10 @@ class Workshop:
             raise RuntimeError(f"no run without a cache: {done.said}")
         return environment
 
+    def files(self) -> list[Path]:
+        """Return the files of the corpus."""
+        return sorted((self.folder / "corpus").rglob("*.flac"))
+
     def plan(self, url: str) -> Plan:
         """Return the plan of a run."""
         return make_plan(load(self.pipeline, store=url))

@@ -144,12 +144,13 @@ def _decoded(utterance: Utterance, data: bytes) -> tuple[NDArray[np.int16 | np.f
     now = f"{header.n_samples:,} at {header.sr:,} Hz now"
     if not any(then):
         raise Unusable(
-            f"catalogued without a length, as it could not be read then; {now}: use another store or another node name"
+            f"catalogued without a length, as it could not be read then; {now}: "
+            "`melmill quarantine STORE --retry` and the next run take it"
         )
     if len(data) == utterance.size_bytes and header.sr == then[1]:
         raise Unusable(
-            f"catalogued with {then[0]:,} samples, which its header estimates or it held then; {now}: use another "
-            "store or another node name"
+            f"catalogued with {then[0]:,} samples, which its header estimates or it held then; {now}: "
+            "give it a new time (touch), and the next run takes it"
         )
     raise Unusable(f"file changed since it was catalogued: {then[0]:,} samples at {then[1]:,} Hz then, {now}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -543,3 +544,44 @@ def test_a_python_run_follows(done: Project) -> None:
 def test_a_catalogue_without_retired_rows_is_as_it_was(done: Project) -> None:
     assert not corpus(done).retired
     assert sorted(path.name for path in done.store.glob("speech/*/catalogue/*")) == ["part-000000.parquet"]
+
+
+def pcm(n_samples: int, n_bytes: int) -> bytes:
+    """Return a WAV file of a size, whose last chunk is padding."""
+    y = io.BytesIO()
+    soundfile.write(y, voice(n_samples / 16_000, 120.0, seed=3)[:n_samples], 16_000, format="WAV", subtype="PCM_16")
+    padding = n_bytes - len(y.getvalue()) - 8
+    data = y.getvalue() + b"pad " + padding.to_bytes(4, "little") + bytes(padding)
+    return data[:4] + (n_bytes - 8).to_bytes(4, "little") + data[8:]
+
+
+@pytest.mark.parametrize(
+    ("before", "remedy"), [(pcm(8000, 20_000), "touch"), (bytes(20_000), "melmill quarantine STORE --retry")]
+)
+def test_a_file_whose_row_has_no_room_gets_another(tmp_path: Path, before: bytes, remedy: str) -> None:
+    project = Project(tmp_path)
+    project.write(
+        "name: x\nstore: {store}\nmax_quarantined: 1.0\nstages:\n  speech: {{uses: audio_folder, root: {root}}}\n"
+    )
+    project.root.mkdir()
+    (project.root / "b.wav").write_bytes(pcm(8000, 20_000))
+    path = project.root / "a.wav"
+    path.write_bytes(before)
+    plan = make_plan(load(project.pipeline))
+    seen = path.stat()
+    # As an earlier version catalogued it, or as it was before somebody mended it unseen.
+    path.write_bytes(pcm(9000, 20_000))
+    os.utime(path, ns=(seen.st_atime_ns, seen.st_mtime_ns))
+    run(plan, "serial")
+    (row,) = json.loads(project.called("quarantine", str(project.store), "--json").stdout)["quarantined"]
+    assert row["reason"].startswith("catalogued with")
+    assert "9,000 at 16,000 Hz now" in row["reason"]
+    assert remedy in row["reason"]
+    if remedy == "touch":
+        path.touch()
+    else:
+        project.called("quarantine", str(project.store), "--retry")
+    answer = project.run(*SERIAL)
+    assert (answer["tasks"]["failed"], answer["quarantined"]) == (0, 0)
+    view = melmill.open(str(project.store))["speech"]
+    assert {name: len(view[name]) for name in view} == {"a": 9000, "b": 8000}

@@ -393,5 +393,7 @@ def test_a_file_that_could_not_be_read_when_it_was_catalogued_says_so() -> None:
     data = flac(tone())
     stage = AudioFolder(root="x")
     (utterance,) = stage.discover(Tree({"a.flac": data}), {}).utterances
-    with pytest.raises(Unusable, match=r"^catalogued without a length, .*; 8,000 at 16,000 Hz now: use another store"):
+    with pytest.raises(
+        Unusable, match=r"^catalogued without a length, .*; 8,000 at 16,000 Hz now: `melmill quarantine"
+    ):
         stage.ingest(replace(utterance, source_sr=0, source_n_samples=0, n_samples=0), data)
