@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from melmill.cluster.errors import ClusterError
 from melmill.errors import Error
 from melmill.flows.errors import MachineFailed, PipelineError, RunFailed
-from melmill.stages.errors import CompilerFailed, FileChanged, PackageMissing, UnknownStage
+from melmill.stages.errors import CompilerFailed, CorpusUnreadable, FileChanged, PackageMissing, UnknownStage
 from melmill.stages.numeric.checks import MAX_SR, as_array, check_choice, check_full_scale, check_int
 from melmill.stages.numeric.errors import ContractError, DeviceMissing, ParameterError, StageError, Unusable
 from melmill.stages.numeric.melspec import MelSpec
@@ -55,6 +55,7 @@ __all__ = [
     "ClusterError",
     "CompilerFailed",
     "ContractError",
+    "CorpusUnreadable",
     "DamagedData",
     "DamagedMark",
     "DeviceMissing",

@@ -75,6 +75,20 @@ _ERRNOS = {
     errno.ENOMEM: _MEMORY,
 }
 
+# What is wrong with one file, or with its name, where only it is read.
+_OF_A_FILE = frozenset(
+    {
+        errno.ENOENT,
+        errno.EACCES,
+        errno.EPERM,
+        errno.EINVAL,
+        errno.EISDIR,
+        errno.ELOOP,
+        errno.ENAMETOOLONG,
+        errno.ENOTDIR,
+    }
+)
+
 # The first row that fits decides.
 _TYPES: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], Verdict], ...] = (
     ((DeviceMissing, CompilerFailed, FileChanged), _OWN),
@@ -125,6 +139,19 @@ def blame(error: BaseException) -> Verdict:
     if isinstance(error, Unusable):
         return REFUSED
     return _alone(culprit(error))
+
+
+def is_of_file(error: OSError) -> bool:
+    """Tell whether a file can't be read for a reason of its own: it is gone, locked, or no file.
+
+    Any other reason may pass, or holds for all files that this machine reads.
+
+    >>> is_of_file(FileNotFoundError("a.wav")), is_of_file(OSError(errno.EIO, "Input/output error"))
+    (True, False)
+    """
+    # File systems of other packages raise these without a number.
+    own = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
+    return error.errno in _OF_A_FILE or (error.errno is None and isinstance(error, own))
 
 
 def culprit(error: BaseException) -> BaseException:

@@ -17,5 +17,9 @@ class PackageMissing(StageError, ImportError):
     """The process lacks an optional package that a file takes. No utterance is to blame."""
 
 
+class CorpusUnreadable(StageError):
+    """A machine can't read files of a corpus. No file is to blame."""
+
+
 class UnknownStage(StageError):
     """No stage is registered under a name."""

@@ -89,7 +89,15 @@ def test_no_input_ends_in_a_traceback(kind: str, n_inputs: int, tmp_path: Path) 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "n_inputs"),
-    [("pipelines", 1500), ("tables", 20_000), ("mels", 5000), ("checkpoints", 400), ("stores", 60)],
+    [
+        ("audio", 5000),
+        ("settings", 2000),
+        ("pipelines", 1500),
+        ("tables", 20_000),
+        ("mels", 5000),
+        ("checkpoints", 400),
+        ("stores", 60),
+    ],
 )
 def test_a_search_of_a_minute_finds_nothing(kind: str, n_inputs: int, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "benchmarks.fuzz", "--only", kind, "--inputs", str(n_inputs)]

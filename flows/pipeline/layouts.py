@@ -9,11 +9,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 from melmill.flows.errors import PipelineError
+from melmill.stages.blame import is_of_file
 from melmill.stages.contract import IngestStage
 from melmill.stages.formats.npy import HEAD_BYTES, npy_header
 from melmill.stages.ingest.folder import AUDIO_SUFFIXES, MEL_SUFFIXES
 from melmill.stages.ingest.passed_over import unreadable
-from melmill.stages.ingest.reader import READERS
+from melmill.stages.ingest.reader import READERS, unreadable_here
 from melmill.stages.ingest.readers.audio_folder import AudioFolder
 from melmill.stages.ingest.texts.tables import SKIPPED
 from melmill.stages.numeric.errors import ParameterError, StageError, Unusable
@@ -285,8 +286,11 @@ def _mel_contents(root: str, tree: SourceTree, files: Sequence[SourceFile]) -> C
     for file in files[:_PROBED]:
         try:
             shapes.append(npy_header(tree.head(file.path, HEAD_BYTES), file.size_bytes).shape)
-        except (OSError, Unusable):
+        except Unusable:
             continue
+        except OSError as error:
+            if not is_of_file(error):
+                raise PipelineError(str(unreadable_here(root, file.path, error))) from error
     n_mels, axes = bands(shapes)
     layout = Layout(name="a folder of mels", uses="mel_folder", fields={"root": root, "layout": axes})
     return Contents(

@@ -32,7 +32,8 @@ class Changes:
     ----------
     added, changed, mended : list of Utterance
         As they are now. Those that changed have data in the store. Those that were mended have
-        none, and have another length than the catalogue says.
+        none, and have another length than the catalogue says. The file may be the same if the
+        catalogue was made by an older version, which believed its header.
     removed : list of Utterance
         As they were catalogued.
     waiting : list of Utterance
@@ -109,11 +110,13 @@ def survey(node: Node, store: Store, shard_duration_s: float, *, follow: bool = 
         catalogue.check_covers(record_names, f"{folder.location.url}/catalogue")
         tree = SourceTree(stage.root)
         known = {utterance.path: utterance for utterance in catalogue.utterances()}
-        # A file that claimed no length may have been unreadable. Neither its size nor its time tells.
-        unsure = catalogue.without_length(record_names)
+        # A file that claimed no length may have been unreadable, and one in quarantine may have been
+        # catalogued by an estimate. Neither its size nor its time tells.
+        unsure = catalogue.without_length(record_names) | _in_quarantine(folder, catalogue, known)
         discovered = stage.discover(tree, {path: one for path, one in known.items() if path not in unsure})
+        utterances = [_as_known(one, known.get(one.path)) for one in discovered.utterances]
         comparison = _Comparison(node, folder, catalogue, frozenset(record_names), tree, follow=follow)
-        changes = comparison.changes(known, discovered.utterances)
+        changes = comparison.changes(known, utterances)
         if not follow:
             _refuse(node, tree, changes)
         followed = _followed(catalogue, known, changes)
@@ -122,6 +125,19 @@ def survey(node: Node, store: Store, shard_duration_s: float, *, follow: bool = 
     notes = () if stored is None else tuple(changes.notes(store.location.url))
     catalogue = followed.relabelled(discovered.labels)
     return Surveyed(catalogue, (*_label_notes(known, discovered.labels), *discovered.notes, *notes))
+
+
+def _in_quarantine(folder: ProductFolder, catalogue: Catalogue, known: Mapping[str, Utterance]) -> set[str]:
+    """Return the paths of the utterances of an ingest node that are in quarantine."""
+    ids = {one for name, record in folder.records().items() for one in set(record.absent) - catalogue.retired_in(name)}
+    return {path for path, one in known.items() if one.utterance_id in ids} if ids else set()
+
+
+def _as_known(now: Utterance, then: Utterance | None) -> Utterance:
+    """Return an utterance that was measured anew; the catalogued one if that told nothing new."""
+    if then is None or (now.size_bytes, now.mtime_ns) != (then.size_bytes, then.mtime_ns):
+        return now
+    return then if _length(now) in (_length(then), (0, 0)) else now
 
 
 def _label_notes(known: Mapping[str, Utterance], labels: Mapping[str, Labels]) -> Iterator[str]:

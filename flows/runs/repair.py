@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 
 from melmill.flows.errors import PipelineError
 from melmill.flows.pipeline.graph import Node, build_graph
@@ -16,8 +17,11 @@ from melmill.storage.files.sources import SourceTree
 from melmill.storage.product import CATALOGUE, Address, ProductFolder
 from melmill.storage.records import record_name, record_order
 from melmill.storage.revisions import Revisions
+from melmill.storage.runs import NodeEntry
 from melmill.storage.store import Store
 
+# No file has this time.
+_NEVER = -1
 _LAST_RESORT = (
     "Restore the catalogue from a copy. "
     "Without one, remove the folder of that key and the folders of all that was made from it."
@@ -129,6 +133,9 @@ def drop_incomplete(store: Store) -> int:
 
     One that the corpus has no more, or otherwise, is not missed.
 
+    The next plan measures the files of those in quarantine anew. An older version may have believed
+    what their headers say.
+
     The records of what was made from those shards are dropped too, as a table may say that the
     utterance is missing, and a report was made without it. Trainings stay: they took long and need
     no single utterance.
@@ -153,10 +160,23 @@ def drop_incomplete(store: Store) -> int:
             # A report has one record, for all shards.
             stale[address] |= own if names and folder.description.kind == Kind.REPORT else own & names
         grows = sum(map(len, stale.values())) > n_before
+    for entry in store.nodes.values():
+        _forget_times(store, entry, stale[entry.folder, entry.key])
     for address, names in stale.items():
         for record in folders[address].records(names).values():
             folders[address].forget(record)
     return sum(map(len, stale.values()))
+
+
+def _forget_times(store: Store, entry: NodeEntry, names: Collection[str]) -> None:
+    """Forget when the files of an ingest node in quarantine were seen, so that they are measured anew."""
+    if (entry.folder, entry.key) not in entry.catalogues:
+        return
+    folder = store.product(entry.folder, entry.key)
+    catalogue = store.catalogue_of(entry)
+    absent = {one for record in folder.records(names).values() for one in record.absent}
+    files = [replace(one, mtime_ns=_NEVER) for one in catalogue.utterances() if one.utterance_id in absent]
+    catalogue.seeing(files).write_parts(folder.location / CATALOGUE)
 
 
 def _is_of_another_corpus(source: Address, folder: ProductFolder, folders: Mapping[Address, ProductFolder]) -> bool:

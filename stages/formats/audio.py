@@ -63,6 +63,18 @@ class Header:
         return not self.doubt
 
 
+class _Sequential(soundfile.SoundFile):  # type: ignore[misc]  # soundfile has no types
+    """A file that is read block by block and never sought in.
+
+    python-soundfile seeks after it has read, which some codecs can't, and asks for as many samples as
+    a header makes up.
+    """
+
+    def seekable(self) -> bool:
+        """Say that the file must be read in order."""
+        return False
+
+
 class _Bytes(io.BytesIO):
     """Bytes that libsndfile reads: a position that a header makes up is past the end, no error."""
 
@@ -133,16 +145,21 @@ def decode(data: bytes) -> tuple[NDArray[np.int16 | np.float32], Header]:
         y = _decoded(pieces, header)
     if len(y) != header.n_samples:
         raise Unusable(f"file is truncated: header says {header.n_samples:,} samples, {len(y):,} decoded")
-    # STREAMINFO's checksum is over interleaved little-endian samples of the file's own width.
-    if header.md5 and header.subtype == "PCM_16" and _md5(y) != header.md5:
+    if header.md5 and _md5(y, header.subtype) != header.md5:
         raise Unusable(
             f"the {len(y):,} samples decoded differ from the checksum in the FLAC header: one of them is damaged"
         )
     return y, header
 
 
-def _md5(y: NDArray[Any]) -> bytes:
-    return hashlib.md5(np.ascontiguousarray(y, dtype="<i2").data).digest()
+def _md5(y: NDArray[np.int16 | np.float32], subtype: str) -> bytes:
+    """Return the checksum of FLAC: over interleaved little-endian samples of the file's own width."""
+    own: NDArray[Any] = np.ascontiguousarray(y, dtype="<i2")
+    if subtype == "PCM_S8":
+        own = (own >> 8).astype(np.int8)
+    elif subtype == "PCM_24":
+        own = np.rint(y * np.float32(1 << 23)).astype("<i4").view(np.uint8).reshape(-1, 4)[:, :3]
+    return hashlib.md5(np.ascontiguousarray(own).data).digest()
 
 
 class _Opened(NamedTuple):
@@ -315,9 +332,10 @@ def _doubt(sr: int, n_samples: int, size_bytes: int) -> str:
             f"header says {sr:,} Hz, a recording has {_LOWEST_SR:,} to {_HIGHEST_SR:,} Hz: "
             "mend the header or encode it again"
         )
-    if n_samples == 0:
+    if n_samples <= 0:
         return (
-            f"header says 0 samples, so the file is empty or its length unknown ({size_bytes:,} bytes): encode it again"
+            f"header says {n_samples:,} samples, so the file is empty or its length unknown "
+            f"({size_bytes:,} bytes): encode it again"
         )
     if n_samples > MAX_SAMPLES_PER_BYTE * size_bytes:
         return f"header is not believable: it claims {n_samples:,} samples in {size_bytes:,} bytes"
@@ -338,7 +356,12 @@ def _decoded(pieces: Sequence[Piece], header: Header) -> NDArray[np.int16 | np.f
 
 def _samples(piece: Piece, dtype: str) -> NDArray[np.int16 | np.float32]:
     """Decode a piece to its end, ``(n_samples, n_channels)``."""
-    n_known = soundfile.info(_Bytes(piece.data)).frames
+    info = soundfile.info(_Bytes(piece.data))
+    n_known = info.frames
+    if info.subtype.startswith("DWVW"):
+        with _Sequential(_Bytes(piece.data)) as file:
+            in_order: NDArray[np.int16 | np.float32] = file.read(n_known, dtype=dtype, always_2d=True)
+            return in_order
     is_known = piece.n_samples is None or piece.n_samples == n_known
     data, n_before = (piece.data, 0) if is_known else (piece.padded, piece.n_silent)
     n_samples = n_known if is_known else n_before + (piece.n_samples or 0)
@@ -360,7 +383,7 @@ def _n_decoded(pieces: Sequence[Piece]) -> int:
     n = 0
     for piece in pieces:
         # Block by block, because libsndfile does not say how far a failed read came.
-        with contextlib.suppress(soundfile.LibsndfileError), soundfile.SoundFile(_Bytes(piece.padded)) as file:
+        with contextlib.suppress(soundfile.LibsndfileError), _Sequential(_Bytes(piece.padded)) as file:
             while n_read := len(file.read(_COUNTING_BLOCK, dtype="int16")):
                 n += n_read
     return max(0, n - sum(piece.n_silent for piece in pieces))

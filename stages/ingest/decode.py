@@ -29,6 +29,7 @@ from melmill.stages.numeric.errors import ParameterError, Unusable
 from melmill.stages.numeric.resample import resample
 from melmill.storage.utterance import SourceFile, Utterance
 
+_MEASURED_ANEW = "run again, and the file is measured anew"
 _FULL_SCALE = np.float32(32768.0)
 
 
@@ -75,8 +76,13 @@ class AudioReader(Reader):
         """
         try:
             head = tree.head(file.path, HEAD_BYTES)
-            header = read_header(head if tells(head) else tree.read(file.path), file.size_bytes)
-        except (OSError, Unusable, PackageMissing):
+            if tells(head):
+                header = read_header(head, file.size_bytes)
+            else:
+                # It may have another size than when it was listed.
+                data = tree.read(file.path)
+                header = read_header(data, len(data))
+        except (Unusable, PackageMissing):
             return 0, 0
         return (header.sr, header.n_samples) if header.believable else (0, 0)
 
@@ -143,14 +149,10 @@ def _decoded(utterance: Utterance, data: bytes) -> tuple[NDArray[np.int16 | np.f
         return decoded, header
     now = f"{header.n_samples:,} at {header.sr:,} Hz now"
     if not any(then):
-        raise Unusable(
-            f"catalogued without a length, as it could not be read then; {now}: "
-            "`melmill quarantine STORE --retry` and the next run take it"
-        )
+        raise Unusable(f"catalogued without a length, as it could not be read then; {now}: {_MEASURED_ANEW}")
     if len(data) == utterance.size_bytes and header.sr == then[1]:
         raise Unusable(
-            f"catalogued with {then[0]:,} samples, which its header estimates or it held then; {now}: "
-            "give it a new time (touch), and the next run takes it"
+            f"catalogued with {then[0]:,} samples, which its header estimates or it held then; {now}: {_MEASURED_ANEW}"
         )
     raise Unusable(f"file changed since it was catalogued: {then[0]:,} samples at {then[1]:,} Hz then, {now}")
 

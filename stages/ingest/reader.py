@@ -14,7 +14,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple, TypeGuard
 
+from melmill.stages.blame import blame, is_of_file
 from melmill.stages.contract import CorpusTree, Discovery, Input, Mel, Outcome, Product, Waveform
+from melmill.stages.errors import CorpusUnreadable
 from melmill.stages.ingest.passed_over import unreadable
 from melmill.stages.ingest.texts.decoding import check_encoding
 from melmill.stages.ingest.texts.decoding import read_texts as read_texts
@@ -192,7 +194,11 @@ class Reader(ABC):
 
     @abstractmethod
     def claims(self, tree: CorpusTree, file: SourceFile) -> tuple[int, int]:
-        """Return rate (Hz) and length (samples) that a file claims; zeros if it claims none."""
+        """Return rate (Hz) and length (samples) that a file claims; zeros if it claims none.
+
+        An OSError goes through. Where it is the file's own, the file claims nothing. Any other ends
+        the plan.
+        """
 
     def can_read(self, path: str) -> bool:
         """Tell whether this process can read a file that `find` returned, by its name.
@@ -237,6 +243,8 @@ class Reader(ABC):
         ParameterError
             There are no utterances, a subset is missing, a pattern matches nothing, an id occurs
             twice, or a file of texts can't be read.
+        CorpusUnreadable
+            This machine can't read a file.
         """
         listed = list(tree.walk())
         files = [file for file in listed if not file.problem]
@@ -264,7 +272,7 @@ class Reader(ABC):
             if before and (before.size_bytes, before.mtime_ns, before.sr) == (file.size_bytes, file.mtime_ns, sr):
                 utterances.append(before)
                 continue
-            source_sr, source_n_samples = self.claims(tree, file)
+            source_sr, source_n_samples = self._claimed(tree, file)
             if source_sr < 1 or source_n_samples < 1:
                 source_sr = source_n_samples = 0
             utterances.append(
@@ -284,6 +292,21 @@ class Reader(ABC):
             )
         notes += _text_notes(annotate, len(utterances), without)
         return Discovery(utterances=utterances, notes=tuple(notes), labels=labels)
+
+    def _claimed(self, tree: CorpusTree, file: SourceFile) -> tuple[int, int]:
+        """Return what `claims` does; zeros if the file is gone or locked.
+
+        Raises
+        ------
+        CorpusUnreadable
+            The machine can't read it.
+        """
+        try:
+            return self.claims(tree, file)
+        except (OSError, MemoryError) as error:
+            if isinstance(error, OSError) and is_of_file(error):
+                return 0, 0
+            raise unreadable_here(self.root, file.path, error) from error
 
     def _chosen(self, entries: Sequence[CorpusFile], known: Mapping[str, Utterance]) -> Sequence[CorpusFile]:
         """Return the files of the wanted subsets whose path matches a pattern.
@@ -328,6 +351,14 @@ class Reader(ABC):
                     f"must name each utterance once, got {entry.utterance_id!r} twice in {self.root!r}: {first} and "
                     f"{entry.path}; rename one, or choose with subsets or files, say files: {pattern!r}",
                 )
+
+
+def unreadable_here(root: str, path: str, error: OSError | MemoryError) -> CorpusUnreadable:
+    """Return the error for a corpus that this machine can't read, though its files may be whole."""
+    verdict = blame(error)
+    remedy = f"; {verdict.remedy}" if verdict.remedy else ""
+    reason = (getattr(error, "strerror", None) or str(error) or type(error).__name__).rstrip(".")
+    return CorpusUnreadable(f"can't read {path!r} of {root!r} here: {reason}{remedy}, and plan again")
 
 
 def _labels(annotate: Annotate | Annotator, entry: CorpusFile, was: Labels | None) -> Labels:

@@ -20,11 +20,14 @@ from melmill.flows.execution.prepare import prepare_store
 from melmill.flows.execution.run import run
 from melmill.flows.pipeline.spec import load
 from melmill.flows.planning.plan import Plan, make_plan
+from melmill.stages.contract import CorpusTree
+from melmill.stages.ingest.readers.librispeech import LibriSpeech
 from melmill.storage.catalogue import Catalogue
 from melmill.storage.files.location import Location
 from melmill.storage.files.sources import SourceTree
 from melmill.storage.revisions import Revisions
 from melmill.storage.store import Store
+from melmill.storage.utterance import SourceFile
 from tests.flows.conftest import NODES, Project, add_chapter, flac, voice
 
 SERIAL = ("--executor", "serial", "--set", "max_quarantined=1.0")
@@ -201,7 +204,9 @@ def test_an_empty_file_that_is_fetched_again_after_a_retry(project: Project) -> 
     check_as_fresh(project)
 
 
-def test_a_file_that_could_not_be_read_is_taken_by_a_retry(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_could_not_be_read_is_taken_by_the_next_run(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
     head = SourceTree.head
 
     def locked(tree: SourceTree, path: str, n: int) -> bytes:
@@ -213,10 +218,55 @@ def test_a_file_that_could_not_be_read_is_taken_by_a_retry(project: Project, mon
         patch.setattr(SourceTree, "head", locked)
         patch.setattr("melmill.flows.tasks.shard.READ_PAUSES_S", ())
         assert project.run(*SERIAL)["quarantined"] == 1
-    assert project.run(*SERIAL)["tasks"]["run"] == 0
-    project.called("quarantine", str(project.store), "--retry")
+        assert project.run(*SERIAL)["tasks"]["run"] == 0
     assert project.run(*SERIAL)["quarantined"] == 0
     check_as_fresh(project)
+
+
+@pytest.mark.parametrize("believed", [2.0, 0.5])
+@pytest.mark.parametrize("retry", [False, True])
+def test_a_length_that_an_older_version_believed_is_measured_anew(
+    project: Project, monkeypatch: pytest.MonkeyPatch, believed: float, retry: bool
+) -> None:
+    claims = LibriSpeech.claims
+
+    def estimated(stage: LibriSpeech, tree: CorpusTree, file: SourceFile) -> tuple[int, int]:
+        sr, n_samples = claims(stage, tree, file)
+        return sr, int(n_samples * believed) if file.path.endswith("11-1-0002.flac") else n_samples
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LibriSpeech, "claims", estimated)
+        assert project.run(*SERIAL)["quarantined"] == 1
+        # Nothing is measured otherwise, so nothing is to do.
+        assert project.run(*SERIAL)["tasks"]["run"] == 0
+    (row,) = json.loads(project.called("quarantine", str(project.store), "--json").stdout)["quarantined"]
+    assert row["reason"].startswith("catalogued with ")
+    assert row["reason"].endswith(" now: run again, and the file is measured anew")
+    before = project.bytes()
+    if retry:
+        project.called("quarantine", str(project.store), "--retry")
+    answer = project.run(*SERIAL)
+    assert (answer["quarantined"], answer["tasks"]["failed"]) == (0, 0)
+    assert answer["notes"] == [f"speech: 1 mended, to be made for the first time: {FOLDER}/11-1-0002.flac"]
+    if not retry:
+        assert answer["tasks"]["run"] == len(NODES) + 1
+        kept(project, before)
+    check_as_fresh(project)
+
+
+def test_a_damaged_file_is_measured_anew_and_nothing_follows(project: Project) -> None:
+    whole = file(project, 2).read_bytes()
+    file(project, 2).write_bytes(whole[: len(whole) // 2])
+    project.run(*SERIAL)
+    before = project.bytes()
+    for _ in range(2):
+        answer = project.run(*SERIAL)
+        assert (answer["tasks"]["run"], answer["notes"]) == (0, [])
+    assert project.bytes() == before
+    project.called("quarantine", str(project.store), "--retry")
+    answer = project.run(*SERIAL)
+    assert (answer["quarantined"], answer["tasks"]["failed"], answer["notes"]) == (1, 0, [])
+    assert project.run(*SERIAL)["tasks"]["run"] == 0
 
 
 def test_a_mended_file_of_the_length_that_it_claimed_waits_for_a_retry(project: Project) -> None:
@@ -555,10 +605,8 @@ def pcm(n_samples: int, n_bytes: int) -> bytes:
     return data[:4] + (n_bytes - 8).to_bytes(4, "little") + data[8:]
 
 
-@pytest.mark.parametrize(
-    ("before", "remedy"), [(pcm(8000, 20_000), "touch"), (bytes(20_000), "melmill quarantine STORE --retry")]
-)
-def test_a_file_whose_row_has_no_room_gets_another(tmp_path: Path, before: bytes, remedy: str) -> None:
+@pytest.mark.parametrize("before", [pcm(8000, 20_000), bytes(20_000)])
+def test_a_file_whose_row_has_no_room_gets_another(tmp_path: Path, before: bytes) -> None:
     project = Project(tmp_path)
     project.write(
         "name: x\nstore: {store}\nmax_quarantined: 1.0\nstages:\n  speech: {{uses: audio_folder, root: {root}}}\n"
@@ -576,11 +624,7 @@ def test_a_file_whose_row_has_no_room_gets_another(tmp_path: Path, before: bytes
     (row,) = json.loads(project.called("quarantine", str(project.store), "--json").stdout)["quarantined"]
     assert row["reason"].startswith("catalogued with")
     assert "9,000 at 16,000 Hz now" in row["reason"]
-    assert remedy in row["reason"]
-    if remedy == "touch":
-        path.touch()
-    else:
-        project.called("quarantine", str(project.store), "--retry")
+    assert row["reason"].endswith("run again, and the file is measured anew")
     answer = project.run(*SERIAL)
     assert (answer["tasks"]["failed"], answer["quarantined"]) == (0, 0)
     view = melmill.open(str(project.store))["speech"]

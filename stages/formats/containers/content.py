@@ -7,8 +7,8 @@ from typing import NamedTuple
 # A writer to a pipe cannot go back to fill in the size. It leaves 0, or a size just below 2^31 or 2^32: 0x7FFFF000 is
 # sox's, and others subtract the header's length.
 _PLACEHOLDERS = (range(1), range(0x7FFF0000, 0x80000001), range(0xFFFF0000, 0x100000000))
-# Fields of 64 bits hold such a value, or one just below 2^63 or 2^64.
-_WIDE_PLACEHOLDERS = (range(2**63 - 0x10000, 2**63 + 1), range(2**64 - 0x10000, 2**64))
+# Fields of 64 bits hold 0, or a value just below 2^63 or 2^64.
+_WIDE_PLACEHOLDERS = (range(1), range(2**63 - 0x10000, 2**63 + 1), range(2**64 - 0x10000, 2**64))
 
 # Silent frames behind the last one. An estimate may be short by one where all are of the lowest
 # bit rate.
@@ -70,7 +70,7 @@ def is_placeholder(size: int, *, wide: bool = False) -> bool:
     >>> is_placeholder(0x7FFFF000), is_placeholder(0x90000000), is_placeholder(2**64 - 1, wide=True)
     (True, False, True)
     """
-    return any(size in sizes for sizes in _PLACEHOLDERS + _WIDE_PLACEHOLDERS * wide)
+    return any(size in sizes for sizes in (_WIDE_PLACEHOLDERS if wide else _PLACEHOLDERS))
 
 
 def truncated(claimed: int, held: int, unit: str = "samples") -> str:

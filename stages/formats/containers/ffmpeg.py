@@ -49,6 +49,8 @@ _AMR_NB = (13, 14, 16, 18, 20, 21, 27, 32, 6, 0, 0, 0, 0, 0, 0, 1)
 _AMR_WB = (18, 24, 33, 37, 41, 47, 51, 59, 61, 6, 0, 0, 0, 0, 1, 1)
 # Bit rates of AC-3, kbit/s, by code: ETSI TS 102 366, table 4.13.
 _AC3_KBITS = (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512, 576, 640)
+# Rates that a frame of AAC can name: ISO/IEC 14496-3, table 1.18.
+_N_AAC_RATES = 13
 # Demuxers that estimate a length from the bit rate.
 _ESTIMATING = ("aac", "ac3", "eac3", "amr", "amrnb", "amrwb")
 # Opus is decoded at this rate, Hz.
@@ -84,7 +86,7 @@ def format_of(data: bytes) -> str:
         return "MP4"
     if data[:4] == b"OggS" and data[28:36] == b"Speex   ":
         return "Speex"
-    if _is_adts(data, 0):
+    if _begins_adts(data):
         return "AAC"
     return next((name for magic, name in _MAGICS.items() if data.startswith(magic)), "")
 
@@ -135,6 +137,8 @@ def _read(container: InputContainer, stream: AudioStream) -> Decoded:
     kinds: dict[tuple[int, int], None] = {}
     n_packets, problem = 0, ""
     try:
+        # Without this, FFmpeg makes up samples for what is damaged.
+        stream.codec_context.options = {"err_detect": "crccheck+explode"}
         for packet in container.demux(stream):
             n_packets += packet.size > 0
             for frame in packet.decode():
@@ -212,6 +216,17 @@ def _claimed_s(container: InputContainer, stream: AudioStream) -> float | None:
 
 def _is_adts(data: bytes, at: int) -> bool:
     return len(data) > at + 6 and data[at] == 0xFF and data[at + 1] & 0xF6 == 0xF0
+
+
+def _begins_adts(data: bytes) -> bool:
+    """Tell whether a file begins with a frame of AAC, and goes on with another or ends.
+
+    The first bytes alone could be those of a frame of FLAC.
+    """
+    size = _frame_bytes(data, 0) if _is_adts(data, 0) else 0
+    if not size or data[2] >> 2 & 15 >= _N_AAC_RATES:
+        return False
+    return size == len(data) or (_is_adts(data, size) and data[1:3] == data[size + 1 : size + 3])
 
 
 def _check_frames(data: bytes) -> None:

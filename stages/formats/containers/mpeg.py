@@ -118,6 +118,12 @@ class _Stream:
         self.n_frames += 1
         self._extend(at, frame.size)
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether the first frame says that just these frames, with just these bytes, are all."""
+        n_bytes = sum(end - start for start, end in self.runs)
+        return self.tag is not None and self.claimed == self.n_frames and self.tag.n_bytes in (0, n_bytes)
+
     def begin(self, at: int, frame: Frame, tag: _Tag) -> None:
         """Take the frame that describes the stream."""
         self.tag = tag
@@ -172,6 +178,9 @@ def content_of(data: bytes) -> Content | None:
         return None
     streams: list[_Stream] = []
     doubt, n_lost = "", 0
+    begun = _tags_end(data)
+    if start > begun and frame_at(data, begun) is not None:
+        doubt, n_lost = f"file is damaged: the frame at byte {begun:,} is not followed by another", 1
     is_tagged = any(name in data for name in (b"Xing", b"Info", b"VBRI"))
     for at, frame in _frames(data, start):
         if frame is None or at + frame.size > len(data):
@@ -197,7 +206,7 @@ def content_of(data: bytes) -> Content | None:
     )
     if n_short:
         doubt = truncated(n_held + n_short, n_held)
-    elif doubt and any(stream.claimed != stream.n_frames for stream in streams):
+    elif doubt and not all(stream.is_whole for stream in streams):
         n_begun = n_held + n_lost * streams[-1].first.n_samples
         doubt = f"{doubt}; {n_begun:,} samples begin, {n_held:,} are whole"
     else:
@@ -207,9 +216,7 @@ def content_of(data: bytes) -> Content | None:
 
 def _first(data: bytes) -> int | None:
     """Return the offset of the first frame: another frame, a tag or the end must follow it."""
-    start = 0
-    while size := id3_bytes(data, start):
-        start += size
+    start = _tags_end(data)
     for at in range(start, min(len(data), start + _SEARCHED_BYTES)):
         if data[at] != 0xFF:
             continue
@@ -225,12 +232,20 @@ def _first(data: bytes) -> int | None:
     return None
 
 
+def _tags_end(data: bytes) -> int:
+    """Return where the ID3v2 tags in front of a file end, bytes."""
+    end = 0
+    while size := id3_bytes(data, end):
+        end += size
+    return end
+
+
 def _follows(data: bytes, at: int, frame: Frame) -> bool:
     """Tell whether at an offset a stream may go on or end."""
     following = frame_at(data, at)
     if following is not None:
         return following.stream == frame.stream
-    return at == len(data) or _skipped(data, at) > 0
+    return at == len(data) or tag_bytes(data, at) > 0
 
 
 def _frames(data: bytes, start: int) -> Iterator[tuple[int, Frame | None]]:
@@ -242,7 +257,7 @@ def _frames(data: bytes, start: int) -> Iterator[tuple[int, Frame | None]]:
             yield at, frame
             at, last = at + frame.size, frame
             continue
-        skipped = _skipped(data, at)
+        skipped = tag_bytes(data, at)
         if skipped:
             at += skipped
             continue
@@ -269,7 +284,7 @@ def _next(data: bytes, at: int, last: Frame | None) -> int | None:
     return None
 
 
-def _skipped(data: bytes, at: int) -> int:
+def tag_bytes(data: bytes, at: int) -> int:
     """Return the size of the tag that lies at an offset, bytes; 0 if there is none."""
     return id3_bytes(data, at) or _trailing_bytes(data, at)
 

@@ -10,6 +10,7 @@ import zlib
 from typing import NamedTuple
 
 from melmill.stages.formats.containers.content import Content, Piece
+from melmill.stages.formats.containers.mpeg import tag_bytes
 
 _MAGIC = b"OggS"
 _HEADER_BYTES = 27
@@ -79,7 +80,8 @@ def checksum(page: bytes) -> bytes:
 def content_of(data: bytes) -> Content:
     """Return the audio of an Ogg file, with a piece for each stream that follows another.
 
-    There is doubt if a page is damaged, missing or cut off. A stream without a last page, as an
+    There is doubt if a page is damaged, missing, repeated or cut off, or if other bytes lie among the
+    pages or behind them. Zeros and tags behind the last page are no audio. A stream without a last page, as an
     interrupted recorder leaves it, is taken as it is if its last packet is whole.
     """
     starts, doubt, cut = [0], "", ""
@@ -89,12 +91,13 @@ def content_of(data: bytes) -> Content:
     while at < len(data):
         page = page_at(data, at)
         if page is None:
-            if running or data.find(_MAGIC, at) >= 0:  # else a tag lies behind the last stream
-                doubt = doubt or f"file is truncated: at byte {at:,} of {len(data):,} no whole Ogg page begins"
+            doubt = doubt or _behind(data, at, is_running=bool(running))
             break
         if not is_intact(data, page):
             doubt = doubt or f"file is damaged: the Ogg page at byte {at:,} differs from its checksum"
         if page.flags & _FIRST:
+            if page.serial in running and not _is_behind(running):
+                doubt = doubt or f"file is damaged: an Ogg stream begins once more at byte {at:,}"
             if at and (not running or _is_behind(running)):
                 doubt = doubt or cut
                 starts.append(at)
@@ -108,11 +111,25 @@ def content_of(data: bytes) -> Content:
                 del running[page.serial]
             goes_on = page.is_continued and not page.flags & _LAST
             cut = f"file is truncated: the Ogg page at byte {at:,} ends inside a packet" if goes_on else ""
+        else:
+            doubt = doubt or f"file is damaged: the Ogg page at byte {at:,} is of no stream that runs there"
         at += page.size
     doubt = doubt or cut
     ends = [*starts[1:], len(data)]
     pieces = tuple(Piece(_ended(data[start:end])) for start, end in zip(starts, ends, strict=True))
     return Content(pieces, doubt)
+
+
+def _behind(data: bytes, at: int, *, is_running: bool) -> str:
+    """Return why bytes that are no page must not follow the pages, empty where they may."""
+    if is_running or data.find(_MAGIC, at) >= 0:
+        return f"file is truncated: at byte {at:,} of {len(data):,} no whole Ogg page begins"
+    end = at
+    while size := tag_bytes(data, end):
+        end += size
+    if data[end:].strip(b"\0"):
+        return f"file is damaged or joined: {len(data) - end:,} bytes behind its last Ogg page are no Ogg page"
+    return ""
 
 
 def _ended(stream: bytes) -> bytes:

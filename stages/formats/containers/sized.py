@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from melmill.stages.formats.containers.content import Content, Piece, is_placeholder, truncated
-from melmill.stages.formats.containers.wav import Order, PlainHeader, chunks, coding_of, plain
+from melmill.stages.formats.containers.wav import Chunk, Order, PlainHeader, chunks, coding_of, plain
 from melmill.stages.numeric.errors import Unusable
 
 # AIFF written to a pipe by sox: this many bytes, rounded to whole samples, and the 8 of the chunk's
@@ -81,19 +81,21 @@ def content_of(data: bytes, samples: Samples) -> Content:
 def _riff(data: bytes) -> Samples | None:
     """Find the samples of RIFF, RIFX, RF64 and BW64 WAVE files."""
     order: Order = "big" if data.startswith(b"RIFX") else "little"
-    described, ds64, found = b"", 0, None
+    is_rf64 = data[:4] in (b"RF64", b"BW64")
+    named: dict[bytes, Chunk] = {}
     for chunk in chunks(data, order):
-        if chunk.name == b"ds64" and data[:4] in (b"RF64", b"BW64"):
-            ds64 = chunk.start
-        if chunk.name == b"fmt ":
-            described = data[chunk.start : chunk.start + chunk.size]
-        if chunk.name == b"data":
-            found = chunk
-            break
+        named[chunk.name] = chunk
+        if chunk.name == b"data" and chunk.size:
+            break  # behind an empty one another may follow, which libsndfile reads
+    found = named.get(b"data")
     if data[8:12] != b"WAVE" or found is None:
         return None
+    ds64 = named[b"ds64"].start if is_rf64 and b"ds64" in named else 0
+    described = _body(data, named.get(b"fmt "))
     start, size, unknown = found.start, found.size, is_placeholder(found.size)
-    if ds64 and size == 0xFFFFFFFF:
+    if is_rf64 and not ds64 and size == 0xFFFFFFFF:
+        raise Unusable("RF64 header is damaged: it lacks its ds64 chunk, which says the size of the samples")
+    if ds64 and unknown:
         size = int.from_bytes(data[ds64 + 8 : ds64 + 16], "little")
         unknown = is_placeholder(size, wide=True)
     if size == 0 and _are_chunks(data, start, order):
@@ -110,6 +112,10 @@ def _riff(data: bytes) -> Samples | None:
         fields = ((4, _sized(len(data) - 8, 4, order)), (start - 4, _sized(held, 4, order)))
     coded = data[start : len(data) if unknown else start + size] if coding in _MPEG_CODINGS else b""
     return Samples(start, None if unknown else size, frame, fields, coded)
+
+
+def _body(data: bytes, chunk: Chunk | None) -> bytes:
+    return data[chunk.start : chunk.start + chunk.size] if chunk else b""
 
 
 def _are_chunks(data: bytes, at: int, order: Order) -> bool:

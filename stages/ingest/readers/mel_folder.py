@@ -10,12 +10,13 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from melmill.stages.blame import is_of_file
 from melmill.stages.contract import CorpusTree, Discovery, Mel, Outcome, Product
 from melmill.stages.extract import MelFields
 from melmill.stages.formats.npy import HEAD_BYTES, decode_npy, npy_header
 from melmill.stages.ingest.folder import MEL_SUFFIXES, FolderReader
 from melmill.stages.ingest.passed_over import ARRAYS, AUDIO, count_suffixes, note
-from melmill.stages.ingest.reader import CorpusFile
+from melmill.stages.ingest.reader import CorpusFile, unreadable_here
 from melmill.stages.invert.inversion import shortest_length
 from melmill.stages.numeric.errors import ParameterError, Unusable
 from melmill.stages.numeric.mel import check_range
@@ -85,7 +86,7 @@ class MelFolder(FolderReader, MelFields):
         try:
             header = npy_header(tree.head(file.path, HEAD_BYTES), file.size_bytes)
             n_frames = frames_of(header.shape, self.spec.n_mels, self.layout)[0]
-        except (OSError, Unusable):
+        except Unusable:
             return 0, 0
         return self.spec.sr, shortest_length(self.spec, n_frames)
 
@@ -104,11 +105,13 @@ class MelFolder(FolderReader, MelFields):
         return replace(found, notes=(*found.notes, note))
 
     def _problem(self, tree: CorpusTree, path: str) -> str:
-        """Return why a file holds no mel of the spec, empty where it does or can't be read."""
+        """Return why a file holds no mel of the spec, empty where it does or is gone."""
         try:
             checked(decode_npy(tree.read(path)), self.spec, self.layout)
-        except OSError:
-            return ""
+        except OSError as error:
+            if is_of_file(error):
+                return ""
+            raise unreadable_here(self.root, path, error) from error
         except Unusable as error:
             return str(error)
         return ""

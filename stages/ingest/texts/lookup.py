@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from melmill.stages.contract import CorpusTree
+from melmill.stages.ingest.passed_over import is_hidden
 from melmill.stages.ingest.reader import Annotator, CorpusFile, stamp_of
 from melmill.stages.ingest.texts.decoding import collapsed, lines, read_texts
 from melmill.stages.ingest.texts.tables import Row, parse_table
@@ -86,8 +87,8 @@ class FolderTexts(Annotator):
         self._stem_of = stem_of
         self._encoding = encoding
         self._notes: list[str] = []
-        visible = [file for file in files if not file.path.startswith(".") and "/." not in file.path]
-        tables = [file for file in visible if _TABLE.fullmatch(file.path) and file.path != without]
+        visible = [file for file in files if not is_hidden(file.path) and file.path != without]
+        tables = [file for file in visible if _TABLE.fullmatch(file.path)]
         self._companions, self._parallel = _companions(visible)
         self._texts: dict[str, _Given] = {}
         self._speakers: dict[str, _Given] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from melmill.flows.planning.plan import make_plan
 from melmill.stages.formats.containers import ffmpeg
 from melmill.stages.numeric.presets import preset
 from melmill.storage.errors import SourceError
+from melmill.storage.files.sources import SourceTree
 
 AUDIO = Contents(
     layout=Layout(name="a folder", uses="audio_folder", fields={"root": "data/speech", "folders": ("speaker",)}),
@@ -271,3 +273,14 @@ def test_real_corpora_are_recognised_and_plan(
         plan = make_plan(read(starter(contents, chosen, "p.yaml"), "p.yaml"))
         assert plan.n_pending == plan.n_tasks > 0
         assert plan.n_utterances == n_files
+
+
+def test_a_machine_that_can_not_read_mels_blames_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    np.save(tmp_path / "a.npy", np.zeros((80, 5), np.float32))
+
+    def failing(*_: object) -> bytes:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(SourceTree, "head", failing)
+    with pytest.raises(PipelineError, match=r"^can't read 'a.npy' of .* here: Too many open files; raise the limit"):
+        contents_of(str(tmp_path))

@@ -12,7 +12,8 @@ import pytest
 import soundfile
 from numpy.typing import NDArray
 
-from melmill.stages.formats.audio import decode, read_header, tells
+from melmill.stages.formats.audio import _doubt, _n_decoded, decode, read_header, tells
+from melmill.stages.formats.containers.content import Piece
 from melmill.stages.formats.containers.flac import HEAD_BYTES as FLAC_HEAD_BYTES
 from melmill.stages.formats.containers.ogg import checksum, page_at
 from melmill.stages.numeric.errors import Unusable
@@ -252,3 +253,31 @@ def test_a_rate_of_ogg_that_no_recording_has_is_not_believed() -> None:
     crc = checksum(data[:22] + bytes(4) + data[26 : first.size])
     with pytest.raises(Unusable, match=r"^not decodable as audio"):
         decode(data[:22] + crc + data[26:])
+
+
+@pytest.mark.parametrize("subtype", ["DWVW_16", "DWVW_24"])
+def test_codecs_that_can_not_be_sought_in_are_read_in_order(subtype: str) -> None:
+    data = encode(noise(5000) / 32768.0, kind="AIFF", subtype=subtype)
+    y, header = decode(data)
+    assert header.n_samples == len(y) == 5000
+    np.testing.assert_allclose(y[:, 0] * 32768, noise(5000)[:, 0], rtol=0, atol=1)
+
+
+@pytest.mark.parametrize("subtype", ["PCM_S8", "PCM_16", "PCM_24"])
+@pytest.mark.parametrize("n_channels", [1, 2])
+def test_flac_of_every_width_is_compared_with_its_checksum(subtype: str, n_channels: int) -> None:
+    data = encode(noise(5000, n_channels), subtype=subtype)
+    assert len(decode(data)[0]) == 5000
+    with pytest.raises(Unusable, match=r"^the 5,000 samples decoded differ from the checksum in the FLAC header"):
+        decode(data[:41] + bytes([data[41] ^ 1]) + data[42:])
+
+
+def test_counting_what_is_left_believes_no_header() -> None:
+    data = with_length(encode(noise()), 0)[:-3000]
+    made_up = with_length(data, 2**36 - 1)
+    # libsndfile says so many samples, of which there is no room for an array.
+    assert 0 < _n_decoded((Piece(made_up),)) < 20000
+
+
+def test_a_length_below_zero_is_not_believed() -> None:
+    assert "header says -5 samples" in _doubt(16000, -5, 1000)

@@ -129,7 +129,10 @@ def test_the_loss_of_mixing_is_measured(channels: list[NDArray[Any]], loss_db: f
     ("channel", "message"),
     [
         ("rigth", "must be mix .* got 'rigth'; did you mean 'right'"),
-        ("mean", r"must be mix \(the mean of all\), left, right, loudest, refuse or a number from 0, got 'mean'"),
+        (
+            "mean",
+            r"must be mix \(the mean of all\), left, right, loudest, refuse or a number from 0 to 1023, got 'mean'",
+        ),
         (-1, "got -1"),
         (True, "got True"),
         (None, "got None"),

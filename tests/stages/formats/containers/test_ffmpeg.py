@@ -114,3 +114,22 @@ def test_a_video_without_sound_is_told() -> None:
 def test_libsndfile_reads_what_it_can() -> None:
     for kind, subtype in (("MP3", "MPEG_LAYER_III"), ("OGG", "OPUS"), ("FLAC", "PCM_16"), ("WAV", "PCM_16")):
         assert ffmpeg.format_of(by_libsndfile(noisy_tone(), kind, subtype)) == ""
+
+
+def test_flac_without_its_head_is_no_aac() -> None:
+    data = by_libsndfile(noisy_tone(), "FLAC", "PCM_16")
+    frames = data[data.index(b"\xff\xf8") :]
+    assert ffmpeg.format_of(frames) == ""
+    with pytest.raises(Unusable):
+        decode(frames)
+
+
+@pytest.mark.parametrize(
+    ("container", "codec", "sr"), [("wv", "wavpack", 16000), ("tta", "tta", 16000), ("adts", "aac", 44100)]
+)
+def test_damage_is_never_concealed(container: str, codec: str, sr: int) -> None:
+    data = bytearray(made(container, codec, sr, 1))
+    for at in range(len(data) // 2, len(data) // 2 + 200):
+        data[at] ^= 0x55
+    with pytest.raises(Unusable):
+        decode(bytes(data))

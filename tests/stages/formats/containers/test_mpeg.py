@@ -177,6 +177,22 @@ def test_a_damaged_frame_whose_size_is_right_keeps_the_length() -> None:
     assert len(decode(bytes(data))[0]) == len(frames(bytes(data))) * 576
 
 
+def test_other_bytes_are_left_out_only_where_the_first_frame_vouches_for_the_rest() -> None:
+    data = bare(22050)
+    at, n_frames = frames(data)[40][0], len(frames(data))
+    whole, _ = decode(tagged(data, b"Xing", n_frames, len(tagged(data, b"Xing", 1))))
+    between = data[:at] + b"no frame" + data[at:]
+    assert np.array_equal(decode(tagged(between, b"Xing", n_frames, len(tagged(data, b"Xing", 1))))[0], whole)
+    with pytest.raises(Unusable, match=r"^file is damaged: at byte .* no frame begins; "):
+        decode(tagged(between, b"Xing", n_frames, len(tagged(data, b"Xing", 1)) + 7))
+
+
+def test_a_damaged_first_frame_is_not_passed_over() -> None:
+    data = by_libsndfile(noisy_tone(), "MP3", "MPEG_LAYER_III")
+    with pytest.raises(Unusable, match=r"^file is damaged: the frame at byte 0 is not followed by another; "):
+        decode(data[:30] + b"x" + data[30:])
+
+
 def test_the_free_format_is_refused() -> None:
     data = bare()
     with pytest.raises(Unusable, match="MP3 of the free format, whose frames have no size: encode it again"):

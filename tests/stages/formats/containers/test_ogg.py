@@ -109,3 +109,34 @@ def test_the_checksum_is_that_of_libogg() -> None:
     for page in pages(data):
         body = data[page.start : page.start + page.size]
         assert checksum(body[:22] + bytes(4) + body[26:]) == body[22:26]
+
+
+@pytest.mark.parametrize("subtype", KINDS)
+@pytest.mark.parametrize("behind", [by_libsndfile(noisy_tone(300), "WAV", "PCM_16"), b"\0\0more"])
+def test_other_bytes_behind_the_pages_are_told_with_both_lengths(subtype: str, behind: bytes) -> None:
+    data = ogg(subtype)
+    with pytest.raises(
+        Unusable,
+        match=rf"^file is damaged or joined: {len(behind):,} bytes behind its last Ogg page are no Ogg page; "
+        "its pages say 96,000 samples, 96,000 decoded$",
+    ):
+        decode(data + behind)
+
+
+@pytest.mark.parametrize("subtype", KINDS)
+def test_zeros_and_tags_behind_the_pages_are_no_audio(subtype: str) -> None:
+    data = ogg(subtype)
+    for behind in (bytes(4096), b"TAG" + b"x" * 125, b"TAG" + b"x" * 125 + bytes(9)):
+        assert np.array_equal(decode(data + behind)[0], decode(data)[0])
+
+
+@pytest.mark.parametrize("subtype", KINDS)
+def test_pages_of_no_running_stream_are_told(subtype: str) -> None:
+    data = ogg(subtype)
+    first, *_, last = (data[page.start : page.start + page.size] for page in pages(data))
+    with pytest.raises(Unusable, match=rf"^file is damaged: the Ogg page at byte {len(data):,} is of no stream that"):
+        decode(data + last)  # its last page twice
+    with pytest.raises(Unusable, match=r"^file is damaged: the Ogg page at byte 0 is of no stream that runs there"):
+        decode(last + data)
+    with pytest.raises(Unusable, match=rf"^file is damaged: an Ogg stream begins once more at byte {len(first)}"):
+        decode(first + data)

@@ -156,3 +156,37 @@ def test_a_sphere_file_need_not_say_its_length() -> None:
     line = next(line for line in data[:1024].split(b"\n") if line.startswith(b"sample_count"))
     y, _ = decode(data.replace(line, b";".ljust(len(line))))
     assert np.array_equal(y, noisy_tone(N))
+
+
+@pytest.mark.parametrize("kind", ["CAF", "W64"])
+@pytest.mark.parametrize("size", [0x7FFFFFFF, 0x7FFFF000, 0xFFFFFFFF])
+def test_a_field_of_64_bits_has_no_placeholder_of_32(kind: str, size: int) -> None:
+    data = made(kind)
+    at, form = (data.index(b"data") + 4, ">Q") if kind == "CAF" else (data.index(b"data") + 16, "<Q")
+    with pytest.raises(
+        Unusable, match=r"^file is truncated: header says 1,073,7\d\d,\d\d\d|2,147,4\d\d,\d\d\d samples"
+    ):
+        decode(patched(data, at, struct.pack(form, size)))
+
+
+@pytest.mark.parametrize("size", [0, 0x7FFFFFFF, 0xFFFFFFFF])
+def test_rf64_is_as_long_as_its_ds64_chunk_says(size: int) -> None:
+    data = made("RF64")
+    at = data.index(b"data") + 4
+    y, _ = decode(patched(data + b"LIST" + struct.pack("<I", 4) + b"INFO", at, struct.pack("<I", size)))
+    assert np.array_equal(y, noisy_tone(N))
+
+
+def test_rf64_without_its_ds64_chunk_is_damaged() -> None:
+    data = made("RF64")
+    at = data.index(b"ds64")
+    without = data[:at] + data[at + 8 + struct.unpack("<I", data[at + 4 : at + 8])[0] :]
+    with pytest.raises(Unusable, match=r"^RF64 header is damaged: it lacks its ds64 chunk"):
+        decode(without)
+
+
+def test_an_empty_data_chunk_before_the_samples_is_none() -> None:
+    data = made("WAV", "ULAW")
+    at = data.index(b"fact")
+    y, _ = decode(data[:at] + b"data" + bytes(4) + data[at:] + b"fLaC\0\0\0\x22....")
+    assert np.array_equal(y, decode(data)[0])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ import pytest
 import soundfile
 
 from melmill.stages.contract import IngestStage
-from melmill.stages.errors import PackageMissing
+from melmill.stages.errors import CorpusUnreadable, PackageMissing
 from melmill.stages.formats.audio import decode
 from melmill.stages.formats.containers import ffmpeg
 from melmill.stages.ingest.readers.audio_folder import AudioFolder
@@ -393,7 +395,62 @@ def test_a_file_that_could_not_be_read_when_it_was_catalogued_says_so() -> None:
     data = flac(tone())
     stage = AudioFolder(root="x")
     (utterance,) = stage.discover(Tree({"a.flac": data}), {}).utterances
-    with pytest.raises(
-        Unusable, match=r"^catalogued without a length, .*; 8,000 at 16,000 Hz now: `melmill quarantine"
-    ):
+    with pytest.raises(Unusable, match=r"^catalogued without a length, .*; 8,000 at 16,000 Hz now: run again, and"):
         stage.ingest(replace(utterance, source_sr=0, source_n_samples=0, n_samples=0), data)
+
+
+class Failing(Tree):
+    """A tree whose disk fails for one file."""
+
+    error: OSError | MemoryError = FileNotFoundError(errno.ENOENT, "No such file or directory")
+
+    def read(self, path: str) -> bytes:
+        if path == "b.wav":
+            raise self.error
+        return super().read(path)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(errno.EIO, "Input/output error"), "Input/output error; check the disks there"),
+        (OSError(errno.EMFILE, "Too many open files"), "Too many open files; raise the limit of open files there"),
+        (OSError(errno.ENOSPC, "No space left on device"), "No space left on device; free some room there"),
+        (OSError(errno.ESTALE, "Stale file handle"), "Stale file handle; check the disks there"),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), "Cannot allocate memory; give each worker more memory"),
+        (TimeoutError("the server does not answer"), "the server does not answer; check the network there"),
+        (OSError("something else"), "something else, and plan again"),
+        (MemoryError(), "MemoryError; give each worker more memory"),
+    ],
+)
+def test_a_machine_that_can_not_read_a_file_blames_no_file(error: OSError | MemoryError, said: str) -> None:
+    tree = Failing({"a.wav": flac(tone(), kind="WAV"), "b.wav": flac(tone(), kind="WAV")})
+    tree.error = error
+    with pytest.raises(CorpusUnreadable, match=rf"^can't read 'b.wav' of 'root' here: {re.escape(said)}"):
+        AudioFolder(root="root").discover(tree, {})
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        FileNotFoundError(errno.ENOENT, "No such file or directory"),
+        PermissionError(errno.EACCES, "Permission denied"),
+        OSError(errno.ENAMETOOLONG, "File name too long"),
+        FileNotFoundError("b.wav"),
+    ],
+)
+def test_a_file_that_is_gone_or_locked_claims_nothing(error: OSError) -> None:
+    tree = Failing({"a.wav": flac(tone(), kind="WAV"), "b.wav": flac(tone(), kind="WAV")})
+    tree.error = error
+    assert [one.n_samples for one in AudioFolder(root="root").discover(tree, {}).utterances] == [8000, 0]
+
+
+@pytest.mark.parametrize("kind", ["WAV", "FLAC", "OGG", "AU"])
+def test_a_file_may_shrink_after_it_was_listed(kind: str) -> None:
+    class Shrinking(Tree):
+        def read(self, path: str) -> bytes:
+            return super().read(path)[:40]
+
+    suffix = kind.lower()
+    tree = Shrinking({f"a.{suffix}": flac(tone(), kind=kind, subtype="VORBIS" if kind == "OGG" else "PCM_16")})
+    assert [one.n_samples for one in AudioFolder(root="root").discover(tree, {}).utterances] == [0]

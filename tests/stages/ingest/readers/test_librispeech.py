@@ -337,10 +337,12 @@ def test_real_corpus_is_discovered_and_ingested(real_data: Path) -> None:
 def test_audio_with_other_names_is_counted() -> None:
     others = {"dev-clean/84/121123/take 1.flac": b"", "dev-clean/84/121123/84-121123-0002.wav": b"", "s/a.WAV": b""}
     found = LibriSpeech(root="corpus").discover(Tree({**corpus(), **others}), {})
+    texts = "2 of 3 utterances have texts; first without: 'test-clean/61/70968/61-70968-0000.flac'"
     assert len(found.utterances) == 3
     assert found.notes == (
         "1 passed over, not named <speaker>/<chapter>/<speaker>-<chapter>-<nnnn>.flac: "
         "'dev-clean/84/121123/take 1.flac'",
         "2 files are audio by their names but not read, as LibriSpeech is FLAC: 2 .wav; audio_folder reads them",
+        texts,
     )
-    assert LibriSpeech(root="corpus").discover(Tree(corpus()), {}).notes == ()
+    assert LibriSpeech(root="corpus").discover(Tree(corpus()), {}).notes == (texts,)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import re
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from melmill.stages.contract import IngestStage, Kind, Outcome
+from melmill.stages.errors import CorpusUnreadable
 from melmill.stages.ingest.readers.mel_folder import MelFolder
 from melmill.stages.numeric.errors import ParameterError
 from melmill.stages.numeric.mel import mel_spectrogram
@@ -209,3 +211,13 @@ def test_other_arrays_and_audio_are_counted() -> None:
         "3 files hold arrays by their names but are not read: 1 .h5, 1 .npz, 1 .pt; save them as .npy, one array each",
         "1 file is audio by its name, no mels: 1 .wav; audio_folder reads it",
     )
+
+
+@pytest.mark.parametrize("method", ["head", "read"])
+def test_a_machine_that_can_not_read_a_mel_blames_no_file(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(tree: Tree, path: str, *_: int) -> bytes:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(Tree, method, failing)
+    with pytest.raises(CorpusUnreadable, match=r"^can't read 'a.npy' of .* here: Input/output error; check the disks"):
+        HIFIGAN.discover(Tree({"a.npy": npy(log_mel())}), {})
