@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from melmill.flows.execution.summary import Summary
+    from melmill.stages.numeric.prior import Prior
     from melmill.stages.score.status import Measured
     from melmill.stages.vocode.loaded import LoadedVocoder
     from melmill.storage.reading.dataset import SegmentDataset
@@ -79,6 +80,7 @@ __all__ = [
     "__version__",
     "invert",
     "invert_batch",
+    "load_prior",
     "load_vocoder",
     "mel",
     "open",
@@ -143,6 +145,7 @@ def invert(
     length: int | None = None,
     seed: int = 0,
     device: Literal["cpu", "cuda"] = "cpu",
+    prior: Prior | str | os.PathLike[str] | None = None,
     **parameters: float | str,
 ) -> NDArray[np.float32]:
     """Return a waveform whose mel spectrogram is close to `M`.
@@ -168,6 +171,9 @@ def invert(
         Seed of random phases, not negative.
     device : {"cpu", "cuda"}
         Where it is computed. The results are the same but for rounding.
+    prior : Prior, str, path or None
+        Learned prior, or its file: its network guesses the starting magnitude, in place of
+        `magnitude`. Load it once where many mels are inverted (`load_prior`).
     **parameters
         The solver's own, such as ``momentum=0.99``, ``rho=0.1``, or ``quality="best"`` of ``auto``.
 
@@ -180,7 +186,7 @@ def invert(
     ParameterError
         A parameter is unknown, has a wrong type or lies outside its range.
     ContractError
-        `M` is no mel of the spec, or can't be undone.
+        `M` is no mel of the spec, or can't be undone. Or `prior` was trained with another mel.
     Unusable
         A value is not finite, `length` does not give the frames of `M`, or the range of its values
         shows that it was made otherwise than by the spec.
@@ -199,6 +205,7 @@ def invert(
         length=length,
         seed=seed,
         device=device,
+        prior=_prior(prior),
         **parameters,
     )
 
@@ -215,6 +222,7 @@ def invert_batch(
     lengths: Sequence[int] | None = None,
     seed: int = 0,
     device: Literal["cpu", "cuda"] = "cpu",
+    prior: Prior | str | os.PathLike[str] | None = None,
     **parameters: float | str,
 ) -> list[NDArray[np.float32]]:
     """Return a waveform for each of several mels: those of `invert` one by one, but for rounding.
@@ -229,7 +237,7 @@ def invert_batch(
         Starting phase: a rule, or a waveform for each mel.
     device : {"cpu", "cuda"}
         ``"cuda"`` inverts padded batches on a GPU.
-    spec, preset, method, n_iter, magnitude, seed, **parameters
+    spec, preset, method, n_iter, magnitude, seed, prior, **parameters
         As in `invert`.
 
     Returns
@@ -253,6 +261,7 @@ def invert_batch(
         lengths=lengths,
         seed=seed,
         device=device,
+        prior=_prior(prior),
         **parameters,
     )
 
@@ -315,6 +324,30 @@ def run(
     overrides = [f"{name}={_as_yaml(value)}" for name, value in (set or {}).items()]
     pipeline = load(Path(_path("path", path)).expanduser(), overrides, None if store is None else _path("store", store))
     return run_plan(make_plan(pipeline, until, follow=follow), executor, partial=until is not None)
+
+
+def load_prior(path: str | os.PathLike[str]) -> Prior:
+    """Load a learned prior: a network that guesses the magnitude for `invert` to start from.
+
+    Parameters
+    ----------
+    path : str or path
+        Its file, or any URL that fsspec knows.
+
+    Returns
+    -------
+    Prior
+        ``prior.spec`` is the mel that it was trained with. ``prior.fits(spec)`` says in a line why
+        it can't serve mels of a spec, and is None where it can.
+
+    Raises
+    ------
+    ParameterError
+        The file can't be read, is truncated or holds no prior.
+    """
+    from melmill.flows.exchange.prior_files import load_prior as load
+
+    return load(_path("path", path))
 
 
 def load_vocoder(
@@ -484,6 +517,10 @@ def _spec(spec: MelSpec | None, name: str | None) -> MelSpec:
     if spec is not None and not isinstance(spec, MelSpec):
         raise ParameterError("spec", f"must be a MelSpec, got {spec!r}: a preset's name goes to preset=")
     return preset("paper" if name is None else name) if spec is None else spec
+
+
+def _prior(prior: Prior | str | os.PathLike[str] | None) -> Prior | None:
+    return load_prior(prior) if isinstance(prior, str | os.PathLike) else prior
 
 
 def _path(field: str, path: str | os.PathLike[str]) -> str:

@@ -14,8 +14,10 @@ import yaml
 from melmill.flows.cli.group import cli
 from melmill.flows.pipeline.graph import build_graph
 from melmill.flows.pipeline.spec import load
+from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.numeric.presets import preset_names
 from melmill.stages.registry import stage_names
+from tests.priors import random_prior
 from tests.stages.vocode.families import test_hifigan, test_waveglow
 from tests.stages.vocode.tiny import saved, tensors
 
@@ -68,6 +70,8 @@ def test_every_yaml_block_of_the_documents_is_sound(
     where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_vocoders(tmp_path)
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "speech16k.safetensors").write_bytes(random_prior(MelSpec()).encoded())
     monkeypatch.chdir(tmp_path)
     (tmp_path / "pipeline.yaml").write_text(completed(yaml_blocks()[where]))
     assert build_graph(load(Path("pipeline.yaml")))

@@ -127,6 +127,7 @@ def make(
 )
 @click.option("--quality", type=click.Choice(["draft", "good", "best"]), help="What auto spends.  [default: good]")
 @click.option("--n-iter", type=int, help="Iterations.  [default: 100, or what --quality spends]")
+@click.option("--prior", metavar="PRIOR", help="File of a learned prior, which guesses the starting magnitude.")
 @click.option("--length", type=int, help="Samples to make of one FILE.  [default: the fewest that have its frames]")
 @click.option(
     "--layout", type=click.Choice(LAYOUTS), help="Order of the arrays' axes.  [default: known by their shape]"
@@ -149,6 +150,7 @@ def invert(
     method: str,
     quality: str | None,
     n_iter: int | None,
+    prior: str | None,
     length: int | None,
     layout: Layout | None,
     format_: str,
@@ -162,12 +164,13 @@ def invert(
       melmill invert mel.npy -o speech.wav --preset hifigan --quality best
     """
     from melmill.flows.exchange.export import bits_for
+    from melmill.flows.exchange.prior_files import load_prior
     from melmill.flows.exchange.single import audio_targets, invert_file
 
     if length is not None and len(files) > 1:
         raise click.UsageError(f"--length takes one FILE, got {len(files)}: give one, or leave it out")
     places, written = audio_targets(files, output, format_)
-    given = {"quality": quality, "n_iter": n_iter}
+    given = {"quality": quality, "n_iter": n_iter, "prior": None if prior is None else load_prior(prior)}
     work = partial(
         invert_file,
         spec=spec_from(preset, spec),

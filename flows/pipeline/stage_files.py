@@ -28,7 +28,7 @@ def prepared(stage: Stage) -> Stage:
     StageError, StoreError
         A file is missing, can't be read or is not what the stage needs.
     """
-    if not isinstance(stage, FileStage):
+    if not isinstance(stage, FileStage) or not stage.files():
         return stage
     stamped = _stamped(stage.files())
     files = _read(stamped)
@@ -46,7 +46,7 @@ def ready(stage: Stage) -> Processor:
     DeviceMissing
         This process lacks the device.
     """
-    if not isinstance(stage, FileStage):
+    if not isinstance(stage, FileStage) or not stage.files():
         return cast("Processor", stage)
     stamped = _stamped(stage.files())
     read = cache(partial(_planned, stage, stamped))

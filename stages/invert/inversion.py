@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from melmill.stages.numeric.checks import MAX_N_ITER, as_array, check_choice, check_int
-from melmill.stages.numeric.errors import ParameterError, Unusable
+from melmill.stages.numeric.errors import ContractError, ParameterError, Unusable
 from melmill.stages.numeric.mel import check_range, range_found, to_linear
 from melmill.stages.numeric.melspec import MelSpec
+from melmill.stages.numeric.prior import Prior, misfit
 from melmill.stages.numeric.solver import MagnitudeStart, Problem, Recipe, solver_class
 
 Device = Literal["cpu", "cuda"]
@@ -47,6 +48,7 @@ def invert(
     length: int | None = None,
     seed: int = 0,
     device: Device = "cpu",
+    prior: Prior | None = None,
     **parameters: Any,  # noqa: ANN401 - each solver has its own
 ) -> NDArray[np.float32]:
     """Return a waveform whose mel spectrogram is near M.
@@ -71,6 +73,8 @@ def invert(
         Seed of the random phases.
     device : {"cpu", "cuda"}
         Where it is computed. The results are the same but for rounding.
+    prior : Prior or None
+        Network that guesses the starting magnitude, in place of `magnitude`.
     **parameters : float or str
         The solver's own, see `melmill.stages.numeric.solvers`: `momentum` (griffin_lim), `rho`
         (admm_gla, admm), `lam` (admm, ipalm), `alpha` (ipalm), `beta` (raar), `schedule` (admm),
@@ -85,7 +89,7 @@ def invert(
     ParameterError
         A parameter is unknown, has a wrong type or lies outside its range.
     ContractError
-        M is no mel of `spec`, or can't be undone.
+        M is no mel of `spec`, or can't be undone. Or `prior` was trained with another mel.
     Unusable
         A value is not finite, `length` does not give M's frames, or the range of M's values shows
         that it was made otherwise than by `spec`.
@@ -94,7 +98,7 @@ def invert(
     """
     check_choice("device", device, DEVICES)
     given = start if isinstance(start, str) else as_array("start", start)
-    recipe = _recipe(method, n_iter, given, magnitude, seed, parameters)
+    recipe = _recipe(method, n_iter, given, magnitude, seed, parameters, prior)
     array = as_array("M", M)
     problem = pose(array, spec, recipe, _checked_length(length))
     check_range(array, spec)
@@ -111,6 +115,7 @@ def invert_batch(
     lengths: Sequence[int] | None = None,
     seed: int = 0,
     device: Device = "cpu",
+    prior: Prior | None = None,
     **parameters: Any,  # noqa: ANN401 - each solver has its own
 ) -> list[NDArray[np.float32]]:
     """Return a waveform for each of several mels: those of `invert` one by one, but for rounding.
@@ -127,7 +132,7 @@ def invert_batch(
         Seed of the random phases, the same for every utterance.
     device : {"cpu", "cuda"}
         ``"cuda"`` fills a GPU with padded batches; ``"cpu"`` takes one mel after the other.
-    spec, method, n_iter, magnitude, **parameters
+    spec, method, n_iter, magnitude, prior, **parameters
         As of `invert`.
 
     Returns
@@ -148,7 +153,7 @@ def invert_batch(
     problems = []
     for i, M in enumerate(arrays):
         chosen = start if isinstance(start, str) else as_array("start", start[i])
-        recipe = _recipe(method, n_iter, chosen, magnitude, seed, parameters)
+        recipe = _recipe(method, n_iter, chosen, magnitude, seed, parameters, prior)
         length = None if lengths is None else _checked_length(lengths[i])
         if length is not None and padded:
             M = M[:, : spec.n_frames(length)]
@@ -174,6 +179,8 @@ def pose(M: NDArray[Any], spec: MelSpec, recipe: Recipe, length: int | None = No
     ContractError, Unusable
         It can't be inverted so, see `invert`.
     """
+    if recipe.prior is not None:
+        check_prior(recipe.prior.name, recipe.prior.spec, spec)
     linear = to_linear(M, spec)
     n_frames = linear.shape[1]
     if n_frames == 0:
@@ -187,6 +194,15 @@ def pose(M: NDArray[Any], spec: MelSpec, recipe: Recipe, length: int | None = No
     if not isinstance(recipe.start, str):
         recipe = replace(recipe, start=_fitted(recipe.start, length, spec.hop_length))
     return Problem(linear=linear, recipe=recipe, length=length)
+
+
+def check_prior(name: str, needed: MelSpec, spec: MelSpec) -> None:
+    """Raise ContractError if a prior for mels of the spec `needed` can't serve those of `spec`."""
+    reason = misfit(needed, spec)
+    if reason is not None:
+        raise ContractError(
+            f"the prior {name!r} was trained with another mel: {reason}. Leave prior out, or train one with this mel"
+        )
 
 
 def solve(M: NDArray[Any], spec: MelSpec, recipe: Recipe, length: int | None = None) -> Inversion:
@@ -254,6 +270,7 @@ def _recipe(
     magnitude: MagnitudeStart,
     seed: int,
     parameters: Mapping[str, Any],
+    prior: Prior | None,
 ) -> Recipe:
     """Return the recipe that the arguments of `invert` say."""
     described = solver_class(method)
@@ -266,7 +283,7 @@ def _recipe(
         check_int("n_iter", n_iter, at_least=0, at_most=MAX_N_ITER)
     check_int("seed", seed, at_least=0)
     solver, n_iter = described(**parameters).resolved(n_iter)
-    return Recipe(method=solver, n_iter=n_iter, start=start, magnitude=magnitude, seed=seed)
+    return Recipe(method=solver, n_iter=n_iter, start=start, magnitude=magnitude, prior=prior, seed=seed)
 
 
 def _fitted(y: NDArray[Any], length: int, hop_length: int) -> NDArray[Any]:

@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, make_dataclass
+from collections.abc import Callable, Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass, field, fields, make_dataclass, replace
 from functools import cache
 from typing import Any, ClassVar, Literal, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
 
-from melmill.stages.contract import Input, Item, Kind, Mel, Outcome, Product, Waveform, as_float, each, stored
-from melmill.stages.invert.inversion import DEVICES, Device, Inversion, check_result, pose, solve_all
+from melmill.stages.contract import (
+    Input,
+    Item,
+    Kind,
+    Mel,
+    Outcome,
+    Processor,
+    Product,
+    StageFiles,
+    TrainedVocoder,
+    Waveform,
+    as_float,
+    each,
+    stored,
+)
+from melmill.stages.invert.inversion import DEVICES, Device, Inversion, check_prior, check_result, pose, solve_all
 from melmill.stages.numeric.checks import MAX_N_ITER, check_bool, check_choice, check_int
 from melmill.stages.numeric.errors import ContractError, ParameterError
 from melmill.stages.numeric.mel import to_linear
 from melmill.stages.numeric.melspec import MelSpec
+from melmill.stages.numeric.prior import Prior, decoded
 from melmill.stages.numeric.solver import MAGNITUDES, MagnitudeStart, Problem, Recipe, Solver, solver_of_stage
 from melmill.storage.utterance import resampled_length
 
@@ -23,6 +39,22 @@ from melmill.storage.utterance import resampled_length
 _SHARED_VERSION = 3
 
 _MEL = Input(kinds=frozenset({Kind.MEL}))
+
+# What the field `prior` has in place of a file.
+NO_PRIOR = "none"
+
+# Role of a prior's file.
+_PRIOR = "prior"
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnownPrior:
+    """What a plan knows of a prior: its file's digest and URL, its name and the mel it needs."""
+
+    digest: str
+    url: str
+    name: str
+    spec: MelSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +75,9 @@ class Inverter:
         Type that is stored. int16 is ``32768 y``, rounded to even and clipped to [-32768, 32767].
     device : {"cpu", "cuda"}
         Where it is computed. The results are the same but for rounding.
+    prior : str
+        File of a learned prior, a path or any URL that fsspec knows. Its network guesses the
+        starting magnitude, in place of `magnitude`. ``"none"``: there is none.
     """
 
     uses: ClassVar[str]
@@ -55,10 +90,14 @@ class Inverter:
     trace: bool = False
     dtype: Literal["float32", "int16"] = "float32"
     device: Device = "cpu"
+    prior: str = field(default=NO_PRIOR, metadata={"place": True})
+    _known: KnownPrior | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         """Check the parameters; the solver checks its own."""
         check_choice("device", self.device, DEVICES)
+        if not isinstance(self.prior, str) or not self.prior:
+            raise ParameterError("prior", f"must be {NO_PRIOR} or the file of a prior, got {self.prior!r}")
         check_choice("dtype", self.dtype, ("float32", "int16"))
         check_int("seed", self.seed, at_least=0)
         check_bool("trace", self.trace)
@@ -69,7 +108,50 @@ class Inverter:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle by name and fields: a class that is made at run time is in no module."""
-        return _restored, (self.uses, {field.name: getattr(self, field.name) for field in fields(self)})
+        return _restored, (self.uses, vars(self))
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the prior's file; empty without one, and before it was read."""
+        return "" if self._known is None else self._known.digest
+
+    def files(self) -> Mapping[str, Sequence[str]]:
+        """Return where the prior's file is, if it has one; see `FileStage`."""
+        if self.prior == NO_PRIOR:
+            return {}
+        return {_PRIOR: (self.prior if self._known is None else self._known.url,)}
+
+    def prepared(self, files: StageFiles, digest: str) -> Inverter:
+        """Return the stage with what it needs to know of its prior.
+
+        Raises
+        ------
+        ParameterError
+            The file is missing or no prior.
+        """
+        if self.prior == NO_PRIOR:
+            return self
+        if _PRIOR not in files:
+            raise ParameterError(
+                "prior", f"must be {NO_PRIOR} or a file that exists, got {self.prior!r}: check its name"
+            )
+        file = files[_PRIOR]
+        known = KnownPrior(digest=digest, url=file.url, name=file.name, spec=decoded(file.name, file.data).spec)
+        stage = copy(self)
+        object.__setattr__(stage, "_known", known)
+        return stage
+
+    def trained(self, product: TrainedVocoder, name: str, digest: str) -> Inverter:
+        """Raise ContractError: an inverter computes with no vocoder."""
+        del digest
+        raise ContractError(f"{self.uses} can't compute with {name!r}, which trains a {product.family}")
+
+    def opened(self, read: Callable[[], StageFiles]) -> Processor:
+        """Return what computes in this process; see `FileStage`."""
+        if self.prior == NO_PRIOR:
+            return self
+        file = read()[_PRIOR]
+        return _WithPrior(stage=self, prior=decoded(file.name, file.data))
 
     def recipe(self, start: NDArray[np.float32] | None, seed: int) -> Recipe:
         """Return how to invert an utterance of that seed, with the waveform at its port `start`."""
@@ -89,12 +171,28 @@ class Inverter:
         )
 
     def identity(self) -> Mapping[str, Any]:
-        """Return all parameters but the device."""
-        return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "device"}
+        """Return all parameters but the device. A prior is known by its digest.
+
+        Raises
+        ------
+        ContractError
+            The prior's file was not read.
+        """
+        own = {field.name: getattr(self, field.name) for field in fields(self) if field.init}
+        del own["device"], own["prior"]
+        return own if self.prior == NO_PRIOR else {**own, "prior": self._prior_known().digest}
+
+    def _prior_known(self) -> KnownPrior:
+        if self._known is None:
+            raise ContractError(f"the prior {self.prior!r} was not read: use what `prepared` returns")
+        return self._known
 
     def produces(self, inputs: Mapping[str, Sequence[Product]]) -> Product:
         """Check the mel and the starting waveform; return waveforms at the mel's rate."""
         spec = _mel_spec(inputs["from"][0])
+        if self.prior != NO_PRIOR:
+            known = self._prior_known()
+            check_prior(known.name, known.spec, spec)
         for start in inputs.get("start", ()):
             if not isinstance(start, Waveform):
                 raise ContractError(f"'start' must be a waveform, got {start!r}: name a node that makes waveforms")
@@ -115,15 +213,26 @@ class Inverter:
         ------
         DeviceMissing
             The process lacks the device.
+        ContractError
+            The stage has a prior: use what `opened` returns.
         """
         del product
-        spec = _mel_spec(inputs["from"])
+        if self.prior != NO_PRIOR:
+            raise ContractError(f"the prior {self.prior!r} was not read: use what `opened` returns")
+        return self.inverted(items, _mel_spec(inputs["from"]), None)
+
+    def inverted(self, items: Sequence[Item], spec: MelSpec, prior: Prior | None) -> Sequence[Outcome]:
+        """Return a waveform for each mel of a spec, see `process`, with the stage's prior."""
+
+        def problem(item: Item) -> Problem:
+            return self._problem(item, spec, prior)
+
         if self.device == "cpu":
-            return each(items, lambda item: self._outcome(item, solve_all([self._problem(item, spec)], spec)[0], spec))
+            return each(items, lambda item: self._outcome(item, solve_all([problem(item)], spec)[0], spec))
         problems = []
 
         def posed(item: Item) -> Outcome:
-            problems.append(self._problem(item, spec))
+            problems.append(problem(item))
             return Outcome()
 
         outcomes = each(items, posed)
@@ -132,15 +241,28 @@ class Inverter:
         finished = iter(each(good, lambda item: self._outcome(item, next(results), spec)))
         return [outcome if outcome.rejected else next(finished) for outcome in outcomes]
 
-    def _problem(self, item: Item, spec: MelSpec) -> Problem:
+    def _problem(self, item: Item, spec: MelSpec, prior: Prior | None) -> Problem:
         utterance, start = item.utterance, item.inputs.get("start")
         length = resampled_length(utterance.n_samples, utterance.sr, spec.sr)
         recipe = self.recipe(None if start is None else as_float(start), item.seed)
-        return pose(item.inputs["from"], spec, recipe, length)
+        return pose(item.inputs["from"], spec, replace(recipe, prior=prior), length)
 
     def _outcome(self, item: Item, result: Inversion, spec: MelSpec) -> Outcome:
         check_result(result, item.inputs["from"], spec)
         return Outcome(array=stored(result.y, self.dtype), trace=result.trace)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _WithPrior:
+    """An inverter with its prior in this process's memory."""
+
+    stage: Inverter
+    prior: Prior
+
+    def process(self, items: Sequence[Item], inputs: Mapping[str, Product], product: Product) -> Sequence[Outcome]:
+        """Return a waveform for each mel, see `Inverter.process`."""
+        del product
+        return self.stage.inverted(items, _mel_spec(inputs["from"]), self.prior)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,11 +340,13 @@ def inverter_stage(uses: str) -> type[Inverter] | None:
     return stage
 
 
-def _restored(uses: str, values: Mapping[str, Any]) -> Inverter:
-    stage = inverter_stage(uses)
-    if stage is None:
+def _restored(uses: str, state: Mapping[str, Any]) -> Inverter:
+    made = inverter_stage(uses)
+    if made is None:
         raise ParameterError("uses", f"{uses!r} is no inverter in this process: install its package here too")
-    return stage(**values)
+    stage = object.__new__(made)
+    vars(stage).update(state)
+    return stage
 
 
 def _mel_spec(product: Product) -> MelSpec:

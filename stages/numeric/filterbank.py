@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from melmill.stages.numeric.gram import spectral_norm
+from melmill.stages.numeric.lanes.gram import spectral_norm
 from melmill.stages.numeric.melspec import MelSpec
 
 # Slaney's Auditory Toolbox: linear to 1 kHz in steps of 200/3 Hz, then 27 steps to a factor 6.4.

@@ -23,6 +23,7 @@ from melmill.stages.numeric import solvers
 from melmill.stages.numeric.checks import MAX_N_ITER, check_bool, check_choice, check_int
 from melmill.stages.numeric.errors import ParameterError
 from melmill.stages.numeric.melspec import Precision
+from melmill.stages.numeric.prior import Prior
 
 GROUP = "melmill.inverters"
 
@@ -105,7 +106,9 @@ class Recipe:
     start : {"random", "zero", "pghi"} or ndarray of float32 or float64, shape (n_samples,)
         Starting phase: a rule, or a waveform that has it.
     magnitude : {"nnls", "pinv"}
-        Starting magnitude.
+        Starting magnitude without a prior.
+    prior : Prior or None
+        Network that guesses the starting magnitude; it fits the mel.
     seed : int or sequence of int
         Seed of random phases; none is negative.
     trace : bool
@@ -123,6 +126,7 @@ class Recipe:
     n_iter: int = 100
     start: str | NDArray[np.floating] = "pghi"
     magnitude: MagnitudeStart = "nnls"
+    prior: Prior | None = None
     seed: Seed = 0
     trace: bool = False
     dtype: Precision = "float32"
@@ -133,6 +137,8 @@ class Recipe:
         if not isinstance(self.start, np.ndarray) and self.start not in STARTS:
             raise ParameterError("start", f"must be one of {', '.join(STARTS)} or a waveform, got {self.start!r}")
         check_choice("magnitude", self.magnitude, MAGNITUDES)
+        if not isinstance(self.prior, Prior | None):
+            raise ParameterError("prior", f"must be what melmill.load_prior returns, or None, got {self.prior!r}")
         for seed in self.seed if isinstance(self.seed, tuple | list) else (self.seed,):
             check_int("seed", seed, at_least=0)
         check_bool("trace", self.trace)

@@ -13,7 +13,7 @@ from torch import Tensor
 from melmill.stages.numeric.batched.device import Placement
 from melmill.stages.numeric.compiled.misfit import MAX_SCALE, TINY
 from melmill.stages.numeric.filterbank import Bank
-from melmill.stages.numeric.gram import inverse, product
+from melmill.stages.numeric.lanes.gram import inverse, product
 
 
 class Bands(NamedTuple):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 import torch
@@ -17,10 +17,10 @@ from melmill.stages.numeric.batched.device import Placement, batches, device_loc
 from melmill.stages.numeric.batched.iteration import Start, iterate, iteration
 from melmill.stages.numeric.batched.magnitude import estimate_magnitude
 from melmill.stages.numeric.batched.projection import Projection
-from melmill.stages.numeric.compiled.magnitude import estimate_magnitude as compiled_magnitude
+from melmill.stages.numeric.compiled.magnitude import starting_magnitude
 from melmill.stages.numeric.compiled.phase import start_phase
 from melmill.stages.numeric.filterbank import bank_of
-from melmill.stages.numeric.lanes.sweep import from_lanes, to_lanes
+from melmill.stages.numeric.lanes.sweep import from_lanes
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.numeric.solver import Problem, Recipe
 
@@ -83,9 +83,10 @@ def invert_linears(
 
 @dataclass(frozen=True, kw_only=True)
 class _Started:
-    """A batch whose magnitudes are known and whose phases are being computed on the host.
+    """A batch whose start is being computed on the host.
 
-    `M` and `Y` are on the device, `phase` on the host, all ``(B, T, .)``.
+    `M` is on the device and `phase` on the host, both ``(B, T, .)``. `Y` is known, and on the
+    device. With a prior it is on the host, and being computed too.
     """
 
     batch: Sequence[int]
@@ -124,11 +125,16 @@ class _Work:
         for row, p, n in zip(host.numpy(), problems, n_frames, strict=True):
             row[:n] = (p.linear / bank.norm).T
         M = host.to(self.place.device, non_blocking=True)
-        Y = estimate_magnitude(M, bank, self.recipe.magnitude, self.place)
-        phase = self._on_host(*Y.shape)
+        shape = len(batch), max(n_frames), self.spec.stft.n_bins
+        phase = self._on_host(*shape)
+        if self.recipe.prior is None:
+            Y, guesses = estimate_magnitude(M, bank, self.recipe.magnitude, self.place), [None] * len(batch)
+        else:
+            Y = self._on_host(*shape)
+            guesses = [row[:n] for row, n in zip(Y.numpy(), n_frames, strict=True)]
         under_way = [
-            self.pool.submit(_fill_phase, p, self.spec, row[:n])
-            for p, n, row in zip(problems, n_frames, phase.numpy(), strict=True)
+            self.pool.submit(_fill_start, p, self.spec, row[:n], guess)
+            for p, n, row, guess in zip(problems, n_frames, phase.numpy(), guesses, strict=True)
         ]
         return [_Started(batch=batch, M=M, Y=Y, phase=phase, under_way=under_way)]
 
@@ -139,7 +145,11 @@ class _Work:
         projection = Projection(self.spec.stft, [self.problems[i].length for i in started.batch[part]], self.place)
         n_frames = projection.framing.own.shape[1]
         # A copy, as the iterations overwrite it and halves may be begun again.
-        Y, M = started.Y[part, :n_frames].clone(), started.M[part, :n_frames].contiguous()
+        Y = torch.empty_like(
+            started.Y[part, :n_frames], device=self.place.device, memory_format=torch.contiguous_format
+        )
+        Y.copy_(started.Y[part, :n_frames], non_blocking=True)
+        M = started.M[part, :n_frames].contiguous()
         X = torch.polar(Y, started.phase[part, :n_frames].to(self.place.device, non_blocking=True))
         projection.synthesise(X.clone())
         misfits: list[Tensor] = []
@@ -169,16 +179,17 @@ def _memory_bytes(device: torch.device) -> int:
     return min(_BATCH_BYTES, int(_SHARE_OF_FREE * (torch.cuda.mem_get_info(device)[0] + unused)))
 
 
-def _fill_phase(problem: Problem, spec: MelSpec, phase: NDArray[np.floating]) -> None:
+def _fill_start(
+    problem: Problem, spec: MelSpec, phase: NDArray[np.floating], guess: NDArray[np.floating] | None
+) -> None:
     """Write the starting phase of one utterance, rad, to the rows ``(T, F)`` of its own frames.
 
     PGHI follows the compiled engine's magnitude, not the device's. A rounding that makes another
-    bin the louder would lead it another way.
+    bin the louder would lead it another way. So a prior computes here too, and its magnitude goes
+    to `guess`, which is None without one.
     """
-    recipe, bank = problem.recipe, bank_of(spec)
-
-    def magnitude() -> NDArray[np.floating]:
-        M = to_lanes(np.asarray(problem.linear / bank.norm, dtype=recipe.dtype))
-        return compiled_magnitude(M, bank, recipe.magnitude)
-
+    recipe = problem.recipe
+    magnitude = cache(partial(starting_magnitude, problem.linear, spec, recipe))
+    if guess is not None:
+        guess[:] = from_lanes(magnitude(), len(guess)).T
     phase[:] = from_lanes(start_phase(recipe, spec.stft, problem.length, magnitude), len(phase)).T

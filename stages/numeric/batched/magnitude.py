@@ -12,7 +12,7 @@ from melmill.stages.numeric.batched.bands import Bands, as_bands, raised_to
 from melmill.stages.numeric.batched.device import Placement
 from melmill.stages.numeric.compiled.magnitude import N_ITER, balance, inertia
 from melmill.stages.numeric.filterbank import Bank
-from melmill.stages.numeric.gram import pseudo_inverse
+from melmill.stages.numeric.lanes.gram import pseudo_inverse
 from melmill.stages.numeric.solver import MagnitudeStart
 
 

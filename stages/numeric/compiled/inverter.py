@@ -9,7 +9,7 @@ from typing import Any, Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from melmill.stages.numeric.compiled.magnitude import estimate_magnitude
+from melmill.stages.numeric.compiled.magnitude import starting_magnitude
 from melmill.stages.numeric.compiled.misfit import misfit_energy
 from melmill.stages.numeric.compiled.phase import start_phase
 from melmill.stages.numeric.compiled.projection import Projection
@@ -83,7 +83,7 @@ def invert_linear(
     bank = bank_of(spec)
     projection = Projection(spec.stft, length, recipe.dtype)
     M = to_lanes(np.asarray(linear / bank.norm, dtype=recipe.dtype))
-    Y = estimate_magnitude(M, bank, recipe.magnitude)
+    Y = starting_magnitude(linear, spec, recipe)
     phase = start_phase(recipe, spec.stft, length, lambda: Y)
     X = np.empty((*Y.shape[:2], 2, Y.shape[2]), dtype=Y.dtype)
     for part, function in enumerate((np.cos, np.sin)):

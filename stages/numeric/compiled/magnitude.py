@@ -9,15 +9,40 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melmill.stages.numeric.compiled.misfit import raised_to
-from melmill.stages.numeric.filterbank import Bank
-from melmill.stages.numeric.gram import pseudo_inverse, spectral_norm
+from melmill.stages.numeric.compiled.prior import prior_magnitude
+from melmill.stages.numeric.filterbank import Bank, bank_of
 from melmill.stages.numeric.lanes.bands import Runs, apply, runs
+from melmill.stages.numeric.lanes.gram import pseudo_inverse, spectral_norm
+from melmill.stages.numeric.lanes.sweep import to_lanes
 from melmill.stages.numeric.lanes.vector import LANES, Flat, kernel, larger, load, store
-from melmill.stages.numeric.melspec import Precision
-from melmill.stages.numeric.solver import MagnitudeStart
+from melmill.stages.numeric.melspec import MelSpec, Precision
+from melmill.stages.numeric.solver import MagnitudeStart, Recipe
 
 # On speech the misfit is below -70 dB after 30 iterations, far under what phase recovery leaves.
 N_ITER = 30
+
+
+def starting_magnitude(linear: NDArray[np.float32], spec: MelSpec, recipe: Recipe) -> NDArray[np.floating]:
+    """Return the magnitude that a recipe starts from.
+
+    Parameters
+    ----------
+    linear : ndarray of float32, shape (n_mels, n_frames)
+        ``E |X|**p``.
+    spec : MelSpec
+        Of the mel.
+    recipe : Recipe
+        Its prior fits the mel.
+
+    Returns
+    -------
+    ndarray of the recipe's dtype, shape (n_groups, n_bins, LANES)
+        Non-negative, in lane layout.
+    """
+    if recipe.prior is not None:
+        return prior_magnitude(linear, spec, recipe.prior).astype(recipe.dtype, copy=False)
+    bank = bank_of(spec)
+    return estimate_magnitude(to_lanes(np.asarray(linear / bank.norm, dtype=recipe.dtype)), bank, recipe.magnitude)
 
 
 def estimate_magnitude(M: NDArray[np.floating], bank: Bank, how: MagnitudeStart) -> NDArray[np.floating]:

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melmill.stages.numeric.filterbank import Bank
-from melmill.stages.numeric.gram import product
 from melmill.stages.numeric.lanes.bands import Factor, Runs, apply, factored, runs
+from melmill.stages.numeric.lanes.gram import product
 from melmill.stages.numeric.lanes.sweep import Sweep, groups, spectrum
 from melmill.stages.numeric.lanes.vector import (  # fmt: skip
     LANES,

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from melmill.stages.numeric.gram import factors
+from melmill.stages.numeric.lanes.gram import factors
 from melmill.stages.numeric.lanes.vector import LANES, Flat, kernel, load, store, zeros
 from melmill.stages.numeric.melspec import Precision
 

@@ -24,6 +24,7 @@ from melmill.stages.numeric.solvers.admm import Admm
 from melmill.stages.numeric.solvers.griffin_lim import GriffinLim
 from melmill.stages.numeric.solvers.ipalm import Ipalm
 from melmill.stages.numeric.stft import Stft
+from tests.priors import random_prior
 
 Float32 = NDArray[np.float32]
 PAPER = MelSpec()
@@ -190,11 +191,14 @@ def test_bytes_do_not_depend_on_threads(method: str, voice: Float32) -> None:
 
 @pytest.mark.slow
 def test_bytes_do_not_depend_on_registers_and_kernels_of_the_cpu(tmp_path: Path) -> None:
-    code = """
+    prior = tmp_path / "p.safetensors"
+    prior.write_bytes(random_prior(PAPER).encoded())
+    code = f"""
 import numpy as np, melmill
 y = 0.1 * np.random.default_rng(0).standard_normal(8000).astype(np.float32)
 M = melmill.mel(y)
 print(M.tobytes().hex(), melmill.invert(M, method="admm", n_iter=5).tobytes().hex())
+print(melmill.invert(M, prior={str(prior)!r}, n_iter=2).tobytes().hex())
 """
     # Another CPU, as far as one can play it: no vectors in compiled code, no AVX-512 in numpy, old
     # kernels in OpenBLAS.

@@ -9,21 +9,23 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from melmill.stages.contract import Item, Mel, Outcome, Scores, Stage, UtteranceStage, Waveform
+from melmill.stages.contract import FileStage, Item, Mel, Outcome, Scores, Stage, StageFile, UtteranceStage, Waveform
 from melmill.stages.invert import stages
-from melmill.stages.invert.inversion import Inversion, invert, invert_batch, shortest_length, solve_all
+from melmill.stages.invert.inversion import Inversion, invert, invert_batch, pose, shortest_length, solve_all
 from melmill.stages.numeric.errors import ContractError, DeviceMissing, ParameterError, Unusable
 from melmill.stages.numeric.mel import mel_spectrogram
 from melmill.stages.numeric.melspec import MelSpec, Pcen
+from melmill.stages.numeric.prior import Prior
 from melmill.stages.numeric.solver import Problem
 from melmill.stages.registry import stage_class
 from melmill.storage.utterance import Utterance
+from tests.priors import random_prior
 
 PAPER = MelSpec()
 NAMES = ["admm", "admm_gla", "griffin_lim", "ipalm", "pghi", "raar"]
@@ -317,3 +319,51 @@ def test_a_mel_that_overflows_is_rejected_alone_from_a_batch(monkeypatch: pytest
     assert loud.rejected is not None
     assert re.search(TOO_LOUD, loud.rejected.reason)
     assert np.isfinite(array(fine)).all()
+
+
+def with_prior(stage: Stage, prior: Prior) -> tuple[Stage, Callable[[], dict[str, StageFile]]]:
+    """Return a stage that knows its prior, and what reads the prior's file."""
+    assert isinstance(stage, FileStage)
+    files = {"prior": StageFile(url="file:///p.safetensors", data=prior.encoded())}
+    return stage.prepared(files, "abc"), lambda: files
+
+
+@pytest.mark.parametrize("name", ["invert", *NAMES])
+def test_a_prior_guesses_the_start_of_every_inverter(name: str, voice: NDArray[np.float32]) -> None:
+    prior = random_prior(PAPER)
+    stage, read = with_prior(
+        registered(name, prior="p.safetensors", **({} if name == "pghi" else {"n_iter": 1})), prior
+    )
+    assert isinstance(stage, FileStage)
+    items, mel = [item(voice[:4000], seed=seed) for seed in (1, 2)], Mel(spec=PAPER)
+    opened = pickle.loads(pickle.dumps(stage)).opened(read)
+    outcomes = opened.process(items, {"from": mel}, stage.produces({"from": [mel]}))
+    plain = run(registered(name, **({} if name == "pghi" else {"n_iter": 1})), items)
+    for outcome, without, one in zip(outcomes, plain, items, strict=True):
+        assert np.abs(array(outcome) - array(without)).max() > 1e-4
+        if name == "invert":
+            seeded = replace(stage.recipe(None, one.seed), prior=prior)  # type: ignore[attr-defined]
+            problem = pose(one.inputs["from"], PAPER, seeded, 4000)
+            np.testing.assert_array_equal(array(outcome), solve_all([problem], PAPER)[0].y)
+
+
+def test_a_prior_is_in_the_identity_by_its_digest() -> None:
+    stage, _ = with_prior(Invert(prior="p.safetensors"), random_prior(PAPER))
+    assert stage.identity() == {**Invert().identity(), "prior": "abc"}
+    assert "prior" not in Invert().identity()
+    assert not Invert(prior="none").files()  # type: ignore[attr-defined]
+
+
+def test_a_prior_must_be_read_and_fit() -> None:
+    stage, _ = with_prior(Invert(prior="p.safetensors"), random_prior(PAPER))
+    with pytest.raises(ContractError, match=r"the prior 'p.safetensors' .* another mel: n_mels is 64, needed 80"):
+        stage.produces({"from": [Mel(spec=replace(PAPER, n_mels=64))]})
+    for act in (Invert(prior="p").identity, lambda: Invert(prior="p").produces({"from": [Mel(spec=PAPER)]})):
+        with pytest.raises(ContractError, match=r"the prior 'p' was not read: use what `prepared` returns"):
+            act()
+    with pytest.raises(ContractError, match=r"the prior 'p.safetensors' was not read: use what `opened` returns"):
+        run(cast("UtteranceStage", stage), [])
+    with pytest.raises(ParameterError, match="prior must be none or the file of a prior, got 3"):
+        Invert(prior=3)
+    with pytest.raises(ParameterError, match="prior must be none or a file that exists, got 'p': check its name"):
+        cast("FileStage", Invert(prior="p")).prepared({}, "")

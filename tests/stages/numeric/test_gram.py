@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from melmill.stages.numeric.filterbank import EmptyBandWarning, bank_of
-from melmill.stages.numeric.gram import factors, independent, inverse, pseudo_inverse, spectral_norm
+from melmill.stages.numeric.lanes.gram import factors, independent, inverse, pseudo_inverse, spectral_norm
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.numeric.presets import preset, preset_names
 
@@ -27,7 +27,7 @@ MADE_ONCE = """
 from melmill.stages.numeric.filterbank import bank_of
 from melmill.stages.numeric.compiled.magnitude import balance
 from melmill.stages.numeric.compiled.misfit import resolvent
-from melmill.stages.numeric.gram import pseudo_inverse
+from melmill.stages.numeric.lanes.gram import pseudo_inverse
 from melmill.stages.numeric.presets import preset, preset_names
 
 for name in preset_names():

@@ -1,0 +1,241 @@
+"""A learned prior: a small network that guesses the magnitude spectrum of a mel.
+
+Here are its sizes, its weights and its file. `melmill.stages.numeric.compiled.prior` computes it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from melmill.stages.numeric.checks import check_int
+from melmill.stages.numeric.errors import ParameterError
+from melmill.stages.numeric.melspec import MelSpec
+
+_FORMAT = "melmill prior"
+_VERSION = 1
+_METADATA = "melmill"
+
+# The one type of a file's tensors.
+_HALF = np.dtype("<f2")
+_MOST_HEADER_BYTES = 2**20
+
+# Fields of a spec that decide what a network has learnt. The rest of it is undone before.
+_LEARNT = ("sr", "n_fft", "win_length", "hop_length", "n_mels", "fmin", "top_hz", "htk", "power")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """Sizes of a network.
+
+    Parameters
+    ----------
+    width, hidden : int
+        Channels of its blocks, and inside them. Multiples of 8.
+    n_blocks : int
+    kernel : int
+        Frames that a convolution sees, odd.
+    """
+
+    width: int = 160
+    hidden: int = 320
+    n_blocks: int = 4
+    kernel: int = 7
+
+    def __post_init__(self) -> None:
+        """Check that compiled code can compute them."""
+        for name, at_most in {"width": 4096, "hidden": 16384, "n_blocks": 256, "kernel": 31}.items():
+            check_int(name, getattr(self, name), at_least=1, at_most=at_most)
+        for name in ("width", "hidden"):
+            if getattr(self, name) % 8:
+                raise ParameterError(name, f"must be a multiple of 8, got {getattr(self, name)!r}")
+        if self.kernel % 2 == 0:
+            raise ParameterError("kernel", f"must be odd, got {self.kernel!r}")
+
+    def shapes(self, spec: MelSpec) -> dict[str, tuple[int, ...]]:
+        """Return the shape of every tensor of a network for mels of a spec, by name."""
+        width, hidden, n_bins = self.width, self.hidden, spec.stft.n_bins
+        shapes: dict[str, tuple[int, ...]] = {
+            "embed.weight": (width, spec.n_mels, self.kernel),
+            "embed.bias": (width,),
+            "embed_norm.weight": (width,),
+            "embed_norm.bias": (width,),
+        }
+        for i in range(self.n_blocks):
+            block = {
+                "time.weight": (width, self.kernel),
+                "time.bias": (width,),
+                "norm.weight": (width,),
+                "norm.bias": (width,),
+                "up.weight": (hidden, width),
+                "up.bias": (hidden,),
+                "down.weight": (width, hidden),
+                "down.bias": (width,),
+                "scale": (width,),
+            }
+            shapes |= {f"blocks.{i}.{name}": shape for name, shape in block.items()}
+        return shapes | {
+            "out_norm.weight": (width,),
+            "out_norm.bias": (width,),
+            "out.weight": (n_bins, width),
+            "out.bias": (n_bins,),
+        }
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Prior:
+    """A network that guesses a magnitude spectrum from a linear mel, with its weights.
+
+    Two priors are equal where their digests are.
+
+    Parameters
+    ----------
+    spec : MelSpec
+        The mel that it was trained with.
+    sizes : Sizes
+    weights : mapping of str to ndarray of float32
+        Of the names and shapes that `Sizes.shapes` returns, finite.
+    name : str
+        What messages call it.
+
+    Raises
+    ------
+    ParameterError
+        A tensor is missing, has another shape or is not finite.
+    """
+
+    spec: MelSpec
+    sizes: Sizes
+    weights: Mapping[str, NDArray[np.float32]]
+    name: str = "prior"
+
+    def __post_init__(self) -> None:
+        """Check the weights."""
+        shapes = self.sizes.shapes(self.spec)
+        odd = sorted(shapes.keys() ^ self.weights.keys())
+        if odd:
+            what = "lacks" if odd[0] in shapes else "has an unknown"
+            raise ParameterError("prior", f"{self.name!r} {what} tensor {odd[0]!r}: expected those of its sizes")
+        for tensor, shape in shapes.items():
+            if self.weights[tensor].shape != shape:
+                raise ParameterError(
+                    "prior", f"{self.name!r}: {tensor} has shape {self.weights[tensor].shape!r}, expected {shape!r}"
+                )
+            if not np.isfinite(self.weights[tensor]).all():
+                raise ParameterError("prior", f"{self.name!r}: {tensor} holds values that are not finite")
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of its sizes, its mel and its weights."""
+        digest = hashlib.sha256(json.dumps(self._about(), sort_keys=True).encode())
+        for name in self.sizes.shapes(self.spec):
+            digest.update(self.weights[name].astype("<f4").tobytes())
+        return digest.hexdigest()
+
+    def _about(self) -> dict[str, Any]:
+        return {"format": _FORMAT, "version": _VERSION, "sizes": asdict(self.sizes), "mel": self.spec.as_dict()}
+
+    def __eq__(self, other: object) -> bool:
+        """Tell whether another prior computes the same."""
+        return isinstance(other, Prior) and self.digest == other.digest
+
+    def __hash__(self) -> int:
+        """Return a hash of the digest."""
+        return hash(self.digest)
+
+    def fits(self, spec: MelSpec) -> str | None:
+        """Return what keeps it from mels of a spec, in one line; None where it fits."""
+        return misfit(self.spec, spec)
+
+    def encoded(self) -> bytes:
+        """Return its file: safetensors with weights in half precision; `decoded` reads it."""
+        header: dict[str, Any] = {"__metadata__": {_METADATA: json.dumps(self._about())}}
+        parts, at = [], 0
+        for name in self.sizes.shapes(self.spec):
+            data = self.weights[name].astype(_HALF).tobytes()
+            shape = list(self.weights[name].shape)
+            header[name] = {"dtype": "F16", "shape": shape, "data_offsets": [at, at + len(data)]}
+            parts.append(data)
+            at += len(data)
+        text = json.dumps(header).encode()
+        text += b" " * (-len(text) % 8)
+        return b"".join([len(text).to_bytes(8, "little"), text, *parts])
+
+
+def misfit(needed: MelSpec, spec: MelSpec) -> str | None:
+    """Return why a prior for mels of one spec can't serve those of another; None where it can.
+
+    Logs, floors, scales, norms of the bank and the padding at the ends may differ.
+
+    >>> misfit(MelSpec(), MelSpec(log="ln", floor=1e-5, center="same", norm=None))
+    >>> misfit(MelSpec(), MelSpec(n_mels=64))
+    'n_mels is 64, needed 80'
+    """
+    differing = [name for name in _LEARNT if getattr(spec, name) != getattr(needed, name)]
+    called = {"top_hz": "fmax"}
+    return (
+        "; ".join(
+            f"{called.get(name, name)} is {getattr(spec, name)!r}, needed {getattr(needed, name)!r}"
+            for name in differing
+        )
+        or None
+    )
+
+
+def decoded(name: str, data: bytes) -> Prior:
+    """Return the prior of a file's bytes.
+
+    Parameters
+    ----------
+    name : str
+        File name, for messages.
+    data : bytes
+        What `Prior.encoded` returned.
+
+    Raises
+    ------
+    ParameterError
+        The file is truncated, is no prior, or one of another version.
+    """
+    start = 8 + int.from_bytes(data[:8], "little")
+    try:
+        if not 8 < start <= min(len(data), _MOST_HEADER_BYTES):
+            raise ValueError("its header is not whole")
+        header = json.loads(data[8:start])
+        about = json.loads(header.pop("__metadata__")[_METADATA])
+        if about["format"] != _FORMAT:
+            raise ValueError(f"its format is {about['format']!r}")
+        version = about["version"]
+        weights = {} if version != _VERSION else {key: _tensor(data, start, entry) for key, entry in header.items()}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ParameterError(
+            "prior",
+            f"must be a file that a prior's training exported, got {name!r}, which is truncated or no prior "
+            f"({len(data)} bytes; {type(error).__name__}: {error}): fetch it again",
+        ) from error
+    if version != _VERSION:
+        raise ParameterError("prior", f"{name!r} has version {version!r}, expected {_VERSION}: update melmill")
+    try:
+        sizes, spec = Sizes(**about["sizes"]), MelSpec.from_dict(about["mel"])
+    except (KeyError, TypeError, AttributeError, ParameterError) as error:
+        raise ParameterError("prior", f"{name!r} says nothing sound of its sizes and mel: {error}") from error
+    return Prior(spec=spec, sizes=sizes, weights=weights, name=name)
+
+
+def _tensor(data: bytes, start: int, entry: Mapping[str, Any]) -> NDArray[np.float32]:
+    begin, end = entry["data_offsets"]
+    shape = tuple(entry["shape"])
+    if entry["dtype"] != "F16":
+        raise ValueError(f"a tensor is of type {entry['dtype']!r}")
+    if not 0 <= begin <= end <= len(data) - start or end - begin != math.prod(shape) * _HALF.itemsize:
+        raise ValueError(f"a tensor of shape {shape} lies at bytes {begin} to {end} of {len(data) - start}")
+    values = np.frombuffer(data, _HALF, count=math.prod(shape), offset=start + begin)
+    return values.reshape(shape).astype(np.float32)

@@ -1,0 +1,23 @@
+"""Priors with random weights, for tests that need one."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from melmill.stages.numeric.melspec import MelSpec
+from melmill.stages.numeric.prior import Prior, Sizes
+
+SMALL = Sizes(width=16, hidden=24, n_blocks=2, kernel=5)
+
+
+def random_prior(spec: MelSpec, seed: int = 0, sizes: Sizes = SMALL) -> Prior:
+    """Return a prior whose guess differs from a smooth magnitude by a neper or so."""
+    rng = np.random.default_rng(seed)
+    weights = {}
+    for name, shape in sizes.shapes(spec).items():
+        fan_in = int(np.prod(shape[1:]))
+        values = rng.standard_normal(shape) / np.sqrt(fan_in)
+        if name.endswith("norm.weight"):
+            values = 1 + 0.3 * values
+        weights[name] = values.astype(np.float16).astype(np.float32)
+    return Prior(spec=spec, sizes=sizes, weights=weights, name="random")
