@@ -333,4 +333,4 @@ def _format(data: bytes) -> str:
 def _may_be_refused(case: Case, reference: tuple[NDArray[np.float64], int] | None) -> bool:
     """Tell whether refusing a whole file is right: libsndfile can't read it, or it is next to empty."""
     # XI has one rate, so that the shortest waveform lasts less than `check_sound` takes for sound.
-    return reference is None or len(reference[0]) < 0.01 * reference[1]
+    return reference is None or len(reference[0]) < 0.011 * reference[1]

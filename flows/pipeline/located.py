@@ -160,7 +160,7 @@ def parse(text: str, name: str) -> Located:
         line = f"{name}:{text.count(chr(10), 0, error.position) + 1}"
         raise PipelineError(f"not valid YAML: it holds the control character {text[error.position]!r}", line) from error
     try:
-        node = loader.get_single_node()
+        node = _node(loader, name)
         if node is None:
             return Located(None, f"{name}:1")
         _check_size(node, name, {}, set())
@@ -173,6 +173,16 @@ def parse(text: str, name: str) -> Located:
         raise PipelineError("lists and mappings are nested too deeply", f"{name}:{loader.line + 1}") from error
     finally:
         loader.dispose()
+
+
+def _node(loader: _Loader, name: str) -> yaml.Node | None:
+    try:
+        return loader.get_single_node()
+    except (ValueError, OverflowError) as error:
+        raise PipelineError(
+            "not valid YAML: an escape stands for no character; the last one is \\U0010FFFF",
+            f"{name}:{loader.line + 1}",
+        ) from error
 
 
 def parse_override(text: str, where: str) -> Located:

@@ -294,9 +294,14 @@ def id3_bytes(data: bytes, at: int = 0) -> int:
 
     >>> id3_bytes(b"ID3\x04\0\0\0\0\x01\x02")
     140
+
+    There is no version 32.
+
+    >>> id3_bytes(b"ID3\x20\0\0\0\0\x01\x02")
+    0
     """
     head = data[at : at + 10]
-    if len(head) < 10 or head[:3] != b"ID3" or max(head[6:10]) > 127:
+    if len(head) < 10 or head[:3] != b"ID3" or head[3] not in (2, 3, 4) or head[5] & 15 or max(head[6:10]) > 127:
         return 0
     size = head[6] << 21 | head[7] << 14 | head[8] << 7 | head[9]
     return 10 + size + (10 if head[5] & 16 else 0)

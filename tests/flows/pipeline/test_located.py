@@ -17,6 +17,7 @@ UNUSABLE = [
     ('a: 1\nname: "a\\0b"', 2, "text must hold no control characters, got 'a\\x00b'"),
     ('name: "\\ud800"', 1, "text must hold no control characters"),
     ('"a\\x07": 1', 1, "a key must hold no control characters"),
+    ('a: 1\nname: "\\UFFFFFFFF"', 2, "an escape stands for no character"),
     # keys
     ("a: 1\n? [a]\n: b", 2, "a key must be text, got a list"),
     ("{a: 1}: b", 1, "a key must be text, got a mapping"),
