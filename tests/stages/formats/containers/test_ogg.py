@@ -112,7 +112,9 @@ def test_the_checksum_is_that_of_libogg() -> None:
 
 
 @pytest.mark.parametrize("subtype", KINDS)
-@pytest.mark.parametrize("behind", [by_libsndfile(noisy_tone(300), "WAV", "PCM_16"), b"\0\0more"])
+@pytest.mark.parametrize(
+    "behind", [by_libsndfile(noisy_tone(300), "WAV", "PCM_16"), b"\0\0more", b"ID3 \0\0\0\0\0\x08" + bytes(8)]
+)
 def test_other_bytes_behind_the_pages_are_told_with_both_lengths(subtype: str, behind: bytes) -> None:
     data = ogg(subtype)
     with pytest.raises(
