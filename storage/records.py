@@ -271,7 +271,7 @@ class Packs:
     def record(self, name: str) -> Record | None:
         """Return a packed record, None where it is not packed or can't be parsed."""
         copy = self.copies.get(name)
-        return None if copy is None else Record.from_json(copy.data)
+        return None if copy is None else _of_name(Record.from_json(copy.data), name)
 
     def add(self, copies: Mapping[str, Copy]) -> None:
         """Write a pack of further records. If there are `MAX_PACKS` already, merge them into it."""
@@ -302,6 +302,11 @@ def _read_pack(location: Location, file: str) -> dict[str, Copy]:
     return {name: Copy(tag, text.encode()) for name, tag, text in lines}
 
 
+def _of_name(record: Record | None, name: str) -> Record | None:
+    """Return a record if it has the name of its file: one that was copied proves nothing there."""
+    return record if record is not None and record.name == name else None
+
+
 class RecordedFolder:
     """A folder of files and of the records that prove them.
 
@@ -315,9 +320,9 @@ class RecordedFolder:
         self.location = location
 
     def record(self, name: str) -> Record | None:
-        """Return a record, None where there is none or its file can't be parsed."""
+        """Return a record, None where there is none, or its file can't be parsed or is another's."""
         try:
-            return Record.from_json(self.location.read(record_file(name)))
+            return _of_name(Record.from_json(self.location.read(record_file(name))), name)
         except FileNotFoundError:
             return None
 

@@ -131,7 +131,7 @@ def shortened(name: str, n_bytes: int) -> str:
     """Return the beginning of a name with a hash of the whole, together of `n_bytes` at most.
 
     >>> shortened("x" * 300, 20)
-    'xxxxxxxxxxx-98a8bc3b'
+    'xxxxxxxxxxx-0d4e2ca9'
     """
     digest = hashlib.sha256(name.encode()).hexdigest()[:8]
     return f"{name.encode()[: n_bytes - 9].decode(errors='ignore')}-{digest}"

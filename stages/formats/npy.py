@@ -61,6 +61,8 @@ def npy_header(head: bytes, size_bytes: int) -> NpyHeader:
     # NumPy tokenizes a header that is no literal, and a header may be nested too deeply for Python.
     except (ValueError, TypeError, SyntaxError, TokenError, RecursionError, MemoryError) as error:
         raise Unusable(f"file is truncated or damaged in its header: {str(error).splitlines()[0]}") from error
+    if not all(type(n) is int and 0 <= n < 2**63 for n in shape):
+        raise Unusable(f"file is damaged in its header: an array can't have the shape {shape!r}")
     header = NpyHeader(shape, fortran, dtype, file.tell())
     if header.dtype.hasobject:
         raise Unusable("holds pickled objects, which are never read: save a plain array of floats")

@@ -282,7 +282,7 @@ def check_range(M: NDArray[np.floating], spec: MelSpec) -> None:
 
 def _problem(M: NDArray[np.floating], spec: MelSpec) -> str:
     """Return what shows that a mel was made otherwise than by its spec, empty where nothing does."""
-    if spec.pcen is not None or spec.power > 2:
+    if spec.pcen is not None or spec.power > 2 or not mel_bank(spec).any():
         return ""
     known, low, high = mel_range(spec), float(M.min()), float(M.max())
     if spec.log is None:
@@ -326,7 +326,7 @@ def range_found(M: NDArray[np.floating], spec: MelSpec) -> str:
         Finite values that can't be a mel of `spec`.
     spec : MelSpec
 
-    >>> range_found(np.array([[-9.8, 73.7]]), MelSpec(log="ln", floor=1e-5))
+    >>> range_found(np.linspace(-9.8, 73.7, 160).reshape(80, 2), MelSpec(log="ln", floor=1e-5))
     'its values are -9.8 to 73.7, and the spec has log: ln; they look like log: db, so say how the mel was made'
     """
     low, high = float(M.min()), float(M.max())

@@ -106,9 +106,12 @@ def test_a_killed_writer_leaves_only_whole_records(store: Store) -> None:
     finish(start(store))
     expected = contents(folder)
     all_records = folder.record_names()
-    n_records = set()
+    n_records: set[int] = set()
     rng = random.Random(0)
-    for _ in range(6):
+    # Six writers; more where a machine is so slow that all die at the same place.
+    for attempt in range(30):
+        if attempt >= 6 and len(n_records) > 1:
+            break
         victim = start(store, rounds=1000)
         release(victim)
         # Even on a slow machine: wait until it has begun to drop the last writer's records, and

@@ -75,6 +75,15 @@ def test_a_record_of_other_types_is_none(change: dict[str, object]) -> None:
     assert Record.from_json(sealed({**unsealed(whole.to_json()), **change})) is None
 
 
+def test_a_record_in_the_place_of_another_is_none(tmp_path: Path) -> None:
+    folder = RecordedFolder(Location(str(tmp_path)))
+    for place in ("000000", "000001"):
+        folder.location.put(f"records/{place}.json", record("000000").to_json())
+    assert folder.record("000000") == record("000000")
+    assert folder.record("000001") is None
+    assert list(folder.records()) == ["000000"]
+
+
 def test_a_file_that_its_record_does_not_name_is_damage(tmp_path: Path) -> None:
     folder = RecordedFolder(Location(str(tmp_path)))
     folder.location.put("data/c/0", b"12")

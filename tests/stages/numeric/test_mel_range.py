@@ -184,3 +184,11 @@ def test_a_preset_of_the_log_is_named() -> None:
 )
 def test_what_tells_nothing_is_not_judged(M: NDArray[Any], spec: MelSpec) -> None:
     assert not range_problem(M.astype(np.float32), spec)
+
+
+@pytest.mark.filterwarnings("ignore::melmill.stages.numeric.filterbank.EmptyBandWarning")
+def test_bands_without_a_bin_are_not_judged() -> None:
+    spec = MelSpec(
+        sr=16000, n_fft=32, win_length=32, hop_length=8, n_mels=2, fmin=7600.0, fmax=7900.0, log="ln", floor=1e-5
+    )
+    assert range_problem(np.full((2, 4), 7.0, dtype=np.float32), spec) == ""

@@ -27,10 +27,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from melmill.stages.invert.inversion import invert
+from melmill.stages.invert.inversion import solve
 from melmill.stages.numeric.filterbank import mel_bank
 from melmill.stages.numeric.mel import to_linear
 from melmill.stages.numeric.melspec import MelSpec
+from melmill.stages.numeric.solver import Recipe
 from melmill.stages.numeric.stft import hann
 from melmill.stages.vocode.errors import VocoderError
 from melmill.stages.vocode.layers.basic import Conv1d, Ends, Linear
@@ -114,7 +115,9 @@ class Unfolded(Vocoder):
         del generator
         M = mel.numpy()
         n_samples = self.n_samples(mel.shape[1])
-        y = invert(M, self.spec, method="pghi", length=n_samples) if n_samples else np.zeros(0, dtype=np.float32)
+        # Segments may have ranges that no whole mel has, so the range is not judged here.
+        start = Recipe(method=None, n_iter=0)
+        y = solve(M, self.spec, start, n_samples).y if n_samples else np.zeros(0, dtype=np.float32)
         return torch.from_numpy(y), torch.from_numpy(to_linear(M, self.spec))
 
     def takes(self, n_frames: int, noise: Noise) -> bool:
