@@ -139,7 +139,8 @@ def test_an_interrupted_run_finishes_what_is_in_flight(
 @pytest.mark.slow
 def test_a_second_interrupt_leaves_at_once(project: Project, undisturbed: dict[str, str]) -> None:
     with running(project, "--set", f"admm.n_iter={10**6}") as client:
-        client.until(lambda: len(records(project, "mel")) >= 2)
+        # A worker goes on with the shard of its mel, and is then at ADMM for ever.
+        client.until(lambda: bool(records(project, "mel")))
         os.killpg(client.process.pid, signal.SIGINT)
         client.until(lambda: "interrupt again" in client.said)
         children = client.children()
