@@ -28,6 +28,8 @@ _ABOVE_DB, _BELOW_DB = 6.0, 20.0
 _ALWAYS_DB = -10.0
 # A sound has dips and peaks; a mel whose values lie so close is normalised.
 _SPAN_DB = 14.0
+# Fewer frames of noise may have no dip and no peak.
+_ENOUGH_FRAMES = 16
 # Where mels end that were made otherwise: log10(1e-5), and common normalisations.
 _OTHER_FLOORS = {"ln": (-5.0, -4.0, -1.0, 0.0), "log10": (-1.0, 0.0)}
 _AT_FLOOR, _FLOOR_SLACK = 0.01, 1e-3
@@ -176,7 +178,7 @@ class MelRange:
     lowest, highest : float
         Bounds of all values: those of silence, and of a signal of power 1 in any one band.
     always : float
-        No mel has all its values above this: some band of white noise at -10 dBFS.
+        No mel of 16 frames or more has all its values above this: some band of white noise at -10 dBFS.
     areas, scale : ndarray of float64, shape (n_mels,)
         Sum over the bins of each band's triangle of peak 1, and the factor of that triangle.
     energy : float
@@ -250,7 +252,8 @@ def range_problem(M: NDArray[np.floating], spec: MelSpec) -> str:
     """Return why the range of a mel's values shows that it was made otherwise than by its spec.
 
     Mels that acoustic models make may overshoot: frames may be 6 dB over full scale, and values
-    20 dB below the spec's floor. A mel in PCEN, or of a power above 2, is not judged.
+    20 dB below the spec's floor. A mel in PCEN, or of a power above 2, is not judged. One of fewer
+    than 16 frames is judged by these bounds alone, not by how its values are spread.
 
     Parameters
     ----------
@@ -298,7 +301,7 @@ def _problem(M: NDArray[np.floating], spec: MelSpec) -> str:
     level_db = loudest_frame_db(M, spec)
     if level_db > _ABOVE_DB:
         return f"its loudest frame would be {level_db:.0f} dB over full scale"
-    if low == high:
+    if low == high or M.shape[1] < _ENOUGH_FRAMES:
         return ""
     if low >= known.always:
         return f"all values are above {known.always:.4g}, so it would be too loud throughout"

@@ -69,6 +69,34 @@ def test_no_mel_of_the_spec_is_refused(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", PRESETS)
+def test_no_short_segment_of_noise_is_refused(name: str) -> None:
+    # Few frames of noise may lie within 14 dB, and loud ones above what is loud throughout.
+    spec, rng = preset(name), np.random.default_rng(0)
+    n = 2 * spec.sr
+    for y in (rng.uniform(-1, 1, n), np.sign(rng.standard_normal(n)), 1e-3 * rng.standard_normal(n)):
+        M = mel_spectrogram(y.astype(np.float32), spec)
+        for n_frames in (1, 2, 4, 8, 15):
+            for first in range(0, M.shape[1] - n_frames, 5):
+                assert not range_problem(M[:, first : first + n_frames], spec), (n_frames, first)
+
+
+def test_a_short_mel_is_judged_by_its_bounds() -> None:
+    spec = preset("hifigan")
+    values = speech(spec)
+    frame = values[:, [values.sum(axis=0).argmax()]]
+    assert not range_problem(np.log(np.maximum(frame, 1e-5)).astype(np.float32), spec)
+    assert "dB over full scale" in range_problem(db(frame + 1.0).astype(np.float32), spec)
+    assert "far below its lowest" in range_problem(np.full((80, 1), -40.0, dtype=np.float32), spec)
+
+
+def test_enough_frames_are_judged_by_their_spread() -> None:
+    spec = preset("hifigan")
+    M = np.random.default_rng(0).uniform(0.2, 0.9, (80, 16)).astype(np.float32)
+    assert range_problem(M, spec)
+    assert not range_problem(M[:, :15], spec)
+
+
+@pytest.mark.parametrize("name", PRESETS)
 def test_no_mel_of_real_recordings_is_refused(name: str, real_data: Path) -> None:
     spec = preset(name)
     files = sorted((real_data / "corpora").glob("*/**/*.*"))
