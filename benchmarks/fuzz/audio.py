@@ -23,7 +23,7 @@ from benchmarks.fuzz.mutating import MAX_BYTES, mutated
 from melmill.errors import Error
 from melmill.stages.formats.containers import mpeg, sized
 from melmill.stages.formats.containers.content import Piece
-from melmill.stages.ingest.folder import AUDIO_SUFFIXES
+from melmill.stages.ingest.names import AUDIO_SUFFIXES
 from melmill.stages.ingest.readers.audio_folder import AudioFolder
 from melmill.stages.numeric.errors import Unusable
 from melmill.stages.numeric.resample import resample

@@ -12,7 +12,7 @@ from melmill.flows.errors import PipelineError
 from melmill.stages.blame import is_of_file
 from melmill.stages.contract import IngestStage
 from melmill.stages.formats.npy import HEAD_BYTES, npy_header
-from melmill.stages.ingest.folder import AUDIO_SUFFIXES, MEL_SUFFIXES
+from melmill.stages.ingest.names import AUDIO_SUFFIXES, MEL_SUFFIXES, is_hidden, suffix_of
 from melmill.stages.ingest.passed_over import unreadable
 from melmill.stages.ingest.reader import READERS, unreadable_here
 from melmill.stages.ingest.readers.audio_folder import AudioFolder
@@ -104,9 +104,10 @@ def contents_of(root: str) -> Contents:
     listed = list(tree.walk())
     files = [file for file in listed if not file.problem]
     audio_reader = AudioFolder(root=root)
-    audio = [file for file in _with_suffix(files, audio_reader.suffixes) if audio_reader.can_read(file.path)]
+    found = audio_reader.find(tree, files)
+    audio = [entry for entry in found if audio_reader.can_read(entry.path)]
     if audio:
-        layout = recognised(tree.url, [file.path for file in audio])
+        layout = recognised(tree.url, [entry.path for entry in audio])
         if layout.fields["root"] == tree.url:
             # A path that is relative stays so in the pipeline.
             layout = replace(layout, fields={**layout.fields, "root": root})
@@ -117,7 +118,7 @@ def contents_of(root: str) -> Contents:
     raise PipelineError(
         f"{root!r} holds neither audio ({', '.join(AUDIO_SUFFIXES)}) nor mels ({', '.join(MEL_SUFFIXES)}) among "
         f"{len(files):,} files: name the folder of a corpus"
-        + "".join(f"; {line}" for line in audio_reader.passed_over(files, []))
+        + "".join(f"; {line}" for line in (*audio_reader.left_out(found), *audio_reader.passed_over(files, found)))
     )
 
 
@@ -179,14 +180,8 @@ def bands(shapes: Sequence[tuple[int, ...]]) -> tuple[int, str]:
 
 
 def _with_suffix(files: Sequence[SourceFile], suffixes: Sequence[str]) -> list[SourceFile]:
-    """Return the files with one of some suffixes."""
-    # Systems leave names with a leading dot behind: "._a.wav", ".Trashes/".
-    return [
-        file
-        for file in files
-        if file.path.lower().endswith(tuple(f".{suffix}" for suffix in suffixes))
-        and not any(part.startswith(".") for part in file.path.split("/"))
-    ]
+    """Return the files with one of some suffixes that are not hidden."""
+    return [file for file in files if suffix_of(file.path) in suffixes and not is_hidden(file.path)]
 
 
 def _most(paths: Sequence[str], matches: Callable[[str], object]) -> bool:

@@ -25,7 +25,7 @@ from melmill.stages.ingest.levels import (
 )
 from melmill.stages.ingest.reader import Reader
 from melmill.stages.numeric.checks import MAX_SR, check_full_scale, check_int
-from melmill.stages.numeric.errors import ParameterError, Unusable
+from melmill.stages.numeric.errors import Unusable
 from melmill.stages.numeric.resample import resample
 from melmill.storage.utterance import SourceFile, Utterance
 
@@ -53,10 +53,8 @@ class AudioReader(Reader):
     def __post_init__(self) -> None:
         """Check the fields."""
         super().__post_init__()
-        if self.sr < 1:
-            raise ParameterError("sr", f"must be a rate in Hz, got {self.sr!r}")
+        check_int("sr", self.sr, at_least=1, at_most=MAX_SR)
         check_channel(self.channel)
-        check_int("sr", self.sr, at_most=MAX_SR)
 
     def identity(self) -> Mapping[str, Any]:
         """Return what is chosen, the rate, and the channel unless all are mixed."""

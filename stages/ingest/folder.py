@@ -6,26 +6,19 @@ import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, ClassVar
 
 from melmill.stages.contract import CorpusTree
-from melmill.stages.formats.containers import ffmpeg
-from melmill.stages.ingest.passed_over import is_hidden, is_litter, some_of
+from melmill.stages.ingest.names import compared, is_hidden, split_suffix, stem_of, suffix_of
+from melmill.stages.ingest.passed_over import hidden
 from melmill.stages.ingest.reader import CorpusFile, Reader
 from melmill.stages.ingest.texts.decoding import decoded
 from melmill.stages.ingest.texts.lookup import FolderTexts
 from melmill.stages.ingest.texts.tables import COLUMNS, SKIPPED, Row, parse_table
+from melmill.stages.numeric.checks import check_texts
 from melmill.stages.numeric.errors import ParameterError
 from melmill.storage.utterance import SourceFile, shortened
 
-AUDIO_SUFFIXES = ("flac", "wav", "ogg", "oga", "opus", "mp3", "aiff", "aif", "au", "caf", "w64", "rf64")
-"""Formats that libsndfile decodes and that corpora come in."""
-
-RARE_SUFFIXES = ("sph", "mp2", "aifc", "snd", *ffmpeg.SUFFIXES)
-"""More formats. Of a recording in one of them and in one of the above, the other is read."""
-
-MEL_SUFFIXES = ("npy",)
 LEVELS = ("subset", "speaker", "chapter", SKIPPED)
 _NAMED_IN_ERRORS = 3
 # The name of a file has 255 bytes at most. This leaves room for a suffix.
@@ -66,10 +59,13 @@ class FolderReader(Reader):
     def __post_init__(self) -> None:
         """Check the fields."""
         super().__post_init__()
+        check_texts("folders", self.folders, "speaker")
         for name in self.folders:
             if name not in LEVELS:
                 raise ParameterError("folders", f"must hold only {', '.join(LEVELS)}, got {name!r}")
         check_columns(self.columns)
+        if not isinstance(self.manifest, str | None) or self.manifest == "":
+            raise ParameterError("manifest", f"must be the path of a list below the root, got {self.manifest!r}")
         named = [name for name in self.folders if name != SKIPPED]
         if len(set(named)) < len(named):
             raise ParameterError("folders", f"must name each level once, got {list(self.folders)!r}")
@@ -87,13 +83,13 @@ class FolderReader(Reader):
         """Return the files with the reader's suffixes, or those that the manifest lists."""
         entries = []
         for file in files:
-            match = _named(*self.suffixes).fullmatch(file.path)
-            if match and not is_hidden(file.path):
+            stem, suffix = split_suffix(file.path)
+            if suffix in self.suffixes and not is_hidden(file.path):
                 levels = dict(zip(self.folders, file.path.split("/")[:-1], strict=False))
                 entries.append(
                     CorpusFile(
                         file,
-                        utterance_id(match["stem"]),
+                        utterance_id(stem),
                         subset=levels.get("subset", ""),
                         speaker_id=levels.get("speaker", ""),
                         chapter_id=levels.get("chapter", ""),
@@ -103,9 +99,7 @@ class FolderReader(Reader):
 
     def passed_over(self, files: Sequence[SourceFile], entries: Sequence[CorpusFile]) -> Sequence[str]:
         """Return a line on hidden files; see `Reader.passed_over`."""
-        named = _named(*self.suffixes).fullmatch
-        hidden = [file.path for file in files if is_hidden(file.path) and named(file.path) and not is_litter(file.path)]
-        return [f"{len(hidden):,} passed over, hidden by a dot: {some_of(hidden)}"] if hidden else []
+        return list(hidden(files, self.suffixes))
 
     def annotate(self, tree: CorpusTree, files: Sequence[SourceFile], chosen: Sequence[CorpusFile]) -> FolderTexts:
         """Return what adds texts and speakers, unless the manifest gave them."""
@@ -114,8 +108,7 @@ class FolderReader(Reader):
         return FolderTexts(
             tree,
             [] if listed else files,
-            [file.path for file in files if _named(*self.suffixes).fullmatch(file.path)],
-            stem_of,
+            [file.path for file in files if suffix_of(file.path) in self.suffixes and not is_hidden(file.path)],
             columns=self.columns if self.manifest is None else None,
             encoding=self.encoding,
             without=self.manifest,
@@ -136,14 +129,14 @@ class FolderReader(Reader):
             )
         listed: dict[str, Row] = {}
         for row in rows:
-            stem = _manifest_stem(row.name)
+            stem = stem_of(compared(row.name))
             if listed.setdefault(stem, row) is not row:
                 raise ParameterError(
                     "manifest",
                     f"must list each file once, got {stem!r} on lines {listed[stem].line} and {row.line} of "
                     f"{manifest!r}",
                 )
-        present = {_manifest_stem(entry.path) for entry in entries}
+        present = {stem_of(compared(entry.path)) for entry in entries}
         missing = [(stem, row.line) for stem, row in listed.items() if stem not in present]
         if missing:
             names = ", ".join(f"{stem!r} (line {line})" for stem, line in missing[:_NAMED_IN_ERRORS])
@@ -153,7 +146,7 @@ class FolderReader(Reader):
                 f"must list files below {self.root!r}, got {manifest!r} with {len(missing):,} of {len(rows):,} that "
                 f"are not there: {names}{more}; paths are relative to root and read like {stem_of(entries[0].path)!r}",
             )
-        wanted = [(entry, listed.get(_manifest_stem(entry.path))) for entry in entries]
+        wanted = [(entry, listed.get(stem_of(compared(entry.path)))) for entry in entries]
         return [
             entry._replace(
                 text=row.text,
@@ -169,6 +162,7 @@ def check_columns(columns: Sequence[str] | None) -> None:
     """Raise ParameterError unless columns of a table of texts are declared rightly."""
     if columns is None:
         return
+    check_texts("columns", columns, "path")
     for name in columns:
         if name not in COLUMNS:
             raise ParameterError("columns", f"must hold only {', '.join(COLUMNS)}, got {name!r}")
@@ -196,24 +190,3 @@ def utterance_id(stem: str) -> str:
 def _allowed(char: str) -> str:
     # Marks tell letters apart: those of Indic scripts, and accents that stand by themselves.
     return char if char.isalnum() or char in "_.-" or unicodedata.category(char)[0] == "M" else "\0"
-
-
-def stem_of(path: str) -> str:
-    """Return a path without the suffix of a recording or a mel.
-
-    >>> stem_of("a.b/c.WAV"), stem_of("a.b")
-    ('a.b/c', 'a.b')
-    """
-    match = _named(*AUDIO_SUFFIXES, *RARE_SUFFIXES, *MEL_SUFFIXES).fullmatch(path)
-    return match["stem"] if match else path
-
-
-def _manifest_stem(path: str) -> str:
-    """Return a path of a manifest as it is compared: in one normal form, without its suffix."""
-    return stem_of(unicodedata.normalize("NFC", path.replace("\\", "/").removeprefix("./")))
-
-
-@cache
-def _named(*suffixes: str) -> re.Pattern[str]:
-    # Names may hold line ends, and end with spaces.
-    return re.compile(rf"(?P<stem>.+)\.(?:{'|'.join(suffixes)})\s*", flags=re.IGNORECASE | re.DOTALL)

@@ -5,29 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 
+from melmill.stages.ingest.names import is_hidden, is_left_behind, suffix_of
 from melmill.storage.utterance import SourceFile
-
-AUDIO = frozenset({
-    "flac", "wav", "wave", "ogg", "oga", "opus", "mp3", "mp2", "aiff", "aif", "aifc", "au", "snd", "caf", "w64", "rf64",
-    "bwf", "sph", "nist", "wv1", "wv2", "shn", "m4a", "m4b", "m4r", "mp4", "m4v", "mov", "aac", "wma", "asf", "wmv",
-    "webm", "weba", "mka", "mkv", "avi", "3gp", "3g2", "3ga", "amr", "awb", "wv", "ac3", "eac3", "dts", "ape", "tta",
-    "tak", "mpc", "dsf", "dff", "ra", "rm", "spx", "voc", "vox", "gsm", "g722", "g729", "raw", "pcm", "adpcm", "flv",
-    "mpg", "mpeg", "ts", "mts", "alac", "oma", "sd2", "iff", "8svx", "svx", "pvf", "paf", "avr", "htk", "ircam", "sf",
-})  # fmt: skip
-"""Suffixes of audio and of video, which has audio too."""
-
-ARRAYS = frozenset({"npy", "npz", "pt", "pth", "h5", "hdf5", "mat", "pkl", "pickle", "safetensors", "ark", "zarr"})
-"""Suffixes of arrays, such as mels."""
-
 
 # Files that a note names.
 NAMED = 5
 
 # Characters that a note shows of a path.
 _SHOWN = 120
-
-
-_LEFT_BEHIND = frozenset({".Trashes", ".Trash", ".AppleDouble", ".Spotlight-V100", ".fseventsd", ".TemporaryItems"})
 
 
 def count_suffixes(files: Iterable[SourceFile], suffixes: Container[str], taken: Container[str]) -> Counter[str]:
@@ -41,32 +26,16 @@ def count_suffixes(files: Iterable[SourceFile], suffixes: Container[str], taken:
     taken : container of str
         Paths that are not counted. Hidden files are not counted either.
     """
-    counts: Counter[str] = Counter()
-    for file in files:
-        path = file.path
-        _, dot, suffix = path.rpartition(".")
-        if dot and (suffix := suffix.lower()) in suffixes and path not in taken and not is_hidden(path):
-            counts[suffix] += 1
-    return counts
+    named = ((suffix_of(file.path), file.path) for file in files)
+    return Counter(suffix for suffix, path in named if suffix in suffixes and path not in taken and not is_hidden(path))
 
 
-def is_hidden(path: str) -> bool:
-    """Tell whether a name with a leading dot is in a path, as systems leave them behind.
-
-    >>> is_hidden("s/._a.wav"), is_hidden(".Trashes/a.wav"), is_hidden("s/a.b.wav")
-    (True, True, False)
-    """
-    return path.startswith(".") or "/." in path
-
-
-def is_litter(path: str) -> bool:
-    """Return whether a file is what systems leave behind: ``._a.wav``, or in ``.Trashes``.
-
-    >>> is_litter("s/._a.wav"), is_litter(".Trashes/a.wav"), is_litter("s/.a.wav")
-    (True, True, False)
-    """
-    *folders, name = path.split("/")
-    return name.startswith("._") or not _LEFT_BEHIND.isdisjoint(folders)
+def hidden(files: Iterable[SourceFile], suffixes: Container[str]) -> Iterator[str]:
+    """Yield a line on files of some suffixes that a dot hides, if there are any."""
+    paths = [file.path for file in files if suffix_of(file.path) in suffixes and is_hidden(file.path)]
+    paths = [path for path in paths if not is_left_behind(path)]
+    if paths:
+        yield f"{len(paths):,} passed over, hidden by a dot: {some_of(paths)}"
 
 
 def unreadable(files: Iterable[SourceFile]) -> Iterator[str]:

@@ -12,6 +12,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from os import PathLike
 from typing import Any, ClassVar, NamedTuple, TypeGuard
 
 from melmill.stages.blame import blame, is_of_file
@@ -20,6 +21,7 @@ from melmill.stages.errors import CorpusUnreadable
 from melmill.stages.ingest.passed_over import unreadable
 from melmill.stages.ingest.texts.decoding import check_encoding
 from melmill.stages.ingest.texts.decoding import read_texts as read_texts
+from melmill.stages.numeric.checks import check_texts
 from melmill.stages.numeric.errors import ParameterError
 from melmill.stages.plugins import Registry
 from melmill.storage.utterance import Labels, SourceFile, Utterance, resampled_length
@@ -115,11 +117,14 @@ class Reader(ABC):
 
     def __post_init__(self) -> None:
         """Check the fields."""
-        if not self.root:
-            raise ParameterError("root", "must be the folder of the corpus, got ''")
-        for name, what in (("subsets", "subset"), ("files", "pattern")):
-            if getattr(self, name) == ():
-                raise ParameterError(name, f"must name at least one {what}, or be left out for all, got []")
+        if not self.root or not isinstance(self.root, str | PathLike):
+            raise ParameterError("root", f"must be the folder of the corpus, got {self.root!r}")
+        for name, what, example in (("subsets", "subset", "dev-clean"), ("files", "pattern", "*.flac")):
+            value = getattr(self, name)
+            if value is not None:
+                check_texts(name, value, example)
+                if not value:
+                    raise ParameterError(name, f"must name at least one {what}, or be left out for all, got []")
         check_encoding(self.encoding)
 
     def identity(self) -> Mapping[str, Any]:
@@ -216,9 +221,14 @@ class Reader(ABC):
         files : sequence of SourceFile
             All files below the root.
         entries : sequence of CorpusFile
-            The utterances, before some are chosen.
+            What `find` returned.
         """
         del files, entries
+        return ()
+
+    def left_out(self, entries: Sequence[CorpusFile]) -> Sequence[str]:
+        """Return a line for each kind of files that `find` returned and `can_read` refused."""
+        del entries
         return ()
 
     def discover(self, tree: CorpusTree, known: Mapping[str, Utterance]) -> Discovery:
@@ -248,8 +258,12 @@ class Reader(ABC):
         """
         listed = list(tree.walk())
         files = [file for file in listed if not file.problem]
-        entries = [entry for entry in self.find(tree, files) if entry.path in known or self.can_read(entry.path)]
-        notes = [*unreadable(listed), *self.passed_over(files, entries)]
+        found = list(self.find(tree, files))
+        entries = [entry for entry in found if entry.path in known or self.can_read(entry.path)]
+        left_out = self.left_out(
+            [entry for entry in found if entry.path not in known and not self.can_read(entry.path)]
+        )
+        notes = [*unreadable(listed), *left_out, *self.passed_over(files, found)]
         if not entries:
             also = "".join(f"; {note}" for note in notes)
             raise ParameterError(

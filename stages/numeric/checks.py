@@ -136,6 +136,17 @@ def check_bool(field: str, value: object) -> None:
         raise ParameterError(field, f"must be true or false, got {shown(value)}")
 
 
+def check_texts(field: str, value: object, example: str) -> None:
+    """Raise ParameterError unless a value is a list or a tuple of texts.
+
+    >>> check_texts("files", "*.wav", "*.flac")
+    Traceback (most recent call last):
+    melmill.stages.numeric.errors.ParameterError: files must be a list of texts such as ['*.flac'], got '*.wav'
+    """
+    if not isinstance(value, list | tuple) or not all(isinstance(text, str) for text in value):
+        raise ParameterError(field, f"must be a list of texts such as {[example]}, got {shown(value)}")
+
+
 _HIGHEST_PEAK = 2.0
 _INTEGER_BITS = (8, 16, 24, 32)
 _RESAMPLED = 1.5  # filters make peaks overshoot

@@ -10,7 +10,8 @@ from typing import Any, ClassVar, NamedTuple
 
 from melmill.stages.contract import CorpusTree
 from melmill.stages.ingest.decode import AudioReader
-from melmill.stages.ingest.passed_over import AUDIO, count_suffixes, is_litter, note, some_of
+from melmill.stages.ingest.names import AUDIO, is_hidden, suffix_of
+from melmill.stages.ingest.passed_over import count_suffixes, hidden, note, some_of
 from melmill.stages.ingest.reader import Annotator, CorpusFile, stamp_of
 from melmill.stages.ingest.texts.decoding import lines, read_texts
 from melmill.stages.numeric.errors import ParameterError
@@ -18,7 +19,7 @@ from melmill.storage.utterance import SourceFile
 
 SPEAKERS = "SPEAKERS.TXT"
 _UTTERANCE = re.compile(
-    r"(?P<above>(?s:.*/)?)(?P<speaker>\w+)/(?P<chapter>\w+)/(?P<id>(?P=speaker)-(?P=chapter)-\w+)\.(?i:flac)"
+    r"(?P<above>(?s:.*/)?)(?P<speaker>\w+)/(?P<chapter>\w+)/(?P<id>(?P=speaker)-(?P=chapter)-\w+)\.(?i:flac)\s*"
 )
 
 
@@ -55,7 +56,7 @@ class LibriSpeech(AudioReader):
         entries = []
         for file in files:
             match = _UTTERANCE.fullmatch(file.path)
-            if match:
+            if match and not is_hidden(file.path):
                 subset = match["above"].rstrip("/").rpartition("/")[2]
                 entries.append(CorpusFile(file, match["id"], subset, match["speaker"], match["chapter"]))
         if any(not entry.subset for entry in entries):
@@ -71,15 +72,15 @@ class LibriSpeech(AudioReader):
         return entries
 
     def passed_over(self, files: Sequence[SourceFile], entries: Sequence[CorpusFile]) -> Sequence[str]:
-        """Return a line on FLAC files of other names, and on audio of other formats."""
+        """Return lines on FLAC files of other names, on hidden ones, and on audio of other formats."""
         taken = {entry.path for entry in entries}
-        others = [file.path for file in files if file.path.lower().endswith(".flac") and file.path not in taken]
-        others = [path for path in others if not is_litter(path)]
+        others = [file.path for file in files if suffix_of(file.path) == "flac" and file.path not in taken]
+        others = [path for path in others if not is_hidden(path)]
         form = "not named <speaker>/<chapter>/<speaker>-<chapter>-<nnnn>.flac"
         named = [f"{len(others):,} passed over, {form}: {some_of(others)}"] if others else []
         counts = count_suffixes(files, AUDIO - {"flac"}, taken)
         what = "are audio by their names but not read, as LibriSpeech is FLAC"
-        return [*named, *([note(counts, what, "audio_folder reads them")] if counts else [])]
+        return [*named, *hidden(files, {"flac"}), *([note(counts, what, "audio_folder reads them")] if counts else [])]
 
     def annotate(self, tree: CorpusTree, files: Sequence[SourceFile], chosen: Sequence[CorpusFile]) -> Annotator:
         """Return what adds the text and the speaker of an utterance."""

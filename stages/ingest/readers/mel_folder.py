@@ -14,8 +14,9 @@ from melmill.stages.blame import is_of_file
 from melmill.stages.contract import CorpusTree, Discovery, Mel, Outcome, Product
 from melmill.stages.extract import MelFields
 from melmill.stages.formats.npy import HEAD_BYTES, decode_npy, npy_header
-from melmill.stages.ingest.folder import MEL_SUFFIXES, FolderReader
-from melmill.stages.ingest.passed_over import ARRAYS, AUDIO, count_suffixes, note
+from melmill.stages.ingest.folder import FolderReader
+from melmill.stages.ingest.names import ARRAYS, AUDIO, MEL_SUFFIXES
+from melmill.stages.ingest.passed_over import count_suffixes, note
 from melmill.stages.ingest.reader import CorpusFile, unreadable_here
 from melmill.stages.invert.inversion import shortest_length
 from melmill.stages.numeric.errors import ParameterError, Unusable

@@ -31,7 +31,7 @@ def check_encoding(encoding: str | None) -> None:
     try:
         codecs.lookup(encoding)
         "".encode(encoding)  # codecs of bytes, such as hex, refuse text
-    except (LookupError, ValueError) as error:
+    except (LookupError, TypeError, ValueError) as error:
         raise ParameterError(
             "encoding", f"must be the name of a text encoding, such as latin-1, cp1252 or utf-16-le, got {encoding!r}"
         ) from error

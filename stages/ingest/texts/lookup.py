@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from melmill.stages.contract import CorpusTree
-from melmill.stages.ingest.passed_over import is_hidden
+from melmill.stages.ingest.names import compared, is_hidden, stem_of
 from melmill.stages.ingest.reader import Annotator, CorpusFile, stamp_of
 from melmill.stages.ingest.texts.decoding import collapsed, lines, read_texts
 from melmill.stages.ingest.texts.tables import Row, parse_table
@@ -56,8 +55,6 @@ class FolderTexts(Annotator):
         All files of the corpus.
     paths : sequence of str
         Paths of all its utterances, wanted or not: a name that fits several fits none.
-    stem_of : callable
-        Returns a path without the suffix of a recording or a mel.
     columns : sequence of str or None
         What the columns of tables are; see `parse_table`.
     encoding : str or None
@@ -76,7 +73,6 @@ class FolderTexts(Annotator):
         tree: CorpusTree,
         files: Sequence[SourceFile],
         paths: Sequence[str],
-        stem_of: Callable[[str], str],
         *,
         columns: Sequence[str] | None = None,
         encoding: str | None = None,
@@ -84,11 +80,10 @@ class FolderTexts(Annotator):
     ) -> None:
         self._tree = tree
         self._paths = paths
-        self._stem_of = stem_of
         self._encoding = encoding
         self._notes: list[str] = []
         visible = [file for file in files if not is_hidden(file.path) and file.path != without]
-        tables = [file for file in visible if _TABLE.fullmatch(file.path)]
+        tables = [file for file in visible if _TABLE.fullmatch(file.path.rstrip())]
         self._companions, self._parallel = _companions(visible)
         self._texts: dict[str, _Given] = {}
         self._speakers: dict[str, _Given] = {}
@@ -104,7 +99,7 @@ class FolderTexts(Annotator):
 
     def __call__(self, entry: CorpusFile) -> CorpusFile:
         """Return an utterance with its text and its speaker."""
-        stem = self._stem(entry.path)
+        stem = _stem(entry.path)
         speaker = self._speakers.get(stem)
         if speaker:
             entry = entry._replace(
@@ -122,21 +117,18 @@ class FolderTexts(Annotator):
         """Return what tables leave open, and whether files of texts lie beside no recording."""
         if n_texts or not self._companions:
             return self._notes
-        stems = {_MICROPHONE.sub("", self._stem(path)) for path in self._paths}
+        stems = {_MICROPHONE.sub("", _stem(path)) for path in self._paths}
         idle = sorted(file.path for stem, (_, file) in self._companions.items() if stem not in stems)
         # Folders hold a few other files, such as README.txt.
         if 2 * len(idle) < len(self._paths):
             return self._notes
         return [*self._notes, f"{_counted(len(idle), 'file')} of texts fit no recording; first: {idle[0]!r}"]
 
-    def _stem(self, path: str) -> str:
-        return self._stem_of(_normal(path))
-
     def _companion(self, path: str) -> SourceFile | None:
         """Return the file of one text that an utterance has."""
         if not self._companions:
             return None
-        stem = self._stem(path)
+        stem = _stem(path)
         for name in dict.fromkeys((stem, _MICROPHONE.sub("", stem))):
             if name in self._companions:
                 return self._companions[name][1]
@@ -149,17 +141,17 @@ class FolderTexts(Annotator):
         return None
 
     def _read_tables(self, tables: Sequence[str], columns: Sequence[str] | None) -> None:
-        stems = {self._stem(path): path for path in self._paths}
+        stems = {_stem(path): path for path in self._paths}
         by_name: dict[str, list[str]] = defaultdict(list)
         for stem in stems:
             by_name[stem.rpartition("/")[2]].append(stem)
         # The nearest table comes last, and goes before those above it.
         for path in sorted(tables, key=lambda path: (path.count("/"), path)):
             table = parse_table(read_texts(self._tree, path, self._encoding), path, columns)
-            folder = _normal(path.rpartition("/")[0])
+            folder = compared(path.rpartition("/")[0])
             missed, shared = [], []
             for row in table.rows:
-                fits = _fits(folder, self._stem(row.name.replace("\\", "/").removeprefix("./")), stems, by_name)
+                fits = _fits(folder, _stem(row.name), stems, by_name)
                 if len(fits) == 1:
                     self._give(fits[0], _Given(path, row))
                 elif fits:
@@ -205,6 +197,10 @@ class FolderTexts(Annotator):
             known[stem] = given
 
 
+def _stem(path: str) -> str:
+    return stem_of(compared(path))
+
+
 def _companions(
     files: Iterable[SourceFile],
 ) -> tuple[dict[str, tuple[int, SourceFile]], dict[tuple[str, str], SourceFile]]:
@@ -219,7 +215,7 @@ def _companions(
     """
     beside: dict[str, tuple[int, SourceFile]] = {}
     for file in files:
-        path = _normal(file.path)
+        path = compared(file.path).rstrip()
         lower = path.lower()
         if not lower.endswith(_COMPANIONS) or _TABLE.fullmatch(path):
             continue
@@ -261,11 +257,6 @@ def _fits(folder: str, name: str, stems: Mapping[str, str], by_name: Mapping[str
     return [
         stem for stem in by_name.get(name.rpartition("/")[2], ()) if stem.startswith(below) and f"/{stem}".endswith(end)
     ]
-
-
-def _normal(path: str) -> str:
-    """Return a path in one normal form: file systems of Macs decompose the letters of names."""
-    return unicodedata.normalize("NFC", path)
 
 
 def _counted(n: int, what: str) -> str:

@@ -105,7 +105,11 @@ def test_transcripts_come_from_beside_or_the_nearest_table(files: dict[str, byte
 
 
 @pytest.mark.parametrize(
-    "path", ["._a.wav", "s/._a.wav", ".Trashes/a.wav", "a.wav.part", "a.txt", "wav", "a.mkv", "cover.jpg"]
+    "path",
+    [
+        *("._a.wav", "s/._a.wav", ".Trashes/a.wav", ".Trash-1000/files/a.wav", "s/@eaDir/a.wav", "__MACOSX/s/a.wav"),
+        *("$RECYCLE.BIN/a.wav", "a.wav.part", "a.txt", "wav", "a.mkv", "cover.jpg"),
+    ],
 )
 def test_other_files_are_passed_over(path: str) -> None:
     assert ids(AudioFolder(root="x").discover(Tree({"b.WAV": b"", path: b"?"}), {}).utterances) == ["b"]
@@ -308,6 +312,68 @@ def test_of_two_formats_the_common_one_is_read() -> None:
 @pytest.mark.usefixtures("without_av")
 def test_a_manifest_passes_over_what_it_does_not_list() -> None:
     assert notes(["a.wav", "b.wav", "train.txt"], manifest="train.txt") == ()
+
+
+@pytest.mark.usefixtures("without_av")
+@pytest.mark.parametrize(
+    ("listed", "expected"),
+    [
+        # What is not listed is nobody's loss, whatever its suffix.
+        (b"a.wav\n", ()),
+        (
+            b"a.wav\nb.m4a\n",
+            ("1 file is audio by its name but not read: 1 .m4a; pip install 'melmill[av]' to read it",),
+        ),
+    ],
+)
+def test_of_files_that_take_the_extra_those_listed_count(listed: bytes, expected: tuple[str, ...]) -> None:
+    files = {"a.wav": b"", "b.m4a": b"", "c.m4a": b"", "d.sph": b"", "e.mkv": b"", "list.txt": listed}
+    found = AudioFolder(root="x", manifest="list.txt").discover(Tree(files), {})
+    assert found.notes == expected
+    assert [u.path for u in found.utterances] == ["a.wav"]
+
+
+@pytest.mark.usefixtures("without_av")
+def test_of_two_formats_the_extra_is_asked_for_neither() -> None:
+    assert notes(["a.wav", "a.m4a"]) == (
+        "1 file is audio but not read, as a file of another format has the name: 1 .m4a; move it away",
+    )
+
+
+@pytest.mark.usefixtures("without_av")
+def test_blanks_at_the_end_of_a_name_change_nothing() -> None:
+    found = AudioFolder(root="x").discover(Tree({"a.wav ": b"", "b.m4a ": b"", "a.txt ": b"Said."}), {})
+    assert [(u.path, u.utterance_id, u.text) for u in found.utterances] == [("a.wav ", "a", "Said.")]
+    assert found.notes == (
+        "1 file is audio by its name but not read: 1 .m4a; pip install 'melmill[av]' to read it",
+        "1 of 1 utterances have texts",
+    )
+
+
+@pytest.mark.parametrize("hidden", [".old/a.wav", "@eaDir/a.wav", ".Trash-0/a.wav"])
+def test_a_hidden_file_makes_no_name_ambiguous(hidden: str) -> None:
+    files = {"s/a.wav": b"", hidden: b"", "metadata.csv": b"a|Said."}
+    (found,) = AudioFolder(root="x").discover(Tree(files), {}).utterances
+    assert (found.path, found.text) == ("s/a.wav", "Said.")
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"sr": "16 kHz"}, r"^sr must be a whole number, got '16 kHz'$"),
+        ({"sr": None}, r"^sr must be a whole number, got None$"),
+        ({"root": 5}, r"^root must be the folder of the corpus, got 5$"),
+        ({"files": "*.wav"}, r"^files must be a list of texts such as \['\*\.flac'\], got '\*\.wav'$"),
+        ({"subsets": "dev"}, r"^subsets must be a list of texts such as \['dev-clean'\], got 'dev'$"),
+        ({"folders": None}, r"^folders must be a list of texts such as \['speaker'\], got None$"),
+        ({"columns": 5}, r"^columns must be a list of texts such as \['path'\], got 5$"),
+        ({"encoding": 5}, r"^encoding must be the name of a text encoding, .*, got 5$"),
+        ({"manifest": 5}, r"^manifest must be the path of a list below the root, got 5$"),
+    ],
+)
+def test_a_field_of_another_type_is_explained(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ParameterError, match=message):
+        AudioFolder(**{"root": "x", **fields})
 
 
 @pytest.mark.usefixtures("without_av")

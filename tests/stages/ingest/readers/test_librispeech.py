@@ -108,11 +108,31 @@ def test_folder_above_the_corpus_works() -> None:
         "dev-clean/84/121123/84-121123-0000.flac.part",  # an unfinished download
         "dev-clean/84/121123/._84-121123-0000.flac",  # what archives made on a Mac carry along
         "84-121123-0000.flac",  # no folders
+        # Copies in what systems leave behind, and in folders that a dot hides.
+        ".Trashes/LibriSpeech/dev-clean/84/121123/84-121123-0000.flac",
+        ".Trash-1000/files/dev-clean/84/121123/84-121123-0000.flac",
+        "dev-clean/84/121123/@eaDir/84/121123/84-121123-0000.flac",
+        "__MACOSX/dev-clean/84/121123/84-121123-0000.flac",
+        ".backup/dev-clean/84/121123/84-121123-0000.flac",
     ],
 )
 def test_files_of_other_names_are_passed_over(path: str) -> None:
     found = LibriSpeech(root="x").discover(Tree({**corpus(), path: b"?"}), {}).utterances
     assert ids(found) == ["84-121123-0000", "84-121123-0001", "61-70968-0000"]
+
+
+def test_blanks_at_the_end_of_a_name_change_nothing() -> None:
+    files = {f"{path} " if path.endswith("0001.flac") else path: data for path, data in corpus().items()}
+    found = LibriSpeech(root="x").discover(Tree(files), {})
+    assert ids(found.utterances) == ["84-121123-0000", "84-121123-0001", "61-70968-0000"]
+    assert not any("passed over" in note for note in found.notes)
+
+
+def test_a_hidden_copy_is_named_and_what_systems_leave_is_not() -> None:
+    name = "dev-clean/84/121123/84-121123-0000.flac"
+    hidden = {f"{folder}/{name}": b"" for folder in (".backup", ".Trash-1000", "@eaDir", "__MACOSX")}
+    notes = LibriSpeech(root="x").discover(Tree({**corpus(), **hidden}), {}).notes
+    assert [note for note in notes if "passed over" in note] == [f"1 passed over, hidden by a dot: '.backup/{name}'"]
 
 
 @pytest.mark.parametrize(
@@ -163,7 +183,7 @@ def test_a_pattern_that_matches_nothing_is_explained() -> None:
     ("fields", "message"),
     [
         ({"root": ""}, "root must be the folder of the corpus, got ''"),
-        ({"root": "x", "sr": 0}, "sr must be a rate in Hz, got 0"),
+        ({"root": "x", "sr": 0}, "sr must be at least 1, got 0"),
         ({"root": "x", "subsets": ()}, "subsets must name at least one subset"),
         ({"root": "x", "files": ()}, "files must name at least one pattern"),
     ],
