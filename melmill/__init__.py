@@ -396,8 +396,8 @@ def load_vocoder(
 
 
 def score(
-    y: NDArray[Any],
-    y_hat: NDArray[Any],
+    y: ArrayLike,
+    y_hat: ArrayLike,
     sr: int,
     metrics: Sequence[str] | None = None,
     *,
@@ -409,8 +409,9 @@ def score(
 
     Parameters
     ----------
-    y, y_hat : ndarray, shape (n_samples,)
-        Recording and reconstruction: float in [-1, 1], or int16 PCM.
+    y, y_hat : array_like, shape (n_samples,)
+        Recording and reconstruction: an array, a list or a tensor of floats in [-1, 1], or of
+        int16 PCM.
     sr : int
         Rate of both, Hz.
     metrics : sequence of str or None
@@ -428,7 +429,9 @@ def score(
     Raises
     ------
     ParameterError
-        There is no such metric.
+        There is no such metric, or a parameter has a wrong type or lies outside its range.
+    StageError
+        A signal is not one channel of float or int16 samples.
     Unusable
         `y` holds floats that lie so far outside [-1, 1] that they must be of another scale.
     """

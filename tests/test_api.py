@@ -57,6 +57,14 @@ def test_mels_are_inverted_from_lists_and_tensors(given: Any) -> None:
     assert melmill.invert_batch([given, M], SPEC, n_iter=2)[0].tobytes() == expected.tobytes()
 
 
+@pytest.mark.parametrize("as_given", [np.ndarray.tolist, torch.from_numpy], ids=["list", "tensor"])
+def test_lists_and_tensors_are_scored(as_given: Callable[[np.ndarray], Any]) -> None:
+    y_hat = (0.9 * Y + 0.01 * np.random.default_rng(0).standard_normal(Y.size)).astype(np.float32)
+    expected = melmill.score(Y, y_hat, 16000, ["si_sdr", "sc"])
+    assert melmill.score(as_given(Y), as_given(y_hat), 16000, ["si_sdr", "sc"]) == expected
+    assert expected["sc"].status.value == "ok"
+
+
 def test_a_start_may_be_a_list() -> None:
     y, again = (melmill.invert(M, SPEC, n_iter=2, length=Y.size, start=start) for start in (Y, Y.tolist()))
     assert y.tobytes() == again.tobytes()
@@ -75,6 +83,12 @@ def test_a_bare_spec_has_a_window_of_the_transforms_length() -> None:
     assert melmill.MelSpec() == melmill.preset("paper")
     assert melmill.preset("torchaudio").win_length == 400
     assert melmill.preset("wavegrad").win_length == 1200
+
+
+def _with_nan() -> np.ndarray:
+    spoilt = M.copy()
+    spoilt[3, 4] = np.nan
+    return spoilt
 
 
 REFUSED: dict[str, Callable[[], object]] = {
@@ -115,6 +129,28 @@ REFUSED: dict[str, Callable[[], object]] = {
     "a mel of this spec is .n_mels=20, n_frames.": lambda: melmill.invert(M.T, SPEC),
     "lengths must have one entry for each of 1 mels": lambda: melmill.invert_batch([M], SPEC, lengths=[1, 2]),
     "start must have one entry for each of 1 mels": lambda: melmill.invert_batch([M], SPEC, start=[]),
+    "mels must be a sequence of mels, got 3": lambda: melmill.invert_batch(3, SPEC),  # type: ignore[arg-type]
+    "lengths must have one entry for each of 1 mels, got 5": lambda: melmill.invert_batch([M], SPEC, lengths=5),  # type: ignore[arg-type]
+    "mels.1. must hold real numbers": lambda: melmill.invert_batch([M, "a"], SPEC),
+    "mels.1.: a mel of this spec is .n_mels=20": lambda: melmill.invert_batch([M, M.T], SPEC),
+    "mels.1.: 1 mel values are not finite": lambda: melmill.invert_batch([M, _with_nan()], SPEC),
+    "mels.1.: the mel has no frames": lambda: melmill.invert_batch([M, M[:, :0]], SPEC),
+    "mels.1.: no mel of its spec": lambda: melmill.invert_batch([M, M * 1e5], SPEC),
+    "mels.1.: the mel has .* frames but 9 samples": lambda: melmill.invert_batch([M, M], SPEC, lengths=[Y.size, 9]),
+    "lengths.1. must be at least 1, got 0": lambda: melmill.invert_batch([M, M], SPEC, lengths=[Y.size, 0]),
+    "start.1. must hold real numbers": lambda: melmill.invert_batch([M, M], SPEC, start=[Y, "a"]),
+    "start.1. must be a waveform": lambda: melmill.invert_batch([M, M], SPEC, start=[Y, M], lengths=[Y.size] * 2),
+    "mels.1.: the starting waveform has 9 samples": lambda: melmill.invert_batch(
+        [M, M], SPEC, start=[Y, Y[:9]], lengths=[Y.size] * 2
+    ),
+    # score
+    "y_hat must hold real numbers, got <U1 in list": lambda: melmill.score(Y, ["a"], 16000),
+    "y_hat: a waveform is .n_samples,., got shape .1, 8000.": lambda: melmill.score(Y, Y[None], 16000),
+    "y_hat: a waveform is float32, float64 or int16, got int64": lambda: melmill.score(Y, [1, 2], 16000),
+    "sr must be a whole number, got '16 kHz'": lambda: melmill.score(Y, Y, "16 kHz"),  # type: ignore[arg-type]
+    "sr must be at most 10000000, got 999999999": lambda: melmill.score(Y, Y, 999999999),
+    "metrics must be a list of texts such as .'pesq_wb'., got 'sc'": lambda: melmill.score(Y, Y, 16000, "sc"),
+    "timeout_s must be in .0, 1e.06., got 0": lambda: melmill.score(Y, Y, 16000, ["sc"], timeout_s=0),
     # specs
     "n_fft must be a whole number, got 1024.0": lambda: melmill.MelSpec(n_fft=1024.0),  # type: ignore[arg-type]
     "hop_length must be at least 1, got 0": lambda: melmill.MelSpec(hop_length=0),

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from melmill.stages.numeric.checks import MAX_N_ITER, as_array, check_choice, check_int
+from melmill.stages.numeric.checks import MAX_N_ITER, as_array, check_choice, check_int, shown
 from melmill.stages.numeric.errors import ContractError, ParameterError, Unusable
 from melmill.stages.numeric.mel import check_range, range_found, to_linear
 from melmill.stages.numeric.melspec import MelSpec
@@ -145,30 +146,43 @@ def invert_batch(
         As of `invert`. Also where there are more or fewer `lengths` or starts than mels.
     """
     check_choice("device", device, DEVICES)
+    if not hasattr(mels, "__len__") or isinstance(mels, str):
+        raise ParameterError("mels", f"must be a sequence of mels, got {shown(mels)}")
     padded = isinstance(mels, np.ndarray) or hasattr(mels, "detach")
-    arrays = [as_array("mels", M) for M in mels]
+    arrays = [as_array(f"mels[{i}]", M) for i, M in enumerate(mels)]
     for name, given in (("lengths", lengths), ("start", None if isinstance(start, str) else start)):
-        if given is not None and len(given) != len(arrays):
-            raise ParameterError(name, f"must have one entry for each of {len(arrays)} mels, got {len(given)}")
+        if given is None:
+            continue
+        n_given = len(given) if hasattr(given, "__len__") else shown(given)
+        if n_given != len(arrays):
+            raise ParameterError(name, f"must have one entry for each of {len(arrays)} mels, got {n_given}")
+    if prior is not None:
+        check_prior(prior.name, prior.spec, spec)
+    same = _recipe(method, n_iter, start if isinstance(start, str) else "zero", magnitude, seed, parameters, prior)
     problems = []
     for i, M in enumerate(arrays):
-        chosen = start if isinstance(start, str) else as_array("start", start[i])
-        recipe = _recipe(method, n_iter, chosen, magnitude, seed, parameters, prior)
-        length = None if lengths is None else _checked_length(lengths[i])
-        if length is not None and padded:
-            M = M[:, : spec.n_frames(length)]
-        problems.append(pose(M, spec, recipe, length))
-        try:
-            check_range(M, spec)
-        except Unusable as error:
-            raise Unusable(f"mels[{i}]: {error}") from error
+        recipe = same if isinstance(start, str) else replace(same, start=as_array(f"start[{i}]", start[i]))
+        length = None if lengths is None else _checked_length(lengths[i], f"lengths[{i}]")
+        with _naming(i):
+            kept = M[:, : spec.n_frames(length)] if length is not None and padded and M.ndim == 2 else M
+            problems.append(pose(kept, spec, recipe, length))
+            check_range(kept, spec)
     waves = []
     for i, (M, result) in enumerate(zip(arrays, solve_all(problems, spec, device), strict=True)):
-        try:
+        with _naming(i):
             waves.append(check_result(result, M, spec).y)
-        except Unusable as error:
-            raise Unusable(f"mels[{i}]: {error}") from error
     return waves
+
+
+@contextmanager
+def _naming(i: int) -> Iterator[None]:
+    """Name a mel of several in what is raised on its account."""
+    try:
+        yield
+    except ParameterError as error:
+        raise ParameterError(f"{error.field}[{i}]", error.args[1]) from error
+    except (ContractError, Unusable) as error:
+        raise type(error)(f"mels[{i}]: {error}") from error
 
 
 def pose(M: NDArray[Any], spec: MelSpec, recipe: Recipe, length: int | None = None) -> Problem:
@@ -257,9 +271,9 @@ def shortest_length(spec: MelSpec, n_frames: int) -> int:
     return max(1, (n_frames - 1) * spec.hop_length + spec.n_fft - 2 * spec.stft.pad)
 
 
-def _checked_length(length: int | None) -> int | None:
+def _checked_length(length: int | None, field: str = "length") -> int | None:
     if length is not None:
-        check_int("length", length, at_least=1)
+        check_int(field, length, at_least=1)
     return length
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, ClassVar, Literal, cast, get_args
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from melmill.stages.contract import (
     Input,
@@ -24,8 +24,17 @@ from melmill.stages.contract import (
     as_float,
     each,
 )
-from melmill.stages.numeric.checks import MAX_TIMEOUT_S, check_float, check_full_scale
-from melmill.stages.numeric.errors import ParameterError
+from melmill.stages.numeric.checks import (
+    MAX_SR,
+    MAX_TIMEOUT_S,
+    as_array,
+    check_float,
+    check_full_scale,
+    check_int,
+    check_texts,
+)
+from melmill.stages.numeric.errors import ParameterError, StageError
+from melmill.stages.numeric.mel import check_waveform
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.numeric.presets import preset, preset_names
 from melmill.stages.score.contract import Pairing
@@ -42,8 +51,8 @@ DEFAULT_METRICS = ("pesq_wb", "estoi", "scm", "sc")
 
 
 def score(
-    y: NDArray[np.float32 | np.float64 | np.int16],
-    y_hat: NDArray[np.float32 | np.float64 | np.int16],
+    y: ArrayLike,
+    y_hat: ArrayLike,
     sr: int,
     metrics: Sequence[str] = DEFAULT_METRICS,
     *,
@@ -54,8 +63,8 @@ def score(
 
     Parameters
     ----------
-    y, y_hat : ndarray, shape (n_samples,)
-        Recording and reconstruction: float with full scale 1, or int16 PCM.
+    y, y_hat : array_like, shape (n_samples,)
+        Recording and reconstruction: floats with full scale 1, or int16 PCM.
     sr : int
         Rate of both, Hz.
     metrics : sequence of str
@@ -73,16 +82,33 @@ def score(
     Raises
     ------
     ParameterError
-        There is no such metric.
+        There is no such metric, or a parameter has a wrong type or lies outside its range.
+    StageError
+        A signal is not one channel of float or int16 samples.
     Unusable
         `y` holds floats that lie so far outside [-1, 1] that they must be of another scale.
     """
-    check_full_scale(y)
+    check_int("sr", sr, at_least=1, at_most=MAX_SR)
+    check_float("timeout_s", timeout_s, above=0, at_most=MAX_TIMEOUT_S)
+    check_texts("metrics", metrics, "pesq_wb")
+    chosen = [metric(name) for name in metrics]
+    reference, estimate = _signal("y", y), _signal("y_hat", y_hat)
+    check_full_scale(reference)
     pair = Pair(
-        reference=as_float(y), reference_sr=sr, estimate=as_float(y_hat), estimate_sr=sr, spec=spec or default_spec(sr),
-        timeout_s=timeout_s,
+        reference=as_float(reference), reference_sr=sr, estimate=as_float(estimate), estimate_sr=sr,
+        spec=spec or default_spec(sr), timeout_s=timeout_s,
     )  # fmt: skip
-    return {chosen.name: chosen.measure(pair) for chosen in map(metric, metrics)}
+    return {one.name: one.measure(pair) for one in chosen}
+
+
+def _signal(name: str, y: ArrayLike) -> NDArray[np.float32 | np.float64 | np.int16]:
+    """Return an argument of `score` as an array; raise StageError unless it is one channel."""
+    samples = as_array(name, y)
+    try:
+        check_waveform(samples)
+    except StageError as error:
+        raise StageError(f"{name}: {error}") from error
+    return samples
 
 
 def default_spec(sr: int) -> MelSpec:

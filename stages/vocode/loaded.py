@@ -16,10 +16,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from torch.nn.functional import pad
 
+from melmill.stages.numeric.checks import as_array, check_int
 from melmill.stages.numeric.errors import Unusable
 from melmill.stages.numeric.mel import MelRangeWarning, range_found, range_problem
 from melmill.stages.numeric.melspec import MelSpec
@@ -29,6 +30,8 @@ from melmill.stages.vocode.registry import family as find_family
 from melmill.stages.vocode.registry import recognise
 
 _HOST_THREADS = 8
+# Of torch's generators.
+_LARGEST_SEED = 2**64 - 1
 
 
 def load(checkpoint: Checkpoint, family: str | None = None, device: str = "cpu") -> LoadedVocoder:
@@ -164,18 +167,16 @@ class LoadedVocoder:
         """Name of its family."""
         return self.model.family
 
-    def __call__(
-        self, M: NDArray[Any], seed: int = 0, noise: Sequence[NDArray[Any]] | None = None
-    ) -> NDArray[np.float32]:
+    def __call__(self, M: ArrayLike, seed: int = 0, noise: Sequence[ArrayLike] | None = None) -> NDArray[np.float32]:
         """Return the waveform of a mel.
 
         Parameters
         ----------
-        M : ndarray of float, shape (n_mels, n_frames)
-            Made by `spec`.
+        M : array_like of float, shape (n_mels, n_frames)
+            Made by `spec`: an array, lists or a tensor.
         seed : int
-            Seed of what a stochastic vocoder draws; others ignore it.
-        noise : sequence of ndarray or None
+            Seed of what a stochastic vocoder draws; others ignore it. Not negative.
+        noise : sequence of array_like or None
             The draws themselves, in the official order and shapes, with or without a batch axis of
             1.
 
@@ -189,6 +190,8 @@ class LoadedVocoder:
         VocoderError
             `M` has other bands, no frames, or values that are not finite. Or `noise` has other
             shapes.
+        ParameterError
+            `M` or `noise` holds no numbers, or `seed` is none.
         Unusable
             `M` has fewer frames than the vocoder takes, or the result overflows.
 
@@ -197,12 +200,16 @@ class LoadedVocoder:
         MelRangeWarning
             The range of `M`'s values shows that it was made otherwise than by `spec`.
         """
-        mel = self._checked(M)
-        self._warn_of_range(M)
+        array = as_array("M", M)
+        _check_seed("seed", seed)
+        mel = self._checked(array)
+        self._warn_of_range(array)
         draws = self._drawn(mel, seed) if noise is None else self._given(mel, noise)
-        return self.check_result(self._alone(mel, draws), M, self.spec)
+        return self.check_result(self._alone(mel, draws), array, self.spec)
 
-    def batch(self, mels: Sequence[NDArray[Any]], seed: int | Sequence[int] = 0) -> list[NDArray[np.float32]]:
+    def batch(
+        self, mels: Sequence[ArrayLike] | NDArray[Any], seed: int | Sequence[int] | NDArray[np.integer] = 0
+    ) -> list[NDArray[np.float32]]:
         """Return the waveforms of mels of any lengths.
 
         Each equals what its mel gives alone, to rounding.
@@ -212,43 +219,51 @@ class LoadedVocoder:
 
         Parameters
         ----------
-        mels : sequence of ndarray of float, shape (n_mels, n_frames)
+        mels : sequence of array_like of float, shape (n_mels, n_frames)
         seed : int or sequence of int
             One for all, or one for each.
 
         Raises
         ------
-        VocoderError, Unusable
-            As for one mel.
+        VocoderError, ParameterError, Unusable
+            As for one mel. The message names which.
 
         Warns
         -----
         MelRangeWarning
             As for one mel.
         """
-        seeds = list(seed) if isinstance(seed, Sequence) else [seed] * len(mels)
-        if len(seeds) != len(mels):
-            raise VocoderError(f"seed must be one or one for each of {len(mels)} mels, got {len(seeds)}")
+        arrays = [as_array(f"mels[{i}]", M) for i, M in enumerate(mels)]
+        seeds = list(seed) if isinstance(seed, Sequence | np.ndarray) else [seed] * len(arrays)
+        if len(seeds) != len(arrays):
+            raise VocoderError(f"seed must be one or one for each of {len(arrays)} mels, got {len(seeds)}")
+        for i, each in enumerate(seeds):
+            _check_seed("seed" if each is seed else f"seed[{i}]", each)
+        checked = [self._checked(M, f"mels[{i}]") for i, M in enumerate(arrays)]
         if self.device != "cpu":
-            waves = self.together(mels, seeds)
+            waves = self.together(arrays, seeds)
         else:
-            checked = [self._checked(M) for M in mels]
             waves = [self._alone(mel, self._drawn(mel, each)) for mel, each in zip(checked, seeds, strict=True)]
-        for M in mels:
-            self._warn_of_range(M)
-        return [self.check_result(y, M, self.spec) for y, M in zip(waves, mels, strict=True)]
+        for i, M in enumerate(arrays):
+            self._warn_of_range(M, f"mels[{i}]: ")
+        return [
+            self.check_result(y, M, self.spec, f"mels[{i}]: ")
+            for i, (y, M) in enumerate(zip(waves, arrays, strict=True))
+        ]
 
-    def _warn_of_range(self, M: NDArray[Any]) -> None:
+    def _warn_of_range(self, M: NDArray[Any], which: str = "") -> None:
         problem = range_problem(M, self.spec)
         if problem:
-            warnings.warn(f"{self.name}: {problem}", MelRangeWarning, stacklevel=3)
+            warnings.warn(f"{self.name}: {which}{problem}", MelRangeWarning, stacklevel=3)
 
-    def check_result(self, y: NDArray[np.float32], M: NDArray[Any], spec: MelSpec) -> NDArray[np.float32]:
+    def check_result(
+        self, y: NDArray[np.float32], M: NDArray[Any], spec: MelSpec, which: str = ""
+    ) -> NDArray[np.float32]:
         """Return the waveform of a mel made by `spec`; raise Unusable if a sample is not finite."""
         n_bad = y.size - int(np.count_nonzero(np.isfinite(y)))
         if n_bad:
             raise Unusable(
-                f"{self.name} gave {n_bad:,} of {y.size:,} samples that are not finite; {range_found(M, spec)}"
+                f"{which}{self.name} gave {n_bad:,} of {y.size:,} samples that are not finite; {range_found(M, spec)}"
             )
         return y
 
@@ -298,14 +313,18 @@ class LoadedVocoder:
         rows = zip(launched.y, launched.n_frames, strict=True)
         return [self.model.restored(row[: self.model.n_samples(n)].clone()).numpy() for row, n in rows], busy_s
 
-    def _checked(self, M: NDArray[Any]) -> Tensor:
+    def _checked(self, M: NDArray[Any], name: str = "M") -> Tensor:
         n_mels = self.spec.n_mels
         if M.ndim != 2 or M.shape[0] != n_mels or M.shape[1] == 0:
-            raise VocoderError(f"{self.name}: M must have shape ({n_mels}, n_frames), got {M.shape!r}")
-        self.model.check_length(M.shape[1])
-        mel = torch.from_numpy(np.ascontiguousarray(M, dtype=np.float32))
+            raise VocoderError(f"{self.name}: {name} must have shape ({n_mels}, n_frames), got {M.shape!r}")
+        try:
+            self.model.check_length(M.shape[1])
+        except Unusable as error:
+            raise Unusable(f"{self.name}: {name}: {error}") from error
+        with np.errstate(over="ignore"):
+            mel = torch.from_numpy(np.ascontiguousarray(M, dtype=np.float32))
         if not torch.isfinite(mel).all():
-            raise VocoderError(f"{self.name}: M holds values that are not finite")
+            raise VocoderError(f"{self.name}: {name} holds values that are not finite")
         return self._with_context(mel)
 
     def _with_context(self, mel: Tensor) -> Tensor:
@@ -314,11 +333,12 @@ class LoadedVocoder:
         return pad(mel[None], (context, context), mode="replicate")[0] if context else mel
 
     def _drawn(self, mel: Tensor, seed: int) -> Noise:
-        return self.model.drawn(mel, torch.Generator().manual_seed(seed))
+        return self.model.drawn(mel, torch.Generator().manual_seed(int(seed)))
 
-    def _given(self, mel: Tensor, noise: Sequence[NDArray[Any]]) -> Noise:
+    def _given(self, mel: Tensor, noise: Sequence[ArrayLike]) -> Noise:
         wanted = self._drawn(mel, 0)
-        given = [torch.from_numpy(np.ascontiguousarray(draw, dtype=np.float32)) for draw in noise]
+        arrays = [as_array(f"noise[{i}]", draw) for i, draw in enumerate(noise)]
+        given = [torch.from_numpy(np.ascontiguousarray(draw, dtype=np.float32)) for draw in arrays]
         draws = tuple(_without_batch(draw, want.ndim) for draw, want in zip(given, wanted, strict=False))
         if len(given) != len(wanted) or not self.model.takes(mel.shape[1], draws):
             raise VocoderError(f"{self.name}: noise must have the shapes {_shapes(wanted)}, got {_shapes(given)}")
@@ -329,6 +349,10 @@ class LoadedVocoder:
 
     def _alone(self, mel: Tensor, draws: Noise) -> NDArray[np.float32]:
         return self.waves(self.launched(self._staged([mel], [draws])))[0][0]
+
+
+def _check_seed(field: str, seed: object) -> None:
+    check_int(field, seed, at_least=0, at_most=_LARGEST_SEED)
 
 
 def _padded(mels: Sequence[Tensor], draws: Sequence[Noise], silence: float, device: torch.device) -> Staged:

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from melmill.stages.numeric.errors import Unusable
+from melmill.stages.numeric.errors import ParameterError, Unusable
 from melmill.stages.numeric.mel import MelRangeWarning
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.vocode.errors import VocoderError
@@ -43,6 +43,7 @@ class Noisy(Vocoder):
         return mel[:, 0] + first[:, 0] + 10 * second
 
 
+ANYTHING: list[Any] = [1.5, "a"]
 NOISY = LoadedVocoder(model=Noisy(), name="noisy", device="cpu")
 
 
@@ -104,8 +105,36 @@ def test_other_mels_are_refused(M: np.ndarray, message: str) -> None:
     voc = load(HIFIGAN)
     with pytest.raises(VocoderError, match=message):
         voc(M)
-    with pytest.raises(VocoderError, match=message):
+    with pytest.raises(VocoderError, match=message.replace("M ", r"mels\[1\] ")):
         voc.batch([mel(6, 3), M])
+
+
+@pytest.mark.parametrize("as_given", [np.ndarray.tolist, torch.from_numpy], ids=["lists", "tensor"])
+def test_mels_seeds_and_noise_may_be_lists_and_tensors(as_given: Callable[[np.ndarray], Any]) -> None:
+    M, noise = mel(2, 3), [np.array([[1.0, 2.0, 3.0]]), np.array([4.0, 5.0, 6.0])]
+    expected = NOISY(M, noise=noise)
+    assert NOISY(as_given(M), noise=list(map(as_given, noise))).tobytes() == expected.tobytes()
+    first, second = NOISY.batch([M, M], seed=[1, 2])
+    given = NOISY.batch(as_given(np.stack([M, M])), seed=np.array([1, 2]))
+    assert [y.tobytes() for y in given] == [first.tobytes(), second.tobytes()]
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: NOISY(["a"]), r"^M must hold real numbers, got <U1 in list$"),
+        (lambda: NOISY([[1.0], [1.0, 2.0]]), r"^M can't be read as an array"),
+        (lambda: NOISY(mel(2, 3), seed=ANYTHING[0]), r"^seed must be a whole number, got 1\.5$"),
+        (lambda: NOISY(mel(2, 3), seed=-1), r"^seed must not be negative, got -1$"),
+        (lambda: NOISY(mel(2, 3), noise=["a", "b"]), r"^noise\[0\] must hold real numbers"),
+        (lambda: NOISY.batch([mel(2, 3), ["a"]]), r"^mels\[1\] must hold real numbers, got <U1 in list$"),
+        (lambda: NOISY.batch([mel(2, 3)] * 2, seed=[1, ANYTHING[1]]), r"^seed\[1\] must be a whole number, got 'a'$"),
+        (lambda: NOISY.batch([mel(2, 3)] * 2, seed=ANYTHING[1] + "b"), r"^seed\[0\] must be a whole number, got 'a'$"),
+    ],
+)
+def test_other_arguments_are_refused_in_a_line(call: Callable[[], object], message: str) -> None:
+    with pytest.raises(ParameterError, match=message):
+        call()
 
 
 def test_seeds_must_be_one_for_each() -> None:
@@ -162,7 +191,9 @@ def test_a_result_that_overflows_is_refused_with_the_range_of_the_mel(
 ) -> None:
     vocoder = LoadedVocoder(model=Exponential(), name="loud", device="cpu")
     assert vocoder(mel(2, 4)).shape == (4,)
-    with pytest.raises(Unusable, match=r"^loud gave 1 of 2 samples that are not finite; its values are -5 to 90, and"):
+    with pytest.raises(
+        Unusable, match=r"^(mels\[1\]: )?loud gave 1 of 2 samples that are not finite; its values are -5 to 90, and"
+    ):
         give(vocoder, np.array([[0.0, 90.0], [-5.0, 0.0]]))
 
 
