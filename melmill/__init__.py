@@ -18,7 +18,15 @@ from melmill.errors import Error
 from melmill.flows.errors import MachineFailed, PipelineError, RunFailed
 from melmill.stages.errors import CompilerFailed, CorpusUnreadable, FileChanged, PackageMissing, UnknownStage
 from melmill.stages.numeric.checks import MAX_SR, as_array, check_choice, check_full_scale, check_int
-from melmill.stages.numeric.errors import ContractError, DeviceMissing, ParameterError, StageError, Unusable
+from melmill.stages.numeric.errors import (
+    ContractError,
+    DeviceMissing,
+    EmptyBandWarning,
+    MelRangeWarning,
+    ParameterError,
+    StageError,
+    Unusable,
+)
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.numeric.presets import preset as preset
 from melmill.stages.numeric.resample import resample
@@ -59,9 +67,11 @@ __all__ = [
     "DamagedData",
     "DamagedMark",
     "DeviceMissing",
+    "EmptyBandWarning",
     "Error",
     "FileChanged",
     "MachineFailed",
+    "MelRangeWarning",
     "MelSpec",
     "PackageMissing",
     "ParameterError",

@@ -16,7 +16,8 @@ from melmill.flows.cli import group
 
 ROOT = Path(__file__).parents[1]
 PUBLIC = sorted(name for name in melmill.__all__ if isinstance(getattr(melmill, name), type))
-ERRORS = [name for name in PUBLIC if issubclass(getattr(melmill, name), BaseException)]
+RAISED = [name for name in PUBLIC if issubclass(getattr(melmill, name), BaseException)]
+ERRORS = [name for name in RAISED if not issubclass(getattr(melmill, name), Warning)]
 
 
 # Raised to unwind a task that nobody waits for; the process that raised it catches it.
@@ -35,7 +36,7 @@ def classes(pattern: str) -> list[tuple[str, ast.ClassDef]]:
 
 
 def exception_classes() -> list[tuple[str, str]]:
-    """Return module and name of every error that stands in a module called errors."""
+    """Return module and name of every error and warning that stands in a module called errors."""
     return [(module, node.name) for module, node in classes("errors.py")]
 
 
@@ -47,9 +48,15 @@ def test_there_are_errors_in_every_layer() -> None:
 @pytest.mark.parametrize(("module", "name"), exception_classes())
 def test_every_public_error_is_exported_and_has_the_root(module: str, name: str) -> None:
     error = getattr(importlib.import_module(module), name)
-    assert issubclass(error, melmill.Error)
+    assert issubclass(error, melmill.Error | Warning)
     assert getattr(melmill, name) is error
-    assert name in ERRORS
+    assert name in RAISED
+
+
+def test_every_warning_stands_where_it_is_exported() -> None:
+    found = [(module, node.name) for module, node in classes("*.py") if node.name.endswith("Warning")]
+    assert {name for _, name in found} == {name for name in RAISED if name not in ERRORS}
+    assert {module.rpartition(".")[2] for module, _ in found} == {"errors"}
 
 
 def test_no_public_error_has_another_root() -> None:

@@ -176,7 +176,7 @@ def walk(command: click.Command, path: str) -> Iterable[tuple[str, click.Command
 
 
 def errors() -> str:
-    """List the errors of the Python API with what each means."""
+    """List the errors and warnings of the Python API with what each means."""
     public = {name: getattr(melmill, name) for name in melmill.__all__ if not name.startswith("_")}
     found = {name: value for name, value in public.items() if isinstance(value, type) and issubclass(value, Exception)}
     rows = []
@@ -184,7 +184,7 @@ def errors() -> str:
         first, _, _ = read(error).text.partition("\n\n")
         base = error.__base__.__name__ if error is not melmill.Error and error.__base__ else "Exception"
         rows.append((f"`{name}`", f"`{base}`", _cell(first)))
-    return table(("error", "is a", "means"), rows)
+    return table(("class", "is a", "means"), rows)
 
 
 def packages() -> str:

@@ -12,11 +12,13 @@ from melmill.flows.errors import PipelineError
 from melmill.stages.blame import is_of_file
 from melmill.stages.contract import IngestStage
 from melmill.stages.formats.npy import HEAD_BYTES, npy_header
+from melmill.stages.ingest.decode import AudioReader
 from melmill.stages.ingest.names import AUDIO_SUFFIXES, MEL_SUFFIXES, is_hidden, suffix_of
 from melmill.stages.ingest.passed_over import unreadable
 from melmill.stages.ingest.reader import READERS, unreadable_here
 from melmill.stages.ingest.readers.audio_folder import AudioFolder
 from melmill.stages.ingest.texts.tables import SKIPPED
+from melmill.stages.numeric.checks import MAX_SR
 from melmill.stages.numeric.errors import ParameterError, StageError, Unusable
 from melmill.stages.numeric.presets import preset, preset_names
 from melmill.stages.registry import stage_class
@@ -231,7 +233,10 @@ def _roles(depth: int, inner: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _audio_contents(layout: Layout) -> Contents:
-    stage = cast("IngestStage", cast("Any", stage_class(layout.uses))(**layout.fields))
+    reader: Any = stage_class(layout.uses)
+    # Which rate is stored is asked later, so a note on it has no place here.
+    rate = {"sr": MAX_SR} if issubclass(reader, AudioReader) else {}
+    stage = cast("IngestStage", reader(**layout.fields, **rate))
     tree = SourceTree(stage.root)
     refused: tuple[str, ...] = ()
     try:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from melmill.stages.contract import CorpusTree, OneOf, Outcome, Product, Scalar, Waveform, as_float
+from melmill.stages.contract import CorpusTree, Discovery, OneOf, Outcome, Product, Scalar, Waveform, as_float
 from melmill.stages.errors import PackageMissing
 from melmill.stages.formats.audio import HEAD_BYTES, Header, decode, read_header, tells
 from melmill.stages.ingest.levels import (
@@ -29,6 +30,8 @@ from melmill.stages.numeric.errors import Unusable
 from melmill.stages.numeric.resample import resample
 from melmill.storage.utterance import SourceFile, Utterance
 
+_DEFAULT_SR = 16000
+_RATES_NAMED = 3
 _MEASURED_ANEW = "run again, and the file is measured anew"
 _FULL_SCALE = np.float32(32768.0)
 
@@ -39,32 +42,43 @@ class AudioReader(Reader):
 
     Parameters
     ----------
-    sr : int
-        Rate to store, Hz; files of another rate are resampled.
+    sr : int or None
+        Rate to store, Hz; files of another rate are resampled. None: 16000, and a note says so
+        where recordings have more.
     channel : str or int
         Which channel of a file to take: ``mix`` is the mean of all, ``left`` or 0 the first,
         ``right`` or 1 the second, a number any other, ``loudest`` the one with the most power.
         ``refuse`` puts files of several channels in quarantine.
     """
 
-    sr: int = 16000
+    sr: int | None = None
     channel: Annotated[str, OneOf(channel_words)] | int = MIX
 
     def __post_init__(self) -> None:
         """Check the fields."""
         super().__post_init__()
-        check_int("sr", self.sr, at_least=1, at_most=MAX_SR)
+        if self.sr is not None:
+            check_int("sr", self.sr, at_least=1, at_most=MAX_SR)
         check_channel(self.channel)
 
     def identity(self) -> Mapping[str, Any]:
         """Return what is chosen, the rate, and the channel unless all are mixed."""
-        chosen = {**super().identity(), "sr": self.sr}
+        chosen = {**super().identity(), "sr": self._stored_sr}
         # Absent rather than mix, so that keys of products from before there was a choice stay.
         return chosen if self.channel == MIX else {**chosen, "channel": channel_identity(self.channel)}
 
     def produces(self, inputs: Mapping[str, Sequence[Product]]) -> Waveform:
         """Describe what is stored: int16 PCM at `sr` with a catalogue."""
-        return Waveform(sr=self.sr, dtype="int16", corpus=True)
+        return Waveform(sr=self._stored_sr, dtype="int16", corpus=True)
+
+    @property
+    def _stored_sr(self) -> int:
+        return _DEFAULT_SR if self.sr is None else self.sr
+
+    def discover(self, tree: CorpusTree, known: Mapping[str, Utterance]) -> Discovery:
+        """Return the utterances; see `Reader.discover`. A note says so if nobody chose a lower rate."""
+        found = super().discover(tree, known)
+        return found if self.sr is not None else replace(found, notes=(*found.notes, *_higher(found.utterances)))
 
     def claims(self, tree: CorpusTree, file: SourceFile) -> tuple[int, int]:
         """Return rate (Hz) and length (samples) of a file; zeros if it is damaged.
@@ -113,6 +127,19 @@ class AudioReader(Reader):
         if pcm.n_clipped:
             row |= {"n_clipped": pcm.n_clipped, "source_peak_db": round(pcm.peak_db, 2)}
         return Outcome(array=pcm.y, row=row)
+
+
+def _higher(utterances: Sequence[Utterance]) -> Iterator[str]:
+    """Yield a line on recordings whose rate is above the default, if there are any."""
+    rates = Counter(utterance.source_sr for utterance in utterances if utterance.source_sr > _DEFAULT_SR)
+    if rates:
+        ranked = [f"{rate:,} Hz" for rate in sorted(rates, key=lambda rate: (-rates[rate], -rate))]
+        shown = ", ".join(ranked[:_RATES_NAMED]) + (" and others" if len(ranked) > _RATES_NAMED else "")
+        count = f"{rates.total():,} of {len(utterances):,} recordings have {shown}"
+        yield (
+            f"{count} and are stored at {_DEFAULT_SR:,} Hz: say sr: {max(rates)} to keep all of it, "
+            f"or sr: {_DEFAULT_SR} if that is meant"
+        )
 
 
 class Pcm(NamedTuple):

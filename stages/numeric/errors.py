@@ -1,4 +1,4 @@
-"""Errors that numerical code raises, and the root of those that stages raise."""
+"""Errors that numerical code raises, the root of those that stages raise, and its warnings."""
 
 from __future__ import annotations
 
@@ -38,3 +38,11 @@ class Unusable(StageError):
 
 class DeviceMissing(StageError):
     """The process lacks the device that a stage asks for. No utterance is to blame."""
+
+
+class EmptyBandWarning(UserWarning):
+    """A mel band lies between two FFT bins: it is 0 in every frame of every mel."""
+
+
+class MelRangeWarning(UserWarning):
+    """A mel was probably made otherwise than by the spec that it is read by."""

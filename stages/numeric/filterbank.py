@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from melmill.stages.numeric.errors import EmptyBandWarning
 from melmill.stages.numeric.lanes.gram import spectral_norm
 from melmill.stages.numeric.melspec import MelSpec
 
@@ -18,10 +19,6 @@ _LINEAR_STEP_HZ = 200.0 / 3.0
 _BREAK_HZ = 1000.0
 _BREAK_MEL = _BREAK_HZ / _LINEAR_STEP_HZ
 _LOG_STEP = np.log(6.4) / 27.0
-
-
-class EmptyBandWarning(UserWarning):
-    """A mel band lies between two FFT bins: it is 0 in every frame of every mel."""
 
 
 def mel_bank(spec: MelSpec) -> NDArray[np.float32]:

@@ -244,10 +244,6 @@ def loudest_frame_db(M: NDArray[np.floating], spec: MelSpec) -> float:
         return float(10.0 * np.log10(energy / known.energy))
 
 
-class MelRangeWarning(UserWarning):
-    """A mel was probably made otherwise than by the spec that it is read by."""
-
-
 def range_problem(M: NDArray[np.floating], spec: MelSpec) -> str:
     """Return why the range of a mel's values shows that it was made otherwise than by its spec.
 

@@ -21,8 +21,8 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from melmill.stages.numeric.checks import as_array, check_int
-from melmill.stages.numeric.errors import Unusable
-from melmill.stages.numeric.mel import MelRangeWarning, range_found, range_problem
+from melmill.stages.numeric.errors import MelRangeWarning, Unusable
+from melmill.stages.numeric.mel import range_found, range_problem
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.vocode.errors import VocoderError
 from melmill.stages.vocode.network import Checkpoint, Noise, Vocoder

@@ -132,3 +132,37 @@ def test_a_report_says_it_too(levels: Project) -> None:
     page = Path(levels.run("--executor", "serial")["report"]).read_text()
     for note in (CLIPPED, MIXED, QUIETER):
         assert f"<li>{note.replace('+', '&#43;')}</li>" in page or f"<li>{note}</li>" in page
+
+
+def test_a_rate_that_nobody_chose_is_told(project_of_rates: Project) -> None:
+    project = project_of_rates
+    note = (
+        "speech: 2 of 3 recordings have 48,000 Hz, 44,100 Hz and are stored at 16,000 Hz: say sr: 48000 to keep all "
+        "of it, or sr: 16000 if that is meant"
+    )
+    assert planned(project) == [note]
+    assert project.run("--executor", "serial")["notes"] == [note]
+    # It holds while the corpus and the pipeline are as they are.
+    assert planned(project) == [note]
+    # A rate that is written down is meant. It makes the same product.
+    answer = project.run("--executor", "serial", "--set", "speech.sr=16000")
+    assert (answer["tasks"]["run"], answer["notes"]) == (0, [])
+    assert project.run("--executor", "serial", "--set", "speech.sr=48000")["notes"] == []
+
+
+def test_init_chooses_a_rate_and_says_nothing_of_it(project_of_rates: Project, tmp_path: Path) -> None:
+    made = tmp_path / "new.yaml"
+    done = project_of_rates.called("init", str(project_of_rates.root), "--yes", "--output", str(made))
+    assert done.returncode == 0, done.stderr
+    assert "are stored at" not in done.stdout + made.read_text()
+
+
+@pytest.fixture
+def project_of_rates(tmp_path: Path) -> Project:
+    """Return a project on files of three rates that says nothing of a rate."""
+    made = Project(tmp_path)
+    made.root.mkdir()
+    for sr, f0 in ((16000, 110.0), (44100, 150.0), (48000, 190.0)):
+        soundfile.write(made.root / f"{sr}.wav", voice(0.5, f0, 0), sr, subtype="PCM_16")
+    made.write(PIPELINE)
+    return made

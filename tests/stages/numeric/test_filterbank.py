@@ -9,7 +9,8 @@ import librosa
 import numpy as np
 import pytest
 
-from melmill.stages.numeric.filterbank import EmptyBandWarning, band_scale, bank_norm, mel_bank
+from melmill.stages.numeric.errors import EmptyBandWarning
+from melmill.stages.numeric.filterbank import band_scale, bank_norm, mel_bank
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.numeric.presets import preset, preset_names
 
@@ -45,7 +46,7 @@ def test_bank_is_librosas_bit_for_bit(spec: MelSpec) -> None:
     np.testing.assert_array_equal(mel_bank(spec), expected)
 
 
-@pytest.mark.filterwarnings("ignore::melmill.stages.numeric.filterbank.EmptyBandWarning")
+@pytest.mark.filterwarnings("ignore::melmill.stages.numeric.errors.EmptyBandWarning")
 @pytest.mark.parametrize("name", preset_names())
 def test_norm_is_the_largest_singular_value(name: str) -> None:
     E = mel_bank(preset(name)).astype(np.float64)

@@ -13,7 +13,8 @@ import warnings
 import numpy as np
 import pytest
 
-from melmill.stages.numeric.filterbank import EmptyBandWarning, bank_of
+from melmill.stages.numeric.errors import EmptyBandWarning
+from melmill.stages.numeric.filterbank import bank_of
 from melmill.stages.numeric.lanes.gram import factors, independent, inverse, pseudo_inverse, spectral_norm
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.numeric.presets import preset, preset_names

@@ -33,7 +33,7 @@ def misfit_db(Y: NDArray[np.float32], M: NDArray[np.float32], E: NDArray[np.floa
     return float(20 * np.log10(np.linalg.norm(E @ Y - M) / np.linalg.norm(M)))
 
 
-@pytest.mark.filterwarnings("ignore::melmill.stages.numeric.filterbank.EmptyBandWarning")
+@pytest.mark.filterwarnings("ignore::melmill.stages.numeric.errors.EmptyBandWarning")
 @pytest.mark.parametrize("spec", SPECS)
 def test_nnls_meets_the_mel_of_a_signal(spec: MelSpec, voice: NDArray[np.float32]) -> None:
     bank = bank_of(spec)

@@ -11,8 +11,7 @@ import pytest
 import soundfile
 from numpy.typing import NDArray
 
-from melmill.stages.numeric.errors import Unusable
-from melmill.stages.numeric.filterbank import EmptyBandWarning
+from melmill.stages.numeric.errors import EmptyBandWarning, Unusable
 from melmill.stages.numeric.mel import (
     check_range,
     loudest_frame_db,
@@ -214,7 +213,7 @@ def test_what_tells_nothing_is_not_judged(M: NDArray[Any], spec: MelSpec) -> Non
     assert not range_problem(M.astype(np.float32), spec)
 
 
-@pytest.mark.filterwarnings("ignore::melmill.stages.numeric.filterbank.EmptyBandWarning")
+@pytest.mark.filterwarnings("ignore::melmill.stages.numeric.errors.EmptyBandWarning")
 def test_bands_without_a_bin_are_not_judged() -> None:
     spec = MelSpec(
         sr=16000, n_fft=32, win_length=32, hop_length=8, n_mels=2, fmin=7600.0, fmax=7900.0, log="ln", floor=1e-5

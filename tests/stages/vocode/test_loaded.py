@@ -12,8 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from melmill.stages.numeric.errors import ParameterError, Unusable
-from melmill.stages.numeric.mel import MelRangeWarning
+from melmill.stages.numeric.errors import MelRangeWarning, ParameterError, Unusable
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.vocode.errors import VocoderError
 from melmill.stages.vocode.layers.basic import Ends, inside, silenced
