@@ -7,6 +7,7 @@ from typing import Any
 
 from melmill.flows.execution.window import ShardWindow
 from melmill.flows.planning.plan import Plan
+from melmill.flows.tasks.levels import current_levels
 from melmill.flows.tasks.report import PAGE, report_folder
 from melmill.flows.tasks.task import ALL_SHARDS
 from melmill.flows.tasks.trained import trained_page
@@ -164,9 +165,9 @@ def sum_up(plan: Plan, store: Store, run_id: str, *, n_failed: int, duration_s: 
             for name, record in folder.records(names).items():
                 absent = frozenset(record.absent) - plan.catalogues[corpus].retired_in(name)
                 quarantined.update((corpus, utterance_id) for utterance_id in absent)
-                if name not in node_plan.quarantined and record.levels:
-                    made.append(Levels.stored(record.levels))
-            levels[node.name] = Levels.total(made)
+                if name not in node_plan.quarantined:
+                    made.append(record)
+            levels[node.name] = current_levels(folder, plan.catalogues[corpus], made)
     return Summary(
         run=run_id,
         store=plan.pipeline.store,

@@ -15,6 +15,7 @@ from melmill.flows.pipeline.graph import Node, build_graph, needed_for
 from melmill.flows.pipeline.spec import Pipeline
 from melmill.flows.planning.corpus import survey
 from melmill.flows.planning.pairing import Paired, pair
+from melmill.flows.tasks.levels import current_levels
 from melmill.flows.tasks.report import report_record
 from melmill.flows.tasks.task import ALL_SHARDS
 from melmill.flows.tasks.trained import TRAINED
@@ -212,8 +213,8 @@ def _node_plan(plan: Plan, store: Store, node: Node, before: Mapping[str, str]) 
         outdated=outdated,
         quarantined=frozenset(name for name in names.values() if name in whole and whole[name].n_quarantined),
         note=_outdated(plan, node, records[TRAINED]) if node.trains and TRAINED in whole else "",
-        levels=Levels.total(
-            Levels.stored(records[name].levels) for name in names.values() if name in whole and records[name].levels
+        levels=current_levels(
+            folder, plan.catalogues[node.corpora[0]], (whole[name] for name in names.values() if name in whole)
         ),
     )
 

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melmill.flows.tasks.job import NodeJob, Source, Stopwatch, versions
+from melmill.flows.tasks.levels import current_levels
 from melmill.flows.tasks.task import Receipt
 from melmill.stages.contract import WHOLE_KINDS, Scores, Waveform, as_float
-from melmill.stages.ingest.levels import Levels
 from melmill.stages.numeric.errors import StageError
 from melmill.stages.report.contract import PAIR_COLUMNS, Example, Provenance, ReportStage
 from melmill.storage.product import Address, Part, ProductFolder
@@ -230,8 +230,8 @@ class StoredResults:
         """What a person should know of the levels and channels of the recordings, a line each."""
         lines = []
         for name in self._ancestors:
-            counts = [record.levels for record in self._folder(name).records().values() if record.levels]
-            lines += [f"{name}: {note}" for note in Levels.total(map(Levels.stored, counts)).notes()]
+            levels = current_levels(self._folder(name), self._catalogue(name), self._records(name))
+            lines += [f"{name}: {note}" for note in levels.notes()]
         return lines
 
     @property

@@ -123,15 +123,40 @@ def test_an_unknown_channel_is_an_error_of_the_line(levels: Project) -> None:
     assert "got 'lefft'; did you mean 'left'?" in done.stderr
 
 
+REPORT = (
+    PIPELINE + "  mel: {{uses: extract, from: speech}}\n  gla: {{uses: griffin_lim, from: mel, n_iter: 1}}\n"
+    "  scores: {{uses: score, from: gla, against: speech, metrics: [sc]}}\n"
+    "  report: {{uses: aggregate, from: scores, examples: 0}}\n"
+)
+
+
+def shown(page: Path, note: str) -> bool:
+    """Return whether a report lists a note."""
+    return f"<li>{note.replace('+', '&#43;')}</li>" in page.read_text() or f"<li>{note}</li>" in page.read_text()
+
+
 def test_a_report_says_it_too(levels: Project) -> None:
-    levels.write(
-        PIPELINE + "  mel: {{uses: extract, from: speech}}\n  gla: {{uses: griffin_lim, from: mel, n_iter: 1}}\n"
-        "  scores: {{uses: score, from: gla, against: speech, metrics: [sc]}}\n"
-        "  report: {{uses: aggregate, from: scores, examples: 0}}\n"
-    )
-    page = Path(levels.run("--executor", "serial")["report"]).read_text()
+    levels.write(REPORT)
+    page = Path(levels.run("--executor", "serial")["report"])
     for note in (CLIPPED, MIXED, QUIETER):
-        assert f"<li>{note.replace('+', '&#43;')}</li>" in page or f"<li>{note}</li>" in page
+        assert shown(page, note)
+
+
+def test_what_is_gone_counts_no_more(levels: Project) -> None:
+    # All in one shard, so that a record counts what is gone and what is not.
+    levels.write(REPORT.replace("shard_duration_s: 3", "shard_duration_s: 300"))
+    assert levels.run("--executor", "serial")["notes"] == [CLIPPED, MIXED, QUIETER]
+    (levels.root / "over.wav").unlink()
+    (levels.root / "left.wav").unlink()
+    done = levels.called("plan", str(levels.pipeline), "--follow", "--json")
+    gone = "speech: 2 removed, left out of all results: left.wav, over.wav"
+    mixed = MIXED.replace("2 files", "1 file")
+    assert json.loads(done.stdout)["notes"] == [gone, mixed]
+    answer = levels.run("--executor", "serial", "--follow")
+    assert answer["notes"] == [gone, mixed]
+    assert planned(levels) == [mixed]
+    page = Path(answer["report"])
+    assert [shown(page, note) for note in (CLIPPED, MIXED, QUIETER, mixed)] == [False, False, False, True]
 
 
 def test_a_rate_that_nobody_chose_is_told(project_of_rates: Project) -> None:
