@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from melmill.safetensors import Stored, packed, unpacked
 from melmill.stages.numeric.checks import check_int
 from melmill.stages.numeric.errors import ParameterError
 from melmill.stages.numeric.melspec import MelSpec
@@ -26,7 +26,6 @@ _METADATA = "melmill"
 
 # The one type of a file's tensors.
 _HALF = np.dtype("<f2")
-_MOST_HEADER_BYTES = 2**20
 
 # Fields of a spec that decide what a network has learnt. The rest of it is undone before.
 _LEARNT = ("sr", "n_fft", "win_length", "hop_length", "n_mels", "fmin", "top_hz", "htk", "power")
@@ -157,17 +156,9 @@ class Prior:
 
     def encoded(self) -> bytes:
         """Return its file: safetensors with weights in half precision; `decoded` reads it."""
-        header: dict[str, Any] = {"__metadata__": {_METADATA: json.dumps(self._about())}}
-        parts, at = [], 0
-        for name in self.sizes.shapes(self.spec):
-            data = self.weights[name].astype(_HALF).tobytes()
-            shape = list(self.weights[name].shape)
-            header[name] = {"dtype": "F16", "shape": shape, "data_offsets": [at, at + len(data)]}
-            parts.append(data)
-            at += len(data)
-        text = json.dumps(header).encode()
-        text += b" " * (-len(text) % 8)
-        return b"".join([len(text).to_bytes(8, "little"), text, *parts])
+        halves = {name: self.weights[name].astype(_HALF) for name in self.sizes.shapes(self.spec)}
+        tensors = {name: Stored("F16", values.shape, values.tobytes()) for name, values in halves.items()}
+        return packed(tensors, {_METADATA: json.dumps(self._about())})
 
 
 def misfit(needed: MelSpec, spec: MelSpec) -> str | None:
@@ -205,16 +196,13 @@ def decoded(name: str, data: bytes) -> Prior:
     ParameterError
         The file is truncated, is no prior, or one of another version.
     """
-    start = 8 + int.from_bytes(data[:8], "little")
     try:
-        if not 8 < start <= min(len(data), _MOST_HEADER_BYTES):
-            raise ValueError("its header is not whole")
-        header = json.loads(data[8:start])
-        about = json.loads(header.pop("__metadata__")[_METADATA])
+        tensors, metadata = unpacked(data)
+        about = json.loads(metadata[_METADATA])
         if about["format"] != _FORMAT:
             raise ValueError(f"its format is {about['format']!r}")
         version = about["version"]
-        weights = {} if version != _VERSION else {key: _tensor(data, start, entry) for key, entry in header.items()}
+        weights = {} if version != _VERSION else {key: _values(stored) for key, stored in tensors.items()}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ParameterError(
             "prior",
@@ -230,12 +218,7 @@ def decoded(name: str, data: bytes) -> Prior:
     return Prior(spec=spec, sizes=sizes, weights=weights, name=name)
 
 
-def _tensor(data: bytes, start: int, entry: Mapping[str, Any]) -> NDArray[np.float32]:
-    begin, end = entry["data_offsets"]
-    shape = tuple(entry["shape"])
-    if entry["dtype"] != "F16":
-        raise ValueError(f"a tensor is of type {entry['dtype']!r}")
-    if not 0 <= begin <= end <= len(data) - start or end - begin != math.prod(shape) * _HALF.itemsize:
-        raise ValueError(f"a tensor of shape {shape} lies at bytes {begin} to {end} of {len(data) - start}")
-    values = np.frombuffer(data, _HALF, count=math.prod(shape), offset=start + begin)
-    return values.reshape(shape).astype(np.float32)
+def _values(stored: Stored) -> NDArray[np.float32]:
+    if stored.dtype != "F16":
+        raise ValueError(f"a tensor is of type {stored.dtype!r}")
+    return np.frombuffer(stored.data, _HALF).reshape(stored.shape).astype(np.float32)

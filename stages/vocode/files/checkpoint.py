@@ -1,17 +1,11 @@
 """Read the files of a vocoder into a `Checkpoint`: plain tensors and settings.
 
 Only tensors are unpickled.
-
-References
-----------
-safetensors, "Format", https://huggingface.co/docs/safetensors
 """
 
 from __future__ import annotations
 
 import io
-import json
-import math
 import re
 import struct
 import zipfile
@@ -22,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from melmill.safetensors import Stored, is_safetensors, unpacked
 from melmill.stages.contract import StageFile, StageFiles
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.vocode.errors import VocoderError
@@ -127,7 +122,7 @@ def read(name: str, data: bytes) -> Checkpoint:
     program = _program(name, data)
     if program is not None:
         return Checkpoint(name=name, state={}, layout=program, program=data)
-    content = _safetensors(name, data) if _is_safetensors(data) else _unpickled(name, data)
+    content = _safetensors(name, data) if is_safetensors(data) else _unpickled(name, data)
     state, config, layout = _opened(name, content)
     return Checkpoint(name=name, state=_plain(name, state), config=config, layout=layout)
 
@@ -151,11 +146,6 @@ def _program(name: str, data: bytes) -> str | None:
     return "torchscript" if "constants.pkl" in members else None
 
 
-def _is_safetensors(data: bytes) -> bool:
-    """Tell by the first bytes: a header of at most 100 MB that begins with a brace."""
-    return data[8:9] == b"{" and int.from_bytes(data[:8], "little") <= 100_000_000
-
-
 def _safetensors(name: str, data: bytes) -> dict[str, Tensor]:
     """Return the tensors of a file.
 
@@ -164,27 +154,20 @@ def _safetensors(name: str, data: bytes) -> dict[str, Tensor]:
     VocoderError
         The file is truncated or not of this format.
     """
-    start = 8 + int.from_bytes(data[:8], "little")
     try:
-        header: dict[str, Any] = json.loads(data[8:start])
-        # Slices of bytes are copies, those of a view are not.
-        view = memoryview(data)[start:]
-        return {key: _safetensor(view, entry) for key, entry in header.items() if key != "__metadata__"}
-    except (ValueError, KeyError, TypeError, RuntimeError) as error:
+        return {key: _tensor(stored) for key, stored in unpacked(data)[0].items()}
+    except ValueError as error:
         raise VocoderError(
             f"{name}: is truncated or not safetensors ({len(data)} bytes): {error}. Fetch it again"
         ) from error
 
 
-def _safetensor(data: memoryview, entry: dict[str, Any]) -> Tensor:
-    begin, end = entry["data_offsets"]
-    dtype, shape = _SAFETENSORS_DTYPES[entry["dtype"]], entry["shape"]
-    if end > len(data) or end - begin != math.prod(shape) * dtype.itemsize:
-        raise ValueError(f"a tensor of shape {shape} lies at bytes {begin} to {end} of {len(data)}")
-    if begin == end:
-        return torch.empty(shape, dtype=dtype)
+def _tensor(stored: Stored) -> Tensor:
+    dtype = _SAFETENSORS_DTYPES[stored.dtype]
+    if not len(stored.data):
+        return torch.empty(stored.shape, dtype=dtype)
     # Tensors can be written to, so each has a copy of its own bytes.
-    return torch.frombuffer(bytearray(data[begin:end]), dtype=dtype).reshape(shape)
+    return torch.frombuffer(bytearray(stored.data), dtype=dtype).reshape(stored.shape)
 
 
 def _unpickled(name: str, data: bytes) -> Any:  # noqa: ANN401 - checkpoints hold anything
