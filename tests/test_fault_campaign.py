@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 import soundfile
 
+from benchmarks.faults.campaign import MAX_MISSES, tried_again
 from benchmarks.faults.comparing import differing_bytes, differing_contents, fingerprint
 from benchmarks.faults.corpus import ChangedCorpus
-from benchmarks.faults.schedule import Kind, schedule
+from benchmarks.faults.schedule import Fault, Kind, schedule
+from benchmarks.faults.strikes import Strike
 from tests.flows.conftest import Project, add_chapter, flac, voice
 
 ROOT = Path(__file__).parents[1]
@@ -47,6 +49,18 @@ def test_the_faults_that_take_longest_go_at_once() -> None:
     }
     rounds = schedule(SEED, 4, list(Kind))
     assert any(longest <= {fault.kind for fault in faults} for faults in rounds)
+
+
+def test_a_strike_that_missed_is_tried_again_a_few_times() -> None:
+    def struck(kind: Kind, *, missed: bool) -> Strike:
+        return Strike(Fault(kind=kind, after=9, pick=0.5), "", missed=missed)
+
+    first = [struck(Kind.NO_CACHE, missed=True), struck(Kind.DISK_FULL, missed=False)]
+    assert tried_again(first, 0) == [Fault(kind=Kind.NO_CACHE, after=1, pick=0.5)]
+    # Only those of the last scene are tried again, or each would be so twice.
+    assert tried_again([*first, struck(Kind.DISK_FULL, missed=False)], 2) == []
+    assert tried_again([*first, struck(Kind.NO_CACHE, missed=True)], 2) == [tried_again(first, 0)[0]]
+    assert tried_again([first[0]] * MAX_MISSES, MAX_MISSES - 1) == []
 
 
 @pytest.fixture

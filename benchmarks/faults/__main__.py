@@ -63,7 +63,7 @@ def _play(workshop: Workshop, n_rounds: int, seed: int, wanted: list[Kind]) -> b
             _say(_line(number, played))
     finally:
         campaign.close()
-    _say(_summary(campaign.injected, skipped, verdict, time.monotonic() - started))
+    _say(_summary(campaign.injected, campaign.missed.total(), skipped, verdict, time.monotonic() - started))
     return verdict.good
 
 
@@ -79,11 +79,14 @@ def _line(number: int, played: Round) -> str:
     return "\n".join([line, *(f"  WRONG: {complaint}" for complaint in verdict.complaints)])
 
 
-def _summary(injected: Counter[Kind], skipped: Mapping[Kind, str], verdict: Verdict, duration_s: float) -> str:
+def _summary(
+    injected: Counter[Kind], n_missed: int, skipped: Mapping[Kind, str], verdict: Verdict, duration_s: float
+) -> str:
     lines = [f"{kind:24} {injected[kind]:4}" for kind in Kind if injected[kind]]
     lines += [f"{kind:24} skipped: {why}" for kind, why in skipped.items()]
     lines += [
         f"faults injected          {injected.total():4}",
+        f"strikes that missed      {n_missed:4}",
         f"kinds skipped            {len(skipped):4}",
         f"tasks redone             {verdict.redone:4}",
         f"utterances lost          {verdict.lost:4}",

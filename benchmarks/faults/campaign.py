@@ -6,7 +6,7 @@ import shutil
 import time
 from collections import Counter, deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from benchmarks.faults.cluster import Cluster
 from benchmarks.faults.judging import Verdict, judge, mend
@@ -20,6 +20,8 @@ from melmill.storage.errors import StoreError
 # Times that a user runs the pipeline again before giving up.
 MAX_RUNS = 20
 PATIENCE_S = 900.0
+# Strikes of a kind in a round that may miss before it is left at that.
+MAX_MISSES = 3
 _TICK_S = 0.05
 _DISK = (Kind.DISK_FULL, Kind.READ_ONLY)
 # Characters of what a run said last.
@@ -61,6 +63,7 @@ class Campaign:
         self.workshop = workshop
         self.cluster = self._new_cluster()
         self.injected: Counter[Kind] = Counter()
+        self.missed: Counter[Kind] = Counter()
 
     def _new_cluster(self) -> Cluster:
         return Cluster(self.workshop.folder, self.workshop.library, self.workshop.environment)
@@ -104,6 +107,9 @@ class Campaign:
         for struck in played.strikes[first:]:
             struck.missed = not struck.met()
             self.injected[struck.fault.kind] += not struck.missed
+            self.missed[struck.fault.kind] += struck.missed
+        if not trouble:
+            waiting.extendleft(tried_again(played.strikes, first))
         if verdict.good:
             shutil.rmtree(store)
         else:
@@ -128,6 +134,27 @@ class Campaign:
         """End all processes."""
         self.cluster.end()
         self.workshop.objects.end()
+
+
+def tried_again(strikes: Sequence[Strike], first: int) -> list[Fault]:
+    """Return the faults that missed in the last scene, to strike early in the next.
+
+    A run may have passed the target of a strike: no task begins any more at the worker that was
+    replaced. A kind that has missed `MAX_MISSES` times in a round is left at that.
+
+    Parameters
+    ----------
+    strikes : sequence of Strike
+        Of a round.
+    first : int
+        Where those of its last scene begin.
+    """
+    n_missed = Counter(struck.fault.kind for struck in strikes if struck.missed)
+    return [
+        replace(struck.fault, after=1)
+        for struck in strikes[first:]
+        if struck.missed and n_missed[struck.fault.kind] < MAX_MISSES
+    ]
 
 
 class _Director:
