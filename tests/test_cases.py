@@ -155,14 +155,29 @@ def test_09_channels_are_mixed_aloud_or_chosen(case: Callable[[str], Case]) -> N
     answer = made.made(quarantined=1)
     assert any("mixed 2 files of 2 channels; say channel:" in note for note in answer["notes"])
     assert any("1 file lost 6 dB or more when mixed" in note and "left" in note for note in answer["notes"])
-    assert "channels cancel when mixed: correlation -1.00" in made.quarantine()["opposed"]
+    reason = made.quarantine()["opposed"]
+    assert "channels cancel when mixed: correlation -1.00" in reason
+    assert "silent" not in reason
     mixed = np.array(melmill.open(str(made.store))["speech"]["left"], dtype=float)
     # All three have a left channel, at its level.
     made.made("--set", "speech.channel=left")
     assert made.lengths() == {"call": 8000, "left": 8000, "opposed": 8000}
     left = np.array(melmill.open(str(made.store))["speech"]["left"], dtype=float)
     assert np.max(np.abs(left - 2 * mixed)) <= 2
+    # By number: each speaker of the call is had alone, as is each of the opposed channels.
+    wavs = {name: soundfile.read(made.folder / "c" / f"{name}.wav", dtype="int16")[0] for name in ("call", "opposed")}
+    for number in (0, 1):
+        # The right channel of the file that has speech on the left alone is silent.
+        answer = made.made("--set", f"speech.channel={number}", quarantined=number)
+        assert not any("mixed" in note for note in answer["notes"])
+        view = melmill.open(str(made.store))["speech"]
+        for name, samples in wavs.items():
+            np.testing.assert_array_equal(view[name], samples[:, number], name)
+    assert set(made.quarantine()) == {"left"}
     made.made("--set", "speech.channel=refuse", quarantined=3)
+    reasons = made.quarantine()
+    assert set(reasons) == {"call", "left", "opposed"}
+    assert all("the file has 2 channels, and channel: refuse takes none" in reason for reason in reasons.values())
 
 
 def test_11_no_column_is_taken_for_a_text(case: Callable[[str], Case]) -> None:
@@ -309,6 +324,30 @@ def test_24_computing_goes_on_without_room_for_a_cache(case: Callable[[str], Cas
     assert "2 utterances, 0 quarantined" in done.stderr + done.stdout
     assert made.quarantine() == {}
     assert set(melmill.open(str(made.store))["mel"]) == {"a", "b"}
+    # A run with a cache finds nothing to retry.
+    again = subprocess.run(
+        made.command("run", "p.yaml", *SERIAL, "--json"),
+        cwd=made.folder,
+        env=bare | {"NUMBA_CACHE_DIR": str(made.folder / "nc")},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    answer = json.loads(again.stdout)
+    assert (answer["tasks"]["run"], answer["quarantined"]) == (0, 0)
+    # A single mel is made too, with one warning, and it is that of the run.
+    single = subprocess.run(
+        made.command("mel", "make", "c/a.wav", "-o", "a.npy", "--preset", "paper"),
+        cwd=made.folder,
+        env=bare,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert single.returncode == 0, single.stderr
+    assert single.stderr.count("NUMBA_CACHE_DIR") == 1
+    assert "Traceback" not in single.stderr
+    np.testing.assert_array_equal(np.load(made.folder / "a.npy"), melmill.open(str(made.store))["mel"]["a"])
 
 
 @pytest.mark.parametrize("home", ["~", "$HOME"])
@@ -365,5 +404,19 @@ def test_28_files_of_another_system_are_scored(case: Callable[[str], Case]) -> N
     answer = made.made("--set", "scores.metrics=[estoi, si_sdr, scm]", "--store", "st_less")
     scores = melmill.open(str(made.folder / "st_less")).scores()
     assert "u2" in " ".join(answer["notes"])
-    assert scores.loc[scores["utterance_id"] == "u0", "estoi"].notna().all()
-    assert scores.loc[scores["utterance_id"] == "u2", "estoi"].isna().all()
+    assert list(scores["status_estoi"]) == ["ok", "missing_estimate"]
+    assert list(scores["estoi"].isna()) == [False, True]
+    # Lengths that differ by more than a hop are an error, or are cut when asked.
+    y, sr = soundfile.read(made.folder / "gen" / "u0.wav", dtype="int16")
+    soundfile.write(made.folder / "gen" / "u0.wav", y[: -sr // 4], sr)
+    metrics = ("--set", "scores.metrics=[estoi, si_sdr, scm]", "--until", "scores")
+    answer = made.made(*metrics, "--store", "st_short")
+    assert "get the status error: u0" in " ".join(answer["notes"])
+    scores = melmill.open(str(made.folder / "st_short")).scores()
+    assert list(scores["status_estoi"]) == ["error", "missing_estimate"]
+    assert scores["estoi"].isna().all()
+    answer = made.made(*metrics, "--store", "st_short", "--set", "scores.lengths=cut")
+    assert "and are cut too: u0" in " ".join(answer["notes"])
+    scores = melmill.open(str(made.folder / "st_short")).scores()
+    assert list(scores["status_estoi"]) == ["ok", "missing_estimate"]
+    assert scores["estoi"][0] == pytest.approx(0.896, abs=0.03)
