@@ -5,9 +5,12 @@ from __future__ import annotations
 import io
 import json
 import math
+import pickle
+import pickletools
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -27,7 +30,7 @@ from melmill.stages.vocode.loaded import load
 
 _WEIGHTS, _CONFIG = "weights", "beside"
 _DTYPES = {torch.float32: "F32", torch.float16: "F16", torch.float64: "F64", torch.int64: "I64", torch.int32: "I32"}
-_NUMBERS = (
+_NUMBERS: tuple[Any, ...] = (
     0,
     1,
     -1,
@@ -212,7 +215,36 @@ def _bytes(content: dict[Any, Any], form: str) -> bytes:
         return _safetensors(content)
     file = io.BytesIO()
     torch.save(content, file, _use_new_zipfile_serialization=form == "zip")
-    return file.getvalue()
+    return file.getvalue() if form == "zip" else _renumbered(file.getvalue(), content)
+
+
+def _renumbered(data: bytes, content: object) -> bytes:
+    """Return a file of torch's older format with numbers in place of addresses of memory.
+
+    It names storages by their addresses, and orders them so. Equal inputs would differ.
+    """
+    stream, marks = io.BytesIO(data), list[tuple[int, object]]()
+    for _ in range(4):
+        marks += [(at or 0, value) for _, value, at in pickletools.genops(stream)]
+    end = stream.tell()
+    keys: list[str] = pickle.load(stream)
+    new = {key: str(number) for number, key in enumerate(dict.fromkeys(value for _, value in marks if value in keys))}
+    body = b""
+    for (at, value), (after, _) in pairwise([*marks, (end, None)]):
+        name = new.get(value) if isinstance(value, str) else None
+        body += data[at:after] if name is None else b"X" + len(name).to_bytes(4, "little") + name.encode()
+    sizes, stored = {str(one._cdata): one.nbytes() for one in _storages(content)}, dict[str, bytes]()
+    for key in keys:
+        stored[new[key]] = stream.read(8 + sizes[key])
+    return b"".join([body, pickle.dumps(sorted(stored), protocol=2), *(stored[name] for name in sorted(stored))])
+
+
+def _storages(content: object) -> Iterator[torch.UntypedStorage]:
+    if isinstance(content, Tensor):
+        yield content.untyped_storage()
+    elif isinstance(content, dict | list | tuple):
+        for value in content.values() if isinstance(content, dict) else content:
+            yield from _storages(value)
 
 
 def _safetensors(content: dict[Any, Any]) -> bytes:

@@ -307,8 +307,8 @@ class Pipelines(Kind):
             return rng.choice(schema["enum"])
         if "const" in schema:
             return schema["const"]
-        kind = schema.get("type")
-        kind = rng.choice(kind) if isinstance(kind, list) else kind
+        kinds = schema.get("type", "")
+        kind: str = rng.choice(kinds) if isinstance(kinds, list) else kinds
         if kind == "object":
             return self._mapping(schema, rng, nodes)
         if kind == "array":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -31,7 +32,7 @@ from melmill.storage.errors import StoreError
 from melmill.storage.files.location import Location
 from melmill.storage.records import sealed, unsealed
 from melmill.storage.store import Store
-from melmill.storage.tables import from_parquet, to_parquet
+from melmill.storage.tables import from_parquet, to_parquet, with_seal
 from melmill.storage.verify import verify
 
 PIPELINE = """\
@@ -47,6 +48,8 @@ stages:
 """
 _RUN = "20260101T000000000000"
 _TIME = "2026-01-01T00:00:00+00:00"
+# Files of a report that hold times and versions.
+_OF_A_MOMENT = ("index.html", "throughput.csv", "throughput.parquet")
 # Facts of a machine and a moment, by the same for all.
 _FACTS: Mapping[str, object] = {
     "started_at": _TIME,
@@ -85,15 +88,17 @@ class Stores(Kind):
             path = folder / "corpus" / f"{number}.wav"
             soundfile.write(path, y, 16000)
             os.utime(path, (1_700_000_000, 1_700_000_000))
-        (folder / "corpus" / "bad.wav").write_bytes(b"")
+        bad = folder / "corpus" / "bad.wav"
+        bad.write_bytes(b"")
+        os.utime(bad, (1_700_000_000, 1_700_000_000))
         (folder / "pipeline.yaml").write_text(PIPELINE + "max_quarantined: 0.5\n")
         self.root = folder / "store"
         self.pipeline = read(PIPELINE + "max_quarantined: 0.5\n", "pipeline.yaml")
         run(make_plan(self.pipeline), "serial")
         _fix(self.root)
         self.files = {str(path.relative_to(self.root)): path.read_bytes() for path in _paths(self.root)}
-        # What a page of a report looks like is no part of what is searched.
-        self.names = [name for name in self.files if "/report-" not in name or name.endswith(".json")]
+        # Nothing reads them but people.
+        self.names = [name for name in self.files if not name.endswith(_OF_A_MOMENT)]
         self.whole = _contents(Store.open("store"))
         self.plan = make_plan(self.pipeline).n_pending
 
@@ -160,8 +165,15 @@ def _fix(root: Path) -> None:
     (run_folder,) = (root / "runs").iterdir()
     run_folder = run_folder.rename(root / "runs" / _RUN)
     for path in _paths(root):
+        if path.name in _OF_A_MOMENT:
+            path.write_bytes(b"")
+    for path in _paths(root):
         if path.name == "manifest.json" or path.parent.name == "records":
             fields = unsealed(path.read_bytes())
+            for name, stored in fields.get("files", {}).items():
+                if name.endswith(_OF_A_MOMENT):
+                    data = (path.parent.parent / name).read_bytes()
+                    stored |= {"n_bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
             new = {"run_id": _RUN, "started_at": _TIME} if path.name == "manifest.json" else _FACTS
             path.write_bytes(sealed({**fields, **{name: value for name, value in new.items() if name in fields}}))
         elif path.name == "state.json":
@@ -281,11 +293,9 @@ def _retabled(data: bytes, rng: Random) -> bytes:
         case _:
             table = table.rename_columns([f"{other}x" if other == name else other for other in table.column_names])
     if b"sha256" in (table.schema.metadata or {}):
-        from melmill.storage.catalogue import _sealed
-
         head = {key: value for key, value in table.schema.metadata.items() if key != b"sha256"}
         try:
-            table = _sealed(table.replace_schema_metadata(head))
+            table = with_seal(table.replace_schema_metadata(head))
         except (TypeError, ValueError, AttributeError, pa.ArrowException):
             return data[:-1]
     return to_parquet(table)

@@ -62,7 +62,7 @@ class Tables(Kind):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
-        self.recordings = {}
+        self.recordings: dict[str, bytes] = {}
         for format_, suffix in (("WAV", "wav"), ("FLAC", "flac")):
             file = io.BytesIO()
             soundfile.write(file, np.random.default_rng(0).normal(0, 0.1, 800), 16000, format=format_)
