@@ -101,7 +101,7 @@ def test_every_export_format_is_listed(filled: dict[str, str]) -> None:
 def test_every_error_and_function_is_on_the_page_of_python(filled: dict[str, str]) -> None:
     for name in melmill.__all__:
         value = getattr(melmill, name)
-        if isinstance(value, type) and issubclass(value, melmill.Error):
+        if isinstance(value, type) and issubclass(value, melmill.Error | Warning):
             assert f"\n| `{name}` | " in filled["python.md"]
         elif not isinstance(value, str):
             assert re.search(rf"(members: .*\b{name}\b|::: melmill\.{name}\n)", filled["python.md"]), name
