@@ -21,10 +21,9 @@ from melmill.stages.train import loop, losses
 from melmill.stages.train.discriminators import Discriminators, phase_rotated
 from melmill.stages.train.generators import fresh
 from melmill.stages.train.held_out import split
-from melmill.stages.train.stage import TrainVocoder
+from melmill.stages.train.vocoder_stage import TrainVocoder
 from melmill.stages.vocode.families.hifigan.training import factors
 from melmill.stages.vocode.files.checkpoint import read_files
-from melmill.stages.vocode.files.companions import TRAINED_FILES
 from melmill.stages.vocode.loaded import load
 from melmill.storage.utterance import Utterance
 
@@ -127,7 +126,9 @@ def whole(memory: Memory) -> dict[str, bytes]:
 
 
 def loaded(files: dict[str, bytes]) -> Any:
-    return load(read_files({role: StageFile(url=name, data=files[name]) for role, name in TRAINED_FILES.items()}))
+    return load(
+        read_files({role: StageFile(url=name, data=files[name]) for role, name in TrainedVocoder.files.items()})
+    )
 
 
 @pytest.mark.parametrize(
