@@ -139,7 +139,9 @@ class Inverter:
             return self
         if _PRIOR not in files:
             raise ParameterError(
-                "prior", f"must be {NO_PRIOR} or a file that exists, got {self.prior!r}: check its name"
+                "prior",
+                f"must be {NO_PRIOR}, a node that trains a prior or a file that exists, got {self.prior!r}: "
+                "check its name",
             )
         file = files[_PRIOR]
         return self._knowing(
