@@ -241,7 +241,8 @@ class Inverter:
         """
         del product
         if self._guided:
-            raise ContractError(f"the prior {self.prior!r} was not read: use what `opened` returns")
+            name = self.prior if self._known is None else self._known.name
+            raise ContractError(f"the prior {name!r} was not read: use what `opened` returns")
         return self.inverted(items, _mel_spec(inputs["from"]), None)
 
     def inverted(self, items: Sequence[Item], spec: MelSpec, prior: Prior | None) -> Sequence[Outcome]:
