@@ -14,8 +14,8 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import Enum, StrEnum
-from typing import Any, ClassVar, Literal, Protocol, TypeVar, runtime_checkable
+from enum import Enum
+from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,17 @@ from melmill.pcm import as_float as as_float
 from melmill.pcm import stored as stored
 from melmill.stages.blame import REFUSED, Blame, Verdict, blame
 from melmill.stages.numeric.errors import Unusable
-from melmill.stages.numeric.melspec import MelSpec
+from melmill.stages.products import TRAINED_KINDS as TRAINED_KINDS
+from melmill.stages.products import WHOLE_KINDS as WHOLE_KINDS
+from melmill.stages.products import Kind as Kind
+from melmill.stages.products import Mel as Mel
+from melmill.stages.products import Product as Product
+from melmill.stages.products import Report as Report
+from melmill.stages.products import Scores as Scores
+from melmill.stages.products import Trained as Trained
+from melmill.stages.products import TrainedPrior as TrainedPrior
+from melmill.stages.products import TrainedVocoder as TrainedVocoder
+from melmill.stages.products import Waveform as Waveform
 from melmill.stages.task_context import enter_utterance
 from melmill.storage.utterance import Labels, Utterance
 from melmill.storage.utterance import SourceFile as SourceFile
@@ -51,124 +61,6 @@ class OneOf:
     names: Callable[[], Sequence[str]]
 
 
-class Kind(StrEnum):
-    """What flows through a port."""
-
-    UTTERANCES = "utterances"
-    WAVEFORM = "waveform"
-    MEL = "mel"
-    SCORES = "scores"
-    REPORT = "report"
-    VOCODER = "vocoder"
-
-
-# Kinds that one task makes of a whole corpus. All others are made by one task for each shard.
-WHOLE_KINDS = frozenset({Kind.REPORT, Kind.VOCODER})
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Product:
-    """Describe what a node makes.
-
-    Parameters
-    ----------
-    node : str
-        Name of the node. Stages leave it empty, and the graph fills it in.
-    """
-
-    node: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Waveform(_Product):
-    """Describe waveforms ``(n_samples,)``.
-
-    Parameters
-    ----------
-    sr : int
-        Sampling rate, Hz.
-    dtype : {"float32", "int16"}
-        What is stored.
-    mel : MelSpec or None
-        Spec of the mel that they were made from. None for recordings.
-    conversions : tuple of (str, str)
-        Fields in which that mel was not the one needed, and how each was converted.
-    corpus : bool
-        An ingest stage makes them: they are utterances with a catalogue.
-    """
-
-    sr: int
-    dtype: Literal["int16", "float32"] = "float32"
-    mel: MelSpec | None = None
-    conversions: tuple[tuple[str, str], ...] = ()
-    corpus: bool = False
-
-    @property
-    def kind(self) -> Kind:
-        """Kind of port that it fits."""
-        return Kind.UTTERANCES if self.corpus else Kind.WAVEFORM
-
-
-@dataclass(frozen=True, kw_only=True)
-class Mel(_Product):
-    """Describe mel spectrograms ``(n_mels, n_frames)``.
-
-    An ingest stage may make them too. Its utterances have no recordings then, and the shortest
-    lengths that give as many frames.
-
-    Parameters
-    ----------
-    spec : MelSpec
-    dtype : {"float16", "float32"}
-        What is stored.
-    """
-
-    spec: MelSpec
-    dtype: Literal["float16", "float32"] = "float32"
-    kind: ClassVar[Kind] = Kind.MEL
-
-    @property
-    def sr(self) -> int:
-        """Rate of the waveforms that the mels are of, Hz."""
-        return self.spec.sr
-
-
-@dataclass(frozen=True, kw_only=True)
-class Scores(_Product):
-    """Describe a table of scores, one row per utterance.
-
-    Parameters
-    ----------
-    metrics : tuple of str
-        Columns of the table.
-    scored : str
-        Name of the node whose waveforms are scored.
-    """
-
-    metrics: tuple[str, ...]
-    scored: str
-    kind: ClassVar[Kind] = Kind.SCORES
-
-
-@dataclass(frozen=True, kw_only=True)
-class Report(_Product):
-    """Describe a folder of tables and a page over all utterances."""
-
-    kind: ClassVar[Kind] = Kind.REPORT
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainedVocoder(_Product):
-    """Describe a vocoder that a training makes: its family and the mel that it needs."""
-
-    family: str
-    spec: MelSpec
-    kind: ClassVar[Kind] = Kind.VOCODER
-
-
-Product = Waveform | Mel | Scores | Report | TrainedVocoder
-
-
 @dataclass(frozen=True, kw_only=True)
 class Input:
     """Describe an input port.
@@ -183,6 +75,9 @@ class Input:
         Values that the port takes instead of the name of a node (``start: pghi``). The stage has a
         field of the port's name, which holds the word. With a node it keeps its default, and keys
         say that a node is connected.
+    values : bool
+        Whatever is not the name of a node is a value of the field of the port's name
+        (``prior: FILE``). Such a port has words.
     optional : bool
         The input may be left out.
     absent_ok : bool
@@ -196,6 +91,7 @@ class Input:
     kinds: frozenset[Kind]
     many: bool = False
     words: tuple[str, ...] = ()
+    values: bool = False
     optional: bool = False
     absent_ok: bool = False
     other_corpus: bool = False
@@ -429,12 +325,12 @@ class FileStage(Stage, Protocol):
         """
         ...
 
-    def trained(self, product: TrainedVocoder, name: str, digest: str) -> Stage:
+    def trained(self, product: Trained, name: str, digest: str) -> Stage:
         """Return the stage as it computes with what a training makes, instead of its own files.
 
         Parameters
         ----------
-        product : TrainedVocoder
+        product : Trained
         name : str
             Name of the training's node.
         digest : str
@@ -526,9 +422,8 @@ class TrainingStage(Stage, Protocol):
     def train(self, data: TrainingData, place: TrainingPlace, inputs: Mapping[str, Product]) -> Mapping[str, bytes]:
         """Return the files that were learned, by name.
 
-        A `TrainedVocoder` has ``weights.pt`` and ``config.json``, and others such as a page,
-        ``index.html``. A training that is stopped at any moment and begun again returns the same
-        bytes as one that is not.
+        They are the `files` of its product, and others such as a page, ``index.html``. A training
+        that is stopped at any moment and begun again returns the same bytes as one that is not.
 
         Parameters
         ----------

@@ -20,7 +20,8 @@ from melmill.stages.contract import (
     Processor,
     Product,
     StageFiles,
-    TrainedVocoder,
+    Trained,
+    TrainedPrior,
     Waveform,
     as_float,
     each,
@@ -38,18 +39,22 @@ from melmill.storage.utterance import resampled_length
 # Raise it when a change moves the results of all inverters.
 _SHARED_VERSION = 3
 
-_MEL = Input(kinds=frozenset({Kind.MEL}))
-
 # What the field `prior` has in place of a file.
 NO_PRIOR = "none"
 
 # Role of a prior's file.
-_PRIOR = "prior"
+(_PRIOR,) = TrainedPrior.files
+
+_MEL = Input(kinds=frozenset({Kind.MEL}))
+_PRIOR_INPUT = Input(kinds=frozenset({Kind.PRIOR}), words=(NO_PRIOR,), values=True, optional=True)
 
 
 @dataclass(frozen=True, kw_only=True)
 class KnownPrior:
-    """What a plan knows of a prior: its file's digest and URL, its name and the mel it needs."""
+    """What a plan knows of a prior: digest and URL of its file, name, and the mel it needs.
+
+    The URL of one that a node trains is empty.
+    """
 
     digest: str
     url: str
@@ -76,8 +81,9 @@ class Inverter:
     device : {"cpu", "cuda"}
         Where it is computed. The results are the same but for rounding.
     prior : str
-        File of a learned prior, a path or any URL that fsspec knows. Its network guesses the
-        starting magnitude, in place of `magnitude`. ``"none"``: there is none.
+        File of a learned prior, a path or any URL that fsspec knows, or the node that trains it.
+        Its network guesses the starting magnitude, in place of `magnitude`. ``"none"``: there is
+        none.
     """
 
     uses: ClassVar[str]
@@ -117,9 +123,9 @@ class Inverter:
 
     def files(self) -> Mapping[str, Sequence[str]]:
         """Return where the prior's file is, if it has one; see `FileStage`."""
-        if self.prior == NO_PRIOR:
-            return {}
-        return {_PRIOR: (self.prior if self._known is None else self._known.url,)}
+        if self._known is not None:
+            return {_PRIOR: (self._known.url,)} if self._known.url else {}
+        return {} if self.prior == NO_PRIOR else {_PRIOR: (self.prior,)}
 
     def prepared(self, files: StageFiles, digest: str) -> Inverter:
         """Return the stage with what it needs to know of its prior.
@@ -133,22 +139,39 @@ class Inverter:
             return self
         if _PRIOR not in files:
             raise ParameterError(
-                "prior", f"must be {NO_PRIOR} or a file that exists, got {self.prior!r}: check its name"
+                "prior",
+                f"must be {NO_PRIOR}, a node that trains a prior or a file that exists, got {self.prior!r}: "
+                "check its name",
             )
         file = files[_PRIOR]
-        known = KnownPrior(digest=digest, url=file.url, name=file.name, spec=decoded(file.name, file.data).spec)
+        return self._knowing(
+            KnownPrior(digest=digest, url=file.url, name=file.name, spec=decoded(file.name, file.data).spec)
+        )
+
+    def trained(self, product: Trained, name: str, digest: str) -> Inverter:
+        """Return the stage that computes with the prior that the node `name` trains; see `FileStage`.
+
+        Raises
+        ------
+        ContractError
+            It trains something else.
+        """
+        if not isinstance(product, TrainedPrior):
+            raise ContractError(f"{self.uses} can't compute with {name!r}, which trains {product.called}")
+        return self._knowing(KnownPrior(digest=digest, url="", name=name, spec=product.spec))
+
+    def _knowing(self, known: KnownPrior) -> Inverter:
         stage = copy(self)
         object.__setattr__(stage, "_known", known)
         return stage
 
-    def trained(self, product: TrainedVocoder, name: str, digest: str) -> Inverter:
-        """Raise ContractError: an inverter computes with no vocoder."""
-        del digest
-        raise ContractError(f"{self.uses} can't compute with {name!r}, which trains a {product.family}")
+    @property
+    def _guided(self) -> bool:
+        return self.prior != NO_PRIOR or self._known is not None
 
     def opened(self, read: Callable[[], StageFiles]) -> Processor:
         """Return what computes in this process; see `FileStage`."""
-        if self.prior == NO_PRIOR:
+        if not self._guided:
             return self
         file = read()[_PRIOR]
         return _WithPrior(stage=self, prior=decoded(file.name, file.data))
@@ -180,7 +203,7 @@ class Inverter:
         """
         own = {field.name: getattr(self, field.name) for field in fields(self) if field.init}
         del own["device"], own["prior"]
-        return own if self.prior == NO_PRIOR else {**own, "prior": self._prior_known().digest}
+        return {**own, "prior": self._prior_known().digest} if self._guided else own
 
     def _prior_known(self) -> KnownPrior:
         if self._known is None:
@@ -190,7 +213,7 @@ class Inverter:
     def produces(self, inputs: Mapping[str, Sequence[Product]]) -> Product:
         """Check the mel and the starting waveform; return waveforms at the mel's rate."""
         spec = _mel_spec(inputs["from"][0])
-        if self.prior != NO_PRIOR:
+        if self._guided:
             known = self._prior_known()
             check_prior(known.name, known.spec, spec)
         for start in inputs.get("start", ()):
@@ -217,8 +240,9 @@ class Inverter:
             The stage has a prior: use what `opened` returns.
         """
         del product
-        if self.prior != NO_PRIOR:
-            raise ContractError(f"the prior {self.prior!r} was not read: use what `opened` returns")
+        if self._guided:
+            name = self.prior if self._known is None else self._known.name
+            raise ContractError(f"the prior {name!r} was not read: use what `opened` returns")
         return self.inverted(items, _mel_spec(inputs["from"]), None)
 
     def inverted(self, items: Sequence[Item], spec: MelSpec, prior: Prior | None) -> Sequence[Outcome]:
@@ -320,6 +344,7 @@ def inverter_stage(uses: str) -> type[Inverter] | None:
         n_iter_type = int | None if solver.default_n_iter is None else int
         made += [("n_iter", n_iter_type, solver.default_n_iter), ("start", str, solver.default_start)]
         inputs["start"] = Input(kinds=frozenset({Kind.WAVEFORM}), words=solver.starts, optional=True)
+    inputs["prior"] = _PRIOR_INPUT
     made += [(own.name, hints[own.name], field(default=own.default)) for own in fields(solver)]
     stage = make_dataclass(
         solver.__name__,

@@ -175,7 +175,7 @@ def training(curve: pd.DataFrame) -> str:
             axis.plot(points["step"], points["value"], color=colour, linestyle=dash, linewidth=1.6, label=name)
         axis.grid()
         axis.set_xlabel("step")
-        axis.set_ylabel(f"{curve['loss'].iloc[0]} loss")
+        axis.set_ylabel(curve["loss"].iloc[0])
         figure.legend(frameon=False, loc="outside lower center", ncols=2)
         return as_svg(figure)
 

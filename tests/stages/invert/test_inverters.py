@@ -15,7 +15,19 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from melmill.stages.contract import FileStage, Item, Mel, Outcome, Scores, Stage, StageFile, UtteranceStage, Waveform
+from melmill.stages.contract import (
+    FileStage,
+    Item,
+    Mel,
+    Outcome,
+    Scores,
+    Stage,
+    StageFile,
+    TrainedPrior,
+    TrainedVocoder,
+    UtteranceStage,
+    Waveform,
+)
 from melmill.stages.invert import stages
 from melmill.stages.invert.inversion import Inversion, invert, invert_batch, pose, shortest_length, solve_all
 from melmill.stages.numeric.errors import ContractError, DeviceMissing, ParameterError, Unusable
@@ -365,5 +377,21 @@ def test_a_prior_must_be_read_and_fit() -> None:
         run(cast("UtteranceStage", stage), [])
     with pytest.raises(ParameterError, match="prior must be none or the file of a prior, got 3"):
         Invert(prior=3)
-    with pytest.raises(ParameterError, match="prior must be none or a file that exists, got 'p': check its name"):
+    with pytest.raises(
+        ParameterError, match="prior must be none, a node that .* or a file that exists, got 'p': check"
+    ):
         cast("FileStage", Invert(prior="p")).prepared({}, "")
+
+
+def test_a_training_takes_the_place_of_the_file() -> None:
+    stage = cast("FileStage", Invert()).trained(TrainedPrior(spec=PAPER), "tuned", "abc")
+    assert stage.identity() == {**Invert().identity(), "prior": "abc"}
+    assert not cast("FileStage", stage).files()
+    with pytest.raises(ContractError, match=r"the prior 'tuned' was trained .* n_mels is 64, needed 80"):
+        stage.produces({"from": [Mel(spec=replace(PAPER, n_mels=64))]})
+    with pytest.raises(ContractError, match=r"the prior 'tuned' was not read: use what `opened` returns"):
+        run(cast("UtteranceStage", stage), [])
+    with pytest.raises(ContractError, match=r"invert can't compute with 'tuned', which trains a vocos"):
+        cast("FileStage", Invert()).trained(TrainedVocoder(spec=PAPER, family="vocos"), "tuned", "abc")
+    with pytest.raises(ContractError, match=r"'tuned' trains a prior, not a vocoder"):
+        cast("FileStage", stage_class("vocoder")()).trained(TrainedPrior(spec=PAPER), "tuned", "abc")
