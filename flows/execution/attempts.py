@@ -98,6 +98,8 @@ class Chain:
         By key, the chains that it waits for and that have not been settled.
     followers : list of Chain
         Those that waited for this one when they were submitted.
+    told : dict of str to Receipt
+        Of the attempts that its worker said were done, by label.
     since_s : float
         When it was submitted, or last told what it does, on the monotonic clock, s.
     """
@@ -109,6 +111,7 @@ class Chain:
     future: Future
     waits_for: dict[str, Chain]
     followers: list[Chain] = field(default_factory=list)
+    told: dict[str, Receipt] = field(default_factory=dict)
     since_s: float = field(default_factory=time.monotonic)
     _announced: set[str] = field(default_factory=set)
     _lock: threading.Lock = field(default_factory=threading.Lock)

@@ -142,13 +142,14 @@ class _TaskStream:
     def _hear(self, event: tuple[float, object]) -> None:
         """Pass on what a worker tells; Dask calls this in a thread of its own."""
         message = event[1]
-        if not isinstance(message, Mapping):
+        if not isinstance(message, bytes):
             self.announce(Note(text=str(message)))
             return
         told = Told.of(message)
         for label, receipt in told.receipts.items():
             # What is settled by now was announced then.
             if (done := self.told_of.get(label)) is not None:
+                done[0].told[label] = receipt
                 self._announce_done(*done, receipt)
         if (begun := self.told_of.get(told.label)) is not None:
             begun[0].since_s = time.monotonic()
@@ -175,7 +176,7 @@ class _TaskStream:
             self.client.run(stop_chains, self.topic, on_error="ignore", callback_timeout=STOP_TIMEOUT_S)
         for future in as_completed([chain.future for chain in in_flight.values()], loop=self.client.loop):
             chain = in_flight[future.key]
-            for attempt, receipt in zip(chain.attempts, chain.receipts(_answer(future)), strict=False):
+            for attempt, receipt in zip(chain.attempts, chain.receipts(_answer(chain)), strict=False):
                 self._announce_done(chain, attempt, receipt)
 
     def _fill(self) -> None:
@@ -318,7 +319,7 @@ class _TaskStream:
             return  # it was cancelled or withdrawn
         # In this order: after an interrupt while the answer is fetched, the chain is still among
         # those to wait for.
-        answer, chain = _answer(future), self.chains[future.key]
+        answer, chain = _answer(self.chains[future.key]), self.chains[future.key]
         failed = isinstance(answer, Exception)
         if isinstance(answer, Exception) and self._is_of_another(chain, answer):
             return
@@ -436,13 +437,16 @@ def _last_place(error: Exception) -> Place:
     return place if isinstance(place, Place) else Place()
 
 
-def _answer(future: Future) -> tuple[Receipt, ...] | Exception:
+def _answer(chain: Chain) -> tuple[Receipt, ...] | Exception:
     """Return the receipts of a chain, or its error; raise RunFailed if the scheduler is lost."""
     from distributed import CancelledError
     from distributed.comm import CommClosedError
 
+    if chain.future.status == "finished" and len(chain.told) == len(chain.attempts):
+        return tuple(chain.told[attempt.label] for attempt in chain.attempts)
     try:
-        receipts: tuple[Receipt, ...] = future.result()
+        # A chain that was stopped did fewer jobs. Its worker has the answer.
+        receipts: tuple[Receipt, ...] = chain.future.result()
     except (CancelledError, CommClosedError) as error:
         raise RunFailed("the Dask scheduler is lost; run again to go on from what is stored") from error
     except Exception as error:
