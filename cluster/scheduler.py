@@ -148,13 +148,28 @@ def one_span() -> Iterator[None]:
         yield
 
 
-class SpanPruner(SchedulerPlugin):  # type: ignore[misc]
-    """Forget groups of tasks that are over.
+_RUN_TOPIC = "melmill-of-"
+
+
+def topic_of(client_id: str) -> str:
+    """Return the topic by which workers tell a client how its tasks are doing.
+
+    >>> topic_of("Client-1")
+    'melmill-of-Client-1'
+    """
+    return _RUN_TOPIC + client_id
+
+
+class Housekeeper(SchedulerPlugin):  # type: ignore[misc]
+    """Forget groups of tasks that are over, and messages to clients that are gone.
 
     Dask groups tasks by name and forgets a group with its last task. But the group's span keeps it
     for its statistics, and an entry for every graph that was submitted. The tasks of a node come
     and go in a small window, each time as a new group of a new graph. That costs some 3 KiB a task.
     Dask also caches the names of the last 100,000 tasks. Only spans of melmill's own are pruned.
+
+    Dask keeps the last messages of every topic. A scheduler that serves many runs would keep a
+    thousand of each.
     """
 
     name = "melmill-housekeeping"
@@ -171,6 +186,17 @@ class SpanPruner(SchedulerPlugin):  # type: ignore[misc]
             self.n_forgotten += 1
             if self.n_forgotten % PRUNE_EVERY == 0:
                 self.prune()
+
+    def remove_client(self, scheduler: Scheduler, client: str) -> None:
+        """Forget what workers told clients that are gone.
+
+        Workers may tell a client more when it has just left, so those that left before are looked
+        at too.
+        """
+        topics = scheduler._broker._topics
+        mine = {topic_of(one) for one in scheduler.clients if one != client}
+        for topic in [one for one in topics if one.startswith(_RUN_TOPIC) and one not in mine]:
+            del topics[topic]
 
     def prune(self) -> None:
         """Remove what is over from the spans of melmill."""
@@ -191,7 +217,7 @@ def bound_memory(client: Client) -> None:
     ImportError
         The scheduler's process can't import melmill.
     """
-    client.register_plugin(SpanPruner())
+    client.register_plugin(Housekeeper())
 
 
 # Dask's own port. Where it is taken, the scheduler uses a free one.

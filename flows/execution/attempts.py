@@ -94,6 +94,7 @@ class Chain:
     allowed : list of str or None
         Addresses of the workers that may take it. None for any of its pool.
     future : Future
+        Set when it is submitted.
     waits_for : dict of str to Chain
         By key, the chains that it waits for and that have not been settled.
     followers : list of Chain
@@ -108,49 +109,63 @@ class Chain:
     pool: str
     attempts: Sequence[Attempt]
     allowed: list[str] | None
-    future: Future
+    future: Future = field(init=False)
     waits_for: dict[str, Chain]
     followers: list[Chain] = field(default_factory=list)
     told: dict[str, Receipt] = field(default_factory=dict)
     since_s: float = field(default_factory=time.monotonic)
-    _announced: set[str] = field(default_factory=set)
+    _is_over: bool = False
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
-    def unannounced(self) -> list[Attempt]:
+    def left(self) -> list[Attempt]:
         """The attempts that are not known to be done, in order."""
-        return [attempt for attempt in self.attempts if attempt.label not in self._announced]
+        return [attempt for attempt in self.attempts if attempt.label not in self.told]
 
-    def announce_once(self, label: str, announce: Callable[[], None]) -> None:
-        """Announce that an attempt is done. Whichever thread comes second does nothing."""
+    def tell(self, label: str, receipt: Receipt, announce: Callable[[], None]) -> None:
+        """Announce that an attempt is done, unless that is known or the chain is over.
+
+        A worker's message and the chain's answer come in two threads.
+        """
         with self._lock:
-            if label in self._announced:
+            if self._is_over or label in self.told:
                 return
-            self._announced.add(label)
+            self.told[label] = receipt
             announce()
+
+    def end(self) -> None:
+        """Let nothing be told any more: what is not done by now is submitted anew."""
+        with self._lock:
+            self._is_over = True
 
     def receipts(self, answer: tuple[Receipt, ...] | Exception) -> tuple[Receipt, ...]:
         """Return the receipts of the attempts that are done, in order.
 
-        If the worker could not say, the store does: an attempt with a whole record is done.
+        What was told counts, whatever the answer is: it was announced. If the worker could not say
+        more, the store does: an attempt with a whole record is done.
         """
-        if isinstance(answer, tuple):
-            return answer
-        if getattr(answer, "chain", None) == self.key:
-            told: tuple[Receipt, ...] = answer.__dict__["receipts"]
-            return told
-        if len(self.attempts) == 1:
-            return ()
+        is_lost = isinstance(answer, Exception) and getattr(answer, "chain", None) != self.key
+        said: tuple[Receipt, ...] = ()
+        if not is_lost:
+            said = answer if isinstance(answer, tuple) else answer.__dict__["receipts"]
+        known = {attempt.label: receipt for attempt, receipt in zip(self.attempts, said, strict=False)} | self.told
         receipts = []
         for attempt in self.attempts:
-            try:
-                receipt = attempt.job.done()
-            except (OSError, StoreError):
-                break  # it is not known, so it is done again
+            receipt = known.get(attempt.label)
+            if receipt is None and is_lost and len(self.attempts) > 1:
+                receipt = _stored(attempt)
             if receipt is None:
                 break
             receipts.append(receipt)
         return tuple(receipts)
+
+
+def _stored(attempt: Attempt) -> Receipt | None:
+    """Return the receipt of an attempt with a whole record."""
+    try:
+        return attempt.job.done()
+    except (OSError, StoreError):
+        return None  # it is not known, so it is done again
 
 
 def owner_of(error: Exception) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from melmill.cluster.connect import connected
 from melmill.cluster.contract import ClusterSpec, RunningCluster
-from melmill.cluster.scheduler import bound_memory, links, missing_bokeh, one_span, publisher
+from melmill.cluster.scheduler import bound_memory, links, missing_bokeh, one_span, publisher, topic_of
 from melmill.flows.errors import MachineFailed, RunFailed
 from melmill.flows.execution.attempts import ISOLATE_AFTER, MAX_ATTEMPTS, Attempt, Chain, chain_name, owner_of
 from melmill.flows.execution.machines import Again, Machines
@@ -117,7 +117,7 @@ class _TaskStream:
         self.n_waiting = dict.fromkeys(pools, 0)
         self.n_submitted = 0
         self.completed = as_completed(loop=client.loop)
-        self.topic = f"melmill-{client.id}"
+        self.topic = topic_of(client.id)
         self.scheduler_answers = True
         self.machines = Machines(announce)
         self.wait_for_others_s = START_S
@@ -149,14 +149,13 @@ class _TaskStream:
         for label, receipt in told.receipts.items():
             # What is settled by now was announced then.
             if (done := self.told_of.get(label)) is not None:
-                done[0].told[label] = receipt
-                self._announce_done(*done, receipt)
+                self._tell(*done, receipt)
         if (begun := self.told_of.get(told.label)) is not None:
             begun[0].since_s = time.monotonic()
 
-    def _announce_done(self, chain: Chain, attempt: Attempt, receipt: Receipt) -> None:
+    def _tell(self, chain: Chain, attempt: Attempt, receipt: Receipt) -> None:
         event = Finished(task=attempt.task, attempt=attempt.number, receipt=receipt)
-        chain.announce_once(attempt.label, lambda: self.announce(event))
+        chain.tell(attempt.label, receipt, lambda: self.announce(event))
 
     def _drain(self) -> None:
         """Wait for the jobs in flight, and start nothing more."""
@@ -170,14 +169,15 @@ class _TaskStream:
                 chain.future.release()
             else:
                 in_flight[key] = chain
-        text = f"stopping: waiting for {len(in_flight)} tasks in flight (interrupt again to leave at once)"
+        n_tasks = sum(len(chain.left) for chain in in_flight.values())
+        text = f"stopping: waiting for {n_tasks} tasks in flight (interrupt again to leave at once)"
         self.announce(Note(text=text))
         with suppress(OSError):  # a silent worker ends its chains as if nothing had been said
             self.client.run(stop_chains, self.topic, on_error="ignore", callback_timeout=STOP_TIMEOUT_S)
         for future in as_completed([chain.future for chain in in_flight.values()], loop=self.client.loop):
             chain = in_flight[future.key]
             for attempt, receipt in zip(chain.attempts, chain.receipts(_answer(chain)), strict=False):
-                self._announce_done(chain, attempt, receipt)
+                self._tell(chain, attempt, receipt)
 
     def _fill(self) -> None:
         """Submit as many chains as the cluster has room for."""
@@ -218,34 +218,37 @@ class _TaskStream:
         pool = self.window.nodes[tasks[0].node].pool
         before = {self.chain_of[task].key: self.chain_of[task] for task in self.window.waits_for(tasks)}
         allowed = self._allowed(hows[0], pool)
-        future = self.client.submit(
+        key = f"{chain_name(tasks)}-{unique}"
+        chain = Chain(key=key, pool=pool, attempts=attempts, allowed=allowed, waits_for=before)
+        after = next((other.attempts[-1].task for other in before.values()), None)
+        # Before it is submitted: its worker may tell that a task is done at any moment after.
+        for attempt in attempts:
+            self.announce(Submitted(task=attempt.task, attempt=number, after=after))
+            self.told_of[attempt.label] = chain, attempt
+            after = attempt.task
+        chain.future = self.client.submit(
             run_chain,
             [attempt.link(self.time_limit_s) for attempt in attempts],
             self.topic,
-            [chain.future for chain in before.values()],
-            key=f"{chain_name(tasks)}-{unique}",
+            [other.future for other in before.values()],
+            key=key,
             resources=self.resources[pool],
             workers=allowed,
             pure=False,
         )
-        chain = Chain(key=future.key, pool=pool, attempts=attempts, allowed=allowed, future=future, waits_for=before)
         for other in before.values():
             other.followers.append(chain)
-        self.chains[chain.key] = chain
-        after = next((other.attempts[-1].task for other in before.values()), None)
-        for attempt in attempts:
-            self.chain_of[attempt.task] = chain
-            self.told_of[attempt.label] = chain, attempt
-            self.announce(Submitted(task=attempt.task, attempt=number, after=after))
-            after = attempt.task
+        self.chains[key] = chain
+        self.chain_of.update((attempt.task, chain) for attempt in attempts)
         self._count(chain, 1)
-        self.completed.add(future)
+        self.completed.add(chain.future)
 
     def _count(self, chain: Chain, n: int) -> None:
         (self.n_waiting if chain.waits_for else self.n_in_flight)[chain.pool] += n
 
     def _remove(self, chain: Chain) -> None:
         """Forget a chain that is not at the cluster any more."""
+        chain.end()
         del self.chains[chain.key]
         self._count(chain, -1)
         for attempt in chain.attempts:
@@ -263,7 +266,20 @@ class _TaskStream:
                 self._withdraw(chain.followers)
                 self._remove(chain)
                 chain.future.release()
-                self._put_back(chain.attempts)
+                self._put_back(chain.left)
+                self._finish_told(chain)
+
+    def _finish_told(self, chain: Chain) -> None:
+        """Settle the attempts of a chain that was given up which are known to be done."""
+        for attempt in chain.attempts:
+            if attempt.label in chain.told:
+                self._finish(attempt, chain.told[attempt.label])
+
+    def _finish(self, attempt: Attempt, receipt: Receipt) -> None:
+        """Settle an attempt that is done."""
+        self.window.finish(attempt.task)
+        place = Place(worker=receipt.worker, host=receipt.host, address=receipt.address)
+        self._take_up(self.machines.succeeded(attempt.task, place))
 
     def _put_back(self, attempts: Sequence[Attempt]) -> None:
         """Let the window hand out again what did not begin."""
@@ -303,8 +319,12 @@ class _TaskStream:
                     self._withdraw(chain.followers)
                     self._remove(chain)
                     chain.future.cancel()
-                    hows = [replace(attempt.how, on=frozenset()) for attempt in chain.attempts]
-                    self._submit(hows, chain.attempts[0].number + 1, chain.attempts[0].deaths)
+                    self._finish_told(chain)
+                    for attempt in chain.left:
+                        self.announce(Withdrawn(task=attempt.task))
+                    hows = [replace(attempt.how, on=frozenset()) for attempt in chain.left]
+                    if hows:
+                        self._submit(hows, chain.attempts[0].number + 1, chain.attempts[0].deaths)
             time.sleep(LOOK_AGAIN_S)
         return next(self.completed)
 
@@ -330,10 +350,9 @@ class _TaskStream:
         left = chain.attempts[len(receipts) :]
         self._put_back(left[1:] if failed else left)
         for attempt, receipt in zip(chain.attempts, receipts, strict=False):
-            self.window.finish(attempt.task)
-            self._announce_done(chain, attempt, receipt)
-            place = Place(worker=receipt.worker, host=receipt.host, address=receipt.address)
-            self._take_up(self.machines.succeeded(attempt.task, place))
+            if attempt.label not in chain.told:
+                self.announce(Finished(task=attempt.task, attempt=attempt.number, receipt=receipt))
+            self._finish(attempt, receipt)
         if isinstance(answer, Exception) and left:
             self._settle_error(left[0], answer, time.monotonic() - chain.since_s)
 
@@ -407,7 +426,7 @@ class _TaskStream:
         in_flight = {
             key: {
                 attempt.label: InFlight(task=attempt.task, attempt=attempt.number, age_s=now - chain.since_s)
-                for attempt in chain.unannounced
+                for attempt in chain.left
             }
             for key, chain in list(self.chains.items())
             if any(attempt.task in wanted for attempt in chain.attempts)

@@ -6,6 +6,7 @@ import pickle
 import platform
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -22,10 +23,19 @@ from melmill.storage.product import Address
 # Least time between two messages of a worker about the jobs of its chains, s.
 TELL_EVERY_S = 1.0
 
-# Topics whose clients were interrupted: their chains begin no further job.
-_stopped: set[str] = set()
-# When each thread last told something, by topic, on the monotonic clock, s.
-_told_s: dict[tuple[str, int], float] = {}
+# The last topics whose clients were interrupted: their chains begin no further job. A worker may
+# serve many clients, so the first are forgotten.
+_stopped: deque[str] = deque(maxlen=100)
+
+
+class _LastTold(threading.local):
+    """When this thread last told something, on the monotonic clock, s, and to whom."""
+
+    topic = ""
+    at_s = 0.0
+
+
+_last_told = _LastTold()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +93,7 @@ class Told:
 
 def stop_chains(topic: str) -> None:
     """Let the chains of a client in this process begin no further job."""
-    _stopped.add(topic)
+    _stopped.append(topic)
 
 
 def run_chain(links: Sequence[Link], topic: str, after: Sequence[object] = ()) -> tuple[Receipt, ...]:
@@ -130,7 +140,7 @@ def run_chain(links: Sequence[Link], topic: str, after: Sequence[object] = ()) -
             told.receipts[link.label] = receipts[-1]
             if receipts[-1].n_quarantined:
                 # Too many of them stop the run.
-                _told_s.pop((topic, threading.get_ident()), None)
+                _last_told.topic = ""
     except Exception as error:
         error.__dict__.update(place=place, chain=key, receipts=tuple(receipts))
         raise
@@ -157,9 +167,9 @@ def _receipt(link: Link, held: Held, place: Place) -> Receipt:
 
 def _tell(told: Told, topic: str, report: Callable[[object], None]) -> None:
     """Tell the client how far a chain is, unless this thread told it something just now."""
-    now, who = time.monotonic(), (topic, threading.get_ident())
-    if who in _told_s and now - _told_s[who] < TELL_EVERY_S:
+    now = time.monotonic()
+    if _last_told.topic == topic and now - _last_told.at_s < TELL_EVERY_S:
         return
-    _told_s[who] = now
+    _last_told.topic, _last_told.at_s = topic, now
     report(told.message())
     told.receipts.clear()

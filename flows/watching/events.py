@@ -153,7 +153,10 @@ class Failed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Withdrawn:
-    """A task of a chain did not begin, as one before it did not end. It is submitted anew."""
+    """A task did not begin, as one before it did not end or its workers are gone.
+
+    It is submitted anew.
+    """
 
     task: Task
 
