@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from melmill.cluster.connect import connected
 from melmill.cluster.contract import ClusterSpec, RunningCluster
-from melmill.cluster.scheduler import bound_memory, links, missing_bokeh, one_span, publisher, topic_of
+from melmill.cluster.scheduler import (
+    ProcessorTimes,
+    bound_memory,
+    links,
+    missing_bokeh,
+    one_span,
+    publisher,
+    topic_of,
+)
 from melmill.flows.errors import MachineFailed, RunFailed
 from melmill.flows.execution.attempts import ISOLATE_AFTER, MAX_ATTEMPTS, Attempt, Chain, chain_name, owner_of
 from melmill.flows.execution.machines import Again, Machines
@@ -22,6 +30,7 @@ from melmill.flows.tasks.judging import FATAL, machine_failure
 from melmill.flows.tasks.task import Receipt, Task
 from melmill.flows.watching.events import (
     DIED,
+    Driven,
     Failed,
     Finished,
     Listener,
@@ -81,8 +90,11 @@ def run_dask(
             announce(Note(text=missing))
         dashboard, metrics = links(cluster.client, spec)
         announce(Ready(probe=stream.probe, dashboard=dashboard, metrics=metrics, publish=publish))
+        before = ProcessorTimes.of(cluster.client, spec)
         with one_span():
             stream.run()
+        taken = ProcessorTimes.of(cluster.client, spec).since(before)
+        announce(Driven(n_tasks=stream.n_done, driver_cpu_s=taken.driver_s, scheduler_cpu_s=taken.scheduler_s))
 
 
 class _TaskStream:
@@ -116,6 +128,7 @@ class _TaskStream:
         self.n_in_flight = dict.fromkeys(pools, 0)
         self.n_waiting = dict.fromkeys(pools, 0)
         self.n_submitted = 0
+        self.n_done = 0
         self.completed = as_completed(loop=client.loop)
         self.topic = topic_of(client.id)
         self.scheduler_answers = True
@@ -131,6 +144,9 @@ class _TaskStream:
             self._fill()
             while self.chains:
                 self._settle(self._next_done())
+                # Many workers answer while one answer is settled.
+                while self.completed.has_ready():
+                    self._settle(next(self.completed))
                 self._fill()
                 if not self.chains:
                     self._take_up(self.machines.at_end())
@@ -277,6 +293,7 @@ class _TaskStream:
 
     def _finish(self, attempt: Attempt, receipt: Receipt) -> None:
         """Settle an attempt that is done."""
+        self.n_done += 1
         self.window.finish(attempt.task)
         place = Place(worker=receipt.worker, host=receipt.host, address=receipt.address)
         self._take_up(self.machines.succeeded(attempt.task, place))

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from distributed import Future
 
 from benchmarks.faults.package import install
 from melmill.flows.execution.prepare import prepare_store
-from melmill.flows.execution.run import JobMaker
+from melmill.flows.execution.run import JobMaker, run
 from melmill.flows.pipeline.spec import load
 from melmill.flows.planning.plan import make_plan
 from melmill.flows.tasks import chain
@@ -171,6 +172,15 @@ def test_a_chain_reads_nothing_back_and_makes_the_same_bytes(project: Project, m
     expected = {name: digest for name, digest in whole.items() if name.split("/")[0] in FOLDERS}
     assert expected
     assert {name: digest for name, digest in made.items() if name.split("/")[0] in FOLDERS} == expected
+
+
+def test_receipts_come_without_being_fetched(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fetched(future: Future) -> None:
+        raise AssertionError(f"{future.key} was fetched")
+
+    monkeypatch.setattr("distributed.client.Future.result", fetched)
+    summary = run(make_plan(load(project.pipeline), until="mel"))
+    assert (summary.tasks.failed, summary.tasks.run) == (0, 2 * N_SHARDS)
 
 
 def test_what_a_stage_does_to_its_input_stays_with_it(finished: Project) -> None:
