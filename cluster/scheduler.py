@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dask.utils import key_split
@@ -218,6 +220,43 @@ def bound_memory(client: Client) -> None:
         The scheduler's process can't import melmill.
     """
     client.register_plugin(Housekeeper())
+
+
+# Limit for a question to a scheduler that may be silent by now.
+CPU_TIMEOUT_S = 5.0
+
+
+@dataclass(frozen=True)
+class ProcessorTimes:
+    """Processor time that two processes have taken, s.
+
+    Parameters
+    ----------
+    driver_s : float
+        Of this process.
+    scheduler_s : float or None
+        Of the scheduler's. None if it runs in this process, whose time is then of both, or if it
+        did not answer.
+    """
+
+    driver_s: float
+    scheduler_s: float | None
+
+    @classmethod
+    def of(cls, client: Client, spec: ClusterSpec) -> ProcessorTimes:
+        """Return the times until now."""
+        scheduler_s: float | None = None
+        if not spec.scheduler_here:
+            with suppress(OSError):  # a timeout and a lost connection are such errors
+                scheduler_s = client.run_on_scheduler(time.process_time, callback_timeout=CPU_TIMEOUT_S)
+        return cls(time.process_time(), scheduler_s)
+
+    def since(self, before: ProcessorTimes) -> ProcessorTimes:
+        """Return what was taken since other times."""
+        scheduler_s = None
+        if self.scheduler_s is not None and before.scheduler_s is not None:
+            scheduler_s = self.scheduler_s - before.scheduler_s
+        return ProcessorTimes(self.driver_s - before.driver_s, scheduler_s)
 
 
 # Dask's own port. Where it is taken, the scheduler uses a free one.

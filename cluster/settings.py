@@ -23,11 +23,13 @@ SCHEDULER = {
     "distributed.scheduler.work-stealing": False,
 }
 # Dask's profiler reads the stacks of all its processes a hundred times a second, which slows
-# workers.
+# workers. All its servers, among them a nanny for each worker, also measure fifty times a second
+# how fast they answer.
 WORKER = {
     "distributed.comm.timeouts.tcp": "30s",
     "distributed.worker.multiprocessing-method": "spawn",
     "distributed.worker.profile.enabled": False,
+    "distributed.admin.tick.interval": "1s",
     "distributed.admin.log-length": 100,
 }
 

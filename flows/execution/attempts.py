@@ -177,11 +177,15 @@ def owner_of(error: Exception) -> str:
 
 
 def chain_name(tasks: Sequence[Task]) -> str:
-    """Return what a chain is called on Dask's pages: its first and its last node, and the shard.
+    """Return what a chain is called on Dask's pages: its first and its last node, shard and corpus.
+
+    Dask groups by what stands before the first number.
 
     >>> chain_name([Task("mel", "speech", 3), Task("gla", "speech", 3)])
-    'mel..gla-speech-3'
+    'mel..gla-3-speech'
+    >>> chain_name([Task.whole("report")])
+    'report'
     """
     first, last = tasks[0], tasks[-1]
     name = first.node if len(tasks) == 1 else f"{first.node}..{last.node}"
-    return f"{name}-{first.corpus}-{first.shard}"
+    return name if first.is_whole else f"{name}-{first.shard}-{first.corpus}"

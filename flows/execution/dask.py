@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from melmill.cluster.connect import connected
 from melmill.cluster.contract import ClusterSpec, RunningCluster
-from melmill.cluster.scheduler import bound_memory, links, missing_bokeh, one_span, publisher, topic_of
+from melmill.cluster.scheduler import (
+    ProcessorTimes,
+    bound_memory,
+    links,
+    missing_bokeh,
+    one_span,
+    publisher,
+    topic_of,
+)
 from melmill.flows.errors import MachineFailed, RunFailed
 from melmill.flows.execution.attempts import ISOLATE_AFTER, MAX_ATTEMPTS, Attempt, Chain, chain_name, owner_of
 from melmill.flows.execution.machines import Again, Machines
@@ -22,6 +30,7 @@ from melmill.flows.tasks.judging import FATAL, machine_failure
 from melmill.flows.tasks.task import Receipt, Task
 from melmill.flows.watching.events import (
     DIED,
+    Driven,
     Failed,
     Finished,
     Listener,
@@ -81,8 +90,11 @@ def run_dask(
             announce(Note(text=missing))
         dashboard, metrics = links(cluster.client, spec)
         announce(Ready(probe=stream.probe, dashboard=dashboard, metrics=metrics, publish=publish))
+        before = ProcessorTimes.of(cluster.client, spec)
         with one_span():
             stream.run()
+        taken = ProcessorTimes.of(cluster.client, spec).since(before)
+        announce(Driven(n_tasks=stream.n_done, driver_cpu_s=taken.driver_s, scheduler_cpu_s=taken.scheduler_s))
 
 
 class _TaskStream:
@@ -116,6 +128,7 @@ class _TaskStream:
         self.n_in_flight = dict.fromkeys(pools, 0)
         self.n_waiting = dict.fromkeys(pools, 0)
         self.n_submitted = 0
+        self.n_done = 0
         self.completed = as_completed(loop=client.loop)
         self.topic = topic_of(client.id)
         self.scheduler_answers = True
@@ -131,6 +144,9 @@ class _TaskStream:
             self._fill()
             while self.chains:
                 self._settle(self._next_done())
+                # Many workers answer while one answer is settled.
+                while self.completed.has_ready():
+                    self._settle(next(self.completed))
                 self._fill()
                 if not self.chains:
                     self._take_up(self.machines.at_end())
@@ -142,7 +158,7 @@ class _TaskStream:
     def _hear(self, event: tuple[float, object]) -> None:
         """Pass on what a worker tells; Dask calls this in a thread of its own."""
         message = event[1]
-        if not isinstance(message, Mapping):
+        if not isinstance(message, bytes):
             self.announce(Note(text=str(message)))
             return
         told = Told.of(message)
@@ -176,7 +192,7 @@ class _TaskStream:
             self.client.run(stop_chains, self.topic, on_error="ignore", callback_timeout=STOP_TIMEOUT_S)
         for future in as_completed([chain.future for chain in in_flight.values()], loop=self.client.loop):
             chain = in_flight[future.key]
-            for attempt, receipt in zip(chain.attempts, chain.receipts(_answer(future)), strict=False):
+            for attempt, receipt in zip(chain.attempts, chain.receipts(_answer(chain)), strict=False):
                 self._tell(chain, attempt, receipt)
 
     def _fill(self) -> None:
@@ -277,6 +293,7 @@ class _TaskStream:
 
     def _finish(self, attempt: Attempt, receipt: Receipt) -> None:
         """Settle an attempt that is done."""
+        self.n_done += 1
         self.window.finish(attempt.task)
         place = Place(worker=receipt.worker, host=receipt.host, address=receipt.address)
         self._take_up(self.machines.succeeded(attempt.task, place))
@@ -339,7 +356,7 @@ class _TaskStream:
             return  # it was cancelled or withdrawn
         # In this order: after an interrupt while the answer is fetched, the chain is still among
         # those to wait for.
-        answer, chain = _answer(future), self.chains[future.key]
+        answer, chain = _answer(self.chains[future.key]), self.chains[future.key]
         failed = isinstance(answer, Exception)
         if isinstance(answer, Exception) and self._is_of_another(chain, answer):
             return
@@ -456,13 +473,16 @@ def _last_place(error: Exception) -> Place:
     return place if isinstance(place, Place) else Place()
 
 
-def _answer(future: Future) -> tuple[Receipt, ...] | Exception:
+def _answer(chain: Chain) -> tuple[Receipt, ...] | Exception:
     """Return the receipts of a chain, or its error; raise RunFailed if the scheduler is lost."""
     from distributed import CancelledError
     from distributed.comm import CommClosedError
 
+    if chain.future.status == "finished" and len(chain.told) == len(chain.attempts):
+        return tuple(chain.told[attempt.label] for attempt in chain.attempts)
     try:
-        receipts: tuple[Receipt, ...] = future.result()
+        # A chain that was stopped did fewer jobs. Its worker has the answer.
+        receipts: tuple[Receipt, ...] = chain.future.result()
     except (CancelledError, CommClosedError) as error:
         raise RunFailed("the Dask scheduler is lost; run again to go on from what is stored") from error
     except Exception as error:

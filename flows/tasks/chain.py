@@ -7,8 +7,8 @@ import platform
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from melmill.cluster.process import limit_threads
@@ -67,12 +67,12 @@ class Link:
 
 @dataclass(kw_only=True)
 class Told:
-    """What a worker tells of a chain before its end.
+    """What a worker tells of a chain while it runs, and at its end.
 
     Parameters
     ----------
     label : str
-        The job that begins now.
+        The job that begins now. Empty at the end.
     receipts : dict of str to Receipt
         Of the jobs that are done, by label.
     """
@@ -80,22 +80,15 @@ class Told:
     label: str = ""
     receipts: dict[str, Receipt] = field(default_factory=dict)
 
-    def message(self) -> dict[str, object]:
-        """Return plain values, as Dask's events carry them."""
-        return {"label": self.label, "receipts": {label: asdict(one) for label, one in self.receipts.items()}}
+    def message(self) -> bytes:
+        """Return what Dask's events carry without a look into it."""
+        return pickle.dumps((self.label, self.receipts))
 
     @classmethod
-    def of(cls, message: Mapping[str, object]) -> Told:
+    def of(cls, message: bytes) -> Told:
         """Return what a message says."""
-        receipts = message["receipts"]
-        assert isinstance(receipts, Mapping)
-        return cls(
-            label=str(message["label"]),
-            receipts={
-                label: Receipt(**{**fields, "quarantined": tuple(fields["quarantined"])})
-                for label, fields in receipts.items()
-            },
-        )
+        label, receipts = pickle.loads(message)
+        return cls(label=label, receipts=receipts)
 
 
 def stop_chains(topic: str) -> None:
@@ -144,14 +137,17 @@ def run_chain(links: Sequence[Link], topic: str, after: Sequence[object] = ()) -
             _tell(told, topic, report)
             with current_task(link.label, report=report, is_wanted=is_wanted), time_limit(link.limit_s):
                 receipts.append(_receipt(link, held, place))
-            if len(links) > 1:
-                told.receipts[link.label] = receipts[-1]
+            told.receipts[link.label] = receipts[-1]
             if receipts[-1].n_quarantined:
                 # Too many of them stop the run.
                 _last_told.topic = ""
     except Exception as error:
         error.__dict__.update(place=place, chain=key, receipts=tuple(receipts))
         raise
+    # It goes ahead of Dask's own message that the task is done, so that the client need not fetch
+    # the receipts from here.
+    told.label = ""
+    report(told.message())
     return tuple(receipts)
 
 

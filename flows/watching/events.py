@@ -173,6 +173,27 @@ class Stalled:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Driven:
+    """Dask ran all tasks that it could.
+
+    Parameters
+    ----------
+    n_tasks : int
+        Tasks done.
+    driver_cpu_s : float
+        Processor time of the driver meanwhile, s. That of a scheduler which runs in its process is
+        in it.
+    scheduler_cpu_s : float or None
+        That of a scheduler elsewhere, with what it did for others, s. None if there is none, or it
+        did not answer.
+    """
+
+    n_tasks: int
+    driver_cpu_s: float
+    scheduler_cpu_s: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Note:
     """A line for the person who started the run."""
 
@@ -190,8 +211,19 @@ class RunFinished:
 
 
 Event = (
-    RunStarted | Ready | Submitted | Finished | Retried | WorkerDied | Failed | Withdrawn | Stalled | Note | RunFinished
-)  # fmt: skip
+    RunStarted
+    | Ready
+    | Submitted
+    | Finished
+    | Retried
+    | WorkerDied
+    | Failed
+    | Withdrawn
+    | Stalled
+    | Driven
+    | Note
+    | RunFinished
+)
 Listener = Callable[[Event], None]
 
 

@@ -15,6 +15,7 @@ from typing import TextIO
 from melmill.flows.errors import PipelineError
 from melmill.flows.tasks.task import Task
 from melmill.flows.watching.events import (
+    Driven,
     Event,
     Failed,
     Finished,
@@ -98,20 +99,8 @@ class EventLog:
 def lines(event: Event) -> list[tuple[str, dict[str, object]]]:
     """Return the name and the fields of each line of an event."""
     match event:
-        case RunStarted():
-            started = {
-                "store": event.store,
-                "pipeline": event.pipeline,
-                "executor": event.executor,
-                "host": platform.node(),
-                "pid": os.getpid(),
-                "tasks": event.n_tasks,
-                "tasks_pending": event.n_pending,
-                "utterances": event.n_utterances,
-            }
-            return [("run_started", started)]
-        case Ready():
-            return [("cluster_ready", {"dashboard": event.dashboard, "metrics": event.metrics})]
+        case RunStarted() | Ready() | Driven() | Note() | RunFinished():
+            return [_of_run(event)]
         case Finished():
             return _finished(event)
         case Retried():
@@ -134,12 +123,37 @@ def lines(event: Event) -> list[tuple[str, dict[str, object]]]:
                 "utterance_s": round(status.phase_s, 3) if status.utterance_id else None,
             }
             return [("task_stalled", stalled)]
+    return []
+
+
+def _of_run(event: RunStarted | Ready | Driven | Note | RunFinished) -> tuple[str, dict[str, object]]:
+    match event:
+        case RunStarted():
+            started = {
+                "store": event.store,
+                "pipeline": event.pipeline,
+                "executor": event.executor,
+                "host": platform.node(),
+                "pid": os.getpid(),
+                "tasks": event.n_tasks,
+                "tasks_pending": event.n_pending,
+                "utterances": event.n_utterances,
+            }
+            return "run_started", started
+        case Ready():
+            return "cluster_ready", {"dashboard": event.dashboard, "metrics": event.metrics}
+        case Driven():
+            driven: dict[str, object] = {
+                "tasks": event.n_tasks,
+                "driver_cpu_s": round(event.driver_cpu_s, 3),
+                "scheduler_cpu_s": None if event.scheduler_cpu_s is None else round(event.scheduler_cpu_s, 3),
+            }
+            return "tasks_driven", driven
         case Note():
-            return [("note", {"text": event.text})]
+            return "note", {"text": event.text}
         case RunFinished():
             ended = {"outcome": event.outcome, "reason": event.reason, "duration_s": round(event.duration_s, 3)}
-            return [("run_finished", {**ended, **{f"tasks_{name}": count for name, count in event.counts.items()}})]
-    return []
+            return "run_finished", {**ended, **{f"tasks_{name}": count for name, count in event.counts.items()}}
 
 
 def _attempt(task: Task, attempt: int, place: Place) -> dict[str, object]:

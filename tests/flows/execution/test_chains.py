@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
+from distributed import Future
 
 from benchmarks.faults.package import install
 from melmill.flows.execution.prepare import prepare_store
-from melmill.flows.execution.run import JobMaker
+from melmill.flows.execution.run import JobMaker, run
 from melmill.flows.pipeline.spec import load
 from melmill.flows.planning.plan import make_plan
 from melmill.flows.tasks import chain
@@ -172,6 +174,15 @@ def test_a_chain_reads_nothing_back_and_makes_the_same_bytes(project: Project, m
     assert {name: digest for name, digest in made.items() if name.split("/")[0] in FOLDERS} == expected
 
 
+def test_receipts_come_without_being_fetched(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fetched(future: Future) -> None:
+        raise AssertionError(f"{future.key} was fetched")
+
+    monkeypatch.setattr("distributed.client.Future.result", fetched)
+    summary = run(make_plan(load(project.pipeline), until="mel"))
+    assert (summary.tasks.failed, summary.tasks.run) == (0, 2 * N_SHARDS)
+
+
 def test_what_a_stage_does_to_its_input_stays_with_it(finished: Project) -> None:
     plan = make_plan(load(finished.pipeline))
     node = plan.nodes["speech"].node
@@ -219,18 +230,27 @@ def test_a_kill_between_two_nodes_of_a_chain_loses_only_what_has_no_record(proje
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_graph_over_two_pools_survives_the_deaths_of_its_rare_workers(project: Project, package: Path) -> None:
-    pipeline = PIPELINE.replace("from: speech}}", "from: speech, pool: rare}}").replace(
-        "{{cpu: {{workers: 1}}}}", "{{cpu: {{workers: 2}}, rare: {{workers: 1, resources: {{GPU: 1}}}}}}"
+    """The only worker with a resource is killed eight times, and 110 shards go through it."""
+    n_shards, n_kills = 110, 8
+    shutil.rmtree(project.root)
+    add_chapter(project.root, "dev", "31", [flac(voice(0.3, 90 + i, i)) for i in range(n_shards)])
+    pipeline = (
+        PIPELINE.replace("shard_duration_s: 3", "shard_duration_s: 0.3")
+        .replace("  gla:    {{uses: griffin_lim, from: mel, n_iter: 1}}\n", "")
+        .replace("from: speech}}", "from: speech, pool: rare}}")
+        .replace("{{cpu: {{workers: 1}}}}", "{{cpu: {{workers: 2}}, rare: {{workers: 1, resources: {{GPU: 1}}}}}}")
     )
     project.write(pipeline)
     project.run("--executor", "serial", extra=package)
     whole = project.bytes()
+    assert len(firsts(project)) == n_shards
     project.store = project.folder / "killed"
     project.write(pipeline)
-    events = killed_run(project, package, firsts(project)[:5])
+    events = killed_run(project, package, firsts(project)[: 12 * n_kills : 12])
     assert project.bytes() == whole
     counts = Counter(event["event"] for event in events)
-    assert counts["task_finished"] == 4 * N_SHARDS
+    assert counts["task_finished"] == 3 * n_shards
     assert counts["task_failed"] == 0
-    # Where others died with a worker twice, a child process did the work, which spares the worker.
-    assert 2 <= counts["worker_died"] <= 5 * 4
+    # A worker takes those along that wait at it. Where that happened to a shard twice, a child
+    # process did the work, which spares the worker.
+    assert 6 <= counts["worker_died"] <= 4 * n_kills

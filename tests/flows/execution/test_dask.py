@@ -230,6 +230,18 @@ def test_a_worker_that_tells_before_submit_returns_is_heard_in_order(run: Run) -
     assert kinds == [Submitted] * len(first) + [Finished] * 2
 
 
+def test_what_was_told_is_not_fetched(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Answer, "result", lambda answer: pytest.fail(f"{answer.key} was fetched"))
+    run.stream._fill()
+    while run.stream.chains:
+        for answer in run.client.answers:
+            if not answer.gone and answer.said is None:
+                run.tell(*answer.labels)
+                answer.said = (DONE,) * len(answer.links)
+        run.settle()
+    assert len(run.done) == len(NODES) * N_SHARDS
+
+
 def test_what_is_told_twice_or_late_is_announced_once(run: Run) -> None:
     run.stream._fill()
     first = run.client.answers[0]

@@ -296,8 +296,15 @@ def dask_process(project: Project, *arguments: str) -> Iterator[subprocess.Popen
 def test_a_running_cluster_is_used_by_its_address(
     project: Project, undisturbed: dict[str, str], cluster: Cluster
 ) -> None:
-    assert project.run("--set", cluster.override)["tasks"]["failed"] == 0
+    log = project.folder / "log.jsonl"
+    before = psutil.Process(cluster.scheduler.pid).cpu_times()
+    assert project.run("--set", cluster.override, "--log", str(log))["tasks"]["failed"] == 0
     assert cluster.scheduler.poll() is None, "a cluster that others started goes on"
+    after = psutil.Process(cluster.scheduler.pid).cpu_times()
+    (driven,) = [one for one in map(json.loads, log.read_text().splitlines()) if one["event"] == "tasks_driven"]
+    assert driven["tasks"] == N_TASKS
+    assert 0 < driven["scheduler_cpu_s"] <= after.user + after.system - before.user - before.system
+    assert driven["driver_cpu_s"] > 0
     check_rerun(project, undisturbed)
 
 

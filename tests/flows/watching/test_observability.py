@@ -181,6 +181,10 @@ def check_log(log: Path, shards: int) -> None:
     assert len({event["run"] for event in lines}) == 1
     assert lines[0]["tasks_pending"] == 2 * shards
     assert (lines[-1]["outcome"], lines[-1]["tasks_run"], lines[-1]["tasks_pending"]) == ("done", 2 * shards, 0)
+    (driven,) = events(log, "tasks_driven")
+    # The scheduler of a local cluster runs in the driver's process.
+    assert (driven["tasks"], driven["scheduler_cpu_s"]) == (2 * shards, None)
+    assert 0 < driven["driver_cpu_s"] < lines[-1]["duration_s"] * 2
     finished = events(log, "task_finished")
     assert {(event["node"], event["shard"]) for event in finished} == {
         (node, shard) for node in ("speech", "slow") for shard in range(shards)
