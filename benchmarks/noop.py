@@ -14,10 +14,14 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from melmill.stages.contract import CorpusTree, Discovery, Input, Item, Kind, Outcome, Product, Waveform
+from melmill.stages.contract import CorpusTree, Discovery, Input, Item, Kind, Known, Outcome, Product, Waveform
 from melmill.storage.utterance import Utterance
 
 SR = 16000
+MTIME_NS = 1
+_TEXT = "THE EVENING LIGHT LAY UPON THE HILLS " * 4
+# Files that are listed at a time.
+_LISTED = 16_384
 
 _ENTRY_POINTS = "[melmill.stages]\nnoop_corpus = benchmarks.noop:NoopCorpus\nnoop = benchmarks.noop:Noop\n"
 
@@ -53,26 +57,35 @@ class NoopCorpus:
     def discover(self, tree: CorpusTree, known: Mapping[str, Utterance]) -> Discovery:
         """Return names and texts as long as those of LibriSpeech."""
         del tree
-        paths = (f"train/{i // 5000}/{i // 50}/{i // 5000}-{i // 50}-{i:08d}.flac" for i in range(self.n_utterances))
-        return Discovery(utterances=[known.get(path) or self._utterance(path) for path in paths])
+        return Discovery(further=self._found(known))
 
-    def _utterance(self, path: str) -> Utterance:
-        subset, speaker, chapter, name = path.split("/")
+    def _found(self, known: Mapping[str, Utterance]) -> Iterator[Utterance]:
         n_samples = int(self.duration_s * SR)
-        return Utterance(
-            utterance_id=name.removesuffix(".flac"),
-            subset=subset,
-            speaker_id=speaker,
-            chapter_id=chapter,
-            text=f"{name} " + "THE EVENING LIGHT LAY UPON THE HILLS " * 4,
-            path=path,
-            size_bytes=n_samples,
-            mtime_ns=1,
-            source_sr=SR,
-            source_n_samples=n_samples,
-            sr=SR,
-            n_samples=n_samples,
-        )
+        for first in range(0, self.n_utterances, _LISTED):
+            indices = range(first, min(first + _LISTED, self.n_utterances))
+            names = [f"{i // 5000}-{i // 50}-{i:08d}" for i in indices]
+            folders = [f"{i // 5000}/{i // 50}" for i in indices]
+            paths = [f"train/{folder}/{name}.flac" for folder, name in zip(folders, names, strict=True)]
+            is_kept = [False] * len(paths)
+            if isinstance(known, Known):
+                is_kept = known.keep(paths, [n_samples] * len(paths), [MTIME_NS] * len(paths)).tolist()
+            for name, folder, path, kept in zip(names, folders, paths, is_kept, strict=True):
+                if not kept:
+                    speaker, chapter = folder.split("/")
+                    yield Utterance(
+                        utterance_id=name,
+                        subset="train",
+                        speaker_id=speaker,
+                        chapter_id=chapter,
+                        text=f"{name} {_TEXT}",
+                        path=path,
+                        size_bytes=n_samples,
+                        mtime_ns=MTIME_NS,
+                        source_sr=SR,
+                        source_n_samples=n_samples,
+                        sr=SR,
+                        n_samples=n_samples,
+                    )
 
     def ingest(self, utterance: Utterance, data: bytes) -> Outcome:
         """Return silence."""

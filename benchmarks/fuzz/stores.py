@@ -281,11 +281,11 @@ def _retabled(data: bytes, rng: Random) -> bytes:
         case _:
             table = table.rename_columns([f"{other}x" if other == name else other for other in table.column_names])
     if b"sha256" in (table.schema.metadata or {}):
-        from melmill.storage.catalogue import _sealed
+        from melmill.storage.tables import with_seal
 
         head = {key: value for key, value in table.schema.metadata.items() if key != b"sha256"}
         try:
-            table = _sealed(table.replace_schema_metadata(head))
+            table = with_seal(table.replace_schema_metadata(head))
         except (TypeError, ValueError, AttributeError, pa.ArrowException):
             return data[:-1]
     return to_parquet(table)

@@ -18,7 +18,8 @@ from melmill.flows.pipeline.spec import load
 from melmill.flows.planning.plan import make_plan
 from melmill.flows.tasks.shard import ShardJob
 from melmill.flows.tasks.task import Receipt
-from melmill.storage.records import Copy, Packs, Record, StoredFile, record_file, record_name
+from melmill.storage.packs import Copy, Packs
+from melmill.storage.records import Record, StoredFile, record_file, record_name
 from melmill.storage.store import Store
 from tests.objects.proxy import Proxy
 from tests.objects.serving import directly
