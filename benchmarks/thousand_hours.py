@@ -75,7 +75,7 @@ def make_store(folder: str) -> None:
         if isinstance(node.product, Report):
             _fill_report(product, node, made)
         else:
-            _fill(product, node, shards[node.corpora[0]], data)
+            fill(product, node, shards[node.corpora[0]], data)
             # A run does so at its end.
             product.pack()
 
@@ -86,7 +86,8 @@ def _fill_report(product: ProductFolder, node: Node, made: Plan) -> None:
     _put_record(product, node, name, [f"report/{name}/index.html"], None)
 
 
-def _fill(product: ProductFolder, node: Node, shards: list[Shard], data: Path) -> None:
+def fill(product: ProductFolder, node: Node, shards: list[Shard], data: Path) -> None:
+    """Store files and records of shards. Names of files that stand for all begin with `data`."""
     array = product.description.array
     tabular = array is None or not node.inputs
     # One file stands for all of a product's, so that making a hundred thousand takes seconds.

@@ -231,11 +231,15 @@ class Catalogue:
         return cls._of(parts) if parts else None
 
     def check_covers(self, record_names: Iterable[str], place: str) -> None:
-        """Raise DamagedData if there is a record of a shard that the catalogue lacks."""
+        """Raise DamagedData if there is a record of a shard that it lacks, or an id has two rows."""
+        self.check_has_shards(record_names, place)
+        self.check_unique(place)
+
+    def check_has_shards(self, record_names: Iterable[str], place: str) -> None:
+        """Do as `check_covers`, without a look at the rows."""
         last = max(record_names, key=record_order, default=None)
         if last is not None and record_order(last) >= record_order(record_name(self.n_shards)):
             raise damaged(place, f"there is a record of shard {last}, but it has {self.n_shards} shards")
-        self.check_unique(place)
 
     def check_unique(self, place: str) -> None:
         """Raise DamagedData if an id has two rows that are not retired."""
@@ -375,13 +379,18 @@ class Catalogue:
         # What was said of an earlier row of the same id does not hold for the new one.
         return longer.relabelled(rows.labels(self._retired_ids))
 
+    @property
+    def n_rows(self) -> int:
+        """Number of rows, the retired ones among them."""
+        return sum(part.n_rows for part in self._parts)
+
     @cached_property
     def n_utterances(self) -> int:
         """Number of utterances."""
         n_retired = 0
         for shard, ids in self.retired.items():
             n_retired += sum(one in ids for one in self._shard_rows(shard)["utterance_id"].to_pylist())
-        return sum(part.n_rows for part in self._parts) - n_retired
+        return self.n_rows - n_retired
 
     @cached_property
     def _end(self) -> tuple[int, int]:

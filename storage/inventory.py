@@ -108,8 +108,8 @@ def take_inventory(
     size_of : callable
         Returns the size of a file of the product, None where there is none.
     """
-    others = [name for name in names if not _is_of_shard(name)]
     recorded = shards_of(names)
+    others = [name for name in names if _shard_of(name) is None] if len(recorded) < len(names) else []
     notes = _Notes(size_of, ShardSet(np.zeros_like(recorded.mask)))
     unread = recorded.mask.copy()
     for gist in gists_of(unread, packed):
@@ -135,13 +135,14 @@ def take_inventory(
 
 def shards_of(names: Iterable[str]) -> ShardSet:
     """Return the shards that records are named after."""
-    return ShardSet.of(int(name) for name in names if _is_of_shard(name))
+    return ShardSet.of(shard for name in names if (shard := _shard_of(name)) is not None)
 
 
 def gists_of(unread: NDArray[np.bool_], packed: Iterable[Gist]) -> Iterator[Gist]:
     """Yield the packed gists of unread shards, each once, and mark the shards as read."""
     for gist in packed:
-        if _is_of_shard(gist.name) and (shard := int(gist.name)) < len(unread) and unread[shard]:
+        shard = _shard_of(gist.name)
+        if shard is not None and shard < len(unread) and unread[shard]:
             unread[shard] = False
             yield gist
 
@@ -153,8 +154,12 @@ def unpacked_gists(unread: NDArray[np.bool_], read: Callable[[Sequence[str]], It
         yield from map(Gist.of, read([record_name(shard) for shard in shards[first : first + _READ].tolist()]))
 
 
-def _is_of_shard(name: str) -> bool:
-    return name.isdecimal() and record_name(int(name)) == name
+def _shard_of(name: str) -> int | None:
+    """Return the number of the shard that a record is named after, None for other records."""
+    # Names of six digits, the most of them, are not made anew to compare.
+    if not (name.isdecimal() and name.isascii() and (len(name) == 6 or record_name(int(name)) == name)):
+        return None
+    return int(name)
 
 
 def size_problem(expected: Mapping[str, int], sizes: Mapping[str, int | None]) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from functools import cached_property
 from itertools import islice, repeat
 from operator import attrgetter
@@ -287,10 +287,26 @@ class NewPart:
 
     def to_parquet(self) -> bytes:
         """Return the bytes of its file, with a checksum of its values and metadata."""
-        seal = checksum(self.schema, lambda name: (table[name].chunk(0) for table in self.tables([name])))
-        schema = self.schema.with_metadata({**(self.schema.metadata or {}), b"sha256": seal})
         sink = pa.BufferOutputStream()
-        with pq.ParquetWriter(sink, schema, compression="zstd", write_page_checksum=True) as writer:
-            for table in self.tables():
-                writer.write_table(table.cast(schema), row_group_size=ROW_GROUP)
+        write_part(sink, self.schema, self.tables)
         return bytes(sink.getvalue())
+
+
+def write_part(
+    sink: pa.NativeFile | str, schema: pa.Schema, tables: Callable[[list[str] | None], Iterable[pa.Table]]
+) -> None:
+    """Write the file of a part, a row group at a time.
+
+    Parameters
+    ----------
+    sink : pyarrow.NativeFile or str
+    schema : pyarrow.Schema
+        `SCHEMA`, with what the part says of the whole catalogue in its metadata.
+    tables : callable
+        Yields columns, or all for None, a row group at a time.
+    """
+    seal = checksum(schema, lambda name: (table[name].chunk(0) for table in tables([name])))
+    schema = schema.with_metadata({**(schema.metadata or {}), b"sha256": seal})
+    with pq.ParquetWriter(sink, schema, compression="zstd", write_page_checksum=True) as writer:
+        for table in tables(None):
+            writer.write_table(table.cast(schema), row_group_size=ROW_GROUP)

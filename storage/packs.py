@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -100,17 +100,17 @@ class Packs:
         self.names = record_names(tags)
         self.files = sorted(name for name in tags if _PACK.fullmatch(name))
 
-    def tables(self) -> Iterator[tuple[str, pa.Table]]:
+    def tables(self, columns: Sequence[str] = _SCHEMA.names) -> Iterator[tuple[str, pa.Table]]:
         """Yield each pack's file with its rows, those left out whose record has changed or is gone."""
         for file in self.files:
-            table = _read_pack(self._location, file)
+            table = _read_pack(self._location, file, columns)
             pairs = zip(table["name"].to_pylist(), table["tag"].to_pylist(), strict=True)
             is_as_then = [self._tags.get(f"{name}.json") == tag for name, tag in pairs]
             yield file, table if all(is_as_then) else table.filter(pa.array(is_as_then, pa.bool_()))
 
     def gists(self) -> Iterator[Gist]:
         """Yield what a plan asks of the packed records, a record once or more often."""
-        for _, table in self.tables():
+        for _, table in self.tables([name for name in _SCHEMA.names if name != "data"]):
             columns = (table[name].to_pylist() for name in _SCHEMA.names if name not in ("tag", "data"))
             for name, files, n_bytes, absent, n_quarantined, levels in zip(*columns, strict=True):
                 sizes = dict(zip(files, n_bytes, strict=True))
@@ -124,7 +124,7 @@ class Packs:
     @property
     def missing(self) -> list[str]:
         """Names of the records without a copy in a pack."""
-        packed = {name for _, table in self.tables() for name in table["name"].to_pylist()}
+        packed = {name for _, table in self.tables(["name", "tag"]) for name in table["name"].to_pylist()}
         return [name for name in self.names if name not in packed]
 
     def record(self, name: str) -> Record | None:
@@ -169,21 +169,21 @@ def _table(copies: Mapping[str, Copy]) -> pa.Table:
     return pa.table([list(column) for column in zip(*rows, strict=True)], schema=_SCHEMA)
 
 
-def _read_pack(location: Location, file: str) -> pa.Table:
-    """Return the rows of a pack, none where the pack is gone or damaged."""
+def _read_pack(location: Location, file: str, columns: Sequence[str]) -> pa.Table:
+    """Return columns of a pack, without rows where the pack is gone or damaged."""
+    nothing = _SCHEMA.empty_table().select(columns)
     try:
         data = location.read(file)
     except FileNotFoundError:
         # Another process has just merged it.
-        return _SCHEMA.empty_table()
+        return nothing
     if file.partition(".")[0] != f"packed-{hashlib.sha256(data).hexdigest()}":
-        return _SCHEMA.empty_table()
+        return nothing
     if file.endswith(".z"):
         # Older versions wrote these.
         lines = map(json.loads, zlib.decompress(data).decode().splitlines())
-        return _table({name: Copy(tag, text.encode()) for name, tag, text in lines})
+        return _table({name: Copy(tag, text.encode()) for name, tag, text in lines}).select(columns)
     try:
-        table = from_parquet(data, f"{location.url}/{file}")
+        return from_parquet(data, f"{location.url}/{file}", columns)
     except DamagedData:
-        return _SCHEMA.empty_table()
-    return table if table.schema.equals(_SCHEMA) else _SCHEMA.empty_table()
+        return nothing

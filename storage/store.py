@@ -161,9 +161,12 @@ class Store:
             for key in (self.location / node).folders() if node != RUNS else ():
                 yield (node, key), self.product(node, key)
 
-    def catalogue(self, node: str, key: str) -> Catalogue | None:
-        """Return the catalogue of an ingest node, None where none is stored; raise DamagedData."""
-        return Catalogue.find(self.product(node, key).location / CATALOGUE)
+    def catalogue(self, node: str, key: str, *, checked: bool = True) -> Catalogue | None:
+        """Return the catalogue of an ingest node, None where none is stored; raise DamagedData.
+
+        `Catalogue.find` says what `checked` is.
+        """
+        return Catalogue.find(self.product(node, key).location / CATALOGUE, checked=checked)
 
     def write_catalogue(self, node: str, key: str, catalogue: Catalogue) -> None:
         """Store what is new in the catalogue of an ingest node.

@@ -27,8 +27,8 @@ def to_parquet(table: pa.Table) -> bytes:
     return bytes(sink.getvalue())
 
 
-def from_parquet(data: bytes, place: str, filters: Sequence[tuple[str, str, int]] | None = None) -> pa.Table:
-    """Return the table of `to_parquet`, or its rows that pass `filters`.
+def from_parquet(data: bytes, place: str, columns: Sequence[str] | None = None) -> pa.Table:
+    """Return the table of `to_parquet`, or some of its columns.
 
     Raises
     ------
@@ -37,11 +37,9 @@ def from_parquet(data: bytes, place: str, filters: Sequence[tuple[str, str, int]
     """
     source = pa.BufferReader(data)
     try:
-        if filters is not None:
-            return pq.read_table(source, filters=filters, page_checksum_verification=True, use_threads=False)
         # `read_table` would import pyarrow.dataset, and with it pandas, for every plan.
         with pq.ParquetFile(source, page_checksum_verification=True) as file:
-            return file.read(use_threads=False)
+            return file.read(columns=columns and list(columns), use_threads=False)
     except (OSError, pa.ArrowException) as error:
         raise damaged(place, f"not a whole Parquet file ({error})") from error
 

@@ -146,6 +146,28 @@ def survey(node: Node, store: Store, records: Inventory, shard_duration_s: float
     return Surveyed(followed.relabelled(discovered.labels), (*label_notes, *discovered.notes, *notes))
 
 
+def as_catalogued(node: Node, store: Store, records: Inventory) -> Surveyed:
+    """Return the stored catalogue of an ingest node, without a look at its corpus.
+
+    Raises
+    ------
+    PipelineError
+        No catalogue is stored.
+    StoreError
+        The catalogue can't be read.
+    """
+    place = store.product(node.folder, node.key).location.url
+    catalogue = store.catalogue(node.folder, node.key, checked=False)
+    if catalogue is None:
+        raise PipelineError(
+            f"node {node.name!r}: no catalogue of its corpus is stored in {place}, so it can't be run as catalogued. "
+            "Leave out --as-catalogued once, so that the corpus is catalogued",
+            node.where,
+        )
+    catalogue.check_has_shards(records.last_names, f"{place}/catalogue")
+    return Surveyed(catalogue, ("taken as catalogued; its corpus was not looked at",))
+
+
 def _unsure(catalogue: Catalogue, records: Inventory) -> Unsure:
     """Return what tells the files whose size and time say nothing.
 

@@ -21,7 +21,7 @@ Unsure = Callable[[NDArray[np.int64], Callable[[], Sequence[str]], NDArray[np.in
 class KnownFiles(Known):
     """The utterances of a catalogue by the hashes of their paths, sizes and times.
 
-    A row takes 25 bytes. Two different paths may have one hash. So a path is compared before
+    A row takes 25 bytes at most. Two different paths may have one hash. So a path is compared before
     anything follows from a hash alone. A file is kept by two hashes of 64 bits, of which the second
     covers path, size and time.
 
@@ -34,27 +34,31 @@ class KnownFiles(Known):
 
     def __init__(self, catalogue: Catalogue, unsure: Unsure) -> None:
         self._catalogue = catalogue
-        rows, hashes, prints, unsure_rows = [], [], [], []
+        n_rows = catalogue.n_rows
+        # Whether each row was found in the corpus. Retired rows are not missed.
+        self._present = np.ones(n_rows, np.bool_)
+        # Filled in place: of a hundred million rows, a copy more would matter.
+        hashes, prints = np.empty(n_rows, np.int64), np.empty(n_rows, np.int64)
+        unsure_rows, n = [], 0
         for piece in catalogue.pieces(["path", "size_bytes", "mtime_ns", "shard", "utterance_id", "source_n_samples"]):
             table = piece.rows
             paths = table["path"].to_pylist()
             here = piece.first + np.flatnonzero(piece.current)
-            rows.append(here)
-            hashes.append(_hashes(paths))
-            prints.append(_prints(paths, table["size_bytes"].to_pylist(), table["mtime_ns"].to_pylist()))
+            self._present[here] = False
+            hashes[n : n + len(here)] = _hashes(paths)
+            prints[n : n + len(here)] = _prints(paths, table["size_bytes"].to_pylist(), table["mtime_ns"].to_pylist())
+            n += len(here)
             is_unsure = unsure(
                 to_numpy(table["shard"]), table["utterance_id"].to_pylist, to_numpy(table["source_n_samples"])
             )
             unsure_rows.append(here[is_unsure])
-        self._in_order = _joined(rows)
-        self._unsure = _joined(unsure_rows)
-        n_rows = int(self._in_order[-1]) + 1 if len(self._in_order) else 0
-        # Whether each row was found in the corpus. Retired rows are not missed.
-        self._present = np.ones(n_rows, np.bool_)
-        self._present[self._in_order] = False
-        found = _joined(hashes)
-        order = np.argsort(found, kind="stable")
-        self._hashes, self._rows, self._prints = found[order], self._in_order[order], _joined(prints)[order]
+        self._unsure = np.concatenate(unsure_rows) if unsure_rows else np.empty(0, np.int64)
+        in_order = np.flatnonzero(~self._present) if n < n_rows else None
+        order = np.argsort(hashes[:n], kind="stable")
+        self._hashes, self._prints = hashes[order], prints[order]
+        del hashes, prints
+        self._rows = (order if in_order is None else in_order[order]).astype(np.min_scalar_type(-max(1, n_rows)))
+        del order
         self._shared = self._take_shared()
 
     def _take_shared(self) -> dict[str, int]:
@@ -63,7 +67,7 @@ class KnownFiles(Known):
         if not same.any():
             return {}
         shared = np.concatenate([same, [False]]) | np.concatenate([[False], same])
-        made = self._catalogue.utterances_at(self._rows[shared])
+        made = self._catalogue.utterances_at(self._rows[shared].astype(np.int64))
         self._hashes, self._rows, self._prints = self._hashes[~shared], self._rows[~shared], self._prints[~shared]
         by_path = {made[row].path: row for row in sorted(made)}
         self._present[[row for row in made if row not in by_path.values()]] = True
@@ -90,7 +94,7 @@ class KnownFiles(Known):
 
     def catalogued(self, paths: Sequence[str]) -> list[Utterance | None]:
         """Return what is catalogued of files, None for new ones, and mark the files as present."""
-        if not len(self._in_order):
+        if not len(self._present):
             return [None] * len(paths)
         places, is_known = self._places(paths)
         rows = np.where(is_known, self._rows[places] if len(self._rows) else -1, -1).tolist()
@@ -113,8 +117,9 @@ class KnownFiles(Known):
     @cached_property
     def _made(self) -> dict[str, Utterance]:
         unsure = set(self._unsure.tolist())
-        pairs = zip(self._in_order.tolist(), self._catalogue.utterances(), strict=True)
-        return {one.path: one for row, one in pairs if row not in unsure}
+        rows = np.sort(np.concatenate([self._rows, np.array(list(self._shared.values()), np.int64)]))
+        made = self._catalogue.utterances_at(rows.astype(np.int64))
+        return {one.path: one for row, one in made.items() if row not in unsure}
 
     def __getitem__(self, path: str) -> Utterance:
         return self._made[path]
@@ -123,7 +128,7 @@ class KnownFiles(Known):
         return iter(self._made)
 
     def __len__(self) -> int:
-        return len(self._in_order) - len(self._unsure)
+        return len(self._made)
 
 
 def _hashes(paths: Sequence[str]) -> NDArray[np.int64]:
@@ -132,7 +137,3 @@ def _hashes(paths: Sequence[str]) -> NDArray[np.int64]:
 
 def _prints(paths: Sequence[str], sizes_bytes: Sequence[int], mtimes_ns: Sequence[int]) -> NDArray[np.int64]:
     return np.fromiter(map(hash, zip(paths, sizes_bytes, mtimes_ns, strict=True)), np.int64, len(paths))
-
-
-def _joined(arrays: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
-    return np.concatenate(arrays) if arrays else np.empty(0, np.int64)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import gc
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,8 @@ import numpy as np
 from melmill.flows.errors import PipelineError
 from melmill.flows.pipeline.graph import Node, build_graph, needed_for
 from melmill.flows.pipeline.spec import Pipeline
-from melmill.flows.planning.corpus import survey
+from melmill.flows.planning.corpus import Surveyed, survey
+from melmill.flows.planning.corpus import as_catalogued as stored_catalogue
 from melmill.flows.planning.pairing import Paired, pair
 from melmill.flows.tasks.report import report_record
 from melmill.flows.tasks.task import ALL_SHARDS
@@ -134,7 +136,9 @@ class Plan:
         return report_record(self.catalogues[corpus] for corpus in node.corpora)
 
 
-def make_plan(pipeline: Pipeline, until: str | None = None, *, follow: bool = False) -> Plan:
+def make_plan(
+    pipeline: Pipeline, until: str | None = None, *, follow: bool = False, as_catalogued: bool = False
+) -> Plan:
     """Return what a run has to do.
 
     The pipeline is compared with its store and its corpora, and nothing is written.
@@ -146,28 +150,37 @@ def make_plan(pipeline: Pipeline, until: str | None = None, *, follow: bool = Fa
         Plan this node and what it needs, no more.
     follow : bool
         Whether utterances whose files are gone leave the results, and changed ones are made anew.
+    as_catalogued : bool
+        Whether the corpora are not looked at: what the store has catalogued of them is planned.
 
     Raises
     ------
     PipelineError
         The pipeline is wrong, or a corpus or the store can't be used. Without `follow`, also if a
-        file that was catalogued is gone or has changed.
+        file that was catalogued is gone or has changed. With `as_catalogued`, also if a corpus is
+        not catalogued yet.
     """
     nodes = build_graph(pipeline)
     if until is not None:
         nodes = needed_for(nodes, until)
     try:
         with _collector_paused():
-            return _compared(pipeline, nodes, Store.find(pipeline.store, pipeline.name), follow)
+            store = Store.find(pipeline.store, pipeline.name)
+            if as_catalogued:
+                return _compared(pipeline, nodes, store, partial(stored_catalogue, store=store))
+            compared = partial(survey, store=store, shard_duration_s=pipeline.shard_duration_s, follow=follow)
+            return _compared(pipeline, nodes, store, compared)
     except StoreError as error:
         raise PipelineError(str(error)) from error
 
 
-def _compared(pipeline: Pipeline, nodes: Mapping[str, Node], store: Store, follow: bool) -> Plan:
+def _compared(
+    pipeline: Pipeline, nodes: Mapping[str, Node], store: Store, surveyed_as: Callable[..., Surveyed]
+) -> Plan:
     # Records first: another run may be storing shards of a catalogue, and then their records.
     records = {name: store.product(node.folder, node.key).inventory() for name, node in nodes.items()}
     surveyed = {
-        node.name: survey(node, store, records[node.name], pipeline.shard_duration_s, follow=follow)
+        node.name: surveyed_as(node, records=records[node.name])
         for node in nodes.values()
         if isinstance(node.stage, IngestStage)
     }
