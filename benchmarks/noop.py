@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import repeat
 from os import environ, pathsep
 from pathlib import Path
 from typing import Any, ClassVar
@@ -20,8 +21,10 @@ from melmill.storage.utterance import Utterance
 SR = 16000
 MTIME_NS = 1
 _TEXT = "THE EVENING LIGHT LAY UPON THE HILLS " * 4
+# Utterances of a chapter, of which a speaker has a hundred.
+_CHAPTER = 50
 # Files that are listed at a time.
-_LISTED = 16_384
+_LISTED = 320 * _CHAPTER
 
 _ENTRY_POINTS = "[melmill.stages]\nnoop_corpus = benchmarks.noop:NoopCorpus\nnoop = benchmarks.noop:Noop\n"
 
@@ -62,30 +65,34 @@ class NoopCorpus:
     def _found(self, known: Mapping[str, Utterance]) -> Iterator[Utterance]:
         n_samples = int(self.duration_s * SR)
         for first in range(0, self.n_utterances, _LISTED):
-            indices = range(first, min(first + _LISTED, self.n_utterances))
-            names = [f"{i // 5000}-{i // 50}-{i:08d}" for i in indices]
-            folders = [f"{i // 5000}/{i // 50}" for i in indices]
-            paths = [f"train/{folder}/{name}.flac" for folder, name in zip(folders, names, strict=True)]
-            is_kept = [False] * len(paths)
+            last = min(first + _LISTED, self.n_utterances)
+            chapters = range(first // _CHAPTER, -(-last // _CHAPTER))
+            found = [(i // 100, i, range(_CHAPTER * i, min(_CHAPTER * (i + 1), last))) for i in chapters]
+            names = [f"{speaker}-{chapter}-{i:08d}" for speaker, chapter, files in found for i in files]
+            folders = [folder for i, j, files in found for folder in repeat(f"train/{i}/{j}", len(files))]
+            paths = [f"{folder}/{name}.flac" for folder, name in zip(folders, names, strict=True)]
             if isinstance(known, Known):
-                is_kept = known.keep(paths, [n_samples] * len(paths), [MTIME_NS] * len(paths)).tolist()
-            for name, folder, path, kept in zip(names, folders, paths, is_kept, strict=True):
-                if not kept:
-                    speaker, chapter = folder.split("/")
-                    yield Utterance(
-                        utterance_id=name,
-                        subset="train",
-                        speaker_id=speaker,
-                        chapter_id=chapter,
-                        text=f"{name} {_TEXT}",
-                        path=path,
-                        size_bytes=n_samples,
-                        mtime_ns=MTIME_NS,
-                        source_sr=SR,
-                        source_n_samples=n_samples,
-                        sr=SR,
-                        n_samples=n_samples,
-                    )
+                kept = known.keep(paths, [n_samples] * len(paths), [MTIME_NS] * len(paths))
+                if kept.all():
+                    continue
+                new = np.flatnonzero(~kept).tolist()
+                names, folders, paths = ([column[i] for i in new] for column in (names, folders, paths))
+            for name, folder, path in zip(names, folders, paths, strict=True):
+                _, speaker, chapter = folder.split("/")
+                yield Utterance(
+                    utterance_id=name,
+                    subset="train",
+                    speaker_id=speaker,
+                    chapter_id=chapter,
+                    text=f"{name} {_TEXT}",
+                    path=path,
+                    size_bytes=n_samples,
+                    mtime_ns=MTIME_NS,
+                    source_sr=SR,
+                    source_n_samples=n_samples,
+                    sr=SR,
+                    n_samples=n_samples,
+                )
 
     def ingest(self, utterance: Utterance, data: bytes) -> Outcome:
         """Return silence."""

@@ -118,7 +118,9 @@ class _Numbers:
         self._values = array("q")
 
     def add(self, values: Sequence[int]) -> None:
-        self._values.extend(values)
+        # Many columns hold one value, such as a rate.
+        same = values and values.count(values[0]) == len(values)
+        self._values.extend(array("q", values[:1]) * len(values) if same else values)
 
     def joined(self) -> pa.Array:
         return pa.Array.from_buffers(pa.int64(), len(self._values), [None, pa.py_buffer(self._values)])
@@ -152,7 +154,10 @@ class _RepeatedTexts:
         self._distinct = _Codes()
 
     def add(self, values: Sequence[str]) -> None:
-        self._codes.extend(map(self._distinct.__getitem__, values))
+        if values and values.count(values[0]) == len(values):
+            self._codes.extend(array("i", [self._distinct[values[0]]]) * len(values))
+        else:
+            self._codes.extend(map(self._distinct.__getitem__, values))
 
     def joined(self) -> pa.Array:
         codes = pa.Array.from_buffers(pa.int32(), len(self._codes), [None, pa.py_buffer(self._codes)])
