@@ -8,16 +8,23 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import repeat
 from os import environ, pathsep
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
-from melmill.stages.contract import CorpusTree, Discovery, Input, Item, Kind, Outcome, Product, Waveform
+from melmill.stages.contract import CorpusTree, Discovery, Input, Item, Kind, Known, Outcome, Product, Waveform
 from melmill.storage.utterance import Utterance
 
 SR = 16000
+MTIME_NS = 1
+_TEXT = "THE EVENING LIGHT LAY UPON THE HILLS " * 4
+# Utterances of a chapter, of which a speaker has a hundred.
+_CHAPTER = 50
+# Files that are listed at a time.
+_LISTED = 320 * _CHAPTER
 
 _ENTRY_POINTS = "[melmill.stages]\nnoop_corpus = benchmarks.noop:NoopCorpus\nnoop = benchmarks.noop:Noop\n"
 
@@ -53,26 +60,39 @@ class NoopCorpus:
     def discover(self, tree: CorpusTree, known: Mapping[str, Utterance]) -> Discovery:
         """Return names and texts as long as those of LibriSpeech."""
         del tree
-        paths = (f"train/{i // 5000}/{i // 50}/{i // 5000}-{i // 50}-{i:08d}.flac" for i in range(self.n_utterances))
-        return Discovery(utterances=[known.get(path) or self._utterance(path) for path in paths])
+        return Discovery(further=self._found(known))
 
-    def _utterance(self, path: str) -> Utterance:
-        subset, speaker, chapter, name = path.split("/")
+    def _found(self, known: Mapping[str, Utterance]) -> Iterator[Utterance]:
         n_samples = int(self.duration_s * SR)
-        return Utterance(
-            utterance_id=name.removesuffix(".flac"),
-            subset=subset,
-            speaker_id=speaker,
-            chapter_id=chapter,
-            text=f"{name} " + "THE EVENING LIGHT LAY UPON THE HILLS " * 4,
-            path=path,
-            size_bytes=n_samples,
-            mtime_ns=1,
-            source_sr=SR,
-            source_n_samples=n_samples,
-            sr=SR,
-            n_samples=n_samples,
-        )
+        for first in range(0, self.n_utterances, _LISTED):
+            last = min(first + _LISTED, self.n_utterances)
+            chapters = range(first // _CHAPTER, -(-last // _CHAPTER))
+            found = [(i // 100, i, range(_CHAPTER * i, min(_CHAPTER * (i + 1), last))) for i in chapters]
+            names = [f"{speaker}-{chapter}-{i:08d}" for speaker, chapter, files in found for i in files]
+            folders = [folder for i, j, files in found for folder in repeat(f"train/{i}/{j}", len(files))]
+            paths = [f"{folder}/{name}.flac" for folder, name in zip(folders, names, strict=True)]
+            if isinstance(known, Known):
+                kept = known.keep(paths, [n_samples] * len(paths), [MTIME_NS] * len(paths))
+                if kept.all():
+                    continue
+                new = np.flatnonzero(~kept).tolist()
+                names, folders, paths = ([column[i] for i in new] for column in (names, folders, paths))
+            for name, folder, path in zip(names, folders, paths, strict=True):
+                _, speaker, chapter = folder.split("/")
+                yield Utterance(
+                    utterance_id=name,
+                    subset="train",
+                    speaker_id=speaker,
+                    chapter_id=chapter,
+                    text=f"{name} {_TEXT}",
+                    path=path,
+                    size_bytes=n_samples,
+                    mtime_ns=MTIME_NS,
+                    source_sr=SR,
+                    source_n_samples=n_samples,
+                    sr=SR,
+                    n_samples=n_samples,
+                )
 
     def ingest(self, utterance: Utterance, data: bytes) -> Outcome:
         """Return silence."""

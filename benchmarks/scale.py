@@ -1,8 +1,11 @@
-"""Simulate a million utterances: ``python -m benchmarks.scale [--only PART]``.
+"""Simulate a million utterances: ``python -m benchmarks.scale [--utterances N] [--only PART]``.
 
 1,000,000 utterances in 20,000 shards go through 6 nodes that do nothing. The planner, the window of
 shards and the Dask executor are the real ones. Scheduler and workers are processes of their own. The
 work of stages and their files is left out.
+
+The part `faked` is for a hundred million, as ``--utterances 100000000 --only faked``. It makes the
+catalogue of such a corpus (5 GB), and records of one shard in a hundred.
 """
 
 from __future__ import annotations
@@ -26,7 +29,11 @@ from benchmarks.figure import Figure, table
 from benchmarks.noop import registered
 
 MIB, GIB = 2**20, 2**30
-PARTS = ("plan", "frontier", "stream", "listing")
+PARTS = ("plan", "faked", "frontier", "stream", "listing")
+# Shards of a faked corpus that have records, of how many.
+RECORDED = 100
+# Tasks of it that are handed out.
+HANDED_OUT = 200_000
 # A tenth of the tasks must need no less memory than all, but for what caches and allocators keep.
 GROWTH_MIB = 48
 
@@ -88,6 +95,8 @@ def main(utterances: int, nodes: int, tasks: int | None, workers: int, records: 
             figures += _stream(folder, stack, tasks or n_tasks, n_tasks, workers)
         if "plan" in wanted:
             figures += _plans(name)
+        if "faked" in wanted:
+            figures += _faked(folder / "faked", utterances, nodes)
         if "listing" in wanted:
             figures += _listing(folder / "listing", records)
     print(table(figures))
@@ -101,10 +110,43 @@ def _plans(folder: str) -> list[Figure]:
     if resume.result["n_run"]:
         raise RuntimeError(f"{resume.result['n_run']} tasks ran, expected none")
     return [
-        Figure(name="first plan", measured=plan.process_s, unit="s"),
-        Figure(name="  peak memory", measured=plan.peak_bytes / GIB, unit="GiB"),
-        Figure(name="resume with nothing to do, real records", measured=resume.process_s, unit="s"),
-        Figure(name="  peak memory", measured=resume.peak_bytes / GIB, unit="GiB"),
+        Figure(name="first plan", measured=plan.process_s, unit="s", goal=5),
+        Figure(name="  CPU", measured=plan.cpu_s, unit="s"),
+        Figure(name="  peak memory", measured=plan.peak_bytes / GIB, unit="GiB", goal=0.4),
+        Figure(name="resume with nothing to do, real records", measured=resume.process_s, unit="s", goal=5),
+        Figure(name="  CPU", measured=resume.cpu_s, unit="s"),
+        Figure(name="  peak memory", measured=resume.peak_bytes / GIB, unit="GiB", goal=0.4),
+    ]
+
+
+def _faked(folder: Path, n_utterances: int, n_nodes: int) -> list[Figure]:
+    """Measure on a corpus without files, with a catalogue, and with records of a part of its shards."""
+    folder.mkdir()
+    n_shards = n_utterances // 50
+    measure("benchmarks.million:write_pipeline", folder=str(folder), n_utterances=n_utterances, n_nodes=n_nodes)
+    measure(
+        "benchmarks.hundred_million:make_store",
+        folder=str(folder),
+        n_utterances=n_utterances,
+        n_recorded=n_shards // RECORDED,
+    )
+    n_handed_out = min(HANDED_OUT, n_shards // 2)
+    first = measure("benchmarks.hundred_million:first_task", folder=str(folder), n_handed_out=n_handed_out)
+    records = measure("benchmarks.hundred_million:records", folder=str(folder))
+    whole = measure("benchmarks.hundred_million:whole_plan", folder=str(folder))
+    all_records_s = records.result["record_s"] * n_shards * n_nodes
+    first_s = first.process_s - first.wall_s + first.result["first_s"]
+    whole_min = (whole.process_s + all_records_s) / 60
+    grown_mib = first.result["grown_bytes"] / MIB
+    return [
+        Figure(name=f"{n_utterances:,} utterances, as catalogued: first task", measured=first_s, unit="s", goal=30),
+        Figure(name="  peak memory of the driver", measured=first.peak_bytes / GIB, unit="GiB", goal=4),
+        Figure(name=f"  driver grows over {n_handed_out:,} tasks", measured=grown_mib, unit="MiB", goal=GROWTH_MIB),
+        Figure(name="  frontier, a task", measured=1e6 * first.result["task_s"], unit="us", goal=200),
+        Figure(name="plan, corpus compared, records of 1 %", measured=whole.process_s, unit="s"),
+        Figure(name="  peak memory of the driver", measured=whole.peak_bytes / GIB, unit="GiB", goal=4),
+        Figure(name="  a record", measured=1e6 * records.result["record_s"], unit="us"),
+        Figure(name="  with the records of all, extrapolated", measured=whole_min, unit="min", goal=20),
     ]
 
 

@@ -64,16 +64,20 @@ def make_store(folder: str) -> None:
     store = Store.create(made.pipeline.store, made.pipeline.name)
     data = Path(folder) / "data"
     data.write_bytes(_DATA)
-    shards = {name: [corpus.shard(i) for i in range(corpus.n_shards)] for name, corpus in made.catalogues.items()}
+    for name, corpus in made.catalogues.items():
+        store.write_catalogue(nodes[name].folder, nodes[name].key, corpus)
+    # Read back, because shards of a part on disk are found at once.
+    stored = {name: store.catalogue(nodes[name].folder, nodes[name].key) for name in made.catalogues}
+    shards = {name: [corpus.shard(i) for i in range(corpus.n_shards)] for name, corpus in stored.items() if corpus}
     for node in nodes.values():
         product = store.product(node.folder, node.key)
         product.prepare(describe(node, nodes, made.pipeline.shard_duration_s), 0)
-        if node.name in made.catalogues:
-            store.write_catalogue(node.folder, node.key, made.catalogues[node.name])
         if isinstance(node.product, Report):
             _fill_report(product, node, made)
         else:
-            _fill(product, node, shards[node.corpora[0]], data)
+            fill(product, node, shards[node.corpora[0]], data)
+            # A run does so at its end.
+            product.pack()
 
 
 def _fill_report(product: ProductFolder, node: Node, made: Plan) -> None:
@@ -82,7 +86,8 @@ def _fill_report(product: ProductFolder, node: Node, made: Plan) -> None:
     _put_record(product, node, name, [f"report/{name}/index.html"], None)
 
 
-def _fill(product: ProductFolder, node: Node, shards: list[Shard], data: Path) -> None:
+def fill(product: ProductFolder, node: Node, shards: list[Shard], data: Path) -> None:
+    """Store files and records of shards. Names of files that stand for all begin with `data`."""
     array = product.description.array
     tabular = array is None or not node.inputs
     # One file stands for all of a product's, so that making a hundred thousand takes seconds.

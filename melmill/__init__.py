@@ -284,6 +284,7 @@ def run(
     until: str | None = None,
     executor: Literal["dask", "serial"] = "dask",
     follow: bool = False,
+    as_catalogued: bool = False,
 ) -> Summary:
     """Run a pipeline, or go on where it stopped, and say what came of it.
 
@@ -304,6 +305,9 @@ def run(
     follow : bool
         Follow a corpus that changed: files that are gone leave the results, and changed ones are
         made anew.
+    as_catalogued : bool
+        Don't look at the corpora: take what the store has catalogued of them. New files wait for
+        another run.
 
     Returns
     -------
@@ -327,13 +331,17 @@ def run(
     check_choice("executor", executor, ("dask", "serial"))
     if until is not None:
         _check_name("until", until)
-    if not isinstance(follow, bool):
-        raise ParameterError("follow", f"must be True or False, got {follow!r}")
+    for name, flag in (("follow", follow), ("as_catalogued", as_catalogued)):
+        if not isinstance(flag, bool):
+            raise ParameterError(name, f"must be True or False, got {flag!r}")
+    if follow and as_catalogued:
+        raise ParameterError("as_catalogued", "can't be True with follow, which looks at the corpora")
     if not isinstance(set, Mapping | None):
         raise ParameterError("set", f"must be a mapping such as {{'admm.n_iter': 50}}, got {set!r}")
     overrides = [f"{name}={_as_yaml(value)}" for name, value in (set or {}).items()]
     pipeline = load(Path(_path("path", path)).expanduser(), overrides, None if store is None else _path("store", store))
-    return run_plan(make_plan(pipeline, until, follow=follow), executor, partial=until is not None)
+    plan = make_plan(pipeline, until, follow=follow, as_catalogued=as_catalogued)
+    return run_plan(plan, executor, partial=until is not None)
 
 
 def load_prior(path: str | os.PathLike[str]) -> Prior:

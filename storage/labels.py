@@ -14,7 +14,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from melmill.storage.tables import rows_at, to_numpy
+from melmill.storage.errors import DamagedData
+from melmill.storage.files.location import Location
+from melmill.storage.tables import from_parquet, rows_at, to_numpy, without_seal
 from melmill.storage.utterance import Labels
 
 LABELS = ("text", "speaker_id", "sex", "speaker_name")
@@ -36,6 +38,22 @@ def label_files(names: Iterable[str]) -> list[str]:
     return sorted((name for name in names if name.startswith("texts-")), key=lambda name: (len(name), name))
 
 
+def damaged_labels(location: Location) -> dict[str, str]:
+    """Return what is wrong with files of changed labels, by name. The corpus has them all."""
+    problems = {}
+    for name in label_files(location.sizes()):
+        try:
+            _read_part(location, name)
+        except DamagedData as error:
+            problems[name] = str(error)
+    return problems
+
+
+def _read_part(location: Location, name: str) -> pa.Table:
+    place = f"{location.url}/{name}"
+    return without_seal(from_parquet(location.read(name), place), SCHEMA, place)
+
+
 class LabelOverlay:
     """Labels by utterance, of which the last counts. It is immutable.
 
@@ -54,6 +72,19 @@ class LabelOverlay:
         self.parts = tuple(parts)
         self._n_stored = n_stored
         self._next_index = next_index
+
+    @classmethod
+    def read(cls, location: Location, names: Iterable[str]) -> LabelOverlay:
+        """Return the overlay that is stored among the files `names` of a catalogue's folder.
+
+        Raises
+        ------
+        DamagedData
+            A part of it is damaged.
+        """
+        stored = label_files(names)
+        next_index = int(stored[-1].removeprefix("texts-").partition(".")[0]) + 1 if stored else 0
+        return cls([_read_part(location, name) for name in stored], n_stored=len(stored), next_index=next_index)
 
     @property
     def unstored(self) -> dict[str, pa.Table]:

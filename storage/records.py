@@ -1,310 +1,56 @@
-"""Records: the proof that a node's work on a shard is stored. Nothing else counts as done.
+"""Folders of records and of the files that they prove: reading, publishing and dropping them.
 
-A record is written after the files that it names, with their checksums and its own. On object
-stores, packs hold copies of many records in one file, so that a resume takes few requests.
+A record is written after the files that it names, with their checksums and its own. Packs hold
+copies of many records in one file, so that a resume reads few files.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import math
 import random
-import re
 import time
-import zlib
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Set
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
-from datetime import datetime
-from typing import Any, TypeVar
+from dataclasses import replace
+from typing import TypeVar
 
 from melmill.storage.errors import AlreadyThere, StoreError, damaged
 from melmill.storage.files.location import Location
+from melmill.storage.inventory import Inventory, gists_of, shards_of, size_problem, take_inventory, unpacked_gists
+from melmill.storage.packs import MIN_UNPACKED, MIN_UNPACKED_LOCAL, Copy, Gist, Packs
+from melmill.storage.record import (
+    RECORDS,
+    Facts,
+    Record,
+    StoredFile,
+    record_file,
+    record_name,
+    record_names,
+    record_order,
+    sealed,
+    unsealed,
+)
+from melmill.storage.shard_set import ShardSet
 
-RECORDS = "records"
+__all__ = [
+    "RECORDS",
+    "Facts",
+    "Record",
+    "RecordedFolder",
+    "StoredFile",
+    "record_file",
+    "record_name",
+    "record_order",
+    "sealed",
+    "unsealed",
+]
 
-# A product has fewer records than this before they are packed, and fewer packs before they are
-# merged.
-MIN_UNPACKED = 32
-MAX_PACKS = 8
-
-_SEAL = "sha256"
-_PACK = re.compile(r"packed-([0-9a-f]{64})\.z")
-_SUFFIX = ".json"
 # An object store answers in tens of milliseconds, whatever the request.
 _REMOTE_READERS = 16
 _ATTEMPTS = 10
-# A hundred years, s. A record that says more is none.
-_LONGEST_S = 100 * 365 * 24 * 3600.0
 # It breaks up writers that act in step. Nothing that is stored depends on it.
 _JITTER = random.SystemRandom()
 
 R = TypeVar("R")
-
-
-def sealed(fields: Mapping[str, object]) -> bytes:
-    """Return fields, in their order and with their checksum, as the bytes of a JSON file."""
-    return (json.dumps({**fields, _SEAL: _checksum(fields)}, indent=1) + "\n").encode()
-
-
-def unsealed(data: bytes) -> dict[str, Any]:
-    """Return the fields of a file's bytes. Older versions wrote no checksum; that is accepted.
-
-    Raises
-    ------
-    ValueError
-        The bytes are not JSON, not fields, or do not fit their checksum.
-    """
-    fields = json.loads(data)
-    if not isinstance(fields, dict):
-        raise ValueError(f"expected a mapping, got {type(fields).__name__}")
-    seal = fields.pop(_SEAL, None)
-    if seal is not None and seal != _checksum(fields):
-        raise ValueError("its checksum is not that of its fields")
-    return fields
-
-
-def _checksum(fields: Mapping[str, object]) -> str:
-    return hashlib.sha256(json.dumps(fields).encode()).hexdigest()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoredFile:
-    """Size and SHA-256 (hexadecimal) of a file as it was written."""
-
-    n_bytes: int
-    sha256: str
-
-    @classmethod
-    def of(cls, data: bytes) -> StoredFile:
-        """Return size and checksum of a file that holds `data`."""
-        return cls(n_bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
-    """What only the worker knows about an attempt.
-
-    Parameters
-    ----------
-    compute_s : float
-        Time spent computing, s.
-    started_at : str
-        ISO 8601, UTC.
-    host : str
-        Name of the machine.
-    attempt : int
-        Number of the attempt, from 1.
-    versions : mapping of str to str
-        Of the packages that decide the result.
-    pool, device, worker : str
-        Pool of the task, what it computed on, and which process of `host` (and thread, on the CPU)
-        did it.
-    busy_s : float or None
-        Part of `compute_s` in which the device was busy. None where the stage does not measure it.
-    peak_mem_bytes : int
-        Largest resident size of the worker process during the task. 0 where it was not measured.
-    levels : mapping of str to int, float or str
-        What an ingest node counted of the levels of its recordings. Empty for nothing to say.
-    """
-
-    compute_s: float
-    started_at: str
-    host: str
-    attempt: int = 1
-    versions: Mapping[str, str] = field(default_factory=dict)
-    pool: str = ""
-    device: str = ""
-    worker: str = ""
-    busy_s: float | None = None
-    peak_mem_bytes: int = 0
-    levels: Mapping[str, int | float | str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
-    """The proof that what a node made of one shard is stored.
-
-    Parameters
-    ----------
-    node, key : str
-        Whose product it is.
-    name : str
-        Of the record: the shard's number in six digits or more, or ``all-<hash>`` for what is made
-        of all shards.
-    n_utterances : int
-        In the shard.
-    absent : tuple of str
-        Ids without data in this product, as they were quarantined here or before.
-    n_quarantined : int
-        Quarantined here.
-    files : mapping of str to StoredFile
-        By name relative to the product's folder.
-    duration_s : float
-        Audio in the shard, s.
-    compute_s, started_at, host, attempt, versions, pool, device, worker, busy_s, peak_mem_bytes
-        See `Facts`.
-    levels
-        See `Facts`.
-    wall_s : float
-        From the task's start until all files were stored, s. 0 where it was not measured.
-    n_retired : int
-        Utterances that the corpus of a training had retired before.
-    """
-
-    node: str
-    key: str
-    name: str
-    n_utterances: int
-    absent: tuple[str, ...]
-    n_quarantined: int
-    files: Mapping[str, StoredFile]
-    duration_s: float
-    compute_s: float
-    started_at: str
-    host: str
-    attempt: int
-    versions: Mapping[str, str]
-    pool: str = ""
-    device: str = ""
-    worker: str = ""
-    busy_s: float | None = None
-    peak_mem_bytes: int = 0
-    levels: Mapping[str, int | float | str] = field(default_factory=dict)
-    wall_s: float = 0.0
-    n_retired: int = 0
-
-    def to_json(self) -> bytes:
-        """Return the record as the bytes of its file."""
-        fields = asdict(self)
-        if not self.n_retired:
-            # Older versions don't know it, and read stores where nothing is retired.
-            del fields["n_retired"]
-        return sealed(fields)
-
-    @classmethod
-    def from_json(cls, data: bytes) -> Record | None:
-        """Return the record of a file's bytes, None for other bytes, which count as no record."""
-        try:
-            fields = unsealed(data)
-            fields["files"] = {name: StoredFile(**stored) for name, stored in fields["files"].items()}
-            record = cls(**fields | {"absent": tuple(fields["absent"])})
-            return record if record._is_plausible() else None
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-            return None
-
-    def _is_plausible(self) -> bool:
-        """Tell whether all fields have their types, and times and numbers are such."""
-        texts = (self.node, self.key, self.name, self.host, self.pool, self.device, self.worker, *self.absent)
-        counts = (self.n_utterances, self.n_quarantined, self.attempt, self.peak_mem_bytes)
-        times = (self.duration_s, self.compute_s, self.wall_s, self.busy_s or 0.0)
-        return (
-            all(isinstance(text, str) for text in texts)
-            and all(isinstance(count, int) and count >= 0 for count in counts)
-            and all(isinstance(time, int | float) and 0 <= time <= _LONGEST_S for time in times)
-            and all(isinstance(file.n_bytes, int) and isinstance(file.sha256, str) for file in self.files.values())
-            and isinstance(self.versions, dict)
-            and datetime.fromisoformat(self.started_at).tzinfo is not None
-        )
-
-
-def record_name(index: int) -> str:
-    """Return the name of the record of a shard.
-
-    >>> record_name(12)
-    '000012'
-    """
-    return f"{index:06d}"
-
-
-def record_order(name: str) -> tuple[float, str]:
-    """Return the sort key of a record's name: shards by number, then what is made of all shards.
-
-    As texts, names of more than six digits would come too early.
-
-    >>> sorted(["1000000", "all-0f", "999999"], key=record_order)
-    ['999999', '1000000', 'all-0f']
-    """
-    return (int(name), "") if name.isdecimal() else (math.inf, name)
-
-
-def record_file(name: str) -> str:
-    """Return the file of a record, relative to its product's folder."""
-    return f"{RECORDS}/{name}{_SUFFIX}"
-
-
-@dataclass(frozen=True)
-class Copy:
-    """The bytes of a record's file, and the tag that the file had when it was read."""
-
-    tag: str
-    data: bytes
-
-
-class Packs:
-    """The packs among the files of a ``records`` folder, as of one listing.
-
-    Parameters
-    ----------
-    location : Location
-        The folder.
-    tags : mapping of str to str
-        By file, from `Location.tags`. Where files have no tags, there are no packs.
-    """
-
-    def __init__(self, location: Location, tags: Mapping[str, str]) -> None:
-        self._location = location
-        self.names = _record_names(tags)
-        self.files = sorted(name for name in tags if _PACK.fullmatch(name))
-        self.copies: dict[str, Copy] = {}
-        for file in self.files:
-            for name, copy in _read_pack(location, file).items():
-                if tags.get(name + _SUFFIX) == copy.tag:
-                    self.copies[name] = copy
-
-    @property
-    def missing(self) -> list[str]:
-        """Names of the records without a copy in a pack."""
-        return [name for name in self.names if name not in self.copies]
-
-    def record(self, name: str) -> Record | None:
-        """Return a packed record, None where it is not packed or can't be parsed."""
-        copy = self.copies.get(name)
-        return None if copy is None else _of_name(Record.from_json(copy.data), name)
-
-    def add(self, copies: Mapping[str, Copy]) -> None:
-        """Write a pack of further records. If there are `MAX_PACKS` already, merge them into it."""
-        merged = self.files if len(self.files) >= MAX_PACKS else []
-        packed = {**(self.copies if merged else {}), **copies}
-        lines = (
-            json.dumps([name, packed[name].tag, packed[name].data.decode()])
-            for name in sorted(packed, key=record_order)
-        )
-        data = zlib.compress("\n".join(lines).encode(), 1)
-        name = f"packed-{hashlib.sha256(data).hexdigest()}.z"
-        self._location.replace(name, data)
-        for file in merged:
-            if file != name:
-                self._location.remove(file)
-
-
-def _read_pack(location: Location, file: str) -> dict[str, Copy]:
-    """Return the copies in a pack by record, none where the pack is gone or damaged."""
-    try:
-        data = location.read(file)
-    except FileNotFoundError:
-        # Another process has just merged it.
-        return {}
-    if file != f"packed-{hashlib.sha256(data).hexdigest()}.z":
-        return {}
-    lines = map(json.loads, zlib.decompress(data).decode().splitlines())
-    return {name: Copy(tag, text.encode()) for name, tag, text in lines}
-
-
-def _of_name(record: Record | None, name: str) -> Record | None:
-    """Return a record if it has the name of its file: one that was copied proves nothing there."""
-    return record if record is not None and record.name == name else None
 
 
 class RecordedFolder:
@@ -322,17 +68,23 @@ class RecordedFolder:
     def record(self, name: str) -> Record | None:
         """Return a record, None where there is none, or its file can't be parsed or is another's."""
         try:
-            return _of_name(Record.from_json(self.location.read(record_file(name))), name)
+            return Record.of_name(self.location.read(record_file(name)), name)
         except FileNotFoundError:
             return None
 
-    def records(self, names: Collection[str] | None = None) -> dict[str, Record]:
+    def records(self, names: Collection[str] | None = None, *, reread: bool = False) -> dict[str, Record]:
         """Return the stored records by name and in order: all, or those called `names`.
 
         On an object store, this takes one request per thousand records, and one for each that is
         unpacked.
+
+        Parameters
+        ----------
+        names : collection of str or None
+        reread : bool
+            Whether to read the file of each, though a pack holds it.
         """
-        if names is None or len(names) > _REMOTE_READERS:
+        if not reread and (names is None or len(names) > _REMOTE_READERS):
             packs = self._packs()
             wanted = packs.names
             if names is not None:
@@ -352,12 +104,19 @@ class RecordedFolder:
         return Packs(folder, folder.tags())
 
     def pack(self) -> None:
-        """Copy unpacked records into a pack if there are `MIN_UNPACKED`, on object stores only."""
+        """Copy unpacked records into packs if they are many."""
         packs = self._packs()
-        if len(packs.missing) < MIN_UNPACKED:
+        if len(packs.names) < self.min_unpacked:
             return
-        read = self.each(self._copy, packs.missing)
-        packs.add({name: copy for name, copy in zip(packs.missing, read, strict=True) if copy is not None})
+        missing = packs.missing
+        if len(missing) >= self.min_unpacked:
+            read = self.each(self._copy, missing)
+            packs.add({name: copy for name, copy in zip(missing, read, strict=True) if copy is not None})
+
+    @property
+    def min_unpacked(self) -> int:
+        """Number of records from which they are packed."""
+        return MIN_UNPACKED if self.location.is_remote else MIN_UNPACKED_LOCAL
 
     def _copy(self, name: str) -> Copy | None:
         try:
@@ -366,9 +125,43 @@ class RecordedFolder:
             return None
         return Copy(tag, data) if tag is not None and Record.from_json(data) is not None else None
 
+    def inventory(self) -> Inventory:
+        """Return what a plan asks of all records, in little memory for any number of them.
+
+        The files that they name are looked at for their sizes.
+        """
+        packs = self._packs()
+        names = packs.names or self.record_names()
+        return take_inventory(names, packs.gists(), lambda some: self._read_records(some).values(), self._size_of())
+
+    def gists(self, shards: Set[int]) -> Iterator[Gist]:
+        """Yield what a plan asks of the records of some shards, in no order."""
+        if len(shards) <= _REMOTE_READERS:
+            yield from map(Gist.of, self.records([record_name(shard) for shard in shards]).values())
+            return
+        packs = self._packs()
+        recorded = shards_of(packs.names or self.record_names())
+        unread = recorded.mask & ShardSet.of(shards).sized(len(recorded.mask))
+        yield from gists_of(unread, packs.gists())
+        yield from unpacked_gists(unread, lambda some: self._read_records(some).values())
+
+    def _size_of(self) -> Callable[[str], int | None]:
+        """Return what tells the sizes of files. On remote stores each folder is listed once."""
+        if not self.location.is_remote:
+            return self.location.size
+        folders: dict[str, dict[str, int]] = {}
+
+        def size(name: str) -> int | None:
+            folder, _, below = name.partition("/")
+            if folder not in folders:
+                folders[folder] = (self.location / folder).tree()
+            return folders[folder].get(below)
+
+        return size
+
     def record_names(self) -> list[str]:
         """Return the names of all record files in order, also of damaged ones."""
-        return _record_names((self.location / RECORDS).sizes())
+        return record_names((self.location / RECORDS).sizes())
 
     def done(self, name: str) -> Record:
         """Return a record; raise StoreError where there is none."""
@@ -393,22 +186,8 @@ class RecordedFolder:
 
     def size_problem(self, record: Record, files: Iterable[str]) -> str | None:
         """Return the first problem of some of a record's files by size, None if there is none."""
-        return _size_problem(record, {name: self.location.size(name) for name in files})
-
-    def damaged(self, records: Mapping[str, Record]) -> dict[str, str]:
-        """Return the records with missing files or other sizes, each with a problem.
-
-        Each folder is listed once.
-        """
-        folders = sorted({name.partition("/")[0] for record in records.values() for name in record.files})
-        sizes = {
-            f"{folder}/{name}": size for folder in folders for name, size in (self.location / folder).tree().items()
-        }
-        problems = {
-            name: _size_problem(record, {file: sizes.get(file) for file in record.files})
-            for name, record in records.items()
-        }
-        return {name: problem for name, problem in problems.items() if problem}
+        expected = {name: stored.n_bytes for name, stored in record.files.items()}
+        return size_problem(expected, {name: self.location.size(name) for name in files})
 
     def problems(self, record: Record) -> dict[str, str]:
         """Return the problems of a record's files by file, after reading them all."""
@@ -499,22 +278,6 @@ class RecordedFolder:
             return [function(name) for name in names]
         with ThreadPoolExecutor(_REMOTE_READERS) as pool:
             return list(pool.map(function, names))
-
-
-def _record_names(files: Iterable[str]) -> list[str]:
-    """Return the names of the records among the files of a ``records`` folder, in order."""
-    return sorted((file.removesuffix(_SUFFIX) for file in files if file.endswith(_SUFFIX)), key=record_order)
-
-
-def _size_problem(record: Record, sizes: Mapping[str, int | None]) -> str | None:
-    for name, size in sizes.items():
-        if name not in record.files:
-            return f"{name} is not named by its record"
-        if size is None:
-            return f"{name} is missing"
-        if size != record.files[name].n_bytes:
-            return f"{name} has {size} bytes, expected {record.files[name].n_bytes}"
-    return None
 
 
 def _difference(found: StoredFile, stored: StoredFile) -> str | None:

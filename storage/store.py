@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from melmill.storage.catalogue import Catalogue, read_shard
+from melmill.storage.catalogue import Catalogue
 from melmill.storage.errors import (
     AlreadyThere,
     CatalogueError,
@@ -26,6 +26,7 @@ from melmill.storage.reading.views import ProductView
 from melmill.storage.records import sealed, unsealed
 from melmill.storage.revisions import list_names
 from melmill.storage.runs import Manifest, NodeEntry, RunState
+from melmill.storage.shards import read_shard
 from melmill.storage.utterance import Shard
 
 if TYPE_CHECKING:
@@ -160,10 +161,12 @@ class Store:
             for key in (self.location / node).folders() if node != RUNS else ():
                 yield (node, key), self.product(node, key)
 
-    def catalogue(self, node: str, key: str) -> Catalogue | None:
-        """Return the catalogue of an ingest node, None where none is stored; raise DamagedData."""
-        folder = self.product(node, key).location / CATALOGUE
-        return Catalogue.read(folder) if folder.sizes() else None
+    def catalogue(self, node: str, key: str, *, checked: bool = True) -> Catalogue | None:
+        """Return the catalogue of an ingest node, None where none is stored; raise DamagedData.
+
+        `Catalogue.find` says what `checked` is.
+        """
+        return Catalogue.find(self.product(node, key).location / CATALOGUE, checked=checked)
 
     def write_catalogue(self, node: str, key: str, catalogue: Catalogue) -> None:
         """Store what is new in the catalogue of an ingest node.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,18 +17,18 @@ from melmill.storage.errors import StoreError, damaged
 Row = Mapping[str, object]  # a scalar per column
 
 # It bounds the memory that decoding needs besides the table.
-_ROW_GROUP = 32_768
+ROW_GROUP = 32_768
 
 
 def to_parquet(table: pa.Table) -> bytes:
     """Return a table as the bytes of a Parquet file with a checksum on every page."""
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd", row_group_size=_ROW_GROUP, write_page_checksum=True)
+    pq.write_table(table, sink, compression="zstd", row_group_size=ROW_GROUP, write_page_checksum=True)
     return bytes(sink.getvalue())
 
 
-def from_parquet(data: bytes, place: str, filters: Sequence[tuple[str, str, int]] | None = None) -> pa.Table:
-    """Return the table of `to_parquet`, or its rows that pass `filters`.
+def from_parquet(data: bytes, place: str, columns: Sequence[str] | None = None) -> pa.Table:
+    """Return the table of `to_parquet`, or some of its columns.
 
     Raises
     ------
@@ -37,11 +37,9 @@ def from_parquet(data: bytes, place: str, filters: Sequence[tuple[str, str, int]
     """
     source = pa.BufferReader(data)
     try:
-        if filters is not None:
-            return pq.read_table(source, filters=filters, page_checksum_verification=True, use_threads=False)
         # `read_table` would import pyarrow.dataset, and with it pandas, for every plan.
         with pq.ParquetFile(source, page_checksum_verification=True) as file:
-            return file.read(use_threads=False)
+            return file.read(columns=columns and list(columns), use_threads=False)
     except (OSError, pa.ArrowException) as error:
         raise damaged(place, f"not a whole Parquet file ({error})") from error
 
@@ -69,14 +67,30 @@ def without_seal(table: pa.Table, schema: pa.Schema, place: str) -> pa.Table:
 
 
 def _checksum(table: pa.Table) -> bytes:
-    """Return the hash of a table's values: Parquet's own checksums omit its headers and footer."""
-    sha256 = hashlib.sha256(repr(sorted((table.schema.metadata or {}).items())).encode())
-    for column in table.columns:
-        if pa.types.is_string(column.type):
-            for chunk in column.chunks:
+    return checksum(table.schema, lambda name: table[name].chunks)
+
+
+def checksum(schema: pa.Schema, chunks: Callable[[str], Iterable[pa.Array]]) -> bytes:
+    """Return the hash of a table's values: Parquet's own checksums omit its headers and footer.
+
+    Parameters
+    ----------
+    schema : pyarrow.Schema
+        Its metadata are part of the hash.
+    chunks : callable
+        Returns the values of a column, of which a table may hold no more than one piece at a time.
+    """
+    sha256 = hashlib.sha256(repr(sorted((schema.metadata or {}).items())).encode())
+    for field in schema:
+        lengths = []
+        for chunk in chunks(field.name):
+            if pa.types.is_string(field.type):
                 sha256.update(_text_of(chunk))
-            column = pc.binary_length(column)
-        sha256.update(to_numpy(column).tobytes())
+                lengths.append(to_numpy(pa.chunked_array([pc.binary_length(chunk)])))
+            else:
+                sha256.update(to_numpy(pa.chunked_array([chunk])).tobytes())
+        for numbers in lengths:
+            sha256.update(numbers.tobytes())
     return sha256.hexdigest().encode()
 
 
@@ -114,11 +128,23 @@ def rows_at(table: pa.Table, rows: NDArray[np.int64]) -> pa.Table:
     return table.take(from_numpy(rows))
 
 
-def from_numpy(numbers: NDArray[np.int64]) -> pa.Array:
-    """Return whole numbers as Arrow holds them, without pandas, as in `to_numpy`."""
-    return pa.Array.from_buffers(
-        pa.int64(), len(numbers), [None, pa.py_buffer(np.ascontiguousarray(numbers, np.int64))]
-    )
+def from_numpy(numbers: NDArray[Any]) -> pa.Array:
+    """Return numbers as Arrow holds them, as int64 or float64, without pandas, as in `to_numpy`."""
+    kind, dtype = (pa.float64(), np.float64) if numbers.dtype.kind == "f" else (pa.int64(), np.int64)
+    return pa.Array.from_buffers(kind, len(numbers), [None, pa.py_buffer(np.ascontiguousarray(numbers, dtype))])
+
+
+def from_texts(texts: Iterable[str]) -> pa.LargeStringArray:
+    """Return texts as Arrow holds them, without pandas, as in `to_numpy`.
+
+    >>> from_texts(["a", "", "é"]).to_pylist()
+    ['a', '', 'é']
+    """
+    encoded = [text.encode() for text in texts]
+    offsets = np.zeros(len(encoded) + 1, np.int64)
+    np.cumsum(np.fromiter(map(len, encoded), np.int64, len(encoded)), out=offsets[1:])
+    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(b"".join(encoded))]
+    return pa.Array.from_buffers(pa.large_string(), len(encoded), buffers)
 
 
 def shared_values(column: pa.Array | pa.ChunkedArray) -> list[Any]:

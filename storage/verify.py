@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from melmill.storage.arrays import array_slots, metadata
 from melmill.storage.catalogue import Catalogue
 from melmill.storage.errors import DamagedData, StoreError, StoreUnwritable
+from melmill.storage.labels import damaged_labels
 from melmill.storage.product import ARRAY_METADATA, CATALOGUE, DESCRIPTION, Address, ProductDescription, ProductFolder
 from melmill.storage.records import record_file
 from melmill.storage.store import MANIFEST, RUNS, Store
@@ -91,7 +92,7 @@ def _product_damages(address: Address, folder: ProductFolder) -> Iterator[Damage
     node, key = address
     # Names first: a run may be storing parts of the catalogue, and then records.
     names = folder.record_names()
-    records = folder.records(names)
+    records = folder.records(names, reread=not folder.location.is_remote)
     for file, problem in _whole_product_problems(folder, names, bool(records)).items():
         yield Damage(node=node, key=key, record="", file=file, problem=problem)
     for name in names:
@@ -114,7 +115,7 @@ def _whole_product_problems(folder: ProductFolder, names: Sequence[str], has_rec
         raise
     except StoreError:
         return {DESCRIPTION: "is missing"}
-    labels = Catalogue.damaged_labels(folder.location / CATALOGUE)
+    labels = damaged_labels(folder.location / CATALOGUE)
     found = {
         CATALOGUE: _catalogue_problem(folder, description, names, has_records),
         **{f"{CATALOGUE}/{name}": problem for name, problem in labels.items()},

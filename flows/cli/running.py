@@ -12,7 +12,7 @@ from melmill.flows.cli.show import as_json, csv_table, one_line, table, write_fi
 from melmill.flows.execution.run import run as run_plan
 from melmill.flows.execution.summary import Summary, too_many_quarantined
 from melmill.flows.pipeline.pools import cpu_fallbacks, device
-from melmill.flows.pipeline.spec import load
+from melmill.flows.pipeline.spec import Pipeline, load
 from melmill.flows.planning.drawing import dot, drawing
 from melmill.flows.planning.estimate import estimate as predicted
 from melmill.flows.planning.plan import NodePlan, Plan, make_plan
@@ -41,6 +41,11 @@ _follow = click.option(
     is_flag=True,
     help="Follow a corpus that changed: files that are gone leave the results, and changed ones are made anew.",
 )
+_as_catalogued = click.option(
+    "--as-catalogued",
+    is_flag=True,
+    help="Don't look at the corpora: take what the store has catalogued of them. New files wait for another run.",
+)
 
 
 @cli.command()
@@ -49,6 +54,7 @@ _follow = click.option(
 @_set
 @_until
 @_follow
+@_as_catalogued
 @click.option("--executor", type=click.Choice(["dask", "serial"]), default="dask", show_default=True)
 @click.option(
     "--log",
@@ -71,6 +77,7 @@ def run(
     overrides: tuple[str, ...],
     until: str | None,
     follow: bool,
+    as_catalogued: bool,
     executor: Literal["dask", "serial"],
     log: Path | None,
     stall_after: float,
@@ -84,7 +91,7 @@ def run(
     """
     watching = Watching(log=log, stall_after_s=stall_after)
     loaded = load(pipeline, overrides, store)
-    plan = make_plan(loaded, until, follow=follow)
+    plan = _plan(loaded, until, follow=follow, as_catalogued=as_catalogued)
     summary = run_plan(plan, executor, partial=until is not None, watching=watching)
     too_many = too_many_quarantined(plan, summary.quarantined)
     if json_:
@@ -99,6 +106,12 @@ def run(
             err=True,
         )
     return FAILED if too_many or summary.tasks.failed else DONE
+
+
+def _plan(pipeline: Pipeline, until: str | None, *, follow: bool, as_catalogued: bool) -> Plan:
+    if follow and as_catalogued:
+        raise click.UsageError("--follow looks at the corpora, and --as-catalogued does not: give one of them")
+    return make_plan(pipeline, until, follow=follow, as_catalogued=as_catalogued)
 
 
 def _show(summary: Summary) -> None:
@@ -129,6 +142,7 @@ def _show(summary: Summary) -> None:
 @_set
 @_until
 @_follow
+@_as_catalogued
 @click.option(
     "--graph",
     type=LocalPath(dir_okay=False),
@@ -143,6 +157,7 @@ def plan(
     overrides: tuple[str, ...],
     until: str | None,
     follow: bool,
+    as_catalogued: bool,
     graph: Path | None,
     estimate: bool,
     json_: bool,
@@ -162,7 +177,7 @@ def plan(
     """
     if graph is not None and graph.suffix not in DRAWINGS:
         raise click.BadParameter(f"must end in {' or '.join(DRAWINGS)}, got {str(graph)!r}", param_hint="--graph")
-    made = make_plan(load(pipeline, overrides, store), until, follow=follow)
+    made = _plan(load(pipeline, overrides, store), until, follow=follow, as_catalogued=as_catalogued)
     if graph is not None:
         write_file(graph, DRAWINGS[graph.suffix](drawing(made)).encode())
     if estimate:

@@ -27,12 +27,11 @@ def prepare_store(plan: Plan) -> Store:
     """
     store = Store.create(plan.pipeline.store, plan.pipeline.name)
     nodes = {name: node_plan.node for name, node_plan in plan.nodes.items()}
-    for node in nodes.values():
-        if not node.is_whole:
-            store.product(node.folder, node.key).pack()
     for name, node_plan in plan.nodes.items():
         node = node_plan.node
         folder = store.product(node.folder, node.key)
+        if node_plan.n_unpacked >= folder.min_unpacked:
+            folder.pack()
         if plan.n_pending:
             n_slots = 0 if node.is_whole else plan.catalogues[node.corpora[0]].n_slots
             folder.prepare(describe(node, nodes, plan.pipeline.shard_duration_s), n_slots)

@@ -79,7 +79,7 @@ def _execute(plan: Plan, store: Store, run_id: str, executor: Executor, watching
     cluster = plan.pipeline.cluster
     slots = 1 if executor == "serial" else sum(pool.slots for pool in cluster.pools.values())
     nodes = {name: node_plan.node for name, node_plan in plan.nodes.items()}
-    pending = {name: set(node_plan.pending) for name, node_plan in plan.nodes.items()}
+    pending = {name: node_plan.pending for name, node_plan in plan.nodes.items()}
     window = ShardWindow(nodes, pending, max_open=OPEN_PER_SLOT * slots, paired=plan.paired)
     make_job = JobMaker(plan)
     watching = replace(watching, listeners=(*watching.listeners, QuarantineWatch(plan, store, window)))

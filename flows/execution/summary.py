@@ -13,6 +13,7 @@ from melmill.flows.tasks.task import ALL_SHARDS
 from melmill.flows.tasks.trained import trained_page
 from melmill.flows.watching.events import Event, Finished
 from melmill.stages.ingest.levels import Levels
+from melmill.storage.shard_set import union
 from melmill.storage.store import Store
 
 
@@ -151,7 +152,6 @@ def sum_up(plan: Plan, store: Store, run_id: str, *, n_failed: int, duration_s: 
     for node_plan in plan.nodes.values():
         node = node_plan.node
         folder = store.product(node.folder, node.key)
-        names = {plan.record_name(node, shard) for shard in node_plan.pending} | node_plan.quarantined
         if node.trains:
             trainings += trained_page(folder)
         elif node.is_whole:
@@ -161,12 +161,13 @@ def sum_up(plan: Plan, store: Store, run_id: str, *, n_failed: int, duration_s: 
         else:
             if node_plan.pending:
                 folder.pack()
-            corpus, made = node.corpora[0], []
-            for name, record in folder.records(names).items():
-                absent = frozenset(record.absent) - plan.catalogues[corpus].retired_in(name)
+            corpus, made = node.corpora[0], {}
+            before = {int(name) for name in node_plan.quarantined}
+            for gist in folder.gists(union([node_plan.pending, before])):
+                absent = frozenset(gist.absent) - plan.catalogues[corpus].retired_in(gist.name)
                 quarantined.update((corpus, utterance_id) for utterance_id in absent)
-                if name not in node_plan.quarantined:
-                    made.append(record)
+                if gist.name not in node_plan.quarantined:
+                    made[gist.name] = gist.levels
             levels[node.name] = current_levels(folder, plan.catalogues[corpus], made)
     return Summary(
         run=run_id,

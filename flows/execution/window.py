@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from types import MappingProxyType
 
 from melmill.flows.errors import RunFailed
@@ -12,6 +12,7 @@ from melmill.flows.pipeline.graph import Node
 from melmill.flows.planning.pairing import Paired
 from melmill.flows.planning.phases import Phase, ancestors, phases
 from melmill.flows.tasks.task import Task
+from melmill.storage.shard_set import union
 
 # The unfinished tasks of an open shard, each with those of the shard that it waits for.
 _OpenShard = dict[Task, set[Task]]
@@ -48,7 +49,7 @@ class ShardWindow:
     def __init__(
         self,
         nodes: Mapping[str, Node],
-        pending: Mapping[str, set[int]],
+        pending: Mapping[str, Set[int]],
         max_open: int,
         paired: Mapping[str, Paired] = _NO_PAIRS,
     ) -> None:
@@ -321,12 +322,13 @@ class ShardWindow:
     def _shards(self, in_order: list[Phase]) -> Iterator[tuple[Phase, str, int, tuple[int, int]]]:
         """Yield the pending shards of each phase, with corpus, how many are left, and of how many."""
         for phase in in_order:
-            corpora: dict[str, set[int]] = {}
+            pending: dict[str, list[Set[int]]] = {}
             for node in phase.nodes:
-                corpora.setdefault(node.corpora[0], set()).update(self.pending[node.name])
+                pending.setdefault(node.corpora[0], []).append(self.pending[node.name])
+            corpora = {corpus: union(sets) for corpus, sets in pending.items()}
             n_left = n_shards = sum(map(len, corpora.values()))
             for corpus, shards in corpora.items():
-                for shard in sorted(shards):
+                for shard in shards:
                     yield phase, corpus, shard, (n_left, n_shards)
                     n_left -= 1
 

@@ -3,37 +3,51 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import islice
 from typing import NamedTuple, cast
+
+import numpy as np
+from numpy.typing import NDArray
 
 from melmill.flows.errors import PipelineError
 from melmill.flows.pipeline.graph import Node
+from melmill.flows.planning.known import KnownFiles, Unsure
 from melmill.stages.contract import IngestStage, Mel, Waveform
 from melmill.stages.numeric.errors import StageError
 from melmill.storage.catalogue import Catalogue
 from melmill.storage.errors import StoreError
 from melmill.storage.files.sources import SourceTree
+from melmill.storage.inventory import Inventory
+from melmill.storage.new_rows import NewRows
 from melmill.storage.product import ProductFolder
-from melmill.storage.records import record_name
 from melmill.storage.revisions import Reason
 from melmill.storage.store import Store
 from melmill.storage.utterance import Labels, Utterance
 
 NAMED = 3
+# Utterances that are compared at a time.
+_COMPARED = 16_384
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class Changes:
     """Say how a corpus differs from its catalogue.
 
     Parameters
     ----------
-    added, changed, mended : list of Utterance
-        As they are now. Those that changed have data in the store. Those that were mended have
-        none, and have another length than the catalogue says. The file may be the same if the
-        catalogue was made by an older version, which believed its header.
+    new : NewRows
+        Utterances that need a new row, as they are now: those that were added, changed or mended.
+    n_added : int
+        Utterances of files that the catalogue did not know.
+    added : list of str
+        Paths of the first of them.
+    changed, mended : list of (Utterance, Utterance)
+        As they were catalogued, and as they are now. Those that changed have data in the store.
+        Those that were mended have none, and have another length than the catalogue says. The file
+        may be the same if the catalogue was made by an older version, which believed its header.
     removed : list of Utterance
         As they were catalogued.
     waiting : list of Utterance
@@ -42,29 +56,37 @@ class Changes:
         Files with another time that hold what they held.
     """
 
-    added: list[Utterance] = field(default_factory=list)
-    changed: list[Utterance] = field(default_factory=list)
-    mended: list[Utterance] = field(default_factory=list)
+    new: NewRows = field(default_factory=NewRows)
+    n_added: int = 0
+    added: list[str] = field(default_factory=list)
+    changed: list[tuple[Utterance, Utterance]] = field(default_factory=list)
+    mended: list[tuple[Utterance, Utterance]] = field(default_factory=list)
     removed: list[Utterance] = field(default_factory=list)
     waiting: list[Utterance] = field(default_factory=list)
     seen: list[Utterance] = field(default_factory=list)
 
-    @property
-    def new(self) -> list[Utterance]:
-        """Utterances that need a new row."""
-        return [*self.added, *self.changed, *self.mended]
+    def add(self, utterances: Sequence[Utterance]) -> None:
+        """Add utterances that the catalogue does not know."""
+        self.new.extend(utterances)
+        self.n_added += len(utterances)
+        self.added += [utterance.path for utterance in utterances[: NAMED - len(self.added)]]
+
+    def close(self) -> None:
+        """Give those that changed or were mended new rows, after those that were added."""
+        self.new.extend(now for _, now in (*self.changed, *self.mended))
 
     def notes(self, store: str) -> Iterator[str]:
         """Yield a line on each kind of change that a person should know of."""
+        if self.n_added:
+            yield f"{self.n_added:,} new: {_named(self.added, self.n_added)}"
         for utterances, what in (
-            (self.added, "new"),
-            (self.changed, "changed, to be made anew"),
-            (self.mended, "mended, to be made for the first time"),
+            ([now for _, now in self.changed], "changed, to be made anew"),
+            ([now for _, now in self.mended], "mended, to be made for the first time"),
             (self.removed, "removed, left out of all results"),
             (self.waiting, f"in quarantine changed, and `melmill quarantine {store} --retry` tries them again"),
         ):
             if utterances:
-                yield f"{len(utterances):,} {what}: {_named(utterances)}"
+                yield f"{len(utterances):,} {what}: {_names(utterances)}"
 
 
 class Surveyed(NamedTuple):
@@ -74,7 +96,7 @@ class Surveyed(NamedTuple):
     notes: tuple[str, ...]
 
 
-def survey(node: Node, store: Store, shard_duration_s: float, *, follow: bool = False) -> Surveyed:
+def survey(node: Node, store: Store, records: Inventory, shard_duration_s: float, *, follow: bool = False) -> Surveyed:
     """Return the catalogue of an ingest node as the corpus is now, with notes.
 
     New utterances, changed ones and mended ones get new shards. The old rows of changed and mended
@@ -86,6 +108,9 @@ def survey(node: Node, store: Store, shard_duration_s: float, *, follow: bool = 
         Its stage is an IngestStage.
     store : Store
         If a file has another time of change, its content is compared with the hash stored here.
+    records : Inventory
+        What the node has stored. It was looked at before the catalogue is read: another run may be
+        storing shards of the catalogue, and then their records.
     shard_duration_s : float
         Audio in a shard, s.
     follow : bool
@@ -100,50 +125,82 @@ def survey(node: Node, store: Store, shard_duration_s: float, *, follow: bool = 
         The catalogue can't be read.
     """
     folder = store.product(node.folder, node.key)
-    # Records first: another run may be storing shards of the catalogue, and then their records.
-    record_names = folder.record_names()
     stored = store.catalogue(node.folder, node.key)
     stage = cast("IngestStage", node.stage)
     product = cast("Waveform | Mel", node.product)
     catalogue = Catalogue.empty(sr=product.sr, shard_duration_s=shard_duration_s) if stored is None else stored
     try:
-        catalogue.check_covers(record_names, f"{folder.location.url}/catalogue")
+        catalogue.check_covers(records.last_names, f"{folder.location.url}/catalogue")
         tree = SourceTree(stage.root)
-        known = {utterance.path: utterance for utterance in catalogue.utterances()}
-        # A file that claimed no length may have been unreadable, and one in quarantine may have been
-        # catalogued by an estimate. Neither its size nor its time tells.
-        unsure = catalogue.without_length(record_names) | _in_quarantine(folder, catalogue, known)
-        sure = {path: one for path, one in known.items() if path not in unsure} if unsure else known
-        discovered = stage.discover(tree, sure)
-        utterances = [_as_known(one, known.get(one.path)) for one in discovered.utterances]
-        comparison = _Comparison(node, folder, catalogue, frozenset(record_names), tree, follow=follow)
-        changes = comparison.changes(known, utterances)
+        known = KnownFiles(catalogue, _unsure(catalogue, records))
+        discovered = stage.discover(tree, known)
+        comparison = _Comparison(node, folder, catalogue, records, tree, follow=follow)
+        changes = comparison.changes(known, discovered.every())
         if not follow:
             _refuse(node, tree, changes)
-        followed = _followed(catalogue, known, changes)
+        followed = _followed(catalogue, changes)
     except (StoreError, StageError) as error:
         raise PipelineError(f"node {node.name!r}: {error}", node.where) from error
     notes = () if stored is None else tuple(changes.notes(store.location.url))
-    catalogue = followed.relabelled(discovered.labels)
-    return Surveyed(catalogue, (*_label_notes(known, discovered.labels), *discovered.notes, *notes))
+    label_notes = tuple(_label_notes(catalogue, discovered.labels))
+    return Surveyed(followed.relabelled(discovered.labels), (*label_notes, *discovered.notes, *notes))
 
 
-def _in_quarantine(folder: ProductFolder, catalogue: Catalogue, known: Mapping[str, Utterance]) -> set[str]:
-    """Return the paths of the utterances of an ingest node that are in quarantine."""
-    ids = {one for name, record in folder.records().items() for one in set(record.absent) - catalogue.retired_in(name)}
-    return {path for path, one in known.items() if one.utterance_id in ids} if ids else set()
+def as_catalogued(node: Node, store: Store, records: Inventory) -> Surveyed:
+    """Return the stored catalogue of an ingest node, without a look at its corpus.
+
+    Raises
+    ------
+    PipelineError
+        No catalogue is stored.
+    StoreError
+        The catalogue can't be read.
+    """
+    place = store.product(node.folder, node.key).location.url
+    catalogue = store.catalogue(node.folder, node.key, checked=False)
+    if catalogue is None:
+        raise PipelineError(
+            f"node {node.name!r}: no catalogue of its corpus is stored in {place}, so it can't be run as catalogued. "
+            "Leave out --as-catalogued once, so that the corpus is catalogued",
+            node.where,
+        )
+    catalogue.check_has_shards(records.last_names, f"{place}/catalogue")
+    return Surveyed(catalogue, ("taken as catalogued; its corpus was not looked at",))
 
 
-def _as_known(now: Utterance, then: Utterance | None) -> Utterance:
-    """Return an utterance that was measured anew; the catalogued one if that told nothing new."""
-    if then is None or (now.size_bytes, now.mtime_ns) != (then.size_bytes, then.mtime_ns):
-        return now
-    return then if _length(now) in (_length(then), (0, 0)) else now
+def _unsure(catalogue: Catalogue, records: Inventory) -> Unsure:
+    """Return what tells the files whose size and time say nothing.
+
+    One that claimed no length may have been unreadable, and one in quarantine may have been
+    catalogued by an estimate.
+    """
+    in_quarantine = {
+        one for name, absent in records.absent.items() for one in absent if one not in catalogue.retired_in(name)
+    }
+
+    def unsure(
+        shards: NDArray[np.int64], ids: Callable[[], Sequence[str]], source_n_samples: NDArray[np.int64]
+    ) -> NDArray[np.bool_]:
+        found: NDArray[np.bool_] = (source_n_samples == 0) & ~records.recorded.has(shards)
+        if in_quarantine:
+            found |= np.fromiter((one in in_quarantine for one in ids()), np.bool_, len(shards))
+        return found
+
+    return unsure
 
 
-def _label_notes(known: Mapping[str, Utterance], labels: Mapping[str, Labels]) -> Iterator[str]:
-    """Yield how many texts and speakers of known utterances changed."""
-    pairs = [(one.labels, labels[one.utterance_id]) for one in known.values() if one.utterance_id in labels]
+def _is_as_known(now: Utterance, then: Utterance) -> bool:
+    """Tell whether a file has its size and time, and measuring it anew told nothing new."""
+    if (now.size_bytes, now.mtime_ns) != (then.size_bytes, then.mtime_ns):
+        return False
+    return _length(now) in (_length(then), (0, 0))
+
+
+def _label_notes(catalogue: Catalogue, labels: Mapping[str, Labels]) -> Iterator[str]:
+    """Yield how many texts and speakers of catalogued utterances changed."""
+    if not labels:
+        return
+    pairs = [(one.labels, labels[one.utterance_id]) for one in catalogue.utterances() if one.utterance_id in labels]
     texts = [(before.text, now.text) for before, now in pairs if before.text != now.text]
     speakers = [now for before, now in pairs if before[1:4] != now[1:4]]
     if texts:
@@ -155,25 +212,25 @@ def _label_notes(known: Mapping[str, Utterance], labels: Mapping[str, Labels]) -
         yield f"{len(speakers):,} speaker{'s' * (len(speakers) > 1)} changed; the catalogue follows"
 
 
-def _followed(catalogue: Catalogue, known: Mapping[str, Utterance], changes: Changes) -> Catalogue:
+def _followed(catalogue: Catalogue, changes: Changes) -> Catalogue:
     """Return the catalogue of a corpus after changes."""
     retired = [
-        *((known[utterance.path], Reason.CHANGED) for utterance in changes.changed),
-        *((known[utterance.path], Reason.MENDED) for utterance in changes.mended),
+        *((then, Reason.CHANGED) for then, _ in changes.changed),
+        *((then, Reason.MENDED) for then, _ in changes.mended),
         *((utterance, Reason.REMOVED) for utterance in changes.removed),
     ]
     if changes.seen:
         catalogue = catalogue.seeing(changes.seen)
     if retired:
         catalogue = catalogue.retiring(retired)
-    return catalogue.extended(changes.new) if changes.new else catalogue
+    return catalogue.extended(changes.new)
 
 
 def _refuse(node: Node, tree: SourceTree, changes: Changes) -> None:
     """Raise PipelineError if a catalogued file is gone, or holds other bytes than were ingested."""
     wrong = [
-        f"{what} since it was catalogued: {_named(utterances)}"
-        for utterances, what in ((changes.removed, "gone"), (changes.changed, "changed"))
+        f"{what} since it was catalogued: {_names(utterances)}"
+        for utterances, what in ((changes.removed, "gone"), ([now for _, now in changes.changed], "changed"))
         if utterances
     ]
     if wrong:
@@ -185,9 +242,13 @@ def _refuse(node: Node, tree: SourceTree, changes: Changes) -> None:
         )
 
 
-def _named(utterances: Sequence[Utterance]) -> str:
-    more = f" and {len(utterances) - NAMED:,} more" if len(utterances) > NAMED else ""
-    return ", ".join(utterance.path for utterance in utterances[:NAMED]) + more
+def _names(utterances: Sequence[Utterance]) -> str:
+    return _named([utterance.path for utterance in utterances[:NAMED]], len(utterances))
+
+
+def _named(first: Sequence[str], n: int) -> str:
+    more = f" and {n - NAMED:,} more" if n > NAMED else ""
+    return ", ".join(first) + more
 
 
 class _Comparison:
@@ -199,7 +260,7 @@ class _Comparison:
     folder : ProductFolder
         What the node has stored.
     catalogue : Catalogue
-    record_names : set of str
+    records : Inventory
         Records of the node.
     tree : SourceTree
         The corpus.
@@ -212,7 +273,7 @@ class _Comparison:
         node: Node,
         folder: ProductFolder,
         catalogue: Catalogue,
-        record_names: Set[str],
+        records: Inventory,
         tree: SourceTree,
         *,
         follow: bool,
@@ -220,28 +281,30 @@ class _Comparison:
         self._node = node
         self._folder = folder
         self._catalogue = catalogue
-        self._record_names = record_names
+        self._records = records
         self._tree = tree
         self._follow = follow
 
-    def changes(self, known: Mapping[str, Utterance], discovered: Sequence[Utterance]) -> Changes:
+    def changes(self, known: KnownFiles, discovered: Iterable[Utterance]) -> Changes:
         """Return how the corpus differs.
 
         Parameters
         ----------
-        known : mapping of str to Utterance
-            Utterances of the catalogue, by path.
-        discovered : sequence of Utterance
-            Utterances of the corpus. One that did not change is the very object in `known`.
+        known : KnownFiles
+            The catalogue's, of which the unchanged ones may be kept already.
+        discovered : iterable of Utterance
+            The other utterances of the corpus.
         """
-        present = {utterance.path for utterance in discovered}
-        changes = Changes(removed=[then for path, then in known.items() if path not in present])
-        for now in discovered:
-            then = known.get(now.path)
-            if then is None:
-                changes.added.append(now)
-            elif now is not then:
-                self._add(changes, now, then)
+        changes, utterances = Changes(), iter(discovered)
+        while some := list(islice(utterances, _COMPARED)):
+            catalogued = known.catalogued([utterance.path for utterance in some])
+            new = [now for now, then in zip(some, catalogued, strict=True) if then is None]
+            changes.add(new)
+            for now, then in zip(some, catalogued, strict=True) if len(new) < len(some) else ():
+                if then is not None and not _is_as_known(now, then):
+                    self._add(changes, now, then)
+        changes.removed.extend(known.missing())
+        changes.close()
         return changes
 
     def _add(self, changes: Changes, now: Utterance, then: Utterance) -> None:
@@ -250,18 +313,22 @@ class _Comparison:
         sha256 = ingested.get(then.utterance_id)
         if sha256 is not None:
             # The size may differ from the row's: a retry takes a file that was mended in place.
-            same = now.utterance_id == then.utterance_id and self._sha256(now.path) == sha256
-            (changes.seen if same else changes.changed).append(now)
+            if now.utterance_id == then.utterance_id and self._sha256(now.path) == sha256:
+                changes.seen.append(now)
+            else:
+                changes.changed.append((then, now))
         elif _length(now) != _length(then):
-            changes.mended.append(now)
-        elif record_name(self._catalogue.shard_of(then.utterance_id)) not in self._record_names:
+            changes.mended.append((then, now))
+        elif self._catalogue.shard_of(then.utterance_id) not in self._records.recorded:
             # Nothing was made of it yet, and it fits its place.
             if (now.size_bytes, now.mtime_ns) != (then.size_bytes, then.mtime_ns):
                 changes.seen.append(now)
         elif now.size_bytes == then.size_bytes and self._is_as(now.path, refused.get(then.utterance_id)):
             changes.seen.append(now)
+        elif self._follow:
+            changes.mended.append((then, now))
         else:
-            (changes.mended if self._follow else changes.waiting).append(now)
+            changes.waiting.append(now)
 
     def _is_as(self, path: str, sha256: str | None) -> bool:
         """Return whether a file in quarantine is the one that was refused, as far as is known."""

@@ -5,15 +5,19 @@ from __future__ import annotations
 import gc
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
+
+import numpy as np
 
 from melmill.flows.errors import PipelineError
 from melmill.flows.pipeline.graph import Node, build_graph, needed_for
 from melmill.flows.pipeline.spec import Pipeline
-from melmill.flows.planning.corpus import survey
+from melmill.flows.planning.corpus import Surveyed, survey
+from melmill.flows.planning.corpus import as_catalogued as stored_catalogue
 from melmill.flows.planning.pairing import Paired, pair
 from melmill.flows.tasks.levels import current_levels
 from melmill.flows.tasks.report import report_record
@@ -23,8 +27,10 @@ from melmill.stages.contract import IngestStage
 from melmill.stages.ingest.levels import Levels
 from melmill.storage.catalogue import Catalogue
 from melmill.storage.errors import StoreError
+from melmill.storage.inventory import Inventory
 from melmill.storage.product import ProductFolder, Record
 from melmill.storage.records import record_name
+from melmill.storage.shard_set import ShardSet
 from melmill.storage.store import Store
 
 
@@ -38,7 +44,7 @@ class NodePlan:
     n_shards : int
         Shards of its corpus that hold an utterance which is not retired. 1 for a report or a training.
     pending : set of int
-        Shards to do. ``{ALL_SHARDS}`` for a report or a training.
+        Shards to do, of any number in little memory. ``{ALL_SHARDS}`` for a report or a training.
     reasons : mapping of str to int
         Why they are to be done, each reason with the number of its shards.
     damaged : mapping of str to str
@@ -48,6 +54,8 @@ class NodePlan:
         were.
     quarantined : frozenset of str
         Names of the records to reuse whose shards have utterances in quarantine.
+    n_unpacked : int
+        Records that are in no pack.
     note : str
         What a person should know of what is reused. Empty for nothing.
     levels : Levels
@@ -56,11 +64,12 @@ class NodePlan:
 
     node: Node
     n_shards: int
-    pending: set[int]
+    pending: Set[int]
     reasons: Mapping[str, int]
     damaged: Mapping[str, str] = field(default_factory=dict)
     outdated: frozenset[str] = frozenset()
     quarantined: frozenset[str] = frozenset()
+    n_unpacked: int = 0
     note: str = ""
     levels: Levels = field(default_factory=Levels)
 
@@ -128,7 +137,9 @@ class Plan:
         return report_record(self.catalogues[corpus] for corpus in node.corpora)
 
 
-def make_plan(pipeline: Pipeline, until: str | None = None, *, follow: bool = False) -> Plan:
+def make_plan(
+    pipeline: Pipeline, until: str | None = None, *, follow: bool = False, as_catalogued: bool = False
+) -> Plan:
     """Return what a run has to do.
 
     The pipeline is compared with its store and its corpora, and nothing is written.
@@ -140,26 +151,37 @@ def make_plan(pipeline: Pipeline, until: str | None = None, *, follow: bool = Fa
         Plan this node and what it needs, no more.
     follow : bool
         Whether utterances whose files are gone leave the results, and changed ones are made anew.
+    as_catalogued : bool
+        Whether the corpora are not looked at: what the store has catalogued of them is planned.
 
     Raises
     ------
     PipelineError
         The pipeline is wrong, or a corpus or the store can't be used. Without `follow`, also if a
-        file that was catalogued is gone or has changed.
+        file that was catalogued is gone or has changed. With `as_catalogued`, also if a corpus is
+        not catalogued yet.
     """
     nodes = build_graph(pipeline)
     if until is not None:
         nodes = needed_for(nodes, until)
     try:
         with _collector_paused():
-            return _compared(pipeline, nodes, Store.find(pipeline.store, pipeline.name), follow)
+            store = Store.find(pipeline.store, pipeline.name)
+            if as_catalogued:
+                return _compared(pipeline, nodes, store, partial(stored_catalogue, store=store))
+            compared = partial(survey, store=store, shard_duration_s=pipeline.shard_duration_s, follow=follow)
+            return _compared(pipeline, nodes, store, compared)
     except StoreError as error:
         raise PipelineError(str(error)) from error
 
 
-def _compared(pipeline: Pipeline, nodes: Mapping[str, Node], store: Store, follow: bool) -> Plan:
+def _compared(
+    pipeline: Pipeline, nodes: Mapping[str, Node], store: Store, surveyed_as: Callable[..., Surveyed]
+) -> Plan:
+    # Records first: another run may be storing shards of a catalogue, and then their records.
+    records = {name: store.product(node.folder, node.key).inventory() for name, node in nodes.items()}
     surveyed = {
-        node.name: survey(node, store, pipeline.shard_duration_s, follow=follow)
+        node.name: surveyed_as(node, records=records[node.name])
         for node in nodes.values()
         if isinstance(node.stage, IngestStage)
     }
@@ -174,7 +196,7 @@ def _compared(pipeline: Pipeline, nodes: Mapping[str, Node], store: Store, follo
     )
     manifest = store.latest_manifest()
     before = {} if manifest is None else {name: entry.key for name, entry in manifest.nodes.items()}
-    node_plans = {node.name: _node_plan(plan, store, node, before) for node in nodes.values()}
+    node_plans = {name: _node_plan(plan, store, node, records[name], before) for name, node in nodes.items()}
     return replace(plan, nodes=node_plans)
 
 
@@ -190,32 +212,56 @@ def _collector_paused() -> Iterator[None]:
             gc.enable()
 
 
-def _node_plan(plan: Plan, store: Store, node: Node, before: Mapping[str, str]) -> NodePlan:
+def _node_plan(plan: Plan, store: Store, node: Node, records: Inventory, before: Mapping[str, str]) -> NodePlan:
+    why_new = _why_new(store, node, before, bool(records.n_records))
+    if node.is_whole:
+        return _whole_plan(plan, node, records, why_new)
     folder = store.product(node.folder, node.key)
-    records = folder.records()
-    damaged = folder.damaged(records)
-    shards = [ALL_SHARDS] if node.is_whole else plan.catalogues[node.corpora[0]].current_shards
-    names = {shard: plan.record_name(node, shard) for shard in shards}
-    whole = {name: record for name, record in records.items() if name not in damaged}
+    catalogue = plan.catalogues[node.corpora[0]]
+    current = catalogue.current_mask
+    whole = records.whole.sized(len(current))
     outdated: frozenset[str] = frozenset()
     if paired := plan.paired.get(node.name):
-        outdated = frozenset(paired.outdated(folder, whole, plan.catalogues[node.corpora[0]]))
-        whole = {name: record for name, record in whole.items() if name not in outdated}
-    pending = {shard: name for shard, name in names.items() if name not in whole}
-    why_new = _why_new(store, node, before, bool(records))
+        reused = [record_name(shard) for shard in np.flatnonzero(whole).tolist()]
+        outdated = frozenset(paired.outdated(folder, folder.records(reused), catalogue))
+        whole[[int(name) for name in outdated]] = False
+    damaged = {name: records.problems[name] for name in records.problems if ShardSet(current).has_named(name)}
     whys = {**dict.fromkeys(outdated, "its pairs changed"), **dict.fromkeys(damaged, "damaged")}
+    pending = ShardSet(current & ~whole)
+    reasons = Counter(why for name, why in whys.items() if pending.has_named(name))
+    if n_new := len(pending) - reasons.total():
+        reasons[why_new] += n_new
+    reused_now = ShardSet(current & whole)
     return NodePlan(
         node=node,
-        n_shards=len(names),
-        pending=set(pending),
-        reasons=Counter(whys.get(name, why_new) for name in pending.values()),
-        damaged={name: damaged[name] for name in names.values() if name in damaged},
+        n_shards=int(np.count_nonzero(current)),
+        pending=pending,
+        reasons=reasons,
+        damaged=damaged,
         outdated=outdated,
-        quarantined=frozenset(name for name in names.values() if name in whole and whole[name].n_quarantined),
-        note=_outdated(plan, node, records[TRAINED]) if node.trains and TRAINED in whole else "",
+        quarantined=frozenset(record_name(shard) for shard in records.quarantined if shard in reused_now),
+        n_unpacked=records.n_unpacked,
         levels=current_levels(
-            folder, plan.catalogues[node.corpora[0]], (whole[name] for name in names.values() if name in whole)
+            folder,
+            catalogue,
+            {record_name(shard): said for shard, said in records.levels.items() if shard in reused_now},
         ),
+    )
+
+
+def _whole_plan(plan: Plan, node: Node, records: Inventory, why_new: str) -> NodePlan:
+    """Return what a node over whole corpora has to do."""
+    name = plan.record_name(node, ALL_SHARDS)
+    damaged = {one: problem for one, problem in records.problems.items() if one == name}
+    is_whole = name in records.others and not damaged
+    return NodePlan(
+        node=node,
+        n_shards=1,
+        pending=frozenset() if is_whole else frozenset({ALL_SHARDS}),
+        reasons=Counter() if is_whole else Counter(["damaged" if damaged else why_new]),
+        damaged=damaged,
+        quarantined=frozenset({name} if is_whole and records.others[name].n_quarantined else ()),
+        note=_outdated(plan, node, records.others[TRAINED]) if node.trains and is_whole else "",
     )
 
 

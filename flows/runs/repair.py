@@ -65,7 +65,7 @@ def remake_catalogue(store: Store, address: Address, pipeline: Pipeline) -> None
         _remake_retired(location, whole, stage, tree)
         return
     known = {utterance.path: utterance for utterance in whole.utterances()}
-    others = [utterance for utterance in stage.discover(tree, known).utterances if utterance.path not in known]
+    others = [utterance for utterance in stage.discover(tree, known).every() if utterance.path not in known]
     if not others:
         raise _differs(node, "the utterances of the damaged part are gone")
     catalogue = whole.extended(others)
@@ -87,7 +87,7 @@ def _remake_retired(location: Location, whole: Catalogue, stage: IngestStage, tr
     """
     catalogue = whole.revised(Revisions.read(location, location.sizes(), without_last=True))
     known = {utterance.path: utterance for utterance in catalogue.utterances()}
-    present = {utterance.path for utterance in stage.discover(tree, known).utterances}
+    present = {utterance.path for utterance in stage.discover(tree, known).every()}
     catalogue.revised(catalogue.revisions.retiring(catalogue.outdated(present))).revisions.replace_last(location)
 
 

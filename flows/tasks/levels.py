@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from melmill.stages.ingest.levels import Levels
 from melmill.storage.product import ProductFolder
-from melmill.storage.records import Record
 
 if TYPE_CHECKING:
     from melmill.storage.catalogue import Catalogue
 
+Said = Mapping[str, int | float | str]
 
-def current_levels(folder: ProductFolder, catalogue: Catalogue, records: Iterable[Record]) -> Levels:
+
+def current_levels(folder: ProductFolder, catalogue: Catalogue, said: Mapping[str, Said]) -> Levels:
     """Return the counts of the recordings that some records are of, without those that are retired.
 
     A record keeps the counts of its shard. If a row of that is retired, the rows are counted anew.
@@ -24,15 +25,13 @@ def current_levels(folder: ProductFolder, catalogue: Catalogue, records: Iterabl
         Product of the ingest node.
     catalogue : Catalogue
         As the corpus is now.
-    records : iterable of Record
-        Of shards of the catalogue.
+    said : mapping of str to mapping
+        What records of shards of the catalogue keep of levels, by the record's name.
     """
     return Levels.total(
-        Levels.of(_rows(folder, catalogue, record.name))
-        if catalogue.retired_in(record.name)
-        else Levels.stored(record.levels)
-        for record in records
-        if record.levels
+        Levels.of(_rows(folder, catalogue, name)) if catalogue.retired_in(name) else Levels.stored(levels)
+        for name, levels in said.items()
+        if levels
     )
 
 

@@ -230,7 +230,8 @@ class StoredResults:
         """What a person should know of the levels and channels of the recordings, a line each."""
         lines = []
         for name in self._ancestors:
-            levels = current_levels(self._folder(name), self._catalogue(name), self._records(name))
+            said = {record.name: record.levels for record in self._records(name)}
+            levels = current_levels(self._folder(name), self._catalogue(name), said)
             lines += [f"{name}: {note}" for note in levels.notes()]
         return lines
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
 from melmill.flows.planning.plan import Plan
-from melmill.flows.tasks.task import ALL_SHARDS
 from melmill.flows.watching.events import Event, Failed, Finished, Note, Place, Ready, Retried, Stalled, WorkerDied
 from melmill.flows.watching.tally import Tally
+from melmill.storage.shard_set import ShardSet
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -40,12 +42,13 @@ class Progress:
         self.tally = tally
         self.console: Console = Console(stderr=True, highlight=False)
         self.utterances_done = 0
-        self._n_left = Counter(
-            (node_plan.node.corpora[0], shard)
-            for node_plan in plan.nodes.values()
-            for shard in node_plan.pending
-            if shard != ALL_SHARDS
-        )
+        # By corpus, how many tasks of each shard are left.
+        self._n_left: dict[str, NDArray[np.uint16]] = {}
+        for node_plan in plan.nodes.values():
+            if not node_plan.node.is_whole:
+                n_shards = plan.catalogues[corpus := node_plan.node.corpora[0]].n_shards
+                left = self._n_left.setdefault(corpus, np.zeros(n_shards, np.uint16))
+                left += ShardSet.of(node_plan.pending).sized(n_shards)
         self._bar: Bar | None = None
         self._bar_task: TaskID | None = None
         self._next_line = time.monotonic()
@@ -74,8 +77,8 @@ class Progress:
         match event:
             case Finished(task=task, receipt=receipt):
                 if not task.is_whole:
-                    self._n_left[task.corpus, task.shard] -= 1
-                    if not self._n_left[task.corpus, task.shard]:
+                    self._n_left[task.corpus][task.shard] -= 1
+                    if not self._n_left[task.corpus][task.shard]:
                         self.utterances_done += receipt.n_utterances
                 self._show()
             case Failed(task=task, error=error, place=place):

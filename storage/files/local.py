@@ -34,8 +34,9 @@ class LocalFiles:
             return file.read()
 
     def read_tagged(self, path: str) -> tuple[bytes, str | None]:
-        """Return a file's bytes, and no tag."""
-        return self.read(path), None
+        """Return a file's bytes and its tag; raise FileNotFoundError."""
+        with _store_errors(path, "read"), open(path, "rb", buffering=0) as file:  # noqa: PTH123 - see Location._path
+            return file.read(), _tag(os.fstat(file.fileno()))
 
     def create(self, path: str, data: bytes) -> bool:
         """Write a file durably unless it exists; return whether it was written."""
@@ -70,9 +71,13 @@ class LocalFiles:
 
     def size(self, path: str) -> int | None:
         """Return the size of a file in bytes, None where there is no such file."""
-        with _store_errors(path, "check"), suppress(FileNotFoundError):
-            return Path(path).stat().st_size
-        return None
+        # Without a Path or a context: a plan does this for every file.
+        try:
+            return os.stat(path).st_size  # noqa: PTH116
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise store_error(error, path, "check") from error
 
     def stamp(self, path: str) -> str | None:
         """Return the size and time of a file as text, None where there is no such file."""
@@ -87,8 +92,9 @@ class LocalFiles:
             return dict(_list_files(path, "", below=below))
 
     def tags(self, path: str) -> dict[str, str]:
-        """Return no tags."""
-        return {}
+        """Return sizes, times and numbers of inodes as tags: a file that was replaced has another."""
+        with _store_errors(path, "list"):
+            return dict(_tagged_files(path, ""))
 
     def folders(self, path: str) -> list[str]:
         """Return the names of the subfolders of a folder."""
@@ -157,6 +163,20 @@ def _list_files(folder: str, prefix: str, *, below: bool) -> Iterator[tuple[str,
                     yield prefix + entry.name, entry.stat().st_size
             elif below:
                 yield from _list_files(entry.path, f"{prefix}{entry.name}/", below=True)
+
+
+def _tagged_files(folder: str, prefix: str) -> Iterator[tuple[str, str]]:
+    with suppress(FileNotFoundError), os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir():
+                yield from _tagged_files(entry.path, f"{prefix}{entry.name}/")
+                continue
+            with suppress(FileNotFoundError):
+                yield prefix + entry.name, _tag(entry.stat())
+
+
+def _tag(status: os.stat_result) -> str:
+    return f"{status.st_size}-{status.st_mtime_ns}-{status.st_ino}"
 
 
 @contextmanager

@@ -5,13 +5,15 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from melmill.storage.errors import AlreadyThere, StoreError, StoreUnwritable
 from melmill.storage.files.local import LocalFiles
 from melmill.storage.files.objects import ObjectFiles, is_object_store
 from melmill.storage.files.places import absolute, read_place
 from melmill.storage.files.remote import RemoteFiles
+
+T = TypeVar("T")
 
 
 class Files(Protocol):
@@ -183,9 +185,9 @@ class Location:
     def tags(self) -> dict[str, str]:
         """Return the tag of every file of this folder and all below it, by relative name.
 
-        Files with equal tags hold the same bytes. Only object stores have tags, in their listings.
+        Files with equal tags hold the same bytes. Other remote stores than object stores have none.
         """
-        return self._files.tags(self.url)
+        return _without_leftovers(self._files.tags(self.url))
 
     def leftovers(self) -> list[str]:
         """Return the relative names of files that killed writers left in this folder and below."""
@@ -212,5 +214,5 @@ def folder_and_name(url: str) -> tuple[Location, str]:
     return Location(folder or ("/" if url.startswith("/") else ".")), name
 
 
-def _without_leftovers(sizes: dict[str, int]) -> dict[str, int]:
-    return {name: size for name, size in sizes.items() if not name.rpartition("/")[2].startswith(".")}
+def _without_leftovers(files: dict[str, T]) -> dict[str, T]:
+    return {name: fact for name, fact in files.items() if not name.rpartition("/")[2].startswith(".")}

@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from melmill.storage.catalogue import _SCHEMA
+from melmill.storage.parts import SCHEMA
 from melmill.storage.records import sealed, unsealed
 from melmill.storage.tables import from_parquet, to_parquet, with_seal, without_seal
 from tests.flows.conftest import Project
@@ -35,7 +35,7 @@ def hostile(finished: Project, tmp_path: Path) -> Iterator[Project]:
 @pytest.mark.parametrize("path", [f"{OUTSIDE}.flac", "/etc/melmill-outside.flac", "a/../../../outside.flac"])
 def test_export_writes_below_its_folder_alone(hostile: Project, path: str) -> None:
     (part,) = hostile.store.glob("speech/*/catalogue/part-*.parquet")
-    table = without_seal(from_parquet(part.read_bytes(), part.name), _SCHEMA, part.name)
+    table = without_seal(from_parquet(part.read_bytes(), part.name), SCHEMA, part.name)
     column = table.column_names.index("path")
     paths = [path, *table["path"].to_pylist()[1:]]
     # With the seal that says that it was not tampered with: whoever means harm can make one.

@@ -6,11 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from melmill.storage import records as packs
+from melmill.storage import packs
 from melmill.storage.errors import StoreError
 from melmill.storage.files.location import Location
+from melmill.storage.packs import MIN_UNPACKED
 from melmill.storage.product import ProductFolder
-from melmill.storage.records import MIN_UNPACKED, Record, StoredFile, record_file, record_name
+from melmill.storage.records import Record, StoredFile, record_file, record_name
 from tests.objects.proxy import Fault, Proxy
 
 N_RECORDS = 50

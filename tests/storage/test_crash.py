@@ -125,7 +125,7 @@ def test_a_killed_writer_leaves_only_whole_records(store: Store) -> None:
         n_records.add(len(records))
         assert len(folder.record_names()) == len(records)
         assert all(folder.problems(record) == {} for record in records.values())
-        assert folder.damaged(records) == {}
+        assert folder.inventory().problems == {}
     assert len(n_records) > 1
     finish(start(store))
     assert contents(folder) == expected
@@ -169,12 +169,12 @@ def test_a_disk_that_fills_up_leaves_only_whole_records(
         run()
     done = folder.records()
     assert 0 < len(done) < len(shards)
-    assert folder.damaged(done) == {}
+    assert folder.inventory().problems == {}
     assert folder.location.leftovers() == []
     subprocess.run(["mount", "-o", "remount,size=100m", full_disk], check=True)
     run()
     assert len(folder.records()) == len(shards)
-    assert folder.damaged(folder.records()) == {}
+    assert folder.inventory().problems == {}
 
 
 @pytest.mark.parametrize("seeds", [(0, 0, 0), (0, 1, 2)], ids=["the same bytes", "other bytes, as of a GPU"])

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from melmill.storage.catalogue import Catalogue, read_shard
+from melmill.storage.catalogue import Catalogue
 from melmill.storage.errors import AlreadyThere, DamagedData
 from melmill.storage.files.location import Location
+from melmill.storage.labels import damaged_labels
+from melmill.storage.shards import read_shard
 from melmill.storage.utterance import Labels, Utterance
 
 Maker = Callable[..., Utterance]
@@ -99,7 +101,7 @@ def test_damage_is_noticed_and_the_next_part_has_a_new_name(location: Location, 
     location.replace("texts-000000.parquet", data[: len(data) // 2])
     with pytest.raises(DamagedData, match=r"texts-000000.parquet: not a whole Parquet file .* `melmill repair`"):
         Catalogue.read(location)
-    assert list(Catalogue.damaged_labels(location)) == ["texts-000000.parquet"]
+    assert list(damaged_labels(location)) == ["texts-000000.parquet"]
     location.remove("texts-000000.parquet")
     stored(location, {name: mended("THREE")})
     assert "texts-000002.parquet" in location.sizes()

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from melmill.storage.arrays import ArraySpec
-from melmill.storage.catalogue import MAX_UTTERANCES, Catalogue, length_class, pack
+from melmill.storage.catalogue import Catalogue
 from melmill.storage.errors import CatalogueError
-from melmill.storage.utterance import Utterance, resampled_length
+from melmill.storage.packing import MAX_UTTERANCES, length_class, length_classes
+from melmill.storage.utterance import Shard, Utterance, resampled_length
 
 SR = 16000
 DURATION_S = 4.0
@@ -34,10 +36,22 @@ def corpus(utterance: Maker, sizes: list[int], prefix: str = "u") -> list[Uttera
     return [utterance(f"{prefix}{i:04d}", n) for i, n in enumerate(sizes)]
 
 
+def pack(utterances: list[Utterance]) -> list[Shard]:
+    catalogue = Catalogue.empty(SR, DURATION_S).extended(utterances)
+    return [catalogue.shard(index) for index in range(catalogue.n_shards)]
+
+
+@given(st.lists(st.integers(0, 2**40), max_size=40))
+def test_classes_of_lengths_are_those_of_each_length(sizes: list[int]) -> None:
+    steps = [2**i for i in range(1, 41)]
+    near = [max(0, n + d) for n in sizes + steps for d in (-1, 0, 1)]
+    assert length_classes(np.array(near)).tolist() == [length_class(n) for n in near]
+
+
 @given(lengths)
 def test_every_utterance_lies_whole_in_one_shard(utterance: Maker, sizes: list[int]) -> None:
     made = corpus(utterance, sizes)
-    packed = list(pack(made, CAPACITY))
+    packed = pack(made)
     assert sorted(u.utterance_id for one in packed for u in one.utterances) == [u.utterance_id for u in made]
     for one in packed:
         total = sum(u.n_samples for u in one.utterances)
@@ -51,16 +65,16 @@ def test_packing_does_not_depend_on_the_order_given(utterance: Maker, sizes: lis
     made = corpus(utterance, sizes)
     shuffled = list(made)
     random.shuffle(shuffled)  # type: ignore[attr-defined]
-    assert list(pack(made, CAPACITY)) == list(pack(shuffled, CAPACITY))
+    assert pack(made) == pack(shuffled)
 
 
 def test_a_shard_holds_no_more_than_its_share_of_utterances(utterance: Maker) -> None:
-    counts = [len(one.utterances) for one in pack(corpus(utterance, [1] * 2500), CAPACITY)]
+    counts = [len(one.utterances) for one in pack(corpus(utterance, [1] * 2500))]
     assert counts == [MAX_UTTERANCES, MAX_UTTERANCES, 2500 - 2 * MAX_UTTERANCES]
 
 
 def test_shards_hold_utterances_of_like_length(utterance: Maker) -> None:
-    packed = pack(corpus(utterance, [20_000, 3000] * 100), CAPACITY)
+    packed = pack(corpus(utterance, [20_000, 3000] * 100))
     classes = [{length_class(u.n_samples) for u in one.utterances} for one in packed]
     assert sum(len(found) > 1 for found in classes) <= 1
 

@@ -67,7 +67,7 @@ def test_round_trip(
             np.testing.assert_array_equal(fresh.read_array(shard, name), array)
             np.testing.assert_array_equal(fresh.read_array(shard, name, slice(5, 25)), array[..., 5:25])
     assert list(folder.records()) == [f"{i:06d}" for i in range(catalogue.n_shards)]
-    assert folder.damaged(folder.records()) == {}
+    assert folder.inventory().problems == {}
 
 
 def test_records_round_trip(full: ProductFolder, catalogue: Catalogue, facts: Facts) -> None:
@@ -323,8 +323,7 @@ def test_damage_is_noticed(
         full.location.replace("data/c/1/0", data)
     record = full.records()["000001"]
     if "checksum" not in problem:
-        assert list(full.damaged(full.records())) == ["000001"]
-        assert full.damage(record) == full.damaged({"000001": record})["000001"]
+        assert full.inventory().problems == {"000001": full.damage(record)}
     assert list(full.problems(record)) == ["data/c/1/0"]
     shard = catalogue.shard(1)
     with pytest.raises(DamagedData, match=rf"node 'mel', record '000001'.* {problem}.*melmill repair"):

@@ -10,9 +10,9 @@ from melmill.storage import catalogue as module
 from melmill.storage.catalogue import Catalogue
 from melmill.storage.errors import DamagedData
 from melmill.storage.files.location import Location
+from melmill.storage.packs import Copy, Packs
+from melmill.storage.parts import part_name
 from melmill.storage.records import (
-    Copy,
-    Packs,
     Record,
     RecordedFolder,
     record_file,
@@ -114,18 +114,18 @@ def test_packs_hold_records_by_number(tmp_path: Path) -> None:
 
 def test_a_catalogue_covers_records_by_number(catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch) -> None:
     # A cached property: what the instance holds goes first.
-    monkeypatch.setitem(vars(catalogue), "n_shards", 1_000_001)
+    monkeypatch.setitem(vars(catalogue), "_end", (1_000_001, 0))
     catalogue.check_covers(["000008", "1000000", "999999"], "here")
-    monkeypatch.setitem(vars(catalogue), "n_shards", 1_000_000)
+    monkeypatch.setitem(vars(catalogue), "_end", (1_000_000, 0))
     with pytest.raises(DamagedData, match="a record of shard 1000000, but it has 1000000 shards"):
         catalogue.check_covers(["000008", "1000000", "999999"], "here")
 
 
 def test_parts_of_a_catalogue_are_read_by_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    names = [module.part_name(i) for i in range(999_998, 1_000_003)]
+    names = [part_name(i) for i in range(999_998, 1_000_003)]
     read: list[str] = []
     monkeypatch.setattr(Location, "sizes", lambda self: dict.fromkeys(sorted(names), 1))
-    monkeypatch.setattr(module, "_read_part", lambda location, name: read.append(name))
+    monkeypatch.setattr(module, "_whole_part", lambda location, name: read.append(name))
     monkeypatch.setattr(Catalogue, "_of", classmethod(lambda cls, parts: cls))
     Catalogue.read_whole_parts(Location(str(tmp_path)))
     assert read == names

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import tracemalloc
+from collections.abc import Sequence, Set
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from melmill.cluster.contract import Pool
@@ -17,6 +19,7 @@ from melmill.flows.pipeline.graph import Node, build_graph
 from melmill.flows.pipeline.spec import load
 from melmill.flows.tasks.job import Job
 from melmill.flows.tasks.task import Receipt, Task
+from melmill.storage.shard_set import ShardSet
 
 PIPELINE = """\
 name: x
@@ -241,3 +244,21 @@ def test_what_did_not_begin_is_handed_out_again(nodes: dict[str, Node]) -> None:
         window.put_back(task)
     assert window.fail(mel) == len(rest) + 1
     assert window.done
+
+
+def test_a_window_over_millions_of_shards_looks_at_few(nodes: dict[str, Node]) -> None:
+    whole = ShardSet(np.ones(3_000_000, np.bool_))
+    pending: dict[str, Set[int]] = {**dict.fromkeys(FLOW, whole), "report": {-1}}
+    tracemalloc.start()
+    try:
+        window = ShardWindow(nodes, pending, max_open=4)
+        for _ in range(1000):
+            task = window.take("cpu")
+            assert task is not None
+            window.finish(task)
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    # A byte a shard, and nothing that grows with them: a set of the shards would take 200 MB.
+    assert peak_bytes < 10e6
+    assert window.n_left("cpu") == len(FLOW) * 3_000_000 + 1 - 1000

@@ -378,7 +378,7 @@ def test_a_prior_must_be_read_and_fit() -> None:
     with pytest.raises(ParameterError, match="prior must be none or the file of a prior, got 3"):
         Invert(prior=3)
     with pytest.raises(
-        ParameterError, match="prior must be none, a node that .* or a file that exists, got 'p': check"
+        ParameterError, match=r"prior must be none, a node that .* or a file that exists, got 'p': check"
     ):
         cast("FileStage", Invert(prior="p")).prepared({}, "")
 
