@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Annotated, Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from melmill.stages.contract import CorpusTree, OneOf, Outcome, Product, Scalar, Waveform, as_float
+from melmill.stages.contract import CorpusTree, Discovery, OneOf, Outcome, Product, Scalar, Waveform, as_float
 from melmill.stages.errors import PackageMissing
 from melmill.stages.formats.audio import HEAD_BYTES, Header, decode, read_header, tells
 from melmill.stages.ingest.levels import (
@@ -45,10 +45,14 @@ class AudioReader(Reader):
         Which channel of a file to take: ``mix`` is the mean of all, ``left`` or 0 the first,
         ``right`` or 1 the second, a number any other, ``loudest`` the one with the most power.
         ``refuse`` puts files of several channels in quarantine.
+    audio : {"stored", "reference"}
+        ``stored`` keeps a copy of the samples. ``reference`` leaves them in the corpus, which must
+        stay as it is: nodes read the files again, and check that they are what was ingested.
     """
 
     sr: int = 16000
     channel: Annotated[str, OneOf(channel_words)] | int = MIX
+    audio: Literal["stored", "reference"] = "stored"
 
     def __post_init__(self) -> None:
         """Check the fields."""
@@ -57,16 +61,30 @@ class AudioReader(Reader):
             raise ParameterError("sr", f"must be a rate in Hz, got {self.sr!r}")
         check_channel(self.channel)
         check_int("sr", self.sr, at_most=MAX_SR)
+        if self.audio not in ("stored", "reference"):
+            raise ParameterError("audio", f"must be 'stored' or 'reference', got {self.audio!r}")
 
     def identity(self) -> Mapping[str, Any]:
-        """Return what is chosen, the rate, and the channel unless all are mixed."""
+        """Return what is chosen, the rate, the channel unless all are mixed, and where samples stay."""
         chosen = {**super().identity(), "sr": self.sr}
-        # Absent rather than mix, so that keys of products from before there was a choice stay.
-        return chosen if self.channel == MIX else {**chosen, "channel": channel_identity(self.channel)}
+        # Defaults are absent, so that keys of products from before there was a choice stay.
+        if self.channel != MIX:
+            chosen["channel"] = channel_identity(self.channel)
+        if self.audio != "stored":
+            chosen["audio"] = self.audio
+        return chosen
 
     def produces(self, inputs: Mapping[str, Sequence[Product]]) -> Waveform:
-        """Describe what is stored: int16 PCM at `sr` with a catalogue."""
-        return Waveform(sr=self.sr, dtype="int16", corpus=True)
+        """Describe what is made: int16 PCM at `sr` with a catalogue."""
+        return Waveform(sr=self.sr, dtype="int16", corpus=True, referenced=self.audio == "reference")
+
+    def discover(self, tree: CorpusTree, known: Mapping[str, Utterance]) -> Discovery:
+        """Return the utterances of the corpus, as `Reader.discover` does."""
+        found = super().discover(tree, known)
+        if self.audio == "stored":
+            return found
+        note = f"recordings stay in {self.root!r} (audio: reference) and are read again where they are needed"
+        return replace(found, notes=(*found.notes, note))
 
     def claims(self, tree: CorpusTree, file: SourceFile) -> tuple[int, int]:
         """Return rate (Hz) and length (samples) of a file; zeros if it is damaged.
