@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -439,10 +439,11 @@ class ProductFolder(RecordedFolder):
         StoreError, DamagedData, SourceError
             As `read_arrays`.
         """
+        if self.description.referenced:
+            wanted = [one.utterance_id for one in shard.current if one.utterance_id == utterance_id]
+            return np.array(self.read_arrays(shard, wanted)[utterance_id][part])
         name = record_name(shard.index)
         files = [f"data/{file}" for file in shard_files(self.array_spec, shard)]
-        if self.description.referenced:
-            files = [part_file("table", name)]
         # The record of an earlier call is used again while the files have its sizes.
         record = self._known_records.get(name)
         if record is None or self.size_problem(record, files):
@@ -452,23 +453,28 @@ class ProductFolder(RecordedFolder):
                 raise damaged(self.place(record, "data"), problem)
         if utterance_id in record.absent or utterance_id in shard.retired:
             raise KeyError(utterance_id)
-        if self.description.referenced:
-            (utterance,) = (one for one in shard.current if one.utterance_id == utterance_id)
-            return np.array(self._from_corpus(record, [utterance])[utterance_id][part])
         return self._stored.read(shard, utterance_id, part, self.place(record, "data"))
 
     def _from_corpus(self, record: Record, utterances: Sequence[Utterance]) -> dict[str, Array]:
         """Return the recordings of utterances of a record, which stay in the corpus."""
         if self._recordings is None:
-            node, key = self.description.node, self.description.key
             raise StoreError(
-                f"{self.location.url}: the recordings of node {node!r}, key {key}, stay in the corpus (audio: "
-                "reference), and no run of this store says where that is: run the pipeline"
+                f"{self.location.url}: the recordings of node {self.description.node!r} stay in the corpus (audio: "
+                "reference), and the last run does not say where that is: run the pipeline"
             )
-        if not utterances:
-            return {}
-        table = record.files.get(part_file("table", record.name))
-        return self._recordings.read(utterances, self._digests(record.name, table))
+        return self._recordings.read(utterances, self._digests(record) if utterances else {})
+
+    def _digests(self, record: Record) -> dict[str, Digests]:
+        """Return the hashes of a record's table, which are read once."""
+        file = part_file("table", record.name)
+        known = self._known_digests.get(record.name)
+        if known is None or known[0] != record.files.get(file):
+            read = digests(from_parquet(self.read_whole(record, file), self.place(record, file)))
+            known = record.files[file], read
+            if len(self._known_digests) >= _KNOWN_DIGESTS:
+                self._known_digests.clear()
+            self._known_digests[record.name] = known
+        return known[1]
 
     def read_table(
         self, part: Part, names: Collection[str] | None = None, *, catalogue: Catalogue | None = None
@@ -580,15 +586,8 @@ class ProductFolder(RecordedFolder):
         return StoredArray(self.array_spec, self.description.slot_length, self.location / "data")
 
     @cached_property
-    def _digests(self) -> Callable[[str, StoredFile | None], dict[str, Digests]]:
-        """Return the hashes of a record's table. The checksum of the table tells it from an earlier one."""
-
-        @lru_cache(_KNOWN_DIGESTS)
-        def read(name: str, table: StoredFile | None) -> dict[str, Digests]:
-            record, file = self.done(name), part_file("table", name)
-            return digests(from_parquet(self.read_whole(record, file), self.place(record, file)))
-
-        return read
+    def _known_digests(self) -> dict[str, tuple[StoredFile, dict[str, Digests]]]:
+        return {}
 
     @cached_property
     def _known_records(self) -> dict[str, Record]:
