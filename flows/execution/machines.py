@@ -224,5 +224,5 @@ def _message(failures: Sequence[_Failure], *, last: bool = False) -> str:
         who = f"All its utterances failed alike ({len(error.utterances)}), so none is to blame"
     else:
         who = "No utterance is to blame"
-    remedy = f"{error.verdict.remedy}; then run again" if error.verdict.remedy else "run again when that is mended"
-    return f"{where}: {error.reason.rstrip('.')}. {who}: {remedy}: what is stored is kept"
+    remedy = f": {error.verdict.remedy}; then run again" if error.verdict.remedy else ". Run again when that is mended"
+    return f"{where}: {error.reason.rstrip('.')}. {who}{remedy}: what is stored is kept"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, asdict, fields
+from functools import lru_cache
 from typing import Any, cast
 
 import numpy as np
@@ -25,14 +26,15 @@ def recordings_of(node: Node) -> Recordings | None:
     stage, product = node.stage, node.product
     if not (isinstance(product, Waveform) and product.referenced and isinstance(stage, IngestStage)):
         return None
+    plain = asdict(cast("Any", stage))
     given = {
-        field.name: value
+        field.name: plain[field.name]
         for field in fields(cast("Any", stage))
-        if field.init and field.name != "root" and (value := getattr(stage, field.name)) != _default(field)
+        if field.init and field.name != "root" and getattr(stage, field.name) != _default(field)
     }
     # As JSON gives them back, so that a manifest read again equals the one that was written.
-    plain = json.loads(json.dumps(given))
-    return Recordings(node=node.name, root=SourceTree(stage.root).url, stage=stage.uses, fields=plain)
+    as_stored = json.loads(json.dumps(given))
+    return Recordings(node=node.name, root=SourceTree(stage.root).url, stage=stage.uses, fields=as_stored)
 
 
 def converter(recordings: Recordings) -> Convert:
@@ -45,11 +47,8 @@ def converter(recordings: Recordings) -> Convert:
     UnknownStage
         It is of a package that is not installed here.
     """
-    text = json.dumps({"root": recordings.root, **recordings.fields})
-    where = f"node {recordings.node!r}"
-    stage = build(stage_class(recordings.stage), parse(text, where).value, recordings.stage, where)
-    if not isinstance(stage, IngestStage):
-        raise StageError(f"{where}: stage {recordings.stage!r} does not read recordings")
+    fields_text = json.dumps({"root": recordings.root, **recordings.fields})
+    stage = _reader(recordings.stage, fields_text, f"node {recordings.node!r}")
 
     def convert(utterance: Utterance, data: bytes) -> NDArray[Any]:
         outcome = stage.ingest(utterance, data)
@@ -58,6 +57,15 @@ def converter(recordings: Recordings) -> Convert:
         return np.asarray(outcome.array)
 
     return convert
+
+
+@lru_cache(maxsize=16)
+def _reader(name: str, fields_text: str, where: str) -> IngestStage:
+    """Return the reader of a name and fields; the next task of a worker finds it made."""
+    stage = build(stage_class(name), parse(fields_text, where).value, name, where)
+    if not isinstance(stage, IngestStage):
+        raise StageError(f"{where}: stage {name!r} does not read recordings")
+    return stage
 
 
 def _default(field: Any) -> object:  # noqa: ANN401 - dataclasses.Field of any type

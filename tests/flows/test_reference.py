@@ -24,7 +24,9 @@ from melmill.flows.pipeline.recordings import recordings_of
 from melmill.flows.pipeline.spec import load
 from melmill.flows.planning.plan import make_plan
 from melmill.flows.tasks.job import Held
+from melmill.flows.tasks.judging import machine_failure
 from melmill.flows.tasks.task import Task
+from melmill.stages.blame import Blame
 from melmill.stages.contract import Outcome
 from melmill.stages.ingest.decode import AudioReader
 from melmill.storage.files import sources
@@ -216,7 +218,8 @@ def test_a_file_that_is_gone_is_refused_and_followed(fresh: Project) -> None:
     check_as_fresh(fresh, notes=[NOTE.format(root=fresh.root)])
 
 
-def test_a_flipped_bit_that_no_plan_sees_is_found(fresh: Project) -> None:
+@pytest.mark.parametrize("executor", ["serial", "dask"])
+def test_a_flipped_bit_that_no_plan_sees_is_found(fresh: Project, executor: str) -> None:
     fresh.run(*SERIAL, "--until", "speech")
     path = file(fresh, 3)
     data, seen = bytearray(path.read_bytes()), path.stat()
@@ -224,14 +227,24 @@ def test_a_flipped_bit_that_no_plan_sees_is_found(fresh: Project) -> None:
     path.write_bytes(data)
     os.utime(path, ns=(seen.st_atime_ns, seen.st_mtime_ns))
     assert fresh.called("plan", str(fresh.pipeline)).returncode == 0
-    done = fresh.called("run", str(fresh.pipeline), *SERIAL)
+    run = fresh.called if executor == "serial" else fresh.melmill
+    done = run("run", str(fresh.pipeline), "--executor", executor)
     assert (done.returncode, "has changed since it was ingested" in done.stderr) == (1, True)
+    # Another worker may see the right file.
+    assert ("(tried on " in done.stderr) == (executor == "dask")
     assert "touch it first if it has its old size and time" in done.stderr
     assert melmill.open(str(fresh.store)).quarantine().empty
     # What the message says.
     path.touch()
     done = fresh.called("run", str(fresh.pipeline), *FOLLOW)
     assert "1 changed, to be made anew" in done.stdout
+
+
+def test_what_happens_to_the_files_is_no_utterances_fault() -> None:
+    for error in (melmill.SourceChanged("gone"), melmill.SourceError("no corpus")):
+        failure = machine_failure(error)
+        assert failure is not None
+        assert (failure.verdict.blame, failure.utterances, str(failure)) == (Blame.MACHINE, (), str(error))
 
 
 def test_a_disk_that_is_not_mounted_is_no_fault_of_the_files(fresh: Project, whole: Project) -> None:
@@ -311,7 +324,8 @@ def test_a_relative_root_is_read_from_anywhere(fresh: Project, monkeypatch: pyte
 
 
 def test_commands_work_on_it(ready: Project) -> None:
-    assert ready.called("verify", str(ready.store)).returncode == 0
+    verified = ready.called("verify", str(ready.store))
+    assert (verified.returncode, "is whole\nrecordings of speech stay in the corpus:" in verified.stdout) == (0, True)
     nodes = json.loads(ready.called("status", str(ready.store), "--json").stdout)["nodes"]
     assert (nodes[0]["node"], nodes[0]["done"]) == ("speech", nodes[0]["shards"])
     # A table that is damaged is found, and its shard alone is ingested again.
