@@ -423,9 +423,9 @@ class ProductFolder(RecordedFolder):
         if unknown:
             raise StoreError(f"{self.place(record, 'data')}: {min(unknown)!r} is not of this shard")
         wanted = set(known if ids is None else ids) - set(record.absent)
-        present = [utterance_id for utterance_id in known if utterance_id in wanted]
         if self.description.referenced:
-            return self._from_corpus(record, [one for one in shard.current if one.utterance_id in present])
+            return self._from_corpus(record, [one for one in shard.current if one.utterance_id in wanted])
+        present = [utterance_id for utterance_id in known if utterance_id in wanted]
         files = {name: self.read_whole(record, f"data/{name}") for name in shard_files(spec, shard)}
         return decode(spec, self.description.slot_length, shard, files, present, self.place(record, "data"))
 
