@@ -36,6 +36,7 @@ from melmill.storage.errors import (
     CatalogueError,
     DamagedData,
     DamagedMark,
+    SourceChanged,
     SourceError,
     StoreError,
     StoreFull,
@@ -43,6 +44,7 @@ from melmill.storage.errors import (
     StoreMissing,
     StoreUnwritable,
 )
+from melmill.storage.reading.recordings import Convert, Recordings, convert_with
 
 if TYPE_CHECKING:
     import numpy as np
@@ -77,6 +79,7 @@ __all__ = [
     "ParameterError",
     "PipelineError",
     "RunFailed",
+    "SourceChanged",
     "SourceError",
     "StageError",
     "StoreError",
@@ -530,6 +533,16 @@ def __getattr__(name: str) -> str:
 
         return version("melmill")
     raise AttributeError(f"module 'melmill' has no attribute {name!r}")
+
+
+def _converter(recordings: Recordings) -> Convert:
+    from melmill.flows.pipeline.recordings import converter
+
+    return converter(recordings)
+
+
+# The store knows no readers, and every process imports this module first.
+convert_with(_converter)
 
 
 def _spec(spec: MelSpec | None, name: str | None) -> MelSpec:

@@ -58,6 +58,9 @@ class Waveform(_Product):
         Fields in which that mel was not the one needed, and how each was converted.
     corpus : bool
         An ingest stage makes them: they are utterances with a catalogue.
+    referenced : bool
+        They stay in the corpus. The store has hashes of the files and of the samples, and a task that
+        reads them calls `IngestStage.ingest` again.
     """
 
     sr: int
@@ -65,6 +68,7 @@ class Waveform(_Product):
     mel: MelSpec | None = None
     conversions: tuple[tuple[str, str], ...] = ()
     corpus: bool = False
+    referenced: bool = False
 
     @property
     def kind(self) -> Kind:

@@ -41,6 +41,10 @@ class SourceError(StoreError):
     """A corpus can't be reached, or a path leads out of it."""
 
 
+class SourceChanged(SourceError):
+    """A file of a corpus is gone, or is not the one that was ingested. The store has no copy of it."""
+
+
 class CatalogueError(StoreError):
     """The catalogue of utterances contradicts itself or what is added to it."""
 

@@ -27,9 +27,10 @@ from melmill.storage.catalogue import Catalogue
 from melmill.storage.errors import AlreadyThere, StoreError, damaged
 from melmill.storage.files.location import Location
 from melmill.storage.partners import Partner, partners_csv, partners_file, read_partners
+from melmill.storage.reading.recordings import Digests, Recordings, digests, with_digests
 from melmill.storage.records import Facts, Record, RecordedFolder, StoredFile, record_name, sealed, unsealed
 from melmill.storage.tables import Row, concatenated, from_parquet, rows_table, to_parquet, traces_table
-from melmill.storage.utterance import Shard
+from melmill.storage.utterance import Shard, Utterance
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -70,6 +71,8 @@ class ProductDescription:
         Sampling rate of its waveforms or of those under its mels, Hz.
     scored : str or None
         Node whose waveforms were scored.
+    referenced : bool
+        Whether its recordings stay in the corpus. The store has their layout, and no array.
     """
 
     node: str
@@ -86,6 +89,12 @@ class ProductDescription:
     conversions: Mapping[str, str] = field(default_factory=dict)
     sr: int | None = None
     scored: str | None = None
+    referenced: bool = False
+
+    @property
+    def stored_array(self) -> ArraySpec | None:
+        """Layout of the array that the store has of it. None also where recordings stay in the corpus."""
+        return None if self.referenced else self.array
 
     @property
     def slot_length(self) -> int:
@@ -98,7 +107,11 @@ class ProductDescription:
 
     def to_json(self) -> bytes:
         """Return the description as the bytes of its file."""
-        return sealed(asdict(self))
+        fields = asdict(self)
+        if not self.referenced:
+            # Older versions don't know it, and stores from before have files without it.
+            del fields["referenced"]
+        return sealed(fields)
 
     @classmethod
     def from_json(cls, data: bytes) -> ProductDescription:
@@ -196,16 +209,17 @@ def contents_files(description: ProductDescription, shard: Shard, contents: Shar
         for utterance in shard.utterances:
             if utterance.utterance_id in contents.arrays:
                 description.array.check(utterance, contents.arrays[utterance.utterance_id], place)
-        encoded = encode(description.array, description.slot_length, shard, contents.arrays)
+    if description.stored_array:
+        encoded = encode(description.stored_array, description.slot_length, shard, contents.arrays)
         files = {f"data/{name}": data for name, data in encoded.items()}
     name = record_name(shard.index)
-    if contents.rows:
-        files[part_file("table", name)] = to_parquet(rows_table(contents.rows, place))
+    rows = with_digests(contents.rows or (), contents.arrays, place) if description.referenced else contents.rows
+    if rows:
+        files[part_file("table", name)] = to_parquet(rows_table(rows, place))
     if contents.traces:
         files[part_file("trace", name)] = to_parquet(traces_table(contents.traces, place))
     if contents.quarantined:
-        rows = [asdict(one) for one in contents.quarantined]
-        table = rows_table(rows, place)
+        table = rows_table([asdict(one) for one in contents.quarantined], place)
         if not any(one.content_sha256 for one in contents.quarantined):
             table = table.drop_columns([_REFUSED])
         files[part_file("quarantine", name)] = to_parquet(table)
@@ -238,6 +252,8 @@ DESCRIPTION = "node.json"
 CATALOGUE = "catalogue"
 ARRAY_METADATA = f"data/{METADATA}"
 _WHOLE = slice(None)
+# Shards whose hashes are kept in memory where recordings stay in the corpus: some megabytes.
+_KNOWN_DIGESTS = 256
 _COLUMNS: Mapping[Part, list[str]] = {
     "table": ["utterance_id"],
     "trace": ["utterance_id", "iteration"],
@@ -252,10 +268,16 @@ class ProductFolder(RecordedFolder):
     ----------
     location : Location
         ``<store>/<node>/<key>``.
+    recordings : Recordings or None
+        Where its arrays come from, if they stay in the corpus.
     """
 
-    def __getstate__(self) -> dict[str, Location]:
-        return {"location": self.location}
+    def __init__(self, location: Location, recordings: Recordings | None = None) -> None:
+        super().__init__(location)
+        self._recordings = recordings
+
+    def __getstate__(self) -> dict[str, object]:
+        return {"location": self.location, "_recordings": self._recordings}
 
     def prepare(self, description: ProductDescription, n_slots: int) -> None:
         """Store the description, and make the array or grow it to `n_slots`.
@@ -277,7 +299,7 @@ class ProductFolder(RecordedFolder):
                     f"{self.location.url} holds a product with another description: {got}. "
                     "Another result needs another key."
                 ) from error
-        if description.array is None:
+        if description.stored_array is None:
             return
         stored, n_stored = b"", 0
         with suppress(FileNotFoundError):
@@ -286,7 +308,7 @@ class ProductFolder(RecordedFolder):
         with suppress(ValueError):
             n_stored = array_slots(stored, description.slot_length)
         if n_slots > n_stored:
-            self.location.replace(ARRAY_METADATA, metadata(description.array, description.slot_length, n_slots))
+            self.location.replace(ARRAY_METADATA, metadata(description.stored_array, description.slot_length, n_slots))
 
     @cached_property
     def description(self) -> ProductDescription:
@@ -392,6 +414,8 @@ class ProductFolder(RecordedFolder):
             The shard is not done.
         DamagedData
             Its files are not those of its record.
+        SourceError
+            Its recordings stay in the corpus, and can't be read or have changed; see `Recordings`.
         """
         spec, record = self.array_spec, self.done(record_name(shard.index))
         known = [utterance.utterance_id for utterance in shard.current]
@@ -399,6 +423,8 @@ class ProductFolder(RecordedFolder):
         if unknown:
             raise StoreError(f"{self.place(record, 'data')}: {min(unknown)!r} is not of this shard")
         wanted = set(known if ids is None else ids) - set(record.absent)
+        if self.description.referenced:
+            return self._from_corpus(record, [one for one in shard.current if one.utterance_id in wanted])
         present = [utterance_id for utterance_id in known if utterance_id in wanted]
         files = {name: self.read_whole(record, f"data/{name}") for name in shard_files(spec, shard)}
         return decode(spec, self.description.slot_length, shard, files, present, self.place(record, "data"))
@@ -410,9 +436,12 @@ class ProductFolder(RecordedFolder):
         ------
         KeyError
             It has no data here.
-        StoreError, DamagedData
+        StoreError, DamagedData, SourceError
             As `read_arrays`.
         """
+        if self.description.referenced:
+            wanted = [one.utterance_id for one in shard.current if one.utterance_id == utterance_id]
+            return np.array(self.read_arrays(shard, wanted)[utterance_id][part])
         name = record_name(shard.index)
         files = [f"data/{file}" for file in shard_files(self.array_spec, shard)]
         # The record of an earlier call is used again while the files have its sizes.
@@ -425,6 +454,27 @@ class ProductFolder(RecordedFolder):
         if utterance_id in record.absent or utterance_id in shard.retired:
             raise KeyError(utterance_id)
         return self._stored.read(shard, utterance_id, part, self.place(record, "data"))
+
+    def _from_corpus(self, record: Record, utterances: Sequence[Utterance]) -> dict[str, Array]:
+        """Return the recordings of utterances of a record, which stay in the corpus."""
+        if self._recordings is None:
+            raise StoreError(
+                f"{self.location.url}: the recordings of node {self.description.node!r} stay in the corpus (audio: "
+                "reference), and the last run does not say where that is: run the pipeline"
+            )
+        return self._recordings.read(utterances, self._digests(record) if utterances else {})
+
+    def _digests(self, record: Record) -> dict[str, Digests]:
+        """Return the hashes of a record's table, which are read once."""
+        file = part_file("table", record.name)
+        known = self._known_digests.get(record.name)
+        if known is None or known[0] != record.files.get(file):
+            read = digests(from_parquet(self.read_whole(record, file), self.place(record, file)))
+            known = record.files[file], read
+            if len(self._known_digests) >= _KNOWN_DIGESTS:
+                self._known_digests.clear()
+            self._known_digests[record.name] = known
+        return known[1]
 
     def read_table(
         self, part: Part, names: Collection[str] | None = None, *, catalogue: Catalogue | None = None
@@ -534,6 +584,10 @@ class ProductFolder(RecordedFolder):
     @cached_property
     def _stored(self) -> StoredArray:
         return StoredArray(self.array_spec, self.description.slot_length, self.location / "data")
+
+    @cached_property
+    def _known_digests(self) -> dict[str, tuple[StoredFile, dict[str, Digests]]]:
+        return {}
 
     @cached_property
     def _known_records(self) -> dict[str, Record]:

@@ -6,9 +6,10 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from melmill.storage.product import Address
+from melmill.storage.reading.recordings import Recordings
 from melmill.storage.records import sealed, unsealed
 
 
@@ -28,6 +29,8 @@ class NodeEntry:
         Of the corpora whose utterances it has. A report may have several.
     scored : str or None
         Node whose waveforms were scored.
+    recordings : Recordings or None
+        Where the recordings of an ingest node lie, if they stay in the corpus.
     """
 
     folder: str
@@ -36,6 +39,22 @@ class NodeEntry:
     stage: str
     catalogues: tuple[Address, ...]
     scored: str | None = None
+    recordings: Recordings | None = None
+
+    @classmethod
+    def from_plain(cls, fields: Mapping[str, Any]) -> NodeEntry:
+        """Return an entry of plain values, as `as_plain` gives them."""
+        catalogues = tuple((folder, key) for folder, key in fields["catalogues"])
+        recordings = Recordings(**fields["recordings"]) if fields.get("recordings") else None
+        return cls(**{**fields, "catalogues": catalogues, "recordings": recordings})
+
+    def as_plain(self) -> dict[str, object]:
+        """Return plain values, which JSON can hold."""
+        fields = asdict(self)
+        if self.recordings is None:
+            # Older versions don't know it.
+            del fields["recordings"]
+        return fields
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +80,7 @@ class Manifest:
 
     def to_json(self) -> bytes:
         """Return the manifest as the bytes of its file."""
-        return sealed(asdict(self))
+        return sealed({**asdict(self), "nodes": {name: entry.as_plain() for name, entry in self.nodes.items()}})
 
     @classmethod
     def from_json(cls, data: bytes) -> Manifest:
@@ -73,10 +92,7 @@ class Manifest:
             The bytes hold something else.
         """
         fields = unsealed(data)
-        nodes = {}
-        for name, entry in fields["nodes"].items():
-            catalogues = tuple((folder, key) for folder, key in entry["catalogues"])
-            nodes[name] = NodeEntry(**{**entry, "catalogues": catalogues})
+        nodes = {name: NodeEntry.from_plain(entry) for name, entry in fields["nodes"].items()}
         return cls(**{**fields, "nodes": nodes})
 
 

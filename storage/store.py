@@ -22,6 +22,7 @@ from melmill.storage.errors import (
 from melmill.storage.files.location import Location
 from melmill.storage.product import CATALOGUE, Address, Part, ProductFolder
 from melmill.storage.reading import views as reading
+from melmill.storage.reading.recordings import Recordings
 from melmill.storage.reading.views import ProductView
 from melmill.storage.records import sealed, unsealed
 from melmill.storage.revisions import list_names
@@ -34,9 +35,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Manifest", "NodeEntry", "Store"]
 
-# A store with retired utterances has the format 2: a melmill that reads only 1 would show them.
+# A store with retired utterances has the format 2: a melmill that reads only 1 would show them. One
+# whose recordings stay in their corpus has the format 3: earlier ones would take it for damaged.
 FORMAT = 1
 FORMAT_RETIRED = 2
+FORMAT_REFERENCED = 3
 MARKER = "melmill.json"
 RUNS = "runs"
 MANIFEST = "manifest.json"
@@ -132,9 +135,9 @@ class Store:
                 f"{self.location.url}/{MARKER} can't be parsed ({error}): not a store, or a damaged one. "
                 "`melmill repair` writes it anew if a run names the project."
             ) from error
-        if written not in (FORMAT, FORMAT_RETIRED):
+        if written not in range(FORMAT, FORMAT_REFERENCED + 1):
             raise StoreMismatch(
-                f"{self.location.url} has format {written}, and this melmill reads {FORMAT} and {FORMAT_RETIRED}. "
+                f"{self.location.url} has format {written}, and this melmill reads {FORMAT} to {FORMAT_REFERENCED}. "
                 "Use the melmill that wrote it, or another store."
             )
         return written, project
@@ -148,12 +151,15 @@ class Store:
             )
         return self
 
-    def product(self, node: str, key: str) -> ProductFolder:
-        """Return the folder of a node's product, whether it exists or not."""
+    def product(self, node: str, key: str, recordings: Recordings | None = None) -> ProductFolder:
+        """Return the folder of a node's product, whether it exists or not.
+
+        `recordings` says where its arrays come from, if they stay in the corpus.
+        """
         for name in (node, key):
             if not name or name.startswith(".") or "/" in name or node == RUNS:
                 raise StoreError(f"no product can be called {node!r}, key {key!r}")
-        return ProductFolder(self.location / node / key)
+        return ProductFolder(self.location / node / key, recordings)
 
     def products(self) -> Iterator[tuple[Address, ProductFolder]]:
         """Yield (node, key) and folder of every product in the store, of all runs."""
@@ -176,15 +182,20 @@ class Store:
         AlreadyThere
             Another run extended it.
         """
-        mark = self._mark() if catalogue.revisions.retires_more else None
-        if mark is not None and mark[0] != FORMAT_RETIRED:
-            self.location.replace(MARKER, _marker(mark[1], FORMAT_RETIRED))
+        if catalogue.revisions.retires_more:
+            self.raise_format(FORMAT_RETIRED)
         try:
             catalogue.write_parts(self.product(node, key).location / CATALOGUE)
         except AlreadyThere as error:
             raise AlreadyThere(
                 f"another run has changed the catalogue of {node!r} since this one was planned ({error}): run again"
             ) from error
+
+    def raise_format(self, needed: int) -> None:
+        """Mark the store as one that versions which know only earlier formats refuse."""
+        mark = self._mark()
+        if mark is not None and mark[0] < needed:
+            self.location.replace(MARKER, _marker(mark[1], needed))
 
     def write_labels(self, node: str, key: str, catalogue: Catalogue) -> None:
         """Store the texts and speakers of an ingest node that changed; raise as `write_catalogue`."""
@@ -209,7 +220,10 @@ class Store:
             if manifest is None:
                 raise
             retires = any(list_names((folder.location / CATALOGUE).sizes()) for _, folder in self.products())
-            self.location.replace(MARKER, _marker(manifest.project, FORMAT_RETIRED if retires else FORMAT))
+            manifests = filter(None, map(self.manifest, self.run_ids()))
+            refers = any(entry.recordings for one in manifests for entry in one.nodes.values())
+            written = FORMAT_REFERENCED if refers else FORMAT_RETIRED if retires else FORMAT
+            self.location.replace(MARKER, _marker(manifest.project, written))
 
     def new_run_id(self) -> str:
         """Return an id for a run that starts now: the time, and after the ids of earlier runs.
@@ -291,7 +305,8 @@ class Store:
             )
         if len(entry.catalogues) != 1 or entry.kind in ("scores", "report"):
             raise StoreError(f"node {name!r} makes {entry.kind}: it has no arrays. Use scores(), or `melmill report`.")
-        return ProductView(self.location, name, self.product(entry.folder, entry.key), self.catalogue_of(entry))
+        folder = self.product(entry.folder, entry.key, entry.recordings)
+        return ProductView(self.location, name, folder, self.catalogue_of(entry))
 
     def catalogue_of(self, entry: NodeEntry) -> Catalogue:
         """Return the catalogue of an entry's corpus. It is read once."""

@@ -140,7 +140,7 @@ def _catalogue_problem(
 
 
 def _metadata_problem(folder: ProductFolder, description: ProductDescription) -> str:
-    if description.array is None:
+    if description.stored_array is None:
         return ""
     try:
         data = folder.location.read(ARRAY_METADATA)
@@ -150,7 +150,7 @@ def _metadata_problem(folder: ProductFolder, description: ProductDescription) ->
         n_slots = array_slots(data, description.slot_length)
     except ValueError:
         return "can't be parsed"
-    expected = json.loads(metadata(description.array, description.slot_length, n_slots))
+    expected = json.loads(metadata(description.stored_array, description.slot_length, n_slots))
     found = json.loads(data)
     wrong = [name for name in expected if found.get(name) != expected[name]]
     return f"has another {', '.join(wrong)} than the product" if wrong else ""

@@ -33,7 +33,8 @@ def verify(store: str, json_: bool) -> int:
     Example:
       melmill verify runs/demo
     """
-    damages = verify_store(Store.open(store))
+    opened = Store.open(store)
+    damages = verify_store(opened)
     if json_:
         as_json({"store": store, "damaged": [asdict(damage) for damage in damages]})
     elif damages:
@@ -41,6 +42,10 @@ def verify(store: str, json_: bool) -> int:
         click.echo(f"{len(damages)} files are damaged: `melmill repair {store}` drops their records; then run again")
     else:
         click.echo(f"{store} is whole")
+        if elsewhere := [name for name, entry in opened.nodes.items() if entry.recordings is not None]:
+            click.echo(
+                f"recordings of {', '.join(elsewhere)} stay in the corpus: each read checks them, verify does not"
+            )
     return FAILED if damages else DONE
 
 

@@ -18,7 +18,7 @@ from melmill.flows.exchange.metadata import MetadataFile, metadata_csv
 from melmill.flows.tasks.trained import TRAINED
 from melmill.stages.contract import Kind
 from melmill.stages.formats.format import FORMATS, ExchangeFormat, formats_for
-from melmill.storage.errors import DamagedData, StoreFull, StoreUnwritable
+from melmill.storage.errors import DamagedData, SourceError, StoreFull, StoreUnwritable
 from melmill.storage.files.location import Location
 from melmill.storage.ledger import Exported, ExportFolder, Page
 from melmill.storage.reading.views import ProductView
@@ -116,13 +116,14 @@ def export(
     StoreError
         The folder holds another export, or other files of the same names.
     RunFailed
-        The folder can't be written any more, or the store is damaged. Files that are written stay.
+        The folder can't be written any more, or the store is damaged. Or the corpus can't be read, or
+        has changed, where recordings stay in it. Files that are written stay.
     """
     started = time.monotonic()
     exporter = _Exporter(store, node, Location(folder), format_, bits, utterances, progress)
     try:
         exporter.run()
-    except (StoreFull, StoreUnwritable, DamagedData) as error:
+    except (StoreFull, StoreUnwritable, DamagedData, SourceError) as error:
         raise RunFailed(str(error)) from error
     exporter.summary.duration_s = round(time.monotonic() - started, 3)
     return exporter.summary
@@ -379,8 +380,12 @@ def _file_name(path: str, suffix: str) -> str:
 
 
 def _fingerprint(record: Record) -> str:
-    """Return a hash of a shard's data; files made from data of another hash are written again."""
-    stored = sorted((name, file.sha256) for name, file in record.files.items() if name.startswith("data/"))
+    """Return a hash of a shard's data; files made from data of another hash are written again.
+
+    Where recordings stay in the corpus, it is one of the table, which has a hash of each of them.
+    """
+    data = {name: file for name, file in record.files.items() if name.startswith("data/")}
+    stored = sorted((name, file.sha256) for name, file in (data or record.files).items())
     return hashlib.sha256(repr(stored).encode()).hexdigest()
 
 

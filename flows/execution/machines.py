@@ -224,4 +224,5 @@ def _message(failures: Sequence[_Failure], *, last: bool = False) -> str:
         who = f"All its utterances failed alike ({len(error.utterances)}), so none is to blame"
     else:
         who = "No utterance is to blame"
-    return f"{where}: {error.reason.rstrip('.')}. {who}: {error.verdict.remedy}; then run again: what is stored is kept"
+    remedy = f": {error.verdict.remedy}; then run again" if error.verdict.remedy else ". Run again when that is mended"
+    return f"{where}: {error.reason.rstrip('.')}. {who}{remedy}: what is stored is kept"

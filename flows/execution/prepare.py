@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from melmill.flows.pipeline.graph import Node
+from melmill.flows.pipeline.recordings import recordings_of
 from melmill.flows.planning.plan import Plan
 from melmill.stages.contract import Mel, Scores, Trained, Waveform
 from melmill.storage.arrays import ArraySpec
 from melmill.storage.product import ProductDescription
-from melmill.storage.store import Manifest, NodeEntry, Store
+from melmill.storage.store import FORMAT_REFERENCED, Manifest, NodeEntry, Store
 
 
 def prepare_store(plan: Plan) -> Store:
@@ -27,6 +28,8 @@ def prepare_store(plan: Plan) -> Store:
     """
     store = Store.create(plan.pipeline.store, plan.pipeline.name)
     nodes = {name: node_plan.node for name, node_plan in plan.nodes.items()}
+    if any(map(recordings_of, nodes.values())):
+        store.raise_format(FORMAT_REFERENCED)
     for name, node_plan in plan.nodes.items():
         node = node_plan.node
         folder = store.product(node.folder, node.key)
@@ -63,6 +66,7 @@ def publish_manifest(plan: Plan, store: Store, *, partial: bool) -> str:
             stage=node.stage.uses,
             catalogues=tuple(_address(nodes[corpus]) for corpus in node.corpora),
             scored=node.product.scored if isinstance(node.product, Scores) else None,
+            recordings=recordings_of(node),
         )
         for name, node in nodes.items()
     }
@@ -101,6 +105,7 @@ def describe(node: Node, nodes: Mapping[str, Node], shard_duration_s: float) -> 
         mel=None if mel is None else mel.as_dict(),
         conversions=dict(product.conversions) if isinstance(product, Waveform) else {},
         sr=None if array is None else array.sr,
+        referenced=isinstance(product, Waveform) and product.referenced,
         shard_duration_s=shard_duration_s,
     )
 

@@ -20,31 +20,39 @@ import numpy as np
 from melmill.cluster.process import peak_bytes, reset_peak
 from melmill.flows.pipeline.graph import Node
 from melmill.flows.pipeline.pools import CPU, device
+from melmill.flows.pipeline.recordings import recordings_of
 from melmill.flows.tasks.task import Receipt
 from melmill.stages.contract import Product, Stage
 from melmill.stages.task_context import enter_phase
 from melmill.storage.arrays import Array
 from melmill.storage.product import Address, Facts, ProductFolder
+from melmill.storage.reading.recordings import Recordings
 from melmill.storage.store import Store
 
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """Say where the product of a node is, and what it holds."""
+    """Say where the product of a node is, and what it holds.
+
+    `recordings` says where its arrays come from, if they stay in the corpus.
+    """
 
     name: str
     folder: str
     key: str
     product: Product
+    recordings: Recordings | None = None
 
     @classmethod
     def of(cls, node: Node) -> Source:
         """Return where the product of a node is."""
-        return cls(name=node.name, folder=node.folder, key=node.key, product=node.product)
+        return cls(
+            name=node.name, folder=node.folder, key=node.key, product=node.product, recordings=recordings_of(node)
+        )
 
     def in_store(self, store: Store) -> ProductFolder:
         """Return the folder of the product."""
-        return store.product(self.folder, self.key)
+        return store.product(self.folder, self.key, self.recordings)
 
 
 class Held:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic
@@ -29,9 +28,6 @@ from melmill.storage.product import Address, Quarantined, ShardContents
 from melmill.storage.records import record_name
 from melmill.storage.store import Store
 from melmill.storage.utterance import Shard
-
-# Pauses between attempts to read a source file, s.
-READ_PAUSES_S = (0.1, 1.0)
 
 # Files in a row that this machine can't read, after which it tries no more of a shard.
 MAX_UNREADABLE = 3
@@ -184,7 +180,7 @@ class ShardJob(NodeJob):
         items, unreadable = [], {}
         for utterance in shard.current:
             try:
-                items.append(SourceItem(utterance=utterance, data=_read(tree, utterance.path)))
+                items.append(SourceItem(utterance=utterance, data=tree.read_patiently(utterance.path)))
             except OSError as error:
                 unreadable[utterance.utterance_id] = Outcome(rejected=rejection(error))
                 if blame(error).blame is Blame.MACHINE and not items and len(unreadable) == MAX_UNREADABLE:
@@ -301,15 +297,3 @@ def _with_hashes(contents: ShardContents, items: Sequence[object]) -> ShardConte
         for one in contents.quarantined
     ]
     return replace(contents, quarantined=quarantined)
-
-
-def _read(tree: SourceTree, path: str) -> bytes:
-    """Read a source file; try again after a pause if the file system fails, which often passes."""
-    for pause_s in READ_PAUSES_S:
-        try:
-            return tree.read(path)
-        except FileNotFoundError:
-            raise
-        except OSError:
-            time.sleep(pause_s)
-    return tree.read(path)

@@ -6,7 +6,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +26,7 @@ from melmill.stages.ingest.levels import (
 )
 from melmill.stages.ingest.reader import Reader
 from melmill.stages.numeric.checks import MAX_SR, check_full_scale, check_int
-from melmill.stages.numeric.errors import Unusable
+from melmill.stages.numeric.errors import ParameterError, Unusable
 from melmill.stages.numeric.resample import resample
 from melmill.storage.utterance import SourceFile, Utterance
 
@@ -49,10 +49,14 @@ class AudioReader(Reader):
         Which channel of a file to take: ``mix`` is the mean of all, ``left`` or 0 the first,
         ``right`` or 1 the second, a number any other, ``loudest`` the one with the most power.
         ``refuse`` puts files of several channels in quarantine.
+    audio : {"stored", "reference"}
+        ``stored`` keeps a copy of the samples. ``reference`` leaves them in the corpus, which must
+        stay as it is: nodes read the files again, and check that they are what was ingested.
     """
 
     sr: int | None = None
     channel: Annotated[str, OneOf(channel_words)] | int = MIX
+    audio: Literal["stored", "reference"] = "stored"
 
     def __post_init__(self) -> None:
         """Check the fields."""
@@ -60,25 +64,39 @@ class AudioReader(Reader):
         if self.sr is not None:
             check_int("sr", self.sr, at_least=1, at_most=MAX_SR)
         check_channel(self.channel)
+        if self.audio not in ("stored", "reference"):
+            raise ParameterError("audio", f"must be 'stored' or 'reference', got {self.audio!r}")
 
     def identity(self) -> Mapping[str, Any]:
-        """Return what is chosen, the rate, and the channel unless all are mixed."""
+        """Return what is chosen, the rate, the channel unless all are mixed, and where samples stay."""
         chosen = {**super().identity(), "sr": self._stored_sr}
-        # Absent rather than mix, so that keys of products from before there was a choice stay.
-        return chosen if self.channel == MIX else {**chosen, "channel": channel_identity(self.channel)}
+        # Defaults are absent, so that keys of products from before there was a choice stay.
+        if self.channel != MIX:
+            chosen["channel"] = channel_identity(self.channel)
+        if self.audio != "stored":
+            chosen["audio"] = self.audio
+        return chosen
 
     def produces(self, inputs: Mapping[str, Sequence[Product]]) -> Waveform:
-        """Describe what is stored: int16 PCM at `sr` with a catalogue."""
-        return Waveform(sr=self._stored_sr, dtype="int16", corpus=True)
+        """Describe what is made: int16 PCM at `sr` with a catalogue."""
+        return Waveform(sr=self._stored_sr, dtype="int16", corpus=True, referenced=self.audio == "reference")
 
     @property
     def _stored_sr(self) -> int:
         return _DEFAULT_SR if self.sr is None else self.sr
 
     def discover(self, tree: CorpusTree, known: Mapping[str, Utterance]) -> Discovery:
-        """Return the utterances; see `Reader.discover`. A note says so if nobody chose a lower rate."""
+        """Return the utterances; see `Reader.discover`.
+
+        Notes say so if nobody chose a lower rate, and if the recordings stay where they are.
+        """
         found = super().discover(tree, known)
-        return found if self.sr is not None else replace(found, notes=(*found.notes, *_higher(found.utterances)))
+        notes = [] if self.sr is not None else list(_higher(found.utterances))
+        if self.audio == "reference":
+            notes.append(
+                f"recordings stay in {self.root!r} (audio: reference) and are read again where they are needed"
+            )
+        return replace(found, notes=(*found.notes, *notes))
 
     def claims(self, tree: CorpusTree, file: SourceFile) -> tuple[int, int]:
         """Return rate (Hz) and length (samples) of a file; zeros if it is damaged.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,6 +20,9 @@ from melmill.storage.utterance import SourceFile
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
+
+# Pauses between attempts to read a file, s.
+READ_PAUSES_S = (0.1, 1.0)
 
 # What is wrong with one folder or link, rather than with the disk.
 _OWN_FAULTS = {errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTDIR}
@@ -97,6 +101,17 @@ class SourceTree:
             The whole corpus is gone.
         """
         return self.head(path, -1)
+
+    def read_patiently(self, path: str) -> bytes:
+        """Return a file's bytes as `read` does. What the file system fails at often passes after a pause."""
+        for pause_s in READ_PAUSES_S:
+            try:
+                return self.read(path)
+            except FileNotFoundError:
+                raise
+            except OSError:
+                time.sleep(pause_s)
+        return self.read(path)
 
     def head(self, path: str, n: int) -> bytes:
         """Return a file's first `n` bytes, or all where it is shorter; raise as `read` does."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -64,8 +65,8 @@ def reported(project: Project, store: Path) -> dict[str, object]:
     return {**lines, "nodes": counts}
 
 
-def check_as_fresh(project: Project) -> None:
-    """Check that a followed store shows what a new store of the same corpus shows."""
+def check_as_fresh(project: Project, notes: Sequence[str] = ()) -> None:
+    """Check that a followed store shows what a new store of the same corpus shows, and these notes."""
     fresh = project.folder / "fresh"
     project.run(*SERIAL, "--store", str(fresh))
     for (what, followed), expected in zip(tables(project.store).items(), tables(fresh).values(), strict=True):
@@ -92,7 +93,7 @@ def check_as_fresh(project: Project) -> None:
     ]
     assert plans[0]["utterances"] == plans[1]["utterances"]
     assert [made["tasks"]["run"] for made in plans] == [0, 0]
-    assert [made["notes"] for made in plans] == [[], []]
+    assert [made["notes"] for made in plans] == [[*notes], [*notes]]
     assert project.called("verify", str(project.store)).returncode == 0
 
 

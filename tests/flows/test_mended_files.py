@@ -69,7 +69,7 @@ def test_a_file_that_could_not_be_read_is_taken_by_the_next_run(
 
     with monkeypatch.context() as patch:
         patch.setattr(SourceTree, "head", locked)
-        patch.setattr("melmill.flows.tasks.shard.READ_PAUSES_S", ())
+        patch.setattr("melmill.storage.files.sources.READ_PAUSES_S", ())
         assert project.run(*SERIAL)["quarantined"] == 1
         assert project.run(*SERIAL)["tasks"]["run"] == 0
     assert project.run(*SERIAL)["quarantined"] == 0

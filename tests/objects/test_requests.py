@@ -100,6 +100,20 @@ def test_a_task_takes_the_requests_that_are_documented(
         assert counts == [expected[names[node]]] * len(counts), node
 
 
+def test_recordings_that_stay_take_no_more_requests(
+    bucket: str, tmp_path: Path, by_node: dict[str, list[Counter[str]]]
+) -> None:
+    for i in range(3):
+        noise(tmp_path / "corpus" / "a" / f"{i}.wav", 1.0, i)
+    path = pipeline(tmp_path, f"{bucket}/store", 1.0)
+    path.write_text(path.read_text().replace("corpus}", "corpus, audio: reference}"))
+    run(make_plan(load(path)), "serial")
+    expected = documented()
+    expected["ingest"]["PUT"] -= 1
+    for node, row in (("speech", "ingest"), ("mel", "extract"), ("scores", "score")):
+        assert by_node[node][1:] == [expected[row]] * 2, node
+
+
 def resumed(path: Path) -> Summary:
     summary = run(make_plan(load(path), until="speech"), "serial", partial=True)
     assert summary.tasks.run == 0

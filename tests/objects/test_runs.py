@@ -18,6 +18,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from benchmarks.faults.comparing import same_always
+from melmill import SourceChanged
+from melmill import open as open_store
 from melmill.flows.cli.group import cli
 from melmill.storage.errors import StoreError
 from melmill.storage.files.location import Location
@@ -132,6 +134,34 @@ def test_a_run_through_faults_stores_the_bytes_of_a_local_one(
     assert SECRET_KEY not in done.stdout + done.stderr
     assert run_again(project)["run"] == 0
     assert "nothing to run" in melmill("run", str(project.pipeline), "--executor", "serial").stdout
+
+
+def test_recordings_stay_in_a_bucket(project: Project, local: Project, bucket: str, proxy: Proxy) -> None:
+    corpus = Location(f"{bucket}/corpus")
+    for path in local.root.rglob("*.flac"):
+        corpus.put(str(path.relative_to(local.root)), path.read_bytes())
+    project.pipeline.write_text(PIPELINE.format(store=url(bucket), root=f"{corpus.url}, audio: reference"))
+    melmill("run", str(project.pipeline), "--executor", "serial", "--until", "speech")
+    with proxy.fault(Fault("status", every(11))), proxy.fault(Fault("cut", every(17))):
+        assert run_again(project)["failed"] == 0
+    folders = {"mel/", "gla/"}
+    made, expected = (
+        {
+            "/".join([name.split("/")[0], *name.split("/")[2:]]): digest
+            for name, digest in files.items()
+            if any(name.startswith(folder) for folder in folders) and "/data/" in name
+        }
+        for files in (contents(Location(url(bucket))), local.bytes())
+    )
+    assert made == expected
+    assert not any("/data/" in name for name in (Location(url(bucket)) / "speech").tree())
+    mine, theirs = (open_store(one)["speech"] for one in (url(bucket), str(local.store)))
+    assert all((mine[name] == y).all() for name, y in theirs.items())
+    # What is gone is told from a bucket that is.
+    name = next(iter(theirs))
+    corpus.remove(next(u.path for u in mine.catalogue.utterances() if u.utterance_id == name))
+    with pytest.raises(SourceChanged, match="is gone since it was ingested"):
+        open_store(url(bucket))["speech"][name]
 
 
 def test_commands(project: Project, local: Project, finished: Location) -> None:

@@ -294,6 +294,16 @@ def test_a_task_is_tried_on_each_worker_and_last_in_isolation(machines: Machines
     )
 
 
+def test_a_message_that_says_all_ends_without_a_remedy(machines: Machines) -> None:
+    one, verdict = task(0), Verdict(blame=Blame.MACHINE)
+    for place in (HERE, THERE):
+        assert machines.failed(one, failure(verdict), place, "abcd") is not None
+    with pytest.raises(
+        RunFailed, match=r"CUDA error\. No utterance is to blame\. Run again when that is mended: what is"
+    ):
+        machines.failed(one, failure(verdict), ELSEWHERE, "abcd")
+
+
 def test_a_worker_that_fails_what_others_do_is_taken_out_and_its_failures_count_no_more(
     machines: Machines, said: Said
 ) -> None:

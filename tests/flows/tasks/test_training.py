@@ -157,6 +157,13 @@ def results(project: Project) -> dict[str, str]:
     return {name: digest for name, digest in stored(project).items() if "/training/" not in name}
 
 
+def test_it_learns_the_same_from_recordings_that_stay_in_the_corpus(
+    project: LearnerProject, whole: tuple[LearnerProject, object]
+) -> None:
+    assert done(project, "speech.audio=reference", until="tuned").tasks.failed == 0
+    assert trained(project, "weights.pt") == trained(whole[0], "weights.pt")
+
+
 def test_a_vocoder_computes_with_what_was_trained(
     finished: Project, whole: tuple[Project, subprocess.CompletedProcess[str]]
 ) -> None:
