@@ -22,6 +22,7 @@ from melmill.storage.arrays import (
     encode,
     metadata,
     shard_files,
+    stored_codecs,
 )
 from melmill.storage.catalogue import Catalogue
 from melmill.storage.errors import AlreadyThere, StoreError, damaged
@@ -92,13 +93,19 @@ class ProductDescription:
         """Entries of one slot of its array, 0 where it has no array."""
         return self.array.slot_length(self.shard_duration_s) if self.array else 0
 
+    def with_codecs(self, codecs: int | None) -> ProductDescription:
+        """Return the description of the same product in another version of the codecs; None: in its own."""
+        if self.array is None or codecs is None:
+            return self
+        return replace(self, array=replace(self.array, codecs=codecs))
+
     def comparable(self) -> dict[str, object]:
         """Return the fields after a round trip through JSON: equal for equal descriptions."""
         return unsealed(self.to_json())
 
     def to_json(self) -> bytes:
         """Return the description as the bytes of its file."""
-        return sealed(asdict(self))
+        return sealed(asdict(self) | {"array": self.array and self.array.as_dict()})
 
     @classmethod
     def from_json(cls, data: bytes) -> ProductDescription:
@@ -112,7 +119,7 @@ class ProductDescription:
         fields = unsealed(data)
         fields["inputs"] = {port: [_address(pair) for pair in pairs] for port, pairs in fields["inputs"].items()}
         fields["catalogue"] = fields["catalogue"] and _address(fields["catalogue"])
-        fields["array"] = fields["array"] and ArraySpec(**fields["array"])
+        fields["array"] = fields["array"] and ArraySpec.from_dict(fields["array"])
         return cls(**fields)
 
 
@@ -260,16 +267,24 @@ class ProductFolder(RecordedFolder):
     def prepare(self, description: ProductDescription, n_slots: int) -> None:
         """Store the description, and make the array or grow it to `n_slots`.
 
-        Only the driver may do so.
+        Only the driver may do so. A product that exists keeps its codecs, whatever `description`
+        says of them.
 
         Raises
         ------
         StoreError
             The folder holds a product of another description.
         """
+        stored = b""
+        if description.array is not None:
+            with suppress(FileNotFoundError):
+                stored = self.location.read(ARRAY_METADATA)
+            description = description.with_codecs(stored_codecs(stored))
         try:
             self.location.put(DESCRIPTION, description.to_json())
         except AlreadyThere as error:
+            if self.description.array is not None:
+                description = description.with_codecs(self.description.array.codecs)
             old, new = self.description.comparable(), description.comparable()
             got = ", ".join(f"{name} {new[name]!r} (stored: {old[name]!r})" for name in new if new[name] != old[name])
             if got:
@@ -279,9 +294,7 @@ class ProductFolder(RecordedFolder):
                 ) from error
         if description.array is None:
             return
-        stored, n_stored = b"", 0
-        with suppress(FileNotFoundError):
-            stored = self.location.read(ARRAY_METADATA)
+        n_stored = 0
         # The metadata follow from the description, so damaged ones are written anew.
         with suppress(ValueError):
             n_stored = array_slots(stored, description.slot_length)

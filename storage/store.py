@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from melmill.storage.arrays import BLOSC_CODECS
 from melmill.storage.catalogue import Catalogue, read_shard
 from melmill.storage.errors import (
     AlreadyThere,
@@ -20,11 +21,10 @@ from melmill.storage.errors import (
     damaged,
 )
 from melmill.storage.files.location import Location
-from melmill.storage.product import CATALOGUE, Address, Part, ProductFolder
+from melmill.storage.product import CATALOGUE, DESCRIPTION, Address, Part, ProductDescription, ProductFolder
 from melmill.storage.reading import views as reading
 from melmill.storage.reading.views import ProductView
 from melmill.storage.records import sealed, unsealed
-from melmill.storage.revisions import list_names
 from melmill.storage.runs import Manifest, NodeEntry, RunState
 from melmill.storage.utterance import Shard
 
@@ -33,9 +33,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Manifest", "NodeEntry", "Store"]
 
-# A store with retired utterances has the format 2: a melmill that reads only 1 would show them.
-FORMAT = 1
+# What the format of a store stands for. An older melmill refuses a format that it does not know.
+FORMATS = (1, 2, 3)
+# A melmill that reads only 1 would show retired utterances.
 FORMAT_RETIRED = 2
+# A melmill that reads only 1 and 2 knows none of the codecs of today.
+FORMAT = 3
 MARKER = "melmill.json"
 RUNS = "runs"
 MANIFEST = "manifest.json"
@@ -131,9 +134,9 @@ class Store:
                 f"{self.location.url}/{MARKER} can't be parsed ({error}): not a store, or a damaged one. "
                 "`melmill repair` writes it anew if a run names the project."
             ) from error
-        if written not in (FORMAT, FORMAT_RETIRED):
+        if written not in FORMATS:
             raise StoreMismatch(
-                f"{self.location.url} has format {written}, and this melmill reads {FORMAT} and {FORMAT_RETIRED}. "
+                f"{self.location.url} has format {written}, and this melmill reads {FORMATS[0]} to {FORMATS[-1]}. "
                 "Use the melmill that wrote it, or another store."
             )
         return written, project
@@ -165,6 +168,21 @@ class Store:
         folder = self.product(node, key).location / CATALOGUE
         return Catalogue.read(folder) if folder.sizes() else None
 
+    def prepare(self, description: ProductDescription, n_slots: int) -> None:
+        """Make a product ready for its shards, or grow it; raise as `ProductFolder.prepare`."""
+        folder = self.product(description.node, description.key)
+        # One that exists keeps its codecs.
+        has_new_codecs = description.array is not None and description.array.codecs > BLOSC_CODECS
+        if has_new_codecs and not folder.location.exists(DESCRIPTION):
+            self._raise_format(FORMAT)
+        folder.prepare(description, n_slots)
+
+    def _raise_format(self, needed: int) -> None:
+        """See to it that the store's format is `needed` or a later one."""
+        mark = self._mark()
+        if mark is not None and mark[0] < needed:
+            self.location.replace(MARKER, _marker(mark[1], needed))
+
     def write_catalogue(self, node: str, key: str, catalogue: Catalogue) -> None:
         """Store what is new in the catalogue of an ingest node.
 
@@ -173,9 +191,8 @@ class Store:
         AlreadyThere
             Another run extended it.
         """
-        mark = self._mark() if catalogue.revisions.retires_more else None
-        if mark is not None and mark[0] != FORMAT_RETIRED:
-            self.location.replace(MARKER, _marker(mark[1], FORMAT_RETIRED))
+        if catalogue.revisions.retires_more:
+            self._raise_format(FORMAT_RETIRED)
         try:
             catalogue.write_parts(self.product(node, key).location / CATALOGUE)
         except AlreadyThere as error:
@@ -205,8 +222,8 @@ class Store:
             manifest = self.latest_manifest()
             if manifest is None:
                 raise
-            retires = any(list_names((folder.location / CATALOGUE).sizes()) for _, folder in self.products())
-            self.location.replace(MARKER, _marker(manifest.project, FORMAT_RETIRED if retires else FORMAT))
+            # The lost format was no later one.
+            self.location.replace(MARKER, _marker(manifest.project))
 
     def new_run_id(self) -> str:
         """Return an id for a run that starts now: the time, and after the ids of earlier runs.

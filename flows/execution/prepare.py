@@ -35,7 +35,7 @@ def prepare_store(plan: Plan) -> Store:
         folder = store.product(node.folder, node.key)
         if plan.n_pending:
             n_slots = 0 if node.is_whole else plan.catalogues[node.corpora[0]].n_slots
-            folder.prepare(describe(node, nodes, plan.pipeline.shard_duration_s), n_slots)
+            store.prepare(describe(node, nodes, plan.pipeline.shard_duration_s), n_slots)
         if name in plan.catalogues:
             # Utterances may be retired, or files seen with other times, with nothing to run.
             store.write_catalogue(node.folder, node.key, plan.catalogues[name])
