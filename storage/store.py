@@ -21,7 +21,15 @@ from melmill.storage.errors import (
     damaged,
 )
 from melmill.storage.files.location import Location
-from melmill.storage.product import CATALOGUE, DESCRIPTION, Address, Part, ProductDescription, ProductFolder
+from melmill.storage.product import (
+    ARRAY_METADATA,
+    CATALOGUE,
+    DESCRIPTION,
+    Address,
+    Part,
+    ProductDescription,
+    ProductFolder,
+)
 from melmill.storage.reading import views as reading
 from melmill.storage.reading.views import ProductView
 from melmill.storage.records import sealed, unsealed
@@ -173,7 +181,7 @@ class Store:
         folder = self.product(description.node, description.key)
         # One that exists keeps its codecs.
         has_new_codecs = description.array is not None and description.array.codecs > BLOSC_CODECS
-        if has_new_codecs and not folder.location.exists(DESCRIPTION):
+        if has_new_codecs and not any(map(folder.location.exists, (DESCRIPTION, ARRAY_METADATA))):
             self._raise_format(FORMAT)
         folder.prepare(description, n_slots)
 

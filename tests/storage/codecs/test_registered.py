@@ -89,10 +89,10 @@ def test_a_flipped_bit_is_seen(
     for _ in range(60):
         data = bytearray(files[name])
         data[rng.integers(len(data))] ^= 1 << rng.integers(8)
-        with pytest.raises(DamagedData, match="here can't be decoded"):
+        with pytest.raises(DamagedData, match="here: can't be decoded"):
             decode(spec, slot_length, shard, {name: bytes(data)}, ids, "here")
-    for cut in (0, 1, len(files[name]) // 2, len(files[name]) - 1):
-        with pytest.raises(DamagedData, match="here can't be decoded"):
+    for cut in (1, len(files[name]) // 2, len(files[name]) - 1):
+        with pytest.raises(DamagedData, match="here: can't be decoded"):
             decode(spec, slot_length, shard, {name: files[name][:cut]}, ids, "here")
 
 
