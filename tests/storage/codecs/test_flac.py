@@ -86,8 +86,8 @@ def test_odd_lengths(n: int) -> None:
 )
 def test_any_samples(n: int, bits: int, rng: Any, some: Samples) -> None:
     """Sums of noise of any level, with any samples at its beginning."""
-    y = np.random.default_rng(rng.randrange(2**32)).integers(-(2**bits), 2**bits, n)
-    y = np.clip(np.cumsum(y) if rng.random() < 0.5 else y, -32768, 32767).astype(np.int16)
+    steps = np.random.default_rng(rng.randrange(2**32)).integers(-(2**bits), 2**bits, n)
+    y: Samples = np.clip(np.cumsum(steps) if rng.random() < 0.5 else steps, -32768, 32767).astype(np.int16)
     y[: len(some)] = some[:n]
     np.testing.assert_array_equal(decode_pcm(encode_pcm(y, 16000), n), y)
 
