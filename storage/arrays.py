@@ -10,7 +10,7 @@ import json
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,7 @@ from melmill.storage.utterance import Shard, Utterance, resampled_length
 
 # Functions import Zarr when they first need it: layouts are known without it, and so are plans.
 if TYPE_CHECKING:
+    from zarr.abc.codec import ArrayBytesCodec, BytesBytesCodec
     from zarr.abc.store import Store
     from zarr.storage import MemoryStore
     from zarr.types import AnyArray
@@ -30,6 +31,10 @@ if TYPE_CHECKING:
 # Inner chunks, the least that a reader fetches: about 16 s of audio at usual rates.
 CHUNK_FRAMES = 1024
 CHUNK_SAMPLES = 1024 * 256
+
+# Versions of the codecs: Blosc for all, and FLAC for waveforms of int16 and mels of float16.
+BLOSC_CODECS = 1
+CODECS = 2
 
 # A waveform (n_samples,) or a mel (n_mels, n_frames) in a dtype of ArraySpec.
 Array = NDArray[np.int16 | np.float16 | np.float32]
@@ -51,6 +56,9 @@ class ArraySpec:
         Mel bands; None for waveforms.
     n_fft, hop_length, pad : int
         Framing of the mels, samples. `pad` is added at each end of the waveform.
+    codecs : int
+        Version of the codecs, which a product keeps. Arrays of types that only the first version
+        serves have that one, whatever is given.
     """
 
     dtype: str
@@ -59,6 +67,7 @@ class ArraySpec:
     n_fft: int = 1
     hop_length: int = 1
     pad: int = 0
+    codecs: int = CODECS
 
     def __post_init__(self) -> None:
         """Check the type and that the sizes make sense."""
@@ -66,6 +75,10 @@ class ArraySpec:
             raise StoreError(f"dtype must be 'int16', 'float16' or 'float32', got {self.dtype!r}")
         if self.dtype == "int16" and self.n_mels is not None:
             raise StoreError("dtype 'int16' is for waveforms: it can't mark gaps between mels")
+        if self.codecs not in (BLOSC_CODECS, CODECS):
+            raise StoreError(f"codecs must be {BLOSC_CODECS} or {CODECS}, got {self.codecs!r}")
+        if self.dtype != ("float16" if self.n_mels else "int16"):
+            object.__setattr__(self, "codecs", BLOSC_CODECS)
         if min(self.sr, self.n_fft, self.hop_length) < 1 or self.pad < 0 or (self.n_mels or 1) < 1:
             raise StoreError(f"sr, n_mels, n_fft and hop_length must be positive and pad not negative, got {self!r}")
 
@@ -121,8 +134,16 @@ class ArraySpec:
             raise StoreError(f"{place}: the array of {utterance.utterance_id!r} has {problem}")
 
     def as_dict(self) -> dict[str, str | int | None]:
-        """Return the fields as plain values, the arguments of an equal ArraySpec."""
-        return asdict(self)
+        """Return the fields as plain values. `codecs` is left out where it is the first version."""
+        fields = asdict(self)
+        if self.codecs == BLOSC_CODECS:
+            del fields["codecs"]
+        return fields
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> ArraySpec:
+        """Return the layout that `as_dict` described."""
+        return cls(**{"codecs": BLOSC_CODECS, **fields})
 
 
 def assemble(spec: ArraySpec, shard: Shard, arrays: Mapping[str, Array], slot_length: int) -> Array:
@@ -149,6 +170,15 @@ def metadata(spec: ArraySpec, slot_length: int, n_slots: int) -> bytes:
     store = MemoryStore()
     _create(store, spec, slot_length, n_slots)
     return _files(store)[METADATA]
+
+
+def stored_codecs(data: bytes) -> int | None:
+    """Return the version of an array's codecs by its metadata, None for other bytes."""
+    try:
+        chain = json.dumps(json.loads(data)["codecs"])
+    except (ValueError, TypeError, KeyError):
+        return None
+    return CODECS if '"melmill.' in chain else BLOSC_CODECS
 
 
 def array_slots(data: bytes, slot_length: int) -> int:
@@ -242,6 +272,8 @@ class StoredArray:
     def _open(self) -> AnyArray:
         import zarr
 
+        from melmill.storage.codecs import registered  # noqa: F401 - Zarr finds the codecs there
+
         try:
             return zarr.open_array(self._store, path=self._path, mode="r")
         except Exception as error:
@@ -275,8 +307,9 @@ class StoredArray:
 
 def _create(store: MemoryStore, spec: ArraySpec, slot_length: int, n_slots: int) -> AnyArray:
     import zarr
-    from zarr.codecs import BloscCodec, Crc32cCodec
+    from zarr.codecs import Crc32cCodec
 
+    serializer, compressor = _codecs(spec)
     return zarr.create_array(
         store,
         shape=(n_slots * slot_length, *spec.width),
@@ -284,13 +317,25 @@ def _create(store: MemoryStore, spec: ArraySpec, slot_length: int, n_slots: int)
         chunks=(spec.chunk_length, *spec.width),
         dtype=spec.dtype,
         fill_value=fill_value(spec),
-        # Blosc has no checksum. Without Crc32c, most flipped bits would go unnoticed.
-        compressors=[BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle"), Crc32cCodec()],
+        serializer=serializer,
+        # Neither Blosc nor FLAC has a checksum of all bytes. Without Crc32c flipped bits would go unnoticed.
+        compressors=[*compressor, Crc32cCodec()],
         dimension_names=["sample"] if spec.n_mels is None else ["frame", "mel"],
         zarr_format=3,
         # Otherwise a silent shard would not be written, and would look like a lost one.
         config={"write_empty_chunks": True},
     )
+
+
+def _codecs(spec: ArraySpec) -> tuple[ArrayBytesCodec | Literal["auto"], list[BytesBytesCodec]]:
+    """Return what turns inner chunks into bytes, and what compresses those."""
+    from zarr.codecs import BloscCodec
+
+    from melmill.storage.codecs.registered import FlacCodec, MelCodec
+
+    if spec.codecs == BLOSC_CODECS:
+        return "auto", [BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle")]
+    return FlacCodec(sample_rate=spec.sr) if spec.n_mels is None else MelCodec(), []
 
 
 def _files(store: MemoryStore) -> dict[str, bytes]:

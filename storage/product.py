@@ -22,12 +22,13 @@ from melmill.storage.arrays import (
     encode,
     metadata,
     shard_files,
+    stored_codecs,
 )
 from melmill.storage.catalogue import Catalogue
 from melmill.storage.errors import AlreadyThere, StoreError, damaged
 from melmill.storage.files.location import Location
 from melmill.storage.partners import Partner, partners_csv, partners_file, read_partners
-from melmill.storage.reading.recordings import Digests, Recordings, digests, with_digests
+from melmill.storage.reading.recordings import Digests, KnownDigests, Recordings, with_digests
 from melmill.storage.records import Facts, Record, RecordedFolder, StoredFile, record_name, sealed, unsealed
 from melmill.storage.tables import Row, concatenated, from_parquet, rows_table, to_parquet, traces_table
 from melmill.storage.utterance import Shard, Utterance
@@ -101,13 +102,19 @@ class ProductDescription:
         """Entries of one slot of its array, 0 where it has no array."""
         return self.array.slot_length(self.shard_duration_s) if self.array else 0
 
+    def with_codecs(self, codecs: int | None) -> ProductDescription:
+        """Return the description of the same product in another version of the codecs; None: in its own."""
+        if self.array is None or codecs is None:
+            return self
+        return replace(self, array=replace(self.array, codecs=codecs))
+
     def comparable(self) -> dict[str, object]:
         """Return the fields after a round trip through JSON: equal for equal descriptions."""
         return unsealed(self.to_json())
 
     def to_json(self) -> bytes:
         """Return the description as the bytes of its file."""
-        fields = asdict(self)
+        fields = asdict(self) | {"array": self.array and self.array.as_dict()}
         if not self.referenced:
             # Older versions don't know it, and stores from before have files without it.
             del fields["referenced"]
@@ -125,7 +132,7 @@ class ProductDescription:
         fields = unsealed(data)
         fields["inputs"] = {port: [_address(pair) for pair in pairs] for port, pairs in fields["inputs"].items()}
         fields["catalogue"] = fields["catalogue"] and _address(fields["catalogue"])
-        fields["array"] = fields["array"] and ArraySpec(**fields["array"])
+        fields["array"] = fields["array"] and ArraySpec.from_dict(fields["array"])
         return cls(**fields)
 
 
@@ -252,8 +259,6 @@ DESCRIPTION = "node.json"
 CATALOGUE = "catalogue"
 ARRAY_METADATA = f"data/{METADATA}"
 _WHOLE = slice(None)
-# Shards whose hashes are kept in memory where recordings stay in the corpus: some megabytes.
-_KNOWN_DIGESTS = 256
 _COLUMNS: Mapping[Part, list[str]] = {
     "table": ["utterance_id"],
     "trace": ["utterance_id", "iteration"],
@@ -282,16 +287,24 @@ class ProductFolder(RecordedFolder):
     def prepare(self, description: ProductDescription, n_slots: int) -> None:
         """Store the description, and make the array or grow it to `n_slots`.
 
-        Only the driver may do so.
+        Only the driver may do so. A product that exists keeps its codecs, whatever `description`
+        says of them.
 
         Raises
         ------
         StoreError
             The folder holds a product of another description.
         """
+        stored = b""
+        if description.array is not None:
+            with suppress(FileNotFoundError):
+                stored = self.location.read(ARRAY_METADATA)
+            description = description.with_codecs(stored_codecs(stored))
         try:
             self.location.put(DESCRIPTION, description.to_json())
         except AlreadyThere as error:
+            if self.description.array is not None:
+                description = description.with_codecs(self.description.array.codecs)
             old, new = self.description.comparable(), description.comparable()
             got = ", ".join(f"{name} {new[name]!r} (stored: {old[name]!r})" for name in new if new[name] != old[name])
             if got:
@@ -301,9 +314,7 @@ class ProductFolder(RecordedFolder):
                 ) from error
         if description.stored_array is None:
             return
-        stored, n_stored = b"", 0
-        with suppress(FileNotFoundError):
-            stored = self.location.read(ARRAY_METADATA)
+        n_stored = 0
         # The metadata follow from the description, so damaged ones are written anew.
         with suppress(ValueError):
             n_stored = array_slots(stored, description.slot_length)
@@ -465,16 +476,10 @@ class ProductFolder(RecordedFolder):
         return self._recordings.read(utterances, self._digests(record) if utterances else {})
 
     def _digests(self, record: Record) -> dict[str, Digests]:
-        """Return the hashes of a record's table, which are read once."""
         file = part_file("table", record.name)
-        known = self._known_digests.get(record.name)
-        if known is None or known[0] != record.files.get(file):
-            read = digests(from_parquet(self.read_whole(record, file), self.place(record, file)))
-            known = record.files[file], read
-            if len(self._known_digests) >= _KNOWN_DIGESTS:
-                self._known_digests.clear()
-            self._known_digests[record.name] = known
-        return known[1]
+        return self._known_digests.of(
+            record.files[file].sha256, lambda: from_parquet(self.read_whole(record, file), self.place(record, file))
+        )
 
     def read_table(
         self, part: Part, names: Collection[str] | None = None, *, catalogue: Catalogue | None = None
@@ -586,8 +591,8 @@ class ProductFolder(RecordedFolder):
         return StoredArray(self.array_spec, self.description.slot_length, self.location / "data")
 
     @cached_property
-    def _known_digests(self) -> dict[str, tuple[StoredFile, dict[str, Digests]]]:
-        return {}
+    def _known_digests(self) -> KnownDigests:
+        return KnownDigests()
 
     @cached_property
     def _known_records(self) -> dict[str, Record]:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from melmill.storage.arrays import BLOSC_CODECS
 from melmill.storage.catalogue import Catalogue
 from melmill.storage.errors import (
     AlreadyThere,
@@ -20,12 +21,19 @@ from melmill.storage.errors import (
     damaged,
 )
 from melmill.storage.files.location import Location
-from melmill.storage.product import CATALOGUE, Address, Part, ProductFolder
+from melmill.storage.product import (
+    ARRAY_METADATA,
+    CATALOGUE,
+    DESCRIPTION,
+    Address,
+    Part,
+    ProductDescription,
+    ProductFolder,
+)
 from melmill.storage.reading import views as reading
 from melmill.storage.reading.recordings import Recordings
 from melmill.storage.reading.views import ProductView
 from melmill.storage.records import sealed, unsealed
-from melmill.storage.revisions import list_names
 from melmill.storage.runs import Manifest, NodeEntry, RunState
 from melmill.storage.shards import read_shard
 from melmill.storage.utterance import Shard
@@ -35,11 +43,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Manifest", "NodeEntry", "Store"]
 
-# A store with retired utterances has the format 2: a melmill that reads only 1 would show them. One
-# whose recordings stay in their corpus has the format 3: earlier ones would take it for damaged.
-FORMAT = 1
+# What the format of a store stands for. An older melmill refuses a format that it does not know.
+FORMATS = (1, 2, 3)
+# A melmill that reads only 1 would show retired utterances.
 FORMAT_RETIRED = 2
-FORMAT_REFERENCED = 3
+# A melmill that reads only 1 and 2 knows none of the codecs of today, and takes recordings that stay
+# in their corpus for lost ones.
+FORMAT = 3
 MARKER = "melmill.json"
 RUNS = "runs"
 MANIFEST = "manifest.json"
@@ -135,9 +145,9 @@ class Store:
                 f"{self.location.url}/{MARKER} can't be parsed ({error}): not a store, or a damaged one. "
                 "`melmill repair` writes it anew if a run names the project."
             ) from error
-        if written not in range(FORMAT, FORMAT_REFERENCED + 1):
+        if written not in FORMATS:
             raise StoreMismatch(
-                f"{self.location.url} has format {written}, and this melmill reads {FORMAT} to {FORMAT_REFERENCED}. "
+                f"{self.location.url} has format {written}, and this melmill reads {FORMATS[0]} to {FORMATS[-1]}. "
                 "Use the melmill that wrote it, or another store."
             )
         return written, project
@@ -174,6 +184,21 @@ class Store:
         """
         return Catalogue.find(self.product(node, key).location / CATALOGUE, checked=checked)
 
+    def prepare(self, description: ProductDescription, n_slots: int) -> None:
+        """Make a product ready for its shards, or grow it; raise as `ProductFolder.prepare`."""
+        folder = self.product(description.node, description.key)
+        # One that exists keeps its codecs.
+        has_new_codecs = description.array is not None and description.array.codecs > BLOSC_CODECS
+        if has_new_codecs and not any(map(folder.location.exists, (DESCRIPTION, ARRAY_METADATA))):
+            self.raise_format(FORMAT)
+        folder.prepare(description, n_slots)
+
+    def raise_format(self, needed: int) -> None:
+        """See to it that the store's format is `needed` or a later one."""
+        mark = self._mark()
+        if mark is not None and mark[0] < needed:
+            self.location.replace(MARKER, _marker(mark[1], needed))
+
     def write_catalogue(self, node: str, key: str, catalogue: Catalogue) -> None:
         """Store what is new in the catalogue of an ingest node.
 
@@ -190,12 +215,6 @@ class Store:
             raise AlreadyThere(
                 f"another run has changed the catalogue of {node!r} since this one was planned ({error}): run again"
             ) from error
-
-    def raise_format(self, needed: int) -> None:
-        """Mark the store as one that versions which know only earlier formats refuse."""
-        mark = self._mark()
-        if mark is not None and mark[0] < needed:
-            self.location.replace(MARKER, _marker(mark[1], needed))
 
     def write_labels(self, node: str, key: str, catalogue: Catalogue) -> None:
         """Store the texts and speakers of an ingest node that changed; raise as `write_catalogue`."""
@@ -219,11 +238,8 @@ class Store:
             manifest = self.latest_manifest()
             if manifest is None:
                 raise
-            retires = any(list_names((folder.location / CATALOGUE).sizes()) for _, folder in self.products())
-            manifests = filter(None, map(self.manifest, self.run_ids()))
-            refers = any(entry.recordings for one in manifests for entry in one.nodes.values())
-            written = FORMAT_REFERENCED if refers else FORMAT_RETIRED if retires else FORMAT
-            self.location.replace(MARKER, _marker(manifest.project, written))
+            # The lost format was no later one.
+            self.location.replace(MARKER, _marker(manifest.project))
 
     def new_run_id(self) -> str:
         """Return an id for a run that starts now: the time, and after the ids of earlier runs.

@@ -19,8 +19,8 @@ from melmill.flows.tasks.trained import TRAINED
 from melmill.stages.contract import Kind
 from melmill.stages.formats.format import FORMATS, ExchangeFormat, formats_for
 from melmill.storage.errors import DamagedData, SourceError, StoreFull, StoreUnwritable
+from melmill.storage.files.ledger import Exported, ExportFolder, Page
 from melmill.storage.files.location import Location
-from melmill.storage.ledger import Exported, ExportFolder, Page
 from melmill.storage.reading.views import ProductView
 from melmill.storage.records import Record, StoredFile, record_name
 from melmill.storage.store import Store

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from melmill.storage.catalogue import Catalogue
 from melmill.storage.errors import StoreError
-from melmill.storage.ledger import Exported, ExportFolder, Page
+from melmill.storage.files.ledger import Exported, ExportFolder, Page
 from melmill.storage.records import StoredFile
 
 METADATA = "metadata.csv"

@@ -11,7 +11,7 @@ from melmill.flows.planning.plan import Plan
 from melmill.stages.contract import Mel, Scores, Trained, Waveform
 from melmill.storage.arrays import ArraySpec
 from melmill.storage.product import ProductDescription
-from melmill.storage.store import FORMAT_REFERENCED, Manifest, NodeEntry, Store
+from melmill.storage.store import FORMAT, Manifest, NodeEntry, Store
 
 
 def prepare_store(plan: Plan) -> Store:
@@ -29,7 +29,7 @@ def prepare_store(plan: Plan) -> Store:
     store = Store.create(plan.pipeline.store, plan.pipeline.name)
     nodes = {name: node_plan.node for name, node_plan in plan.nodes.items()}
     if any(map(recordings_of, nodes.values())):
-        store.raise_format(FORMAT_REFERENCED)
+        store.raise_format(FORMAT)
     for name, node_plan in plan.nodes.items():
         node = node_plan.node
         folder = store.product(node.folder, node.key)
@@ -37,7 +37,7 @@ def prepare_store(plan: Plan) -> Store:
             folder.pack()
         if plan.n_pending:
             n_slots = 0 if node.is_whole else plan.catalogues[node.corpora[0]].n_slots
-            folder.prepare(describe(node, nodes, plan.pipeline.shard_duration_s), n_slots)
+            store.prepare(describe(node, nodes, plan.pipeline.shard_duration_s), n_slots)
         if name in plan.catalogues:
             # Utterances may be retired, or files seen with other times, with nothing to run.
             store.write_catalogue(node.folder, node.key, plan.catalogues[name])

@@ -31,6 +31,9 @@ CONTENT, SAMPLES = "content_sha256", "samples_sha256"
 # Files that are read at a time from an object store, which answers in tens of milliseconds.
 _REMOTE_READERS = 16
 
+# Tables of shards whose hashes are kept.
+_MOST_KNOWN = 256
+
 _NO_COPY = "The store holds no copy of its samples (audio: reference)"
 
 # Returns the samples (n_samples,) of an utterance from the bytes of its file.
@@ -200,7 +203,19 @@ def with_digests(rows: Sequence[Row], arrays: Mapping[str, NDArray[Any]], place:
     return [{**row, SAMPLES: samples_sha256(arrays[str(row["utterance_id"])])} for row in rows]
 
 
-def digests(table: pa.Table) -> dict[str, Digests]:
-    """Return the hashes of an ingested table by utterance id."""
-    columns = (table[name].to_pylist() for name in ("utterance_id", CONTENT, SAMPLES))
-    return {name: Digests(content, samples) for name, content, samples in zip(*columns, strict=True)}
+class KnownDigests:
+    """Hashes of the ingested tables that were read last."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, dict[str, Digests]] = {}
+
+    def of(self, sha256: str, read: Callable[[], pa.Table]) -> dict[str, Digests]:
+        """Return the hashes of a table by utterance id; the table of that SHA-256 is read once."""
+        if sha256 not in self._known:
+            table = read()
+            if len(self._known) >= _MOST_KNOWN:
+                self._known.clear()
+            columns = (table[name].to_pylist() for name in ("utterance_id", CONTENT, SAMPLES))
+            rows = zip(*columns, strict=True)
+            self._known[sha256] = {name: Digests(content, samples) for name, content, samples in rows}
+        return self._known[sha256]

@@ -46,14 +46,11 @@ def test_what_is_gone_leaves_the_results(done: Project) -> None:
     assert "tasks to run; 14 utterances" in planned.stdout
     assert f"note: speech: 2 removed, left out of all results: {FOLDER}/11-1-0003.flac" in planned.stdout
     assert done.bytes() == before
-    assert json.loads((done.store / "melmill.json").read_text())["format"] == 1
     answer = done.run(*FOLLOW)
     # Only the report is made anew.
     assert (answer["tasks"]["run"], answer["utterances"], answer["quarantined"]) == (1, 14, 0)
     assert any("2 removed" in note for note in answer["notes"])
     kept(done, before)
-    # An older melmill would show what is gone.
-    assert json.loads((done.store / "melmill.json").read_text())["format"] == 2
     assert done.run(*SERIAL)["tasks"]["run"] == 0
     view = melmill.open(str(done.store))["mel"]
     assert name(3) not in view
@@ -263,7 +260,7 @@ def test_a_run_that_is_killed_between_any_two_writes(done: Project, monkeypatch:
         assert summary.tasks.failed == 0
         view = melmill.open(str(done.store))["mel"]
         assert (len(view), name(0) in view, view[name(3)].shape) == (15, False, plan_shape(again, name(3)))
-    assert {"melmill.json", "retired-000000.parquet", "part-000001.parquet"} <= set(writes)
+    assert {"retired-000000.parquet", "part-000001.parquet"} <= set(writes)
     assert left == len(writes)
     done.run(*FOLLOW)
     check_as_fresh(done)
@@ -331,7 +328,7 @@ def test_a_damaged_mark_keeps_its_format(done: Project) -> None:
     done.run(*FOLLOW)
     (done.store / "melmill.json").write_text("{")
     assert done.called("repair", str(done.store)).returncode == 0
-    assert json.loads((done.store / "melmill.json").read_text())["format"] == 2
+    assert json.loads((done.store / "melmill.json").read_text())["format"] == 3
 
 
 def test_an_export_follows_too(done: Project) -> None:

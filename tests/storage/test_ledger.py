@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from melmill.storage.errors import StoreError
+from melmill.storage.files.ledger import LEDGER, Exported, ExportFolder, Page
 from melmill.storage.files.location import Location
-from melmill.storage.ledger import LEDGER, Exported, ExportFolder, Page
 from melmill.storage.records import StoredFile
 
 ABOUT = {"node": "admm", "key": "k0", "format": "flac", "bits": 16}

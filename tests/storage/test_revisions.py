@@ -16,6 +16,7 @@ from melmill.storage.catalogue import Catalogue
 from melmill.storage.errors import AlreadyThere, CatalogueError, DamagedData, StoreError
 from melmill.storage.files.location import Location
 from melmill.storage.product import Facts, ProductFolder, Quarantined, ShardContents
+from melmill.storage.records import sealed, unsealed
 from melmill.storage.revisions import Reason
 from melmill.storage.shards import read_shard
 from melmill.storage.store import Store
@@ -143,14 +144,16 @@ def test_times_of_files_are_remembered(tmp_path: Path, catalogue: Catalogue) -> 
     assert by_id(Catalogue.read(location), "a-0") == by_id(catalogue, "a-0")
 
 
-def test_only_stores_with_retired_rows_have_the_later_format(
-    tmp_path: Path, catalogue: Catalogue, changed: Catalogue
+@pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 2), (3, 3)])
+def test_retired_rows_need_format_2(
+    tmp_path: Path, catalogue: Catalogue, changed: Catalogue, before: int, after: int
 ) -> None:
     store = Store.create(str(tmp_path), "test")
+    store.location.replace("melmill.json", sealed({"format": before, "project": "test"}))
     store.write_catalogue("speech", "k0", catalogue)
-    assert b'"format": 1' in store.location.read("melmill.json")
+    assert unsealed(store.location.read("melmill.json"))["format"] == before
     store.write_catalogue("speech", "k0", changed)
-    assert b'"format": 2' in store.location.read("melmill.json")
+    assert unsealed(store.location.read("melmill.json"))["format"] == after
     assert Store.open(str(tmp_path)).catalogue("speech", "k0") is not None
 
 

@@ -82,7 +82,7 @@ def test_create_open_and_find(tmp_path: Path) -> None:
         Store.open(url)
     Store.create(url, "test")
     Store.create(url, "test")
-    assert unsealed((tmp_path / "a/b/melmill.json").read_bytes()) == {"format": 1, "project": "test"}
+    assert unsealed((tmp_path / "a/b/melmill.json").read_bytes()) == {"format": 3, "project": "test"}
     assert Store.open(url).location == Store.find(url, "test").location
     assert (Store.open(url).nodes, list(Store.open(url).products())) == ({}, [])
 

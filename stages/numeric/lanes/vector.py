@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import operator
-import os
-import stat
-import tempfile
-import warnings
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from llvmlite import ir
 from numba import njit, types
-from numba.core import cgutils, config
-from numba.core.caching import FunctionCache
+from numba.core import cgutils
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 from numba.extending import intrinsic, lower_builtin, models, register_model
+
+from melmill.compiling import kernels
 
 # One 512-bit register of float32. The compiler splits it where registers are shorter. Results are
 # the same bit for bit, as lanes never mix and no product is contracted with a sum.
@@ -29,103 +24,13 @@ Lanes = Any
 Flat = Any
 
 
-def kernel(function: Callable[..., Any]) -> Any:  # noqa: ANN401 - a numba dispatcher
-    """Compile a function, which runs without the GIL, and keep the machine code on disk.
-
-    The code is made again when the source of any kernel here changes. Numba alone would look at the
-    function's own file, but not at what it calls. Where numba has no folder to write to, the code is
-    kept in a temporary one. A cache that fails later, say on a full disk, costs a warning and time.
-    """
-    function.__qualname__ = f"{function.__qualname__}_{_digest()}"
-    dispatcher: Any = njit(nogil=True, error_model="numpy")(function)
-    try:
-        dispatcher._cache = _Cache(function)
-    except RuntimeError:  # numba found no folder that it can write to
-        folder = _temporary_cache()
-        if folder:
-            # Numba looks at the setting now. Other packages' functions keep theirs.
-            settings = vars(config)
-            before, settings["CACHE_DIR"] = settings["CACHE_DIR"], folder
-            try:
-                dispatcher._cache = _Cache(function)
-            finally:
-                settings["CACHE_DIR"] = before
-    return dispatcher
-
-
-class _Cache(FunctionCache):
-    """A function's code on disk. If it can't be read or written, the function is compiled.
-
-    Numba's own raises then, in the middle of the computation that calls the function.
-    """
-
-    def load_overload(self, sig: object, target_context: object) -> object:
-        """Return the code for a signature; None if there is none that can be used."""
-        try:
-            return super().load_overload(sig, target_context)
-        except Exception as error:  # a damaged file raises anything
-            _warn_of_cache(self.cache_path, error)
-            return None
-
-    def save_overload(self, sig: object, data: object) -> None:
-        """Keep the code for a signature, if that can be done."""
-        try:
-            super().save_overload(sig, data)
-        except Exception as error:
-            _warn_of_cache(self.cache_path, error)
-
-
-_warned_of: set[str] = set()
-
-
-def _warn_of_cache(folder: str, error: Exception) -> None:
-    """Warn, once for each folder."""
-    if folder in _warned_of:
-        return
-    _warned_of.add(folder)
-    warnings.warn(
-        f"compiled code can't be kept in or taken from {folder} ({type(error).__name__}: {error}), so melmill "
-        "compiles it again: remove the folder, or set NUMBA_CACHE_DIR to one that can be written to",
-        RuntimeWarning,
-        stacklevel=3,
-    )
-
-
-@cache
-def _temporary_cache() -> str:
-    """Return the user's own cache in the temporary folder, which all processes share; warn.
-
-    Empty: there is none, and every process compiles for itself. Numba runs what it finds in a cache,
-    so nobody else may be able to write there.
-    """
-    try:
-        folder = Path(tempfile.gettempdir()) / f"melmill-numba-{os.geteuid()}"
-        folder.mkdir(mode=0o700, exist_ok=True)
-        status = folder.lstat()
-        is_own = stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid() and not status.st_mode & 0o022
-        found = str(folder) if is_own and os.access(folder, os.W_OK | os.X_OK) else ""
-    except OSError:
-        found = ""
-    what = f"keeps compiled code in {found}" if found else "compiles its code in every process"
-    warnings.warn(
-        f"numba has no folder where it may keep compiled code, so melmill {what}: "
-        "set NUMBA_CACHE_DIR to a folder that can be written to",
-        RuntimeWarning,
-        stacklevel=2,
-    )
-    return found
+_FOLDER = Path(__file__).parent
+kernel = kernels(_FOLDER, _FOLDER.with_name("compiled"))
 
 
 def inlined(function: Callable[..., Any]) -> Any:  # noqa: ANN401 - a numba dispatcher
     """Compile a function into its callers."""
     return njit(error_model="numpy", forceinline=True)(function)
-
-
-@cache
-def _digest() -> str:
-    here = Path(__file__).parent
-    sources = sorted([*here.glob("*.py"), *here.with_name("compiled").glob("*.py")])
-    return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:12]
 
 
 def _operation(typing: Callable[..., Any]) -> Any:  # noqa: ANN401

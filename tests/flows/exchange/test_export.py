@@ -21,7 +21,7 @@ from melmill.flows.errors import PipelineError, RunFailed
 from melmill.flows.exchange.export import export
 from melmill.flows.exchange.metadata import METADATA
 from melmill.storage.errors import StoreError
-from melmill.storage.ledger import LEDGER
+from melmill.storage.files.ledger import LEDGER
 from melmill.storage.store import Store
 from tests.flows.conftest import Project, add_chapter, enlarge, flac, small_disk, voice
 from tests.flows.exchange.test_metadata import rows_of

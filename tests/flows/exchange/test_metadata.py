@@ -76,7 +76,7 @@ def test_it_is_gone_while_files_are_written(store: Store, tmp_path: Path, monkey
     out = tmp_path / "out"
     export(store, "gla", str(out))
     next(out.rglob("*.flac")).unlink()
-    monkeypatch.setattr("melmill.storage.ledger.ExportFolder.write", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr("melmill.storage.files.ledger.ExportFolder.write", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         export(store, "gla", str(out))
     assert not (out / METADATA).exists()

@@ -1,0 +1,1 @@
+"""Codecs of our own for Zarr arrays. Encoding imports numba, and decoding does not."""
