@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -147,6 +148,7 @@ def sum_up(plan: Plan, store: Store, run_id: str, *, n_failed: int, duration_s: 
     reports: list[str] = []
     trainings: list[str] = []
     levels: dict[str, Levels] = {}
+    counts: dict[str, Counter[str]] = {}
     for node_plan in plan.nodes.values():
         node = node_plan.node
         folder = store.product(node.folder, node.key)
@@ -160,13 +162,15 @@ def sum_up(plan: Plan, store: Store, run_id: str, *, n_failed: int, duration_s: 
         else:
             if node_plan.pending:
                 folder.pack()
-            corpus, made = node.corpora[0], []
+            corpus, made, counted = node.corpora[0], [], Counter[str]()
             for name, record in folder.records(names).items():
                 absent = frozenset(record.absent) - plan.catalogues[corpus].retired_in(name)
                 quarantined.update((corpus, utterance_id) for utterance_id in absent)
-                if name not in node_plan.quarantined and record.levels:
-                    made.append(Levels.stored(record.levels))
-            levels[node.name] = Levels.total(made)
+                if name not in node_plan.quarantined:
+                    counted.update(record.counts)
+                    if record.levels:
+                        made.append(Levels.stored(record.levels))
+            levels[node.name], counts[node.name] = Levels.total(made), counted
     return Summary(
         run=run_id,
         store=plan.pipeline.store,
@@ -182,5 +186,5 @@ def sum_up(plan: Plan, store: Store, run_id: str, *, n_failed: int, duration_s: 
         report=reports[-1] if reports else None,
         reports=tuple(reports),
         trainings=tuple(trainings),
-        notes=plan.notes_after(levels),
+        notes=plan.notes_after(levels, counts),
     )

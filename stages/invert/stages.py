@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field, fields, make_dataclass, replace
 from functools import cache
-from typing import Any, ClassVar, Literal, get_type_hints
+from typing import Annotated, Any, ClassVar, Literal, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from melmill.stages.contract import (
     Item,
     Kind,
     Mel,
+    OneOf,
     Outcome,
     Processor,
     Product,
@@ -26,9 +28,20 @@ from melmill.stages.contract import (
     each,
     stored,
 )
-from melmill.stages.invert.inversion import DEVICES, Device, Inversion, check_prior, check_result, pose, solve_all
+from melmill.stages.invert.inversion import (
+    DEVICES,
+    PRIOR,
+    Device,
+    Inversion,
+    check_prior,
+    check_result,
+    pose,
+    solve_all,
+)
+from melmill.stages.invert.priors import AUTO, NONE, Choice, expected, fitting, located, prior_names, shipped_names
 from melmill.stages.numeric.checks import MAX_N_ITER, check_bool, check_choice, check_int
 from melmill.stages.numeric.errors import ContractError, ParameterError
+from melmill.stages.numeric.fallback import FALLBACK_VERSION
 from melmill.stages.numeric.mel import to_linear
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.numeric.prior import Prior, decoded
@@ -40,8 +53,7 @@ _SHARED_VERSION = 3
 
 _MEL = Input(kinds=frozenset({Kind.MEL}))
 
-# What the field `prior` has in place of a file.
-NO_PRIOR = "none"
+PriorName = Annotated[str, OneOf(prior_names, others=True)]
 
 # Role of a prior's file.
 _PRIOR = "prior"
@@ -76,8 +88,10 @@ class Inverter:
     device : {"cpu", "cuda"}
         Where it is computed. The results are the same but for rounding.
     prior : str
-        File of a learned prior, a path or any URL that fsspec knows. Its network guesses the
-        starting magnitude, in place of `magnitude`. ``"none"``: there is none.
+        Learned prior, whose network guesses the starting magnitude in place of `magnitude`: one
+        that comes with melmill, or a file, a path or any URL that fsspec knows. ``"none"``: there
+        is none. ``"auto"``: the one that comes with melmill and fits the mel, for utterances that
+        would not lose by it.
     """
 
     uses: ClassVar[str]
@@ -90,14 +104,15 @@ class Inverter:
     trace: bool = False
     dtype: Literal["float32", "int16"] = "float32"
     device: Device = "cpu"
-    prior: str = field(default=NO_PRIOR, metadata={"place": True})
+    prior: PriorName = field(default=NONE, metadata={"place": True})
     _known: KnownPrior | None = field(default=None, init=False)
+    _choice: Choice | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         """Check the parameters; the solver checks its own."""
         check_choice("device", self.device, DEVICES)
         if not isinstance(self.prior, str) or not self.prior:
-            raise ParameterError("prior", f"must be {NO_PRIOR} or the file of a prior, got {self.prior!r}")
+            raise ParameterError("prior", f"must be {AUTO}, {NONE}, a prior's name or its file, got {self.prior!r}")
         check_choice("dtype", self.dtype, ("float32", "int16"))
         check_int("seed", self.seed, at_least=0)
         check_bool("trace", self.trace)
@@ -115,11 +130,29 @@ class Inverter:
         """SHA-256 of the prior's file; empty without one, and before it was read."""
         return "" if self._known is None else self._known.digest
 
+    @property
+    def _used(self) -> str | None:
+        """Name or file of the prior in use; None where there is none."""
+        if self.prior == AUTO:
+            return None if self._choice is None else self._choice.name
+        return None if self.prior == NONE else self.prior
+
+    def chosen(self, inputs: Mapping[str, Sequence[Product]]) -> Inverter:
+        """Return the stage with the prior that ``prior: auto`` means for its mel; see `ChoosingStage`."""
+        if self.prior != AUTO:
+            return self
+        stage = copy(self)
+        object.__setattr__(stage, "_choice", fitting(_mel_spec(inputs["from"][0])))
+        return stage
+
     def files(self) -> Mapping[str, Sequence[str]]:
         """Return where the prior's file is, if it has one; see `FileStage`."""
-        if self.prior == NO_PRIOR:
+        used = self._used
+        if used is None:
             return {}
-        return {_PRIOR: (self.prior if self._known is None else self._known.url,)}
+        if self._known is None or used in shipped_names():
+            return {_PRIOR: (located(used),)}  # what comes with melmill may lie elsewhere on a worker
+        return {_PRIOR: (self._known.url,)}
 
     def prepared(self, files: StageFiles, digest: str) -> Inverter:
         """Return the stage with what it needs to know of its prior.
@@ -129,12 +162,10 @@ class Inverter:
         ParameterError
             The file is missing or no prior.
         """
-        if self.prior == NO_PRIOR:
+        if self._used is None:
             return self
         if _PRIOR not in files:
-            raise ParameterError(
-                "prior", f"must be {NO_PRIOR} or a file that exists, got {self.prior!r}: check its name"
-            )
+            raise ParameterError("prior", expected(self._used))
         file = files[_PRIOR]
         known = KnownPrior(digest=digest, url=file.url, name=file.name, spec=decoded(file.name, file.data).spec)
         stage = copy(self)
@@ -148,7 +179,7 @@ class Inverter:
 
     def opened(self, read: Callable[[], StageFiles]) -> Processor:
         """Return what computes in this process; see `FileStage`."""
-        if self.prior == NO_PRIOR:
+        if self._used is None:
             return self
         file = read()[_PRIOR]
         return _WithPrior(stage=self, prior=decoded(file.name, file.data))
@@ -160,12 +191,14 @@ class Inverter:
 
     def _recipe(self, start: str | NDArray[np.float32], n_iter: int | None, seed: int) -> Recipe:
         own = {field.name: getattr(self, field.name) for field in fields(self.solver)}
-        method, n_iter = self.solver(**own).resolved(n_iter)
+        solver, guided = self.solver(**own), self._used is not None
+        method, own_n_iter = solver.resolved(n_iter, guided=guided)
         return Recipe(
             method=method,
-            n_iter=n_iter,
+            n_iter=own_n_iter,
             start=start,
             magnitude=self.magnitude,
+            fallback_n_iter=solver.resolved(n_iter)[1] if guided and self.prior == AUTO else None,
             seed=(seed, self.seed),
             trace=self.trace,
         )
@@ -176,21 +209,28 @@ class Inverter:
         Raises
         ------
         ContractError
-            The prior's file was not read.
+            The prior was not chosen, or its file was not read.
         """
         own = {field.name: getattr(self, field.name) for field in fields(self) if field.init}
         del own["device"], own["prior"]
-        return own if self.prior == NO_PRIOR else {**own, "prior": self._prior_known().digest}
+        if self.prior == AUTO and self._choice is None:
+            raise ContractError("prior: auto was not resolved: use what `chosen` returns")
+        if self._used is None:
+            return own
+        own["prior"] = self._prior_known().digest
+        if own.get("n_iter", 0) is None:
+            own["n_iter"] = self.recipe(None, 0).n_iter
+        return {**own, "fallback": FALLBACK_VERSION} if self.prior == AUTO else own
 
     def _prior_known(self) -> KnownPrior:
         if self._known is None:
-            raise ContractError(f"the prior {self.prior!r} was not read: use what `prepared` returns")
+            raise ContractError(f"the prior {self._used!r} was not read: use what `prepared` returns")
         return self._known
 
     def produces(self, inputs: Mapping[str, Sequence[Product]]) -> Product:
         """Check the mel and the starting waveform; return waveforms at the mel's rate."""
         spec = _mel_spec(inputs["from"][0])
-        if self.prior != NO_PRIOR:
+        if self._used is not None:
             known = self._prior_known()
             check_prior(known.name, known.spec, spec)
         for start in inputs.get("start", ()):
@@ -217,9 +257,10 @@ class Inverter:
             The stage has a prior: use what `opened` returns.
         """
         del product
-        if self.prior != NO_PRIOR:
-            raise ContractError(f"the prior {self.prior!r} was not read: use what `opened` returns")
-        return self.inverted(items, _mel_spec(inputs["from"]), None)
+        stage = self if self._choice is not None else self.chosen({"from": [inputs["from"]]})
+        if stage._used is not None:
+            raise ContractError(f"the prior {stage._used!r} was not read: use what `opened` returns")
+        return stage.inverted(items, _mel_spec(inputs["from"]), None)
 
     def inverted(self, items: Sequence[Item], spec: MelSpec, prior: Prior | None) -> Sequence[Outcome]:
         """Return a waveform for each mel of a spec, see `process`, with the stage's prior."""
@@ -249,7 +290,21 @@ class Inverter:
 
     def _outcome(self, item: Item, result: Inversion, spec: MelSpec) -> Outcome:
         check_result(result, item.inputs["from"], spec)
-        return Outcome(array=stored(result.y, self.dtype), trace=result.trace)
+        falls_back = self.prior == AUTO and self._used is not None
+        row = {"start": result.start} if falls_back else None
+        return Outcome(array=stored(result.y, self.dtype), row=row, trace=result.trace)
+
+    def counts(self, rows: Sequence[Mapping[str, object]]) -> Mapping[str, int]:
+        """Return how many utterances started from the prior and from elsewhere; see `CountingStage`."""
+        return dict(Counter(str(row["start"]) for row in rows))
+
+    def notes(self, counts: Mapping[str, int]) -> Sequence[str]:
+        """Say why ``prior: auto`` takes none, and how many utterances fell back."""
+        if self.prior != AUTO or self._choice is None:
+            return ()
+        n, total = sum(counts.values()) - counts.get(PRIOR, 0), sum(counts.values())
+        fell_back = f"{n:,} of {total:,} utterances started without the prior {self._used!r}, which would have lost"
+        return [line for line, said in ((self._choice.note, True), (fell_back, n)) if line and said]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -315,6 +370,7 @@ def inverter_stage(uses: str) -> type[Inverter] | None:
         return None
     hints = get_type_hints(solver)
     made: list[tuple[str, Any, Any]] = []
+    made.append(("prior", PriorName, field(default=solver.default_prior, metadata={"place": True})))
     inputs = {"from": _MEL}
     if solver.starts:
         n_iter_type = int | None if solver.default_n_iter is None else int

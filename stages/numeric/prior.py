@@ -179,15 +179,21 @@ def misfit(needed: MelSpec, spec: MelSpec) -> str | None:
     >>> misfit(MelSpec(), MelSpec(n_mels=64))
     'n_mels is 64, needed 80'
     """
-    differing = [name for name in _LEARNT if getattr(spec, name) != getattr(needed, name)]
+    return "; ".join(differences(needed, spec)) or None
+
+
+def differences(needed: MelSpec, spec: MelSpec) -> list[str]:
+    """Return what keeps a prior for mels of one spec from those of another: a phrase for each field.
+
+    >>> differences(MelSpec(), MelSpec(n_mels=64, fmin=50))
+    ['n_mels is 64, needed 80', 'fmin is 50, needed 0.0']
+    """
     called = {"top_hz": "fmax"}
-    return (
-        "; ".join(
-            f"{called.get(name, name)} is {getattr(spec, name)!r}, needed {getattr(needed, name)!r}"
-            for name in differing
-        )
-        or None
-    )
+    return [
+        f"{called.get(name, name)} is {getattr(spec, name)!r}, needed {getattr(needed, name)!r}"
+        for name in _LEARNT
+        if getattr(spec, name) != getattr(needed, name)
+    ]
 
 
 def decoded(name: str, data: bytes) -> Prior:
