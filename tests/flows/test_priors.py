@@ -185,7 +185,7 @@ def test_a_smooth_guess_of_clicks_is_followed(
     choosing: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ship(tmp_path / "shipped", monkeypatch, some=smooth_prior(SPEC))
-    clicks = np.zeros(8000, dtype=np.int16)
+    clicks = np.rint(50 * np.random.default_rng(0).standard_normal(8000)).astype(np.int16)
     clicks[100::700] = 20000
     for file in choosing.root.rglob("*.flac"):
         soundfile.write(file, clicks, 16000, format="FLAC", subtype="PCM_16")

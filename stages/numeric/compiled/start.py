@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 
 import numpy as np
@@ -89,6 +89,20 @@ def started(linear: NDArray[np.float32], spec: MelSpec, recipe: Recipe, length: 
         lambda: _inconsistency_db(plain(), spec, recipe, length),
     )
     return plain() if loses else start
+
+
+def signs(linear: NDArray[np.float32], spec: MelSpec, recipe: Recipe, length: int) -> tuple[float, float, float]:
+    """Return all that `prior_loses` may ask of the start of an inversion with a prior, dB.
+
+    These are the mismatch, and the inconsistency with the prior and without it.
+    """
+    assert recipe.prior is not None
+    led, plain = replace(recipe, fallback_n_iter=None), replace(recipe, prior=None, fallback_n_iter=None)
+    return (
+        _db(guess(linear, spec, recipe.prior).mismatch),
+        _inconsistency_db(started(linear, spec, led, length), spec, led, length),
+        _inconsistency_db(started(linear, spec, plain, length), spec, plain, length),
+    )
 
 
 def _inconsistency_db(start: Start, spec: MelSpec, recipe: Recipe, length: int) -> float:
