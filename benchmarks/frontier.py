@@ -148,7 +148,7 @@ def main(which: str, utterances: int, plot: str | None) -> None:
         points = measured(files, contenders(melmill.load_prior(which)))
     unit_s = next(p.cpu_s for p in points if (p.curve, p.n_iter) == UNIT)
     print(
-        f"{len(files)} utterances, prior {which}; `invert` at 50 iterations: {1e3 * unit_s:.2f} ms a second of speech\n"
+        f"{len(files)} utterances, prior {which}. `invert`, 50 iterations: {1e3 * unit_s:.2f} ms a second of speech\n"
     )
     print("| method | iterations | time | " + " | ".join(METRICS.values()) + " |")
     print("|---" * (3 + len(METRICS)) + "|")
