@@ -61,10 +61,14 @@ class Kind(StrEnum):
     SCORES = "scores"
     REPORT = "report"
     VOCODER = "vocoder"
+    PRIOR = "prior"
 
+
+# Kinds that a training makes.
+TRAINED_KINDS = frozenset({Kind.VOCODER, Kind.PRIOR})
 
 # Kinds that one task makes of a whole corpus. All others are made by one task for each shard.
-WHOLE_KINDS = frozenset({Kind.REPORT, Kind.VOCODER})
+WHOLE_KINDS = TRAINED_KINDS | {Kind.REPORT}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,15 +163,48 @@ class Report(_Product):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainedVocoder(_Product):
+class Trained(_Product):
+    """Describe what a training makes, by the mel that it needs.
+
+    Parameters
+    ----------
+    spec : MelSpec
+    """
+
+    spec: MelSpec
+    kind: ClassVar[Kind]
+    # The files that a stage computes with, by role. A training may make others beside them.
+    files: ClassVar[Mapping[str, str]]
+
+    @property
+    def called(self) -> str:
+        """What it is, for messages."""
+        return f"a {self.kind}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedVocoder(Trained):
     """Describe a vocoder that a training makes: its family and the mel that it needs."""
 
     family: str
-    spec: MelSpec
     kind: ClassVar[Kind] = Kind.VOCODER
+    files: ClassVar[Mapping[str, str]] = {"weights": "weights.pt", "config": "config.json"}
+
+    @property
+    def called(self) -> str:
+        """What it is, for messages."""
+        return f"a {self.family}"
 
 
-Product = Waveform | Mel | Scores | Report | TrainedVocoder
+@dataclass(frozen=True, kw_only=True)
+class TrainedPrior(Trained):
+    """Describe a prior that a training makes: the mel that it needs."""
+
+    kind: ClassVar[Kind] = Kind.PRIOR
+    files: ClassVar[Mapping[str, str]] = {"prior": "prior.safetensors"}
+
+
+Product = Waveform | Mel | Scores | Report | Trained
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,6 +221,9 @@ class Input:
         Values that the port takes instead of the name of a node (``start: pghi``). The stage has a
         field of the port's name, which holds the word. With a node it keeps its default, and keys
         say that a node is connected.
+    values : bool
+        Whatever is not the name of a node is a value of the field of the port's name
+        (``prior: FILE``). Such a port has words.
     optional : bool
         The input may be left out.
     absent_ok : bool
@@ -197,6 +237,7 @@ class Input:
     kinds: frozenset[Kind]
     many: bool = False
     words: tuple[str, ...] = ()
+    values: bool = False
     optional: bool = False
     absent_ok: bool = False
     other_corpus: bool = False
@@ -430,12 +471,12 @@ class FileStage(Stage, Protocol):
         """
         ...
 
-    def trained(self, product: TrainedVocoder, name: str, digest: str) -> Stage:
+    def trained(self, product: Trained, name: str, digest: str) -> Stage:
         """Return the stage as it computes with what a training makes, instead of its own files.
 
         Parameters
         ----------
-        product : TrainedVocoder
+        product : Trained
         name : str
             Name of the training's node.
         digest : str
@@ -527,9 +568,8 @@ class TrainingStage(Stage, Protocol):
     def train(self, data: TrainingData, place: TrainingPlace, inputs: Mapping[str, Product]) -> Mapping[str, bytes]:
         """Return the files that were learned, by name.
 
-        A `TrainedVocoder` has ``weights.pt`` and ``config.json``, and others such as a page,
-        ``index.html``. A training that is stopped at any moment and begun again returns the same
-        bytes as one that is not.
+        They are the `files` of its product, and others such as a page, ``index.html``. A training
+        that is stopped at any moment and begun again returns the same bytes as one that is not.
 
         Parameters
         ----------

@@ -22,7 +22,8 @@ _BUILT_IN = {
     "aggregate": "melmill.stages.report.stage:Aggregate",
     "extract": "melmill.stages.extract:Extract",
     "score": "melmill.stages.score.stage:Score",
-    "train_vocoder": "melmill.stages.train.stage:TrainVocoder",
+    "train_prior": "melmill.stages.train.prior_stage:TrainPrior",
+    "train_vocoder": "melmill.stages.train.vocoder_stage:TrainVocoder",
     "vocoder": "melmill.stages.vocode.stage:Vocode",
 }
 

@@ -279,18 +279,22 @@ def _stage(name: str, cls: type[Stage], shared: set[Row]) -> str:
 def _stage_rows(cls: type[Stage]) -> list[Row]:
     """Return the rows of a stage's inputs, then of its other fields."""
     defaults = {field.name: _default(field) for field in _parameters(cls)}
-    inputs = [_input_row(port, given, defaults.get(port, MISSING)) for port, given in cls.inputs.items()]
+    said = fields_of(cls)
+    inputs = [
+        _input_row(port, given, defaults.get(port, MISSING), said.get(port, "") if given.values else "")
+        for port, given in cls.inputs.items()
+    ]
     return inputs + _rows(cls, defaults.keys() - cls.inputs.keys())
 
 
-def _input_row(name: str, given: Input, default: object) -> Row:
-    """Return the row of an input; a field of its name holds the word that may stand in place of a node."""
+def _input_row(name: str, given: Input, default: object, says: str) -> Row:
+    """Return the row of an input; a field of its name holds what may stand in place of a node."""
     takes = f"{'nodes' if given.many else 'node'} of kind {' or '.join(sorted(given.kinds))}"
     if given.other_corpus:
         takes += ", also of another corpus than the other inputs"
-    words = ", ".join(f"`{word}`" for word in given.words)
+    words = ", ".join([f"`{word}`" for word in given.words] + ["text"] * given.values)
     shown = _shown(default) if default is not MISSING else "none" if given.optional else "required"
-    return f"`{name}`", f"{takes}, or {words}" if words else takes, shown, "input"
+    return f"`{name}`", f"{takes}, or {words}" if words else takes, shown, _cell(f"input. {says}") if says else "input"
 
 
 def _parameters(cls: type[Any]) -> list[Field[Any]]:

@@ -12,7 +12,7 @@ from melmill.flows.cli.group import DONE, FAILED, cli
 from melmill.flows.cli.show import as_json
 from melmill.flows.errors import PipelineError
 from melmill.flows.watching.progress import PLAIN_INTERVAL_S, duration
-from melmill.stages.contract import Kind
+from melmill.stages.contract import TRAINED_KINDS, Kind
 from melmill.stages.formats.format import FORMATS, formats_for
 from melmill.storage.store import Store
 
@@ -79,8 +79,8 @@ def export(
     from melmill.flows.exchange.export import export as export_node
 
     opened = Store.open(store)
-    if node in opened.nodes and opened.nodes[node].kind == Kind.VOCODER:
-        return _export_vocoder(opened, node, folder, bool(format_ or bits or utterances), json_)
+    if node in opened.nodes and opened.nodes[node].kind in TRAINED_KINDS:
+        return _export_training(opened, node, folder, bool(format_ or bits or utterances), json_)
     summary = export_node(opened, node, folder, format_=format_, bits=bits, utterances=utterances, progress=Progress())
     if json_:
         as_json(summary.as_dict())
@@ -100,12 +100,14 @@ def export(
     return FAILED if summary.missing else DONE
 
 
-def _export_vocoder(store: Store, node: str, folder: str, options: bool, json_: bool) -> int:
-    from melmill.flows.exchange.export import export_vocoder
+def _export_training(store: Store, node: str, folder: str, options: bool, json_: bool) -> int:
+    from melmill.flows.exchange.export import export_training
 
     if options:
-        raise PipelineError(f"node {node!r} makes a vocoder: leave --format, --bits and --utterances out")
-    exported = export_vocoder(store, node, folder)
+        raise PipelineError(
+            f"node {node!r} makes a {store.nodes[node].kind}: leave --format, --bits and --utterances out"
+        )
+    exported = export_training(store, node, folder)
     if json_:
         as_json(exported.as_dict())
     else:

@@ -385,8 +385,8 @@ def _fingerprint(record: Record) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExportedVocoder:
-    """Count the files of an exported vocoder; `melmill export --json` prints the fields."""
+class ExportedTraining:
+    """Count the files of an exported training; `melmill export --json` prints the fields."""
 
     store: str
     node: str
@@ -400,14 +400,14 @@ class ExportedVocoder:
         return asdict(self)
 
 
-def export_vocoder(store: Store, node: str, folder: str) -> ExportedVocoder:
-    """Write all files that a training made to a folder: weights, configuration, page and others.
+def export_training(store: Store, node: str, folder: str) -> ExportedTraining:
+    """Write all files that a training made to a folder: weights, page and others.
 
     Parameters
     ----------
     store : Store
     node : str
-        Name of a node of the last run that trains a vocoder.
+        Name of a node of the last run that trains.
     folder : str
         Path or URL.
 
@@ -429,7 +429,7 @@ def export_vocoder(store: Store, node: str, folder: str) -> ExportedVocoder:
             raise PipelineError(f"{location.url}/{name} holds something else than {node!r} made: name another folder")
     for name in files.keys() - present:
         location.replace(name, files[name])
-    return ExportedVocoder(
+    return ExportedTraining(
         store=store.location.url,
         node=node,
         key=entry.key,

@@ -12,11 +12,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from melmill.stages.contract import StageFile, StageFiles
+from melmill.stages.contract import StageFile, StageFiles, TrainedVocoder
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.numeric.presets import preset
 from melmill.stages.vocode.errors import VocoderError
-from melmill.stages.vocode.files.companions import CONFIG, FOUND_CONFIG, TRAINED_FILES, WEIGHTS, candidates, parse
+from melmill.stages.vocode.files.companions import CONFIG, FOUND_CONFIG, WEIGHTS, candidates, parse
 from melmill.stages.vocode.shipped import located
 from melmill.storage.files.location import Location, folder_and_name
 
@@ -39,8 +39,9 @@ def load_vocoder(
 
     weights = os.fspath(path)
     folder, name = split(weights)
-    if (folder / name).exists(TRAINED_FILES[WEIGHTS]):
-        weights = f"{folder.url}/{name}/{TRAINED_FILES[WEIGHTS]}"
+    trained = TrainedVocoder.files[WEIGHTS]
+    if (folder / name).exists(trained):
+        weights = f"{folder.url}/{name}/{trained}"
     spec = preset(mel) if isinstance(mel, str) else mel
     if isinstance(config, Mapping):
         places, given = candidates(located(weights)), config

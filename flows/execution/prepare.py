@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from melmill.flows.pipeline.graph import Node
 from melmill.flows.planning.plan import Plan
-from melmill.stages.contract import Mel, Scores, TrainedVocoder, Waveform
+from melmill.stages.contract import Mel, Scores, Trained, Waveform
 from melmill.storage.arrays import ArraySpec
 from melmill.storage.product import ProductDescription
 from melmill.storage.store import Manifest, NodeEntry, Store
@@ -86,7 +86,7 @@ def describe(node: Node, nodes: Mapping[str, Node], shard_duration_s: float) -> 
     """Return the description that is stored beside a node's product."""
     product, array = node.product, array_spec(node)
     # The mel that the product is, was made from, or needs.
-    mel = product.spec if isinstance(product, Mel | TrainedVocoder) else None
+    mel = product.spec if isinstance(product, Mel | Trained) else None
     if isinstance(product, Waveform):
         mel = product.mel
     return ProductDescription(

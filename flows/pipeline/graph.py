@@ -29,7 +29,7 @@ from melmill.stages.contract import (
     Product,
     Report,
     Stage,
-    TrainedVocoder,
+    Trained,
     TrainingStage,
 )
 from melmill.stages.numeric.errors import ParameterError, StageError
@@ -281,7 +281,7 @@ def _without_recordings(wanted: Input, names: Iterable[str], nodes: Mapping[str,
 def _with_files(stage: Stage, sources: Iterable[Node]) -> Stage:
     """Return the stage with what it needs of its files, or of the training that makes them."""
     for source in sources:
-        if isinstance(stage, FileStage) and isinstance(source.product, TrainedVocoder):
+        if isinstance(stage, FileStage) and isinstance(source.product, Trained):
             return stage.trained(source.product, source.name, source.key)
     return prepared(stage)
 
@@ -304,8 +304,8 @@ def _paired_port(variant: Variant, nodes: Mapping[str, Node]) -> str | None:
 def _corpora(variant: Variant, product: Product, nodes: Mapping[str, Node], paired_port: str | None) -> tuple[str, ...]:
     """Return the ingest nodes that utterances come from; raise if they mix several corpora."""
     named = [(port, nodes[name]) for port, names in variant.inputs.items() for name in names]
-    # A vocoder may work on another corpus than it was trained on.
-    read = [(port, source) for port, source in named if not isinstance(source.product, TrainedVocoder)]
+    # What was trained may serve another corpus than it was trained on.
+    read = [(port, source) for port, source in named if not isinstance(source.product, Trained)]
     if isinstance(product, Report):
         return tuple(dict.fromkeys(corpus for _, source in read for corpus in source.corpora))
     own = tuple(dict.fromkeys(source.corpora[0] for port, source in read if port != paired_port))

@@ -164,6 +164,8 @@ def _stage(name: str, cls: type[Stage], defs: dict[str, Schema]) -> Schema:
     for port, wanted in cls.inputs.items():
         kinds = " or ".join(sorted(wanted.kinds))
         several = "all of them are taken together" if wanted.many else "each makes a node of its own"
+        if wanted.values:
+            continue  # the schema of the field takes the names of nodes too
         own = fields["properties"].get(port, {})
         fields["properties"][port] = {
             "description": own.get("description", f"Node that makes {kinds}. With a list of nodes, {several}."),

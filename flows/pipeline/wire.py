@@ -27,6 +27,8 @@ class Wired:
         The stage that it uses.
     ports : mapping of str to tuple of Located
         What is written at each port: words of the port, and names of other declarations.
+    words : mapping of str to frozenset of str
+        What of that are words, by port. A port may take any value that is no declaration's name.
     fields : mapping of str to Located
         All other fields. A list may still stand for several nodes.
     route : Route
@@ -38,6 +40,7 @@ class Wired:
     name: str
     cls: type[Stage]
     ports: Mapping[str, tuple[Located, ...]]
+    words: Mapping[str, frozenset[str]]
     fields: Mapping[str, Located]
     route: Route
     where: str
@@ -47,7 +50,7 @@ class Wired:
 
         A node can have the same name only if it uses the stage of that name: see `wire`.
         """
-        return entry.value in self.cls.inputs[port].words
+        return entry.value in self.words[port]
 
     @property
     def sources(self) -> list[Located]:
@@ -72,13 +75,14 @@ def wire(declarations: Sequence[Declaration], pools: Collection[str]) -> list[Wi
         node ``zero`` that uses ``griffin_lim``. A node ``pghi`` that uses ``pghi`` is no such node:
         ``start: pghi`` asks for that method.
     """
-    wired = {declaration.name: _resolved(declaration, pools) for declaration in declarations}
+    names = frozenset(declaration.name for declaration in declarations)
+    wired = {declaration.name: _resolved(declaration, names, pools) for declaration in declarations}
     for one in wired.values():
         _check_sources(one, wired)
     return _sorted(wired)
 
 
-def _resolved(declaration: Declaration, pools: Collection[str]) -> Wired:
+def _resolved(declaration: Declaration, names: frozenset[str], pools: Collection[str]) -> Wired:
     name, where = declaration.name, declaration.where
     try:
         cls = stage_class(convert(declaration.uses, str, f"uses of {name!r}"))
@@ -89,7 +93,14 @@ def _resolved(declaration: Declaration, pools: Collection[str]) -> Wired:
     ports = {
         port: _entries(fields.pop(port), f"{port} of {name!r}") for port in cls.inputs if port in declaration.fields
     }
-    return Wired(name=name, cls=cls, ports=ports, fields=with_device(cls, fields, to, where), route=to, where=where)
+    words = {
+        port: frozenset(cls.inputs[port].words).union(
+            entry.value for entry in entries if cls.inputs[port].values and entry.value not in names
+        )
+        for port, entries in ports.items()
+    }
+    fields = with_device(cls, fields, to, where)
+    return Wired(name=name, cls=cls, ports=ports, words=words, fields=fields, route=to, where=where)
 
 
 def _entries(value: Located, owner: str) -> tuple[Located, ...]:
@@ -104,7 +115,7 @@ def _entries(value: Located, owner: str) -> tuple[Located, ...]:
 
 def _check_sources(wired: Wired, known: Mapping[str, Wired]) -> None:
     for port, entries in wired.ports.items():
-        words = wired.cls.inputs[port].words
+        words = wired.words[port]
         for entry in entries:
             if entry.value not in (*words, *known):
                 what = "word or node" if words else "node"

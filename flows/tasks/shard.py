@@ -19,7 +19,7 @@ from melmill.flows.tasks.task import Receipt
 from melmill.flows.tasks.trained import TrainedFiles
 from melmill.flows.tasks.work import Ingesting, ItemT, Processing, SourceItem, Work, outcome_of
 from melmill.stages.blame import Blame, Verdict, blame
-from melmill.stages.contract import CountingStage, IngestStage, Item, Outcome, Rejected, TrainedVocoder, rejection
+from melmill.stages.contract import CountingStage, IngestStage, Item, Outcome, Rejected, Trained, rejection
 from melmill.stages.ingest.levels import Levels
 from melmill.storage.errors import StoreError
 from melmill.storage.files.location import Location
@@ -130,7 +130,7 @@ class ShardJob(NodeJob):
     def _is_own(self, port: str) -> bool:
         """Tell whether a port reads arrays of the same shard."""
         paired = self.paired is not None and port == self.paired.port
-        return not paired and not isinstance(self.ports[port].product, TrainedVocoder)
+        return not paired and not isinstance(self.ports[port].product, Trained)
 
     def done(self) -> Receipt | None:
         """Return the receipt of the shard's record if its files have their sizes; else None."""
@@ -198,7 +198,7 @@ class ShardJob(NodeJob):
         arrays: dict[str, dict[str, NDArray[Any]]] = {}
         trained = None
         for port, source in self.ports.items():
-            if isinstance(source.product, TrainedVocoder):
+            if isinstance(source.product, Trained):
                 trained = TrainedFiles(
                     store=self.store, name=source.name, folder=source.folder, key=source.key, product=source.product
                 )

@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
-from melmill.stages.contract import FileStage, Processor, StageFile, StageFiles, TrainedVocoder
-from melmill.stages.vocode.files.companions import TRAINED_FILES
+from melmill.stages.contract import FileStage, Processor, StageFile, StageFiles, Trained
 from melmill.storage.product import ProductFolder
 from melmill.storage.store import Store
 
@@ -27,14 +26,14 @@ class TrainedFiles:
         URL of the store.
     name, folder, key : str
         The training's node, its folder and its key.
-    product : TrainedVocoder
+    product : Trained
     """
 
     store: str
     name: str
     folder: str
     key: str
-    product: TrainedVocoder
+    product: Trained
 
     def opened(self, stage: FileStage) -> Processor:
         """Return what computes with the files in this process.
@@ -48,7 +47,7 @@ class TrainedFiles:
         """
         files = self._folder.done(TRAINED).files
         # A training that was repaired may have other bytes under the same key.
-        checksums = [files[_path(name)].sha256 for name in TRAINED_FILES.values()]
+        checksums = [files[_path(name)].sha256 for name in self.product.files.values()]
         digest = hashlib.sha256("\n".join(checksums).encode()).hexdigest()
         with_files = stage.trained(self.product, self.name, digest)
         if not isinstance(with_files, FileStage):
@@ -61,7 +60,7 @@ class TrainedFiles:
             role: StageFile(
                 url=f"{self._folder.location.url}/{_path(name)}", data=self._folder.read_whole(record, _path(name))
             )
-            for role, name in TRAINED_FILES.items()
+            for role, name in self.product.files.items()
         }
 
     @property

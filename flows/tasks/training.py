@@ -11,10 +11,9 @@ from melmill.cluster.process import threads_limited
 from melmill.flows.tasks.job import NodeJob, Source, Stopwatch
 from melmill.flows.tasks.task import Receipt
 from melmill.flows.tasks.trained import TRAINED
-from melmill.stages.contract import Mel, TrainingStage, Waveform
+from melmill.stages.contract import Mel, Trained, TrainingStage, Waveform
 from melmill.stages.numeric.errors import StageError
 from melmill.stages.task_context import check_still_wanted, report_line
-from melmill.stages.vocode.files.companions import TRAINED_FILES
 from melmill.storage.catalogue import Catalogue
 from melmill.storage.files.location import Location
 from melmill.storage.product import Address
@@ -143,7 +142,7 @@ class TrainingJob(NodeJob):
         Raises
         ------
         StageError
-            The stage did not return the files that a vocoder is loaded from.
+            The stage did not return the files that its product has.
         TaskCancelled
             The run that started the task is gone.
         """
@@ -160,7 +159,8 @@ class TrainingJob(NodeJob):
         data = Segments(mel, audio, [row.partition("\t")[0] for row in begun])
         with watch.computing(), threads_limited(self.stage.threads):
             files = self.stage.train(data, folder, {port: source.product for port, source in self.ports.items()})
-        missing = set(TRAINED_FILES.values()) - files.keys()
+        made = self.node.product
+        missing = set(made.files.values()) - files.keys() if isinstance(made, Trained) else set()
         if missing:
             raise StageError(
                 f"stage {self.stage.uses!r}: train() must return a file {min(missing)!r}, got {sorted(files)}"

@@ -11,7 +11,7 @@ from typing import Any
 from melmill.flows.tasks.report import report_folder, report_record
 from melmill.flows.tasks.trained import trained_page
 from melmill.flows.tasks.training import TrainingFolder
-from melmill.stages.contract import WHOLE_KINDS, Kind
+from melmill.stages.contract import TRAINED_KINDS, WHOLE_KINDS, Kind
 from melmill.storage.catalogue import Catalogue
 from melmill.storage.errors import StoreError
 from melmill.storage.files.location import Location
@@ -220,7 +220,7 @@ class StatusReader:
         recent = [done for done in records if now.timestamp() - done.finished <= WINDOW_S]
         last = max((done.finished for done in records), default=None)
         note = ""
-        if entry.kind == Kind.VOCODER and not records:
+        if entry.kind in TRAINED_KINDS and not records:
             log = TrainingFolder(self.store.product(entry.folder, entry.key).location, name).log
             note = log.decode().rstrip().rpartition("\n")[2]
         return NodeState(
@@ -282,7 +282,7 @@ def run_pages(store: Store, run_id: str | None = None, node: str | None = None) 
     trainings: list[str] = []
     for entry in entries.values():
         folder = store.product(entry.folder, entry.key)
-        if entry.kind == Kind.VOCODER:
+        if entry.kind in TRAINED_KINDS:
             trainings += trained_page(folder)
         elif entry.kind == Kind.REPORT:
             until = None if run_id is None else _next_run(store, run_id, entry)

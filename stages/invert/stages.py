@@ -22,7 +22,8 @@ from melmill.stages.contract import (
     Processor,
     Product,
     StageFiles,
-    TrainedVocoder,
+    Trained,
+    TrainedPrior,
     Waveform,
     as_float,
     each,
@@ -51,17 +52,21 @@ from melmill.storage.utterance import resampled_length
 # Raise it when a change moves the results of all inverters.
 _SHARED_VERSION = 3
 
-_MEL = Input(kinds=frozenset({Kind.MEL}))
-
 PriorName = Annotated[str, OneOf(prior_names, others=True)]
 
 # Role of a prior's file.
-_PRIOR = "prior"
+(_PRIOR,) = TrainedPrior.files
+
+_MEL = Input(kinds=frozenset({Kind.MEL}))
+_PRIOR_INPUT = Input(kinds=frozenset({Kind.PRIOR}), words=(AUTO, NONE), values=True, optional=True)
 
 
 @dataclass(frozen=True, kw_only=True)
 class KnownPrior:
-    """What a plan knows of a prior: its file's digest and URL, its name and the mel it needs."""
+    """What a plan knows of a prior: digest and URL of its file, name, and the mel it needs.
+
+    The URL of one that a node trains is empty.
+    """
 
     digest: str
     url: str
@@ -89,9 +94,9 @@ class Inverter:
         Where it is computed. The results are the same but for rounding.
     prior : str
         Learned prior, whose network guesses the starting magnitude in place of `magnitude`: one
-        that comes with melmill, or a file, a path or any URL that fsspec knows. ``"none"``: there
-        is none. ``"auto"``: the one that comes with melmill and fits the mel, for utterances that
-        would not lose by it.
+        that comes with melmill, a file (a path or any URL that fsspec knows), or the node that
+        trains it. ``"none"``: there is none. ``"auto"``: the one that comes with melmill and fits
+        the mel, for utterances that would not lose by it.
     """
 
     uses: ClassVar[str]
@@ -132,14 +137,20 @@ class Inverter:
 
     @property
     def _used(self) -> str | None:
-        """Name or file of the prior in use; None where there is none."""
+        """Name, file or node of the prior in use; None where there is none."""
+        if self._known is not None and not self._known.url:
+            return self._known.name
         if self.prior == AUTO:
             return None if self._choice is None else self._choice.name
         return None if self.prior == NONE else self.prior
 
+    @property
+    def _falls_back(self) -> bool:
+        return self.prior == AUTO and self._choice is not None and self._choice.name is not None
+
     def chosen(self, inputs: Mapping[str, Sequence[Product]]) -> Inverter:
         """Return the stage with the prior that ``prior: auto`` means for its mel; see `ChoosingStage`."""
-        if self.prior != AUTO:
+        if self.prior != AUTO or inputs.get("prior"):
             return self
         stage = copy(self)
         object.__setattr__(stage, "_choice", fitting(_mel_spec(inputs["from"][0])))
@@ -148,7 +159,7 @@ class Inverter:
     def files(self) -> Mapping[str, Sequence[str]]:
         """Return where the prior's file is, if it has one; see `FileStage`."""
         used = self._used
-        if used is None:
+        if used is None or (self._known is not None and not self._known.url):
             return {}
         if self._known is None or used in shipped_names():
             return {_PRIOR: (located(used),)}  # what comes with melmill may lie elsewhere on a worker
@@ -165,17 +176,28 @@ class Inverter:
         if self._used is None:
             return self
         if _PRIOR not in files:
-            raise ParameterError("prior", expected(self._used))
+            raise ParameterError("prior", expected(self._used, "a node that trains a prior"))
         file = files[_PRIOR]
-        known = KnownPrior(digest=digest, url=file.url, name=file.name, spec=decoded(file.name, file.data).spec)
+        return self._knowing(
+            KnownPrior(digest=digest, url=file.url, name=file.name, spec=decoded(file.name, file.data).spec)
+        )
+
+    def trained(self, product: Trained, name: str, digest: str) -> Inverter:
+        """Return the stage that computes with the prior that the node `name` trains; see `FileStage`.
+
+        Raises
+        ------
+        ContractError
+            It trains something else.
+        """
+        if not isinstance(product, TrainedPrior):
+            raise ContractError(f"{self.uses} can't compute with {name!r}, which trains {product.called}")
+        return self._knowing(KnownPrior(digest=digest, url="", name=name, spec=product.spec))
+
+    def _knowing(self, known: KnownPrior) -> Inverter:
         stage = copy(self)
         object.__setattr__(stage, "_known", known)
         return stage
-
-    def trained(self, product: TrainedVocoder, name: str, digest: str) -> Inverter:
-        """Raise ContractError: an inverter computes with no vocoder."""
-        del digest
-        raise ContractError(f"{self.uses} can't compute with {name!r}, which trains a {product.family}")
 
     def opened(self, read: Callable[[], StageFiles]) -> Processor:
         """Return what computes in this process; see `FileStage`."""
@@ -198,7 +220,7 @@ class Inverter:
             n_iter=own_n_iter,
             start=start,
             magnitude=self.magnitude,
-            fallback_n_iter=solver.resolved(n_iter)[1] if guided and self.prior == AUTO else None,
+            fallback_n_iter=solver.resolved(n_iter)[1] if self._falls_back else None,
             seed=(seed, self.seed),
             trace=self.trace,
         )
@@ -213,14 +235,14 @@ class Inverter:
         """
         own = {field.name: getattr(self, field.name) for field in fields(self) if field.init}
         del own["device"], own["prior"]
-        if self.prior == AUTO and self._choice is None:
-            raise ContractError("prior: auto was not resolved: use what `chosen` returns")
         if self._used is None:
+            if self.prior == AUTO and self._choice is None:
+                raise ContractError("prior: auto was not resolved: use what `chosen` returns")
             return own
         own["prior"] = self._prior_known().digest
         if own.get("n_iter", 0) is None:
             own["n_iter"] = self.recipe(None, 0).n_iter
-        return {**own, "fallback": FALLBACK_VERSION} if self.prior == AUTO else own
+        return {**own, "fallback": FALLBACK_VERSION} if self._falls_back else own
 
     def _prior_known(self) -> KnownPrior:
         if self._known is None:
@@ -257,7 +279,8 @@ class Inverter:
             The stage has a prior: use what `opened` returns.
         """
         del product
-        stage = self if self._choice is not None else self.chosen({"from": [inputs["from"]]})
+        undecided = self.prior == AUTO and self._choice is None and self._known is None
+        stage = self.chosen({"from": [inputs["from"]]}) if undecided else self
         if stage._used is not None:
             raise ContractError(f"the prior {stage._used!r} was not read: use what `opened` returns")
         return stage.inverted(items, _mel_spec(inputs["from"]), None)
@@ -290,8 +313,7 @@ class Inverter:
 
     def _outcome(self, item: Item, result: Inversion, spec: MelSpec) -> Outcome:
         check_result(result, item.inputs["from"], spec)
-        falls_back = self.prior == AUTO and self._used is not None
-        row = {"start": result.start} if falls_back else None
+        row = {"start": result.start} if self._falls_back else None
         return Outcome(array=stored(result.y, self.dtype), row=row, trace=result.trace)
 
     def counts(self, rows: Sequence[Mapping[str, object]]) -> Mapping[str, int]:
@@ -376,6 +398,7 @@ def inverter_stage(uses: str) -> type[Inverter] | None:
         n_iter_type = int | None if solver.default_n_iter is None else int
         made += [("n_iter", n_iter_type, solver.default_n_iter), ("start", str, solver.default_start)]
         inputs["start"] = Input(kinds=frozenset({Kind.WAVEFORM}), words=solver.starts, optional=True)
+    inputs["prior"] = _PRIOR_INPUT
     made += [(own.name, hints[own.name], field(default=own.default)) for own in fields(solver)]
     stage = make_dataclass(
         solver.__name__,

@@ -10,14 +10,15 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def card(name: str, about: Mapping[str, Any], headline: pd.DataFrame | None) -> str:
-    """Return the card of a trained vocoder as Markdown.
+def card(name: str, says: str, about: Mapping[str, Any], headline: pd.DataFrame | None) -> str:
+    """Return the card of what was trained as Markdown.
 
     Parameters
     ----------
-    name : str
+    name, says : str
+        Its name, and a sentence that says what it is.
     about : mapping
-        `recipe`, `parameters`, `bytes`, `trained_on`, `heard_h`, `held_out`.
+        `recipe`, `trained_on`, `heard_h`, `held_out`.
     headline : DataFrame or None
         Scores on held-out speakers, one row for each inverter; None where none were held out.
     """
@@ -25,15 +26,14 @@ def card(name: str, about: Mapping[str, Any], headline: pd.DataFrame | None) -> 
     lines = [
         f"# {name}",
         "",
-        f"A vocoder of the family `{about['recipe']['generator']}`, {about['parameters']:,} parameters, "
-        f"{about['bytes'] / 1e6:.1f} MB in float16, trained by melmill's `train_vocoder`.",
+        says,
         "",
         f"- Trained on {trained['minutes']:g} minutes of {trained['speakers']} speakers "
         f"({trained['utterances']} utterances), for {about['recipe']['steps']} steps: {about['heard_h']:.1f} hours of "
         "segments heard.",
         f"- Held out: {held['utterances']} utterances of {held['speakers']} other speakers, "
         f"{held['minutes']:g} minutes.",
-        "- Made for the mel that `config.json` describes; `melmill mel explain` says what differs from another.",
+        *(f"- {line}" for line in about.get("notes", ())),
         "",
     ]
     if headline is not None:

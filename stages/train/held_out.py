@@ -1,4 +1,4 @@
-"""Speakers that a training holds out, and how well a generator does on them."""
+"""Speakers that a training holds out, and how well a network does on them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,6 @@ Invert = Callable[[NDArray[np.float32], int], NDArray[np.float32]]
 _LARGEST_SHARE = 0.2
 # Held-out utterances that are scored at the end.
 SCORED = 40
-_METRICS = ("pesq_wb", "estoi", "scm", "mel_mae", "lsd")
 
 
 def split(utterances: Sequence[Utterance], n_speakers: int, seed: int) -> tuple[list[str], list[Utterance]]:
@@ -51,7 +50,11 @@ def chosen(held: Sequence[Utterance], most: int) -> list[Utterance]:
 
 
 def scores(
-    data: TrainingData, utterances: Sequence[Utterance], inverters: Mapping[str, Invert], spec: MelSpec
+    data: TrainingData,
+    utterances: Sequence[Utterance],
+    inverters: Mapping[str, Invert],
+    metrics: Sequence[str],
+    spec: MelSpec,
 ) -> tuple[pd.DataFrame, dict[str, dict[str, NDArray[np.float32]]]]:
     """Score the waveforms that several inverters make of the mels of some utterances.
 
@@ -61,6 +64,7 @@ def scores(
     utterances : sequence of Utterance
     inverters : mapping of str to callable
         Each takes a mel and a number of samples and returns a waveform.
+    metrics : sequence of str
     spec : MelSpec
         Spec of the mels.
 
@@ -71,7 +75,7 @@ def scores(
     waves : dict of str to dict of str to ndarray
         The waveforms, by utterance and inverter.
     """
-    score = Score(metrics=_METRICS)
+    score = Score(metrics=tuple(metrics))
     port = Waveform(sr=spec.sr, mel=spec)
     table = score.produces({"from": [port], "against": [port]})
     rows, waves = [], {}
@@ -93,7 +97,7 @@ def scores(
 
 
 def references(spec: MelSpec) -> dict[str, Invert]:
-    """Return the inverters, which have no weights, that a generator is compared with."""
+    """Return the inverters, which have no weights, that what was trained is compared with."""
 
     def griffin_lim(M: NDArray[np.float32], n_samples: int) -> NDArray[np.float32]:
         return invert(M, spec, method="griffin_lim", n_iter=100, start="random", length=n_samples)
@@ -102,3 +106,8 @@ def references(spec: MelSpec) -> dict[str, Invert]:
         return invert(M, spec, quality="good", length=n_samples)
 
     return {"griffin_lim 100": griffin_lim, "invert good": good}
+
+
+def mean_of(found: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Return the mean of each value; nothing where nothing was found."""
+    return {name: float(np.mean([one[name] for one in found])) for name in (found[0] if found else ())}

@@ -1,4 +1,4 @@
-"""The parameters of a training, without torch, so that a plan needs none."""
+"""The parameters of trainings, without torch, so that a plan needs none."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ Precision = Literal["float32", "bfloat16", "float16"]
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """Hold the parameters of a training.
+    """Hold the parameters of a vocoder's training.
 
-    `melmill.stages.train.stage.TrainVocoder` documents and checks them.
+    `melmill.stages.train.vocoder_stage.TrainVocoder` documents and checks them.
     """
 
     generator: Generator
@@ -36,3 +36,30 @@ class Recipe:
     def is_adversarial(self, step: int) -> bool:
         """Tell whether discriminators take part in a step, counted from 0."""
         return self.adversarial_from is not None and step >= self.adversarial_from
+
+
+@dataclass(frozen=True, kw_only=True)
+class PriorRecipe:
+    """Hold the parameters of a prior's training.
+
+    `melmill.stages.train.prior_stage.TrainPrior` documents and checks them.
+    """
+
+    width: int
+    n_blocks: int
+    kernel: int
+    steps: int
+    batch_size: int
+    segment_frames: int
+    learning_rate: float
+    compressed: float
+    log: float
+    squared: float
+    n_updates: int
+    unrolled: int
+    speed: float
+    gain_db: float
+    tilt_db: float
+    ema: float
+    seed: int
+    device: str

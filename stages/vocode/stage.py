@@ -12,7 +12,18 @@ from dataclasses import MISSING, dataclass, field, fields, make_dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, cast, get_type_hints
 
-from melmill.stages.contract import Input, Kind, Mel, OneOf, Processor, Product, StageFiles, TrainedVocoder, Waveform
+from melmill.stages.contract import (
+    Input,
+    Kind,
+    Mel,
+    OneOf,
+    Processor,
+    Product,
+    StageFiles,
+    Trained,
+    TrainedVocoder,
+    Waveform,
+)
 from melmill.stages.invert.inversion import DEVICES, Device
 from melmill.stages.numeric.checks import check_int
 from melmill.stages.numeric.contract import Difference, differences
@@ -168,7 +179,7 @@ class Vocode:
         voc = load_files(files, self._settings())
         return voc.name, voc.family, voc.spec
 
-    def trained(self, product: TrainedVocoder, name: str, digest: str) -> Vocode:
+    def trained(self, product: Trained, name: str, digest: str) -> Vocode:
         """Return the stage that computes with what the node `name` trains; see `FileStage`.
 
         Raises
@@ -179,6 +190,8 @@ class Vocode:
         for field_name in ("checkpoint", "config", "mel"):
             if getattr(self, field_name) is not None:
                 raise ParameterError(field_name, f"and trained exclude each other: {name!r} trains the weights")
+        if not isinstance(product, TrainedVocoder):
+            raise ContractError(f"{name!r} trains {product.called}, not a vocoder")
         if self._family_name not in (None, product.family):
             raise ContractError(
                 f"{name!r} trains a {product.family}, not a {self._family_name}: write uses: {product.family}, or "

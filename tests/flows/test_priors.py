@@ -34,6 +34,27 @@ def write(path: Path, seed: int = 0, spec: melmill.MelSpec = SPEC) -> None:
     path.write_bytes(random_prior(spec, seed).encoded())
 
 
+TRAINING = (
+    PIPELINE.replace("p.safetensors", "tuned")
+    + """\
+  tuned:
+    uses: train_prior
+    from: mel
+    audio: speech
+    width: 16
+    n_blocks: 1
+    kernel: 3
+    steps: 4
+    batch_size: 2
+    segment_frames: 8
+    held_out: 0
+    save_every: 2
+  scores: {{uses: score, from: [plain, guided], against: speech, metrics: [scm]}}
+  report: {{uses: aggregate, from: scores, examples: 0}}
+"""
+)
+
+
 @pytest.fixture
 def guided(tmp_path: Path, corpus_files: dict[str, list[bytes]], monkeypatch: pytest.MonkeyPatch) -> Project:
     write(tmp_path / "p.safetensors")
@@ -80,8 +101,9 @@ def test_the_bytes_decide_the_key_and_the_place_does_not(guided: Project) -> Non
 
 
 def test_a_prior_that_cannot_be_used_is_one_line(guided: Project) -> None:
-    assert "prior must be auto, none or a file that exists, got 'no.safetensors': check its name" in failure(
-        guided, "guided.prior=no.safetensors"
+    assert (
+        "prior must be auto, none, a node that trains a prior or a file that exists, got 'no.safetensors'"
+        in failure(guided, "guided.prior=no.safetensors")
     )
     write(guided.folder / "wide.safetensors", spec=melmill.MelSpec())
     assert "the prior 'wide.safetensors' was trained with another mel: n_fft is 256, needed 1024" in failure(
@@ -97,6 +119,51 @@ def test_a_prior_that_changes_after_the_plan_ends_the_run(guided: Project) -> No
     write(guided.folder / "p.safetensors", seed=2)
     with pytest.raises(RunFailed, match=r"stage 'invert': its files .*changed after the run was planned: run again"):
         run(made, "serial")
+
+
+@pytest.fixture
+def training(tmp_path: Path, corpus_files: dict[str, list[bytes]], monkeypatch: pytest.MonkeyPatch) -> Project:
+    monkeypatch.chdir(tmp_path)
+    return make_project(tmp_path, corpus_files, TRAINING)
+
+
+def test_one_run_trains_a_prior_inverts_with_it_and_scores(training: Project) -> None:
+    summary = run(plan(training), "serial")
+    assert (summary.tasks.failed, summary.quarantined) == (0, 0)
+    (file,) = training.store.glob("tuned/*/trained/prior.safetensors")
+    store = melmill.open(str(training.store))
+    name = next(iter(store["guided"]))
+    expected = melmill.invert(
+        store["mel"][name], SPEC, n_iter=2, prior=melmill.load_prior(file), length=store["guided"][name].size
+    )
+    assert np.corrcoef(expected, store["guided"][name])[0, 1] > 0.99
+    assert np.abs(store["plain"][name] - store["guided"][name]).max() > 1e-4
+    assert run(plan(training), "serial").tasks.run == 0
+    out = training.folder / "out"
+    exported = training.called("export", str(training.store), "tuned", str(out))
+    assert exported.returncode == 0, exported.stderr
+    assert (out / "prior.safetensors").read_bytes() == file.read_bytes()
+    assert {"README.md", "curves.csv"} <= {path.name for path in out.iterdir()}
+
+
+def test_a_training_decides_the_key_of_what_computes_with_it(training: Project) -> None:
+    before = key(training)
+    assert key(training, "tuned.save_every=1") == before
+    assert key(training, "tuned.seed=1") != before
+    both = plan(training, "guided.prior=[none, tuned]").nodes
+    assert both["guided[prior=tuned]"].node.key == before
+    assert both["guided[prior=none]"].node.key == both["plain"].node.key
+    assert before != both["plain"].node.key
+
+
+def test_what_trains_no_fitting_prior_is_refused_before_it_runs(training: Project) -> None:
+    assert "prior of 'guided' takes prior, but 'mel' makes mel" in failure(training, "guided.prior=mel")
+    assert "a node that trains a prior or a file that exists, got 'tunedd'" in failure(training, "guided.prior=tunedd")
+    wide = "  mel2: {uses: extract, from: speech, n_fft: 256, win_length: 256, hop_length: 64, n_mels: 24}\n"
+    training.pipeline.write_text(training.pipeline.read_text() + wide)
+    assert "the prior 'tuned' was trained with another mel: n_mels is 24, needed 20" in failure(
+        training, "guided.from=mel2"
+    )
 
 
 def test_python_and_the_command_take_a_file(guided: Project) -> None:
@@ -197,10 +264,10 @@ def test_a_smooth_guess_of_clicks_is_followed(
 
 
 def test_a_wrong_name_has_a_hint(choosing: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ship(tmp_path / "shipped", monkeypatch, speech=random_prior(SPEC))
-    assert plan(choosing, "guided.prior=speech").nodes["guided"].node.parameters["prior"]
-    assert "prior must be auto, none, speech or a file that exists, got 'speach': did you mean 'speech'?" in failure(
-        choosing, "guided.prior=speach"
+    ship(tmp_path / "shipped", monkeypatch, spoken=random_prior(SPEC))
+    assert plan(choosing, "guided.prior=spoken").nodes["guided"].node.parameters["prior"]
+    assert "prior must be auto, none, spoken, a node that trains a prior or a file that exists, got 'spoked': did" in (
+        failure(choosing, "guided.prior=spoked")
     )
 
 

@@ -76,8 +76,8 @@ def _read(path: Path) -> Prior:
     return decoded(path.name, path.read_bytes())
 
 
-def expected(given: str) -> str:
-    """Return what an error says of a text that is neither a prior's name nor a file.
+def expected(given: str, *others: str) -> str:
+    """Return what an error says of a text that is no prior's name, no file, and none of `others`.
 
     >>> expected("no.safetensors")[-41:]
     "got 'no.safetensors': check its name"
@@ -85,7 +85,7 @@ def expected(given: str) -> str:
     names = prior_names()
     near = difflib.get_close_matches(given, names, n=1)
     hint = f"did you mean {near[0]!r}?" if near else "check its name"
-    return f"must be {', '.join(names)} or a file that exists, got {given!r}: {hint}"
+    return f"must be {', '.join([*names, *others])} or a file that exists, got {given!r}: {hint}"
 
 
 def fitting(spec: MelSpec) -> Choice:

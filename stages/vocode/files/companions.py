@@ -29,9 +29,6 @@ FOUND_CONFIG = "beside"  # one that was found in the folder of the weights
 STATS = "stats"  # what a recipe normalised its mels by
 SCHEDULE = "schedule"  # the noise schedule that was chosen for a WaveGrad
 
-# What a training writes, by role.
-TRAINED_FILES: Mapping[str, str] = {WEIGHTS: "weights.pt", CONFIG: "config.json"}
-
 # The section in which a training writes the whole mel, for which the official settings have no
 # words.
 OWN = "melmill"

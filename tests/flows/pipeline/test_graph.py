@@ -43,7 +43,7 @@ def variant(uses: str, inputs: Mapping[str, tuple[str, ...]], **fields: object) 
     cls = stage_class(uses)
     ports = {port: tuple(Located(name, f"p:{port}") for name in names) for port, names in inputs.items()}
     located = {name: Located(value, "p:1") for name, value in fields.items()}
-    wired = Wired(name="x", cls=cls, ports=ports, fields=located, route=CPU, where="p:1")
+    wired = Wired(name="x", cls=cls, ports=ports, words={}, fields=located, route=CPU, where="p:1")
     return Variant(name="x", wired=wired, fields=located, inputs=inputs)
 
 

@@ -42,7 +42,7 @@ FIELDS = [
     for uses in stage_names()
     for name in numbers(stage_class(uses))
     # the families of vocoders share theirs
-    if name != SEED or uses in ("vocoder", "admm", "aggregate", "train_vocoder")
+    if name != SEED or uses in ("vocoder", "admm", "aggregate", "train_vocoder", "train_prior")
 ]
 
 

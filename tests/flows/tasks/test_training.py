@@ -22,7 +22,7 @@ import pytest
 import melmill
 from benchmarks.faults.processes import wait_for
 from melmill.flows.errors import PipelineError
-from melmill.flows.exchange.export import export_vocoder
+from melmill.flows.exchange.export import export_training
 from melmill.flows.execution.run import run
 from melmill.flows.execution.summary import Summary
 from melmill.flows.pipeline.spec import load
@@ -403,12 +403,12 @@ def test_a_trained_vocoder_is_passed_on_as_a_folder(finished: Project) -> None:
     assert sorted(path.name for path in out.iterdir()) == ["README.md", "config.json", "index.html", "weights.pt"]
     M = store["mel"]["11-1-0000"]
     np.testing.assert_array_equal(melmill.load_vocoder(out)(M), melmill.load_vocoder(out / "weights.pt")(M))
-    assert export_vocoder(store, "tuned", str(out)).kept == 4
+    assert export_training(store, "tuned", str(out)).kept == 4
     (out / "config.json").write_text("{}")
     with pytest.raises(PipelineError, match=r"config\.json holds something else than 'tuned' made"):
-        export_vocoder(store, "tuned", str(out))
+        export_training(store, "tuned", str(out))
     with pytest.raises(PipelineError, match="is in the store"):
-        export_vocoder(store, "tuned", str(finished.store / "out"))
+        export_training(store, "tuned", str(finished.store / "out"))
     wrong = finished.melmill("export", str(finished.store), "tuned", str(out), "--bits", "16")
     assert wrong.returncode == 2
     assert "node 'tuned' makes a vocoder: leave --format, --bits and --utterances out" in wrong.stderr

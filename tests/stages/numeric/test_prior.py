@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from melmill.stages.invert.inversion import pose
 from melmill.stages.numeric.batched.inverter import invert_linears
+from melmill.stages.numeric.batched.prior import Gate, PriorNetwork, agreeing, bank_of
 from melmill.stages.numeric.compiled.inverter import invert_linear
 from melmill.stages.numeric.compiled.prior import guess
 from melmill.stages.numeric.errors import ContractError, ParameterError
@@ -224,3 +225,26 @@ def test_computing_a_prior_imports_no_torch() -> None:
     code = "import sys, melmill.stages.numeric.compiled.prior; print(*{'torch', 'librosa'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
+
+
+@pytest.mark.parametrize("spec", [SPEC, CAPPED, replace(SPEC, power=2.0), replace(SPEC, power=1.5)])
+def test_the_network_to_train_is_the_one_that_inverters_compute(spec: MelSpec) -> None:
+    prior = random_prior(spec)
+    network = PriorNetwork(spec, prior.sizes)
+    network.take(prior.weights)
+    for name, values in network.tensors().items():
+        np.testing.assert_array_equal(values, prior.weights[name])
+    M = mel_spectrogram(noise(800), spec)
+    top = float(M.max())
+    m = torch.from_numpy(M.T / top)[None]
+    with torch.no_grad():
+        Y = agreeing(network(m).exp(), m, bank_of(spec, torch.device("cpu")))[0].T.numpy() * top ** (1 / spec.power)
+    expected = guessed(M, spec, prior)
+    np.testing.assert_allclose(Y, expected, rtol=1e-3, atol=1e-5 * expected.max())
+
+
+def test_the_slope_of_the_gate_is_right() -> None:
+    x = torch.linspace(-9, 9, 91, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(Gate.apply, (x,))
+    gated = Gate.apply(x)  # type: ignore[no-untyped-call]
+    torch.testing.assert_close(gated, functional.gelu(x), rtol=0, atol=4e-4)

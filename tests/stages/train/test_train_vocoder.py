@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,91 +14,26 @@ import torch
 from numpy.typing import NDArray
 
 import melmill
-from melmill.stages.contract import Batch, Mel, StageFile, TrainedVocoder, Waveform
+from melmill.stages.contract import Mel, StageFile, TrainedVocoder, Waveform
 from melmill.stages.numeric.errors import ContractError, ParameterError, StageError
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.train import loop, losses
 from melmill.stages.train.discriminators import Discriminators, phase_rotated
 from melmill.stages.train.generators import fresh
 from melmill.stages.train.held_out import split
-from melmill.stages.train.stage import TrainVocoder
+from melmill.stages.train.vocoder_stage import TrainVocoder
 from melmill.stages.vocode.families.hifigan.training import factors
 from melmill.stages.vocode.files.checkpoint import read_files
-from melmill.stages.vocode.files.companions import TRAINED_FILES
 from melmill.stages.vocode.loaded import load
-from melmill.storage.utterance import Utterance
+from tests.stages.train.memory import Memory, Place
 
 SPEC = MelSpec(sr=8000, n_fft=256, win_length=256, hop_length=64, n_mels=20, log="ln", floor=1e-5)
 FRAMES = 16
 
 
-def utterance(index: int, speaker: str, n_samples: int) -> Utterance:
-    return Utterance(
-        utterance_id=f"u{index}",
-        subset="all",
-        speaker_id=speaker,
-        chapter_id="",
-        text="<b>words</b>",
-        path=f"u{index}.wav",
-        size_bytes=1,
-        mtime_ns=0,
-        source_sr=8000,
-        source_n_samples=n_samples,
-        sr=8000,
-        n_samples=n_samples,
-    )
-
-
-class Memory:
-    """A corpus in memory: pieces of one recording at several speeds."""
-
-    def __init__(self, voice: NDArray[np.float32]) -> None:
-        self.waves = {f"u{i}": np.ascontiguousarray(np.tile(voice, 2)[:: 2 + i % 3]) for i in range(10)}
-        self.utterances = [utterance(i, f"s{i // 2}", self.waves[f"u{i}"].size) for i in range(10)]
-
-    def whole(self, utterance_id: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        y = self.waves[utterance_id]
-        return melmill.mel(y, SPEC), y
-
-    def batches(
-        self, ids: Collection[str], *, segment_frames: int, batch_size: int, seed: int, first: int = 0
-    ) -> Iterator[Batch]:
-        number = first
-        while True:
-            rng = np.random.default_rng([seed, number])
-            pairs = [self.whole(str(name)) for name in rng.choice(sorted(ids), batch_size)]
-            starts = [int(rng.integers(M.shape[1] - segment_frames)) for M, _ in pairs]
-            mels = [M[:, s : s + segment_frames] for s, (M, _) in zip(starts, pairs, strict=True)]
-            hop = SPEC.hop_length
-            audio = [y[s * hop : (s + segment_frames) * hop] for s, (_, y) in zip(starts, pairs, strict=True)]
-            yield np.stack(mels), np.stack([np.pad(y, (0, segment_frames * hop - y.size)) for y in audio])
-            number += 1
-
-
-class Place:
-    """Keep a state in memory; stop the training after so many were saved."""
-
-    def __init__(self, state: bytes | None = None, stop_after: int | None = None) -> None:
-        self.state, self.stop_after = state, stop_after
-        self.lines: list[str] = []
-
-    def load(self) -> bytes | None:
-        return self.state
-
-    def save(self, state: bytes) -> None:
-        self.state = state
-        if self.stop_after is not None:
-            self.stop_after -= 1
-            if self.stop_after == 0:
-                raise KeyboardInterrupt
-
-    def note(self, line: str) -> None:
-        self.lines.append(line)
-
-
 @pytest.fixture(scope="module")
 def memory(voice: NDArray[np.float32]) -> Memory:
-    return Memory(voice)
+    return Memory(voice, SPEC)
 
 
 def stage(**fields: Any) -> TrainVocoder:
@@ -127,7 +62,9 @@ def whole(memory: Memory) -> dict[str, bytes]:
 
 
 def loaded(files: dict[str, bytes]) -> Any:
-    return load(read_files({role: StageFile(url=name, data=files[name]) for role, name in TRAINED_FILES.items()}))
+    return load(
+        read_files({role: StageFile(url=name, data=files[name]) for role, name in TrainedVocoder.files.items()})
+    )
 
 
 @pytest.mark.parametrize(

@@ -146,11 +146,20 @@ class TrainVocoder:
         """
         from melmill.stages.numeric.batched.device import placement  # here, as they import torch
         from melmill.stages.train.loop import Session, train
+        from melmill.stages.train.vocoder_trainer import VocoderTrainer
 
         placement(self.device, "float32")
         made = inputs["from"]
         if not isinstance(made, Mel):
             raise ContractError(f"'from' must be a mel, got {made!r}")
         recipe = Recipe(**{name: getattr(self, name) for name in Recipe.__dataclass_fields__})
-        session = Session(name=f"{self.generator} {self.size}", held_out=self.held_out, save_every=self.save_every)
-        return train(recipe, session, made.spec, data, place)
+        session = Session(
+            uses=self.uses,
+            name=f"{self.generator} {self.size}",
+            recipe={name: value for name, value in asdict(recipe).items() if name != "device"},
+            steps=self.steps,
+            seed=self.seed,
+            held_out=self.held_out,
+            save_every=self.save_every,
+        )
+        return train(VocoderTrainer(recipe, made.spec), session, data, place)

@@ -1,0 +1,178 @@
+"""The stage `train_prior`: aligned mels and recordings in, a prior for inverters out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from melmill.stages.contract import Input, Kind, Mel, Product, TrainedPrior, TrainingData, TrainingPlace, Waveform
+from melmill.stages.invert.inversion import DEVICES, Device
+from melmill.stages.numeric.checks import check_choice, check_float, check_int
+from melmill.stages.numeric.errors import ContractError, ParameterError
+from melmill.stages.numeric.mel import to_linear
+from melmill.stages.numeric.prior import Sizes
+from melmill.stages.train.recipe import PriorRecipe
+
+# The largest values that a training can have.
+_AT_MOST = {
+    **dict.fromkeys(("steps", "save_every"), 1_000_000_000),
+    **dict.fromkeys(("batch_size", "segment_frames"), 65_536),
+    "held_out": 1_000_000,
+    "threads": 4_096,
+    "n_updates": 100,
+    "unrolled": 100,
+}
+_WEIGHTS = ("compressed", "log", "squared")
+_HIGHEST_SPEED = 2.0
+_LARGEST_DB = 100.0
+
+# These fields say where it is computed and when it is saved, not what is learnt.
+_NOT_IDENTITY = ("device", "threads", "save_every")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainPrior:
+    """Train a prior, which guesses the magnitude that a mel was made of, on segments of a corpus.
+
+    Parameters
+    ----------
+    width, n_blocks, kernel : int
+        Channels of the network, a multiple of 8; its blocks; and the frames that each convolution
+        over time sees, odd. Inverting takes longer the larger they are.
+    steps : int
+    batch_size, segment_frames : int
+        Segments of a step, and frames of a segment.
+    learning_rate : float
+        The highest rate. It rises to that over the first 30 % of the steps, and sinks after it.
+    compressed, log, squared : float
+        Weights of the losses: mean difference of the square roots of the magnitudes, of their
+        logs, and mean squared difference of the square roots. 0 leaves a loss out.
+    n_updates : int
+        Multiplicative updates that make a guess agree with the mel before the losses see it.
+    unrolled : int
+        Iterations of fast Griffin-Lim, from the true phase, before the losses see a guess. 0: none.
+    speed : float
+        Recordings are played at speeds between this and its inverse, pitch with them. 1: as they are.
+    gain_db : float
+        The loudest band of a segment lies up to so much below that of its utterance, dB.
+    tilt_db : float
+        Spread of a random smooth filter on each segment, dB. 0: none.
+    ema : float
+        Decay of the averaged weights. The averaged weights are kept.
+    held_out : int
+        Speakers that are not trained with; the prior is judged on them. A fifth of all speakers at
+        most.
+    save_every : int
+        Steps between two saved states, from which a later run resumes.
+    seed : int
+    device : {"cpu", "cuda"}
+    threads : int
+        CPU threads that it uses.
+    """
+
+    uses: ClassVar[str] = "train_prior"
+    version: ClassVar[int] = 1
+    inputs: ClassVar[Mapping[str, Input]] = {
+        "from": Input(kinds=frozenset({Kind.MEL})),
+        "audio": Input(kinds=frozenset({Kind.WAVEFORM})),
+    }
+
+    width: int = 160
+    n_blocks: int = 4
+    kernel: int = 7
+    steps: int = 20_000
+    batch_size: int = 16
+    segment_frames: int = 64
+    learning_rate: float = 1.5e-3
+    compressed: float = 10.0
+    log: float = 0.1
+    squared: float = 0.0
+    n_updates: int = 0
+    unrolled: int = 0
+    speed: float = 1.25
+    gain_db: float = 20.0
+    tilt_db: float = 3.0
+    ema: float = 0.999
+    held_out: int = 4
+    save_every: int = 500
+    seed: int = 0
+    device: Device = "cpu"
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        Sizes(width=self.width, hidden=2 * self.width, n_blocks=self.n_blocks, kernel=self.kernel)
+        check_choice("device", self.device, DEVICES)
+        for name, at_most in _AT_MOST.items():
+            least = 0 if name in ("held_out", "n_updates", "unrolled") else 1
+            check_int(name, getattr(self, name), at_least=least, at_most=at_most)
+        check_int("seed", self.seed, at_least=0)
+        check_float("learning_rate", self.learning_rate, above=0)
+        for name in _WEIGHTS:
+            check_float(name, getattr(self, name), at_least=0)
+        if not any(getattr(self, name) for name in _WEIGHTS):
+            raise ParameterError("compressed", f"must be above 0, or log or squared, got {self.compressed!r}")
+        check_float("speed", self.speed, at_least=1, at_most=_HIGHEST_SPEED)
+        for name in ("gain_db", "tilt_db"):
+            check_float(name, getattr(self, name), at_least=0, at_most=_LARGEST_DB)
+        check_float("ema", self.ema, at_least=0, below=1)
+
+    def identity(self) -> Mapping[str, Any]:
+        """Return the fields that decide what is learnt."""
+        return {name: value for name, value in asdict(self).items() if name not in _NOT_IDENTITY}
+
+    def produces(self, inputs: Mapping[str, Sequence[Product]]) -> Product:
+        """Describe the prior.
+
+        Raises
+        ------
+        ContractError
+            Mel and recordings don't fit each other, or no mel of this spec can be undone.
+        """
+        (made,), (audio,) = inputs["from"], inputs["audio"]
+        if not isinstance(made, Mel) or not isinstance(audio, Waveform):
+            raise ContractError(f"'from' must be a mel and 'audio' recordings, got {made!r} and {audio!r}")
+        if audio.sr != made.sr:
+            raise ContractError(f"'audio' has {audio.sr} Hz, but the mels are of {made.sr} Hz: ingest at sr: {made.sr}")
+        to_linear(np.empty((made.spec.n_mels, 0)), made.spec)  # raises where no mel of this spec can be undone
+        shortest = 2 * -(-made.spec.n_fft // made.spec.hop_length) + 1
+        if self.unrolled and self.segment_frames < shortest:
+            raise ParameterError(
+                "segment_frames",
+                f"must be at least {shortest} with unrolled, so that frames lie within, got {self.segment_frames!r}",
+            )
+        return TrainedPrior(spec=made.spec)
+
+    def train(self, data: TrainingData, place: TrainingPlace, inputs: Mapping[str, Product]) -> Mapping[str, bytes]:
+        """Train, resuming from what `place` holds; return the prior's file and others by name.
+
+        Raises
+        ------
+        DeviceMissing
+            This process lacks the device.
+        StageError
+            There is nothing to train with, the training diverged, or `place` holds the state of
+            another training.
+        """
+        from melmill.stages.numeric.batched.device import placement  # here, as they import torch
+        from melmill.stages.train.loop import Session, train
+        from melmill.stages.train.prior_trainer import PriorTrainer
+
+        placement(self.device, "float32")
+        made = inputs["from"]
+        if not isinstance(made, Mel):
+            raise ContractError(f"'from' must be a mel, got {made!r}")
+        recipe = PriorRecipe(**{name: getattr(self, name) for name in PriorRecipe.__dataclass_fields__})
+        session = Session(
+            uses=self.uses,
+            name="prior",
+            recipe={name: value for name, value in asdict(recipe).items() if name != "device"},
+            steps=self.steps,
+            seed=self.seed,
+            held_out=self.held_out,
+            save_every=self.save_every,
+        )
+        return train(PriorTrainer(recipe, made.spec), session, data, place)
