@@ -3,7 +3,7 @@
 python -m benchmarks.priors [--prior NAME|FILE] [--quality Q] [-n N] [--only TEXT] [--each]
 
 Every sound is inverted three times: without a prior, with it, and with it where the rule of
-`melmill.stages.numeric.fallback` does not say that it would lose. Differences are to the inversion
+`melmill.stages.numeric.prior` does not say that it would lose. Differences are to the inversion
 without one; p is Wilcoxon's, two-sided, over paired sounds. ``MELMILL_REAL_DATA`` names the folder
 that holds ``corpora``. Recordings that the prior was trained with say little.
 """
@@ -107,6 +107,7 @@ def main(which: str, quality: Quality, n: int, only: str, each: bool) -> None:
     print("|---" * 11 + "|")
     shares, seconds = [], dict.fromkeys(ARMS, 0.0)
     with threadpool_limits(1):
+        judge(np.random.default_rng(0).standard_normal(spec.sr).astype(np.float32), spec, arms, [])  # compiles
         for sounds in judged(spec.sr, n, only):
             metrics = {**ANY, **(SPEECH if sounds.speech and spec.sr >= 16000 else {})}
             found = [judge(y, spec, arms, list(metrics)) for y in sounds.waves]

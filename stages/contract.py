@@ -14,8 +14,8 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import Enum, StrEnum
-from typing import Any, ClassVar, Literal, Protocol, TypeVar, runtime_checkable
+from enum import Enum
+from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,17 @@ from melmill.pcm import as_float as as_float
 from melmill.pcm import stored as stored
 from melmill.stages.blame import REFUSED, Blame, Verdict, blame
 from melmill.stages.numeric.errors import Unusable
-from melmill.stages.numeric.melspec import MelSpec
+from melmill.stages.products import TRAINED_KINDS as TRAINED_KINDS
+from melmill.stages.products import WHOLE_KINDS as WHOLE_KINDS
+from melmill.stages.products import Kind as Kind
+from melmill.stages.products import Mel as Mel
+from melmill.stages.products import Product as Product
+from melmill.stages.products import Report as Report
+from melmill.stages.products import Scores as Scores
+from melmill.stages.products import Trained as Trained
+from melmill.stages.products import TrainedPrior as TrainedPrior
+from melmill.stages.products import TrainedVocoder as TrainedVocoder
+from melmill.stages.products import Waveform as Waveform
 from melmill.stages.task_context import enter_utterance
 from melmill.storage.utterance import Labels, Utterance
 from melmill.storage.utterance import SourceFile as SourceFile
@@ -50,161 +60,6 @@ class OneOf:
 
     names: Callable[[], Sequence[str]]
     others: bool = False
-
-
-class Kind(StrEnum):
-    """What flows through a port."""
-
-    UTTERANCES = "utterances"
-    WAVEFORM = "waveform"
-    MEL = "mel"
-    SCORES = "scores"
-    REPORT = "report"
-    VOCODER = "vocoder"
-    PRIOR = "prior"
-
-
-# Kinds that a training makes.
-TRAINED_KINDS = frozenset({Kind.VOCODER, Kind.PRIOR})
-
-# Kinds that one task makes of a whole corpus. All others are made by one task for each shard.
-WHOLE_KINDS = TRAINED_KINDS | {Kind.REPORT}
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Product:
-    """Describe what a node makes.
-
-    Parameters
-    ----------
-    node : str
-        Name of the node. Stages leave it empty, and the graph fills it in.
-    """
-
-    node: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Waveform(_Product):
-    """Describe waveforms ``(n_samples,)``.
-
-    Parameters
-    ----------
-    sr : int
-        Sampling rate, Hz.
-    dtype : {"float32", "int16"}
-        What is stored.
-    mel : MelSpec or None
-        Spec of the mel that they were made from. None for recordings.
-    conversions : tuple of (str, str)
-        Fields in which that mel was not the one needed, and how each was converted.
-    corpus : bool
-        An ingest stage makes them: they are utterances with a catalogue.
-    """
-
-    sr: int
-    dtype: Literal["int16", "float32"] = "float32"
-    mel: MelSpec | None = None
-    conversions: tuple[tuple[str, str], ...] = ()
-    corpus: bool = False
-
-    @property
-    def kind(self) -> Kind:
-        """Kind of port that it fits."""
-        return Kind.UTTERANCES if self.corpus else Kind.WAVEFORM
-
-
-@dataclass(frozen=True, kw_only=True)
-class Mel(_Product):
-    """Describe mel spectrograms ``(n_mels, n_frames)``.
-
-    An ingest stage may make them too. Its utterances have no recordings then, and the shortest
-    lengths that give as many frames.
-
-    Parameters
-    ----------
-    spec : MelSpec
-    dtype : {"float16", "float32"}
-        What is stored.
-    """
-
-    spec: MelSpec
-    dtype: Literal["float16", "float32"] = "float32"
-    kind: ClassVar[Kind] = Kind.MEL
-
-    @property
-    def sr(self) -> int:
-        """Rate of the waveforms that the mels are of, Hz."""
-        return self.spec.sr
-
-
-@dataclass(frozen=True, kw_only=True)
-class Scores(_Product):
-    """Describe a table of scores, one row per utterance.
-
-    Parameters
-    ----------
-    metrics : tuple of str
-        Columns of the table.
-    scored : str
-        Name of the node whose waveforms are scored.
-    """
-
-    metrics: tuple[str, ...]
-    scored: str
-    kind: ClassVar[Kind] = Kind.SCORES
-
-
-@dataclass(frozen=True, kw_only=True)
-class Report(_Product):
-    """Describe a folder of tables and a page over all utterances."""
-
-    kind: ClassVar[Kind] = Kind.REPORT
-
-
-@dataclass(frozen=True, kw_only=True)
-class Trained(_Product):
-    """Describe what a training makes, by the mel that it needs.
-
-    Parameters
-    ----------
-    spec : MelSpec
-    """
-
-    spec: MelSpec
-    kind: ClassVar[Kind]
-    # The files that a stage computes with, by role. A training may make others beside them.
-    files: ClassVar[Mapping[str, str]]
-
-    @property
-    def called(self) -> str:
-        """What it is, for messages."""
-        return f"a {self.kind}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainedVocoder(Trained):
-    """Describe a vocoder that a training makes: its family and the mel that it needs."""
-
-    family: str
-    kind: ClassVar[Kind] = Kind.VOCODER
-    files: ClassVar[Mapping[str, str]] = {"weights": "weights.pt", "config": "config.json"}
-
-    @property
-    def called(self) -> str:
-        """What it is, for messages."""
-        return f"a {self.family}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainedPrior(Trained):
-    """Describe a prior that a training makes: the mel that it needs."""
-
-    kind: ClassVar[Kind] = Kind.PRIOR
-    files: ClassVar[Mapping[str, str]] = {"prior": "prior.safetensors"}
-
-
-Product = Waveform | Mel | Scores | Report | Trained
 
 
 @dataclass(frozen=True, kw_only=True)

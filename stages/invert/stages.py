@@ -42,10 +42,9 @@ from melmill.stages.invert.inversion import (
 from melmill.stages.invert.priors import AUTO, NONE, Choice, expected, fitting, located, prior_names, shipped_names
 from melmill.stages.numeric.checks import MAX_N_ITER, check_bool, check_choice, check_int
 from melmill.stages.numeric.errors import ContractError, ParameterError
-from melmill.stages.numeric.fallback import FALLBACK_VERSION
 from melmill.stages.numeric.mel import to_linear
 from melmill.stages.numeric.melspec import MelSpec
-from melmill.stages.numeric.prior import Prior, decoded
+from melmill.stages.numeric.prior import FALLBACK_VERSION, Prior, decoded
 from melmill.stages.numeric.solver import MAGNITUDES, MagnitudeStart, Problem, Recipe, Solver, solver_of_stage
 from melmill.storage.utterance import resampled_length
 

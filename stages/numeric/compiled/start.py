@@ -13,10 +13,10 @@ from melmill.stages.numeric.compiled.magnitude import starting_magnitude
 from melmill.stages.numeric.compiled.phase import pghi, start_phase
 from melmill.stages.numeric.compiled.prior import guess
 from melmill.stages.numeric.compiled.projection import Projection
-from melmill.stages.numeric.fallback import prior_loses
 from melmill.stages.numeric.lanes.sweep import Sweep, groups, spectrum
 from melmill.stages.numeric.lanes.vector import LANES, Flat, kernel, load, store, zeros
 from melmill.stages.numeric.melspec import MelSpec
+from melmill.stages.numeric.prior import prior_loses
 from melmill.stages.numeric.solver import Recipe
 
 

@@ -12,10 +12,9 @@ from melmill.stages.invert.inversion import pose, solve_all
 from melmill.stages.numeric.batched.inverter import invert_linears
 from melmill.stages.numeric.compiled.inverter import invert_linear
 from melmill.stages.numeric.compiled.start import started
-from melmill.stages.numeric.fallback import MARGIN_DB, MOST_MISMATCH_DB, TRUSTED_DB, prior_loses
 from melmill.stages.numeric.mel import mel_spectrogram
 from melmill.stages.numeric.melspec import MelSpec
-from melmill.stages.numeric.prior import Prior
+from melmill.stages.numeric.prior import MARGIN_DB, MOST_MISMATCH_DB, TRUSTED_DB, Prior, prior_loses
 from melmill.stages.numeric.solver import Problem, Recipe
 from melmill.stages.numeric.solvers.admm import Admm
 from tests.priors import random_prior, smooth_prior

@@ -1,0 +1,165 @@
+"""What flows between stages: the kinds of products, and what describes each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import ClassVar, Literal
+
+from melmill.stages.numeric.melspec import MelSpec
+
+
+class Kind(StrEnum):
+    """What flows through a port."""
+
+    UTTERANCES = "utterances"
+    WAVEFORM = "waveform"
+    MEL = "mel"
+    SCORES = "scores"
+    REPORT = "report"
+    VOCODER = "vocoder"
+    PRIOR = "prior"
+
+
+# Kinds that a training makes.
+TRAINED_KINDS = frozenset({Kind.VOCODER, Kind.PRIOR})
+
+# Kinds that one task makes of a whole corpus. All others are made by one task for each shard.
+WHOLE_KINDS = TRAINED_KINDS | {Kind.REPORT}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Product:
+    """Describe what a node makes.
+
+    Parameters
+    ----------
+    node : str
+        Name of the node. Stages leave it empty, and the graph fills it in.
+    """
+
+    node: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Waveform(_Product):
+    """Describe waveforms ``(n_samples,)``.
+
+    Parameters
+    ----------
+    sr : int
+        Sampling rate, Hz.
+    dtype : {"float32", "int16"}
+        What is stored.
+    mel : MelSpec or None
+        Spec of the mel that they were made from. None for recordings.
+    conversions : tuple of (str, str)
+        Fields in which that mel was not the one needed, and how each was converted.
+    corpus : bool
+        An ingest stage makes them: they are utterances with a catalogue.
+    """
+
+    sr: int
+    dtype: Literal["int16", "float32"] = "float32"
+    mel: MelSpec | None = None
+    conversions: tuple[tuple[str, str], ...] = ()
+    corpus: bool = False
+
+    @property
+    def kind(self) -> Kind:
+        """Kind of port that it fits."""
+        return Kind.UTTERANCES if self.corpus else Kind.WAVEFORM
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mel(_Product):
+    """Describe mel spectrograms ``(n_mels, n_frames)``.
+
+    An ingest stage may make them too. Its utterances have no recordings then, and the shortest
+    lengths that give as many frames.
+
+    Parameters
+    ----------
+    spec : MelSpec
+    dtype : {"float16", "float32"}
+        What is stored.
+    """
+
+    spec: MelSpec
+    dtype: Literal["float16", "float32"] = "float32"
+    kind: ClassVar[Kind] = Kind.MEL
+
+    @property
+    def sr(self) -> int:
+        """Rate of the waveforms that the mels are of, Hz."""
+        return self.spec.sr
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores(_Product):
+    """Describe a table of scores, one row per utterance.
+
+    Parameters
+    ----------
+    metrics : tuple of str
+        Columns of the table.
+    scored : str
+        Name of the node whose waveforms are scored.
+    """
+
+    metrics: tuple[str, ...]
+    scored: str
+    kind: ClassVar[Kind] = Kind.SCORES
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report(_Product):
+    """Describe a folder of tables and a page over all utterances."""
+
+    kind: ClassVar[Kind] = Kind.REPORT
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained(_Product):
+    """Describe what a training makes, by the mel that it needs.
+
+    Parameters
+    ----------
+    spec : MelSpec
+    """
+
+    spec: MelSpec
+    kind: ClassVar[Kind]
+    # The files that a stage computes with, by role. A training may make others beside them.
+    files: ClassVar[Mapping[str, str]]
+
+    @property
+    def called(self) -> str:
+        """What it is, for messages."""
+        return f"a {self.kind}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedVocoder(Trained):
+    """Describe a vocoder that a training makes: its family and the mel that it needs."""
+
+    family: str
+    kind: ClassVar[Kind] = Kind.VOCODER
+    files: ClassVar[Mapping[str, str]] = {"weights": "weights.pt", "config": "config.json"}
+
+    @property
+    def called(self) -> str:
+        """What it is, for messages."""
+        return f"a {self.family}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedPrior(Trained):
+    """Describe a prior that a training makes: the mel that it needs."""
+
+    kind: ClassVar[Kind] = Kind.PRIOR
+    files: ClassVar[Mapping[str, str]] = {"prior": "prior.safetensors"}
+
+
+Product = Waveform | Mel | Scores | Report | Trained
