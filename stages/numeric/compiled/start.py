@@ -75,7 +75,7 @@ def started(linear: NDArray[np.float32], spec: MelSpec, recipe: Recipe, length: 
 
     @cache
     def plain() -> Start:
-        return of(starting_magnitude(linear, spec, recipe), guided=False)
+        return of(starting_magnitude(linear, spec, replace(recipe, prior=None)), guided=False)
 
     if recipe.prior is None:
         return plain()
