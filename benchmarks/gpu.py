@@ -24,7 +24,7 @@ from melmill.stages.numeric.compiled.inverter import invert_linear
 from melmill.stages.numeric.filterbank import bank_of
 from melmill.stages.numeric.mel import mel_spectrogram, to_linear
 from melmill.stages.numeric.melspec import MelSpec
-from melmill.stages.numeric.solver import Problem, Recipe, Solver
+from melmill.stages.numeric.solver import Answer, Problem, Recipe, Solver
 from melmill.stages.numeric.solvers.admm import Admm
 from melmill.stages.numeric.solvers.admm_gla import AdmmGla
 from melmill.stages.numeric.solvers.griffin_lim import GriffinLim
@@ -114,11 +114,11 @@ def agreement(name: str, method: Solver, n_iter: int, device: str) -> list[Figur
     """Compare with the CPU: samples after one iteration, misfit of the mel after all of them."""
     problems = speech(2 * UTTERANCE_S, Recipe(method=method, n_iter=1, start="random", trace=True))
     pairs = list(zip(invert_linears(problems, SPEC, device), _on_cpu(problems), strict=True))
-    apart = max(float(np.abs(y - expected).max() / np.abs(expected).max()) for (y, _), (expected, _) in pairs)
+    apart = max(float(np.abs(y - expected).max() / np.abs(expected).max()) for (y, *_), (expected, *_) in pairs)
     longer = speech(2 * UTTERANCE_S, Recipe(method=method, n_iter=n_iter, start="random", trace=True))
     scores = [
         10 * np.log10(misfits[-1] / expected[-1])
-        for (_, misfits), (_, expected) in zip(invert_linears(longer, SPEC, device), _on_cpu(longer), strict=True)
+        for (_, misfits, _), (_, expected, _) in zip(invert_linears(longer, SPEC, device), _on_cpu(longer), strict=True)
     ]
     return [
         Figure(name=f"{name}: off the CPU engine after 1 iteration", measured=apart, unit="of the peak", goal=1e-3),
@@ -146,7 +146,7 @@ def _voice(n_samples: int) -> NDArray[np.float32]:
     )
 
 
-def _on_cpu(problems: Sequence[Problem]) -> list[tuple[NDArray[np.float32], list[float]]]:
+def _on_cpu(problems: Sequence[Problem]) -> list[Answer]:
     return [invert_linear(p.linear, SPEC, p.recipe, p.length) for p in problems]
 
 

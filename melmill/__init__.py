@@ -185,8 +185,10 @@ def invert(
     device : {"cpu", "cuda"}
         Where it is computed. The results are the same but for rounding.
     prior : Prior, str, path or None
-        Learned prior, or its file: its network guesses the starting magnitude, in place of
-        `magnitude`. Load it once where many mels are inverted (`load_prior`).
+        Learned prior, its file, or the name of one that comes with melmill: its network guesses the
+        starting magnitude, in place of `magnitude`. ``"auto"`` is the one that comes with melmill
+        and fits the mel, unless `M` would lose by it. ``"none"`` is none. None: ``"auto"`` for the
+        method ``auto``, and ``"none"`` for all others.
     **parameters
         The solver's own, such as ``momentum=0.99``, ``rho=0.1``, or ``quality="best"`` of ``auto``.
 
@@ -353,7 +355,7 @@ def load_prior(path: str | os.PathLike[str]) -> Prior:
     Parameters
     ----------
     path : str or path
-        Its file, or any URL that fsspec knows.
+        Its file, or any URL that fsspec knows. Or the name of one that comes with melmill.
 
     Returns
     -------
@@ -553,8 +555,10 @@ def _spec(spec: MelSpec | None, name: str | None) -> MelSpec:
     return preset("paper" if name is None else name) if spec is None else spec
 
 
-def _prior(prior: Prior | str | os.PathLike[str] | None) -> Prior | None:
-    return load_prior(prior) if isinstance(prior, str | os.PathLike) else prior
+def _prior(prior: Prior | str | os.PathLike[str] | None) -> Any:  # noqa: ANN401 - a Prior, a word or None
+    if prior in ("auto", "none") or not isinstance(prior, str | os.PathLike):
+        return prior
+    return load_prior(prior)
 
 
 def _path(field: str, path: str | os.PathLike[str]) -> str:

@@ -56,10 +56,11 @@ UNSET = Unset.UNSET
 class OneOf:
     """Annotate a field that takes one of some names, so that editors complete it.
 
-    ``preset: Annotated[str, OneOf(preset_names)]``
+    ``preset: Annotated[str, OneOf(preset_names)]``. With `others` it takes any other text too.
     """
 
     names: Callable[[], Sequence[str]]
+    others: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -461,6 +462,34 @@ class TrainingStage(Stage, Protocol):
         inputs : mapping of str to Product
             Product at each port.
         """
+        ...
+
+
+@runtime_checkable
+class ChoosingStage(Stage, Protocol):
+    """A stage that chooses what it computes with by what its inputs are."""
+
+    def chosen(self, inputs: Mapping[str, Sequence[Product]]) -> Stage:
+        """Return the stage with its choice; raise StageError. The graph asks before it reads files.
+
+        Parameters
+        ----------
+        inputs : mapping of str to sequence of Product
+            Products at each port.
+        """
+        ...
+
+
+@runtime_checkable
+class CountingStage(Stage, Protocol):
+    """A stage whose records count something of its utterances, of which plans and runs tell."""
+
+    def counts(self, rows: Sequence[Mapping[str, object]]) -> Mapping[str, int]:
+        """Return the counts of a shard whose outcomes had these rows. Those of shards add up."""
+        ...
+
+    def notes(self, counts: Mapping[str, int]) -> Sequence[str]:
+        """Return what a person should know of the stage and of such counts, a line each."""
         ...
 
 

@@ -38,6 +38,8 @@ class Inventory:
         Shards that are whole, and of which the node put an utterance into quarantine.
     levels : mapping of int to mapping
         What an ingest node counted of the levels of shards that are whole, where it said anything.
+    counts : mapping of str to ndarray of int64, shape (n_shards,)
+        What another node counted, by shard; 0 for those that are not whole.
     n_records : int
         Records that can be read.
     n_unpacked : int
@@ -51,6 +53,7 @@ class Inventory:
     absent: Mapping[str, tuple[str, ...]]
     quarantined: ShardSet
     levels: Mapping[int, Levels]
+    counts: Mapping[str, NDArray[np.int64]]
     n_records: int
     n_unpacked: int
 
@@ -71,6 +74,7 @@ class _Notes:
     absent: dict[str, tuple[str, ...]] = field(default_factory=dict)
     quarantined: list[int] = field(default_factory=list)
     levels: dict[int, Levels] = field(default_factory=dict)
+    counts: dict[str, NDArray[np.int64]] = field(default_factory=dict)
     n_records: int = 0
 
     def add(self, gist: Gist, shard: int | None) -> None:
@@ -87,6 +91,9 @@ class _Notes:
                 self.quarantined.append(shard)
             if gist.levels:
                 self.levels[shard] = gist.levels
+            for what, count in gist.counts.items():
+                of_shards = self.counts.setdefault(what, np.zeros(len(self.whole.mask), np.int64))
+                of_shards[shard] = count
 
 
 def take_inventory(
@@ -128,6 +135,7 @@ def take_inventory(
         absent=notes.absent,
         quarantined=ShardSet.of(notes.quarantined),
         levels=notes.levels,
+        counts=notes.counts,
         n_records=notes.n_records,
         n_unpacked=n_unpacked,
     )

@@ -41,6 +41,7 @@ _SCHEMA = pa.schema(
         ("absent", pa.list_(pa.string())),
         ("n_quarantined", pa.int64()),
         ("levels", pa.string()),
+        ("counts", pa.string()),
     ]
 )
 
@@ -68,6 +69,8 @@ class Gist:
         Of those, how many were put into quarantine here.
     levels : mapping
         What an ingest node counted of its levels.
+    counts : mapping of str to int
+        What another node counted of its utterances.
     """
 
     name: str
@@ -75,12 +78,13 @@ class Gist:
     absent: tuple[str, ...]
     n_quarantined: int
     levels: Mapping[str, int | float | str]
+    counts: Mapping[str, int]
 
     @classmethod
     def of(cls, record: Record) -> Gist:
         """Return what a plan asks of a record."""
         n_bytes = {file: stored.n_bytes for file, stored in record.files.items()}
-        return cls(record.name, n_bytes, record.absent, record.n_quarantined, record.levels)
+        return cls(record.name, n_bytes, record.absent, record.n_quarantined, record.levels, record.counts)
 
 
 class Packs:
@@ -112,9 +116,10 @@ class Packs:
         """Yield what a plan asks of the packed records, a record once or more often."""
         for _, table in self.tables([name for name in _SCHEMA.names if name != "data"]):
             columns = (table[name].to_pylist() for name in _SCHEMA.names if name not in ("tag", "data"))
-            for name, files, n_bytes, absent, n_quarantined, levels in zip(*columns, strict=True):
+            for name, files, n_bytes, absent, n_quarantined, *said in zip(*columns, strict=True):
                 sizes = dict(zip(files, n_bytes, strict=True))
-                yield Gist(name, sizes, tuple(absent), n_quarantined, json.loads(levels) if levels else {})
+                levels, counts = (json.loads(text) if text else {} for text in said)
+                yield Gist(name, sizes, tuple(absent), n_quarantined, levels, counts)
 
     @cached_property
     def copies(self) -> dict[str, Copy]:
@@ -160,10 +165,10 @@ def _table(copies: Mapping[str, Copy]) -> pa.Table:
         record = Record.of_name(copy.data, name)
         if record is not None:
             gist = Gist.of(record)
-            levels = json.dumps(dict(gist.levels)) if gist.levels else ""
+            said = [json.dumps(dict(fields)) if fields else "" for fields in (gist.levels, gist.counts)]
             sizes = list(gist.n_bytes.values())
             head = (name, copy.tag, copy.data, list(gist.n_bytes), sizes)
-            rows.append((*head, list(gist.absent), gist.n_quarantined, levels))
+            rows.append((*head, list(gist.absent), gist.n_quarantined, *said))
     if not rows:
         return _SCHEMA.empty_table()
     return pa.table([list(column) for column in zip(*rows, strict=True)], schema=_SCHEMA)

@@ -82,6 +82,8 @@ class Facts:
         Largest resident size of the worker process during the task. 0 where it was not measured.
     levels : mapping of str to int, float or str
         What an ingest node counted of the levels of its recordings. Empty for nothing to say.
+    counts : mapping of str to int
+        What another node counted of its utterances. Empty for nothing to say.
     """
 
     compute_s: float
@@ -95,6 +97,7 @@ class Facts:
     busy_s: float | None = None
     peak_mem_bytes: int = 0
     levels: Mapping[str, int | float | str] = field(default_factory=dict)
+    counts: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,7 +123,7 @@ class Record:
         Audio in the shard, s.
     compute_s, started_at, host, attempt, versions, pool, device, worker, busy_s, peak_mem_bytes
         See `Facts`.
-    levels
+    levels, counts
         See `Facts`.
     wall_s : float
         From the task's start until all files were stored, s. 0 where it was not measured.
@@ -147,15 +150,17 @@ class Record:
     busy_s: float | None = None
     peak_mem_bytes: int = 0
     levels: Mapping[str, int | float | str] = field(default_factory=dict)
+    counts: Mapping[str, int] = field(default_factory=dict)
     wall_s: float = 0.0
     n_retired: int = 0
 
     def to_json(self) -> bytes:
         """Return the record as the bytes of its file."""
         fields = asdict(self)
-        if not self.n_retired:
-            # Older versions don't know it, and read stores where nothing is retired.
-            del fields["n_retired"]
+        # Older versions don't know these, and read stores where nothing is retired or counted.
+        for name in ("n_retired", "counts"):
+            if not fields[name]:
+                del fields[name]
         return sealed(fields)
 
     @classmethod
@@ -186,6 +191,7 @@ class Record:
             and all(isinstance(time, int | float) and 0 <= time <= _LONGEST_S for time in times)
             and all(isinstance(file.n_bytes, int) and isinstance(file.sha256, str) for file in self.files.values())
             and isinstance(self.versions, dict)
+            and all(isinstance(count, int) for count in self.counts.values())
             and datetime.fromisoformat(self.started_at).tzinfo is not None
         )
 

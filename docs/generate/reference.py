@@ -27,6 +27,7 @@ from melmill.flows.cli.group import cli
 from melmill.flows.pipeline.spec import Pipeline
 from melmill.stages.contract import UNSET, Input, Stage, Unset
 from melmill.stages.formats.format import FORMATS
+from melmill.stages.invert.priors import located, shipped_names, shipped_prior
 from melmill.stages.numeric.melspec import MelSpec, StftParams
 from melmill.stages.numeric.presets import preset, preset_names, preset_note
 from melmill.stages.registry import stage_class, stage_names
@@ -134,6 +135,17 @@ def presets() -> str:
     return table(("preset", "Hz", "bands", "FFT/hop", "log", ""), rows)
 
 
+def priors() -> str:
+    """List the priors that come with melmill, with the mels that they serve."""
+    rows = []
+    for name in shipped_names():
+        mel = shipped_prior(name).spec
+        size_kb = round(Path(located(name)).stat().st_size / 1e3)
+        bands = f"{mel.n_mels}, {mel.fmin:g} to {mel.top_hz:g} Hz"
+        rows.append((f"`{name}`", mel.sr, bands, f"{mel.n_fft}/{mel.hop_length}", f"{size_kb:,} kB"))
+    return table(("prior", "Hz", "bands", "FFT/hop", "file"), rows) if rows else "This version comes with none."
+
+
 def metrics() -> str:
     """List the metrics."""
     rows = [(f"[{m.title}](#{_anchor(m.title)})", f"`{m.name}`", m.unit, m.better) for m in METRICS.values()]
@@ -214,7 +226,7 @@ TABLES: dict[str, Callable[..., str]] = {
     function.__name__: function
     for function in (
         stages, node_fields, pipeline_fields, clusters, cluster_fields, mel_fields, presets, metrics, metric_texts,
-        statuses, formats, errors, commands, packages, file,
+        statuses, formats, priors, errors, commands, packages, file,
     )
 }  # fmt: skip
 

@@ -127,7 +127,12 @@ def make(
 )
 @click.option("--quality", type=click.Choice(["draft", "good", "best"]), help="What auto spends.  [default: good]")
 @click.option("--n-iter", type=int, help="Iterations.  [default: 100, or what --quality spends]")
-@click.option("--prior", metavar="PRIOR", help="File of a learned prior, which guesses the starting magnitude.")
+@click.option(
+    "--prior",
+    metavar="PRIOR",
+    help="Learned prior, which guesses the starting magnitude: auto, none, a name or a file.  "
+    "[default: auto if --method is, else none]",
+)
 @click.option("--length", type=int, help="Samples to make of one FILE.  [default: the fewest that have its frames]")
 @click.option(
     "--layout", type=click.Choice(LAYOUTS), help="Order of the arrays' axes.  [default: known by their shape]"
@@ -166,19 +171,29 @@ def invert(
     from melmill.flows.exchange.export import bits_for
     from melmill.flows.exchange.prior_files import load_prior
     from melmill.flows.exchange.single import audio_targets, invert_file
+    from melmill.stages.invert.inversion import default_prior
+    from melmill.stages.invert.priors import AUTO, NONE, fitting
 
     if length is not None and len(files) > 1:
         raise click.UsageError(f"--length takes one FILE, got {len(files)}: give one, or leave it out")
     places, written = audio_targets(files, output, format_)
-    given = {"quality": quality, "n_iter": n_iter, "prior": None if prior is None else load_prior(prior)}
+    made_by, wanted = spec_from(preset, spec), prior or default_prior(method)
+    if wanted == AUTO and (note := fitting(made_by).note):
+        click.echo(f"note: {note}", err=True)
+    guide = wanted if wanted in (AUTO, NONE) else load_prior(wanted)
+    given = {"quality": quality, "n_iter": n_iter}
     work = partial(
         invert_file,
-        spec=spec_from(preset, spec),
+        spec=made_by,
         format_=written,
         bits=bits_for(written, bits, "`melmill invert`"),
         layout=layout,
         length=length,
-        options={"method": method, **{name: value for name, value in given.items() if value is not None}},
+        options={
+            "method": method,
+            "prior": guide,
+            **{name: value for name, value in given.items() if value is not None},
+        },
     )
     return _each(places, work, verbose)
 
@@ -198,7 +213,8 @@ def _each(places: Mapping[str, str], work: Callable[..., Made], verbose: bool) -
         if made.n_clipped:
             click.echo(f"warning: {made.out}: {made.n_clipped:,} samples clipped at full scale", err=True)
         if verbose:
-            click.echo(f"{made.out}: {made.duration_s:.2f} s of audio in {made.compute_s:.2f} s", err=True)
+            start = f", from {made.start}" if made.start else ""
+            click.echo(f"{made.out}: {made.duration_s:.2f} s of audio in {made.compute_s:.2f} s{start}", err=True)
     return FAILED if failed else DONE
 
 

@@ -17,7 +17,7 @@ from melmill.stages.formats.npy import decode_npy, encode_npy
 from melmill.stages.ingest.decode import check_finite, to_pcm
 from melmill.stages.ingest.levels import MIX, Channel, check_channel, check_clipped, taken
 from melmill.stages.ingest.readers.mel_folder import Layout, checked
-from melmill.stages.invert.inversion import invert
+from melmill.stages.invert.inversion import inverted
 from melmill.stages.numeric.mel import mel_spectrogram
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.storage.files.location import folder_and_name
@@ -35,12 +35,15 @@ class Made:
         Length of the audio, and time spent computing, s.
     n_clipped : int
         Samples clipped at full scale: of what was written, or of the recording that was read.
+    start : str
+        What an inversion's starting magnitude came from. Empty for a mel.
     """
 
     out: str
     duration_s: float
     compute_s: float
     n_clipped: int = 0
+    start: str = ""
 
 
 def targets(files: Sequence[str], out: str, suffixes: Sequence[str]) -> dict[str, str]:
@@ -131,7 +134,7 @@ def invert_file(
     length : int or None
         Samples of the waveform. None: the fewest that have the mel's frames.
     options : mapping of str to object
-        More arguments of `melmill.stages.invert.inversion.invert`.
+        More arguments of `melmill.stages.invert.inversion.inverted`.
 
     Raises
     ------
@@ -142,11 +145,11 @@ def invert_file(
     """
     M = checked(decode_npy(_read(path)), spec, layout)
     started = time.perf_counter()
-    y = invert(M, spec, length=length, **options)
+    made = inverted(M, spec, length=length, **options)
     compute_s = time.perf_counter() - started
-    data, n_clipped = format_.encode(y, spec.sr, bits)
+    data, n_clipped = format_.encode(made.y, spec.sr, bits)
     _write(out, data)
-    return Made(out=out, duration_s=y.size / spec.sr, compute_s=compute_s, n_clipped=n_clipped)
+    return Made(out=out, duration_s=made.y.size / spec.sr, compute_s=compute_s, n_clipped=n_clipped, start=made.start)
 
 
 def mel_file(path: str, out: str, spec: MelSpec, channel: Channel = MIX) -> Made:

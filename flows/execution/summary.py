@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -149,6 +150,7 @@ def sum_up(plan: Plan, store: Store, run_id: str, *, n_failed: int, duration_s: 
     reports: list[str] = []
     trainings: list[str] = []
     levels: dict[str, Levels] = {}
+    counts: dict[str, Counter[str]] = {}
     for node_plan in plan.nodes.values():
         node = node_plan.node
         folder = store.product(node.folder, node.key)
@@ -161,14 +163,16 @@ def sum_up(plan: Plan, store: Store, run_id: str, *, n_failed: int, duration_s: 
         else:
             if node_plan.pending:
                 folder.pack()
-            corpus, made = node.corpora[0], {}
+            corpus, made, counted = node.corpora[0], {}, Counter[str]()
             before = {int(name) for name in node_plan.quarantined}
             for gist in folder.gists(union([node_plan.pending, before])):
                 absent = frozenset(gist.absent) - plan.catalogues[corpus].retired_in(gist.name)
                 quarantined.update((corpus, utterance_id) for utterance_id in absent)
                 if gist.name not in node_plan.quarantined:
                     made[gist.name] = gist.levels
+                    counted.update(gist.counts)
             levels[node.name] = current_levels(folder, plan.catalogues[corpus], made)
+            counts[node.name] = counted
     return Summary(
         run=run_id,
         store=plan.pipeline.store,
@@ -184,5 +188,5 @@ def sum_up(plan: Plan, store: Store, run_id: str, *, n_failed: int, duration_s: 
         report=reports[-1] if reports else None,
         reports=tuple(reports),
         trainings=tuple(trainings),
-        notes=plan.notes_after(levels),
+        notes=plan.notes_after(levels, counts),
     )

@@ -21,6 +21,7 @@ from melmill.flows.pipeline.stage_files import prepared
 from melmill.flows.pipeline.wire import wire
 from melmill.stages.contract import (
     WHOLE_KINDS,
+    ChoosingStage,
     FileStage,
     Input,
     Kind,
@@ -182,10 +183,13 @@ def typed(variant: Variant, nodes: Mapping[str, Node]) -> Typed:
     paired_port = _paired_port(variant, nodes)
     inputs = {port: [nodes[name] for name in names] for port, names in variant.inputs.items()}
     try:
+        products = {port: [source.product for source in sources] for port, sources in inputs.items()}
+        if isinstance(stage, ChoosingStage):
+            stage = stage.chosen(products)
         stage = _with_files(stage, [source for sources in inputs.values() for source in sources])
         if paired_port is not None and isinstance(stage, PairingStage) and stage.pairs is not None:
             stage = stage.with_pairs(table_of_pairs(stage.pairs))
-        product = stage.produces({port: [source.product for source in sources] for port, sources in inputs.items()})
+        product = stage.produces(products)
     except (StageError, StoreError) as error:
         raise PipelineError(f"node {wired.name!r}: {error}", wired.where) from error
     return Typed(

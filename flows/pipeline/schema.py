@@ -164,6 +164,8 @@ def _stage(name: str, cls: type[Stage], defs: dict[str, Schema]) -> Schema:
     for port, wanted in cls.inputs.items():
         kinds = " or ".join(sorted(wanted.kinds))
         several = "all of them are taken together" if wanted.many else "each makes a node of its own"
+        if wanted.values:
+            continue  # the schema of the field takes the names of nodes too
         own = fields["properties"].get(port, {})
         fields["properties"][port] = {
             "description": own.get("description", f"Node that makes {kinds}. With a list of nodes, {several}."),
@@ -225,8 +227,11 @@ def _choice(hint: Hint, defs: dict[str, Schema]) -> Schema:
     if hint in _PLAIN:
         return {"type": _PLAIN[hint]}
     if origin is Annotated:
-        names = [note.names() for note in arguments[1:] if isinstance(note, OneOf)]
-        return {"enum": list(names[0])} if names else _value(arguments[0], defs)
+        notes = [note for note in arguments[1:] if isinstance(note, OneOf)]
+        if not notes:
+            return _value(arguments[0], defs)
+        named: Schema = {"enum": list(notes[0].names())}
+        return {"anyOf": [named, _value(arguments[0], defs)]} if notes[0].others else named
     if origin is Literal:
         return {"enum": list(arguments)}
     if origin in (dict, Mapping):

@@ -23,7 +23,7 @@ from melmill.flows.tasks.levels import current_levels
 from melmill.flows.tasks.report import report_record
 from melmill.flows.tasks.task import ALL_SHARDS
 from melmill.flows.tasks.trained import TRAINED
-from melmill.stages.contract import IngestStage
+from melmill.stages.contract import CountingStage, IngestStage
 from melmill.stages.ingest.levels import Levels
 from melmill.storage.catalogue import Catalogue
 from melmill.storage.errors import StoreError
@@ -60,6 +60,8 @@ class NodePlan:
         What a person should know of what is reused. Empty for nothing.
     levels : Levels
         Of the recordings of an ingest node that are reused.
+    counts : mapping of str to int
+        What the records that are reused count of their utterances.
     """
 
     node: Node
@@ -72,6 +74,7 @@ class NodePlan:
     n_unpacked: int = 0
     note: str = ""
     levels: Levels = field(default_factory=Levels)
+    counts: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,10 +103,18 @@ class Plan:
     @property
     def notes(self) -> tuple[str, ...]:
         """What a person should know, a line each: of the corpora, of pairs, and of what is reused."""
-        return self.notes_after({})
+        return self.notes_after({}, {})
 
-    def notes_after(self, made: Mapping[str, Levels]) -> tuple[str, ...]:
-        """Return the notes after a run which made recordings of these levels, by ingest node."""
+    def notes_after(self, made: Mapping[str, Levels], counted: Mapping[str, Mapping[str, int]]) -> tuple[str, ...]:
+        """Return the notes after a run.
+
+        Parameters
+        ----------
+        made : mapping of str to Levels
+            Levels of the recordings that the run made, by ingest node.
+        counted : mapping of str to mapping of str to int
+            What the run's records count, by node.
+        """
         of_corpora = [f"{name}: {note}" for name, notes in self.corpus_notes.items() for note in notes]
         of_levels = [
             f"{name}: {note}"
@@ -111,7 +122,14 @@ class Plan:
             for note in Levels.total([node.levels, made.get(name, Levels())]).notes()
         ]
         of_pairs = [f"{name}: {note}" for name, paired in self.paired.items() for note in paired.notes]
-        return (*of_corpora, *of_levels, *of_pairs, *(node.note for node in self.nodes.values() if node.note))
+        of_stages = [
+            f"{name}: {note}"
+            for name, node in self.nodes.items()
+            if isinstance(node.node.stage, CountingStage)
+            for note in node.node.stage.notes(Counter(node.counts) + Counter(counted.get(name, {})))
+        ]
+        of_nodes = [node.note for node in self.nodes.values() if node.note]
+        return (*of_corpora, *of_levels, *of_pairs, *of_stages, *of_nodes)
 
     @property
     def n_tasks(self) -> int:
@@ -246,6 +264,9 @@ def _node_plan(plan: Plan, store: Store, node: Node, records: Inventory, before:
             catalogue,
             {record_name(shard): said for shard, said in records.levels.items() if shard in reused_now},
         ),
+        counts={
+            what: int(of_shards[np.flatnonzero(reused_now.mask)].sum()) for what, of_shards in records.counts.items()
+        },
     )
 
 

@@ -18,7 +18,7 @@ from melmill.flows.tasks.task import Receipt
 from melmill.flows.tasks.trained import TrainedFiles
 from melmill.flows.tasks.work import Ingesting, ItemT, Processing, SourceItem, Work, outcome_of
 from melmill.stages.blame import Blame, Verdict, blame
-from melmill.stages.contract import IngestStage, Item, Outcome, Rejected, Trained, rejection
+from melmill.stages.contract import CountingStage, IngestStage, Item, Outcome, Rejected, Trained, rejection
 from melmill.stages.ingest.levels import Levels
 from melmill.storage.errors import StoreError
 from melmill.storage.files.location import Location
@@ -162,6 +162,8 @@ class ShardJob(NodeJob):
         facts = watch.facts(self, busy_s=sum(busy) if busy else None)
         if isinstance(self.stage, IngestStage):
             facts = replace(facts, levels=Levels.of(contents.rows or ()).as_dict())
+        elif isinstance(self.stage, CountingStage):
+            facts = replace(facts, counts=self.stage.counts(contents.rows or ()))
         record = self.node.in_store(store).commit(shard, contents, facts, watch.started_s)
         if (record.host, record.worker, record.started_at) == (facts.host, facts.worker, facts.started_at):
             # Otherwise the record is another writer's, whose arrays may differ.

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from melmill.stages.invert.priors import AUTO, NONE, fitting, shipped_prior
 from melmill.stages.numeric.checks import MAX_N_ITER, as_array, check_choice, check_int, shown
 from melmill.stages.numeric.errors import ContractError, ParameterError, Unusable
 from melmill.stages.numeric.mel import check_range, range_found, to_linear
@@ -19,6 +20,9 @@ from melmill.stages.numeric.solver import MagnitudeStart, Problem, Recipe, solve
 
 Device = Literal["cpu", "cuda"]
 DEVICES: tuple[Device, ...] = ("cpu", "cuda")
+# What an inversion says that it started from, where a prior guessed the magnitude.
+PRIOR = "prior"
+
 _HIGHEST_SAMPLE = 2.0**31  # no PCM has larger samples
 
 
@@ -33,10 +37,13 @@ class Inversion:
     trace : mapping of str to ndarray, or None
         Columns ``iteration`` (int32, from 0, the start) and ``scm_db`` (float32): eq. 21 on the
         signal so far, NaN for a mel of silence.
+    start : str
+        What the starting magnitude came from: ``"prior"``, ``"nnls"`` or ``"pinv"``.
     """
 
     y: NDArray[Any]
     trace: Mapping[str, NDArray[Any]] | None
+    start: str = "nnls"
 
 
 def invert(
@@ -49,7 +56,7 @@ def invert(
     length: int | None = None,
     seed: int = 0,
     device: Device = "cpu",
-    prior: Prior | None = None,
+    prior: Prior | Literal["auto", "none"] | None = None,
     **parameters: Any,  # noqa: ANN401 - each solver has its own
 ) -> NDArray[np.float32]:
     """Return a waveform whose mel spectrogram is near M.
@@ -74,12 +81,14 @@ def invert(
         Seed of the random phases.
     device : {"cpu", "cuda"}
         Where it is computed. The results are the same but for rounding.
-    prior : Prior or None
-        Network that guesses the starting magnitude, in place of `magnitude`.
+    prior : Prior, "auto", "none" or None
+        Network that guesses the starting magnitude, in place of `magnitude`. ``"auto"`` takes the
+        one that comes with melmill and fits `spec`, where it would not lose. None: ``"auto"`` for
+        the method ``"auto"``, and ``"none"`` for all others.
     **parameters : float or str
         The solver's own, see `melmill.stages.numeric.solvers`: `momentum` (griffin_lim), `rho`
         (admm_gla, admm), `lam` (admm, ipalm), `alpha` (ipalm), `beta` (raar), `schedule` (admm),
-        `quality` (auto: ``"draft"``, ``"good"`` or ``"best"``, 20, 50 or 200 iterations).
+        `quality` (auto: ``"draft"``, ``"good"`` or ``"best"``).
 
     Returns
     -------
@@ -97,13 +106,43 @@ def invert(
     DeviceMissing
         `device` is ``"cuda"`` and the process has none.
     """
+    return inverted(
+        M,
+        spec,
+        method=method,
+        n_iter=n_iter,
+        start=start,
+        magnitude=magnitude,
+        length=length,
+        seed=seed,
+        device=device,
+        prior=prior,
+        **parameters,
+    ).y
+
+
+def inverted(
+    M: ArrayLike,
+    spec: MelSpec,
+    *,
+    method: str = "auto",
+    n_iter: int | None = None,
+    start: str | ArrayLike = "pghi",
+    magnitude: MagnitudeStart = "nnls",
+    length: int | None = None,
+    seed: int = 0,
+    device: Device = "cpu",
+    prior: Prior | Literal["auto", "none"] | None = None,
+    **parameters: Any,  # noqa: ANN401 - each solver has its own
+) -> Inversion:
+    """Return the waveform of a mel, and what its inversion started from; see `invert`."""
     check_choice("device", device, DEVICES)
     given = start if isinstance(start, str) else as_array("start", start)
-    recipe = _recipe(method, n_iter, given, magnitude, seed, parameters, prior)
+    recipe = _recipe(method, spec, n_iter, given, magnitude, seed, parameters, prior)
     array = as_array("M", M)
     problem = pose(array, spec, recipe, _checked_length(length))
     check_range(array, spec)
-    return check_result(solve_all([problem], spec, device)[0], array, spec).y
+    return check_result(solve_all([problem], spec, device)[0], array, spec)
 
 
 def invert_batch(
@@ -116,7 +155,7 @@ def invert_batch(
     lengths: Sequence[int] | None = None,
     seed: int = 0,
     device: Device = "cpu",
-    prior: Prior | None = None,
+    prior: Prior | Literal["auto", "none"] | None = None,
     **parameters: Any,  # noqa: ANN401 - each solver has its own
 ) -> list[NDArray[np.float32]]:
     """Return a waveform for each of several mels: those of `invert` one by one, but for rounding.
@@ -156,9 +195,10 @@ def invert_batch(
         n_given = len(given) if hasattr(given, "__len__") else shown(given)
         if n_given != len(arrays):
             raise ParameterError(name, f"must have one entry for each of {len(arrays)} mels, got {n_given}")
-    if prior is not None:
+    if isinstance(prior, Prior):
         check_prior(prior.name, prior.spec, spec)
-    same = _recipe(method, n_iter, start if isinstance(start, str) else "zero", magnitude, seed, parameters, prior)
+    word = start if isinstance(start, str) else "zero"
+    same = _recipe(method, spec, n_iter, word, magnitude, seed, parameters, prior)
     problems = []
     for i, M in enumerate(arrays):
         recipe = same if isinstance(start, str) else replace(same, start=as_array(f"start[{i}]", start[i]))
@@ -241,8 +281,12 @@ def solve_all(problems: Sequence[Problem], spec: MelSpec, device: Device = "cpu"
 
         answers = invert_linears(problems, spec, device)
     return [
-        Inversion(y=y, trace=_trace(misfits, p.linear) if p.recipe.trace else None)
-        for p, (y, misfits) in zip(problems, answers, strict=True)
+        Inversion(
+            y=y,
+            trace=_trace(misfits, p.linear) if p.recipe.trace else None,
+            start=PRIOR if guided else p.recipe.magnitude,
+        )
+        for p, (y, misfits, guided) in zip(problems, answers, strict=True)
     ]
 
 
@@ -277,14 +321,24 @@ def _checked_length(length: int | None, field: str = "length") -> int | None:
     return length
 
 
+def default_prior(method: str) -> str:
+    """Return whether a method takes a prior where none is named: ``"auto"`` or ``"none"``.
+
+    >>> default_prior("auto"), default_prior("admm")
+    ('auto', 'none')
+    """
+    return solver_class(method).default_prior
+
+
 def _recipe(
     method: str,
+    spec: MelSpec,
     n_iter: int | None,
     start: str | NDArray[Any],
     magnitude: MagnitudeStart,
     seed: int,
     parameters: Mapping[str, Any],
-    prior: Prior | None,
+    prior: Prior | str | None,
 ) -> Recipe:
     """Return the recipe that the arguments of `invert` say."""
     described = solver_class(method)
@@ -296,8 +350,26 @@ def _recipe(
     if n_iter is not None:
         check_int("n_iter", n_iter, at_least=0, at_most=MAX_N_ITER)
     check_int("seed", seed, at_least=0)
-    solver, n_iter = described(**parameters).resolved(n_iter)
-    return Recipe(method=solver, n_iter=n_iter, start=start, magnitude=magnitude, prior=prior, seed=seed)
+    wanted = described.default_prior if prior is None else prior
+    chosen = _named(wanted, spec) if isinstance(wanted, str) else wanted
+    solver, guided = described(**parameters), chosen is not None
+    iterating, own_n_iter = solver.resolved(n_iter, guided=guided)
+    return Recipe(
+        method=iterating,
+        n_iter=own_n_iter,
+        start=start,
+        magnitude=magnitude,
+        prior=chosen,
+        fallback_n_iter=solver.resolved(n_iter)[1] if guided and wanted == AUTO else None,
+        seed=seed,
+    )
+
+
+def _named(word: str, spec: MelSpec) -> Prior | None:
+    """Return the prior that ``"auto"`` or ``"none"`` means for mels of a spec."""
+    check_choice("prior", word, (AUTO, NONE))
+    name = fitting(spec).name if word == AUTO else None
+    return None if name is None else shipped_prior(name)
 
 
 def _fitted(y: NDArray[Any], length: int, hop_length: int) -> NDArray[Any]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field, fields, make_dataclass, replace
 from functools import cache
-from typing import Any, ClassVar, Literal, get_type_hints
+from typing import Annotated, Any, ClassVar, Literal, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from melmill.stages.contract import (
     Item,
     Kind,
     Mel,
+    OneOf,
     Outcome,
     Processor,
     Product,
@@ -27,26 +29,35 @@ from melmill.stages.contract import (
     each,
     stored,
 )
-from melmill.stages.invert.inversion import DEVICES, Device, Inversion, check_prior, check_result, pose, solve_all
+from melmill.stages.invert.inversion import (
+    DEVICES,
+    PRIOR,
+    Device,
+    Inversion,
+    check_prior,
+    check_result,
+    pose,
+    solve_all,
+)
+from melmill.stages.invert.priors import AUTO, NONE, Choice, expected, fitting, located, prior_names, shipped_names
 from melmill.stages.numeric.checks import MAX_N_ITER, check_bool, check_choice, check_int
 from melmill.stages.numeric.errors import ContractError, ParameterError
 from melmill.stages.numeric.mel import to_linear
 from melmill.stages.numeric.melspec import MelSpec
-from melmill.stages.numeric.prior import Prior, decoded
+from melmill.stages.numeric.prior import FALLBACK_VERSION, Prior, decoded
 from melmill.stages.numeric.solver import MAGNITUDES, MagnitudeStart, Problem, Recipe, Solver, solver_of_stage
 from melmill.storage.utterance import resampled_length
 
 # Raise it when a change moves the results of all inverters.
 _SHARED_VERSION = 3
 
-# What the field `prior` has in place of a file.
-NO_PRIOR = "none"
+PriorName = Annotated[str, OneOf(prior_names, others=True)]
 
 # Role of a prior's file.
 (_PRIOR,) = TrainedPrior.files
 
 _MEL = Input(kinds=frozenset({Kind.MEL}))
-_PRIOR_INPUT = Input(kinds=frozenset({Kind.PRIOR}), words=(NO_PRIOR,), values=True, optional=True)
+_PRIOR_INPUT = Input(kinds=frozenset({Kind.PRIOR}), words=(AUTO, NONE), values=True, optional=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,9 +92,10 @@ class Inverter:
     device : {"cpu", "cuda"}
         Where it is computed. The results are the same but for rounding.
     prior : str
-        File of a learned prior, a path or any URL that fsspec knows, or the node that trains it.
-        Its network guesses the starting magnitude, in place of `magnitude`. ``"none"``: there is
-        none.
+        Learned prior, whose network guesses the starting magnitude in place of `magnitude`: one
+        that comes with melmill, a file (a path or any URL that fsspec knows), or the node that
+        trains it. ``"none"``: there is none. ``"auto"``: the one that comes with melmill and fits
+        the mel, for utterances that would not lose by it.
     """
 
     uses: ClassVar[str]
@@ -96,14 +108,15 @@ class Inverter:
     trace: bool = False
     dtype: Literal["float32", "int16"] = "float32"
     device: Device = "cpu"
-    prior: str = field(default=NO_PRIOR, metadata={"place": True})
+    prior: PriorName = field(default=NONE, metadata={"place": True})
     _known: KnownPrior | None = field(default=None, init=False)
+    _choice: Choice | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         """Check the parameters; the solver checks its own."""
         check_choice("device", self.device, DEVICES)
         if not isinstance(self.prior, str) or not self.prior:
-            raise ParameterError("prior", f"must be {NO_PRIOR} or the file of a prior, got {self.prior!r}")
+            raise ParameterError("prior", f"must be {AUTO}, {NONE}, a prior's name or its file, got {self.prior!r}")
         check_choice("dtype", self.dtype, ("float32", "int16"))
         check_int("seed", self.seed, at_least=0)
         check_bool("trace", self.trace)
@@ -121,11 +134,35 @@ class Inverter:
         """SHA-256 of the prior's file; empty without one, and before it was read."""
         return "" if self._known is None else self._known.digest
 
+    @property
+    def _used(self) -> str | None:
+        """Name, file or node of the prior in use; None where there is none."""
+        if self._known is not None and not self._known.url:
+            return self._known.name
+        if self.prior == AUTO:
+            return None if self._choice is None else self._choice.name
+        return None if self.prior == NONE else self.prior
+
+    @property
+    def _falls_back(self) -> bool:
+        return self.prior == AUTO and self._choice is not None and self._choice.name is not None
+
+    def chosen(self, inputs: Mapping[str, Sequence[Product]]) -> Inverter:
+        """Return the stage with the prior that ``prior: auto`` means for its mel; see `ChoosingStage`."""
+        if self.prior != AUTO or inputs.get("prior"):
+            return self
+        stage = copy(self)
+        object.__setattr__(stage, "_choice", fitting(_mel_spec(inputs["from"][0])))
+        return stage
+
     def files(self) -> Mapping[str, Sequence[str]]:
         """Return where the prior's file is, if it has one; see `FileStage`."""
-        if self._known is not None:
-            return {_PRIOR: (self._known.url,)} if self._known.url else {}
-        return {} if self.prior == NO_PRIOR else {_PRIOR: (self.prior,)}
+        used = self._used
+        if used is None or (self._known is not None and not self._known.url):
+            return {}
+        if self._known is None or used in shipped_names():
+            return {_PRIOR: (located(used),)}  # what comes with melmill may lie elsewhere on a worker
+        return {_PRIOR: (self._known.url,)}
 
     def prepared(self, files: StageFiles, digest: str) -> Inverter:
         """Return the stage with what it needs to know of its prior.
@@ -135,14 +172,10 @@ class Inverter:
         ParameterError
             The file is missing or no prior.
         """
-        if self.prior == NO_PRIOR:
+        if self._used is None:
             return self
         if _PRIOR not in files:
-            raise ParameterError(
-                "prior",
-                f"must be {NO_PRIOR}, a node that trains a prior or a file that exists, got {self.prior!r}: "
-                "check its name",
-            )
+            raise ParameterError("prior", expected(self._used, "a node that trains a prior"))
         file = files[_PRIOR]
         return self._knowing(
             KnownPrior(digest=digest, url=file.url, name=file.name, spec=decoded(file.name, file.data).spec)
@@ -165,13 +198,9 @@ class Inverter:
         object.__setattr__(stage, "_known", known)
         return stage
 
-    @property
-    def _guided(self) -> bool:
-        return self.prior != NO_PRIOR or self._known is not None
-
     def opened(self, read: Callable[[], StageFiles]) -> Processor:
         """Return what computes in this process; see `FileStage`."""
-        if not self._guided:
+        if self._used is None:
             return self
         file = read()[_PRIOR]
         return _WithPrior(stage=self, prior=decoded(file.name, file.data))
@@ -183,12 +212,14 @@ class Inverter:
 
     def _recipe(self, start: str | NDArray[np.float32], n_iter: int | None, seed: int) -> Recipe:
         own = {field.name: getattr(self, field.name) for field in fields(self.solver)}
-        method, n_iter = self.solver(**own).resolved(n_iter)
+        solver, guided = self.solver(**own), self._used is not None
+        method, own_n_iter = solver.resolved(n_iter, guided=guided)
         return Recipe(
             method=method,
-            n_iter=n_iter,
+            n_iter=own_n_iter,
             start=start,
             magnitude=self.magnitude,
+            fallback_n_iter=solver.resolved(n_iter)[1] if self._falls_back else None,
             seed=(seed, self.seed),
             trace=self.trace,
         )
@@ -199,21 +230,28 @@ class Inverter:
         Raises
         ------
         ContractError
-            The prior's file was not read.
+            The prior was not chosen, or its file was not read.
         """
         own = {field.name: getattr(self, field.name) for field in fields(self) if field.init}
         del own["device"], own["prior"]
-        return {**own, "prior": self._prior_known().digest} if self._guided else own
+        if self._used is None:
+            if self.prior == AUTO and self._choice is None:
+                raise ContractError("prior: auto was not resolved: use what `chosen` returns")
+            return own
+        own["prior"] = self._prior_known().digest
+        if own.get("n_iter", 0) is None:
+            own["n_iter"] = self.recipe(None, 0).n_iter
+        return {**own, "fallback": FALLBACK_VERSION} if self._falls_back else own
 
     def _prior_known(self) -> KnownPrior:
         if self._known is None:
-            raise ContractError(f"the prior {self.prior!r} was not read: use what `prepared` returns")
+            raise ContractError(f"the prior {self._used!r} was not read: use what `prepared` returns")
         return self._known
 
     def produces(self, inputs: Mapping[str, Sequence[Product]]) -> Product:
         """Check the mel and the starting waveform; return waveforms at the mel's rate."""
         spec = _mel_spec(inputs["from"][0])
-        if self._guided:
+        if self._used is not None:
             known = self._prior_known()
             check_prior(known.name, known.spec, spec)
         for start in inputs.get("start", ()):
@@ -240,10 +278,11 @@ class Inverter:
             The stage has a prior: use what `opened` returns.
         """
         del product
-        if self._guided:
-            name = self.prior if self._known is None else self._known.name
-            raise ContractError(f"the prior {name!r} was not read: use what `opened` returns")
-        return self.inverted(items, _mel_spec(inputs["from"]), None)
+        undecided = self.prior == AUTO and self._choice is None and self._known is None
+        stage = self.chosen({"from": [inputs["from"]]}) if undecided else self
+        if stage._used is not None:
+            raise ContractError(f"the prior {stage._used!r} was not read: use what `opened` returns")
+        return stage.inverted(items, _mel_spec(inputs["from"]), None)
 
     def inverted(self, items: Sequence[Item], spec: MelSpec, prior: Prior | None) -> Sequence[Outcome]:
         """Return a waveform for each mel of a spec, see `process`, with the stage's prior."""
@@ -273,7 +312,20 @@ class Inverter:
 
     def _outcome(self, item: Item, result: Inversion, spec: MelSpec) -> Outcome:
         check_result(result, item.inputs["from"], spec)
-        return Outcome(array=stored(result.y, self.dtype), trace=result.trace)
+        row = {"start": result.start} if self._falls_back else None
+        return Outcome(array=stored(result.y, self.dtype), row=row, trace=result.trace)
+
+    def counts(self, rows: Sequence[Mapping[str, object]]) -> Mapping[str, int]:
+        """Return how many utterances started from the prior and from elsewhere; see `CountingStage`."""
+        return dict(Counter(str(row["start"]) for row in rows))
+
+    def notes(self, counts: Mapping[str, int]) -> Sequence[str]:
+        """Say why ``prior: auto`` takes none, and how many utterances fell back."""
+        if self.prior != AUTO or self._choice is None:
+            return ()
+        n, total = sum(counts.values()) - counts.get(PRIOR, 0), sum(counts.values())
+        fell_back = f"{n:,} of {total:,} utterances started without the prior {self._used!r}, which would have lost"
+        return [line for line, said in ((self._choice.note, True), (fell_back, n)) if line and said]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -339,6 +391,7 @@ def inverter_stage(uses: str) -> type[Inverter] | None:
         return None
     hints = get_type_hints(solver)
     made: list[tuple[str, Any, Any]] = []
+    made.append(("prior", PriorName, field(default=solver.default_prior, metadata={"place": True})))
     inputs = {"from": _MEL}
     if solver.starts:
         n_iter_type = int | None if solver.default_n_iter is None else int

@@ -1,13 +1,14 @@
 """A learned prior: a small network that guesses the magnitude spectrum of a mel.
 
-Here are its sizes, its weights and its file. `melmill.stages.numeric.compiled.prior` computes it.
+Here are its sizes, its weights and its file, and the rule that tells where it would lose.
+`melmill.stages.numeric.compiled.prior` computes it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
@@ -29,6 +30,19 @@ _HALF = np.dtype("<f2")
 
 # Fields of a spec that decide what a network has learnt. The rest of it is undone before.
 _LEARNT = ("sr", "n_fft", "win_length", "hop_length", "n_mels", "fmin", "top_hz", "htk", "power")
+
+# Raise it when what is decided changes. It is in the keys of the nodes that fall back.
+FALLBACK_VERSION = 1
+
+# Mismatch of a network's own answer above which its prior is not taken, dB.
+MOST_MISMATCH_DB = -10.0
+
+# Inconsistency of a prior's start up to which it is taken without another look, dB. Where frames
+# overlap by 75 %, a start on speech has -10 to -11 dB without a prior.
+TRUSTED_DB = -11.0
+
+# By how much a prior's start may be the less consistent one, dB.
+MARGIN_DB = 0.2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,15 +184,46 @@ def misfit(needed: MelSpec, spec: MelSpec) -> str | None:
     >>> misfit(MelSpec(), MelSpec(n_mels=64))
     'n_mels is 64, needed 80'
     """
-    differing = [name for name in _LEARNT if getattr(spec, name) != getattr(needed, name)]
+    return "; ".join(differences(needed, spec)) or None
+
+
+def differences(needed: MelSpec, spec: MelSpec) -> list[str]:
+    """Return what keeps a prior for mels of one spec from those of another: a phrase for each field.
+
+    >>> differences(MelSpec(), MelSpec(n_mels=64, fmin=50))
+    ['n_mels is 64, needed 80', 'fmin is 50, needed 0.0']
+    """
     called = {"top_hz": "fmax"}
-    return (
-        "; ".join(
-            f"{called.get(name, name)} is {getattr(spec, name)!r}, needed {getattr(needed, name)!r}"
-            for name in differing
-        )
-        or None
-    )
+    return [
+        f"{called.get(name, name)} is {getattr(spec, name)!r}, needed {getattr(needed, name)!r}"
+        for name in _LEARNT
+        if getattr(spec, name) != getattr(needed, name)
+    ]
+
+
+def prior_loses(mismatch_db: float, inconsistency_db: Callable[[], float], plain_db: Callable[[], float]) -> bool:
+    """Tell whether an inversion would lose by a prior, without a reference, before it iterates.
+
+    A prior may lose on sounds that it was not trained with. Two things show it. A network that
+    knows a sound answers nearly with its mel, as the mel is its input. And a spectrum that no
+    signal has loses by its projection: what the start loses is compared with what the start without
+    a prior does, unless it is little. `python -m benchmarks.priors` measures what the bounds do.
+
+    Parameters
+    ----------
+    mismatch_db : float
+        ``10 log10(||E W**p - M||^2 / ||M||^2)`` of the network's own answer W.
+    inconsistency_db, plain_db : callable
+        Return ``10 log10(||X - P_C(X)||^2 / ||X||^2)`` of the start X with the prior, and without
+        one. Each is called only where it decides.
+
+    >>> prior_loses(-20.0, lambda: -8.0, lambda: -10.0), prior_loses(-20.0, lambda: -9.0, lambda: -7.0)
+    (True, False)
+    """
+    if mismatch_db > MOST_MISMATCH_DB:
+        return True
+    own_db = inconsistency_db()
+    return own_db > TRUSTED_DB and own_db > plain_db() + MARGIN_DB
 
 
 def decoded(name: str, data: bytes) -> Prior:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,6 +63,9 @@ class Solver:
         Rules for the starting phase that its stage offers. Empty where it starts in one way only.
     default_start : str
         The rule that its stage follows by default.
+    default_prior : {"none", "auto"}
+        Whether it takes a learned prior where the user names none: ``"auto"`` takes the one that
+        comes with melmill and fits the mel.
     """
 
     name: ClassVar[str]
@@ -73,19 +76,22 @@ class Solver:
     default_n_iter: ClassVar[int | None] = 100
     starts: ClassVar[tuple[str, ...]] = STARTS
     default_start: ClassVar[str] = "random"
+    default_prior: ClassVar[str] = "none"
 
     def __init_subclass__(cls) -> None:
         """Name the stage after the solver unless the subclass names it."""
         if "uses" not in vars(cls):
             cls.uses = cls.name
 
-    def resolved(self, n_iter: int | None) -> tuple[Solver | None, int]:
+    def resolved(self, n_iter: int | None, *, guided: bool = False) -> tuple[Solver | None, int]:
         """Return the solver that iterates, None where none does, and how many iterations it makes.
 
         Parameters
         ----------
         n_iter : int or None
             Iterations that the user asked for; None for the default.
+        guided : bool
+            Whether a prior guesses the starting magnitude.
         """
         if n_iter is None:
             assert self.default_n_iter is not None
@@ -109,6 +115,9 @@ class Recipe:
         Starting magnitude without a prior.
     prior : Prior or None
         Network that guesses the starting magnitude; it fits the mel.
+    fallback_n_iter : int or None
+        Number of iterations where the prior would lose and `magnitude` is taken in its place, as
+        `melmill.stages.numeric.compiled.start` judges. None: the prior is taken wherever it leads.
     seed : int or sequence of int
         Seed of random phases; none is negative.
     trace : bool
@@ -127,6 +136,7 @@ class Recipe:
     start: str | NDArray[np.floating] = "pghi"
     magnitude: MagnitudeStart = "nnls"
     prior: Prior | None = None
+    fallback_n_iter: int | None = None
     seed: Seed = 0
     trace: bool = False
     dtype: Precision = "float32"
@@ -139,10 +149,35 @@ class Recipe:
         check_choice("magnitude", self.magnitude, MAGNITUDES)
         if not isinstance(self.prior, Prior | None):
             raise ParameterError("prior", f"must be what melmill.load_prior returns, or None, got {self.prior!r}")
+        if self.fallback_n_iter is not None:
+            check_int("fallback_n_iter", self.fallback_n_iter, at_least=0, at_most=MAX_N_ITER)
         for seed in self.seed if isinstance(self.seed, tuple | list) else (self.seed,):
             check_int("seed", seed, at_least=0)
         check_bool("trace", self.trace)
         check_choice("dtype", self.dtype, ("float32", "float64"))
+
+    def iterations(self, *, guided: bool) -> int:
+        """Return the number of iterations from the prior's magnitude, or from one without it."""
+        return self.n_iter if guided or self.fallback_n_iter is None else self.fallback_n_iter
+
+
+class Answer(NamedTuple):
+    """What an engine made of a problem.
+
+    Parameters
+    ----------
+    y : ndarray of the recipe's dtype, shape (n_samples,)
+        The signal whose STFT is the method's last consistent spectrum Z; for ADMM ``iSTFT(X - V)``.
+    misfits : list of float
+        SCM's numerator (eq. 21) at the start and after every iteration, in the unit of the linear
+        mel. Empty unless the recipe asks for a trace.
+    guided : bool
+        Whether it started from the prior's magnitude.
+    """
+
+    y: NDArray[np.floating]
+    misfits: list[float]
+    guided: bool
 
 
 @dataclass(frozen=True, kw_only=True)

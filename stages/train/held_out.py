@@ -103,7 +103,7 @@ def references(spec: MelSpec) -> dict[str, Invert]:
         return invert(M, spec, method="griffin_lim", n_iter=100, start="random", length=n_samples)
 
     def good(M: NDArray[np.float32], n_samples: int) -> NDArray[np.float32]:
-        return invert(M, spec, quality="good", length=n_samples)
+        return invert(M, spec, quality="good", length=n_samples, prior="none")
 
     return {"griffin_lim 100": griffin_lim, "invert good": good}
 

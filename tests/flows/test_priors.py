@@ -7,14 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from click.testing import CliRunner
 
 import melmill
+from melmill.flows.cli.group import cli
 from melmill.flows.errors import PipelineError, RunFailed
 from melmill.flows.execution.run import run
 from melmill.flows.pipeline.spec import load
 from melmill.flows.planning.plan import Plan, make_plan
 from tests.flows.conftest import Project, make_project, voice
-from tests.priors import random_prior
+from tests.priors import random_prior, ship, smooth_prior
 
 SPEC = melmill.MelSpec(n_fft=256, hop_length=64, n_mels=20)
 PIPELINE = """\
@@ -99,7 +101,7 @@ def test_the_bytes_decide_the_key_and_the_place_does_not(guided: Project) -> Non
 
 
 def test_a_prior_that_cannot_be_used_is_one_line(guided: Project) -> None:
-    assert "prior must be none, a node that trains a prior or a file that exists, got 'no.safetensors'" in failure(
+    assert "a node that trains a prior or a file that exists, got 'no.safetensors'" in failure(
         guided, "guided.prior=no.safetensors"
     )
     write(guided.folder / "wide.safetensors", spec=melmill.MelSpec())
@@ -183,10 +185,102 @@ def test_python_and_the_command_take_a_file(guided: Project) -> None:
     np.testing.assert_array_equal(written, np.rint(expected.astype(np.float64) * 32768))
     refused = guided.called("invert", "m.npy", "-o", "y.wav", *spec, "--prior", "no.safetensors")
     assert refused.returncode != 0
-    assert "prior must be a file that can be read, got 'no.safetensors': it does not exist" in refused.stderr
+    assert "or a file that exists, got 'no.safetensors': check its name" in refused.stderr
 
 
 def test_what_is_no_prior_is_refused() -> None:
     M = np.zeros((20, 9), dtype=np.float32)
     with pytest.raises(melmill.ParameterError, match=r"prior must be what melmill.load_prior returns, or None, got 3"):
         melmill.invert(M, SPEC, prior=3)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def choosing(guided: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """Return a project whose node `plain` has ``prior: auto``, while melmill comes with no prior."""
+    (tmp_path / "shipped").mkdir()
+    ship(tmp_path / "shipped", monkeypatch)
+    return guided
+
+
+def test_auto_without_a_fitting_prior_is_none_and_says_so_once(
+    choosing: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = plan(choosing)
+    assert alone.notes == ()
+    none = plan(choosing, "plain.prior=none").nodes["plain"].node
+    assert alone.nodes["plain"].node.key == none.key
+    assert run(alone, "serial").notes == ()
+    (tmp_path / "wide").mkdir()
+    ship(tmp_path / "wide", monkeypatch, wide=random_prior(melmill.MelSpec(n_fft=512, hop_length=64, n_mels=20)))
+    noted = plan(choosing)
+    assert noted.nodes["plain"].node.key == none.key
+    assert not noted.nodes["plain"].pending
+    assert noted.notes == (
+        "plain: no prior that comes with melmill fits this mel (the nearest, wide: n_fft is 256, needed 512; "
+        "win_length is 256, needed 512): starting from NNLS",
+    )
+
+
+def test_auto_takes_what_fits_and_its_records_tell_where_it_fell_back(
+    choosing: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = plan(choosing).nodes["plain"].node
+    run(plan(choosing), "serial")
+    view = melmill.open(str(choosing.store))["plain"]
+    unguided = {name: view[name] for name in view}
+    ship(tmp_path / "shipped", monkeypatch, some=random_prior(SPEC))
+    made = plan(choosing)
+    node = made.nodes["plain"].node
+    assert node.key != before.key
+    assert node.parameters["fallback"] == 1
+    assert plan(choosing, "plain.prior=some").nodes["plain"].node.key not in (node.key, before.key)
+    summary = run(made, "serial")
+    n = summary.utterances
+    expected = f"plain: {n} of {n} utterances started without the prior 'some', which would have lost"
+    assert summary.notes == (expected,)
+    # A plan says so of what is reused.
+    assert plan(choosing).notes == (expected,)
+    store = melmill.open(str(choosing.store))
+    table = store.product(node.folder, node.key).read_table("table")
+    assert set(table["start"]) == {"nnls"}
+    for name, y in unguided.items():
+        np.testing.assert_array_equal(store["plain"][name], y)
+
+
+def test_a_smooth_guess_of_clicks_is_followed(
+    choosing: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ship(tmp_path / "shipped", monkeypatch, some=smooth_prior(SPEC))
+    clicks = np.rint(50 * np.random.default_rng(0).standard_normal(8000)).astype(np.int16)
+    clicks[100::700] = 20000
+    for file in choosing.root.rglob("*.flac"):
+        soundfile.write(file, clicks, 16000, format="FLAC", subtype="PCM_16")
+    made = plan(choosing)
+    assert run(made, "serial").notes == ()
+    node = made.nodes["plain"].node
+    table = melmill.open(str(choosing.store)).product(node.folder, node.key).read_table("table")
+    assert set(table["start"]) == {"prior"}
+
+
+def test_a_wrong_name_has_a_hint(choosing: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ship(tmp_path / "shipped", monkeypatch, spoken=random_prior(SPEC))
+    assert plan(choosing, "guided.prior=spoken").nodes["guided"].node.parameters["prior"]
+    assert "prior must be auto, none, spoken, a node that trains a prior or a file that exists, got 'spoked': did" in (
+        failure(choosing, "guided.prior=spoked")
+    )
+
+
+def test_the_command_notes_that_none_fits(choosing: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    np.save("m.npy", melmill.mel(voice(0.5, 110.0, seed=1)))
+    ship(tmp_path / "shipped", monkeypatch, speech=random_prior(SPEC))
+    done = CliRunner().invoke(cli, ["invert", "m.npy", "-o", "y.wav", "--preset", "paper", "-v", "--n-iter", "1"])
+    note, made = done.stderr.splitlines()
+    assert note == (
+        "note: no prior that comes with melmill fits this mel (the nearest, speech: n_fft is 1024, needed 256; "
+        "win_length is 1024, needed 256; hop_length is 256, needed 64; n_mels is 80, needed 20): starting from NNLS"
+    )
+    assert made.endswith(" s, from nnls")
+    quiet = CliRunner().invoke(
+        cli, ["invert", "m.npy", "-o", "y.wav", "--preset", "paper", "--method", "admm", "--n-iter", "1"]
+    )
+    assert quiet.stderr == ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import partial
 
 import numpy as np
 import torch
@@ -19,10 +19,11 @@ from melmill.stages.numeric.batched.magnitude import estimate_magnitude
 from melmill.stages.numeric.batched.projection import Projection
 from melmill.stages.numeric.compiled.magnitude import starting_magnitude
 from melmill.stages.numeric.compiled.phase import start_phase
+from melmill.stages.numeric.compiled.start import started as started_on_host
 from melmill.stages.numeric.filterbank import bank_of
 from melmill.stages.numeric.lanes.sweep import from_lanes
 from melmill.stages.numeric.melspec import MelSpec
-from melmill.stages.numeric.solver import Problem, Recipe
+from melmill.stages.numeric.solver import Answer, Problem, Recipe
 
 # Half an hour of speech; more makes no iteration faster. It is a constant, so that batches and
 # their rounding depend on the utterances alone, on any device that has the room.
@@ -35,8 +36,6 @@ _BYTES_A_BIN = 80
 
 # Integrating phase takes one core about as long as the iterations take the device.
 _HOST_THREADS = 8
-
-Answer = tuple[NDArray[np.floating], list[float]]
 
 
 def invert_linears(
@@ -62,7 +61,7 @@ def invert_linears(
 
     Returns
     -------
-    list of (y, misfits)
+    list of Answer
         As of `invert_linear`.
 
     Raises
@@ -86,14 +85,15 @@ class _Started:
     """A batch whose start is being computed on the host.
 
     `M` is on the device and `phase` on the host, both ``(B, T, .)``. `Y` is known, and on the
-    device. With a prior it is on the host, and being computed too.
+    device. With a prior it is on the host, and being computed too. `under_way` will say whether the
+    prior guessed it.
     """
 
     batch: Sequence[int]
     M: Tensor
     Y: Tensor
     phase: Tensor
-    under_way: list[Future[None]]
+    under_way: list[Future[bool]]
 
 
 @dataclass(frozen=True)
@@ -139,16 +139,28 @@ class _Work:
         return [_Started(batch=batch, M=M, Y=Y, phase=phase, under_way=under_way)]
 
     def _finished(self, started: _Started, rows: Sequence[int]) -> list[Answer]:
-        for done in started.under_way:
-            done.result()
-        part, bank = slice(rows[0], rows[-1] + 1), bank_of(self.spec)
-        projection = Projection(self.spec.stft, [self.problems[i].length for i in started.batch[part]], self.place)
+        guided = [done.result() for done in started.under_way]
+        n_iters = {row: self.recipe.iterations(guided=guided[row]) for row in rows}
+        answers: dict[int, tuple[NDArray[np.floating], list[float]]] = {}
+        for n_iter in sorted(set(n_iters.values())):
+            alike = [row for row in rows if n_iters[row] == n_iter]
+            answers.update(zip(alike, self._iterated(started, alike, n_iter), strict=True))
+        return [Answer(*answers[row], guided[row]) for row in rows]
+
+    def _iterated(
+        self, started: _Started, rows: Sequence[int], n_iter: int
+    ) -> list[tuple[NDArray[np.floating], list[float]]]:
+        """Return the signals and misfits of some rows of a batch, after as many iterations."""
+        whole = len(rows) == rows[-1] + 1 - rows[0]
+        part, bank = slice(rows[0], rows[-1] + 1) if whole else list(rows), bank_of(self.spec)
+        lengths = [self.problems[started.batch[row]].length for row in rows]
+        projection = Projection(self.spec.stft, lengths, self.place)
         n_frames = projection.framing.own.shape[1]
         # A copy, as the iterations overwrite it and halves may be begun again.
-        Y = torch.empty_like(
-            started.Y[part, :n_frames], device=self.place.device, memory_format=torch.contiguous_format
-        )
-        Y.copy_(started.Y[part, :n_frames], non_blocking=True)
+        given = started.Y[part, :n_frames]
+        Y = torch.empty_like(given, device=self.place.device, memory_format=torch.contiguous_format)
+        Y.copy_(given, non_blocking=True)
+        del given
         M = started.M[part, :n_frames].contiguous()
         X = torch.polar(Y, started.phase[part, :n_frames].to(self.place.device, non_blocking=True))
         projection.synthesise(X.clone())
@@ -161,7 +173,7 @@ class _Work:
             measure()
         if self.recipe.method is not None:
             start = Start(X, projection.analyse(), Y, M)
-            loop = iteration(self.recipe.method, self.recipe.n_iter, start, bank, self.place)
+            loop = iteration(self.recipe.method, n_iter, start, bank, self.place)
             del X, Y, start
             iterate(loop, projection, self.place, measure if self.recipe.trace else None)
         scaled = (torch.stack(misfits, 1) * bank.norm**2).tolist() if misfits else [[] for _ in rows]
@@ -180,16 +192,22 @@ def _memory_bytes(device: torch.device) -> int:
 
 
 def _fill_start(
-    problem: Problem, spec: MelSpec, phase: NDArray[np.floating], guess: NDArray[np.floating] | None
-) -> None:
+    problem: Problem, spec: MelSpec, phase: NDArray[np.floating], magnitude: NDArray[np.floating] | None
+) -> bool:
     """Write the starting phase of one utterance, rad, to the rows ``(T, F)`` of its own frames.
 
+    Return whether the prior guessed its magnitude.
+
     PGHI follows the compiled engine's magnitude, not the device's. A rounding that makes another
-    bin the louder would lead it another way. So a prior computes here too, and its magnitude goes
-    to `guess`, which is None without one.
+    bin the louder would lead it another way. So a prior computes here too, and the magnitude
+    goes to `magnitude`, which is None without a prior.
     """
-    recipe = problem.recipe
-    magnitude = cache(partial(starting_magnitude, problem.linear, spec, recipe))
-    if guess is not None:
-        guess[:] = from_lanes(magnitude(), len(guess)).T
-    phase[:] = from_lanes(start_phase(recipe, spec.stft, problem.length, magnitude), len(phase)).T
+    recipe, length = problem.recipe, problem.length
+    if magnitude is None:
+        found = start_phase(recipe, spec.stft, length, partial(starting_magnitude, problem.linear, spec, recipe))
+        phase[:] = from_lanes(found, len(phase)).T
+        return False
+    start = started_on_host(problem.linear, spec, recipe, length)
+    magnitude[:] = from_lanes(start.Y, len(magnitude)).T
+    phase[:] = from_lanes(start.phase, len(phase)).T
+    return start.guided

@@ -9,14 +9,13 @@ from typing import Any, Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from melmill.stages.numeric.compiled.magnitude import starting_magnitude
 from melmill.stages.numeric.compiled.misfit import misfit_energy
-from melmill.stages.numeric.compiled.phase import start_phase
 from melmill.stages.numeric.compiled.projection import Projection
+from melmill.stages.numeric.compiled.start import started
 from melmill.stages.numeric.filterbank import Bank, bank_of
 from melmill.stages.numeric.lanes.sweep import Sweep, to_lanes
 from melmill.stages.numeric.melspec import MelSpec
-from melmill.stages.numeric.solver import Recipe, Solver
+from melmill.stages.numeric.solver import Answer, Recipe, Solver
 
 # Iterations in compiled code before the interpreter may see an interrupt.
 _UNINTERRUPTED = 10
@@ -56,9 +55,7 @@ class CompiledForm(Protocol):
         ...
 
 
-def invert_linear(
-    linear: NDArray[np.float32], spec: MelSpec, recipe: Recipe, length: int
-) -> tuple[NDArray[np.floating], list[float]]:
+def invert_linear(linear: NDArray[np.float32], spec: MelSpec, recipe: Recipe, length: int) -> Answer:
     """Invert one linear mel.
 
     Parameters
@@ -71,33 +68,22 @@ def invert_linear(
         A waveform to start from has `length` samples.
     length : int
         Samples of the result.
-
-    Returns
-    -------
-    y : ndarray of the recipe's dtype, shape (n_samples,)
-        The signal whose STFT is the method's last consistent spectrum Z; for ADMM ``iSTFT(X - V)``.
-    misfits : list of float
-        SCM's numerator (eq. 21) at the start and after every iteration, in the unit of `linear`.
-        Empty unless the recipe asks for a trace.
     """
     bank = bank_of(spec)
     projection = Projection(spec.stft, length, recipe.dtype)
     M = to_lanes(np.asarray(linear / bank.norm, dtype=recipe.dtype))
-    Y = starting_magnitude(linear, spec, recipe)
-    phase = start_phase(recipe, spec.stft, length, lambda: Y)
-    X = np.empty((*Y.shape[:2], 2, Y.shape[2]), dtype=Y.dtype)
-    for part, function in enumerate((np.cos, np.sin)):
-        function(phase, out=X[:, :, part], dtype=Y.dtype)
-        X[:, :, part] *= Y
-    del phase
+    start = started(linear, spec, recipe, length)
+    n_iter, X, Y = recipe.iterations(guided=start.guided), start.X, start.Y
+    guided = start.guided
+    del start
     projection.synthesise(X)
     misfits: list[float] = []
     measure = (lambda: misfits.append(misfit_energy(projection.sweep, M, bank))) if recipe.trace else None
     if measure is not None:
         measure()
     if recipe.method is not None:
-        iterate(recipe.method, X, Y, M, bank, projection, recipe.n_iter, measure)
-    return projection.samples, [misfit * bank.norm**2 for misfit in misfits]
+        iterate(recipe.method, X, Y, M, bank, projection, n_iter, measure)
+    return Answer(projection.samples, [misfit * bank.norm**2 for misfit in misfits], guided)
 
 
 def iterate(

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melmill.stages.numeric.compiled.misfit import raised_to
-from melmill.stages.numeric.compiled.prior import prior_magnitude
+from melmill.stages.numeric.compiled.prior import guess
 from melmill.stages.numeric.filterbank import Bank, bank_of
 from melmill.stages.numeric.lanes.bands import Runs, apply, runs
 from melmill.stages.numeric.lanes.gram import pseudo_inverse, spectral_norm
@@ -23,7 +23,7 @@ N_ITER = 30
 
 
 def starting_magnitude(linear: NDArray[np.float32], spec: MelSpec, recipe: Recipe) -> NDArray[np.floating]:
-    """Return the magnitude that a recipe starts from.
+    """Return the magnitude that a recipe starts from, by its prior or without one.
 
     Parameters
     ----------
@@ -32,7 +32,7 @@ def starting_magnitude(linear: NDArray[np.float32], spec: MelSpec, recipe: Recip
     spec : MelSpec
         Of the mel.
     recipe : Recipe
-        Its prior fits the mel.
+        Its prior fits the mel, and is taken wherever it leads.
 
     Returns
     -------
@@ -40,7 +40,7 @@ def starting_magnitude(linear: NDArray[np.float32], spec: MelSpec, recipe: Recip
         Non-negative, in lane layout.
     """
     if recipe.prior is not None:
-        return prior_magnitude(linear, spec, recipe.prior).astype(recipe.dtype, copy=False)
+        return guess(linear, spec, recipe.prior).Y.astype(recipe.dtype, copy=False)
     bank = bank_of(spec)
     return estimate_magnitude(to_lanes(np.asarray(linear / bank.norm, dtype=recipe.dtype)), bank, recipe.magnitude)
 

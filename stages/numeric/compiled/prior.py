@@ -52,6 +52,21 @@ _TINY = 1e-8
 _AT_ONCE = 8
 
 
+class Guess(NamedTuple):
+    """A magnitude that a prior guessed, made to agree with the mel, and how far it was from that.
+
+    Parameters
+    ----------
+    Y : ndarray of float32, shape (n_groups, n_bins, LANES)
+        Non-negative, in lane layout.
+    mismatch : float
+        ``||E W**p - M||^2 / ||M||^2`` of the network's own answer W. 0 for a mel of silence.
+    """
+
+    Y: NDArray[np.float32]
+    mismatch: float
+
+
 class _Bank(NamedTuple):
     """A prior's bank E and its transpose, and what its updates multiply bins by.
 
@@ -88,7 +103,7 @@ class _Network(NamedTuple):
     out_bias: NDArray[np.float32]
 
 
-def prior_magnitude(linear: NDArray[np.float32], spec: MelSpec, prior: Prior) -> NDArray[np.float32]:
+def guess(linear: NDArray[np.float32], spec: MelSpec, prior: Prior) -> Guess:
     """Return the magnitude that a prior guesses, made to agree with the mel.
 
     The network sees ``ln((M / (top sum(E)))**(1/p) + 1e-4)`` of all bands, where `top` is the
@@ -104,11 +119,6 @@ def prior_magnitude(linear: NDArray[np.float32], spec: MelSpec, prior: Prior) ->
         Of the mel; the prior fits it.
     prior : Prior
 
-    Returns
-    -------
-    ndarray of float32, shape (n_groups, n_bins, LANES)
-        Non-negative, in lane layout.
-
     References
     ----------
     Liu et al. 2022, "A ConvNet for the 2020s" (the blocks); Lee and Seung 2000 (the updates).
@@ -118,7 +128,7 @@ def prior_magnitude(linear: NDArray[np.float32], spec: MelSpec, prior: Prior) ->
     m = linear * (band_scale(prior.spec) / band_scale(spec)).astype(np.float32)[:, np.newaxis]
     top = m.max(initial=0.0)
     if top <= 0:
-        return Y
+        return Guess(Y, 0.0)
     m /= top
     x = network_input(m, prior.spec)
     # A group of zeros on each side: the network sees zeros past the ends.
@@ -129,9 +139,9 @@ def prior_magnitude(linear: NDArray[np.float32], spec: MelSpec, prior: Prior) ->
     _forward(padded, own, _network(prior), bank.spread, Y)
     np.exp(Y, out=Y)
     M = to_lanes(m)
-    _agree(Y, M, bank, N_UPDATES)
+    error = _agree(Y, M, bank, N_UPDATES, n_frames)
     Y *= np.float32(float(top) ** (1 / spec.power)) * (M.max(axis=1, keepdims=True) > 0)
-    return Y
+    return Guess(Y, float(error / np.sum(np.square(M), dtype=np.float64)))
 
 
 def network_input(m: NDArray[np.float32], spec: MelSpec) -> NDArray[np.float32]:
@@ -343,17 +353,26 @@ def _product(matrix: Flat, bias: Flat, x: Flat, out: Flat) -> None:
 
 
 @kernel
-def _agree(Y: Flat, M: Flat, bank: _Bank, n_updates: int) -> None:
-    """Update a magnitude in place until its mel is near M, by multiplication alone."""
+def _agree(Y: Flat, M: Flat, bank: _Bank, n_updates: int, n_frames: int) -> float:
+    """Update a magnitude in place until its mel is near M; return ``||E Y**p - M||^2`` before."""
     n_bins, n_mels = Y.shape[1], M.shape[1]
     S, step = np.empty(n_bins * LANES, Y.dtype), np.empty(n_bins * LANES, Y.dtype)
-    ratio = np.empty(n_mels * LANES, Y.dtype)
+    ratio, squares = np.empty(n_mels * LANES, Y.dtype), np.empty(LANES, Y.dtype)
+    error = 0.0
     for group in range(Y.shape[0]):
         at = group * n_bins * LANES
         for row in range(0, len(S), LANES):
             store(S, row, raised_to(load(Y, at + row), bank.power))
-        for _ in range(n_updates):
+        for update in range(n_updates):
             apply(bank.E, S, ratio, 0, 0)
+            if update == 0:
+                energy = zeros(Y)
+                for row in range(0, len(ratio), LANES):
+                    difference = load(ratio, row) - load(M, group * n_mels * LANES + row)
+                    energy = energy + difference * difference
+                store(squares, 0, energy)
+                for lane in range(min(LANES, n_frames - group * LANES)):
+                    error += squares[lane]
             for row in range(0, len(ratio), LANES):
                 store(ratio, row, load(M, group * n_mels * LANES + row) / (load(ratio, row) + _TINY))
             apply(bank.Et, ratio, step, 0, 0)
@@ -362,3 +381,4 @@ def _agree(Y: Flat, M: Flat, bank: _Bank, n_updates: int) -> None:
                 store(S, row, load(S, row) * (load(step, row) * bank.over_sum[k] + bank.kept[k]))
         for row in range(0, len(S), LANES):
             store(Y, at + row, raised_to(load(S, row), 1.0 / bank.power))
+    return error

@@ -23,6 +23,6 @@ class Pghi(Solver):
     starts = ()
     default_start = "pghi"
 
-    def resolved(self, n_iter: int | None) -> tuple[None, int]:
+    def resolved(self, n_iter: int | None, *, guided: bool = False) -> tuple[None, int]:
         """Return that nothing iterates."""
         return None, 0

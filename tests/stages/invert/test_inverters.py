@@ -110,10 +110,10 @@ def test_an_outcome_does_not_depend_on_its_neighbours(name: str, spec: MelSpec, 
 
 
 def test_invert_is_the_automatic_method(voice: NDArray[np.float32]) -> None:
-    mine = array(run(Invert(quality="draft"), [item(voice)])[0])
+    mine = array(run(Invert(quality="draft", prior="none"), [item(voice)])[0])
     named = Admm(lam=85.8, schedule="swing", n_iter=20)
     assert mine.tobytes() == array(run(named, [item(voice)])[0]).tobytes()
-    assert Invert().identity()["quality"] == "good"
+    assert Invert(prior="none").identity()["quality"] == "good"
     with pytest.raises(ParameterError, match="quality must be one of 'draft', 'good', 'best', got 'fine'"):
         Invert(quality="fine")
     for parameters, message in (({"n_iter": 0}, "n_iter must be at least 1"), ({"start": "random"}, "start must be")):
@@ -122,7 +122,7 @@ def test_invert_is_the_automatic_method(voice: NDArray[np.float32]) -> None:
 
 
 def test_invert_starts_from_a_nodes_waveforms(voice: NDArray[np.float32]) -> None:
-    mine = array(run(Invert(n_iter=7), [item(voice, start=voice)])[0])
+    mine = array(run(Invert(n_iter=7, prior="none"), [item(voice, start=voice)])[0])
     named = Admm(lam=85.8, schedule="swing", n_iter=7)
     assert mine.tobytes() == array(run(named, [item(voice, start=voice)])[0]).tobytes()
     assert mine.tobytes() != array(run(Invert(n_iter=7), [item(voice)])[0]).tobytes()
@@ -361,8 +361,14 @@ def test_a_prior_guesses_the_start_of_every_inverter(name: str, voice: NDArray[n
 
 def test_a_prior_is_in_the_identity_by_its_digest() -> None:
     stage, _ = with_prior(Invert(prior="p.safetensors"), random_prior(PAPER))
-    assert stage.identity() == {**Invert().identity(), "prior": "abc"}
-    assert "prior" not in Invert().identity()
+    without = Invert(prior="none").identity()
+    assert "prior" not in without
+    # A prior has its own number of iterations, which the key holds.
+    assert (without["n_iter"], stage.identity()) == (None, {**without, "prior": "abc", "n_iter": 45})
+    few, _ = with_prior(Invert(prior="p.safetensors", n_iter=7), random_prior(PAPER))
+    assert few.identity() == {**without, "prior": "abc", "n_iter": 7}
+    with pytest.raises(ContractError, match="prior: auto was not resolved: use what `chosen` returns"):
+        Invert().identity()
     assert not Invert(prior="none").files()  # type: ignore[attr-defined]
 
 
@@ -375,11 +381,9 @@ def test_a_prior_must_be_read_and_fit() -> None:
             act()
     with pytest.raises(ContractError, match=r"the prior 'p.safetensors' was not read: use what `opened` returns"):
         run(cast("UtteranceStage", stage), [])
-    with pytest.raises(ParameterError, match="prior must be none or the file of a prior, got 3"):
+    with pytest.raises(ParameterError, match="prior must be auto, none, a prior's name or its file, got 3"):
         Invert(prior=3)
-    with pytest.raises(
-        ParameterError, match=r"prior must be none, a node that .* or a file that exists, got 'p': check"
-    ):
+    with pytest.raises(ParameterError, match="a node that trains a prior or a file that exists, got 'p': check"):
         cast("FileStage", Invert(prior="p")).prepared({}, "")
 
 

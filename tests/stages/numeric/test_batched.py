@@ -26,7 +26,7 @@ from melmill.stages.numeric.errors import DeviceMissing, ParameterError
 from melmill.stages.numeric.filterbank import bank_of
 from melmill.stages.numeric.mel import mel_spectrogram
 from melmill.stages.numeric.melspec import MelSpec, StftParams
-from melmill.stages.numeric.solver import Problem, Recipe, Solver
+from melmill.stages.numeric.solver import Answer, Problem, Recipe, Solver
 from melmill.stages.numeric.solvers.admm import Admm
 from melmill.stages.numeric.solvers.admm_gla import AdmmGla
 from melmill.stages.numeric.solvers.griffin_lim import GriffinLim
@@ -68,7 +68,7 @@ def posed(ys: Sequence[NDArray[np.float32]], spec: MelSpec, recipe: Recipe) -> l
     return [pose(M, spec, replace(recipe, seed=i), y.size) for i, (M, y) in enumerate(zip(mels, ys, strict=True))]
 
 
-def one_by_one(problems: Sequence[Problem], spec: MelSpec) -> list[tuple[Array, list[float]]]:
+def one_by_one(problems: Sequence[Problem], spec: MelSpec) -> list[Answer]:
     return [invert_linear(p.linear, spec, p.recipe, p.length) for p in problems]
 
 
@@ -83,7 +83,7 @@ def test_iterations_are_the_compiled_engines(method: Solver, power: float, devic
     spec = replace(SMALL, power=power)
     recipe = Recipe(method=method, n_iter=4, start="random", dtype="float64", trace=True)
     problems = posed(signals(LENGTHS), spec, recipe)
-    for (y, misfits), (expected, energies) in zip(
+    for (y, misfits, _), (expected, energies, _) in zip(
         invert_linears(problems, spec, device), one_by_one(problems, spec), strict=True
     ):
         assert y.dtype == np.float64
@@ -108,7 +108,7 @@ def test_every_framing_is_the_compiled_engines(spec: MelSpec, device: str) -> No
     recipe = Recipe(method=Admm(), n_iter=3, start="random", dtype="float64")
     problems = posed(signals([n for n in LENGTHS if spec.n_frames(n)]), spec, recipe)
     assert len(problems) >= 5
-    for (y, _), (expected, _) in zip(invert_linears(problems, spec, device), one_by_one(problems, spec), strict=True):
+    for (y, *_), (expected, *_) in zip(invert_linears(problems, spec, device), one_by_one(problems, spec), strict=True):
         np.testing.assert_allclose(y, expected, rtol=0, atol=1e-9 * np.abs(expected).max())
 
 
@@ -117,7 +117,7 @@ def test_without_centring_faint_samples_are_silent(device: str) -> None:
     spec = replace(SMALL, center=False)
     recipe = Recipe(method=AdmmGla(), n_iter=3, start="random", dtype="float64")
     problems = posed(signals([1000, 950, 64, 65]), spec, recipe)
-    for (y, _), (expected, _) in zip(invert_linears(problems, spec, device), one_by_one(problems, spec), strict=True):
+    for (y, *_), (expected, *_) in zip(invert_linears(problems, spec, device), one_by_one(problems, spec), strict=True):
         assert y[0] == 0
         np.testing.assert_allclose(y, expected, rtol=0, atol=1e-9 * np.abs(expected).max())
 
@@ -150,7 +150,7 @@ def test_projection_is_each_utterances_own(params: StftParams) -> None:
 def test_single_precision_agrees_for_an_iteration(method: Solver, device: str, voice: NDArray[np.float32]) -> None:
     spec = MelSpec()
     problems = posed([voice, voice[:5000], voice[3000:9000]], spec, Recipe(method=method, n_iter=1, start="pghi"))
-    for (y, _), (expected, _) in zip(invert_linears(problems, spec, device), one_by_one(problems, spec), strict=True):
+    for (y, *_), (expected, *_) in zip(invert_linears(problems, spec, device), one_by_one(problems, spec), strict=True):
         assert y.dtype == np.float32
         np.testing.assert_allclose(y, expected, rtol=0, atol=1e-3 * np.abs(expected).max())
 
@@ -173,7 +173,7 @@ def test_scores_agree_after_many_iterations(
     recipe = Recipe(method=Admm(), n_iter=100, start=start, trace=True, dtype=dtype)
     problems = posed([voice, 0 * voice, voice[3000:13000]], MelSpec(), recipe)
     del problems[1]
-    for (_, misfits), (_, expected) in zip(
+    for (_, misfits, _), (_, expected, _) in zip(
         invert_linears(problems, MelSpec(), device), one_by_one(problems, MelSpec()), strict=True
     ):
         assert len(misfits) == 101
@@ -185,7 +185,7 @@ def test_magnitudes_are_the_compiled_engines(how: Any) -> None:
     spec = replace(SMALL, power=2.0)
     recipe = Recipe(method=None, n_iter=0, start="zero", magnitude=how, dtype="float64")
     problems = posed(signals(LENGTHS), spec, recipe)
-    for (y, _), (expected, _) in zip(invert_linears(problems, spec, "cpu"), one_by_one(problems, spec), strict=True):
+    for (y, *_), (expected, *_) in zip(invert_linears(problems, spec, "cpu"), one_by_one(problems, spec), strict=True):
         np.testing.assert_allclose(y, expected, rtol=0, atol=1e-9 * np.abs(expected).max())
 
 
@@ -204,21 +204,22 @@ def test_a_waveform_gives_the_start() -> None:
         replace(p, recipe=replace(p.recipe, start=y[::-1].copy()))
         for p, y in zip(posed(ys, SMALL, Recipe(method=Raar(), n_iter=2, dtype="float64")), ys, strict=True)
     ]
-    for (y, _), (expected, _) in zip(invert_linears(problems, SMALL, "cpu"), one_by_one(problems, SMALL), strict=True):
+    answers = zip(invert_linears(problems, SMALL, "cpu"), one_by_one(problems, SMALL), strict=True)
+    for (y, *_), (expected, *_) in answers:
         np.testing.assert_allclose(y, expected, rtol=0, atol=1e-9 * np.abs(expected).max())
 
 
 def test_results_do_not_depend_on_the_batches() -> None:
     problems = posed(signals(LENGTHS), SMALL, Recipe(method=Admm(), n_iter=5, dtype="float64"))
     together, apart = (invert_linears(problems, SMALL, "cpu", memory_bytes=room) for room in (2**30, 1))
-    for (y, _), (alone, _) in zip(together, apart, strict=True):
+    for (y, *_), (alone, *_) in zip(together, apart, strict=True):
         np.testing.assert_allclose(y, alone, rtol=0, atol=1e-12)
 
 
 def test_same_problems_give_the_same_bytes() -> None:
     problems = posed(signals(LENGTHS), SMALL, Recipe(method=Ipalm(), n_iter=5))
     first, again = (
-        [y.tobytes() for y, _ in invert_linears(problems, SMALL, "cpu", memory_bytes=300_000)] for _ in range(2)
+        [y.tobytes() for y, *_ in invert_linears(problems, SMALL, "cpu", memory_bytes=300_000)] for _ in range(2)
     )
     assert first == again
 
@@ -295,7 +296,7 @@ def test_halves_give_what_the_whole_gives() -> None:
         (started,) = work._started(range(len(problems)))
         halves = [*work._finished(started, range(2)), *work._finished(started, range(2, 6))]
         whole = work._finished(started, range(6))
-    for (y, _), (expected, _) in zip(halves, whole, strict=True):
+    for (y, *_), (expected, *_) in zip(halves, whole, strict=True):
         np.testing.assert_allclose(y, expected, rtol=0, atol=1e-12)
 
 

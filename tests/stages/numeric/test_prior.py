@@ -19,7 +19,7 @@ from melmill.stages.invert.inversion import pose
 from melmill.stages.numeric.batched.inverter import invert_linears
 from melmill.stages.numeric.batched.prior import Gate, PriorNetwork, agreeing, bank_of
 from melmill.stages.numeric.compiled.inverter import invert_linear
-from melmill.stages.numeric.compiled.prior import prior_magnitude
+from melmill.stages.numeric.compiled.prior import guess
 from melmill.stages.numeric.errors import ContractError, ParameterError
 from melmill.stages.numeric.filterbank import mel_bank
 from melmill.stages.numeric.lanes.sweep import from_lanes
@@ -41,7 +41,7 @@ def noise(n_samples: int, seed: int = 0) -> NDArray[np.float32]:
 
 
 def guessed(M: NDArray[np.float32], spec: MelSpec, prior: Prior) -> NDArray[np.float32]:
-    Y = from_lanes(prior_magnitude(M, spec, prior), M.shape[1])
+    Y = from_lanes(guess(M, spec, prior).Y, M.shape[1])
     return Y.astype(np.float32)
 
 
@@ -152,9 +152,9 @@ def test_a_batch_starts_from_the_same_guesses(dtype: Any) -> None:
     ]
     # A prior that was read again is the same one.
     problems[1] = replace(problems[1], recipe=replace(problems[1].recipe, prior=decoded("again", prior.encoded())))
-    for (y, _), p in zip(invert_linears(problems, SPEC, "cpu"), problems, strict=True):
-        expected, _ = invert_linear(p.linear, SPEC, p.recipe, p.length)
-        plain, _ = invert_linear(p.linear, SPEC, replace(p.recipe, prior=None), p.length)
+    for (y, *_), p in zip(invert_linears(problems, SPEC, "cpu"), problems, strict=True):
+        expected, *_ = invert_linear(p.linear, SPEC, p.recipe, p.length)
+        plain, *_ = invert_linear(p.linear, SPEC, replace(p.recipe, prior=None), p.length)
         assert y.dtype == expected.dtype == np.dtype(dtype)
         atol = (1e-3 if dtype == "float32" else 1e-9) * np.abs(expected).max()
         np.testing.assert_allclose(y, expected, rtol=0, atol=atol)
