@@ -7,13 +7,13 @@ differs, a reserved bit, a byte left over, and the file is not decoded.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
@@ -28,6 +28,9 @@ _TILE = 32
 _SEEN = 57
 _PADDING_BYTES = 24
 _NOT_WHOLE = -1
+
+# A whole number of compiled code, of 64 bits.
+Number = Any
 
 
 class _Checksums(NamedTuple):
@@ -100,7 +103,11 @@ def _checksums() -> _Checksums:
     return _Checksums(np.array(crc_table(CRC8, 8), dtype=np.int64), np.concatenate(rows))
 
 
-@intrinsic
+def _operation(typing: Callable[..., Any]) -> Any:  # noqa: ANN401
+    return intrinsic(typing)
+
+
+@_operation
 def _peek(_: Any, data: Any, at: Any) -> Any:  # noqa: ANN401
     """Return the bits from bit `at` on, at the top of a word of 64; its last 7 may be missing."""
 
@@ -109,14 +116,12 @@ def _peek(_: Any, data: Any, at: Any) -> Any:  # noqa: ANN401
         bytes_ = context.make_array(signature.args[0])(context, builder, value=args[0]).data
         place = builder.gep(bytes_, [builder.lshr(args[1], word(3))], inbounds=True)
         little = builder.load(builder.bitcast(place, word.as_pointer()), align=1)
-        kind = ir.FunctionType(word, [word])
-        big = builder.call(cgutils.get_or_insert_function(builder.module, kind, "llvm.bswap.i64"), [little])
-        return builder.shl(big, builder.and_(args[1], word(7)))
+        return builder.shl(builder.bswap(little), builder.and_(args[1], word(7)))
 
     return types.uint64(data, types.int64), generate
 
 
-@intrinsic
+@_operation
 def _n_zeros(_: Any, word: Any) -> Any:  # noqa: ANN401
     """Return how many zeros a word begins with, 64 for 0."""
 
@@ -127,19 +132,19 @@ def _n_zeros(_: Any, word: Any) -> Any:  # noqa: ANN401
 
 
 @inlined
-def _unsigned(data: Flat, at: int, n: int) -> int:
+def _unsigned(data: Flat, at: int, n: int) -> Number:
     """Return the number in `n` bits, 1 to 57, from bit `at` on."""
     return np.int64(_peek(data, at) >> np.uint64(64 - n))
 
 
 @inlined
-def _signed(data: Flat, at: int, n: int) -> int:
+def _signed(data: Flat, at: int, n: int) -> Number:
     """Return the signed number in `n` bits, 1 to 57, from bit `at` on."""
     return np.int64(_peek(data, at)) >> np.int64(64 - n)
 
 
 @kernel
-def _decode(data: Flat, start: int, end: int, block: int, checksums: _Checksums, frames: _Frames, y: Flat) -> int:
+def _decode(data: Flat, start: int, end: int, block: int, checksums: _Checksums, frames: _Frames, y: Flat) -> Number:
     """Write all samples; return the byte behind the last frame, or that one is not whole."""
     at, done = start, 0
     while done < y.size:
@@ -160,7 +165,7 @@ def _decode(data: Flat, start: int, end: int, block: int, checksums: _Checksums,
 
 
 @kernel
-def _read_header(data: Flat, at: int, number: int, size: int, checksums: _Checksums) -> int:
+def _read_header(data: Flat, at: int, number: int, size: int, checksums: _Checksums) -> Number:
     """Return the bit behind the header of a frame that is as expected: RFC 9639, section 9.1."""
     if data[at] != 0xFF or data[at + 1] != 0xF8:
         return _NOT_WHOLE
@@ -179,7 +184,7 @@ def _read_header(data: Flat, at: int, number: int, size: int, checksums: _Checks
 
 
 @kernel
-def _coded_number(data: Flat, at: int) -> tuple[int, int]:
+def _coded_number(data: Flat, at: int) -> tuple[Number, Number]:
     """Return a number coded as UTF-8 does it, and the byte behind."""
     coded, n_more = np.int64(data[at]), 0
     if coded >= 0xC0:
@@ -192,7 +197,7 @@ def _coded_number(data: Flat, at: int) -> tuple[int, int]:
 
 
 @kernel
-def _block_size(data: Flat, at: int, code: int) -> tuple[int, int]:
+def _block_size(data: Flat, at: int, code: int) -> tuple[Number, Number]:
     """Return how many samples a frame has, and the byte behind: RFC 9639, table 14."""
     if code == 6:
         return np.int64(data[at]) + 1, at + 1
@@ -204,7 +209,7 @@ def _block_size(data: Flat, at: int, code: int) -> tuple[int, int]:
 
 
 @kernel
-def _crc16(data: Flat, start: int, stop: int, table: Flat) -> int:
+def _crc16(data: Flat, start: int, stop: int, table: Flat) -> Number:
     """Return the checksum of bytes, which is 0 where they end with their own."""
     crc, at = 0, start
     while at + 8 <= stop:
@@ -221,7 +226,7 @@ def _crc16(data: Flat, start: int, stop: int, table: Flat) -> int:
 
 
 @kernel
-def _read_subframe(data: Flat, at: int, end: int, lane: int, size: int, frames: _Frames) -> int:
+def _read_subframe(data: Flat, at: int, end: int, lane: int, size: int, frames: _Frames) -> Number:
     """Take a frame's predictor and what it misses; return the bit behind: RFC 9639, section 9.2."""
     kind, wasted = _unsigned(data, at, 7), 0
     at += 8
@@ -251,7 +256,7 @@ def _read_subframe(data: Flat, at: int, end: int, lane: int, size: int, frames: 
 
 
 @kernel
-def _read_plain(data: Flat, at: int, end: int, lane: int, n: int, bits: int, frames: _Frames) -> int:
+def _read_plain(data: Flat, at: int, end: int, lane: int, n: int, bits: int, frames: _Frames) -> Number:
     """Take `n` samples as they are; return the bit behind."""
     if at + n * bits > end:
         return _NOT_WHOLE
@@ -262,7 +267,7 @@ def _read_plain(data: Flat, at: int, end: int, lane: int, n: int, bits: int, fra
 
 
 @kernel
-def _read_predictor(data: Flat, at: int, lane: int, frames: _Frames) -> int:
+def _read_predictor(data: Flat, at: int, lane: int, frames: _Frames) -> Number:
     """Take the coefficients of a linear predictor; return the bit behind: RFC 9639, section 9.2.6."""
     width, shift = _unsigned(data, at, 4) + 1, _signed(data, at + 4, 5)
     if width == 16 or shift < 0:
@@ -276,7 +281,7 @@ def _read_predictor(data: Flat, at: int, lane: int, frames: _Frames) -> int:
 
 
 @kernel
-def _take_differences(at: int, lane: int, frames: _Frames) -> int:
+def _take_differences(at: int, lane: int, frames: _Frames) -> Number:
     """Predict by differences of the frame's order, with binomial coefficients; return the same bit."""
     coefficient, order = -1, frames.order[lane]
     for k in range(order):
@@ -286,7 +291,7 @@ def _take_differences(at: int, lane: int, frames: _Frames) -> int:
 
 
 @kernel
-def _read_residual(data: Flat, at: int, end: int, lane: int, size: int, frames: _Frames) -> int:
+def _read_residual(data: Flat, at: int, end: int, lane: int, size: int, frames: _Frames) -> Number:
     """Take what a predictor misses; return the bit behind: RFC 9639, section 9.2.7."""
     method, depth = _unsigned(data, at, 2), _unsigned(data, at + 2, 4)
     at += 6
@@ -316,7 +321,7 @@ def _read_residual(data: Flat, at: int, end: int, lane: int, size: int, frames: 
 
 
 @kernel
-def _read_rice(data: Flat, at: int, end: int, k: int, samples: Flat, place: int, n: int) -> int:
+def _read_rice(data: Flat, at: int, end: int, k: int, samples: Flat, place: int, n: int) -> Number:
     """Take `n` numbers in Rice's code; return the bit behind."""
     i = 0
     while i < n:
@@ -352,13 +357,13 @@ def _read_rice(data: Flat, at: int, end: int, k: int, samples: Flat, place: int,
 
 
 @inlined
-def _number(word: int, q: int, k: int) -> int:
+def _number(word: int, q: int, k: int) -> Number:
     """Return the number that a word begins with: `q` zeros, a one, and `k` bits."""
     return _folded(((q - 1) << k) + np.int64(word << np.uint64(q & 63) >> np.uint64(63 - k)))
 
 
 @inlined
-def _folded(number: int) -> int:
+def _folded(number: int) -> Number:
     """Return 0, -1, 1, -2, 2, ... for 0, 1, 2, 3, 4, ..."""
     return number >> 1 ^ -(number & 1)
 
