@@ -160,8 +160,8 @@ def _rms(y: NDArray[np.int16], peak: int) -> float:
     """Return the RMS of PCM of a known peak, re full scale."""
     if y.size * peak**2 < 1 << 53:
         # The squares are whole numbers whose sum is exact in any order.
-        whole = y.astype(np.float64)
-        return math.sqrt(float(whole @ whole) / 2.0**30 / y.size)
+        squares = np.square(y, dtype=np.float64)
+        return math.sqrt(float(squares.sum()) / 2.0**30 / y.size)
     return float(np.sqrt(np.mean(np.square(y.astype(np.float64) / 32768.0))))
 
 

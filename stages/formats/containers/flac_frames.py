@@ -73,7 +73,7 @@ def decoded(data: bytes) -> NDArray[np.int16] | None:
     padded = np.zeros(len(data) + _PADDING_BYTES, dtype=np.uint8)
     padded[: len(data)] = np.frombuffer(data, dtype=np.uint8)
     frames = _Frames(
-        samples=np.zeros(said.block * LANES, dtype=np.int32),
+        samples=np.empty(said.block * LANES, dtype=np.int32),
         coefficients=np.zeros(_MAX_ORDER * LANES, dtype=np.int32),
         shift=np.zeros(LANES, dtype=np.int32),
         order=np.zeros(LANES, dtype=np.int64),
