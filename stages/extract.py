@@ -131,7 +131,8 @@ class Extract(MelFields):
         return each(items, lambda item: Outcome(array=self._mel(item.inputs["from"], source.sr)))
 
     def _mel(self, y: NDArray[Any], sr: int) -> NDArray[Any]:
-        M = mel_spectrogram(resample(y, sr, self.spec.sr), self.spec)
+        # PCM of the right rate needs no floats of its own.
+        M = mel_spectrogram(y if sr == self.spec.sr else resample(y, sr, self.spec.sr), self.spec)
         if self.dtype == "float32":
             return M
         largest = float(np.abs(M).max())

@@ -246,17 +246,15 @@ class RecordedFolder:
 
     def _published(self, record: Record, files: Mapping[str, bytes], clock: float | None) -> Record | None:
         """Return the record that counts, None where another writer interfered."""
-        alone = True
-        for name, data in files.items():
-            try:
-                self.location.put(name, data)
-            except AlreadyThere:
-                winner = self._winner(record.name)
-                if winner is not None:
-                    return winner
-                self.drop(record.name)
-                self.location.replace(name, data)
-                alone = False
+        others = self.location.put_all(files)
+        for name in others:
+            winner = self._winner(record.name)
+            if winner is not None:
+                for ours in files.keys() - winner.files.keys():
+                    self.location.remove(ours)
+                return winner
+            self.drop(record.name)
+            self.location.replace(name, files[name])
         if clock is not None:
             record = replace(record, wall_s=time.perf_counter() - clock)
         try:
@@ -266,7 +264,7 @@ class RecordedFolder:
             if winner is None:
                 self.drop(record.name)
             return winner
-        return record if alone else self._winner(record.name)
+        return self._winner(record.name) if others else record
 
     def _winner(self, name: str) -> Record | None:
         record = self.record(name)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import platform
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from melmill.cluster.process import threads_limited
 from melmill.flows.errors import MachineFailed, RunFailed
 from melmill.flows.execution.machines import Again, Machines
 from melmill.flows.execution.probe import InFlight, probe_process
 from melmill.flows.execution.window import ShardWindow
-from melmill.flows.tasks.job import Job
+from melmill.flows.tasks.job import Held, Job
 from melmill.flows.tasks.judging import FATAL, run_judged
 from melmill.flows.tasks.task import Task
 from melmill.flows.watching.events import (
@@ -35,7 +36,8 @@ MakeJob = Callable[[Task, int, bool], Job]
 def run_serial(window: ShardWindow, make_job: MakeJob, announce: Listener) -> None:
     """Run all tasks in this process, with one thread for each numerical library meanwhile.
 
-    A task that this machine fails at is tried once more. A child process then takes its utterances.
+    A task takes from memory what the one before made of the same shard. A task that this machine
+    fails at is tried once more. A child process then takes its utterances.
 
     Raises
     ------
@@ -46,6 +48,7 @@ def run_serial(window: ShardWindow, make_job: MakeJob, announce: Listener) -> No
     machines, place = Machines(announce), Place(host=platform.node())
     again: deque[Again] = deque()
     attempts: Counter[Task] = Counter()
+    handed = _Handed()
     with threads_limited(1):
         announce(Ready(probe=_probe))
         while again or not window.done:
@@ -63,7 +66,7 @@ def run_serial(window: ShardWindow, make_job: MakeJob, announce: Listener) -> No
             try:
                 with current_task(repr(task), report=lambda line: announce(Note(text=line))):
                     job = make_job(task, attempt, how.isolated).suspecting(how.suspects, trusted=how.trusted)
-                    receipt = run_judged(job.run)
+                    receipt = run_judged(partial(job.run_holding, handed.to(task, job)))
             except FATAL as error:
                 raise RunFailed(str(error)) from error
             except MachineFailed as error:
@@ -83,6 +86,21 @@ def run_serial(window: ShardWindow, make_job: MakeJob, announce: Listener) -> No
                 announce(Finished(task=task, attempt=attempt, receipt=receipt))
                 again.extend(machines.succeeded(task, place))
         window.check_done()
+
+
+class _Handed:
+    """The arrays that a task hands to the next one, if that is of the same shard."""
+
+    def __init__(self) -> None:
+        self._held = Held()
+        self._shard = ("", 0)
+
+    def to(self, task: Task, job: Job) -> Held:
+        """Return what a task can take, and where it puts what it makes."""
+        if self._shard != (task.corpus, task.shard):
+            self._held, self._shard = Held(), (task.corpus, task.shard)
+        self._held.keep(job.reads | job.makes)
+        return self._held
 
 
 def _next(window: ShardWindow) -> Again | None:

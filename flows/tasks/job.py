@@ -101,6 +101,11 @@ class Job(ABC):
         """Folder and key of the arrays that it can take from memory."""
         return frozenset()
 
+    @property
+    def makes(self) -> frozenset[Address]:
+        """Folder and key of the arrays that it can hand on in memory."""
+        return frozenset()
+
     def done(self) -> Receipt | None:
         """Return the receipt of a whole record in the store; None if there is none."""
         return None

@@ -123,6 +123,11 @@ class ShardJob(NodeJob):
         """Folder and key of the arrays of its own shard that it reads."""
         return frozenset((source.folder, source.key) for port, source in self.ports.items() if self._is_own(port))
 
+    @property
+    def makes(self) -> frozenset[Address]:
+        """Folder and key of its product."""
+        return frozenset({(self.node.folder, self.node.key)})
+
     def _is_own(self, port: str) -> bool:
         """Tell whether a port reads arrays of the same shard."""
         paired = self.paired is not None and port == self.paired.port

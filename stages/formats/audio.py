@@ -138,6 +138,9 @@ def decode(data: bytes) -> tuple[NDArray[np.int16 | np.float32], Header]:
     PackageMissing
         It takes a package that is not installed.
     """
+    whole = _whole_flac(data) if data.startswith(flac.MAGIC) else None
+    if whole is not None:
+        return whole
     header, pieces, y = _opened(data)
     if not header.believable:
         raise Unusable(header.doubt)
@@ -150,6 +153,23 @@ def decode(data: bytes) -> tuple[NDArray[np.int16 | np.float32], Header]:
             f"the {len(y):,} samples decoded differ from the checksum in the FLAC header: one of them is damaged"
         )
     return y, header
+
+
+def _whole_flac(data: bytes) -> tuple[NDArray[np.int16], Header] | None:
+    """Return samples and header of a usual FLAC file that all its checksums prove to be whole.
+
+    It takes under half of libsndfile's time. Any other file is None: libsndfile decodes it, or it is
+    found out there what is wrong with it.
+    """
+    header = _flac_header(data, len(data))
+    if not (header.md5 and header.believable):
+        return None
+    from melmill.stages.formats.containers.flac_frames import decoded  # here, as it imports numba
+
+    y = decoded(data)
+    if y is None or hashlib.md5(y.data).digest() != header.md5:
+        return None
+    return y[:, np.newaxis], header
 
 
 def _md5(y: NDArray[np.int16 | np.float32], subtype: str) -> bytes:

@@ -214,7 +214,7 @@ def to_pcm(y: NDArray[np.int16 | np.float32], sr: int, new_sr: int) -> Pcm:
     """
     if y.dtype == np.int16 and y.shape[1] == 1 and sr == new_sr:
         same = np.ascontiguousarray(y[:, 0], dtype=np.int16)
-        return Pcm(same, 0, level_db(float(np.abs(same.astype(np.int32)).max(initial=0)) / 32768.0))
+        return Pcm(same, 0, level_db(max(-int(same.min(initial=0)), int(same.max(initial=0))) / 32768.0))
     check_full_scale(y)
     mono = as_float(y).mean(axis=1, dtype=np.float32)
     n_clipped = int(np.count_nonzero(np.abs(np.rint(mono * _FULL_SCALE)) > _FULL_SCALE))

@@ -138,21 +138,31 @@ def check_sound(y: NDArray[np.int16], sr: int) -> tuple[float, float]:
     Unusable
         It is silent, constant, or holds less than 10 ms of samples that differ from the one before.
     """
-    wide = y.astype(np.float64) / 32768.0
-    peak_db, rms_db = level_db(float(np.max(np.abs(wide)))), level_db(float(np.sqrt(np.mean(np.square(wide)))))
+    low, high = int(y.min()), int(y.max())
+    peak = max(-low, high)
+    peak_db, rms_db = level_db(peak / 32768.0), level_db(_rms(y, peak))
     if peak_db < SILENCE_DB:
         raise Unusable(f"silent: peak {peak_db:.1f} dBFS, a recording has at least {SILENCE_DB:.0f}")
-    low, high = int(y.min()), int(y.max())
     if high - low <= _SILENT_STEPS:
         about = "" if high == low else "about "
-        raise Unusable(f"constant: every sample is {about}{float(np.median(wide)):.4g} (DC), so there is no sound")
-    n_moving = int(np.count_nonzero(np.diff(y)))
+        middle = float(np.median(y)) / 32768.0
+        raise Unusable(f"constant: every sample is {about}{middle:.4g} (DC), so there is no sound")
+    n_moving = int(np.count_nonzero(y[1:] != y[:-1]))
     if n_moving < _SHORTEST_SOUND_S * sr:
         raise Unusable(
             f"next to empty: only {n_moving:,} of {y.size:,} samples differ from the one before, "
             f"so there is less than {1000 * _SHORTEST_SOUND_S:.0f} ms of sound"
         )
     return peak_db, rms_db
+
+
+def _rms(y: NDArray[np.int16], peak: int) -> float:
+    """Return the RMS of PCM of a known peak, re full scale."""
+    if y.size * peak**2 < 1 << 53:
+        # The squares are whole numbers whose sum is exact in any order.
+        squares = np.square(y, dtype=np.float64)
+        return math.sqrt(float(squares.sum()) / 2.0**30 / y.size)
+    return float(np.sqrt(np.mean(np.square(y.astype(np.float64) / 32768.0))))
 
 
 def check_clipped(n_clipped: int, n_samples: int, peak_db: float) -> None:

@@ -77,7 +77,7 @@ def mel_spectrogram(y: NDArray[np.floating | np.int16], spec: MelSpec) -> NDArra
         )
     from melmill.stages.numeric.compiled.mel import mel_bands  # here, as it imports numba
 
-    bands = mel_bands(as_float(y), spec)
+    bands = mel_bands(y if y.dtype == np.int16 else as_float(y), spec)
     if not np.isfinite(bands).all():
         raise Unusable("the waveform holds samples that are not finite, or far outside [-1, 1]")
     return from_bands(bands, spec)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -29,6 +30,10 @@ class Files(Protocol):
 
     def create(self, path: str, data: bytes) -> bool:
         """Write a file durably unless it exists; return whether it was written."""
+        ...
+
+    def create_all(self, files: Mapping[str, bytes]) -> dict[str, bool]:
+        """Write files durably, each unless it exists; return by path whether it was written."""
         ...
 
     def replace(self, path: str, data: bytes) -> None:
@@ -141,6 +146,18 @@ class Location:
                 if self.read(name) == data:
                     return
                 raise AlreadyThere(f"{self._path(name)} exists and holds other bytes than the {len(data)} to be stored")
+
+    def put_all(self, files: Mapping[str, bytes]) -> list[str]:
+        """Write files durably, each unless it exists; return those that exist with other bytes."""
+        created = self._files.create_all({self._path(name): data for name, data in files.items()})
+        others = []
+        for name, data in files.items():
+            if not created[self._path(name)]:
+                try:
+                    self.put(name, data)
+                except AlreadyThere:
+                    others.append(name)
+        return others
 
     def check_exclusive(self, name: str) -> None:
         """Raise StoreUnwritable if creating a file that exists overwrites it.

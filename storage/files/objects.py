@@ -10,7 +10,7 @@ import os
 import random
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from functools import cache
@@ -337,6 +337,10 @@ class ObjectFiles:
             return True
 
         return self._do(put, path, "write")
+
+    def create_all(self, files: Mapping[str, bytes]) -> dict[str, bool]:
+        """Write files, each unless it exists; return by path whether it was written."""
+        return {path: self.create(path, data) for path, data in files.items()}
 
     def replace(self, path: str, data: bytes) -> None:
         """Write an object in place of any that exists."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
@@ -51,6 +51,10 @@ class RemoteFiles:
                 return False
         self._fs.invalidate_cache()
         return True
+
+    def create_all(self, files: Mapping[str, bytes]) -> dict[str, bool]:
+        """Write files, each unless it exists; return by path whether it was written."""
+        return {path: self.create(path, data) for path, data in files.items()}
 
     def replace(self, path: str, data: bytes) -> None:
         """Write a file durably and atomically in place of any that exists."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from melmill.storage.parts import part_name
 from melmill.storage.records import (
     Record,
     RecordedFolder,
+    StoredFile,
     record_file,
     record_name,
     record_order,
@@ -90,6 +92,19 @@ def test_a_file_that_its_record_does_not_name_is_damage(tmp_path: Path) -> None:
     assert folder.size_problem(record("000000"), ["data/c/0"]) == "data/c/0 is not named by its record"
     with pytest.raises(DamagedData, match="is not named by its record"):
         folder.read_whole(record("000000"), "data/c/0")
+
+
+def test_the_second_of_two_writers_leaves_nothing_that_the_first_does_not_name(tmp_path: Path) -> None:
+    folder = RecordedFolder(Location(str(tmp_path)))
+
+    def publish(files: dict[str, bytes]) -> Record:
+        stored = {name: StoredFile.of(data) for name, data in files.items()}
+        return folder.publish(replace(record("000000"), files=stored), files)
+
+    first = publish({"data/c/0": b"one", "table/000000.parquet": b"rows"})
+    assert publish({"data/c/0": b"two", "quarantine/000000.parquet": b"refused"}) == first
+    assert set(folder.location.tree()) == {"data/c/0", "table/000000.parquet", "records/000000.json"}
+    assert folder.problems(first) == {}
 
 
 def test_a_million_names_and_more_are_in_the_order_of_their_shards() -> None:

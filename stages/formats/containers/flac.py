@@ -12,6 +12,8 @@ MAGIC = b"fLaC"
 HEAD_BYTES = 42
 # How STREAMINFO begins: the first of the blocks behind "fLaC", perhaps the only one.
 _BEGINNINGS = (MAGIC + b"\x00\x00\x00\x22", MAGIC + b"\x80\x00\x00\x22")
+# Polynomials of the checksums of a frame's header and of a frame: RFC 9639, section 9.1.8 and 9.3.
+CRC8, CRC16 = 0x07, 0x8005
 # Bytes at the end of a file that are searched for its last frame.
 _SEARCHED_BYTES = 1 << 20
 _ID3V1_BYTES = 128
@@ -69,7 +71,7 @@ def n_samples_by_frames(data: bytes) -> int | None:
     at = end
     while (at := data.rfind(b"\xff", max(HEAD_BYTES, end - _SEARCHED_BYTES), at)) >= 0:
         n_samples = _last_sample(data[at : at + 16], block)
-        if n_samples is not None and _crc(data[at:end], 0x8005, 16) == 0:
+        if n_samples is not None and _crc(data[at:end], CRC16, 16) == 0:
             return n_samples
     return None
 
@@ -88,7 +90,7 @@ def _last_sample(head: bytes, block: int) -> int | None:
     else:
         n_samples = 192 if size == 1 else 576 << (size - 2) if size < 6 else 256 << (size - 8)
     at += n_bytes + {12: 1, 13: 2, 14: 2}.get(rate, 0)
-    if at >= len(head) or _crc(head[: at + 1], 0x07, 8):
+    if at >= len(head) or _crc(head[: at + 1], CRC8, 8):
         return None
     # Frames of blocks of one size carry their own number, others that of their first sample.
     return (coded if head[1] & 1 else coded * block) + n_samples
@@ -116,7 +118,8 @@ def _crc(data: bytes, polynomial: int, n_bits: int) -> int:
     return crc
 
 
-def _table(polynomial: int, n_bits: int) -> list[int]:
+def crc_table(polynomial: int, n_bits: int) -> list[int]:
+    """Return the checksum of every byte, by the polynomial of a CRC of `n_bits`."""
     table = []
     for byte in range(256):
         crc = byte << (n_bits - 8)
@@ -126,4 +129,4 @@ def _table(polynomial: int, n_bits: int) -> list[int]:
     return table
 
 
-_TABLES = {0x07: _table(0x07, 8), 0x8005: _table(0x8005, 16)}
+_TABLES = {CRC8: crc_table(CRC8, 8), CRC16: crc_table(CRC16, 16)}

@@ -116,6 +116,32 @@ def padded(y: NDArray[np.floating], params: StftParams, dtype: Precision) -> NDA
     return out
 
 
+def tiled_signal(y: NDArray[np.floating | np.int16], params: StftParams, dtype: Precision) -> NDArray[np.floating]:
+    """Return a signal ``(n_samples,)`` padded and in tiles, in one pass; int16 PCM as fractions of 32768."""
+    hop = params.hop_length
+    out = np.empty(_tiled_size(params, params.n_frames(y.size)), dtype=dtype)
+    _fill_tiles(np.ascontiguousarray(y), params.pad, hop, 2.0**-15 if y.dtype == np.int16 else 1.0, out)
+    padding, mirrored = _mirror(params, y.size)
+    out[_tiled_index(padding, hop)] = out[_tiled_index(mirrored, hop)]
+    return out.reshape(-1, hop, LANES)
+
+
+@kernel
+def _fill_tiles(y: Flat, pad: int, hop: int, scale: float, out: Flat) -> None:
+    """Write a signal behind `pad` zeros to tiles, with zeros up to their end."""
+    for tile in range(out.size // (hop * LANES)):
+        for lane in range(LANES):
+            at = (tile * LANES + lane) * hop - pad
+            place = tile * hop * LANES + lane
+            before, behind = min(max(-at, 0), hop), min(max(y.size - at, 0), hop)
+            for r in range(before):
+                out[place + r * LANES] = 0
+            for r in range(before, behind):
+                out[place + r * LANES] = y[at + r] * scale
+            for r in range(max(before, behind), hop):
+                out[place + r * LANES] = 0
+
+
 def _tiled_size(params: StftParams, n_frames: int) -> int:
     reach = -(-params.n_fft // params.hop_length)
     return (n_groups(n_frames) + -(-reach // LANES)) * LANES * params.hop_length
@@ -131,9 +157,12 @@ def _mirror(params: StftParams, n_samples: int) -> tuple[NDArray[np.int64], NDAr
     """Return the places of the padding and of the sample that each copies, in the padded signal."""
     if params.pad_mode != "reflect" or params.pad == 0:
         return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
-    source = np.pad(np.arange(n_samples), params.pad, mode="reflect") + params.pad
-    edges = np.r_[: params.pad, params.pad + n_samples : source.size]
-    return edges, source[edges]
+    pad = params.pad
+    edges = np.r_[:pad, pad + n_samples : n_samples + 2 * pad]
+    if pad < n_samples:
+        return edges, np.where(edges < pad, 2 * pad - edges, 2 * (pad + n_samples - 1) - edges)
+    # The signal is mirrored more than once.
+    return edges, np.pad(np.arange(n_samples), pad, mode="reflect")[edges] + pad
 
 
 @kernel

@@ -27,13 +27,15 @@ class Sweep(NamedTuple):
     sums: NDArray[np.floating]
 
 
-def sweep(f: Framing, n_fft: int) -> Sweep:
-    """Return what sweeps over a signal of zeros, framed so."""
+def sweep(f: Framing, n_fft: int, signal: NDArray[np.floating] | None = None) -> Sweep:
+    """Return what sweeps over a signal in tiles, or else over zeros, framed so."""
     dtype = f.window.dtype
     transform = fourier(n_fft, dtype.name)
     width = LANES + -(-f.reach // LANES) * LANES
+    if signal is None:
+        signal = np.zeros((n_groups(f.n_frames) + width // LANES - 1, f.hop, LANES), dtype=dtype)
     return Sweep(
-        signal=np.zeros((n_groups(f.n_frames) + width // LANES - 1, f.hop, LANES), dtype=dtype),
+        signal=signal,
         framing=f,
         fourier=transform,
         Z=np.zeros(2 * (1 + n_fft // 2) * LANES, dtype=dtype),

@@ -1,4 +1,4 @@
-"""A vector of `LANES` floats as a value in compiled code: loaded, combined by operators, stored."""
+"""A vector of `LANES` numbers as a value in compiled code: loaded, combined by operators, stored."""
 
 from __future__ import annotations
 
@@ -157,8 +157,11 @@ def _call(name: str, n_args: int) -> Callable[..., Any]:
     return generate
 
 
-def _define(symbol: Callable[..., Any], instruction: str) -> None:
-    """Define an operator between vectors, and between a vector and a scalar of any precision."""
+def _define(symbol: Callable[..., Any], of_floats: str, of_integers: str) -> None:
+    """Define an operator between vectors, and between a vector of floats and a float of any precision.
+
+    An instruction that is empty leaves the operator undefined.
+    """
 
     @infer_global(symbol)
     class _Typing(AbstractTemplate):
@@ -167,6 +170,9 @@ def _define(symbol: Callable[..., Any], instruction: str) -> None:
             lanes = left if isinstance(left, LanesType) else right
             others = {type(left), type(right)} - {LanesType}
             if not isinstance(lanes, LanesType) or not others <= {types.Float}:
+                return None
+            is_integer = isinstance(lanes.dtype, types.Integer)
+            if not (of_integers if is_integer else of_floats) or (is_integer and left != right):
                 return None
             scalar = lanes.dtype
             return signature(
@@ -181,10 +187,11 @@ def _define(symbol: Callable[..., Any], instruction: str) -> None:
     def _lower(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ANN401
         lanes = next(arg.type for arg in args if isinstance(arg.type, ir.VectorType))
         whole = (arg if arg.type == lanes else _spread(builder, arg, lanes) for arg in args)
-        return getattr(builder, instruction)(*whole)
+        return getattr(builder, of_integers if isinstance(lanes.element, ir.IntType) else of_floats)(*whole)
 
 
-for _symbol, _instruction in (
-    (operator.add, "fadd"), (operator.sub, "fsub"), (operator.mul, "fmul"), (operator.truediv, "fdiv"),
+for _symbol, _of_floats, _of_integers in (
+    (operator.add, "fadd", "add"), (operator.sub, "fsub", "sub"), (operator.mul, "fmul", "mul"),
+    (operator.truediv, "fdiv", ""), (operator.rshift, "", "ashr"),
 ):  # fmt: skip
-    _define(_symbol, _instruction)
+    _define(_symbol, _of_floats, _of_integers)

@@ -115,7 +115,42 @@ def test_one_of_many_writers_wins(location: Location) -> None:
     assert location.leftovers() == []
 
 
-@pytest.mark.parametrize("write", [Location.put, Location.replace])
+@pytest.mark.parametrize("location", ["local", "s3"], indirect=True)
+def test_of_several_files_those_that_others_wrote_are_told(location: Location) -> None:
+    location.put("a/0", b"same")
+    location.put("b/0", b"other")
+    assert location.put_all({"a/0": b"same", "b/0": b"ours", "c/1/0": b"new"}) == ["b/0"]
+    assert {name: location.read(name) for name in location.tree()} == {"a/0": b"same", "b/0": b"other", "c/1/0": b"new"}
+    assert location.put_all({}) == []
+    assert location.leftovers() == []
+
+
+def test_files_are_flushed_before_they_have_names_and_folders_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flush, flushed = os.fsync, []
+
+    def observed(descriptor: int) -> None:
+        path = Path(f"/proc/self/fd/{descriptor}").readlink()
+        folder = path if path.is_dir() else path.parent
+        # A folder is worth flushing once its new files have their names.
+        names = sorted(one.name for one in folder.iterdir() if not one.name.startswith("."))
+        flushed.append((str(folder.relative_to(tmp_path)), path.is_dir(), names))
+        flush(descriptor)
+
+    monkeypatch.setattr(os, "fsync", observed)
+    Location(str(tmp_path)).put_all({"a/0": b"x", "b/2/0": b"y"})
+    assert sorted(flushed[:2]) == [("a", False, []), ("b/2", False, [])]
+    assert sorted(flushed[2:]) == [
+        (".", True, ["a", "b"]), ("a", True, ["0"]), ("b", True, ["2"]), ("b/2", True, ["0"]),
+    ]  # fmt: skip
+
+
+def _put_all(location: Location, name: str, data: bytes) -> None:
+    location.put_all({"small": b"x", name: data})
+
+
+@pytest.mark.parametrize("write", [Location.put, Location.replace, _put_all])
 def test_a_full_disk_is_told_and_leaves_nothing(full_disk: Path, write: Callable[..., None]) -> None:
     location = Location(str(full_disk))
     location.put("kept", b"x")
@@ -160,11 +195,12 @@ def read_only(tmp_path: Path) -> Iterator[Path]:
     [
         lambda location: location.put("new", b"y"),
         lambda location: location.put("a/new", b"y"),
+        lambda location: location.put_all({"new": b"y", "other": b"z"}),
         lambda location: location.replace("kept", b"y"),
         lambda location: location.remove("kept"),
         lambda location: (location / "a").make(),
     ],
-    ids=["put", "put below", "replace", "remove", "make"],
+    ids=["put", "put below", "put all", "replace", "remove", "make"],
 )
 def test_a_read_only_store_is_told(read_only: Path, change: Callable[[Location], None]) -> None:
     with pytest.raises(StoreUnwritable, match=r"can't \w+ .*: Read-only file system"):
