@@ -20,10 +20,10 @@ from melmill.flows.execution.window import ShardWindow
 from melmill.flows.pipeline.graph import build_graph
 from melmill.flows.pipeline.spec import load
 from melmill.flows.planning.plan import Plan, make_plan
-from melmill.storage.new_rows import write_part
-from melmill.storage.parts import SCHEMA, part_name
+from melmill.storage.corpus.new_rows import write_part
+from melmill.storage.corpus.parts import SCHEMA, part_name
+from melmill.storage.corpus.shards import read_shard
 from melmill.storage.product import CATALOGUE
-from melmill.storage.shards import read_shard
 from melmill.storage.store import Store
 from melmill.storage.tables import ROW_GROUP, from_numpy
 

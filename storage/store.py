@@ -10,6 +10,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from melmill.storage.catalogue import Catalogue
+from melmill.storage.corpus.revisions import list_names
+from melmill.storage.corpus.shards import read_shard
 from melmill.storage.errors import (
     AlreadyThere,
     CatalogueError,
@@ -24,9 +26,7 @@ from melmill.storage.product import CATALOGUE, Address, Part, ProductFolder
 from melmill.storage.reading import views as reading
 from melmill.storage.reading.views import ProductView
 from melmill.storage.records import sealed, unsealed
-from melmill.storage.revisions import list_names
 from melmill.storage.runs import Manifest, NodeEntry, RunState
-from melmill.storage.shards import read_shard
 from melmill.storage.utterance import Shard
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from melmill.stages.contract import Known
+from melmill.stages.ingest.known import Known
 from melmill.storage.catalogue import Catalogue
 from melmill.storage.tables import to_numpy
 from melmill.storage.utterance import Utterance

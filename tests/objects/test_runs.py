@@ -19,9 +19,9 @@ from click.testing import CliRunner, Result
 
 from benchmarks.faults.comparing import same_always
 from melmill.flows.cli.group import cli
+from melmill.storage.corpus.revisions import Revisions
 from melmill.storage.errors import StoreError
 from melmill.storage.files.location import Location
-from melmill.storage.revisions import Revisions
 from melmill.storage.store import Store
 from tests.flows.conftest import Project, add_chapter, flac, voice
 from tests.objects.proxy import Fault, Proxy, Request
