@@ -15,7 +15,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from melmill.stages.contract import CorpusTree, Discovery, Input, Item, Kind, Known, Outcome, Product, Waveform
+from melmill.stages.contract import CorpusTree, Discovery, Input, Item, Kind, Outcome, Product, Waveform
+from melmill.stages.ingest.known import Known
 from melmill.storage.utterance import Utterance
 
 SR = 16000

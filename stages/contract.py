@@ -12,7 +12,6 @@ The method depends on the kind of stage:
 from __future__ import annotations
 
 import traceback
-from abc import abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -197,24 +196,6 @@ class CorpusTree(Protocol):
         ...
 
 
-class Known(Mapping[str, Utterance]):
-    """The utterances of a catalogue by path, which are made when one is asked for.
-
-    A corpus may have more than fit into memory. So a stage does best to `keep` files by size and
-    time, and to ask for the utterances of none.
-    """
-
-    @abstractmethod
-    def keep(self, paths: Sequence[str], sizes_bytes: Sequence[int], mtimes_ns: Sequence[int]) -> NDArray[np.bool_]:
-        """Take files into the discovery as they are catalogued, if they have the same size and time.
-
-        Returns
-        -------
-        (n_files,) ndarray of bool
-            Which were taken. The others are new, have changed, or are to be measured anew.
-        """
-
-
 @dataclass(frozen=True, kw_only=True)
 class Discovery:
     """Hold what an ingest stage finds in a corpus.
@@ -222,7 +203,7 @@ class Discovery:
     Parameters
     ----------
     utterances : list of Utterance
-        Those that the stage has kept (`Known.keep`) are left out.
+        Those that the stage has kept are left out (`melmill.stages.ingest.known`).
     notes : tuple of str
         What a person should know of the corpus, a line each: files that were passed over, and
         tables of texts that fit no utterance. Plans and runs show them.
@@ -260,7 +241,7 @@ class IngestStage(Stage, Protocol):
         tree : CorpusTree
         known : mapping of str to Utterance
             Utterances of the catalogue, by path. If a file has the same size and time as then, its
-            utterance is returned as it is. Plans pass a `Known`, with which it may be kept instead.
+            utterance is returned as it is. Plans pass a `melmill.stages.ingest.known.Known`.
         """
         ...
 

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from melmill.storage.corpus.packing import MAX_UTTERANCES
 from melmill.storage.errors import StoreError, damaged
 from melmill.storage.files.location import Location
 from melmill.storage.files.objects import bucket_and_key, client, is_object_store, store_error
-from melmill.storage.packing import MAX_UTTERANCES
 from melmill.storage.utterance import Shard, Utterance, resampled_length
 
 # Functions import Zarr when they first need it: layouts are known without it, and so are plans.

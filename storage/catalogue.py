@@ -1,6 +1,6 @@
 """The catalogue: every utterance of a corpus, with its shard and its place in all arrays.
 
-Which utterances make a shard depends on their ids and lengths alone (`melmill.storage.packing`).
+Which utterances make a shard depends on their ids and lengths alone (`melmill.storage.corpus.packing`).
 """
 
 from __future__ import annotations
@@ -16,12 +16,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from melmill.storage.errors import CatalogueError, DamagedData, damaged
-from melmill.storage.files.location import Location
-from melmill.storage.labels import LABELS, LabelOverlay
-from melmill.storage.new_rows import NewPart, NewRows
-from melmill.storage.packing import length_class
-from melmill.storage.parts import (
+from melmill.storage.corpus.labels import LABELS, LabelOverlay
+from melmill.storage.corpus.new_rows import NewPart, NewRows
+from melmill.storage.corpus.packing import length_class
+from melmill.storage.corpus.parts import (
     SCHEMA,
     TEXT,
     WHOLE,
@@ -31,10 +29,12 @@ from melmill.storage.parts import (
     part_names,
     utterances_of,
 )
+from melmill.storage.corpus.revisions import Reason, Retired, Revisions, Seen, with_seen
+from melmill.storage.corpus.shard_set import ShardSet
+from melmill.storage.corpus.shards import shard_of_rows
+from melmill.storage.errors import CatalogueError, DamagedData, damaged
+from melmill.storage.files.location import Location
 from melmill.storage.records import record_name, record_order
-from melmill.storage.revisions import Reason, Retired, Revisions, Seen, with_seen
-from melmill.storage.shard_set import ShardSet
-from melmill.storage.shards import shard_of_rows
 from melmill.storage.tables import ROW_GROUP, from_texts, rows_at, to_numpy, to_parquet, with_seal
 from melmill.storage.utterance import Labels, Shard, Utterance
 

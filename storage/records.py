@@ -13,11 +13,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TypeVar
 
+from melmill.storage.corpus.shard_set import ShardSet
 from melmill.storage.errors import AlreadyThere, StoreError, damaged
 from melmill.storage.files.location import Location
-from melmill.storage.inventory import Inventory, gists_of, shards_of, size_problem, take_inventory, unpacked_gists
-from melmill.storage.packs import MIN_UNPACKED, MIN_UNPACKED_LOCAL, Copy, Gist, Packs
-from melmill.storage.record import (
+from melmill.storage.proof.inventory import Inventory, gists_of, shards_of, size_problem, take_inventory, unpacked_gists
+from melmill.storage.proof.packs import MIN_UNPACKED, MIN_UNPACKED_LOCAL, Copy, Gist, Packs
+from melmill.storage.proof.record import (
     RECORDS,
     Facts,
     Record,
@@ -29,7 +30,6 @@ from melmill.storage.record import (
     sealed,
     unsealed,
 )
-from melmill.storage.shard_set import ShardSet
 
 __all__ = [
     "RECORDS",

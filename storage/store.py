@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from melmill.storage.arrays import BLOSC_CODECS
 from melmill.storage.catalogue import Catalogue
+from melmill.storage.corpus.shards import read_shard
 from melmill.storage.errors import (
     AlreadyThere,
     CatalogueError,
@@ -35,7 +36,6 @@ from melmill.storage.reading.recordings import Recordings
 from melmill.storage.reading.views import ProductView
 from melmill.storage.records import sealed, unsealed
 from melmill.storage.runs import Manifest, NodeEntry, RunState
-from melmill.storage.shards import read_shard
 from melmill.storage.utterance import Shard
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from melmill.storage.arrays import array_slots, metadata
 from melmill.storage.catalogue import Catalogue
+from melmill.storage.corpus.labels import damaged_labels
 from melmill.storage.errors import DamagedData, StoreError, StoreUnwritable
-from melmill.storage.labels import damaged_labels
 from melmill.storage.product import ARRAY_METADATA, CATALOGUE, DESCRIPTION, Address, ProductDescription, ProductFolder
 from melmill.storage.records import record_file
 from melmill.storage.store import MANIFEST, RUNS, Store

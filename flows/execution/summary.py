@@ -14,7 +14,7 @@ from melmill.flows.tasks.task import ALL_SHARDS
 from melmill.flows.tasks.trained import trained_page
 from melmill.flows.watching.events import Event, Finished
 from melmill.stages.ingest.levels import Levels
-from melmill.storage.shard_set import union
+from melmill.storage.corpus.shard_set import union
 from melmill.storage.store import Store
 
 

@@ -12,7 +12,7 @@ from melmill.flows.pipeline.graph import Node
 from melmill.flows.planning.pairing import Paired
 from melmill.flows.planning.phases import Phase, ancestors, phases
 from melmill.flows.tasks.task import Task
-from melmill.storage.shard_set import union
+from melmill.storage.corpus.shard_set import union
 
 # The unfinished tasks of an open shard, each with those of the shard that it waits for.
 _OpenShard = dict[Task, set[Task]]

@@ -18,12 +18,12 @@ from melmill.flows.planning.known import KnownFiles, Unsure
 from melmill.stages.contract import IngestStage, Mel, Waveform
 from melmill.stages.numeric.errors import StageError
 from melmill.storage.catalogue import Catalogue
+from melmill.storage.corpus.new_rows import NewRows
+from melmill.storage.corpus.revisions import Reason
 from melmill.storage.errors import StoreError
 from melmill.storage.files.sources import SourceTree
-from melmill.storage.inventory import Inventory
-from melmill.storage.new_rows import NewRows
 from melmill.storage.product import ProductFolder
-from melmill.storage.revisions import Reason
+from melmill.storage.proof.inventory import Inventory
 from melmill.storage.store import Store
 from melmill.storage.utterance import Labels, Utterance
 

@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from melmill.stages.contract import Known
+from melmill.stages.ingest.known import Known
 from melmill.storage.catalogue import Catalogue
 from melmill.storage.tables import to_numpy
 from melmill.storage.utterance import Utterance
@@ -54,9 +54,11 @@ class KnownFiles(Known):
             unsure_rows.append(here[is_unsure])
         self._unsure = np.concatenate(unsure_rows) if unsure_rows else np.empty(0, np.int64)
         in_order = np.flatnonzero(~self._present) if n < n_rows else None
-        order = np.argsort(hashes[:n], kind="stable")
-        self._hashes, self._prints = hashes[order], prints[order]
-        del hashes, prints
+        order = np.argsort(hashes[:n])
+        # One after the other, for the same reason.
+        hashes = hashes[order]
+        prints = prints[order]
+        self._hashes, self._prints = hashes, prints
         self._rows = (order if in_order is None else in_order[order]).astype(np.min_scalar_type(-max(1, n_rows)))
         del order
         self._shared = self._take_shared()

@@ -26,11 +26,11 @@ from melmill.flows.tasks.trained import TRAINED
 from melmill.stages.contract import CountingStage, IngestStage
 from melmill.stages.ingest.levels import Levels
 from melmill.storage.catalogue import Catalogue
+from melmill.storage.corpus.shard_set import ShardSet
 from melmill.storage.errors import StoreError
-from melmill.storage.inventory import Inventory
 from melmill.storage.product import ProductFolder, Record
+from melmill.storage.proof.inventory import Inventory
 from melmill.storage.records import record_name
-from melmill.storage.shard_set import ShardSet
 from melmill.storage.store import Store
 
 

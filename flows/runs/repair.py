@@ -11,12 +11,12 @@ from melmill.flows.pipeline.graph import Node, build_graph
 from melmill.flows.pipeline.spec import Pipeline
 from melmill.stages.contract import IngestStage, Kind, Mel, Waveform
 from melmill.storage.catalogue import Catalogue
+from melmill.storage.corpus.revisions import Revisions
 from melmill.storage.errors import DamagedData
 from melmill.storage.files.location import Location
 from melmill.storage.files.sources import SourceTree
 from melmill.storage.product import CATALOGUE, Address, ProductFolder
 from melmill.storage.records import record_name, record_order
-from melmill.storage.revisions import Revisions
 from melmill.storage.runs import NodeEntry
 from melmill.storage.store import Store
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from melmill.flows.planning.plan import Plan
 from melmill.flows.watching.events import Event, Failed, Finished, Note, Place, Ready, Retried, Stalled, WorkerDied
 from melmill.flows.watching.tally import Tally
-from melmill.storage.shard_set import ShardSet
+from melmill.storage.corpus.shard_set import ShardSet
 
 if TYPE_CHECKING:
     from rich.console import Console

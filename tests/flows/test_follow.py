@@ -17,9 +17,9 @@ from melmill.flows.execution.prepare import prepare_store
 from melmill.flows.execution.run import run
 from melmill.flows.pipeline.spec import load
 from melmill.flows.planning.plan import Plan, make_plan
+from melmill.storage.corpus.revisions import Revisions
 from melmill.storage.files.location import Location
 from melmill.storage.files.sources import SourceTree
-from melmill.storage.revisions import Revisions
 from tests.flows.conftest import NODES, Project, add_chapter, flac, voice
 from tests.flows.following import (
     FOLDER,

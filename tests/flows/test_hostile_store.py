@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from melmill.storage.parts import SCHEMA
+from melmill.storage.corpus.parts import SCHEMA
 from melmill.storage.records import sealed, unsealed
 from melmill.storage.tables import from_parquet, to_parquet, with_seal, without_seal
 from tests.flows.conftest import Project

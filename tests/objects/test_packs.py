@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from melmill.storage import packs
 from melmill.storage.errors import StoreError
 from melmill.storage.files.location import Location
-from melmill.storage.packs import MIN_UNPACKED
 from melmill.storage.product import ProductFolder
+from melmill.storage.proof import packs
+from melmill.storage.proof.packs import MIN_UNPACKED
 from melmill.storage.records import Record, StoredFile, record_file, record_name
 from tests.objects.proxy import Fault, Proxy
 

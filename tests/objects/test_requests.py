@@ -18,7 +18,7 @@ from melmill.flows.pipeline.spec import load
 from melmill.flows.planning.plan import make_plan
 from melmill.flows.tasks.shard import ShardJob
 from melmill.flows.tasks.task import Receipt
-from melmill.storage.packs import Copy, Packs
+from melmill.storage.proof.packs import Copy, Packs
 from melmill.storage.records import Record, StoredFile, record_file, record_name
 from melmill.storage.store import Store
 from tests.objects.proxy import Proxy

@@ -21,9 +21,9 @@ from benchmarks.faults.comparing import same_always
 from melmill import SourceChanged
 from melmill import open as open_store
 from melmill.flows.cli.group import cli
+from melmill.storage.corpus.revisions import Revisions
 from melmill.storage.errors import StoreError
 from melmill.storage.files.location import Location
-from melmill.storage.revisions import Revisions
 from melmill.storage.store import Store
 from tests.flows.conftest import Project, add_chapter, flac, voice
 from tests.objects.proxy import Fault, Proxy, Request

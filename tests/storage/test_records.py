@@ -9,10 +9,10 @@ import pytest
 
 from melmill.storage import catalogue as module
 from melmill.storage.catalogue import Catalogue
+from melmill.storage.corpus.parts import part_name
 from melmill.storage.errors import DamagedData
 from melmill.storage.files.location import Location
-from melmill.storage.packs import Copy, Packs
-from melmill.storage.parts import part_name
+from melmill.storage.proof.packs import Copy, Packs
 from melmill.storage.records import (
     Record,
     RecordedFolder,

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from melmill.storage import parts
 from melmill.storage.arrays import ArraySpec
 from melmill.storage.catalogue import Catalogue
+from melmill.storage.corpus import parts
 from melmill.storage.errors import AlreadyThere, CatalogueError, DamagedData, StoreError, StoreMismatch
 from melmill.storage.files.location import Location
 from melmill.storage.product import Facts, ProductDescription, Quarantined, ShardContents

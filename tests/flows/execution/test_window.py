@@ -19,7 +19,7 @@ from melmill.flows.pipeline.graph import Node, build_graph
 from melmill.flows.pipeline.spec import load
 from melmill.flows.tasks.job import Job
 from melmill.flows.tasks.task import Receipt, Task
-from melmill.storage.shard_set import ShardSet
+from melmill.storage.corpus.shard_set import ShardSet
 
 PIPELINE = """\
 name: x

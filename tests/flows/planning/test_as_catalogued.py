@@ -7,6 +7,7 @@ import shutil
 
 import pytest
 
+import melmill
 from melmill.flows.execution.run import run
 from melmill.flows.pipeline.spec import load
 from melmill.flows.planning.plan import Plan, make_plan
@@ -61,6 +62,15 @@ def test_following_needs_a_look(done: Project) -> None:
     refused = done.called("plan", str(done.pipeline), "--as-catalogued", "--follow")
     assert refused.returncode == 2
     assert "--follow looks at the corpora, and --as-catalogued does not: give one of them" in refused.stderr
+
+
+def test_python_has_it_too(done: Project) -> None:
+    shutil.rmtree(done.root)
+    assert melmill.run(done.pipeline, executor="serial", as_catalogued=True).tasks.run == 0
+    with pytest.raises(melmill.Error, match="as_catalogued must be True or False, got 'yes'"):
+        melmill.run(done.pipeline, as_catalogued="yes")  # type: ignore[arg-type]
+    with pytest.raises(melmill.Error, match="as_catalogued can't be True with follow, which looks at the corpora"):
+        melmill.run(done.pipeline, as_catalogued=True, follow=True)
 
 
 def test_neither_corpus_nor_rows_are_read(done: Project, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,8 +11,8 @@ import pytest
 from melmill.flows.planning import known as module
 from melmill.flows.planning.known import KnownFiles
 from melmill.storage.catalogue import Catalogue
+from melmill.storage.corpus.revisions import Reason
 from melmill.storage.files.location import Location
-from melmill.storage.revisions import Reason
 from melmill.storage.utterance import Utterance
 
 SR = 16000
@@ -50,14 +50,14 @@ def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Catalogue:
 CURRENT = [i for i in range(N) if i not in (3, N - 1)]
 
 
-def none_unsure(shards: np.ndarray, ids: object, lengths: object) -> np.ndarray:  # type: ignore[type-arg]
+def none_unsure(shards: np.ndarray, ids: object, lengths: object) -> np.ndarray:
     del ids, lengths
     return np.zeros(len(shards), np.bool_)
 
 
 def keep(known: KnownFiles, utterances: Sequence[Utterance]) -> list[bool]:
     columns = zip(*((one.path, one.size_bytes, one.mtime_ns) for one in utterances), strict=True)
-    kept: list[bool] = known.keep(*map(list, columns)).tolist()  # type: ignore[arg-type]
+    kept: list[bool] = known.keep(*map(list, columns)).tolist()
     return kept
 
 
@@ -106,7 +106,7 @@ def test_a_file_is_kept_or_asked_for_whatever_its_hash(catalogue: Catalogue, col
 
 
 def test_it_is_a_mapping_of_what_is_sure(catalogue: Catalogue, colliding: str) -> None:
-    def unsure(shards: np.ndarray, ids: object, lengths: object) -> np.ndarray:  # type: ignore[type-arg]
+    def unsure(shards: np.ndarray, ids: object, lengths: object) -> np.ndarray:
         del lengths
         wanted = ids() if callable(ids) else []
         return np.array([one in ("u0007", "u0290") for one in wanted], np.bool_)

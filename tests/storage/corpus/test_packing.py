@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from melmill.storage.arrays import ArraySpec
 from melmill.storage.catalogue import Catalogue
+from melmill.storage.corpus.packing import MAX_UTTERANCES, length_class, length_classes
 from melmill.storage.errors import CatalogueError
-from melmill.storage.packing import MAX_UTTERANCES, length_class, length_classes
 from melmill.storage.utterance import Shard, Utterance, resampled_length
 
 SR = 16000

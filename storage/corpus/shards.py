@@ -6,10 +6,10 @@ from functools import lru_cache
 
 import pyarrow as pa
 
+from melmill.storage.corpus.parts import StoredPart, part_names, utterances_of
+from melmill.storage.corpus.revisions import by_shard, read_lists
 from melmill.storage.errors import CatalogueError
 from melmill.storage.files.location import Location
-from melmill.storage.parts import StoredPart, part_names, utterances_of
-from melmill.storage.revisions import by_shard, read_lists
 from melmill.storage.utterance import Shard
 
 

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from melmill.storage.errors import DamagedData
 from melmill.storage.files.location import Location
-from melmill.storage.record import Record, record_names, record_order
+from melmill.storage.proof.record import Record, record_names, record_order
 from melmill.storage.tables import from_parquet, to_parquet
 
 # A product has fewer records than this before they are packed, and fewer small packs before they

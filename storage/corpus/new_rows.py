@@ -14,9 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from melmill.storage.corpus.packing import pack, packing_order, slots
+from melmill.storage.corpus.parts import REPEATED, SCHEMA, TEXT, WHOLE
 from melmill.storage.errors import CatalogueError
-from melmill.storage.packing import pack, packing_order, slots
-from melmill.storage.parts import REPEATED, SCHEMA, TEXT, WHOLE
 from melmill.storage.tables import ROW_GROUP, checksum, from_numpy, from_texts, rows_at, to_numpy
 from melmill.storage.utterance import Labels, Utterance
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from melmill.storage.catalogue import Catalogue
+from melmill.storage.corpus.labels import damaged_labels
+from melmill.storage.corpus.shards import read_shard
 from melmill.storage.errors import AlreadyThere, DamagedData
 from melmill.storage.files.location import Location
-from melmill.storage.labels import damaged_labels
-from melmill.storage.shards import read_shard
 from melmill.storage.utterance import Labels, Utterance
 
 Maker = Callable[..., Utterance]

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from melmill.storage.arrays import ArraySpec
 from melmill.storage.catalogue import Catalogue
+from melmill.storage.corpus.revisions import Reason
+from melmill.storage.corpus.shards import read_shard
 from melmill.storage.errors import AlreadyThere, CatalogueError, DamagedData, StoreError
 from melmill.storage.files.location import Location
 from melmill.storage.product import Facts, ProductFolder, Quarantined, ShardContents
-from melmill.storage.records import sealed, unsealed
-from melmill.storage.revisions import Reason
-from melmill.storage.shards import read_shard
+from melmill.storage.proof.record import sealed, unsealed
 from melmill.storage.store import Store
 from melmill.storage.utterance import Utterance
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from melmill.storage.packs import Gist
-from melmill.storage.record import Record, record_name
-from melmill.storage.shard_set import ShardSet
+from melmill.storage.corpus.shard_set import ShardSet
+from melmill.storage.proof.packs import Gist
+from melmill.storage.proof.record import Record, record_name
 
 # Records that are objects at a time.
 _READ = 4096
