@@ -35,6 +35,9 @@ FLOOR = 1e-4
 # Multiplicative updates that make the guess agree with the mel.
 N_UPDATES = 10
 
+# Bins below all bands, where no update reaches, are at most so much of the lowest bin in a band.
+LOWEST_SHARE = np.float32(0.5)
+
 # Largest log magnitude, where the mel's loudest value is 1, nepers.
 HIGHEST = 12.0
 
@@ -109,7 +112,7 @@ def guess(linear: NDArray[np.float32], spec: MelSpec, prior: Prior) -> Guess:
     The network sees ``ln((M / (top sum(E)))**(1/p) + 1e-4)`` of all bands, where `top` is the
     mel's loudest value. It corrects a smooth magnitude, in nepers. Ten updates
     ``S <- S * E^T (M / E S) / E^T 1`` of ``S = Y**p`` follow. Bins outside all bands stay as
-    guessed. Silent frames stay silent.
+    guessed, but those below are at most half of the lowest bin in one. Silent frames stay silent.
 
     Parameters
     ----------
@@ -140,6 +143,8 @@ def guess(linear: NDArray[np.float32], spec: MelSpec, prior: Prior) -> Guess:
     np.exp(Y, out=Y)
     M = to_lanes(m)
     error = _agree(Y, M, bank, N_UPDATES, n_frames)
+    lowest = int(np.argmin(bank.kept))
+    np.minimum(Y[:, :lowest], LOWEST_SHARE * Y[:, lowest : lowest + 1], out=Y[:, :lowest])
     Y *= np.float32(float(top) ** (1 / spec.power)) * (M.max(axis=1, keepdims=True) > 0)
     return Guess(Y, float(error / np.sum(np.square(M), dtype=np.float64)))
 
