@@ -14,6 +14,7 @@ from scipy.signal import butter, sosfilt, stft
 from scipy.signal import istft as inverse_stft
 
 from benchmarks.corpora import librispeech
+from benchmarks.prior_corpus import CORPORA, JUDGES, choose
 from melmill.stages.numeric.resample import resample
 
 Array = NDArray[np.float32]
@@ -21,14 +22,8 @@ Array = NDArray[np.float32]
 LONGEST_S = 10.0
 SHORTEST_S = 0.5
 
-# Folder, pattern and whether it is speech, of each corpus beside LibriSpeech's.
-_CORPORA = {
-    "LibriSpeech test-other": ("LibriSpeech/test-other", "*-000[34].flac", True),
-    "VCTK": ("VCTK", "*.wav", True),
-    "LJSpeech": ("LJSpeech", "*.wav", True),
-    "LibriTTS": ("LibriTTS", "*.wav", True),
-    "ESC-10": ("ESC-10", "*.ogg", False),
-}
+# The utterances of LibriSpeech's test-other that are judged.
+_REFERENCE = "*-000[34].flac"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,15 +46,22 @@ class Sounds:
 def judged(sr: int, n: int, only: str = "") -> Iterator[Sounds]:
     """Yield kinds of sounds at a rate, at most `n` of each, whose names hold a text.
 
-    Corpora that are not at hand are left out. What is made of speech is made of test-other.
+    Corpora that are not at hand are left out, and so is what `prior_corpus` chooses to train with.
+    What is made of speech is made of test-other.
     """
     root = librispeech().parent
-    for name, (folder, pattern, speech) in _CORPORA.items():
-        files = sorted((root / folder).rglob(pattern))
+    test_other = sorted((root / "LibriSpeech" / JUDGES).rglob(_REFERENCE))
+    _, held = choose([folder for folder in (root, root.with_name("corpora-more")) if folder.is_dir()])
+    corpora = {f"LibriSpeech {JUDGES}": test_other} | {
+        name: [file for corpus, _, file in held if corpus == name] for name in CORPORA[1:]
+    }
+    for name, files in corpora.items():
         if files and only in name:
-            yield Sounds(name=name, speech=speech, waves=_taken(files, sr, n))
-    folder, pattern, _ = _CORPORA["LibriSpeech test-other"]
-    clean = [] if not any(only in name for name in _STRANGE) else _taken(sorted((root / folder).rglob(pattern)), sr, n)
+            yield Sounds(name=name, speech=True, waves=_taken(files, sr, n))
+    sounds = sorted((root / "ESC-10").rglob("*.ogg"))
+    if sounds and only in "ESC-10":
+        yield Sounds(name="ESC-10", speech=False, waves=_taken(sounds, sr, n))
+    clean = _taken(test_other, sr, n) if any(only in name for name in _STRANGE) else []
     rng = np.random.default_rng(0)
     for name, (change, speech) in _STRANGE.items():
         if clean and only in name:

@@ -501,7 +501,7 @@ class ProductFolder(RecordedFolder):
         """
         import pandas as pd
 
-        table = self._stored_table(part, names, catalogue)
+        table = self.stored_table(part, names, catalogue)
         if table is None:
             return pd.DataFrame(columns=_COLUMNS[part])
         if part == "quarantine" and _REFUSED in table.column_names:
@@ -517,7 +517,7 @@ class ProductFolder(RecordedFolder):
         found: list[dict[str, str]] = []
         parts: tuple[Part, Part] = ("table", "quarantine")
         for part in parts:
-            table = self._stored_table(part, None, catalogue)
+            table = self.stored_table(part, None, catalogue)
             if table is None:
                 found.append({})
                 continue
@@ -527,7 +527,8 @@ class ProductFolder(RecordedFolder):
             found.append({one: sha256 or "" for one, sha256 in zip(ids, hashes, strict=True)})
         return found[0], found[1]
 
-    def _stored_table(self, part: Part, names: Collection[str] | None, catalogue: Catalogue | None) -> pa.Table | None:
+    def stored_table(self, part: Part, names: Collection[str] | None, catalogue: Catalogue | None) -> pa.Table | None:
+        """Return the table of `read_table` as it is stored, None without rows."""
         records = self.records() if names is None else {name: self.done(name) for name in names}
         if catalogue is not None:
             records = {name: record for name, record in records.items() if name in catalogue.current_records}

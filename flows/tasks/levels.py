@@ -37,5 +37,6 @@ def current_levels(folder: ProductFolder, catalogue: Catalogue, said: Mapping[st
 
 def _rows(folder: ProductFolder, catalogue: Catalogue, name: str) -> Iterator[Mapping[str, Any]]:
     """Yield the facts of each recording of a shard that is not retired, without those it lacks."""
-    for row in folder.read_table("table", [name], catalogue=catalogue).to_dict("records"):
-        yield {str(fact): value for fact, value in row.items() if value is not None and value == value}
+    table = folder.stored_table("table", [name], catalogue)
+    for row in [] if table is None else table.to_pylist():
+        yield {fact: value for fact, value in row.items() if value is not None and value == value}

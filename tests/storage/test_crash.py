@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from melmill.storage.arrays import ArraySpec
 from melmill.storage.catalogue import Catalogue
 from melmill.storage.errors import StoreFull
+from melmill.storage.files import local
 from melmill.storage.files.location import Location
 from melmill.storage.product import Facts, ProductDescription, ProductFolder, ShardContents
 from melmill.storage.store import Store
@@ -205,16 +206,16 @@ def test_whoever_acts_last_leaves_a_whole_record(
     shard = catalogue.shard(0)
     rows = [[{"utterance_id": u.utterance_id, "peak": peak} for u in shard.utterances] for peak in (0.25, 0.5)]
     mine, theirs = (ShardContents(arrays=arrays(mel_spec, shard, seed=i), rows=rows[i]) for i in (0, 1))
-    put, n_puts = Location.put, 0
+    link, n_links = local._link, 0
 
-    def interrupted(location: Location, name: str, data: bytes) -> None:
-        nonlocal n_puts
-        n_puts += 1
-        if n_puts == step + 1:
+    def interrupted(temporary: Path, final: Path) -> bool:
+        nonlocal n_links
+        n_links += 1
+        if n_links == step + 1:
             folder.commit(shard, theirs, facts)
-        put(location, name, data)
+        return link(temporary, final)
 
-    monkeypatch.setattr(Location, "put", interrupted)
+    monkeypatch.setattr(local, "_link", interrupted)
     record = folder.commit(shard, mine, facts)
     assert folder.record("000000") == record
     assert folder.problems(record) == {}

@@ -79,7 +79,7 @@ def _read(path: Path) -> Prior:
 def expected(given: str, *others: str) -> str:
     """Return what an error says of a text that is no prior's name, no file, and none of `others`.
 
-    >>> expected("no.safetensors")[-41:]
+    >>> expected("no.safetensors")[-36:]
     "got 'no.safetensors': check its name"
     """
     names = prior_names()

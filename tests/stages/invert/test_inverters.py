@@ -389,7 +389,7 @@ def test_a_prior_must_be_read_and_fit() -> None:
 
 def test_a_training_takes_the_place_of_the_file() -> None:
     stage = cast("FileStage", Invert()).trained(TrainedPrior(spec=PAPER), "tuned", "abc")
-    assert stage.identity() == {**Invert().identity(), "prior": "abc"}
+    assert stage.identity() == {**Invert(prior="none").identity(), "n_iter": 45, "prior": "abc"}
     assert not cast("FileStage", stage).files()
     with pytest.raises(ContractError, match=r"the prior 'tuned' was trained .* n_mels is 64, needed 80"):
         stage.produces({"from": [Mel(spec=replace(PAPER, n_mels=64))]})
