@@ -471,7 +471,9 @@ class Catalogue:
     def _shard_rows(self, index: int) -> pa.Table:
         """Return the rows of a shard, none if there is no such shard."""
         found = (part.shard_rows(index) for part in self._parts)
-        return next((rows for rows in found if len(rows)), SCHEMA.empty_table())
+        rows = next((rows for rows in found if len(rows)), None)
+        # Arrow imports pandas for an empty table.
+        return SCHEMA.empty_table() if rows is None else rows
 
     def utterances(self) -> Iterator[Utterance]:
         """Yield all utterances in storage order."""

@@ -9,7 +9,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from melmill.storage.arrays import (
@@ -30,11 +29,12 @@ from melmill.storage.files.location import Location
 from melmill.storage.partners import Partner, partners_csv, partners_file, read_partners
 from melmill.storage.reading.recordings import Digests, KnownDigests, Recordings, with_digests
 from melmill.storage.records import Facts, Record, RecordedFolder, StoredFile, record_name, sealed, unsealed
-from melmill.storage.tables import Row, concatenated, from_parquet, rows_table, to_parquet, traces_table
+from melmill.storage.tables import Row, concatenated, from_parquet, rows_at, rows_table, to_parquet, traces_table
 from melmill.storage.utterance import Shard, Utterance
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
 
 __all__ = ["Facts", "Part", "ProductDescription", "ProductFolder", "Quarantined", "Record", "ShardContents"]
 
@@ -532,8 +532,7 @@ class ProductFolder(RecordedFolder):
         records = self.records() if names is None else {name: self.done(name) for name in names}
         if catalogue is not None:
             records = {name: record for name, record in records.items() if name in catalogue.current_records}
-        files = {part_file(part, name): record for name, record in records.items()}
-        present = {file: record for file, record in files.items() if file in record.files}
+        present = {file: record for name, record in records.items() if (file := part_file(part, name)) in record.files}
         if not present:
             return None
         data = self.each(lambda file: self.read_whole(present[file], file), present)
@@ -542,7 +541,8 @@ class ProductFolder(RecordedFolder):
             table = from_parquet(content, self.place(record, file))
             retired = frozenset() if catalogue is None else catalogue.retired_in(record.name)
             if retired:
-                table = table.filter(pa.array([one not in retired for one in table["utterance_id"].to_pylist()]))
+                kept = [i for i, one in enumerate(table["utterance_id"].to_pylist()) if one not in retired]
+                table = rows_at(table, np.array(kept, np.int64))
             tables.append(table)
         return concatenated(tables, f"{self.location.url}/{part}")
 

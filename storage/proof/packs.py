@@ -14,12 +14,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import pyarrow as pa
 
 from melmill.storage.errors import DamagedData
 from melmill.storage.files.location import Location
 from melmill.storage.proof.record import Record, record_names, record_order
-from melmill.storage.tables import from_parquet, to_parquet
+from melmill.storage.tables import from_parquet, rows_at, to_parquet
 
 # A product has fewer records than this before they are packed, and fewer small packs before they
 # are merged. Requests to an object store take much longer than reading a local file.
@@ -109,8 +110,8 @@ class Packs:
         for file in self.files:
             table = _read_pack(self._location, file, columns)
             pairs = zip(table["name"].to_pylist(), table["tag"].to_pylist(), strict=True)
-            is_as_then = [self._tags.get(f"{name}.json") == tag for name, tag in pairs]
-            yield file, table if all(is_as_then) else table.filter(pa.array(is_as_then, pa.bool_()))
+            as_then = [i for i, (name, tag) in enumerate(pairs) if self._tags.get(f"{name}.json") == tag]
+            yield file, table if len(as_then) == len(table) else rows_at(table, np.array(as_then, np.int64))
 
     def gists(self) -> Iterator[Gist]:
         """Yield what a plan asks of the packed records, a record once or more often."""
@@ -176,14 +177,18 @@ def _table(copies: Mapping[str, Copy]) -> pa.Table:
 
 def _read_pack(location: Location, file: str, columns: Sequence[str]) -> pa.Table:
     """Return columns of a pack, without rows where the pack is gone or damaged."""
-    nothing = _SCHEMA.empty_table().select(columns)
+
+    # Not made beforehand: Arrow imports pandas for it.
+    def nothing() -> pa.Table:
+        return _SCHEMA.empty_table().select(columns)
+
     try:
         data = location.read(file)
     except FileNotFoundError:
         # Another process has just merged it.
-        return nothing
+        return nothing()
     if file.partition(".")[0] != f"packed-{hashlib.sha256(data).hexdigest()}":
-        return nothing
+        return nothing()
     if file.endswith(".z"):
         # Older versions wrote these.
         lines = map(json.loads, zlib.decompress(data).decode().splitlines())
@@ -191,4 +196,4 @@ def _read_pack(location: Location, file: str, columns: Sequence[str]) -> pa.Tabl
     try:
         return from_parquet(data, f"{location.url}/{file}", columns)
     except DamagedData:
-        return nothing
+        return nothing()

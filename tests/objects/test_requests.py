@@ -16,6 +16,7 @@ from melmill.flows.execution.run import run
 from melmill.flows.execution.summary import Summary
 from melmill.flows.pipeline.spec import load
 from melmill.flows.planning.plan import make_plan
+from melmill.flows.tasks.job import Held
 from melmill.flows.tasks.shard import ShardJob
 from melmill.flows.tasks.task import Receipt
 from melmill.storage.proof.packs import Copy, Packs
@@ -57,14 +58,14 @@ def noise(path: Path, duration_s: float, seed: int) -> None:
 def by_node(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Counter[str]]]:
     """Yield the requests of every task that runs in the block, by node."""
     found: dict[str, list[Counter[str]]] = {}
-    ran = ShardJob.run
+    ran = ShardJob.run_holding
 
-    def counted(job: ShardJob, held: object) -> Receipt:
+    def counted(job: ShardJob, held: Held) -> Receipt:
         # As on a worker that has made none of the inputs.
         del held
         # The driver writes its state now and then.
         with proxy.counted(lambda request: "/runs/" not in request.key) as counts:
-            receipt = ran(job)
+            receipt = ran(job, Held())
         found.setdefault(job.node.name, []).append(counts)
         return receipt
 
