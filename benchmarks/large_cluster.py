@@ -80,7 +80,7 @@ def real(folder: str, root: str) -> dict[str, Any]:
         records = RecordedFolder(folder_of.location).records().values()
         audio_s = sum(record.duration_s for record in records)
         seconds[name] = sum(record.compute_s for record in records) / audio_s
-        stored[name] = sum(file.size for record in records for file in record.files.values()) / audio_s
+        stored[name] = sum(file.n_bytes for record in records for file in record.files.values()) / audio_s
     return {"seconds": seconds, "stored": stored, "audio_s": plan.catalogues["speech"].duration_s}
 
 

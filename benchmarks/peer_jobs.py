@@ -31,19 +31,22 @@ _PIPELINE = f"""\
 name: peers
 store: OUT
 stages:
-  speech: {{uses: librispeech, root: ROOT}}
+  speech: {{uses: librispeech, root: ROOT, audio: AUDIO}}
   mel: {{uses: extract, from: speech, preset: paper, n_fft: {N_FFT}, win_length: {WIN_LENGTH}, hop_length: {HOP_LENGTH},
         n_mels: {N_MELS}, fmin: 20, power: 2.0, log: ln, floor: {FLOOR}, dtype: DTYPE}}
 cluster: {{pools: {{cpu: {{workers: WORKERS}}}}}}
 """
 
 
-def by_melmill(root: Path, out: Path, workers: int, dtype: str = "float32") -> None:
-    """Run a pipeline that ingests and extracts: PCM, mels, tables and records, all flushed."""
+def by_melmill(root: Path, out: Path, workers: int, dtype: str = "float32", audio: str = "stored") -> None:
+    """Run a pipeline that ingests and extracts: PCM, mels, tables and records, all flushed.
+
+    With `audio` of ``"reference"`` no PCM is kept.
+    """
     from melmill.flows.cli import cli
 
     pipeline = out / "pipeline.yaml"
-    values = {"ROOT": str(root), "OUT": str(out / "store"), "DTYPE": dtype, "WORKERS": str(workers)}
+    values = {"ROOT": str(root), "OUT": str(out / "store"), "DTYPE": dtype, "AUDIO": audio, "WORKERS": str(workers)}
     text = _PIPELINE
     for name, value in values.items():
         text = text.replace(name, value)
@@ -129,6 +132,7 @@ def _mel_of_torchaudio(file: Path) -> NDArray[np.float32]:
 TOOLS: dict[str, tuple[tuple[str, ...], Job]] = {
     "melmill": (("melmill",), by_melmill),
     "melmill, mels of float16": (("melmill",), partial(by_melmill, dtype="float16")),
+    "melmill, mels of float16 alone": (("melmill",), partial(by_melmill, dtype="float16", audio="reference")),
     "lhotse": (("torch", "lhotse"), by_lhotse),
     "torchaudio": (("torch", "torchaudio"), by_torchaudio),
     "librosa": (("librosa",), by_librosa),
