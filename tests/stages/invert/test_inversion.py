@@ -82,8 +82,10 @@ def test_quality_costs_iterations(voice: Float32) -> None:
         scm_db(invert(M, PAPER, quality=quality, length=voice.size), voice) for quality in ("draft", "good", "best")
     )
     assert draft > good + 2 > best + 4
-    again = invert(M, PAPER, n_iter=50, length=voice.size)
-    assert again.tobytes() == invert(M, PAPER, quality="good", length=voice.size).tobytes()
+    # A prior takes the place of some iterations.
+    for prior, n_iter in {"none": 50, "auto": 40}.items():
+        again = invert(M, PAPER, n_iter=n_iter, prior=prior, length=voice.size)
+        assert again.tobytes() == invert(M, PAPER, quality="good", prior=prior, length=voice.size).tobytes()
 
 
 def test_double_precision_is_the_reference(voice: Float32) -> None:
