@@ -83,7 +83,7 @@ def test_quality_costs_iterations(voice: Float32) -> None:
     )
     assert draft > good + 2 > best + 4
     # A prior takes the place of some iterations.
-    for prior, n_iter in {"none": 50, "auto": 40}.items():
+    for prior, n_iter in {"none": 50, "auto": 35}.items():
         again = invert(M, PAPER, n_iter=n_iter, prior=prior, length=voice.size)
         assert again.tobytes() == invert(M, PAPER, quality="good", prior=prior, length=voice.size).tobytes()
 
