@@ -8,7 +8,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -83,7 +83,8 @@ def test_quality_costs_iterations(voice: Float32) -> None:
     )
     assert draft > good + 2 > best + 4
     # A prior takes the place of some iterations.
-    for prior, n_iter in {"none": 50, "auto": 35}.items():
+    choices: dict[Literal["auto", "none"], int] = {"none": 50, "auto": 35}
+    for prior, n_iter in choices.items():
         again = invert(M, PAPER, n_iter=n_iter, prior=prior, length=voice.size)
         assert again.tobytes() == invert(M, PAPER, quality="good", prior=prior, length=voice.size).tobytes()
 
