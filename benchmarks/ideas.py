@@ -74,7 +74,7 @@ IDEAS: Mapping[str, Idea] = {
     "rho rises, 0.05 to 0.3": Idea(rho=(0.05, 0.3), lam=HEAVY),
     "rho falls, 0.5 to 0.05": Idea(rho=(0.5, 0.05), lam=HEAVY),
     "rho falls, 1 to 0.1": Idea(rho=(1.0, 0.1), lam=HEAVY),
-    "swing (what invert does)": Idea(swing=True, lam=HEAVY),
+    "swing (invert without a prior)": Idea(swing=True, lam=HEAVY),
     "swing, random start": Idea(swing=True, lam=HEAVY, start="random"),
     "swing, Y's magnitude in the end": Idea(swing=True, lam=HEAVY, result="Y"),
     "duals reset after 5": Idea(reset=5),

@@ -205,7 +205,7 @@ def _heap(Y: NDArray[np.float32], n_frames: int) -> Callable[[], object]:
 
 
 def whole(speech: Speech) -> list[Figure]:
-    """Whole inversions against the defaults of other libraries."""
+    """Whole inversions, without a prior, against the defaults of other libraries."""
     import librosa
 
     M, n = speech.mel, speech.y.size
@@ -217,8 +217,8 @@ def whole(speech: Speech) -> list[Figure]:
     contenders = {
         "griffin_lim 32": ours(method="griffin_lim", n_iter=32, start="random"),
         "admm 500": ours(method="admm", n_iter=500),
-        "invert, draft": ours(quality="draft"),
-        "invert, good": ours(quality="good"),
+        "invert, draft": ours(quality="draft", prior="none"),
+        "invert, good": ours(quality="good", prior="none"),
         "librosa mel_to_audio 32": lambda: librosa.feature.inverse.mel_to_audio(M, sr=SR, power=1, length=n, **stft),
         **_torchaudio_inversion(M),
     }

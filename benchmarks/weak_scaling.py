@@ -30,7 +30,7 @@ store: {store}
 stages:
   speech: {{uses: librispeech, root: {root}}}
   mel:    {{uses: extract, from: speech}}
-  best:   {{uses: invert, from: mel, quality: good}}
+  best:   {{uses: invert, from: mel, quality: good, prior: none}}
   scores: {{uses: score, from: best, against: speech, metrics: [estoi, scm, sc, mcd]}}
 cluster: {{pools: {{cpu: {{workers: {workers}}}}}}}
 """

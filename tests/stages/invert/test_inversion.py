@@ -8,7 +8,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -82,8 +82,11 @@ def test_quality_costs_iterations(voice: Float32) -> None:
         scm_db(invert(M, PAPER, quality=quality, length=voice.size), voice) for quality in ("draft", "good", "best")
     )
     assert draft > good + 2 > best + 4
-    again = invert(M, PAPER, n_iter=50, length=voice.size)
-    assert again.tobytes() == invert(M, PAPER, quality="good", length=voice.size).tobytes()
+    # A prior takes the place of some iterations.
+    choices: dict[Literal["auto", "none"], int] = {"none": 50, "auto": 35}
+    for prior, n_iter in choices.items():
+        again = invert(M, PAPER, n_iter=n_iter, prior=prior, length=voice.size)
+        assert again.tobytes() == invert(M, PAPER, quality="good", prior=prior, length=voice.size).tobytes()
 
 
 def test_double_precision_is_the_reference(voice: Float32) -> None:

@@ -31,8 +31,8 @@ def never() -> float:
     [
         (MOST_MISMATCH_DB + 0.1, None, None, True),  # a network that does not know the sound
         (MOST_MISMATCH_DB, TRUSTED_DB, None, False),  # consistent enough by itself
-        (-20.0, TRUSTED_DB + 1, TRUSTED_DB + 1 - MARGIN_DB - 0.1, True),
-        (-20.0, TRUSTED_DB + 1, TRUSTED_DB + 1 - MARGIN_DB + 0.1, False),
+        (-20.0, TRUSTED_DB + 1, TRUSTED_DB + 1 + MARGIN_DB - 0.1, True),
+        (-20.0, TRUSTED_DB + 1, TRUSTED_DB + 1 + MARGIN_DB + 0.1, False),
         (-20.0, -float("inf"), None, False),  # silence
     ],
 )
@@ -77,7 +77,7 @@ def test_a_random_network_is_not_followed_and_nothing_is_left_of_it() -> None:
 
 
 def test_a_sound_network_is_followed() -> None:
-    given = problem(voice(6000, 400.0), smooth_prior(SPEC), RECIPE)
+    given = problem(clicks(6000), smooth_prior(SPEC), RECIPE)
     answer = invert_linear(given.linear, SPEC, given.recipe, given.length)
     expected = invert_linear(given.linear, SPEC, replace(given.recipe, fallback_n_iter=None), given.length)
     assert (answer.guided, len(answer.misfits)) == (True, 1 + 3)
@@ -86,7 +86,7 @@ def test_a_sound_network_is_followed() -> None:
 
 @pytest.mark.parametrize("start", ["random", "zero", "pghi"])
 def test_the_phase_rule_does_not_decide(start: str) -> None:
-    y = voice(6000, 400.0)
+    y = clicks(6000)
     for prior, guided in ((random_prior(SPEC), False), (smooth_prior(SPEC), True)):
         given = problem(y, prior, replace(RECIPE, start=start))
         assert started(given.linear, SPEC, given.recipe, given.length).guided is guided
