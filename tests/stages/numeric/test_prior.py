@@ -40,6 +40,12 @@ def noise(n_samples: int, seed: int = 0) -> NDArray[np.float32]:
     return y
 
 
+def bounded(Y: NDArray[Any], spec: MelSpec) -> NDArray[Any]:
+    """Return a magnitude whose bins below all bands are at most half of the lowest bin in one."""
+    lowest = int(np.flatnonzero(mel_bank(spec).sum(axis=0))[0])
+    return np.concatenate([np.minimum(Y[:lowest], 0.5 * Y[lowest]), Y[lowest:]])
+
+
 def guessed(M: NDArray[np.float32], spec: MelSpec, prior: Prior) -> NDArray[np.float32]:
     Y = from_lanes(guess(M, spec, prior).Y, M.shape[1])
     return Y.astype(np.float32)
@@ -95,7 +101,7 @@ def test_the_network_is_the_one_that_torch_computes(spec: MelSpec, n_frames: int
     prior = random_prior(spec, seed=n_frames)
     M = mel_spectrogram(noise((n_frames - 1) * 16), spec) if n_frames > 1 else mel_spectrogram(noise(8), spec)
     assert M.shape[1] == n_frames
-    expected = reference(M, prior)
+    expected = bounded(reference(M, prior), spec)
     # The gate is within 3e-4 of GELU at each of its inputs.
     np.testing.assert_allclose(guessed(M, spec, prior), expected, rtol=0.01, atol=2e-3 * expected.max())
 
@@ -240,7 +246,7 @@ def test_the_network_to_train_is_the_one_that_inverters_compute(spec: MelSpec) -
     with torch.no_grad():
         Y = agreeing(network(m).exp(), m, bank_of(spec, torch.device("cpu")))[0].T.numpy() * top ** (1 / spec.power)
     expected = guessed(M, spec, prior)
-    np.testing.assert_allclose(Y, expected, rtol=1e-3, atol=1e-5 * expected.max())
+    np.testing.assert_allclose(bounded(Y, spec), expected, rtol=1e-3, atol=1e-5 * expected.max())
 
 
 def test_the_slope_of_the_gate_is_right() -> None:
