@@ -233,8 +233,12 @@ def test_who_looks_while_another_run_begins_sees_no_damage(project: Project, mon
     # Whichever is looked at first is as it was before the other run, and the second as it is after.
     monkeypatch.setattr(Store, "catalogue", then_begins(Store.catalogue))
     monkeypatch.setattr(ProductFolder, "record_names", then_begins(ProductFolder.record_names))
+    monkeypatch.setattr(ProductFolder, "inventory", then_begins(ProductFolder.inventory))
     monkeypatch.setattr(Catalogue, "read", then_begins(Catalogue.read))
-    assert make_plan(load(project.pipeline)).n_pending == 0
+    plan = make_plan(load(project.pipeline))
+    assert not begins
+    assert not any(node.damaged for node in plan.nodes.values())
+    assert project.run("--executor", "serial")["tasks"]["run"] == 0
     add_chapter(project.root, "dev-clean", "33", [flac(voice(1.0, 150.0, seed=9))])
     begins.append(lambda: project.run("--executor", "serial"))
     assert not verify(Store.open(str(project.store)))
