@@ -147,5 +147,5 @@ def test_a_killed_run_goes_on_in_the_old_codecs(first: Path) -> None:
     victim.send_signal(signal.SIGKILL)
     victim.wait()
     run(first)
-    # A file that was being written stays for a day, and counts for nothing.
+    # A file that was being written counts for nothing.
     assert {name: data for name, data in stored(first).items() if not name.endswith(".writing")} == before
