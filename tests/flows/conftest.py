@@ -140,7 +140,8 @@ def small_disk(folder: Path, size: str) -> Iterator[Path]:
     if done.returncode:
         pytest.skip(f"no file system can be mounted here: {done.stderr.strip()}")
     yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    # Catalogues that this process has read keep their files open.
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 def enlarge(disk: Path) -> None:
