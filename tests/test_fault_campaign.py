@@ -110,6 +110,8 @@ def test_a_followed_store_is_compared_by_what_it_holds(followed: Project) -> Non
     assert differing_contents(str(followed.store), undisturbed) == {}
 
 
+# Strikes that were missed are tried again, up to three times.
+@pytest.mark.timeout(1500)
 @pytest.mark.slow
 def test_a_short_campaign_loses_nothing() -> None:
     done = subprocess.run(
