@@ -168,7 +168,8 @@ def _local(text: str) -> str:
 def _check_value(field: str, value: str, pipeline: Pipeline, nodes: Mapping[str, Node]) -> None:
     """Raise Wrong if a plain scalar was taken for something that YAML 1.2 does not read in it."""
     plain = value.strip(" ")
-    if not re.fullmatch(r"[\w.+-]+", plain, flags=re.ASCII):
+    # A dash alone begins a sequence, here of nothing.
+    if plain == "-" or not re.fullmatch(r"[\w.+-]+", plain, flags=re.ASCII):
         return
     node, _, name = field.rpartition(".")
     if node and len({other.folder for other in nodes.values()} & {node}) != 1:

@@ -98,24 +98,32 @@ class StoredPart:
     def _place(self) -> str:
         return f"{self._location.url}/{self._name}"
 
-    @cached_property
-    def _file(self) -> pq.ParquetFile:
-        # On object stores, the file is in memory as it is stored.
-        source = pa.BufferReader(self._location.read(self._name)) if self._location.is_remote else _opened(self._place)
-        with self._noticing_damage():
-            return pq.ParquetFile(source, page_checksum_verification=True)
-
     @contextmanager
-    def _noticing_damage(self) -> Iterator[None]:
-        try:
-            yield
-        except (OSError, pa.ArrowException) as error:
-            raise damaged(self._place, f"not a whole Parquet file ({error})") from error
+    def _reading(self, metadata: pq.FileMetaData | None = None) -> Iterator[pq.ParquetFile]:
+        """Yield the file, which is closed after it: catalogues live as long as their readers."""
+        with self._source() as source:
+            try:
+                yield pq.ParquetFile(source, metadata=metadata, page_checksum_verification=True)
+            except (OSError, pa.ArrowException) as error:
+                raise damaged(self._place, f"not a whole Parquet file ({error})") from error
+
+    def _source(self) -> pa.NativeFile:
+        return _opened(self._place) if self._stored is None else pa.BufferReader(self._stored)
+
+    @cached_property
+    def _stored(self) -> bytes | None:
+        # On object stores, the file stays in memory as it is stored.
+        return self._location.read(self._name) if self._location.is_remote else None
+
+    @cached_property
+    def _metadata(self) -> pq.FileMetaData:
+        with self._reading() as file:
+            return file.metadata
 
     @cached_property
     def _sealed_schema(self) -> pa.Schema:
-        with self._noticing_damage():
-            return self._file.schema_arrow
+        with self._reading(self._metadata) as file:
+            return file.schema_arrow
 
     @cached_property
     def schema(self) -> pa.Schema:
@@ -127,7 +135,7 @@ class StoredPart:
     @property
     def n_rows(self) -> int:
         """Number of rows."""
-        return int(self._file.metadata.num_rows)
+        return int(self._metadata.num_rows)
 
     @property
     def end(self) -> tuple[int, int]:
@@ -139,7 +147,7 @@ class StoredPart:
     @cached_property
     def _starts(self) -> NDArray[np.int64]:
         """First row of each piece, and the number of rows."""
-        metadata = self._file.metadata
+        metadata = self._metadata
         return np.cumsum([0, *(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))])
 
     def _piece(self, index: int, columns: list[str] | None = None) -> pa.Table:
@@ -147,8 +155,8 @@ class StoredPart:
         if index in self._pieces:
             piece = self._pieces[index]
             return piece if columns is None else piece.select(columns)
-        with self._noticing_damage():
-            piece = self._file.read_row_group(index, columns=columns, use_threads=False)
+        with self._reading(self._metadata) as file:
+            piece = file.read_row_group(index, columns=columns, use_threads=False)
         if columns is None:
             piece = piece.replace_schema_metadata(self.schema.metadata)
             while len(self._pieces) >= _KEPT:
@@ -185,7 +193,7 @@ class StoredPart:
     @cached_property
     def _shard_ranges(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """First and last shard of each piece."""
-        metadata, column = self._file.metadata, self.schema.get_field_index("shard")
+        metadata, column = self._metadata, self.schema.get_field_index("shard")
         ranges = []
         for index in range(metadata.num_row_groups):
             statistics = metadata.row_group(index).column(column).statistics

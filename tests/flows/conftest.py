@@ -140,8 +140,7 @@ def small_disk(folder: Path, size: str) -> Iterator[Path]:
     if done.returncode:
         pytest.skip(f"no file system can be mounted here: {done.stderr.strip()}")
     yield folder
-    # Catalogues that this process has read keep their files open.
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+    subprocess.run(["umount", str(folder)], check=True)
 
 
 def enlarge(disk: Path) -> None:
