@@ -22,6 +22,8 @@ MAX_RUNS = 20
 PATIENCE_S = 900.0
 # Strikes of a kind in a round that may miss before it is left at that.
 MAX_MISSES = 3
+# Runs in a row without a strike: then a fault has no target, which is wrong.
+MAX_IDLE = 4
 _TICK_S = 0.05
 _DISK = (Kind.DISK_FULL, Kind.READ_ONLY)
 # Characters of what a run said last.
@@ -74,8 +76,15 @@ class Campaign:
         played = Round()
         for on_objects in (False, True):
             waiting = deque(fault for fault in faults if fault.kind.on_objects is on_objects)
+            n_idle = 0
             while waiting:
+                n_struck = len(played.strikes)
                 played.verdicts.append(self._scene(waiting, played))
+                n_idle = n_idle + 1 if len(played.strikes) == n_struck else 0
+                if n_idle == MAX_IDLE:
+                    complaint = f"{waiting[0].kind} found no target in {n_idle} runs"
+                    played.verdicts.append(Verdict(complaints=(complaint,)))
+                    break
         played.duration_s = time.monotonic() - started
         return played
 
