@@ -19,6 +19,8 @@ Invert = Callable[[NDArray[np.float32], int], NDArray[np.float32]]
 
 # At most this share of all speakers is held out.
 _LARGEST_SHARE = 0.2
+# Seconds of each held-out utterance that a check at a saved state takes.
+CHECKED_S = 10.0
 # Held-out utterances that are scored at the end.
 SCORED = 40
 
