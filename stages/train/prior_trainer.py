@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from melmill.stages.contract import Batch, TrainedPrior, TrainingData
-from melmill.stages.invert.inversion import invert
+from melmill.stages.invert.inversion import inverted
 from melmill.stages.numeric.batched.device import placement
 from melmill.stages.numeric.batched.prior import PriorNetwork, agreeing, bank_of
 from melmill.stages.numeric.compiled.magnitude import starting_magnitude
@@ -193,7 +193,7 @@ class PriorTrainer(Trainer):
 
     def _inverter(self, prior: Prior) -> Invert:
         def guided(M: NDArray[np.float32], n_samples: int) -> NDArray[np.float32]:
-            return invert(M, self.spec, quality="good", length=n_samples, prior=prior)
+            return inverted(M, self.spec, quality="good", length=n_samples, prior=prior).y
 
         return guided
 
