@@ -36,10 +36,10 @@ def speaker(corpus: str, file: Path) -> str:
     return above[1] if above[0].startswith(("train-", "test-", "dev-")) else above[0]
 
 
-def is_held_out(corpus: str, name: str, names: set[str]) -> bool:
-    """Tell whether a speaker is kept to judge by: a third of each corpus, by a hash of the name."""
+def held_out(corpus: str, names: set[str]) -> set[str]:
+    """Return the speakers of a corpus that are kept to judge by: a third, by a hash of the name."""
     order = sorted(names, key=lambda one: hashlib.sha256(f"{corpus} {one}".encode()).digest())
-    return name in order[: max(1, len(order) // 3)]
+    return set(order[: max(1, len(order) // 3)])
 
 
 def choose(roots: list[Path]) -> tuple[list[tuple[str, str, Path]], list[tuple[str, str, Path]]]:
@@ -61,9 +61,9 @@ def choose(roots: list[Path]) -> tuple[list[tuple[str, str, Path]], list[tuple[s
                 elif name not in UNKNOWN:
                     found[corpus].append((name, file))
     for corpus, recordings in found.items():
-        names = {name for name, _ in recordings}
+        kept = held_out(corpus, {name for name, _ in recordings})
         for name, file in recordings:
-            (held if is_held_out(corpus, name, names) else train).append((corpus, name, file))
+            (held if name in kept else train).append((corpus, name, file))
     return train, held
 
 

@@ -61,14 +61,15 @@ def judged(sr: int, n: int, only: str = "") -> Iterator[Sounds]:
     sounds = sorted((root / "ESC-10").rglob("*.ogg"))
     if sounds and only in "ESC-10":
         yield Sounds(name="ESC-10", speech=False, waves=_taken(sounds, sr, n))
-    clean = _taken(test_other, sr, n) if any(only in name for name in _STRANGE) else []
-    rng = np.random.default_rng(0)
+    clean, rng = _taken(test_other, sr, n), np.random.default_rng(0)
     for name, (change, speech) in _STRANGE.items():
+        waves = [change(y, sr, rng) for y in clean]  # of every kind, so that `only` moves no draws
         if clean and only in name:
-            yield Sounds(name=name, speech=speech, waves=[change(y, sr, rng) for y in clean])
+            yield Sounds(name=name, speech=speech, waves=waves)
     for name, make in _SYNTHETIC.items():
+        waves = [make(sr, rng) for _ in range(min(n, 8))]
         if only in name:
-            yield Sounds(name=name, speech=False, waves=[make(sr, rng) for _ in range(min(n, 8))])
+            yield Sounds(name=name, speech=False, waves=waves)
 
 
 def _taken(files: list[Path], sr: int, n: int) -> list[Array]:

@@ -208,9 +208,9 @@ def invert(
     DeviceMissing
         `device` is ``"cuda"`` and this process has none.
     """
-    from melmill.stages.invert.inversion import invert as invert_mel
+    from melmill.stages.invert.inversion import inverted
 
-    return invert_mel(
+    return inverted(
         M,
         _spec(spec, preset),
         method=method,
@@ -222,7 +222,7 @@ def invert(
         device=device,
         prior=_prior(prior),
         **parameters,
-    )
+    ).y
 
 
 def invert_batch(

@@ -46,9 +46,10 @@ class Inversion:
     start: str = "nnls"
 
 
-def invert(
+def inverted(
     M: ArrayLike,
     spec: MelSpec,
+    *,
     method: str = "auto",
     n_iter: int | None = None,
     start: str | ArrayLike = "pghi",
@@ -58,8 +59,8 @@ def invert(
     device: Device = "cpu",
     prior: Prior | Literal["auto", "none"] | None = None,
     **parameters: Any,  # noqa: ANN401 - each solver has its own
-) -> NDArray[np.float32]:
-    """Return a waveform whose mel spectrogram is near M.
+) -> Inversion:
+    """Return a waveform whose mel spectrogram is near M, and what its inversion started from.
 
     Parameters
     ----------
@@ -92,7 +93,7 @@ def invert(
 
     Returns
     -------
-    ndarray of float32, shape (n_samples,)
+    Inversion
 
     Raises
     ------
@@ -106,36 +107,6 @@ def invert(
     DeviceMissing
         `device` is ``"cuda"`` and the process has none.
     """
-    return inverted(
-        M,
-        spec,
-        method=method,
-        n_iter=n_iter,
-        start=start,
-        magnitude=magnitude,
-        length=length,
-        seed=seed,
-        device=device,
-        prior=prior,
-        **parameters,
-    ).y
-
-
-def inverted(
-    M: ArrayLike,
-    spec: MelSpec,
-    *,
-    method: str = "auto",
-    n_iter: int | None = None,
-    start: str | ArrayLike = "pghi",
-    magnitude: MagnitudeStart = "nnls",
-    length: int | None = None,
-    seed: int = 0,
-    device: Device = "cpu",
-    prior: Prior | Literal["auto", "none"] | None = None,
-    **parameters: Any,  # noqa: ANN401 - each solver has its own
-) -> Inversion:
-    """Return the waveform of a mel, and what its inversion started from; see `invert`."""
     check_choice("device", device, DEVICES)
     given = start if isinstance(start, str) else as_array("start", start)
     recipe = _recipe(method, spec, n_iter, given, magnitude, seed, parameters, prior)
@@ -158,7 +129,7 @@ def invert_batch(
     prior: Prior | Literal["auto", "none"] | None = None,
     **parameters: Any,  # noqa: ANN401 - each solver has its own
 ) -> list[NDArray[np.float32]]:
-    """Return a waveform for each of several mels: those of `invert` one by one, but for rounding.
+    """Return a waveform for each of several mels: those of `inverted` one by one, but for rounding.
 
     Parameters
     ----------
@@ -173,7 +144,7 @@ def invert_batch(
     device : {"cpu", "cuda"}
         ``"cuda"`` fills a GPU with padded batches; ``"cpu"`` takes one mel after the other.
     spec, method, n_iter, magnitude, prior, **parameters
-        As of `invert`.
+        As of `inverted`.
 
     Returns
     -------
@@ -182,7 +153,7 @@ def invert_batch(
     Raises
     ------
     ParameterError, ContractError, Unusable, DeviceMissing
-        As of `invert`. Also where there are more or fewer `lengths` or starts than mels.
+        As of `inverted`. Also where there are more or fewer `lengths` or starts than mels.
     """
     check_choice("device", device, DEVICES)
     if not hasattr(mels, "__len__") or isinstance(mels, str):
@@ -231,7 +202,7 @@ def pose(M: NDArray[Any], spec: MelSpec, recipe: Recipe, length: int | None = No
     Raises
     ------
     ContractError, Unusable
-        It can't be inverted so, see `invert`.
+        It can't be inverted so, see `inverted`.
     """
     if recipe.prior is not None:
         check_prior(recipe.prior.name, recipe.prior.spec, spec)
@@ -260,7 +231,7 @@ def check_prior(name: str, needed: MelSpec, spec: MelSpec) -> None:
 
 
 def solve(M: NDArray[Any], spec: MelSpec, recipe: Recipe, length: int | None = None) -> Inversion:
-    """Invert a mel ``(n_mels, n_frames)`` by a recipe; raise what `invert` does."""
+    """Invert a mel ``(n_mels, n_frames)`` by a recipe; raise what `inverted` does."""
     return check_result(solve_all([pose(M, spec, recipe, length)], spec)[0], M, spec)
 
 
@@ -340,7 +311,7 @@ def _recipe(
     parameters: Mapping[str, Any],
     prior: Prior | str | None,
 ) -> Recipe:
-    """Return the recipe that the arguments of `invert` say."""
+    """Return the recipe that the arguments of `inverted` say."""
     described = solver_class(method)
     known = [field.name for field in fields(described)]
     for name in parameters:

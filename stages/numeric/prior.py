@@ -39,11 +39,11 @@ MOST_MISMATCH_DB = -10.0
 
 # Inconsistency of a prior's start up to which it is taken without another look, dB. Where frames
 # overlap by 75 %, a start on speech has -10 to -11 dB without a prior, and -12 to -18 dB with a good
-# one. Clicks reach -12.3 dB with either.
+# one. Clicks reach -12.1 dB with either.
 TRUSTED_DB = -12.5
 
-# By how much a prior's start must be the more consistent one, dB. White noise and whispers, which lose
-# by a prior, gain up to 0.3 dB. Speech gains 0.5 dB or more.
+# By how much a prior's start must be the more consistent one, dB. Whispers, clicks and noisy speech
+# that lose SC by a prior still gain up to 0.38 dB here (`python -m benchmarks.priors --each`).
 MARGIN_DB = 0.4
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from melmill.stages.contract import Item, TrainingData, Waveform
-from melmill.stages.invert.inversion import invert
+from melmill.stages.invert.inversion import inverted
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.score.stage import Score
 from melmill.storage.utterance import Utterance
@@ -19,6 +19,8 @@ Invert = Callable[[NDArray[np.float32], int], NDArray[np.float32]]
 
 # At most this share of all speakers is held out.
 _LARGEST_SHARE = 0.2
+# Seconds of each held-out utterance that a check at a saved state takes.
+CHECKED_S = 10.0
 # Held-out utterances that are scored at the end.
 SCORED = 40
 
@@ -81,7 +83,7 @@ def scores(
     rows, waves = [], {}
     for utterance in utterances:
         M, y = data.whole(utterance.utterance_id)
-        made = {name: inverted(M, y.size) for name, inverted in inverters.items()}
+        made = {name: invert(M, y.size) for name, invert in inverters.items()}
         waves[utterance.utterance_id] = {"recording": y, **made}
         items = [Item(utterance=utterance, inputs={"from": wave, "against": y}, seed=0) for wave in made.values()]
         outcomes = score.process(items, {"from": port, "against": port}, table)
@@ -100,10 +102,10 @@ def references(spec: MelSpec) -> dict[str, Invert]:
     """Return the inverters, which have no weights, that what was trained is compared with."""
 
     def griffin_lim(M: NDArray[np.float32], n_samples: int) -> NDArray[np.float32]:
-        return invert(M, spec, method="griffin_lim", n_iter=100, start="random", length=n_samples)
+        return inverted(M, spec, method="griffin_lim", n_iter=100, start="random", length=n_samples).y
 
     def good(M: NDArray[np.float32], n_samples: int) -> NDArray[np.float32]:
-        return invert(M, spec, quality="good", length=n_samples, prior="none")
+        return inverted(M, spec, quality="good", length=n_samples, prior="none").y
 
     return {"griffin_lim 100": griffin_lim, "invert good": good}
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 
 import pandas as pd
 
@@ -13,6 +12,7 @@ from melmill.stages.report.contract import TRAINING_COLUMNS, Example, Provenance
 from melmill.stages.report.stage import Aggregate
 from melmill.stages.train.card import card
 from melmill.stages.train.held_out import SCORED, chosen, scores, split
+from melmill.stages.train.stage import Session
 from melmill.stages.train.trainer import Made, Trainer
 from melmill.storage.utterance import Utterance
 
@@ -20,35 +20,6 @@ from melmill.storage.utterance import Utterance
 _CHECKED = 8
 # Points of a curve.
 _POINTS = 200
-
-
-@dataclass(frozen=True, kw_only=True)
-class Session:
-    """Say how a training is conducted, besides its recipe.
-
-    Parameters
-    ----------
-    uses : str
-        The stage that trains.
-    name : str
-        Name of what is trained, for its page and card.
-    recipe : mapping of str to object
-        What decides the result, for its page and card.
-    steps, seed : int
-        Steps to take; the seed that chooses who is held out.
-    held_out : int
-        Number of speakers that are not trained with.
-    save_every : int
-        Steps between two saved states. A check goes with each.
-    """
-
-    uses: str
-    name: str
-    recipe: Mapping[str, object]
-    steps: int
-    seed: int
-    held_out: int
-    save_every: int
 
 
 def train(trainer: Trainer, session: Session, data: TrainingData, place: TrainingPlace) -> dict[str, bytes]:

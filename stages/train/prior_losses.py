@@ -1,6 +1,6 @@
 """The losses of a prior's training: one function for each, of a guess and what it should be.
 
-A recipe names them with their weights (`melmill.stages.train.recipe.PriorRecipe.losses`).
+A recipe has a weight of each name (`melmill.stages.train.recipe.PriorRecipe`).
 
 References
 ----------

@@ -3,34 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 
-from melmill.stages.contract import Input, Kind, Mel, Product, TrainedPrior, TrainingData, TrainingPlace, Waveform
+from melmill.stages.contract import Input, Product, TrainedPrior, TrainingData, TrainingPlace
 from melmill.stages.invert.inversion import DEVICES, Device
-from melmill.stages.numeric.checks import check_choice, check_float, check_int
-from melmill.stages.numeric.errors import ContractError, ParameterError
+from melmill.stages.numeric.checks import check_choice, check_float
+from melmill.stages.numeric.errors import ParameterError
 from melmill.stages.numeric.mel import to_linear
 from melmill.stages.numeric.prior import Sizes
 from melmill.stages.train.recipe import PriorRecipe
+from melmill.stages.train.stage import INPUTS, check_counts, fitting_mel, learnt, mel_of, recipe_of, session_of
 
-# The largest values that a training can have.
-_AT_MOST = {
-    **dict.fromkeys(("steps", "save_every"), 1_000_000_000),
-    **dict.fromkeys(("batch_size", "segment_frames"), 65_536),
-    "held_out": 1_000_000,
-    "threads": 4_096,
-    "n_updates": 100,
-    "unrolled": 100,
-}
+_COUNTS = dict.fromkeys(("n_updates", "unrolled"), range(101))
 _WEIGHTS = ("compressed", "log", "squared")
 _HIGHEST_SPEED = 2.0
 _LARGEST_DB = 100.0
-
-# These fields say where it is computed and when it is saved, not what is learnt.
-_NOT_IDENTITY = ("device", "threads", "save_every")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,10 +65,7 @@ class TrainPrior:
 
     uses: ClassVar[str] = "train_prior"
     version: ClassVar[int] = 1
-    inputs: ClassVar[Mapping[str, Input]] = {
-        "from": Input(kinds=frozenset({Kind.MEL})),
-        "audio": Input(kinds=frozenset({Kind.WAVEFORM})),
-    }
+    inputs: ClassVar[Mapping[str, Input]] = INPUTS
 
     width: int = 160
     n_blocks: int = 4
@@ -106,10 +93,7 @@ class TrainPrior:
         """Check every field."""
         Sizes(width=self.width, hidden=2 * self.width, n_blocks=self.n_blocks, kernel=self.kernel)
         check_choice("device", self.device, DEVICES)
-        for name, at_most in _AT_MOST.items():
-            least = 0 if name in ("held_out", "n_updates", "unrolled") else 1
-            check_int(name, getattr(self, name), at_least=least, at_most=at_most)
-        check_int("seed", self.seed, at_least=0)
+        check_counts(self, _COUNTS)
         check_float("learning_rate", self.learning_rate, above=0)
         for name in _WEIGHTS:
             check_float(name, getattr(self, name), at_least=0)
@@ -122,7 +106,7 @@ class TrainPrior:
 
     def identity(self) -> Mapping[str, Any]:
         """Return the fields that decide what is learnt."""
-        return {name: value for name, value in asdict(self).items() if name not in _NOT_IDENTITY}
+        return learnt(self)
 
     def produces(self, inputs: Mapping[str, Sequence[Product]]) -> Product:
         """Describe the prior.
@@ -132,19 +116,15 @@ class TrainPrior:
         ContractError
             Mel and recordings don't fit each other, or no mel of this spec can be undone.
         """
-        (made,), (audio,) = inputs["from"], inputs["audio"]
-        if not isinstance(made, Mel) or not isinstance(audio, Waveform):
-            raise ContractError(f"'from' must be a mel and 'audio' recordings, got {made!r} and {audio!r}")
-        if audio.sr != made.sr:
-            raise ContractError(f"'audio' has {audio.sr} Hz, but the mels are of {made.sr} Hz: ingest at sr: {made.sr}")
-        to_linear(np.empty((made.spec.n_mels, 0)), made.spec)  # raises where no mel of this spec can be undone
-        shortest = 2 * -(-made.spec.n_fft // made.spec.hop_length) + 1
+        spec = fitting_mel(inputs).spec
+        to_linear(np.empty((spec.n_mels, 0)), spec)  # raises where no mel of this spec can be undone
+        shortest = 2 * -(-spec.n_fft // spec.hop_length) + 1
         if self.unrolled and self.segment_frames < shortest:
             raise ParameterError(
                 "segment_frames",
                 f"must be at least {shortest} with unrolled, so that frames lie within, got {self.segment_frames!r}",
             )
-        return TrainedPrior(spec=made.spec)
+        return TrainedPrior(spec=spec)
 
     def train(self, data: TrainingData, place: TrainingPlace, inputs: Mapping[str, Product]) -> Mapping[str, bytes]:
         """Train, resuming from what `place` holds; return the prior's file and others by name.
@@ -157,22 +137,8 @@ class TrainPrior:
             There is nothing to train with, the training diverged, or `place` holds the state of
             another training.
         """
-        from melmill.stages.numeric.batched.device import placement  # here, as they import torch
-        from melmill.stages.train.loop import Session, train
+        from melmill.stages.train.loop import train  # here, as they import torch
         from melmill.stages.train.prior_trainer import PriorTrainer
 
-        placement(self.device, "float32")
-        made = inputs["from"]
-        if not isinstance(made, Mel):
-            raise ContractError(f"'from' must be a mel, got {made!r}")
-        recipe = PriorRecipe(**{name: getattr(self, name) for name in PriorRecipe.__dataclass_fields__})
-        session = Session(
-            uses=self.uses,
-            name="prior",
-            recipe={name: value for name, value in asdict(recipe).items() if name != "device"},
-            steps=self.steps,
-            seed=self.seed,
-            held_out=self.held_out,
-            save_every=self.save_every,
-        )
-        return train(PriorTrainer(recipe, made.spec), session, data, place)
+        recipe = recipe_of(self, PriorRecipe)
+        return train(PriorTrainer(recipe, mel_of(inputs).spec), session_of(self, "prior", recipe), data, place)

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from melmill.stages.contract import Batch, TrainedPrior, TrainingData
-from melmill.stages.invert.inversion import invert
+from melmill.stages.invert.inversion import inverted
+from melmill.stages.numeric.batched.device import placement
 from melmill.stages.numeric.batched.prior import PriorNetwork, agreeing, bank_of
 from melmill.stages.numeric.compiled.magnitude import starting_magnitude
 from melmill.stages.numeric.compiled.prior import row_sums
@@ -23,7 +24,7 @@ from melmill.stages.numeric.prior import Prior, Sizes
 from melmill.stages.numeric.solver import Recipe as InversionRecipe
 from melmill.stages.numeric.stft import Stft
 from melmill.stages.train.augmentation import Augmentation, Spectra, magnitude
-from melmill.stages.train.held_out import SCORED, Invert, chosen, mean_of, references
+from melmill.stages.train.held_out import CHECKED_S, SCORED, Invert, chosen, mean_of, references
 from melmill.stages.train.prior_losses import LOSSES, Frames, Segment, agreed, unrolled
 from melmill.stages.train.recipe import PriorRecipe
 from melmill.stages.train.trainer import Made, Trainer
@@ -35,8 +36,6 @@ _RISING = 0.3
 _FIRST_RATE, _LAST_RATE = 0.04, 1e-3
 # Magnitude that a full band has in the units of the losses.
 _FULL = 16.0
-# Seconds of each held-out utterance that is checked.
-_CHECKED_S = 10.0
 _ERROR = "magnitude error, dB"
 
 
@@ -51,7 +50,7 @@ class PriorTrainer(Trainer):
     """
 
     def __init__(self, recipe: PriorRecipe, spec: MelSpec) -> None:
-        self.recipe, self.device = recipe, torch.device(recipe.device)
+        self.recipe, self.device = recipe, placement(recipe.device, "float32").device
         sizes = Sizes(width=recipe.width, hidden=2 * recipe.width, n_blocks=recipe.n_blocks, kernel=recipe.kernel)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.seed)
@@ -137,7 +136,7 @@ class PriorTrainer(Trainer):
         """Return the first seconds of an utterance: linear mel ``(n_mels, n)``, and spectrum ``(n_bins, n)``."""
         M, y = data.whole(utterance.utterance_id)
         D = Stft(self.spec.stft).forward(y).T
-        n = min(M.shape[1], D.shape[1], int(_CHECKED_S * self.spec.sr / self.spec.hop_length))
+        n = min(M.shape[1], D.shape[1], int(CHECKED_S * self.spec.sr / self.spec.hop_length))
         return to_linear(M[:, :n], self.spec), D[:, :n]
 
     @torch.no_grad()
@@ -194,7 +193,7 @@ class PriorTrainer(Trainer):
 
     def _inverter(self, prior: Prior) -> Invert:
         def guided(M: NDArray[np.float32], n_samples: int) -> NDArray[np.float32]:
-            return invert(M, self.spec, quality="good", length=n_samples, prior=prior)
+            return inverted(M, self.spec, quality="good", length=n_samples, prior=prior).y
 
         return guided
 

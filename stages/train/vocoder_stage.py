@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from melmill.stages.contract import Input, Kind, Mel, Product, TrainedVocoder, TrainingData, TrainingPlace, Waveform
+from melmill.stages.contract import Input, Product, TrainedVocoder, TrainingData, TrainingPlace
 from melmill.stages.invert.inversion import DEVICES, Device
 from melmill.stages.numeric.checks import check_float, check_int
 from melmill.stages.numeric.errors import ContractError, ParameterError
 from melmill.stages.train.recipe import GENERATORS, SIZES, Generator, Recipe, Size
+from melmill.stages.train.stage import INPUTS, check_counts, fitting_mel, learnt, mel_of, recipe_of, session_of
 from melmill.stages.vocode.registry import family
 
 _PRECISIONS = ("float32", "bfloat16", "float16")
-# These fields say where it is computed and when it is saved, not what is learnt.
-# The largest values that a training can have.
-_AT_MOST = {
-    **dict.fromkeys(("steps", "save_every", "adversarial_from"), 1_000_000_000),
-    **dict.fromkeys(("batch_size", "segment_frames"), 65_536),
-    "discriminator_width": 4_096,
-    "held_out": 1_000_000,
-    "threads": 4_096,
-}
-
-_NOT_IDENTITY = ("device", "threads", "save_every")
+_LAST_STEP = 1_000_000_000
+_COUNTS = {"discriminator_width": range(1, 4_097)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,10 +58,7 @@ class TrainVocoder:
 
     uses: ClassVar[str] = "train_vocoder"
     version: ClassVar[int] = 1
-    inputs: ClassVar[Mapping[str, Input]] = {
-        "from": Input(kinds=frozenset({Kind.MEL})),
-        "audio": Input(kinds=frozenset({Kind.WAVEFORM})),
-    }
+    inputs: ClassVar[Mapping[str, Input]] = INPUTS
 
     generator: Generator = "vocos"
     size: Size = "base"
@@ -94,18 +83,16 @@ class TrainVocoder:
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ParameterError(name, f"must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
-        for name, at_most in _AT_MOST.items():
-            if getattr(self, name) is not None:
-                least = 0 if name in ("adversarial_from", "held_out") else 1
-                check_int(name, getattr(self, name), at_least=least, at_most=at_most)
-        check_int("seed", self.seed, at_least=0)
+        check_counts(self, _COUNTS)
+        if self.adversarial_from is not None:
+            check_int("adversarial_from", self.adversarial_from, at_least=0, at_most=_LAST_STEP)
         if self.learning_rate is not None:
             check_float("learning_rate", self.learning_rate, above=0)
         check_float("ema", self.ema, at_least=0, below=1)
 
     def identity(self) -> Mapping[str, Any]:
         """Return the fields that decide what is learnt."""
-        return {name: value for name, value in asdict(self).items() if name not in _NOT_IDENTITY}
+        return learnt(self)
 
     def produces(self, inputs: Mapping[str, Sequence[Product]]) -> Product:
         """Describe the vocoder.
@@ -115,12 +102,7 @@ class TrainVocoder:
         ContractError
             Mel, recordings and generator don't fit each other.
         """
-        (made,), (audio,) = inputs["from"], inputs["audio"]
-        if not isinstance(made, Mel) or not isinstance(audio, Waveform):
-            raise ContractError(f"'from' must be a mel and 'audio' recordings, got {made!r} and {audio!r}")
-        if audio.sr != made.sr:
-            raise ContractError(f"'audio' has {audio.sr} Hz, but the mels are of {made.sr} Hz: ingest at sr: {made.sr}")
-        spec = made.spec
+        spec = fitting_mel(inputs).spec
         training = family(self.generator).training
         reason = None if training is None else training.refuses(spec)
         if reason is not None:
@@ -144,22 +126,9 @@ class TrainVocoder:
             There is nothing to train with, the training diverged, or `place` holds the state of
             another training.
         """
-        from melmill.stages.numeric.batched.device import placement  # here, as they import torch
-        from melmill.stages.train.loop import Session, train
+        from melmill.stages.train.loop import train  # here, as they import torch
         from melmill.stages.train.vocoder_trainer import VocoderTrainer
 
-        placement(self.device, "float32")
-        made = inputs["from"]
-        if not isinstance(made, Mel):
-            raise ContractError(f"'from' must be a mel, got {made!r}")
-        recipe = Recipe(**{name: getattr(self, name) for name in Recipe.__dataclass_fields__})
-        session = Session(
-            uses=self.uses,
-            name=f"{self.generator} {self.size}",
-            recipe={name: value for name, value in asdict(recipe).items() if name != "device"},
-            steps=self.steps,
-            seed=self.seed,
-            held_out=self.held_out,
-            save_every=self.save_every,
-        )
-        return train(VocoderTrainer(recipe, made.spec), session, data, place)
+        recipe = recipe_of(self, Recipe)
+        session = session_of(self, f"{self.generator} {self.size}", recipe)
+        return train(VocoderTrainer(recipe, mel_of(inputs).spec), session, data, place)

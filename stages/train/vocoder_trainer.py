@@ -17,13 +17,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from melmill.stages.contract import Batch, StageFile, TrainedVocoder, TrainingData
+from melmill.stages.numeric.batched.device import placement
 from melmill.stages.numeric.filterbank import mel_bank
 from melmill.stages.numeric.mel import from_bands, to_linear
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.train import losses
 from melmill.stages.train.discriminators import Discriminators, phase_rotated
 from melmill.stages.train.generators import fresh
-from melmill.stages.train.held_out import mean_of, references
+from melmill.stages.train.held_out import CHECKED_S, mean_of, references
 from melmill.stages.train.recipe import Recipe
 from melmill.stages.train.trainer import Made, Trainer, descend
 from melmill.stages.vocode.files.checkpoint import read_files
@@ -41,8 +42,6 @@ _GAIN_DB = (-10.0, 6.0)
 _MEL_WEIGHT = 1.0
 _FEATURE_WEIGHT = 2.0
 _ADVERSARIAL_WEIGHT = 0.1
-# Seconds of each held-out utterance that is checked.
-_CHECKED_S = 10.0
 
 
 class VocoderTrainer(Trainer):
@@ -57,7 +56,7 @@ class VocoderTrainer(Trainer):
 
     def __init__(self, recipe: Recipe, spec: MelSpec) -> None:
         self.recipe = recipe
-        self.device = torch.device(recipe.device)
+        self.device = placement(recipe.device, "float32").device
         made = fresh(recipe.generator, recipe.size, spec, recipe.seed)
         self.config = made.config
         self.generator = made.model.to(self.device)
@@ -85,18 +84,7 @@ class VocoderTrainer(Trainer):
         )
 
     def learn(self, batch: Batch) -> dict[str, float]:
-        """Take one step and return its losses by name.
-
-        Parameters
-        ----------
-        batch : (ndarray of float32, ndarray of float32)
-            Mels ``(batch, n_mels, n_frames)`` and their audio ``(batch, n_frames * hop_length)``.
-
-        Raises
-        ------
-        Diverged
-            The generator's loss is not finite.
-        """
+        """Take one step and return its losses by name."""
         mels, audio = self._at_other_levels(batch)
         self._set_rates()
         real = torch.from_numpy(audio).to(self.device, non_blocking=True)
@@ -194,7 +182,7 @@ class VocoderTrainer(Trainer):
         self.model.eval()
         for utterance in utterances:
             M, y = data.whole(utterance.utterance_id)
-            n_frames = min(M.shape[1], int(_CHECKED_S * spec.sr / spec.hop_length))
+            n_frames = min(M.shape[1], int(CHECKED_S * spec.sr / spec.hop_length))
             fake = self._generated(M[:, :n_frames])
             n_samples = min(fake.size, y.size)
             made, real = (torch.from_numpy(np.ascontiguousarray(x[None, :n_samples])) for x in (fake, y))

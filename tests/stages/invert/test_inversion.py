@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from melmill.stages.invert.inversion import invert, invert_batch, shortest_length, solve
+import melmill
+from melmill.stages.invert.inversion import invert_batch, shortest_length, solve
 from melmill.stages.numeric.errors import ContractError, ParameterError, Unusable
 from melmill.stages.numeric.filterbank import mel_bank
 from melmill.stages.numeric.mel import magnitude_spec, mel_spectrogram
@@ -46,8 +47,10 @@ def scm_db(y: Float32, x: Float32, spec: MelSpec = PAPER) -> float:
 )
 def test_every_method_improves_on_its_start(method: str, start: str, voice: Float32) -> None:
     M = mel_spectrogram(voice, PAPER)
-    at_start = scm_db(invert(M, PAPER, method, 0, start, length=voice.size), voice)
-    assert scm_db(invert(M, PAPER, method, 50, start, length=voice.size), voice) < at_start - 9
+    at_start = scm_db(melmill.invert(M, PAPER, method=method, n_iter=0, start=start, length=voice.size), voice)
+    assert (
+        scm_db(melmill.invert(M, PAPER, method=method, n_iter=50, start=start, length=voice.size), voice) < at_start - 9
+    )
 
 
 def test_ipalm_reduces_the_misfit_steadily(voice: Float32) -> None:
@@ -72,21 +75,25 @@ def _scm_trace(method: Solver, n_iter: int, y: Float32) -> NDArray[Any]:
 
 def test_joint_methods_beat_those_on_a_fixed_magnitude(voice: Float32) -> None:
     M = mel_spectrogram(voice, PAPER)
-    reached = {m: scm_db(invert(M, PAPER, m, 100, "zero", length=voice.size), voice) for m in METHODS}
+    reached = {
+        m: scm_db(melmill.invert(M, PAPER, method=m, n_iter=100, start="zero", length=voice.size), voice)
+        for m in METHODS
+    }
     assert sorted(reached, key=reached.__getitem__)[:3] == ["auto", "admm", "ipalm"]
 
 
 def test_quality_costs_iterations(voice: Float32) -> None:
     M = mel_spectrogram(voice, PAPER)
     draft, good, best = (
-        scm_db(invert(M, PAPER, quality=quality, length=voice.size), voice) for quality in ("draft", "good", "best")
+        scm_db(melmill.invert(M, PAPER, quality=quality, length=voice.size), voice)
+        for quality in ("draft", "good", "best")
     )
     assert draft > good + 2 > best + 4
     # A prior takes the place of some iterations.
     choices: dict[Literal["auto", "none"], int] = {"none": 50, "auto": 35}
     for prior, n_iter in choices.items():
-        again = invert(M, PAPER, n_iter=n_iter, prior=prior, length=voice.size)
-        assert again.tobytes() == invert(M, PAPER, quality="good", prior=prior, length=voice.size).tobytes()
+        again = melmill.invert(M, PAPER, n_iter=n_iter, prior=prior, length=voice.size)
+        assert again.tobytes() == melmill.invert(M, PAPER, quality="good", prior=prior, length=voice.size).tobytes()
 
 
 def test_double_precision_is_the_reference(voice: Float32) -> None:
@@ -102,8 +109,8 @@ def test_double_precision_is_the_reference(voice: Float32) -> None:
 
 def test_integrated_phase_saves_iterations(voice: Float32) -> None:
     M = mel_spectrogram(voice, PAPER)
-    assert scm_db(invert(M, PAPER, n_iter=50, length=voice.size), voice) < scm_db(
-        invert(M, PAPER, n_iter=50, start="random", length=voice.size), voice
+    assert scm_db(melmill.invert(M, PAPER, n_iter=50, length=voice.size), voice) < scm_db(
+        melmill.invert(M, PAPER, n_iter=50, start="random", length=voice.size), voice
     )
 
 
@@ -122,7 +129,7 @@ def test_integrated_phase_saves_iterations(voice: Float32) -> None:
     ],
 )
 def test_every_kind_of_mel_is_inverted(spec: MelSpec, voice: Float32) -> None:
-    y = invert(mel_spectrogram(voice, spec), spec, "admm", n_iter=60, length=voice.size)
+    y = melmill.invert(mel_spectrogram(voice, spec), spec, method="admm", n_iter=60, length=voice.size)
     assert y.dtype == np.float32
     assert y.shape == voice.shape
     assert scm_db(y, voice, magnitude_spec(spec)) < -24
@@ -131,7 +138,7 @@ def test_every_kind_of_mel_is_inverted(spec: MelSpec, voice: Float32) -> None:
 def test_lam_does_not_depend_on_the_banks_scale(voice: Float32) -> None:
     """Bands of peak 1 weigh wide bands more, but the same lam suits them."""
     for_area, for_peak = (
-        scm_db(invert(mel_spectrogram(voice, spec), spec, n_iter=60, length=voice.size), voice)
+        scm_db(melmill.invert(mel_spectrogram(voice, spec), spec, n_iter=60, length=voice.size), voice)
         for spec in (PAPER, replace(PAPER, norm=None))
     )
     assert for_peak == pytest.approx(for_area, abs=2.5)
@@ -144,22 +151,24 @@ def test_trace_measures_every_iteration(power: float, voice: Float32) -> None:
     result = solve(M, spec, Recipe(method=Admm(), n_iter=7, trace=True), voice.size)
     assert result.trace is not None
     assert result.trace["iteration"].tolist() == list(range(8))
-    shorter = [invert(M, spec, "admm", n, length=voice.size) for n in (1, 7)]
+    shorter = [melmill.invert(M, spec, method="admm", n_iter=n, length=voice.size) for n in (1, 7)]
     expected = [scm_db(y, voice, spec) for y in shorter]
     np.testing.assert_allclose(result.trace["scm_db"][[1, 7]], expected, atol=0.01)
 
 
 def test_a_waveforms_own_phase_is_the_best_start(voice: Float32) -> None:
     M = mel_spectrogram(voice, PAPER)
-    y = invert(M, PAPER, n_iter=60, start=voice, length=voice.size)
-    assert scm_db(y, voice) < scm_db(invert(M, PAPER, n_iter=60, length=voice.size), voice) - 5
+    y = melmill.invert(M, PAPER, n_iter=60, start=voice, length=voice.size)
+    assert scm_db(y, voice) < scm_db(melmill.invert(M, PAPER, n_iter=60, length=voice.size), voice) - 5
     longer = np.pad(voice, (0, 100))
-    assert invert(M, PAPER, n_iter=60, start=longer, length=voice.size).tobytes() == y.tobytes()
+    assert melmill.invert(M, PAPER, n_iter=60, start=longer, length=voice.size).tobytes() == y.tobytes()
 
 
 def test_bytes_depend_on_mel_and_seed_alone(voice: Float32) -> None:
     M = mel_spectrogram(voice, PAPER)
-    first, again, other = (invert(M, PAPER, n_iter=3, start="random", seed=seed).tobytes() for seed in (1, 1, 2))
+    first, again, other = (
+        melmill.invert(M, PAPER, n_iter=3, start="random", seed=seed).tobytes() for seed in (1, 1, 2)
+    )
     assert first == again
     assert first != other
 
@@ -167,14 +176,14 @@ def test_bytes_depend_on_mel_and_seed_alone(voice: Float32) -> None:
 @pytest.mark.parametrize("method", [*METHODS, "pghi"])
 @pytest.mark.parametrize("pad_mode", ["constant", "reflect"])
 def test_silence_gives_silence(method: str, pad_mode: Any) -> None:
-    y = invert(np.zeros((80, 20)), replace(PAPER, pad_mode=pad_mode), method, n_iter=5)
+    y = melmill.invert(np.zeros((80, 20)), replace(PAPER, pad_mode=pad_mode), method=method, n_iter=5)
     assert y.tobytes() == np.zeros(19 * 256, dtype=np.float32).tobytes()
 
 
 @pytest.mark.parametrize("method", [*METHODS, "pghi"])
 @pytest.mark.parametrize("n_samples", [1, 200])
 def test_one_frame_is_inverted(method: str, n_samples: int) -> None:
-    y = invert(np.ones((80, 1)), PAPER, method, n_iter=5, length=n_samples)
+    y = melmill.invert(np.ones((80, 1)), PAPER, method=method, n_iter=5, length=n_samples)
     assert y.shape == (n_samples,)
     assert np.isfinite(y).all()
     assert y.any()
@@ -185,7 +194,7 @@ def test_bytes_do_not_depend_on_threads(method: str, voice: Float32) -> None:
     mels = [mel_spectrogram(y, PAPER) for y in (voice, voice[:9000], voice[3000:])]
 
     def inverted(M: Float32) -> bytes:
-        return invert(M, PAPER, method, n_iter=12, start="random").tobytes()
+        return melmill.invert(M, PAPER, method=method, n_iter=12, start="random").tobytes()
 
     alone = [inverted(M) for M in mels]
     with ThreadPoolExecutor(3) as pool:
@@ -223,7 +232,7 @@ print(melmill.invert(M, prior={str(prior)!r}, n_iter=2).tobytes().hex())
 def test_an_hour_is_inverted_whole(voice: Float32) -> None:
     y = np.tile(voice, 3600)
     M = mel_spectrogram(y, PAPER)
-    estimate = invert(M, PAPER, "admm", 2, magnitude="pinv", length=y.size)
+    estimate = melmill.invert(M, PAPER, method="admm", n_iter=2, magnitude="pinv", length=y.size)
     second = slice(1800 * 16000, 1801 * 16000)
     assert np.isfinite(estimate).all()
     assert estimate.size == y.size
@@ -245,7 +254,7 @@ def test_trace_of_silence_is_undefined() -> None:
 )
 def test_default_length_gives_the_frames(spec: MelSpec, n_frames: int) -> None:
     assert spec.n_frames(shortest_length(spec, n_frames)) == n_frames
-    assert invert(np.zeros((80, n_frames)), spec, n_iter=1).size == shortest_length(spec, n_frames)
+    assert melmill.invert(np.zeros((80, n_frames)), spec, n_iter=1).size == shortest_length(spec, n_frames)
 
 
 @pytest.mark.parametrize(
@@ -263,23 +272,23 @@ def test_default_length_gives_the_frames(spec: MelSpec, n_frames: int) -> None:
 )
 def test_wrong_parameters_are_refused(keywords: dict[str, Any], message: str) -> None:
     with pytest.raises(ParameterError, match=message):
-        invert(np.ones((80, 3)), PAPER, **keywords)
+        melmill.invert(np.ones((80, 3)), PAPER, **keywords)
 
 
 def test_wrong_mels_are_refused() -> None:
     M = np.ones((80, 3))
     with pytest.raises(Unusable, match="the mel has 3 frames but 4000 samples have 16 at hop_length=256"):
-        invert(M, PAPER, length=4000)
+        melmill.invert(M, PAPER, length=4000)
     with pytest.raises(Unusable, match="the starting waveform has 10 samples, the result 512"):
-        invert(M, PAPER, start=np.zeros(10, dtype=np.float32))
+        melmill.invert(M, PAPER, start=np.zeros(10, dtype=np.float32))
     with pytest.raises(Unusable, match="512 samples of the starting waveform are not finite"):
-        invert(M, PAPER, start=np.full(512, np.inf, dtype=np.float32))
+        melmill.invert(M, PAPER, start=np.full(512, np.inf, dtype=np.float32))
     with pytest.raises(ContractError, match="n_mels=80"):
-        invert(M.T, PAPER)
+        melmill.invert(M.T, PAPER)
     with pytest.raises(Unusable, match="1 mel values are not finite"):
-        invert(np.where(np.arange(3) == 1, np.where(np.arange(80) == 4, np.nan, 1)[:, np.newaxis], 1), PAPER)
+        melmill.invert(np.where(np.arange(3) == 1, np.where(np.arange(80) == 4, np.nan, 1)[:, np.newaxis], 1), PAPER)
     with pytest.raises(Unusable, match="no frames"):
-        invert(np.ones((80, 0)), PAPER)
+        melmill.invert(np.ones((80, 0)), PAPER)
 
 
 @pytest.mark.real
@@ -293,7 +302,15 @@ def test_speech_reaches_the_published_order(real_data: Path) -> None:
     reached = {}
     for name, method, start in (("ipalm", "ipalm", "random"), ("admm", "admm", "random"), ("pghi", "admm", "pghi")):
         reached[name] = np.mean(
-            [scm_db(invert(mel_spectrogram(y, PAPER), PAPER, method, 100, start, length=y.size), y) for y in speech]
+            [
+                scm_db(
+                    melmill.invert(
+                        mel_spectrogram(y, PAPER), PAPER, method=method, n_iter=100, start=start, length=y.size
+                    ),
+                    y,
+                )
+                for y in speech
+            ]
         )
     assert reached["pghi"] < -33 < reached["admm"] < -29 < reached["ipalm"] < -25
 
@@ -301,9 +318,9 @@ def test_speech_reaches_the_published_order(real_data: Path) -> None:
 def test_a_mel_that_was_made_otherwise_is_refused() -> None:
     spec = replace(PAPER, log="ln", floor=1e-5)
     M = np.random.default_rng(0).uniform(-11.5, 1.0, (80, 20))
-    assert invert(M, spec, n_iter=1).size
+    assert melmill.invert(M, spec, n_iter=1).size
     message = r"no mel of its spec: .*; its values are -99\.\d+ to 8\.\d+, .* they look like log: db"
     with pytest.raises(Unusable, match=f"^{message}"):
-        invert(8.686 * M, spec, n_iter=1)
+        melmill.invert(8.686 * M, spec, n_iter=1)
     with pytest.raises(Unusable, match=rf"^mels\[1\]: {message}"):
         invert_batch([M, 8.686 * M], spec, n_iter=1)

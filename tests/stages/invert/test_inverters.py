@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+import melmill
 from melmill.stages.contract import (
     FileStage,
     Item,
@@ -29,7 +30,7 @@ from melmill.stages.contract import (
     Waveform,
 )
 from melmill.stages.invert import stages
-from melmill.stages.invert.inversion import Inversion, invert, invert_batch, pose, shortest_length, solve_all
+from melmill.stages.invert.inversion import Inversion, invert_batch, pose, shortest_length, solve_all
 from melmill.stages.numeric.errors import ContractError, DeviceMissing, ParameterError, Unusable
 from melmill.stages.numeric.mel import mel_spectrogram
 from melmill.stages.numeric.melspec import MelSpec, Pcen
@@ -198,7 +199,9 @@ def test_a_nodes_waveforms_start_the_iteration(voice: NDArray[np.float32]) -> No
     product = stage.produces({"from": [mel], "start": [wave]})
     outcome = stage.process([item(voice, start=pcm)], {"from": mel, "start": wave}, product)[0]
     start = pcm.astype(np.float32) / 32768
-    expected = invert(mel_spectrogram(voice, PAPER), PAPER, "admm", 5, start, length=voice.size)
+    expected = melmill.invert(
+        mel_spectrogram(voice, PAPER), PAPER, method="admm", n_iter=5, start=start, length=voice.size
+    )
     assert array(outcome).tobytes() == expected.tobytes()
 
 
@@ -294,7 +297,7 @@ def in_db() -> NDArray[np.float32]:
 @pytest.mark.parametrize("name", [*NAMES, "auto"])
 def test_a_mel_that_overflows_is_refused(name: str) -> None:
     with pytest.raises(Unusable, match=TOO_LOUD):
-        invert(in_db(), HIFIGAN, method=name, n_iter=None if name in ("auto", "pghi") else 4)
+        melmill.invert(in_db(), HIFIGAN, method=name, n_iter=None if name in ("auto", "pghi") else 4)
 
 
 def test_a_mel_of_a_batch_that_overflows_is_named() -> None:

@@ -12,7 +12,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from melmill.stages.invert.inversion import invert, invert_batch, pose
+import melmill
+from melmill.stages.invert.inversion import invert_batch, pose
 from melmill.stages.numeric.batched import inverter
 from melmill.stages.numeric.batched.bands import as_bands
 from melmill.stages.numeric.batched.device import batches, in_halves, placement
@@ -307,7 +308,7 @@ def test_padded_input_is_cut_to_its_own_frames(voice: NDArray[np.float32]) -> No
         M[:, : spec.n_frames(n)] = mel_spectrogram(voice[:n], spec)
     together = invert_batch(mels, spec, n_iter=3, lengths=lengths)
     for y, n in zip(together, lengths, strict=True):
-        alone = invert(mel_spectrogram(voice[:n], spec), spec, n_iter=3, length=n)
+        alone = melmill.invert(mel_spectrogram(voice[:n], spec), spec, n_iter=3, length=n)
         assert y.tobytes() == alone.tobytes()
 
 

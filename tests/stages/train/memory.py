@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
+from typing import Any
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 import melmill
 from melmill.stages.contract import Batch
+from melmill.stages.numeric.errors import StageError
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.storage.utterance import Utterance
 
@@ -76,3 +79,24 @@ class Place:
 
     def note(self, line: str) -> None:
         self.lines.append(line)
+
+
+def resumed_at_step_2(train: Callable[[Place], dict[str, bytes]]) -> dict[str, bytes]:
+    """Return the files of a training that was stopped when it first saved, at step 2, and resumed."""
+    place = Place(stop_after=1)
+    with pytest.raises(KeyboardInterrupt):
+        train(place)
+    again = Place(place.state)
+    files = train(again)
+    assert again.lines[0] == "going on from step 2"
+    return files
+
+
+def assert_foreign_states_refused(train: Callable[..., dict[str, bytes]], **other: Any) -> None:
+    """Assert that a training goes on neither from one with other fields nor from half a file."""
+    place = Place()
+    train(place, steps=2)
+    with pytest.raises(StageError, match="can't be resumed"):
+        train(Place(place.state), **other)
+    with pytest.raises(StageError, match="can't be resumed"):
+        train(Place(b"half a fi"))

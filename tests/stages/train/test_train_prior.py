@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 import melmill
 from melmill.stages.contract import Mel, TrainedPrior, Waveform
 from melmill.stages.numeric.batched.prior import agreeing, bank_of
-from melmill.stages.numeric.errors import ContractError, ParameterError, StageError
+from melmill.stages.numeric.errors import ContractError, ParameterError
 from melmill.stages.numeric.mel import to_linear
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.numeric.prior import Prior, decoded
@@ -24,7 +24,7 @@ from melmill.stages.train.prior_losses import LOSSES, Frames, Segment, agreed, p
 from melmill.stages.train.prior_stage import TrainPrior
 from melmill.stages.train.prior_trainer import PriorTrainer, error_db
 from melmill.stages.train.recipe import PriorRecipe
-from tests.stages.train.memory import Memory, Place
+from tests.stages.train.memory import Memory, Place, assert_foreign_states_refused, resumed_at_step_2
 
 SPEC = MelSpec(sr=8000, n_fft=256, win_length=256, hop_length=64, n_mels=20)
 CPU = torch.device("cpu")
@@ -77,19 +77,11 @@ def test_what_is_trained_is_a_prior_that_inverters_take(
 
 
 def test_interrupted_and_resumed_gives_the_same_bytes(memory: Memory, whole: dict[str, bytes]) -> None:
-    place = Place(stop_after=1)
-    with pytest.raises(KeyboardInterrupt):
-        trained(memory, place)
-    again = Place(place.state)
-    assert trained(memory, again) == whole
-    assert again.lines[0] == "going on from step 2"
+    assert resumed_at_step_2(lambda place: trained(memory, place)) == whole
 
 
 def test_a_foreign_state_is_refused(memory: Memory) -> None:
-    place = Place()
-    trained(memory, place, steps=2)
-    with pytest.raises(StageError, match="can't be resumed"):
-        trained(memory, Place(place.state), width=24)
+    assert_foreign_states_refused(lambda place, **fields: trained(memory, place, **fields), width=24)
 
 
 def test_learning_lowers_the_losses_and_beats_nnls(memory: Memory) -> None:

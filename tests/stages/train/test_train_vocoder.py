@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 import melmill
 from melmill.stages.contract import Mel, StageFile, TrainedVocoder, Waveform
-from melmill.stages.numeric.errors import ContractError, ParameterError, StageError
+from melmill.stages.numeric.errors import ContractError, ParameterError
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.train import loop, losses
 from melmill.stages.train.discriminators import Discriminators, phase_rotated
@@ -25,7 +25,7 @@ from melmill.stages.train.vocoder_stage import TrainVocoder
 from melmill.stages.vocode.families.hifigan.training import factors
 from melmill.stages.vocode.files.checkpoint import read_files
 from melmill.stages.vocode.loaded import load
-from tests.stages.train.memory import Memory, Place
+from tests.stages.train.memory import Memory, Place, assert_foreign_states_refused, resumed_at_step_2
 
 SPEC = MelSpec(sr=8000, n_fft=256, win_length=256, hop_length=64, n_mels=20, log="ln", floor=1e-5)
 FRAMES = 16
@@ -90,21 +90,11 @@ def test_weights_and_configuration_load_as_a_vocoder(whole: dict[str, bytes], tm
 
 
 def test_interrupted_and_resumed_gives_the_same_bytes(memory: Memory, whole: dict[str, bytes]) -> None:
-    place = Place(stop_after=1)
-    with pytest.raises(KeyboardInterrupt):
-        trained(memory, place)
-    again = Place(place.state)
-    assert trained(memory, again) == whole
-    assert again.lines[0] == "going on from step 2"
+    assert resumed_at_step_2(lambda place: trained(memory, place)) == whole
 
 
 def test_a_foreign_state_is_refused(memory: Memory) -> None:
-    place = Place()
-    trained(memory, place, steps=2)
-    with pytest.raises(StageError, match="can't be resumed"):
-        trained(memory, Place(place.state), generator="vocos")
-    with pytest.raises(StageError, match="can't be resumed"):
-        trained(memory, Place(b"half a fi"))
+    assert_foreign_states_refused(lambda place, **fields: trained(memory, place, **fields), generator="vocos")
 
 
 def test_learning_lowers_the_loss(memory: Memory) -> None:
