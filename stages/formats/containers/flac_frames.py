@@ -17,7 +17,8 @@ from numba import types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from melmill.stages.formats.containers.flac import CRC8, CRC16, MAGIC, crc_table, stream_info
+from melmill.crc import CRC8, crc16_tables, crc_table
+from melmill.stages.formats.containers.flac import MAGIC, stream_info
 from melmill.stages.numeric.lanes.vector import LANES, Flat, inlined, kernel, load, store, zeros
 
 _BITS = 16
@@ -34,7 +35,7 @@ Number = Any
 
 
 class _Checksums(NamedTuple):
-    """Tables for the checksums of headers ``(256,)``, and of frames, eight bytes at once ``(8, 256)``."""
+    """Tables for the checksums of headers ``(256,)``, and of frames, eight bytes at once ``(8 * 256,)``."""
 
     crc8: NDArray[np.int64]
     crc16: NDArray[np.int64]
@@ -96,11 +97,7 @@ def _audio_start(data: bytes) -> int:
 
 @cache
 def _checksums() -> _Checksums:
-    """Return the tables; row i of the second is for a byte with i bytes behind it."""
-    rows = [np.array(crc_table(CRC16, 16), dtype=np.int64)]
-    for _ in range(7):
-        rows.append((rows[-1] << 8 & 0xFFFF) ^ rows[0][rows[-1] >> 8])
-    return _Checksums(np.array(crc_table(CRC8, 8), dtype=np.int64), np.concatenate(rows))
+    return _Checksums(crc_table(CRC8, 8), crc16_tables().ravel())
 
 
 def _operation(typing: Callable[..., Any]) -> Any:  # noqa: ANN401
