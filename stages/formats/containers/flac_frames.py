@@ -248,7 +248,7 @@ def _read_subframe(data: Flat, at: int, end: int, lane: int, size: int, frames: 
     frames.order[lane] = order
     at = _read_plain(data, at, end, lane, order, bits, frames)
     if at >= 0:
-        at = _read_predictor(data, at, lane, frames) if kind >= 32 else _take_differences(at, lane, frames)
+        at = _read_predictor(data, at, end, lane, frames) if kind >= 32 else _take_differences(at, lane, frames)
     return _read_residual(data, at, end, lane, size, frames) if at >= 0 else _NOT_WHOLE
 
 
@@ -264,12 +264,12 @@ def _read_plain(data: Flat, at: int, end: int, lane: int, n: int, bits: int, fra
 
 
 @kernel
-def _read_predictor(data: Flat, at: int, lane: int, frames: _Frames) -> Number:
+def _read_predictor(data: Flat, at: int, end: int, lane: int, frames: _Frames) -> Number:
     """Take the coefficients of a linear predictor; return the bit behind: RFC 9639, section 9.2.6."""
     width, shift = _unsigned(data, at, 4) + 1, _signed(data, at + 4, 5)
-    if width == 16 or shift < 0:
-        return _NOT_WHOLE
     at += 9
+    if width == 16 or shift < 0 or at + frames.order[lane] * width > end:
+        return _NOT_WHOLE
     frames.shift[lane] = shift
     for k in range(frames.order[lane]):
         frames.coefficients[k * LANES + lane] = _signed(data, at, width)
