@@ -16,8 +16,8 @@ from typing import Any
 
 _ROOT = Path(__file__).parents[1]
 # Standard output may hold more than the answer.
-_MARK = "measured: "
-_ONE_THREAD = dict.fromkeys(
+MARK = "measured: "
+ONE_THREAD = dict.fromkeys(
     ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "NUMBA_NUM_THREADS"), "1"
 )
 
@@ -60,13 +60,13 @@ def measure(function: str, **arguments: Any) -> Measured:  # noqa: ANN401 - any 
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.child", function, json.dumps(arguments)],
         cwd=_ROOT,
-        env={**os.environ, **_ONE_THREAD},
+        env={**os.environ, **ONE_THREAD},
         capture_output=True,
         text=True,
         check=False,
     )
     process_s = time.perf_counter() - started
-    answers = [line.removeprefix(_MARK) for line in done.stdout.splitlines() if line.startswith(_MARK)]
+    answers = [line.removeprefix(MARK) for line in done.stdout.splitlines() if line.startswith(MARK)]
     if done.returncode or not answers:
         raise RuntimeError(f"{function} failed with exit code {done.returncode}:\n{done.stderr}")
     return Measured(**{**json.loads(answers[-1]), "process_s": process_s})
@@ -87,7 +87,7 @@ def main() -> None:
         peak_bytes=_peak_bytes(resource.RUSAGE_SELF),
         children_peak_bytes=_peak_bytes(resource.RUSAGE_CHILDREN),
     )
-    sys.stdout.write(f"{_MARK}{json.dumps(asdict(measured))}\n")
+    sys.stdout.write(f"{MARK}{json.dumps(asdict(measured))}\n")
 
 
 def _cpu_s() -> float:

@@ -350,7 +350,7 @@ def _product(spec: ArraySpec, shards: list[Shard], arrays: list[dict[str, Chunk]
     )
     product.prepare(description, shards[-1].slot + shards[-1].n_slots)
     for shard, contents in zip(shards, arrays, strict=True):
-        facts = Facts(compute_s=0.0, started_at="2024-01-01T00:00:00+00:00", host="here")
+        facts = Facts(compute_s=0.0, started_at="2024-01-01T00:00:00+00:00", host="here", attempt=1, versions={})
         product.commit(shard, ShardContents(arrays=contents), facts)
     return product
 

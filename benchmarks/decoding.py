@@ -12,13 +12,13 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from statistics import median
 
 import click
 import soundfile
 
 from benchmarks.corpora import SR, speech
 from benchmarks.figure import Figure, table
+from benchmarks.timing import in_turns
 from melmill.stages.formats.audio import decode
 from melmill.stages.formats.containers.flac_frames import decoded
 from melmill.stages.ingest.levels import check_sound
@@ -45,14 +45,9 @@ def main() -> None:
         "levels": lambda: [check_sound(y, SR) for y in waves],
         "mels of the preset paper": lambda: [mel_spectrogram(y, spec) for y in waves],
     }
-    taken: dict[str, list[float]] = {name: [] for name in contenders}
-    for _ in range(REPEATS):
-        for name, contender in contenders.items():
-            started = time.process_time()
-            contender()
-            taken[name].append(time.process_time() - started)
+    taken = in_turns(contenders, REPEATS, time.process_time)
     click.echo(f"{corpus}: {len(files)} files, {sum(map(len, waves)) / SR / 60:.1f} minutes")
-    click.echo(table([Figure(name=name, measured=median(times), unit="s") for name, times in taken.items()]))
+    click.echo(table([Figure(name=name, measured=taken_s, unit="s") for name, taken_s in taken.items()]))
 
 
 if __name__ == "__main__":

@@ -23,14 +23,12 @@ from statistics import median
 
 import click
 
+from benchmarks.child import MARK, ONE_THREAD
 from benchmarks.corpora import speech
 from benchmarks.figure import Figure, table
-from benchmarks.peer_jobs import MARK, MISSING, TOOLS
+from benchmarks.peer_jobs import MISSING, TOOLS
 
 _ROOT = Path(__file__).parents[1]
-_ONE_THREAD = dict.fromkeys(
-    ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "NUMBA_NUM_THREADS"), "1"
-)
 RATIO = 2.0
 
 
@@ -55,7 +53,7 @@ def timed(python: str, tool: str, root: Path, workers: int) -> Taken:
         command = [python, "-m", "benchmarks.peer_jobs", tool, str(root), out, str(workers)]
         started, before = time.perf_counter(), os.times()
         done = subprocess.run(
-            command, cwd=_ROOT, env={**os.environ, **_ONE_THREAD}, capture_output=True, text=True, check=False
+            command, cwd=_ROOT, env={**os.environ, **ONE_THREAD}, capture_output=True, text=True, check=False
         )
         wall_s, after = time.perf_counter() - started, os.times()
     if done.returncode == MISSING:

@@ -1,4 +1,4 @@
-"""A product: its description, the contents of a shard, and the folder that holds them."""
+"""A product: the contents of a shard, and the folder that holds them with its description."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,11 +24,12 @@ from melmill.storage.arrays import (
     stored_codecs,
 )
 from melmill.storage.catalogue import Catalogue
+from melmill.storage.corpus.partners import Partner, partners_csv, partners_file, read_partners
+from melmill.storage.description import Address, ProductDescription
 from melmill.storage.errors import AlreadyThere, StoreError, damaged
 from melmill.storage.files.location import Location
-from melmill.storage.partners import Partner, partners_csv, partners_file, read_partners
 from melmill.storage.reading.recordings import Digests, KnownDigests, Recordings, with_digests
-from melmill.storage.records import Facts, Record, RecordedFolder, StoredFile, record_name, sealed, unsealed
+from melmill.storage.records import Facts, Record, RecordedFolder, StoredFile, record_name
 from melmill.storage.tables import Row, concatenated, from_parquet, rows_at, rows_table, to_parquet, traces_table
 from melmill.storage.utterance import Shard, Utterance
 
@@ -36,110 +37,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-__all__ = ["Facts", "Part", "ProductDescription", "ProductFolder", "Quarantined", "Record", "ShardContents"]
-
-Address = tuple[str, str]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ProductDescription:
-    """The description of a product, as in ``node.json`` in its folder.
-
-    Parameters
-    ----------
-    node, key : str
-        Name of the node, and fingerprint of everything that decides its result.
-    kind : str
-        ``utterances``, ``waveform``, ``mel``, ``scores`` or ``report``.
-    stage, version : str, int
-        What made it.
-    parameters : mapping
-        Plain values that JSON can hold.
-    inputs : mapping of str to sequence of (node, key)
-        By port.
-    shard_duration_s : float
-        Audio that a shard holds at most, s.
-    catalogue : (node, key) or None
-        Of its utterances. None for reports.
-    array : ArraySpec or None
-        Layout of its array. None for tables and reports.
-    mel : mapping or None
-        The mel spec as plain values: of the mels, or of the mels that waveforms were made from.
-    conversions : mapping of str to str
-        By field of that mel that was not as needed: whether it was converted ``lossless`` or
-        ``lossy``.
-    sr : int or None
-        Sampling rate of its waveforms or of those under its mels, Hz.
-    scored : str or None
-        Node whose waveforms were scored.
-    referenced : bool
-        Whether its recordings stay in the corpus. The store has their layout, and no array.
-    """
-
-    node: str
-    key: str
-    kind: str
-    stage: str
-    version: int
-    parameters: Mapping[str, object]
-    inputs: Mapping[str, Sequence[Address]]
-    shard_duration_s: float
-    catalogue: Address | None = None
-    array: ArraySpec | None = None
-    mel: Mapping[str, Any] | None = None
-    conversions: Mapping[str, str] = field(default_factory=dict)
-    sr: int | None = None
-    scored: str | None = None
-    referenced: bool = False
-
-    @property
-    def stored_array(self) -> ArraySpec | None:
-        """Layout of the array that the store has of it. None also where recordings stay in the corpus."""
-        return None if self.referenced else self.array
-
-    @property
-    def slot_length(self) -> int:
-        """Entries of one slot of its array, 0 where it has no array."""
-        return self.array.slot_length(self.shard_duration_s) if self.array else 0
-
-    def with_codecs(self, codecs: int | None) -> ProductDescription:
-        """Return the description of the same product in another version of the codecs; None: in its own."""
-        if self.array is None or codecs is None:
-            return self
-        return replace(self, array=replace(self.array, codecs=codecs))
-
-    def comparable(self) -> dict[str, object]:
-        """Return the fields after a round trip through JSON: equal for equal descriptions."""
-        return unsealed(self.to_json())
-
-    def to_json(self) -> bytes:
-        """Return the description as the bytes of its file."""
-        fields = asdict(self) | {"array": self.array and self.array.as_dict()}
-        if not self.referenced:
-            # Older versions don't know it, and stores from before have files without it.
-            del fields["referenced"]
-        return sealed(fields)
-
-    @classmethod
-    def from_json(cls, data: bytes) -> ProductDescription:
-        """Return the description of a file's bytes.
-
-        Raises
-        ------
-        ValueError, TypeError, KeyError
-            The bytes hold something else.
-        """
-        fields = unsealed(data)
-        fields["inputs"] = {port: [_address(pair) for pair in pairs] for port, pairs in fields["inputs"].items()}
-        fields["catalogue"] = fields["catalogue"] and _address(fields["catalogue"])
-        fields["array"] = fields["array"] and ArraySpec.from_dict(fields["array"])
-        return cls(**fields)
-
-
-def _address(pair: Sequence[str]) -> Address:
-    node, key = pair
-    return node, key
-
+__all__ = ["Address", "Facts", "Part", "ProductDescription", "ProductFolder", "Quarantined", "Record", "ShardContents"]
 
 Part = Literal["table", "trace", "quarantine"]
 

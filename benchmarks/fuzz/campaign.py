@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from benchmarks.child import ONE_THREAD
 from benchmarks.fuzz.child import NO_INPUT, Order, Progress
 
 ROOT = Path(__file__).parents[2]
@@ -21,9 +22,6 @@ _LOOK_S = 0.25
 _ENDLESS = 1 << 62
 # A child that is new has imports, a corpus or a store to make first.
 _START_S = 300.0
-_ONE_THREAD = dict.fromkeys(
-    ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "NUMBA_NUM_THREADS"), "1"
-)
 
 
 @dataclass
@@ -169,7 +167,7 @@ class _Lane:
             return subprocess.Popen(
                 [sys.executable, "-X", "faulthandler", "-m", "benchmarks.fuzz.child", json.dumps(asdict(order))],
                 cwd=ROOT,
-                env={**os.environ, **_ONE_THREAD, "PYTHONPATH": str(ROOT)},
+                env={**os.environ, **ONE_THREAD, "PYTHONPATH": str(ROOT)},
                 stdout=output,
                 stderr=errors,
             )

@@ -72,7 +72,7 @@ class KnownFiles(Known):
         made = self._catalogue.utterances_at(self._rows[shared].astype(np.int64))
         self._hashes, self._rows, self._prints = self._hashes[~shared], self._rows[~shared], self._prints[~shared]
         by_path = {made[row].path: row for row in sorted(made)}
-        self._present[[row for row in made if row not in by_path.values()]] = True
+        self._present[list(made.keys() - by_path.values())] = True
         return by_path
 
     def keep(self, paths: Sequence[str], sizes_bytes: Sequence[int], mtimes_ns: Sequence[int]) -> NDArray[np.bool_]:

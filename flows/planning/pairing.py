@@ -11,7 +11,7 @@ from melmill.flows.pipeline.graph import Node, table_of_pairs
 from melmill.stages.numeric.errors import StageError
 from melmill.stages.score.contract import PairingStage
 from melmill.storage.catalogue import Catalogue
-from melmill.storage.partners import Partner, partners_csv, partners_file
+from melmill.storage.corpus.partners import Partner, partners_csv, partners_file
 from melmill.storage.product import ProductFolder
 from melmill.storage.records import Record, StoredFile, record_name
 

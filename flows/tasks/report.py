@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from melmill.storage.catalogue import Catalogue
-    from melmill.storage.partners import Partner
+    from melmill.storage.corpus.partners import Partner
     from melmill.storage.records import Record
     from melmill.storage.utterance import Shard
 

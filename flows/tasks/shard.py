@@ -20,10 +20,10 @@ from melmill.flows.tasks.work import Ingesting, ItemT, Processing, SourceItem, W
 from melmill.stages.blame import Blame, Verdict, blame
 from melmill.stages.contract import CountingStage, IngestStage, Item, Outcome, Rejected, Trained, rejection
 from melmill.stages.ingest.levels import Levels
+from melmill.storage.corpus.partners import Partner
 from melmill.storage.errors import StoreError
 from melmill.storage.files.location import Location
 from melmill.storage.files.sources import SourceTree
-from melmill.storage.partners import Partner
 from melmill.storage.product import Address, Quarantined, ShardContents
 from melmill.storage.records import record_name
 from melmill.storage.store import Store

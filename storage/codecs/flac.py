@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melmill.compiling import kernels
+from melmill.crc import CRC8, crc16_tables, crc_table
 
 kernel = kernels(Path(__file__).parent)
 
@@ -83,26 +84,9 @@ def _window() -> NDArray[np.int16]:
     return ramps.astype(np.int16)
 
 
-def _crc_table(polynomial: int, bits: int) -> NDArray[np.uint16]:
-    """Return the CRC of each byte."""
-    top, mask = 1 << (bits - 1), (1 << bits) - 1
-    table = np.arange(256) << (bits - 8)
-    for _ in range(8):
-        table = np.where(table & top, (table << 1) ^ polynomial, table << 1) & mask
-    return table.astype(np.uint16)
-
-
-def _crc16_tables() -> NDArray[np.uint16]:
-    """Return the CRC-16 of each byte and of 0 to 7 zeros after it, shape (8, 256)."""
-    tables = [_crc_table(0x8005, 16)]
-    for _ in range(7):
-        tables.append((tables[-1] << 8) ^ tables[0][tables[-1] >> 8])
-    return np.stack(tables)
-
-
 _WINDOW = _window()
-_CRC8 = _crc_table(0x07, 8)
-_CRC16 = _crc16_tables()
+_CRC8 = crc_table(CRC8, 8).astype(np.uint16)
+_CRC16 = crc16_tables().astype(np.uint16)
 # An error of so much more energy costs as many bits as one more order.
 _ORDER_COST = 2.0 ** (2 * _ORDER_BITS / BLOCK)
 

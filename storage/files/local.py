@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from stat import S_ISDIR
 
@@ -18,6 +19,8 @@ from melmill.storage.errors import StoreError, StoreFull, StoreUnwritable
 # EFBIG is the limit on file size of the process, which acts as a quota.
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS}
+# Files that are open and flushed at the same time: a long recording has thousands, a process may open fewer.
+_AT_ONCE = 64
 # The name of a file that a writer left behind when it was killed.
 TEMPORARY = re.compile(r"(?:.*/)?\.[0-9a-f]{32}\.writing")
 
@@ -55,8 +58,16 @@ class LocalFiles:
     def create_all(self, files: Mapping[str, bytes]) -> dict[str, bool]:
         """Write files durably, each unless it exists; return by path whether it was written.
 
-        They are flushed at the same time, which takes a disk little longer than to flush one.
+        Many are flushed at the same time, which takes a disk little longer than to flush one.
         """
+        created: dict[str, bool] = {}
+        left = iter(files.items())
+        while some := dict(islice(left, _AT_ONCE)):
+            created |= self._create_some(some)
+        return created
+
+    def _create_some(self, files: Mapping[str, bytes]) -> dict[str, bool]:
+        """Do as `create_all`; all files are open at the same time."""
         folders: set[Path] = set()
         temporaries: dict[str, _Temporary] = {}
         try:

@@ -89,8 +89,8 @@ class Facts:
     compute_s: float
     started_at: str
     host: str
-    attempt: int = 1
-    versions: Mapping[str, str] = field(default_factory=dict)
+    attempt: int
+    versions: Mapping[str, str]
     pool: str = ""
     device: str = ""
     worker: str = ""
@@ -101,8 +101,8 @@ class Facts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
-    """The proof that what a node made of one shard is stored.
+class Record(Facts):
+    """The proof that what a node made of one shard is stored, with the facts of the attempt.
 
     Parameters
     ----------
@@ -121,10 +121,6 @@ class Record:
         By name relative to the product's folder.
     duration_s : float
         Audio in the shard, s.
-    compute_s, started_at, host, attempt, versions, pool, device, worker, busy_s, peak_mem_bytes
-        See `Facts`.
-    levels, counts
-        See `Facts`.
     wall_s : float
         From the task's start until all files were stored, s. 0 where it was not measured.
     n_retired : int
@@ -139,24 +135,14 @@ class Record:
     n_quarantined: int
     files: Mapping[str, StoredFile]
     duration_s: float
-    compute_s: float
-    started_at: str
-    host: str
-    attempt: int
-    versions: Mapping[str, str]
-    pool: str = ""
-    device: str = ""
-    worker: str = ""
-    busy_s: float | None = None
-    peak_mem_bytes: int = 0
-    levels: Mapping[str, int | float | str] = field(default_factory=dict)
-    counts: Mapping[str, int] = field(default_factory=dict)
     wall_s: float = 0.0
     n_retired: int = 0
 
     def to_json(self) -> bytes:
         """Return the record as the bytes of its file."""
         fields = asdict(self)
+        # Whose it is stands first in the file, and the facts last.
+        fields |= {name: fields.pop(name) for name in Facts.__dataclass_fields__}
         # Older versions don't know these, and read stores where nothing is retired or counted.
         for name in ("n_retired", "counts"):
             if not fields[name]:

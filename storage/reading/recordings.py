@@ -122,8 +122,8 @@ class Recordings:
         if content != expected.content:
             raise SourceChanged(
                 f"{self._place(utterance)} has changed since it was ingested: SHA-256 {content[:12]}, expected "
-                f"{expected.content[:12]}. {_NO_COPY}: restore the file, or run with --follow, which makes it anew "
-                "(touch it first if it has its old size and time)"
+                f"{expected.content[:12]}. {_NO_COPY}: restore the file, or run with --follow, which makes it anew. "
+                "If it has its old size and time, touch it before you do"
             )
         try:
             y = self._convert(utterance, data)

@@ -24,7 +24,7 @@ from melmill.flows.planning.pairing import Paired
 from melmill.flows.planning.phases import phases
 from melmill.flows.planning.plan import make_plan
 from melmill.storage.catalogue import Catalogue
-from melmill.storage.partners import Partner
+from melmill.storage.corpus.partners import Partner
 from tests.flows.conftest import ROOT, SR, Project, voice
 from tests.flows.planning.test_phases import all_of, drained, short
 

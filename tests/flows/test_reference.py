@@ -231,7 +231,7 @@ def test_a_flipped_bit_that_no_plan_sees_is_found(fresh: Project, executor: str)
     assert (done.returncode, "has changed since it was ingested" in done.stderr) == (1, True)
     # Another worker may see the right file.
     assert ("(tried on " in done.stderr) == (executor == "dask")
-    assert "touch it first if it has its old size and time" in done.stderr
+    assert "If it has its old size and time, touch it before you do" in done.stderr
     assert melmill.open(str(fresh.store)).quarantine().empty
     # What the message says.
     path.touch()

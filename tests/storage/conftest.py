@@ -109,7 +109,9 @@ def pcm_spec() -> ArraySpec:
 @pytest.fixture(scope="session")
 def facts() -> Facts:
     """Return the facts of an attempt."""
-    return Facts(compute_s=1.5, started_at="2024-01-01T00:00:00+00:00", host="here", versions={"numpy": "2.0"})
+    return Facts(
+        compute_s=1.5, started_at="2024-01-01T00:00:00+00:00", host="here", attempt=1, versions={"numpy": "2.0"}
+    )
 
 
 @pytest.fixture(scope="session")

@@ -39,7 +39,7 @@ url, seed, rounds = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 store = Store.open(url)
 catalogue = store.catalogue("speech", "k0")
 folder = store.product("mel", "k1")
-facts = Facts(compute_s=1.0, started_at="2024-01-01T00:00:00+00:00", host="here", attempt=seed)
+facts = Facts(compute_s=1.0, started_at="2024-01-01T00:00:00+00:00", host="here", attempt=seed, versions={})
 shards = [catalogue.shard(index) for index in range(catalogue.n_shards)]
 # What is imported and loaded comes before it is ready, so that it is killed as it writes.
 encode(folder.array_spec, folder.description.slot_length, shards[0], {})

@@ -256,18 +256,28 @@ def test_a_damaged_manifest_is_told(store: Store) -> None:
 
 def test_the_catalogue_is_read_once(aligned_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     reads: list[str] = []
-    opened = parts._opened
+    opened: list[str] = []
+    check, open_file = parts.StoredPart.check, parts._opened
+
+    def checked(part: parts.StoredPart) -> None:
+        reads.append(part._name)
+        check(part)
 
     def counted(path: str) -> object:
-        reads.append(path)
-        return opened(path)
+        opened.append(path)
+        return open_file(path)
 
+    # All rows are read where they are checked.
+    monkeypatch.setattr(parts.StoredPart, "check", checked)
     monkeypatch.setattr(parts, "_opened", counted)
     store = Store.open(aligned_store.location.url)
     ids = list(store["mel"])
+    n_opened = []
     for name in ids:
         assert len(store["mel"][name].T) <= len(store["speech"][name])
+        n_opened.append(len(opened))
     assert len(ids) > 3
+    assert n_opened[0] == n_opened[-1]
     assert len(reads) == 1
     # A copy in another process reads the catalogue again, and a new run may have another corpus.
     assert list(pickle.loads(pickle.dumps(store))["mel"]) == ids

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from melmill.crc import CRC8, CRC16, crc_table
+
 MAGIC = b"fLaC"
 # "fLaC", one block header (4 bytes) and STREAMINFO (34 bytes): RFC 9639, section 8.2.
 HEAD_BYTES = 42
 # How STREAMINFO begins: the first of the blocks behind "fLaC", perhaps the only one.
 _BEGINNINGS = (MAGIC + b"\x00\x00\x00\x22", MAGIC + b"\x80\x00\x00\x22")
-# Polynomials of the checksums of a frame's header and of a frame: RFC 9639, section 9.1.8 and 9.3.
-CRC8, CRC16 = 0x07, 0x8005
 # Bytes at the end of a file that are searched for its last frame.
 _SEARCHED_BYTES = 1 << 20
 _ID3V1_BYTES = 128
@@ -118,15 +118,4 @@ def _crc(data: bytes, polynomial: int, n_bits: int) -> int:
     return crc
 
 
-def crc_table(polynomial: int, n_bits: int) -> list[int]:
-    """Return the checksum of every byte, by the polynomial of a CRC of `n_bits`."""
-    table = []
-    for byte in range(256):
-        crc = byte << (n_bits - 8)
-        for _ in range(8):
-            crc = (crc << 1 ^ (polynomial if crc >> (n_bits - 1) else 0)) & ((1 << n_bits) - 1)
-        table.append(crc)
-    return table
-
-
-_TABLES = {CRC8: crc_table(CRC8, 8), CRC16: crc_table(CRC16, 16)}
+_TABLES = {CRC8: crc_table(CRC8, 8).tolist(), CRC16: crc_table(CRC16, 16).tolist()}

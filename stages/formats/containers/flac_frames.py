@@ -17,7 +17,8 @@ from numba import types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from melmill.stages.formats.containers.flac import CRC8, CRC16, MAGIC, crc_table, stream_info
+from melmill.crc import CRC8, crc16_tables, crc_table
+from melmill.stages.formats.containers.flac import MAGIC, stream_info
 from melmill.stages.numeric.lanes.vector import LANES, Flat, inlined, kernel, load, store, zeros
 
 _BITS = 16
@@ -34,7 +35,7 @@ Number = Any
 
 
 class _Checksums(NamedTuple):
-    """Tables for the checksums of headers ``(256,)``, and of frames, eight bytes at once ``(8, 256)``."""
+    """Tables for the checksums of headers ``(256,)``, and of frames, eight bytes at once ``(8 * 256,)``."""
 
     crc8: NDArray[np.int64]
     crc16: NDArray[np.int64]
@@ -96,11 +97,7 @@ def _audio_start(data: bytes) -> int:
 
 @cache
 def _checksums() -> _Checksums:
-    """Return the tables; row i of the second is for a byte with i bytes behind it."""
-    rows = [np.array(crc_table(CRC16, 16), dtype=np.int64)]
-    for _ in range(7):
-        rows.append((rows[-1] << 8 & 0xFFFF) ^ rows[0][rows[-1] >> 8])
-    return _Checksums(np.array(crc_table(CRC8, 8), dtype=np.int64), np.concatenate(rows))
+    return _Checksums(crc_table(CRC8, 8), crc16_tables().ravel())
 
 
 def _operation(typing: Callable[..., Any]) -> Any:  # noqa: ANN401
@@ -251,7 +248,7 @@ def _read_subframe(data: Flat, at: int, end: int, lane: int, size: int, frames: 
     frames.order[lane] = order
     at = _read_plain(data, at, end, lane, order, bits, frames)
     if at >= 0:
-        at = _read_predictor(data, at, lane, frames) if kind >= 32 else _take_differences(at, lane, frames)
+        at = _read_predictor(data, at, end, lane, frames) if kind >= 32 else _take_differences(at, lane, frames)
     return _read_residual(data, at, end, lane, size, frames) if at >= 0 else _NOT_WHOLE
 
 
@@ -267,12 +264,12 @@ def _read_plain(data: Flat, at: int, end: int, lane: int, n: int, bits: int, fra
 
 
 @kernel
-def _read_predictor(data: Flat, at: int, lane: int, frames: _Frames) -> Number:
+def _read_predictor(data: Flat, at: int, end: int, lane: int, frames: _Frames) -> Number:
     """Take the coefficients of a linear predictor; return the bit behind: RFC 9639, section 9.2.6."""
     width, shift = _unsigned(data, at, 4) + 1, _signed(data, at + 4, 5)
-    if width == 16 or shift < 0:
-        return _NOT_WHOLE
     at += 9
+    if width == 16 or shift < 0 or at + frames.order[lane] * width > end:
+        return _NOT_WHOLE
     frames.shift[lane] = shift
     for k in range(frames.order[lane]):
         frames.coefficients[k * LANES + lane] = _signed(data, at, width)

@@ -146,6 +146,17 @@ def test_files_are_flushed_before_they_have_names_and_folders_after(
     ]  # fmt: skip
 
 
+def test_more_files_than_a_process_may_open_are_written(tmp_path: Path) -> None:
+    files = {f"data/c/{number}": str(number).encode() for number in range(600)}
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (400, hard))
+    try:
+        assert Location(str(tmp_path)).put_all(files) == []
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert {name: (tmp_path / name).read_bytes() for name in files} == files
+
+
 def _put_all(location: Location, name: str, data: bytes) -> None:
     location.put_all({"small": b"x", name: data})
 

@@ -11,7 +11,8 @@ import soundfile
 from numpy.typing import NDArray
 
 from melmill.stages.formats.containers.flac import stream_info
-from melmill.stages.formats.containers.flac_frames import decoded
+from melmill.stages.formats.containers.flac_frames import _Frames, _read_predictor, decoded
+from melmill.stages.numeric.lanes.vector import LANES
 from tests.stages.formats.containers.made import by_ffmpeg, noisy_tone
 
 Y = NDArray[np.int16]
@@ -98,6 +99,14 @@ def test_noise_behind_a_header_does_no_harm() -> None:
     head = data[: len(data) - len(data.partition(b"\xff\xf8")[2]) + 14]
     for _ in range(300):
         assert decoded(head + rng.bytes(int(rng.integers(0, 20000)))) is None
+
+
+def test_coefficients_that_end_behind_the_file_are_not_read() -> None:
+    numbers, sizes = np.zeros(32 * LANES, np.int32), np.full(LANES, 32, np.int64)
+    frames = _Frames(numbers, numbers, numbers, sizes, sizes, sizes)
+    # Width and shift take 9 bits. Then 32 coefficients of one bit follow.
+    ends = [_read_predictor(np.zeros(64, np.uint8), 0, end, 0, frames) for end in (40, 41)]
+    assert ends == [-1, 41]
 
 
 @pytest.mark.parametrize(("n_channels", "subtype"), [(2, "PCM_16"), (1, "PCM_24"), (1, "PCM_S8")])
