@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,7 +117,7 @@ def _process(*arguments: str) -> Iterator[subprocess.Popen[bytes]]:
         process.wait()
 
 
-def _wait_for(ready: Any, what: str) -> None:  # noqa: ANN401 - a function without arguments
+def _wait_for(ready: Callable[[], bool], what: str) -> None:
     deadline = time.monotonic() + 60
     while not ready():
         if time.monotonic() > deadline:

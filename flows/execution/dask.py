@@ -186,8 +186,8 @@ class _TaskStream:
             else:
                 in_flight[key] = chain
         n_tasks = sum(len(chain.left) for chain in in_flight.values())
-        text = f"stopping: waiting for {n_tasks} tasks in flight (interrupt again to leave at once)"
-        self.announce(Note(text=text))
+        text = f"stopping: waiting for what workers compute, of {n_tasks} tasks in flight"
+        self.announce(Note(text=f"{text} (interrupt again to leave at once)"))
         with suppress(OSError):  # a silent worker ends its chains as if nothing had been said
             self.client.run(stop_chains, self.topic, on_error="ignore", callback_timeout=STOP_TIMEOUT_S)
         for future in as_completed([chain.future for chain in in_flight.values()], loop=self.client.loop):

@@ -330,5 +330,6 @@ def test_an_interrupt_counts_tasks(run: Run, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(Client, "run", lambda *args, **options: None, raising=False)
     run.stream._drain()
     notes = [event.text for event in run.events if isinstance(event, Note)]
-    assert notes == [f"stopping: waiting for {n_tasks} tasks in flight (interrupt again to leave at once)"]
+    what = f"what workers compute, of {n_tasks} tasks in flight"
+    assert notes == [f"stopping: waiting for {what} (interrupt again to leave at once)"]
     assert not run.flying
