@@ -20,6 +20,7 @@ import soundfile
 
 from benchmarks.faults.comparing import fingerprint
 from melmill.flows.cli import main
+from melmill.stages import registry
 
 ROOT = Path(__file__).parents[2]
 SR = 16000
@@ -38,6 +39,21 @@ stages:
 cluster: {{pools: {{cpu: {{workers: 2}}}}}}
 """
 NODES = ["speech", "mel", "gla", "admm", "scores[gla]", "scores[admm]"]
+
+
+@contextmanager
+def packages_of(site: Path) -> Iterator[None]:
+    """Find the packages of a folder in this process, and none of them afterwards."""
+    sys.path.insert(0, str(site))
+    registry._installed.cache_clear()
+    try:
+        yield
+    finally:
+        sys.path.remove(str(site))
+        registry._installed.cache_clear()
+        for name, module in list(sys.modules.items()):
+            if Path(getattr(module, "__file__", None) or ROOT).is_relative_to(site):
+                del sys.modules[name]
 
 
 def voice(duration_s: float, f0: float, seed: int) -> np.ndarray[Any, np.dtype[np.int16]]:

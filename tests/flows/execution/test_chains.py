@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,10 @@ from melmill.flows.tasks.job import Held
 from melmill.flows.tasks.shard import ShardJob
 from melmill.flows.tasks.task import Task
 from melmill.flows.watching.events import Place
-from melmill.stages import registry
 from melmill.storage.product import ProductFolder
 from melmill.storage.store import Store
 from melmill.storage.utterance import Shard
-from tests.flows.conftest import NODES, Project, add_chapter, flac, voice
+from tests.flows.conftest import NODES, Project, add_chapter, flac, packages_of, voice
 from tests.flows.conftest import PIPELINE as PIPELINE_OF_ALL
 
 # It makes the audio louder, and kills its process at the first tries of some shards.
@@ -95,14 +94,12 @@ FOLDERS = {name.partition("[")[0] for name in NODES}
 
 
 @pytest.fixture
-def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def package(tmp_path: Path) -> Iterator[Path]:
     """Install the stage for this process, and return its folder, for PYTHONPATH."""
     folder = tmp_path / "site"
     install(folder, "deadly", STAGE, "Deadly")
-    monkeypatch.syspath_prepend(str(folder))
-    registry._installed.cache_clear()
-    monkeypatch.delitem(sys.modules, "deadly", raising=False)
-    return folder
+    with packages_of(folder):
+        yield folder
 
 
 def firsts(project: Project) -> list[str]:

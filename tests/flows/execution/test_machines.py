@@ -21,11 +21,10 @@ from melmill.flows.execution.machines import MAX_ASIDE, Again, Machines
 from melmill.flows.tasks.judging import judge
 from melmill.flows.tasks.task import Task
 from melmill.flows.watching.events import Event, Note, Place
-from melmill.stages import registry
 from melmill.stages.blame import Blame, Verdict
 from melmill.stages.contract import Outcome, Rejected, rejection
 from melmill.stages.numeric.errors import Unusable
-from tests.flows.conftest import Project
+from tests.flows.conftest import Project, packages_of
 from tests.flows.execution.test_poison import check_all_but, quarantined
 
 STAGE = '''
@@ -102,15 +101,13 @@ N_TASKS = 21
 
 
 @pytest.fixture
-def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Install the stage for this process, and for those that it starts."""
     folder = tmp_path / "site"
     install(folder, "loud", STAGE, "Frail")
-    monkeypatch.syspath_prepend(str(folder))
     monkeypatch.setenv("PYTHONPATH", str(folder), prepend=":")
-    registry._installed.cache_clear()
-    monkeypatch.delitem(sys.modules, "loud", raising=False)
-    return folder
+    with packages_of(folder):
+        yield folder
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,12 +27,11 @@ from melmill.flows.execution.summary import Summary
 from melmill.flows.pipeline.spec import load
 from melmill.flows.planning.plan import Plan, make_plan
 from melmill.flows.watching.status import StatusReader, run_pages
-from melmill.stages import registry
 from melmill.stages.vocode.errors import VocoderError
 from melmill.storage.errors import StoreError
 from melmill.storage.store import Store
 from melmill.storage.verify import repair, verify
-from tests.flows.conftest import Project, add_chapter, flac, voice
+from tests.flows.conftest import Project, add_chapter, flac, packages_of, voice
 from tests.flows.execution.test_faults import Cluster, stored
 from tests.flows.execution.test_faults import cluster as cluster
 from tests.flows.processes import running
@@ -96,12 +94,8 @@ def whole(
     project = made(tmp_path_factory.mktemp("whole"), corpus_files)
     said = project.melmill("run", str(project.pipeline), "--executor", "serial")
     assert said.returncode == 0, said.stderr
-    # for this process, whose folder of packages stays the same
-    sys.path.insert(0, str(project.site))
-    registry._installed.cache_clear()
-    yield project, said
-    sys.path.remove(str(project.site))
-    registry._installed.cache_clear()
+    with packages_of(project.site):
+        yield project, said
 
 
 @pytest.fixture
