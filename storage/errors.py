@@ -33,6 +33,10 @@ class StoreUnwritable(StoreError):
     """The store can't be written or read: permissions, a read-only file system, a failing disk."""
 
 
+class ImpossibleKey(StoreUnwritable):
+    """An object among those of a folder has a key that can't be a path, so that they can't be listed."""
+
+
 class AlreadyThere(StoreError):
     """A file of that name holds other bytes. `put` never overwrites."""
 

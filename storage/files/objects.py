@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from functools import cache
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
-from melmill.storage.errors import StoreError, StoreFull, StoreUnwritable
+from melmill.storage.errors import ImpossibleKey, StoreError, StoreFull, StoreUnwritable
 
 if TYPE_CHECKING:
     from obstore import ObjectMeta
@@ -161,6 +161,9 @@ _CODE = re.compile(r"<Code>(\w+)</Code>")
 _ENDPOINT = re.compile(r"https?://[^/\s]+")
 _RETRIES = re.compile(r"after (\d+) retries, max_retries: (\d+)")
 _BAD_KEY = re.compile(r'invalid path: .*?Path "(?P<key>.*?)"(?: contained|:)', flags=re.DOTALL)
+NO_PATH = "an empty part, '.', '..' or a control character"
+"""What a key has that can't be a path."""
+_NO_PATH = re.compile(r"(?:^|/)\.{0,2}(?:/|$)|[\x00-\x1f\x7f]")
 _FULL = {"QuotaExceeded", "XMinioStorageFull"}
 _NO_BUCKET = {"NoSuchBucket", "ContainerNotFound"}
 
@@ -232,9 +235,9 @@ def store_error(error: Exception, url: str, verb: str) -> Exception | None:
     if not _is_client_error(error):
         return None
     if bad := _BAD_KEY.search(text):
-        return StoreUnwritable(
-            f"can't {verb} {url}: the key {bad['key']!r} of an object there can't be a path: it has an empty part, "
-            "'.', '..' or a control character. Rename or remove that object."
+        return ImpossibleKey(
+            f"can't {verb} {url}: the key {bad['key']!r} of an object there can't be a path: it has {NO_PATH}. "
+            "Rename or remove that object."
         )
     what, http_status, tried = f"can't {verb} {url}", status(error), _RETRIES.search(text)
     answer = " ".join(filter(None, (http_status, code)))
@@ -390,7 +393,58 @@ class ObjectFiles:
 
     def walk(self, path: str) -> dict[str, ObjectMeta]:
         """Return the metadata of all objects of a folder and below, by relative name."""
-        return {_relative(one["path"], path): one for one in self._listed(path)}
+        found: dict[str, ObjectMeta] = {}
+        for one in self._listed(path):
+            # A key with a slash at its end comes without it, after the object that has that name.
+            found.setdefault(_relative(one["path"], path), one)
+        return found
+
+    def walk_tolerant(self, path: str) -> tuple[dict[str, ObjectMeta], list[str]]:
+        """Return what `walk` does, and the relative keys of objects that can't be paths.
+
+        The client gives up a whole page for one such key. Only then all are listed anew by AWS's own
+        package, which leaves out what stands for folders.
+
+        Raises
+        ------
+        ImpossibleKey
+            There is one, and the package is not installed, or the store is not of its kind.
+        """
+        try:
+            return self.walk(path), []
+        except ImpossibleKey as error:
+            found: dict[str, ObjectMeta] = {}
+            impossible: list[str] = []
+            for one in self._listed_by_aws(path, error):
+                key = _relative(one["Key"], path)
+                if key and _NO_PATH.search(key.removesuffix("/")):
+                    impossible.append(key)
+                elif key and not key.endswith("/"):
+                    found[key] = {
+                        "path": one["Key"],
+                        "size": one["Size"],
+                        "last_modified": one["LastModified"],
+                        "e_tag": one["ETag"],
+                        "version": None,
+                    }
+            return found, impossible
+
+    def _listed_by_aws(self, path: str, error: ImpossibleKey) -> list[Mapping[str, Any]]:
+        """Return what AWS's own package lists of a folder and below; raise `error` if it can't."""
+        bucket, key = bucket_and_key(path)
+        if not bucket.startswith("s3://"):
+            raise error
+        try:
+            import boto3
+            from botocore.exceptions import BotoCoreError, ClientError
+        except ImportError:
+            raise ImpossibleKey(f"{error} Or pip install boto3: then it is passed over.") from error
+        try:
+            pages = boto3.client("s3").get_paginator("list_objects_v2")
+            found = pages.paginate(Bucket=urlsplit(bucket).netloc, Prefix=f"{key}/" if key else "")
+            return [one for page in found for one in page.get("Contents", ())]
+        except (BotoCoreError, ClientError) as failure:
+            raise ImpossibleKey(f"{error} boto3, which would pass it over, fails: {failure}") from failure
 
     def folders(self, path: str) -> list[str]:
         """Return the names of the subfolders of a folder."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 import time
 from collections.abc import Iterator, Mapping
@@ -13,8 +14,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from melmill.storage.errors import SourceError, StoreError
-from melmill.storage.files.objects import ObjectFiles, is_object_store
+from melmill.storage.errors import ImpossibleKey, SourceError, StoreError
+from melmill.storage.files.objects import NO_PATH, ObjectFiles, is_object_store
 from melmill.storage.files.places import absolute
 from melmill.storage.utterance import SourceFile
 
@@ -26,6 +27,9 @@ READ_PAUSES_S = (0.1, 1.0)
 
 # What is wrong with one folder or link, rather than with the disk.
 _OWN_FAULTS = {errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTDIR}
+
+# Terminals would obey them.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 class _Reader(Protocol):
@@ -240,6 +244,7 @@ def _named(file: SourceFile) -> SourceFile:
 def _problem(path: str, problem: str) -> SourceFile:
     # What stands for bytes that are not UTF-8 could be neither printed nor stored.
     shown = path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    shown = _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", shown)
     return SourceFile(path=shown, size_bytes=0, mtime_ns=0, problem=problem)
 
 
@@ -257,17 +262,30 @@ class _Objects:
         self._files = ObjectFiles(url)
 
     def exists(self, path: str) -> bool:
-        return self._files.exists(path)
+        try:
+            return self._files.exists(path)
+        except ImpossibleKey:
+            return True
 
     def read(self, path: str, n: int) -> bytes:
         return self._files.read(path) if n < 0 else self._files.read_head(path, n)
 
     def folders(self, path: str) -> list[str]:
-        return self._files.folders(path)
+        try:
+            return self._files.folders(path)
+        except ImpossibleKey:
+            found, _ = self._files.walk_tolerant(path)
+            return list({name.partition("/")[0] for name in found if "/" in name})
 
     def walk(self, path: str) -> Iterator[SourceFile]:
-        for name, meta in sorted(self._files.walk(path).items()):
-            yield SourceFile(path=name, size_bytes=meta["size"], mtime_ns=_mtime_ns(meta))
+        found, impossible = self._files.walk_tolerant(path)
+        named = sorted([*found.items(), *((key, None) for key in impossible)], key=lambda one: one[0])
+        for name, meta in named:
+            if meta is None:
+                yield _problem(name, f"key that can't be a path: it has {NO_PATH} (rename the object)")
+            elif meta["size"] or self._files.size(f"{path}/{name}") is not None:
+                yield SourceFile(path=name, size_bytes=meta["size"], mtime_ns=_mtime_ns(meta))
+            # Else it stands for a folder: its key ends with a slash, and nothing has the name without.
 
 
 class _Remote:

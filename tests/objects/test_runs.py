@@ -183,14 +183,21 @@ def test_commands(project: Project, local: Project, finished: Location) -> None:
     assert contents(finished) == local.bytes()
 
 
-def test_a_corpus_of_objects(local: Project, bucket: str, tmp_path: Path) -> None:
+def test_a_corpus_of_objects(local: Project, bucket: str, proxy: Proxy, tmp_path: Path) -> None:
+    import boto3
+
     corpus, pipeline = Location(f"{bucket}/corpus"), tmp_path / "pipeline.yaml"
     for path in local.root.rglob("*.flac"):
         corpus.put(str(path.relative_to(local.root)), path.read_bytes())
     pipeline.write_text(PIPELINE.format(store=tmp_path / "store", root=corpus.url))
+    # A key that can't be a path is passed over, as a name on a disk would be that is not UTF-8.
+    boto3.client("s3", endpoint_url=proxy.url).put_object(
+        Bucket=bucket.removeprefix("s3://"), Key="corpus/dev-clean//11-1-0009.flac", Body=b"x"
+    )
     for n_run in (2 * N_SHARDS, 0):
-        answer = melmill("run", str(pipeline), "--until", "mel", "--executor", "serial", "--json").stdout
-        assert json.loads(answer)["tasks"]["run"] == n_run
+        answer = json.loads(melmill("run", str(pipeline), "--until", "mel", "--executor", "serial", "--json").stdout)
+        assert answer["tasks"]["run"] == n_run
+        assert any("1 passed over, key that can't be a path" in note for note in answer["notes"])
     made = {name: digest for name, digest in contents(Location(str(tmp_path / "store"))).items() if "/data/" in name}
     whole = local.bytes()
     assert made
