@@ -15,6 +15,7 @@ import traceback
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from itertools import chain
 from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
@@ -219,9 +220,8 @@ class Discovery:
     further: Iterable[Utterance] = ()
 
     def every(self) -> Iterator[Utterance]:
-        """Yield all utterances. Do so once."""
-        yield from self.utterances
-        yield from self.further
+        """Return all utterances, to be gone through once."""
+        return chain(self.utterances, self.further)
 
 
 @runtime_checkable

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 
@@ -41,9 +41,11 @@ class Labels(NamedTuple):
     text_stamp: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Utterance:
+class Utterance(NamedTuple):
     """One recording as the catalogue knows it, before anything is decoded.
+
+    Two are equal if all but their `text_stamp` is. A named tuple is made in a third of the time that a
+    frozen dataclass takes, and plans make millions. Name the fields all the same.
 
     Parameters
     ----------
@@ -80,7 +82,16 @@ class Utterance:
     n_samples: int
     sex: str = ""
     speaker_name: str = ""
-    text_stamp: int = field(default=0, compare=False)
+    text_stamp: int = 0
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Utterance) and self[:-1] == other[:-1]
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    def __hash__(self) -> int:
+        return hash(self[:-1])
 
     @property
     def labels(self) -> Labels:

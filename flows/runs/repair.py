@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Mapping
-from dataclasses import replace
 
 from melmill.flows.errors import PipelineError
 from melmill.flows.pipeline.graph import Node, build_graph
@@ -175,7 +174,7 @@ def _forget_times(store: Store, entry: NodeEntry, names: Collection[str]) -> Non
     folder = store.product(entry.folder, entry.key)
     catalogue = store.catalogue_of(entry)
     absent = {one for record in folder.records(names).values() for one in record.absent}
-    files = [replace(one, mtime_ns=_NEVER) for one in catalogue.utterances() if one.utterance_id in absent]
+    files = [one._replace(mtime_ns=_NEVER) for one in catalogue.utterances() if one.utterance_id in absent]
     catalogue.seeing(files).write_parts(folder.location / CATALOGUE)
 
 

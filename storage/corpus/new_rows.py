@@ -6,7 +6,6 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from functools import cached_property
 from itertools import islice, repeat
-from operator import attrgetter
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,13 +14,12 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from melmill.storage.corpus.packing import pack, packing_order, slots
-from melmill.storage.corpus.parts import REPEATED, SCHEMA, TEXT, WHOLE
+from melmill.storage.corpus.parts import REPEATED, SCHEMA, TEXT
 from melmill.storage.errors import CatalogueError
 from melmill.storage.tables import ROW_GROUP, checksum, from_numpy, from_texts, rows_at, to_numpy
 from melmill.storage.utterance import Labels, Utterance
 
-_GIVEN = [name for name in (*TEXT, *WHOLE, "text_stamp") if name != "text"]
-_fields = attrgetter("text", *_GIVEN)
+_GIVEN = [name for name in Utterance._fields if name != "text"]
 # Utterances that are objects at a time.
 _GATHERED = 4096
 
@@ -49,12 +47,12 @@ class NewRows:
                 self._gather()
 
     def _gather(self) -> None:
-        rows = map(_fields, self._objects)
-        texts, *columns = zip(*rows, strict=True) if self._objects else repeat((), 1 + len(_GIVEN))
-        self._texts.add(texts)
-        for gathered, column in zip(self._columns.values(), columns, strict=True):
-            gathered.add(column)
-        self._hashes.extend(map(hash, columns[0]))
+        fields = zip(*self._objects, strict=True) if self._objects else repeat((), len(Utterance._fields))
+        columns = dict(zip(Utterance._fields, fields, strict=True))
+        self._texts.add(columns["text"])
+        for name, gathered in self._columns.items():
+            gathered.add(columns[name])
+        self._hashes.extend(_whole_numbers(map(hash, columns["utterance_id"])))
         self._objects = []
 
     @cached_property
@@ -120,7 +118,7 @@ class _Numbers:
     def add(self, values: Sequence[int]) -> None:
         # Many columns hold one value, such as a rate.
         same = values and values.count(values[0]) == len(values)
-        self._values.extend(array("q", values[:1]) * len(values) if same else values)
+        self._values.extend(_whole_numbers(values[:1]) * len(values) if same else _whole_numbers(values))
 
     def joined(self) -> pa.Array:
         return pa.Array.from_buffers(pa.int64(), len(self._values), [None, pa.py_buffer(self._values)])
@@ -129,12 +127,12 @@ class _Numbers:
 class _Texts:
     def __init__(self) -> None:
         self._data = bytearray()
-        self._lengths = array("q")
+        self._lengths = array("i")
 
     def add(self, values: Sequence[str]) -> None:
-        encoded = list(map(str.encode, values))
-        self._lengths.extend(map(len, encoded))
-        self._data += b"".join(encoded)
+        data, lengths = _encoded(values)
+        self._lengths.extend(lengths)
+        self._data += data
 
     def joined(self) -> pa.Array:
         return _texts(np.array(self._lengths, np.int64), self._data)
@@ -157,7 +155,7 @@ class _RepeatedTexts:
         if values and values.count(values[0]) == len(values):
             self._codes.extend(array("i", [self._distinct[values[0]]]) * len(values))
         else:
-            self._codes.extend(map(self._distinct.__getitem__, values))
+            self._codes.extend(_whole_numbers(map(self._distinct.__getitem__, values), "i"))
 
     def joined(self) -> pa.Array:
         codes = pa.Array.from_buffers(pa.int32(), len(self._codes), [None, pa.py_buffer(self._codes)])
@@ -171,10 +169,9 @@ class _CompressedTexts:
         self._lengths = array("i")
 
     def add(self, values: Sequence[str]) -> None:
-        encoded = list(map(str.encode, values))
-        joined = b"".join(encoded)
-        self._lengths.extend(map(len, encoded))
-        self._pieces.append((self._codec.compress(joined, asbytes=True), len(joined)))
+        data, lengths = _encoded(values)
+        self._lengths.extend(lengths)
+        self._pieces.append((self._codec.compress(data, asbytes=True), len(data)))
 
     def joined(self) -> pa.Array:
         data, first = np.empty(sum(n_bytes for _, n_bytes in self._pieces), np.uint8), 0
@@ -182,6 +179,19 @@ class _CompressedTexts:
             data[first : first + n_bytes] = np.frombuffer(self._codec.decompress(piece, n_bytes), np.uint8)
             first += n_bytes
         return _texts(np.array(self._lengths, np.int64), data)
+
+
+def _whole_numbers(values: Iterable[int], code: str = "q") -> array[int]:
+    # An array takes numbers from another array in one go, and from elsewhere one by one.
+    return array(code, list(values))
+
+
+def _encoded(values: Sequence[str]) -> tuple[bytes, array[int]]:
+    """Return the bytes of texts one after the other, and how many each has."""
+    joined = "".join(values)
+    data = joined.encode()
+    pieces: Sequence[str | bytes] = values if len(data) == len(joined) else list(map(str.encode, values))
+    return data, _whole_numbers(map(len, pieces), "i")
 
 
 def _column(name: str) -> _Column:

@@ -215,7 +215,7 @@ def test_int16_is_rounded_and_clipped(voice: NDArray[np.float32]) -> None:
 
 def test_output_has_the_recordings_length_at_the_mels_rate() -> None:
     spec = replace(PAPER, sr=22050)
-    source = Utterance(**{name: getattr(utterance(16001), name) for name in Utterance.__dataclass_fields__})
+    source = utterance(16001)
     M = np.ones((80, spec.n_frames(22052)), dtype=np.float32)
     outcome = run(Ipalm(n_iter=1), [Item(utterance=source, inputs={"from": M}, seed=0)], spec)[0]
     assert array(outcome).shape == (22052,)

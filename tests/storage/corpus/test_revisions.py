@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +33,7 @@ def changed(catalogue: Catalogue) -> Catalogue:
     """Return a catalogue after ``a-0`` changed and ``b-1`` and the only utterance of a shard left."""
     old = [by_id(catalogue, name) for name in ("a-0", "b-1", "long")]
     reasons = (Reason.CHANGED, Reason.REMOVED, Reason.REMOVED)
-    longer = replace(old[0], n_samples=20000, source_n_samples=20000)
+    longer = old[0]._replace(n_samples=20000, source_n_samples=20000)
     return catalogue.retiring(zip(old, reasons, strict=True)).extended([longer])
 
 
@@ -132,7 +131,7 @@ def test_a_flipped_bit_in_a_list_is_damage_or_harmless(
 def test_times_of_files_are_remembered(tmp_path: Path, catalogue: Catalogue) -> None:
     location = Location(str(tmp_path))
     catalogue.write_parts(location)
-    touched = replace(by_id(catalogue, "a-0"), mtime_ns=7, size_bytes=9)
+    touched = by_id(catalogue, "a-0")._replace(mtime_ns=7, size_bytes=9)
     catalogue.seeing([touched]).write_parts(location)
     back = Catalogue.read(location)
     assert by_id(back, "a-0") == touched

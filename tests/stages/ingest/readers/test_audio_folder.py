@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import io
 import re
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -449,7 +448,7 @@ def test_the_catalogue_counts_what_a_header_estimates() -> None:
     assert outcome.array is not None
     assert outcome.array.shape == (utterance.n_samples,)
     # A catalogue of before has the estimate.
-    old = replace(utterance, source_n_samples=estimated, n_samples=estimated)
+    old = utterance._replace(source_n_samples=estimated, n_samples=estimated)
     with pytest.raises(
         Unusable, match=rf"^catalogued with {estimated:,} samples, .* estimates .*; {len(outcome.array):,} at"
     ):
@@ -461,7 +460,7 @@ def test_a_file_that_could_not_be_read_when_it_was_catalogued_says_so() -> None:
     stage = AudioFolder(root="x")
     (utterance,) = stage.discover(Tree({"a.flac": data}), {}).utterances
     with pytest.raises(Unusable, match=r"^catalogued without a length, .*; 8,000 at 16,000 Hz now: run again, and"):
-        stage.ingest(replace(utterance, source_sr=0, source_n_samples=0, n_samples=0), data)
+        stage.ingest(utterance._replace(source_sr=0, source_n_samples=0, n_samples=0), data)
 
 
 class Failing(Tree):
