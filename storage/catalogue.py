@@ -475,6 +475,15 @@ class Catalogue:
         # Arrow imports pandas for an empty table.
         return SCHEMA.empty_table() if rows is None else rows
 
+    def labelled(self, columns: Sequence[str]) -> Iterator[tuple[NDArray[np.int64], pa.Table, list[int]]]:
+        """Yield the rows that are not retired with their labels, some at a time.
+
+        Each time they come with their numbers, as `pieces` counts them, and the stamps of their labels.
+        """
+        for piece in self.pieces([*columns, "utterance_id", *LABELS]):
+            rows = self._labels.applied(piece.rows)
+            yield piece.first + np.flatnonzero(piece.current), rows, self._labels.stamps(rows["utterance_id"])
+
     def utterances(self) -> Iterator[Utterance]:
         """Yield all utterances in storage order."""
         for piece in self.pieces(TEXT + WHOLE):

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from melmill.stages.contract import CorpusTree, Discovery, OneOf, Outcome, Product, Scalar, Waveform, as_float
+from melmill.stages.contract import CorpusTree, OneOf, Outcome, Product, Scalar, Waveform, as_float
 from melmill.stages.errors import PackageMissing
 from melmill.stages.formats.audio import HEAD_BYTES, Header, decode, read_header, tells
 from melmill.stages.ingest.levels import (
@@ -85,18 +84,14 @@ class AudioReader(Reader):
     def _stored_sr(self) -> int:
         return _DEFAULT_SR if self.sr is None else self.sr
 
-    def discover(self, tree: CorpusTree, known: Mapping[str, Utterance]) -> Discovery:
-        """Return the utterances; see `Reader.discover`.
-
-        Notes say so if nobody chose a lower rate, and if the recordings stay where they are.
-        """
-        found = super().discover(tree, known)
-        notes = [] if self.sr is not None else list(_higher(found.utterances))
+    def remarks(self, tree: CorpusTree, new: Sequence[Utterance], rates: Mapping[int, int]) -> Sequence[str]:
+        """Say so if nobody chose a lower rate, and if the recordings stay where they are."""
+        notes = [] if self.sr is not None else list(_higher(rates))
         if self.audio == "reference":
             notes.append(
                 f"recordings stay in {self.root!r} (audio: reference) and are read again where they are needed"
             )
-        return replace(found, notes=(*found.notes, *notes))
+        return notes
 
     def claims(self, tree: CorpusTree, file: SourceFile) -> tuple[int, int]:
         """Return rate (Hz) and length (samples) of a file; zeros if it is damaged.
@@ -147,15 +142,15 @@ class AudioReader(Reader):
         return Outcome(array=pcm.y, row=row)
 
 
-def _higher(utterances: Sequence[Utterance]) -> Iterator[str]:
+def _higher(rates: Mapping[int, int]) -> Iterator[str]:
     """Yield a line on recordings whose rate is above the default, if there are any."""
-    rates = Counter(utterance.source_sr for utterance in utterances if utterance.source_sr > _DEFAULT_SR)
-    if rates:
-        ranked = [f"{rate:,} Hz" for rate in sorted(rates, key=lambda rate: (-rates[rate], -rate))]
+    higher = {rate: n for rate, n in rates.items() if rate > _DEFAULT_SR}
+    if higher:
+        ranked = [f"{rate:,} Hz" for rate in sorted(higher, key=lambda rate: (-higher[rate], -rate))]
         shown = ", ".join(ranked[:_RATES_NAMED]) + (" and others" if len(ranked) > _RATES_NAMED else "")
-        count = f"{rates.total():,} of {len(utterances):,} recordings have {shown}"
+        count = f"{sum(higher.values()):,} of {sum(rates.values()):,} recordings have {shown}"
         yield (
-            f"{count} and are stored at {_DEFAULT_SR:,} Hz: say sr: {max(rates)} to keep all of it, "
+            f"{count} and are stored at {_DEFAULT_SR:,} Hz: say sr: {max(higher)} to keep all of it, "
             f"or sr: {_DEFAULT_SR} if that is meant"
         )
 

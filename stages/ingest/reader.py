@@ -9,15 +9,20 @@ import difflib
 import fnmatch
 import hashlib
 import re
+import sys
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
 from typing import Any, ClassVar, NamedTuple, TypeGuard
 
+import numpy as np
+
 from melmill.stages.blame import blame, is_of_file
 from melmill.stages.contract import CorpusTree, Discovery, Input, Mel, Outcome, Product, Waveform
 from melmill.stages.errors import CorpusUnreadable
+from melmill.stages.ingest.known import KeptFiles, Known, label_state, utterances_of
 from melmill.stages.ingest.passed_over import unreadable
 from melmill.stages.ingest.texts.decoding import check_encoding
 from melmill.stages.ingest.texts.decoding import read_texts as read_texts
@@ -25,6 +30,9 @@ from melmill.stages.numeric.checks import check_texts
 from melmill.stages.numeric.errors import ParameterError
 from melmill.stages.plugins import Registry
 from melmill.storage.utterance import Labels, SourceFile, Utterance, resampled_length
+
+# Files that are compared with the catalogue at a time.
+_COMPARED = 16_384
 
 
 class CorpusFile(NamedTuple):
@@ -246,7 +254,8 @@ class Reader(ABC):
         Returns
         -------
         Discovery
-            A file that claims no length that can be believed has the length 0; ingestion says why.
+            Without the utterances that a `melmill.stages.ingest.known.Known` has kept. A file that
+            claims no length that can be believed has the length 0; ingestion says why.
 
         Raises
         ------
@@ -259,10 +268,10 @@ class Reader(ABC):
         listed = list(tree.walk())
         files = [file for file in listed if not file.problem]
         found = list(self.find(tree, files))
-        entries = [entry for entry in found if entry.path in known or self.can_read(entry.path)]
-        left_out = self.left_out(
-            [entry for entry in found if entry.path not in known and not self.can_read(entry.path)]
-        )
+        unread = [entry.path for entry in found if not self.can_read(entry.path)]
+        refused = {path for path, one in zip(unread, utterances_of(known, unread), strict=True) if one is None}
+        entries = [entry for entry in found if entry.path not in refused]
+        left_out = self.left_out([entry for entry in found if entry.path in refused])
         notes = [*unreadable(listed), *left_out, *self.passed_over(files, found)]
         if not entries:
             also = "".join(f"; {note}" for note in notes)
@@ -271,41 +280,63 @@ class Reader(ABC):
             )
         chosen = self._chosen(entries, known)
         self._check_unique(chosen)
-        annotate, sr = self.annotate(tree, files, chosen), self.produces({}).sr
+        annotate = self.annotate(tree, files, chosen)
+        sr, tally, labels = self.produces({}).sr, _Tally(), dict[str, Labels]()
+        further = _not_kept(known, chosen, annotate, tally) if isinstance(known, Known) else list(enumerate(chosen))
         utterances: list[Utterance] = []
-        labels: dict[str, Labels] = {}
-        without: list[str] = []
-        for entry in chosen:
-            before, file = known.get(entry.path), entry.file
+        new: list[Utterance] = []
+        catalogued = utterances_of(known, [entry.path for _, entry in further])
+        for (place, entry), before in zip(further, catalogued, strict=True):
             was = before.labels if before else None
             now = _labels(annotate, entry, was)
-            if not now.text:
-                without.append(entry.path)
             if before and now != was:
                 labels[before.utterance_id] = now
-            if before and (before.size_bytes, before.mtime_ns, before.sr) == (file.size_bytes, file.mtime_ns, sr):
-                utterances.append(before)
-                continue
-            source_sr, source_n_samples = self._claimed(tree, file)
-            if source_sr < 1 or source_n_samples < 1:
-                source_sr = source_n_samples = 0
-            utterances.append(
-                Utterance(
-                    utterance_id=entry.utterance_id,
-                    subset=entry.subset,
-                    chapter_id=entry.chapter_id,
-                    path=entry.path,
-                    size_bytes=file.size_bytes,
-                    mtime_ns=file.mtime_ns,
-                    source_sr=source_sr,
-                    source_n_samples=source_n_samples,
-                    sr=sr,
-                    n_samples=resampled_length(source_n_samples, source_sr, sr) if source_n_samples else 0,
-                    **now._asdict(),
-                )
-            )
-        notes += _text_notes(annotate, len(utterances), without)
+            one = self._measured(tree, entry, sr, before, now)
+            utterances.append(one)
+            if before is None:
+                new.append(one)
+            tally.add(place, entry.path, now.text, one.source_sr)
+        notes += _text_notes(annotate, len(chosen), tally)
+        notes += self.remarks(tree, new, tally.rates)
         return Discovery(utterances=utterances, notes=tuple(notes), labels=labels)
+
+    def remarks(self, tree: CorpusTree, new: Sequence[Utterance], rates: Mapping[int, int]) -> Sequence[str]:
+        """Return what else a person should know of a corpus, a line each.
+
+        Parameters
+        ----------
+        tree : CorpusTree
+        new : sequence of Utterance
+            Those that are not catalogued.
+        rates : mapping of int to int
+            How many of the utterances, new or not, have each rate, Hz. 0: they claim none.
+        """
+        del tree, new, rates
+        return ()
+
+    def _measured(
+        self, tree: CorpusTree, entry: CorpusFile, sr: int, before: Utterance | None, now: Labels
+    ) -> Utterance:
+        """Return the utterance of a file: as it is catalogued if the file is as it was."""
+        file = entry.file
+        if before and (before.size_bytes, before.mtime_ns, before.sr) == (file.size_bytes, file.mtime_ns, sr):
+            return before
+        source_sr, source_n_samples = self._claimed(tree, file)
+        if source_sr < 1 or source_n_samples < 1:
+            source_sr = source_n_samples = 0
+        return Utterance(
+            utterance_id=entry.utterance_id,
+            subset=entry.subset,
+            chapter_id=entry.chapter_id,
+            path=entry.path,
+            size_bytes=file.size_bytes,
+            mtime_ns=file.mtime_ns,
+            source_sr=source_sr,
+            source_n_samples=source_n_samples,
+            sr=sr,
+            n_samples=resampled_length(source_n_samples, source_sr, sr) if source_n_samples else 0,
+            **now._asdict(),
+        )
 
     def _claimed(self, tree: CorpusTree, file: SourceFile) -> tuple[int, int]:
         """Return what `claims` does; zeros if the file is gone or locked.
@@ -375,22 +406,77 @@ def unreadable_here(root: str, path: str, error: OSError | MemoryError) -> Corpu
     return CorpusUnreadable(f"can't read {path!r} of {root!r} here: {reason}{remedy}, and plan again")
 
 
-def _labels(annotate: Annotate | Annotator, entry: CorpusFile, was: Labels | None) -> Labels:
-    """Return what a corpus says of an utterance, without reading what has not changed."""
+@dataclass
+class _Tally:
+    """Count the utterances of a corpus.
+
+    Parameters
+    ----------
+    rates : Counter of int
+        Utterances by their rate, Hz.
+    n_without : int
+        Utterances without a text.
+    first_without : (int, str)
+        Place among the utterances, and path, of the first of them.
+    """
+
+    rates: Counter[int] = field(default_factory=Counter)
+    n_without: int = 0
+    first_without: tuple[int, str] = (sys.maxsize, "")
+
+    def add(self, place: int, path: str, text: str, source_sr: int) -> None:
+        """Count an utterance."""
+        self.rates[source_sr] += 1
+        if not text:
+            self.n_without += 1
+            self.first_without = min(self.first_without, (place, path))
+
+    def add_kept(self, first: int, some: Sequence[CorpusFile], kept: KeptFiles) -> None:
+        """Count the utterances that are kept of some, of which the first has the given place."""
+        rates, counts = np.unique(kept.source_sr[kept.kept], return_counts=True)
+        self.rates.update(dict(zip(rates.tolist(), counts.tolist(), strict=True)))
+        without = np.flatnonzero(kept.kept & ~kept.has_text).tolist()
+        self.n_without += len(without)
+        if without:
+            self.first_without = min(self.first_without, (first + without[0], some[without[0]].path))
+
+
+def _not_kept(
+    known: Known, chosen: Sequence[CorpusFile], annotate: Annotate | Annotator, tally: _Tally
+) -> list[tuple[int, CorpusFile]]:
+    """Keep the files that are as catalogued, and count them; return the others with their places."""
+    others: list[tuple[int, CorpusFile]] = []
+    for first in range(0, len(chosen), _COMPARED):
+        some = chosen[first : first + _COMPARED]
+
+        def state_of(i: int, some: Sequence[CorpusFile] = some) -> int:
+            return label_state(some[i].utterance_id, _labels(annotate, some[i], None, reading=False))
+
+        kept = known.keep_labelled([entry.file for entry in some], state_of)
+        tally.add_kept(first, some, kept)
+        others += [(first + i, some[i]) for i in np.flatnonzero(~kept.kept).tolist()]
+    return others
+
+
+def _labels(annotate: Annotate | Annotator, entry: CorpusFile, was: Labels | None, *, reading: bool = True) -> Labels:
+    """Return what a corpus says of an utterance, without reading what has not changed.
+
+    Unless `reading`, the labels of an utterance with a stamp are left empty.
+    """
     stamp = annotate.stamp(entry) if isinstance(annotate, Annotator) else 0
     if was and stamp and was.text_stamp == stamp:
         return was
-    said = annotate(entry)
+    said = annotate(entry) if reading or not stamp else CorpusFile(entry.file, entry.utterance_id)
     return Labels(said.text, said.speaker_id, said.sex, said.speaker_name, stamp)
 
 
-def _text_notes(annotate: Annotate | Annotator, n_utterances: int, without: Sequence[str]) -> Iterator[str]:
+def _text_notes(annotate: Annotate | Annotator, n_utterances: int, tally: _Tally) -> Iterator[str]:
     """Yield how many utterances have texts, and why others have none, if there is any sign of texts."""
-    n_texts = n_utterances - len(without)
+    n_texts = n_utterances - tally.n_without
     asked = annotate if isinstance(annotate, Annotator) else None
     notes = asked.notes(n_texts) if asked else ()
     if n_texts or notes or (asked and asked.has_tables):
-        first = f"; first without: {without[0]!r}" if without else ""
+        first = f"; first without: {tally.first_without[1]!r}" if tally.n_without else ""
         yield f"{n_texts:,} of {n_utterances:,} utterances have texts{first}"
     yield from notes
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from melmill.stages.blame import is_of_file
-from melmill.stages.contract import CorpusTree, Discovery, Mel, Outcome, Product
+from melmill.stages.contract import CorpusTree, Mel, Outcome, Product
 from melmill.stages.extract import MelFields
 from melmill.stages.formats.npy import HEAD_BYTES, decode_npy, npy_header
 from melmill.stages.ingest.folder import FolderReader
@@ -91,19 +91,14 @@ class MelFolder(FolderReader, MelFields):
             return 0, 0
         return self.spec.sr, shortest_length(self.spec, n_frames)
 
-    def discover(self, tree: CorpusTree, known: Mapping[str, Utterance]) -> Discovery:
-        """Return the utterances; see `Reader.discover`. A note says so if the first look wrong.
-
-        The first new mels are read for that, eight at most.
-        """
-        found = super().discover(tree, known)
-        new = [utterance for utterance in found.utterances if utterance.path not in known][:_LOOKED_AT]
-        problems = [problem for utterance in new if (problem := self._problem(tree, utterance.path))]
-        if not new or len(problems) < len(new):
-            return found
-        what = f"the first {len(new)} new mels are" if len(new) > 1 else "the only new mel is"
-        note = f"{what} probably not of this spec and would be quarantined; of {new[0].path}: {problems[0]}"
-        return replace(found, notes=(*found.notes, note))
+    def remarks(self, tree: CorpusTree, new: Sequence[Utterance], rates: Mapping[int, int]) -> Sequence[str]:
+        """Say so if the first new mels, eight at most, look wrong. They are read for that."""
+        looked_at = new[:_LOOKED_AT]
+        problems = [problem for utterance in looked_at if (problem := self._problem(tree, utterance.path))]
+        if not looked_at or len(problems) < len(looked_at):
+            return ()
+        what = f"the first {len(looked_at)} new mels are" if len(looked_at) > 1 else "the only new mel is"
+        return [f"{what} probably not of this spec and would be quarantined; of {looked_at[0].path}: {problems[0]}"]
 
     def _problem(self, tree: CorpusTree, path: str) -> str:
         """Return why a file holds no mel of the spec, empty where it does or is gone."""
