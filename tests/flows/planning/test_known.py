@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from melmill.flows.planning import known as module
 from melmill.flows.planning.known import KnownFiles
+from melmill.stages.ingest.known import label_state
+from melmill.stages.ingest.reader import Reader
+from melmill.stages.ingest.readers.audio_folder import AudioFolder
+from melmill.stages.ingest.readers.librispeech import LibriSpeech
+from melmill.stages.ingest.readers.mel_folder import MelFolder
 from melmill.storage.catalogue import Catalogue
 from melmill.storage.corpus.revisions import Reason
 from melmill.storage.files.location import Location
-from melmill.storage.utterance import Utterance
+from melmill.storage.utterance import SourceFile, Utterance
+from tests.stages.ingest.corpora import Tree, flac, tone
 
 SR = 16000
 N = 300
@@ -124,3 +132,118 @@ def test_an_empty_catalogue_knows_nothing() -> None:
     assert keep(known, [utterance(1)]) == [False]
     assert known.catalogued(["a", "b"]) == [None, None]
     assert (list(known.missing()), dict(known)) == ([], {})
+
+
+def of_file(one: Utterance) -> SourceFile:
+    return SourceFile(path=one.path, size_bytes=one.size_bytes, mtime_ns=one.mtime_ns)
+
+
+def test_what_the_corpus_says_otherwise_is_not_kept(catalogue: Catalogue, colliding: str) -> None:
+    known = KnownFiles(catalogue, none_unsure)
+    now = [
+        utterance(0),
+        utterance(1, text="OTHER"),
+        utterance(2, size_bytes=1),
+        utterance(4, speaker_id="x"),
+        utterance(5),
+    ]
+    asked: list[int] = []
+
+    def state_of(i: int) -> int:
+        asked.append(i)
+        return label_state(now[i].utterance_id, now[i].labels)
+
+    answer = known.keep_labelled([of_file(one) for one in now], state_of)
+    if colliding == "hashes":
+        assert answer.kept.tolist() == [True, False, False, False, True]
+        assert asked == [0, 1, 3, 4]
+    assert answer.has_text.tolist() == answer.kept.tolist()
+    assert answer.source_sr.tolist() == (SR * answer.kept).tolist()
+    others = [one for one, is_kept in zip(now, answer.kept, strict=True) if not is_kept]
+    found = known.utterances([one.path for one in others])
+    assert found == [utterance(int(one.utterance_id[1:])) for one in others]
+    # To be asked for does not make a file present.
+    assert {one.path for one in known.missing()} >= {one.path for one in others}
+
+
+def test_utterances_lack_what_is_to_be_measured_anew(catalogue: Catalogue) -> None:
+    def unsure(shards: np.ndarray, ids: object, lengths: object) -> np.ndarray:
+        del shards, lengths
+        return np.array([one == "u0007" for one in (ids() if callable(ids) else [])], np.bool_)
+
+    known = KnownFiles(catalogue, unsure)
+    assert known.utterances([utterance(6).path, utterance(7).path, "new"]) == [utterance(6), None, None]
+    assert not known.keep_labelled([of_file(utterance(7))], lambda _: 0).kept.any()
+
+
+def mel(n_frames: int) -> bytes:
+    file = io.BytesIO()
+    np.save(file, np.full((80, n_frames), -2.0, np.float32))
+    return file.getvalue()
+
+
+SOUND, OTHER_SOUND = flac(tone()), flac(tone(22050, 22050), 22050)
+SPOKEN = {f"dev/84/1/84-1-{i:04d}.flac": OTHER_SOUND if i == 2 else SOUND for i in range(4)}
+FOLDER = {f"a/{i}.flac": OTHER_SOUND if i == 2 else SOUND for i in range(4)}
+TABLE = b"0|Nought\n1|One\n3|Three\n"
+CORPORA: list[tuple[Reader, dict[str, bytes], dict[str, bytes | None]]] = [
+    # Texts with stamps. Those of a chapter change, and it has one file more.
+    (
+        LibriSpeech(root="r"),
+        {**SPOKEN, "dev/84/1/84-1.trans.txt": b"84-1-0000 A\n84-1-0002 C\n", "dev/85/1/85-1-0000.flac": SOUND},
+        {"dev/84/1/84-1.trans.txt": b"84-1-0000 A\n84-1-0001 BEE\n", "dev/84/1/84-1-0009.flac": OTHER_SOUND},
+    ),
+    # A table has no stamp. A recording that is gone, and another with other bytes.
+    (
+        AudioFolder(root="r"),
+        {**FOLDER, "a/metadata.csv": TABLE},
+        {"a/metadata.csv": TABLE.replace(b"One", b"Eins"), "a/0.flac": None, "a/3.flac": OTHER_SOUND},
+    ),
+    # Files of one text each.
+    (
+        AudioFolder(root="r", sr=16000),
+        {**FOLDER, "a/1.txt": b"one"},
+        {"a/1.txt": b"ones", "a/2.txt": b"two"},
+    ),
+    (MelFolder(root="r", preset="paper"), {f"a/{i}.npy": mel(50 + i) for i in range(3)}, {"a/9.npy": b"no mel"}),
+]
+
+
+@pytest.mark.parametrize(("reader", "before", "changes"), CORPORA)
+def test_readers_say_the_same_of_a_known_corpus_and_make_what_differs_alone(
+    reader: Reader,
+    before: dict[str, bytes],
+    changes: dict[str, bytes | None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A plain mapping of all utterances is the reference."""
+    tree = Tree(before)
+    first = reader.discover(tree, {})
+    location = Location(str(tmp_path))
+    catalogue = Catalogue.empty(reader.produces({}).sr, 10.0).extended(first.utterances)
+    catalogue.write_parts(location)
+    catalogue.write_labels(location)
+    catalogue = Catalogue.read(location)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Catalogue, "utterances_at", lambda _, rows: pytest.fail("made") if len(rows) else {})
+        same = reader.discover(tree, KnownFiles(catalogue, none_unsure))
+    assert (same.utterances, same.labels) == ([], {})
+    assert same.notes == reader.discover(tree, by_path(catalogue)).notes
+
+    now = Tree({path: data for path, data in {**before, **changes}.items() if data is not None})
+    expected, known = reader.discover(now, by_path(catalogue)), KnownFiles(catalogue, none_unsure)
+    found = reader.discover(now, known)
+    assert (found.notes, found.labels) == (expected.notes, expected.labels)
+    assert [one for one in expected.utterances if one in found.utterances] == found.utterances
+    kept = [one for one in expected.utterances if one not in found.utterances]
+    assert kept
+    assert all(by_path(catalogue)[one.path] == one for one in kept)
+    known.catalogued([one.path for one in found.utterances])
+    gone = [path for path, data in changes.items() if data is None]
+    assert [one.path for one in known.missing()] == gone
+
+
+def by_path(catalogue: Catalogue) -> dict[str, Utterance]:
+    return {one.path: one for one in catalogue.utterances()}
