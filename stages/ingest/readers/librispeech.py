@@ -97,10 +97,14 @@ class _Transcripts(Annotator):
         self._speakers_stamp = stamp_of(self._present(self._speakers_path), encoding)
         self._read = cache(lambda path: read_texts(tree, path, encoding) if path in files else "")
         self._transcript = cache(lambda path: parse_transcript(self._read(path), path))
+        self._stamp = cache(self._stamp_of)
 
     def stamp(self, entry: CorpusFile) -> int:
         """Return a number for the transcript of its chapter and the table of speakers."""
-        transcript = self._present(_transcript_path(entry))
+        return self._stamp(_transcript_path(entry))
+
+    def _stamp_of(self, path: str) -> int:
+        transcript = self._present(path)
         return stamp_of(transcript, self._speakers_stamp) if transcript else 0
 
     def __call__(self, entry: CorpusFile) -> CorpusFile:
