@@ -156,13 +156,14 @@ def _frontier(folder: str) -> list[Figure]:
 
 
 def _stream(folder: Path, stack: ExitStack, n_tasks: int, n_all: int, workers: int) -> list[Figure]:
-    address, pid = stack.enter_context(_cluster(folder, workers))
+    address, pid, worker_pids = stack.enter_context(_cluster(folder, workers))
     figures: list[Figure] = []
     for fused, goal_ms in ((True, 1.5), (False, 3.0)):
         scheduler, runs = Watched(pid), []
         # A first, short one loads what is loaded once.
         for n in (1200, n_tasks // 10, n_tasks):
             before, started_cpu = psutil.Process(pid).memory_info().rss, _cpu_s(pid)
+            workers_cpu = sum(map(_cpu_s, worker_pids))
             with scheduler.watched():
                 run = measure(
                     "benchmarks.million:stream",
@@ -173,6 +174,7 @@ def _stream(folder: Path, stack: ExitStack, n_tasks: int, n_all: int, workers: i
                     fused=fused,
                 ).result
             run |= {"scheduler_s": _cpu_s(pid) - started_cpu, "scheduler_mib": (scheduler.peak_bytes - before) / MIB}
+            run["workers_s"] = sum(map(_cpu_s, worker_pids)) - workers_cpu
             runs.append(run)
             print(f"{n:,} tasks, {'fused' if fused else 'each alone'}: {run['wall_s']:.1f} s", flush=True)
         _, tenth, whole = runs
@@ -187,6 +189,7 @@ def _stream(folder: Path, stack: ExitStack, n_tasks: int, n_all: int, workers: i
             ),
             Figure(name="  scheduler's CPU, a task", measured=_ms(whole["scheduler_s"], n_tasks), unit="ms"),
             Figure(name="  client's CPU, a task", measured=_ms(whole["cpu_s"], n_tasks), unit="ms"),
+            Figure(name="  workers' CPU, a task", measured=_ms(whole["workers_s"], n_tasks), unit="ms"),
             Figure(name="  scheduler, whole", measured=scheduler.peak_bytes / MIB, unit="MiB"),
             Figure(name=f"  scheduler grows over {n_tasks // 10:,} tasks", measured=tenth["scheduler_mib"], unit="MiB"),
             Figure(
@@ -216,23 +219,23 @@ def _ms(seconds: float, n_tasks: int) -> float:
 
 
 @contextmanager
-def _cluster(folder: Path, workers: int) -> Iterator[tuple[str, int]]:
-    """Start a scheduler and workers. Yield the scheduler's address and process."""
+def _cluster(folder: Path, workers: int) -> Iterator[tuple[str, int, list[int]]]:
+    """Start a scheduler and workers. Yield the scheduler's address and process, and the workers' processes."""
     import json
 
     file = folder / "scheduler.json"
     with ExitStack() as stack:
         common = ("--scheduler-file", str(file), "--no-dashboard")
         scheduler = stack.enter_context(_process("scheduler", "--host", "127.0.0.1", "--port", "0", *common))
-        for _ in range(workers):
-            stack.enter_context(_process("worker", "--nthreads", "1", "--no-nanny", *common))
+        arguments = ("worker", "--nthreads", "1", "--no-nanny", *common)
+        worker_pids = [stack.enter_context(_process(*arguments)).pid for _ in range(workers)]
         deadline = time.monotonic() + 60
         while not file.exists():
             if time.monotonic() > deadline:
                 raise RuntimeError("the scheduler did not start within 60 s")
             time.sleep(0.1)
         time.sleep(5.0)
-        yield json.loads(file.read_text())["address"], scheduler.pid
+        yield json.loads(file.read_text())["address"], scheduler.pid, worker_pids
 
 
 @contextmanager

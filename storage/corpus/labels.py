@@ -13,10 +13,11 @@ from functools import cached_property
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from melmill.storage.errors import DamagedData
 from melmill.storage.files.location import Location
-from melmill.storage.tables import from_parquet, rows_at, to_numpy, without_seal
+from melmill.storage.tables import from_numpy, from_parquet, rows_at, to_numpy, without_seal
 from melmill.storage.utterance import Labels
 
 LABELS = ("text", "speaker_id", "sex", "speaker_name")
@@ -115,12 +116,30 @@ class LabelOverlay:
             table = table.set_column(table.schema.get_field_index(name), table.schema.field(name), column)
         return table
 
+    @cached_property
+    def _by_hash(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Hashes of all ids in order, and their rows in `_last`."""
+        ids = self._last["utterance_id"].to_pylist()
+        hashes = np.fromiter(map(hash, ids), np.int64, len(ids))
+        order = np.argsort(hashes)
+        return hashes[order], order
+
+    def _rows(self, ids: pa.ChunkedArray) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Return the row in `_last` of every id, and whether there is one."""
+        hashes, rows = self._by_hash
+        wanted = np.fromiter(map(hash, ids.to_pylist()), np.int64, len(ids))
+        found = rows[np.minimum(np.searchsorted(hashes, wanted), len(hashes) - 1)]
+        said = self._last["utterance_id"].take(from_numpy(found))
+        return found, np.array(pc.equal(said, ids).to_pylist(), np.bool_)
+
     def stamps(self, ids: pa.ChunkedArray) -> list[int]:
         """Return the stamp of every utterance, 0 where none is known."""
-        if not self.parts:
+        if not self.parts or not self._last.num_rows:
             return [0] * len(ids)
-        rows = pc.index_in(ids, value_set=self._last["utterance_id"])
-        return [0 if stamp is None else stamp for stamp in self._last["text_stamp"].take(rows).to_pylist()]
+        # Arrow would go through all ids of the overlay for every piece of a catalogue. Of two ids with
+        # one hash, one has no stamp: its texts are read again.
+        rows, is_there = self._rows(ids)
+        return np.where(is_there, to_numpy(self._last["text_stamp"])[rows], 0).tolist()
 
     def extended(self, labels: Mapping[str, Labels], stored: pa.Table) -> LabelOverlay:
         """Return the overlay with the labels of some utterances.

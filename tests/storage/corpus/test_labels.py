@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from melmill.storage.catalogue import Catalogue
-from melmill.storage.corpus.labels import damaged_labels
+from melmill.storage.corpus.labels import SCHEMA, LabelOverlay, damaged_labels
 from melmill.storage.corpus.shards import read_shard
 from melmill.storage.errors import AlreadyThere, DamagedData
 from melmill.storage.files.location import Location
@@ -106,3 +107,20 @@ def test_damage_is_noticed_and_the_next_part_has_a_new_name(location: Location, 
     stored(location, {name: mended("THREE")})
     assert "texts-000002.parquet" in location.sizes()
     assert labels_of(Catalogue.read(location))[name].text == "THREE"
+
+
+def test_stamps_are_those_of_the_last_part_that_says_one() -> None:
+    """They are found by hashes, for ids in any order, among those that are not known."""
+
+    def part(stamps: dict[str, int]) -> pa.Table:
+        rows = [(one, "", "", "", "", 0, stamp) for one, stamp in stamps.items()]
+        return pa.table([list(column) for column in zip(*rows, strict=True)], schema=SCHEMA)
+
+    first = {f"u{i}": i + 1 for i in range(500)}
+    second = {f"u{i}": -i for i in range(0, 500, 7)}
+    overlay = LabelOverlay([part(first), part(second)])
+    asked = [f"u{i}" for i in range(510, -1, -3)]
+    wanted = [{**first, **second}.get(one, 0) for one in asked]
+    assert overlay.stamps(pa.chunked_array([asked[:50], asked[50:]])) == wanted
+    assert LabelOverlay().stamps(pa.chunked_array([asked])) == [0] * len(asked)
+    assert LabelOverlay([SCHEMA.empty_table()]).stamps(pa.chunked_array([asked])) == [0] * len(asked)
