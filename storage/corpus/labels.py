@@ -139,7 +139,8 @@ class LabelOverlay:
         # Arrow would go through all ids of the overlay for every piece of a catalogue. Of two ids with
         # one hash, one has no stamp: its texts are read again.
         rows, is_there = self._rows(ids)
-        return np.where(is_there, to_numpy(self._last["text_stamp"])[rows], 0).tolist()
+        stamps: list[int] = np.where(is_there, to_numpy(self._last["text_stamp"])[rows], 0).tolist()
+        return stamps
 
     def extended(self, labels: Mapping[str, Labels], stored: pa.Table) -> LabelOverlay:
         """Return the overlay with the labels of some utterances.
