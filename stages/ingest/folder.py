@@ -6,6 +6,7 @@ import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from sys import intern
 from typing import Any, ClassVar
 
 from melmill.stages.contract import CorpusTree
@@ -85,7 +86,8 @@ class FolderReader(Reader):
         for file in files:
             stem, suffix = split_suffix(file.path)
             if suffix in self.suffixes and not is_hidden(file.path):
-                levels = dict(zip(self.folders, file.path.split("/")[:-1], strict=False))
+                # Many files share a folder.
+                levels = dict(zip(self.folders, map(intern, file.path.split("/")[:-1]), strict=False))
                 entries.append(
                     CorpusFile(
                         file,

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
+from sys import intern
 from typing import Any, ClassVar, NamedTuple
 
 from melmill.stages.contract import CorpusTree
@@ -58,7 +59,9 @@ class LibriSpeech(AudioReader):
             match = _UTTERANCE.fullmatch(file.path)
             if match and not is_hidden(file.path):
                 subset = match["above"].rstrip("/").rpartition("/")[2]
-                entries.append(CorpusFile(file, match["id"], subset, match["speaker"], match["chapter"]))
+                # Many files share them.
+                levels = map(intern, (subset, match["speaker"], match["chapter"]))
+                entries.append(CorpusFile(file, match["id"], *levels))
         if any(not entry.subset for entry in entries):
             raise ParameterError(
                 "root",
