@@ -26,13 +26,13 @@ def count_suffixes(files: Iterable[SourceFile], suffixes: Container[str], taken:
     taken : container of str
         Paths that are not counted. Hidden files are not counted either.
     """
-    named = ((suffix_of(file.path), file.path) for file in files)
-    return Counter(suffix for suffix, path in named if suffix in suffixes and path not in taken and not is_hidden(path))
+    named = ((suffix_of(file.path), file.path) for file in files if file.path not in taken)
+    return Counter(suffix for suffix, path in named if suffix in suffixes and not is_hidden(path))
 
 
 def hidden(files: Iterable[SourceFile], suffixes: Container[str]) -> Iterator[str]:
     """Yield a line on files of some suffixes that a dot hides, if there are any."""
-    paths = [file.path for file in files if suffix_of(file.path) in suffixes and is_hidden(file.path)]
+    paths = [file.path for file in files if is_hidden(file.path) and suffix_of(file.path) in suffixes]
     paths = [path for path in paths if not is_left_behind(path)]
     if paths:
         yield f"{len(paths):,} passed over, hidden by a dot: {some_of(paths)}"

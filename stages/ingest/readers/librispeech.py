@@ -77,7 +77,7 @@ class LibriSpeech(AudioReader):
     def passed_over(self, files: Sequence[SourceFile], entries: Sequence[CorpusFile]) -> Sequence[str]:
         """Return lines on FLAC files of other names, on hidden ones, and on audio of other formats."""
         taken = {entry.path for entry in entries}
-        others = [file.path for file in files if suffix_of(file.path) == "flac" and file.path not in taken]
+        others = [file.path for file in files if file.path not in taken and suffix_of(file.path) == "flac"]
         others = [path for path in others if not is_hidden(path)]
         form = "not named <speaker>/<chapter>/<speaker>-<chapter>-<nnnn>.flac"
         named = [f"{len(others):,} passed over, {form}: {some_of(others)}"] if others else []
