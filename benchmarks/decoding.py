@@ -19,8 +19,8 @@ import soundfile
 from benchmarks.corpora import SR, speech
 from benchmarks.figure import Figure, table
 from benchmarks.timing import in_turns
+from melmill.flac_frames import decoded
 from melmill.stages.formats.audio import decode
-from melmill.stages.formats.containers.flac_frames import decoded
 from melmill.stages.ingest.levels import check_sound
 from melmill.stages.numeric.mel import mel_spectrogram
 from melmill.stages.numeric.presets import preset
