@@ -33,7 +33,7 @@ from melmill.pcm import as_float
 from melmill.stages.numeric.mel import mel_spectrogram
 from melmill.stages.numeric.presets import preset
 from melmill.stages.numeric.resample import resample
-from melmill.storage.arrays import BLOSC_CODECS, ArraySpec, assemble, decode, encode
+from melmill.storage.arrays import FLAC_CODECS, LZ4_CODECS, ZSTD_CODECS, ArraySpec, assemble, decode, encode, metadata
 from melmill.storage.catalogue import Catalogue
 from melmill.storage.codecs.mel import decode_mel, encode_mel
 from melmill.storage.codecs.pcm import decode_pcm, encode_pcm
@@ -42,7 +42,8 @@ from melmill.storage.product import Facts, ProductDescription, ProductFolder, Sh
 from melmill.storage.utterance import Shard, Utterance
 
 SHARD_S = 300.0
-N_READS = 50
+N_READS = 200
+SEGMENT_S = 1.0
 Chunk = NDArray[Any]
 
 
@@ -90,6 +91,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3, help="how often each is timed; the median counts")
     parser.add_argument("--without-pipelines", action="store_true", help="leave out whole shards through Zarr")
+    parser.add_argument("--codec", action="append", help="only those with this in their name; may be repeated")
     options = parser.parse_args()
     limit_threads(1)
     with tempfile.TemporaryDirectory(prefix="melmill-benchmark-") as folder:
@@ -100,7 +102,7 @@ def main() -> None:
         catalogue = _catalogue(waveforms)
         figures = []
         for kind in _kinds(waveforms, catalogue):
-            figures += _codecs(kind, seconds, options.rounds)
+            figures += _codecs(kind, seconds, options.rounds, options.codec or [""])
             if not options.without_pipelines:
                 _pipelines(kind, catalogue, seconds, Path(folder))
     print()
@@ -196,8 +198,13 @@ def _contenders(spec: ArraySpec) -> Iterator[Codec]:
             yield Codec(
                 name=f"libsndfile's FLAC, level {level:g}",
                 encode=lambda chunk, level=level: _libsndfile(chunk, level),  # type: ignore[misc]
-                decode=lambda data, like: decode_pcm(data, len(like)),
+                decode=_by_libsndfile,
             )
+        yield Codec(
+            name="melmill.flac, read by libsndfile",
+            encode=lambda chunk: encode_pcm(chunk, spec.sr),
+            decode=_by_libsndfile,
+        )
         yield Codec(
             name="melmill.flac",
             encode=lambda chunk: encode_pcm(chunk, spec.sr),
@@ -253,13 +260,20 @@ def _libsndfile(chunk: Chunk, level: float) -> bytes:
     return file.getvalue()
 
 
-def _codecs(kind: Kind, seconds: float, rounds: int) -> list[Figure]:
+def _by_libsndfile(data: bytes, like: Chunk) -> Chunk:
+    y: Chunk = soundfile.read(io.BytesIO(data), dtype=like.dtype.name)[0]
+    return y
+
+
+def _codecs(kind: Kind, seconds: float, rounds: int, names: list[str]) -> list[Figure]:
     """Print sizes and speeds of codecs on the chunks of a kind; return the figures with goals."""
     hour = 3600 / seconds / 2**20
     print(f"\n{kind.name}: raw {kind.raw_bytes * hour:.1f} MiB an hour, {len(kind.chunks)} chunks")
     print(f"{'codec':<40} {'MiB/h':>7} {'of raw':>7} {'encode x':>9} {'decode x':>9} {'a chunk ms':>10}")
     sizes = {}
     for codec in _contenders(kind.spec):
+        if not any(name in codec.name for name in names):
+            continue
         codec.encode(kind.chunks[0])
         started = time.process_time()
         data = [codec.encode(chunk) for chunk in kind.chunks]
@@ -278,7 +292,7 @@ def _codecs(kind: Kind, seconds: float, rounds: int) -> list[Figure]:
             f"{seconds / decode_s:9.0f} {1000 * decode_s / len(kind.chunks):10.2f}",
             flush=True,
         )
-    if "melmill.flac" in sizes:
+    if sizes.keys() >= {"melmill.flac", "libsndfile's FLAC, level 0.5"}:
         share = sizes["melmill.flac"] / sizes["libsndfile's FLAC, level 0.5"]
         return [Figure(name="PCM over libsndfile's FLAC", measured=share, unit="x", goal=1.05)]
     if "melmill.mel" in sizes:
@@ -299,18 +313,45 @@ def _cpu_s(work: Callable[[], object], rounds: int) -> float:
 
 
 def _pipelines(kind: Kind, catalogue: Catalogue, seconds: float, folder: Path) -> None:
-    """Print whole shards through Zarr, in both versions of the codecs: encode, decode, one utterance."""
-    for version in sorted({BLOSC_CODECS, kind.spec.codecs}):
+    """Print whole shards in all versions of the codecs, and by Zarr: encode, decode, one utterance."""
+    for version in sorted({ZSTD_CODECS, kind.spec.codecs}):
         spec = ArraySpec.from_dict({**kind.spec.as_dict(), "codecs": version})
-        name = "blosc" if version == BLOSC_CODECS else "FLAC"
+        name = {ZSTD_CODECS: "blosc zstd", FLAC_CODECS: "FLAC", LZ4_CODECS: "blosc lz4"}[version]
         place = folder / f"{spec.dtype}-{spec.sr}-{spec.n_mels}-{version}"
-        _whole_shards(f"{name}, zarr-python's pipeline", spec, kind, catalogue, seconds, place)
-        if find_spec("zarrs") and version == BLOSC_CODECS:
+        _whole_shards(name, spec, kind, catalogue, seconds, place)
+        _by_zarr(f"{name}, by Zarr", spec, kind, catalogue, seconds)
+        if find_spec("zarrs") and version != FLAC_CODECS:
             import zarr
             import zarrs  # noqa: F401 - registers its pipeline
 
             with zarr.config.set({"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"}):
-                _whole_shards(f"{name}, zarrs' pipeline", spec, kind, catalogue, seconds, place)
+                _by_zarr(f"{name}, by Zarr with zarrs", spec, kind, catalogue, seconds)
+
+
+def _by_zarr(name: str, spec: ArraySpec, kind: Kind, catalogue: Catalogue, seconds: float) -> None:
+    import zarr
+    from zarr.core.buffer import default_buffer_prototype
+    from zarr.storage import MemoryStore
+
+    shards, slot_length = _shards(catalogue), spec.slot_length(SHARD_S)
+    store = MemoryStore()
+    said = metadata(spec, slot_length, shards[-1].slot + shards[-1].n_slots)
+    store._store_dict["zarr.json"] = default_buffer_prototype().buffer.from_bytes(said)
+    with zarr.config.set({"array.write_empty_chunks": True}):
+        array = zarr.open_array(store, mode="r+")
+    wholes = [
+        assemble(spec, shard, {u.utterance_id: kind.arrays[u.utterance_id] for u in shard.utterances}, slot_length)
+        for shard in shards
+    ]
+    places = [slice(shard.slot * slot_length, (shard.slot + shard.n_slots) * slot_length) for shard in shards]
+
+    def write() -> None:
+        for place, whole in zip(places, wholes, strict=True):
+            array[place] = whole
+
+    encode_s = _cpu_s(write, 3)
+    decode_s = _cpu_s(lambda: [array[place] for place in places], 3)
+    print(f"shards of 300 s, {name}: encode {seconds / encode_s:.0f} x, decode {seconds / decode_s:.0f} x", flush=True)
 
 
 def _whole_shards(name: str, spec: ArraySpec, kind: Kind, catalogue: Catalogue, seconds: float, place: Path) -> None:
@@ -327,10 +368,11 @@ def _whole_shards(name: str, spec: ArraySpec, kind: Kind, catalogue: Catalogue, 
             decode(spec, slot_length, shard, data, list(some), name)
 
     encode_s, decode_s = _cpu_s(write, 3), _cpu_s(read, 3)
-    one_s = _random_reads(_product(spec, shards, arrays, place), shards)
+    product = _product(spec, shards, arrays, place)
+    one_s, part_s = (_random_reads(product, shards, length_s) for length_s in (None, SEGMENT_S))
     print(
         f"shards of 300 s, {name}: encode {seconds / encode_s:.0f} x, decode {seconds / decode_s:.0f} x; "
-        f"an utterance at random {1000 * one_s:.1f} ms",
+        f"an utterance at random {1000 * one_s:.2f} ms, {SEGMENT_S:g} s of one {1000 * part_s:.2f} ms",
         flush=True,
     )
 
@@ -355,15 +397,18 @@ def _product(spec: ArraySpec, shards: list[Shard], arrays: list[dict[str, Chunk]
     return product
 
 
-def _random_reads(product: ProductFolder, shards: list[Shard]) -> float:
-    """Return the median processor time of reading one utterance from the disk, s."""
-    rng = np.random.default_rng(0)
+def _random_reads(product: ProductFolder, shards: list[Shard], length_s: float | None) -> float:
+    """Return the median processor time of reading one utterance from the disk, or `length_s` of it, s."""
+    rng, spec = np.random.default_rng(0), product.array_spec
     taken = []
     for _ in range(N_READS):
         shard = shards[rng.integers(len(shards))]
         utterance = shard.utterances[rng.integers(len(shard.utterances))]
+        length = spec.length(utterance)
+        n = length if length_s is None else min(length, round(length_s * spec.sr / spec.hop_length))
+        start = int(rng.integers(length - n + 1))
         started = time.process_time()
-        product.read_array(shard, utterance.utterance_id)
+        product.read_array(shard, utterance.utterance_id, slice(start, start + n))
         taken.append(time.process_time() - started)
     return median(taken)
 

@@ -10,9 +10,9 @@ import random
 from itertools import cycle
 from pathlib import Path
 
+from melmill.flac import HEAD_BYTES as FLAC_HEAD_BYTES
+from melmill.flac import MAGIC as FLAC
 from melmill.stages.formats.audio import read_header
-from melmill.stages.formats.containers.flac import HEAD_BYTES as FLAC_HEAD_BYTES
-from melmill.stages.formats.containers.flac import MAGIC as FLAC
 
 SR = 16000
 _DEFAULT = Path(__file__).parents[2] / "shared"

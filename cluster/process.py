@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import resource
 import sys
@@ -9,6 +10,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+
+from melmill.cluster.settings import ALLOCATOR
 
 _NUMBA = "NUMBA_NUM_THREADS"
 _VARIABLES = (
@@ -86,6 +89,22 @@ def _limit(threads: int, variables: Iterable[str]) -> None:
     threadpool_limits(limits=threads)
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(threads)
+
+
+# Parameters of glibc's mallopt(3), by the variable that sets them in a process that begins.
+_PARAMETERS = {"MALLOC_TRIM_THRESHOLD_": -1, "MALLOC_MMAP_THRESHOLD_": -3}
+
+
+def keep_freed_memory() -> None:
+    """Let the allocator keep what arrays free, for the next ones, as workers do; for good.
+
+    Only glibc can. What the environment says of it holds.
+    """
+    if sys.platform == "linux" and not ALLOCATOR.keys() & os.environ.keys():
+        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+        if mallopt is not None:
+            for name, value in ALLOCATOR.items():
+                mallopt(_PARAMETERS[name], value)
 
 
 _PROC = Path("/proc/self")

@@ -17,15 +17,15 @@ from numba.core import config
 from numba.core.caching import FunctionCache
 
 
-def kernels(*folders: Path) -> Callable[[Callable[..., Any]], Any]:
-    """Return a decorator that compiles the functions of modules in `folders`.
+def kernels(*places: Path) -> Callable[[Callable[..., Any]], Any]:
+    """Return a decorator that compiles the functions of modules in `places`, which are folders and files.
 
     They run without the GIL, and their machine code is kept on disk. The code is made again when the
-    source of any module in the folders changes. Numba alone would look at the function's own file,
-    but not at what it calls. Where numba has no folder to write to, the code is kept in a temporary
+    source of any of these modules changes. Numba alone would look at the function's own file, but
+    not at what it calls. Where numba has no folder to write to, the code is kept in a temporary
     one. A cache that fails later, say on a full disk, costs a warning and time.
     """
-    sources = sorted(path for folder in folders for path in folder.glob("*.py"))
+    sources = sorted(path for place in places for path in (place.glob("*.py") if place.is_dir() else [place]))
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:12]
     return lambda function: _compiled(function, digest)
 

@@ -135,7 +135,7 @@ class Extract(MelFields):
         M = mel_spectrogram(y if sr == self.spec.sr else resample(y, sr, self.spec.sr), self.spec)
         if self.dtype == "float32":
             return M
-        largest = float(np.abs(M).max())
+        largest = max(float(M.max()), -float(M.min()))
         if largest > _LARGEST_HALF:
             raise Unusable(f"mel value {largest:g} exceeds float16's {_LARGEST_HALF:g}: use dtype: float32, or a log")
         return M.astype(np.float16)

@@ -1,7 +1,7 @@
 """The arrays of a product: the places of utterances in them, and shards as Zarr bytes.
 
 Lengths, slots and spans are known before anything is computed. Whole shards are encoded and decoded
-in memory. Single utterances are read from the store, chunk by chunk.
+in memory. Zarr writes and reads the same bytes, and makes the metadata.
 """
 
 from __future__ import annotations
@@ -15,16 +15,15 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from melmill.storage.codecs.chunks import LZ4, ZSTD, BloscChunks, ChunkCodec, FlacChunks, MelChunks
+from melmill.storage.codecs.sharding import chunk_places, index_bytes, shard_bytes, without_checksum
 from melmill.storage.corpus.packing import MAX_UTTERANCES
 from melmill.storage.errors import StoreError, damaged
-from melmill.storage.files.location import Location
-from melmill.storage.files.objects import bucket_and_key, client, is_object_store, store_error
 from melmill.storage.utterance import Shard, Utterance, resampled_length
 
-# Functions import Zarr when they first need it: layouts are known without it, and so are plans.
+# Functions import Zarr when they first need it: it takes as long as to plan or to read.
 if TYPE_CHECKING:
     from zarr.abc.codec import ArrayBytesCodec, BytesBytesCodec
-    from zarr.abc.store import Store
     from zarr.storage import MemoryStore
     from zarr.types import AnyArray
 
@@ -32,9 +31,12 @@ if TYPE_CHECKING:
 CHUNK_FRAMES = 1024
 CHUNK_SAMPLES = 1024 * 256
 
-# Versions of the codecs: Blosc for all, and FLAC for waveforms of int16 and mels of float16.
-BLOSC_CODECS = 1
-CODECS = 2
+# Versions of the codecs: Blosc with zstd for all; FLAC for waveforms of int16 and mels of float16; and
+# Blosc with lz4 for the others.
+ZSTD_CODECS, FLAC_CODECS, LZ4_CODECS = 1, 2, 3
+CODECS = 3
+
+_EXPONENT = np.uint16(0x7C00)
 
 # A waveform (n_samples,) or a mel (n_mels, n_frames) in a dtype of ArraySpec.
 Array = NDArray[np.int16 | np.float16 | np.float32]
@@ -57,8 +59,8 @@ class ArraySpec:
     n_fft, hop_length, pad : int
         Framing of the mels, samples. `pad` is added at each end of the waveform.
     codecs : int
-        Version of the codecs, which a product keeps. Arrays of types that only the first version
-        serves have that one, whatever is given.
+        Version of the codecs, which a product keeps. Where that changed nothing for arrays of this
+        type, it is the version before.
     """
 
     dtype: str
@@ -75,10 +77,11 @@ class ArraySpec:
             raise StoreError(f"dtype must be 'int16', 'float16' or 'float32', got {self.dtype!r}")
         if self.dtype == "int16" and self.n_mels is not None:
             raise StoreError("dtype 'int16' is for waveforms: it can't mark gaps between mels")
-        if self.codecs not in (BLOSC_CODECS, CODECS):
-            raise StoreError(f"codecs must be {BLOSC_CODECS} or {CODECS}, got {self.codecs!r}")
-        if self.dtype != ("float16" if self.n_mels else "int16"):
-            object.__setattr__(self, "codecs", BLOSC_CODECS)
+        if self.codecs not in (ZSTD_CODECS, FLAC_CODECS, LZ4_CODECS):
+            raise StoreError(f"codecs must be a version from {ZSTD_CODECS} to {CODECS}, got {self.codecs!r}")
+        is_flac = self.dtype == ("float16" if self.n_mels else "int16")
+        if self.codecs == (LZ4_CODECS if is_flac else FLAC_CODECS):
+            object.__setattr__(self, "codecs", self.codecs - 1)
         if min(self.sr, self.n_fft, self.hop_length) < 1 or self.pad < 0 or (self.n_mels or 1) < 1:
             raise StoreError(f"sr, n_mels, n_fft and hop_length must be positive and pad not negative, got {self!r}")
 
@@ -86,6 +89,11 @@ class ArraySpec:
     def chunk_length(self) -> int:
         """Entries of an inner chunk."""
         return CHUNK_SAMPLES if self.n_mels is None else CHUNK_FRAMES
+
+    @property
+    def chunk_shape(self) -> tuple[int, ...]:
+        """Shape of an inner chunk."""
+        return (self.chunk_length, *self.width)
 
     @property
     def width(self) -> tuple[int, ...]:
@@ -128,31 +136,44 @@ class ArraySpec:
             problem = f"shape {array.shape!r}, expected {self.shape(utterance)!r}"
         elif array.dtype != np.dtype(self.dtype):
             problem = f"dtype {array.dtype.name!r}, expected {self.dtype!r}"
-        elif not np.isfinite(array).all():
-            problem = f"{np.count_nonzero(~np.isfinite(array))} values that are not finite, expected none"
+        elif n_bad := n_not_finite(array):
+            problem = f"{n_bad} values that are not finite, expected none"
         if problem:
             raise StoreError(f"{place}: the array of {utterance.utterance_id!r} has {problem}")
 
     def as_dict(self) -> dict[str, str | int | None]:
         """Return the fields as plain values. `codecs` is left out where it is the first version."""
         fields = asdict(self)
-        if self.codecs == BLOSC_CODECS:
+        if self.codecs == ZSTD_CODECS:
             del fields["codecs"]
         return fields
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> ArraySpec:
         """Return the layout that `as_dict` described."""
-        return cls(**{"codecs": BLOSC_CODECS, **fields})
+        return cls(**{"codecs": ZSTD_CODECS, **fields})
+
+
+def n_not_finite(array: NDArray[np.integer | np.floating]) -> int:
+    """Return how many values of an array are NaN or infinite."""
+    if array.dtype.kind == "i":
+        return 0
+    if array.dtype == np.float16:
+        # All bits of the exponent are set. NumPy's own test takes each value to float32 first.
+        return int(np.count_nonzero((array.view(np.uint16) & _EXPONENT) == _EXPONENT))
+    return int(array.size - np.count_nonzero(np.isfinite(array)))
 
 
 def assemble(spec: ArraySpec, shard: Shard, arrays: Mapping[str, Array], slot_length: int) -> Array:
     """Return a shard as stored, ``(n_slots * slot_length[, n_mels])``. Gaps hold the fill value."""
-    whole = np.full((shard.n_slots * slot_length, *spec.width), fill_value(spec), dtype=spec.dtype)
-    spans = spec.spans(shard)
+    whole, spans = _gap(spec, shard.n_slots * slot_length), spec.spans(shard)
     for utterance_id, array in arrays.items():
         whole[spans[utterance_id]] = array.T
     return whole
+
+
+def _gap(spec: ArraySpec, length: int) -> Array:
+    return np.full((length, *spec.width), fill_value(spec), dtype=spec.dtype)
 
 
 def fill_value(spec: ArraySpec) -> float:
@@ -169,7 +190,7 @@ def metadata(spec: ArraySpec, slot_length: int, n_slots: int) -> bytes:
 
     store = MemoryStore()
     _create(store, spec, slot_length, n_slots)
-    return _files(store)[METADATA]
+    return store._store_dict[METADATA].to_bytes()
 
 
 def stored_codecs(data: bytes) -> int | None:
@@ -178,7 +199,7 @@ def stored_codecs(data: bytes) -> int | None:
         chain = json.dumps(json.loads(data)["codecs"])
     except (ValueError, TypeError, KeyError):
         return None
-    return CODECS if '"melmill.' in chain else BLOSC_CODECS
+    return FLAC_CODECS if '"melmill.' in chain else LZ4_CODECS if '"lz4"' in chain else ZSTD_CODECS
 
 
 def array_slots(data: bytes, slot_length: int) -> int:
@@ -207,12 +228,11 @@ def encode(spec: ArraySpec, slot_length: int, shard: Shard, arrays: Mapping[str,
         By utterance id, ``(n_samples,)`` or ``(n_mels, n_frames)``, already checked. An utterance
         without an array leaves a gap.
     """
-    from zarr.storage import MemoryStore
-
-    store = MemoryStore()
-    _create(store, spec, slot_length, shard.n_slots)[...] = assemble(spec, shard, arrays, slot_length)
-    files = _files(store)
-    return {_file(spec, shard.slot + i): files[_file(spec, i)] for i in range(shard.n_slots)}
+    whole, codec = assemble(spec, shard, arrays, slot_length), chunk_codec(spec)
+    n_chunks = len(whole) // spec.chunk_length
+    chunks = [codec.encode(chunk) for chunk in np.split(whole, n_chunks)]
+    each = n_chunks // shard.n_slots
+    return {name: shard_bytes(chunks[i * each : (i + 1) * each]) for i, name in enumerate(shard_files(spec, shard))}
 
 
 def decode(
@@ -225,84 +245,30 @@ def decode(
     DamagedData
         They can't be read. The message names `place`.
     """
-    from zarr.core.buffer import default_buffer_prototype
-    from zarr.storage import MemoryStore
-
-    store = MemoryStore()
-    array = _create(store, spec, slot_length, shard.n_slots)
-    for i, name in enumerate(shard_files(spec, shard)):
-        store._store_dict[_file(spec, i)] = default_buffer_prototype().buffer.from_bytes(files[name])
-    spans = spec.spans(shard)
+    whole, spans = _gap(spec, shard.n_slots * slot_length), spec.spans(shard)
     try:
-        whole = np.asarray(array[...])
-    except Exception as error:
+        for i, name in enumerate(shard_files(spec, shard)):
+            _decode_slot(spec, files[name], whole[i * slot_length : (i + 1) * slot_length])
+    except (ValueError, RuntimeError) as error:
         raise damaged(place, f"can't be decoded ({type(error).__name__}: {error})") from error
     return {name: np.array(whole[spans[name]].T, order="C") for name in ids}
 
 
-class StoredArray:
-    """An array in the store, for reading single utterances. Only their inner chunks are fetched.
+def _decode_slot(spec: ArraySpec, data: bytes, whole: Array) -> None:
+    """Fill ``(slot_length[, n_mels])`` with what a file holds."""
+    codec, each = chunk_codec(spec), spec.chunk_length
+    n_chunks = len(whole) // each
+    for i, place in enumerate(chunk_places(data[-index_bytes(n_chunks) :], n_chunks)):
+        if place is not None:
+            inner = without_checksum(data[place])
+            whole[i * each : (i + 1) * each] = codec.decode(inner, spec.chunk_shape, spec.dtype, slice(None))
 
-    Parameters
-    ----------
-    spec : ArraySpec
-    slot_length : int
-        Of ``spec.slot_length``.
-    location : Location
-        Folder of the array.
-    """
 
-    def __init__(self, spec: ArraySpec, slot_length: int, location: Location) -> None:
-        from zarr.storage import FsspecStore, LocalStore, ObjectStore
-
-        self.spec = spec
-        self.slot_length = slot_length
-        self._url = location.url
-        self._store: Store
-        self._path = ""
-        if is_object_store(location.url):
-            bucket, self._path = bucket_and_key(location.url)
-            self._store = ObjectStore(client(bucket), read_only=True)
-        elif location.is_remote:
-            self._store = FsspecStore.from_url(location.url, read_only=True)
-        else:
-            self._store = LocalStore(location.url, read_only=True)
-        self._array = self._open()
-
-    def _open(self) -> AnyArray:
-        import zarr
-
-        from melmill.storage.codecs import registered  # noqa: F401 - Zarr finds the codecs there
-
-        try:
-            return zarr.open_array(self._store, path=self._path, mode="r")
-        except Exception as error:
-            place = f"{self._url}/{METADATA}"
-            if isinstance(error, FileNotFoundError):
-                raise damaged(place, "is missing") from error
-            translated = store_error(error, self._url, "read")
-            if translated is None and isinstance(error, OSError):
-                raise
-            raise translated or damaged(place, f"can't be parsed ({type(error).__name__}: {error})") from error
-
-    def read(self, shard: Shard, utterance_id: str, part: slice, place: str) -> Array:
-        """Return `part` of an utterance's samples or frames; raise DamagedData naming `place`."""
-        if (shard.slot + shard.n_slots) * self.slot_length > self._array.shape[0]:
-            # Another process has grown the array since it was opened.
-            self._array = self._open()
-        span = self.spec.spans(shard)[utterance_id]
-        begin = shard.slot * self.slot_length + span.start
-        start, stop, _ = part.indices(span.stop - span.start)
-        try:
-            entries = np.asarray(self._array[begin + start : begin + stop])
-        except OSError:
-            raise
-        except Exception as error:
-            translated = store_error(error, self._url, "read")
-            raise translated or damaged(place, f"can't be decoded ({type(error).__name__}: {error})") from error
-        if (entries.shape, entries.dtype) != ((stop - start, *self.spec.width), np.dtype(self.spec.dtype)):
-            raise damaged(f"{self._url}/{METADATA}", "describes another array than the product's")
-        return np.array(entries.T, order="C")
+def chunk_codec(spec: ArraySpec) -> ChunkCodec:
+    """Return what turns the inner chunks of an array into bytes."""
+    if spec.codecs != FLAC_CODECS:
+        return BloscChunks(ZSTD if spec.codecs == ZSTD_CODECS else LZ4)
+    return FlacChunks(spec.sr) if spec.n_mels is None else MelChunks()
 
 
 def _create(store: MemoryStore, spec: ArraySpec, slot_length: int, n_slots: int) -> AnyArray:
@@ -314,7 +280,7 @@ def _create(store: MemoryStore, spec: ArraySpec, slot_length: int, n_slots: int)
         store,
         shape=(n_slots * slot_length, *spec.width),
         shards=(slot_length, *spec.width),
-        chunks=(spec.chunk_length, *spec.width),
+        chunks=spec.chunk_shape,
         dtype=spec.dtype,
         fill_value=fill_value(spec),
         serializer=serializer,
@@ -333,13 +299,10 @@ def _codecs(spec: ArraySpec) -> tuple[ArrayBytesCodec | Literal["auto"], list[By
 
     from melmill.storage.codecs.registered import FlacCodec, MelCodec
 
-    if spec.codecs == BLOSC_CODECS:
-        return "auto", [BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle")]
+    if spec.codecs != FLAC_CODECS:
+        cname, level = ZSTD if spec.codecs == ZSTD_CODECS else LZ4
+        return "auto", [BloscCodec(cname=cname, clevel=level, shuffle="bitshuffle")]
     return FlacCodec(sample_rate=spec.sr) if spec.n_mels is None else MelCodec(), []
-
-
-def _files(store: MemoryStore) -> dict[str, bytes]:
-    return {name: buffer.to_bytes() for name, buffer in store._store_dict.items()}
 
 
 def _file(spec: ArraySpec, slot: int) -> str:

@@ -15,7 +15,6 @@ from melmill.storage.arrays import (
     METADATA,
     Array,
     ArraySpec,
-    StoredArray,
     array_slots,
     decode,
     encode,
@@ -28,6 +27,7 @@ from melmill.storage.corpus.partners import Partner, partners_csv, partners_file
 from melmill.storage.description import Address, ProductDescription
 from melmill.storage.errors import AlreadyThere, StoreError, damaged
 from melmill.storage.files.location import Location
+from melmill.storage.reading.chunks import StoredArray
 from melmill.storage.reading.recordings import Digests, KnownDigests, Recordings, with_digests
 from melmill.storage.records import Facts, Record, RecordedFolder, StoredFile, record_name
 from melmill.storage.tables import Row, concatenated, from_parquet, rows_at, rows_table, to_parquet, traces_table

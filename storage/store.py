@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from melmill.storage.arrays import BLOSC_CODECS
+from melmill.storage.arrays import ZSTD_CODECS
 from melmill.storage.catalogue import Catalogue
 from melmill.storage.corpus.shards import read_shard
 from melmill.storage.errors import (
@@ -44,12 +44,12 @@ if TYPE_CHECKING:
 __all__ = ["Manifest", "NodeEntry", "Store"]
 
 # What the format of a store stands for. An older melmill refuses a format that it does not know.
-FORMATS = (1, 2, 3)
+FORMATS = (1, 2, 3, 4)
 # A melmill that reads only 1 would show retired utterances.
 FORMAT_RETIRED = 2
-# A melmill that reads only 1 and 2 knows none of the codecs of today, and takes recordings that stay
-# in their corpus for lost ones.
-FORMAT = 3
+# A melmill that reads only 1 and 2 knows no FLAC, and takes recordings that stay in their corpus for
+# lost ones. One that reads up to 3 takes the codecs of float32 for an error.
+FORMAT = 4
 MARKER = "melmill.json"
 RUNS = "runs"
 MANIFEST = "manifest.json"
@@ -188,7 +188,7 @@ class Store:
         """Make a product ready for its shards, or grow it; raise as `ProductFolder.prepare`."""
         folder = self.product(description.node, description.key)
         # One that exists keeps its codecs.
-        has_new_codecs = description.array is not None and description.array.codecs > BLOSC_CODECS
+        has_new_codecs = description.array is not None and description.array.codecs > ZSTD_CODECS
         if has_new_codecs and not any(map(folder.location.exists, (DESCRIPTION, ARRAY_METADATA))):
             self.raise_format(FORMAT)
         folder.prepare(description, n_slots)

@@ -14,7 +14,15 @@ ROOT = Path(__file__).parents[1]
 LAYERS = ("cluster", "flows", "stages", "storage")
 
 # Modules that lie below all layers.
-BELOW = ("melmill.compiling", "melmill.crc", "melmill.errors", "melmill.pcm", "melmill.safetensors")
+BELOW = (
+    "melmill.compiling",
+    "melmill.errors",
+    "melmill.flac",
+    "melmill.flac_frames",
+    "melmill.pcm",
+    "melmill.safetensors",
+    "melmill.vector",
+)
 
 # What a layer may import besides itself and these. Numbers know nothing of stages.
 ALLOWED = {

@@ -7,6 +7,7 @@ from typing import Literal
 
 import click
 
+from melmill.cluster.process import keep_freed_memory
 from melmill.flows.cli.group import DONE, FAILED, LocalPath, Seconds, cli
 from melmill.flows.cli.show import as_json, csv_table, one_line, table, write_file
 from melmill.flows.execution.run import run as run_plan
@@ -89,6 +90,8 @@ def run(
     Example:
       melmill run pipeline.yaml --set admm.n_iter=50 --until scores --log run.jsonl
     """
+    if executor == "serial":
+        keep_freed_memory()  # this process computes
     watching = Watching(log=log, stall_after_s=stall_after)
     loaded = load(pipeline, overrides, store)
     plan = _plan(loaded, until, follow=follow, as_catalogued=as_catalogued)

@@ -7,7 +7,6 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic
 
-import numpy as np
 from numpy.typing import NDArray
 
 from melmill.flows.execution.isolation import process_apart
@@ -20,6 +19,7 @@ from melmill.flows.tasks.work import Ingesting, ItemT, Processing, SourceItem, W
 from melmill.stages.blame import Blame, Verdict, blame
 from melmill.stages.contract import CountingStage, IngestStage, Item, Outcome, Rejected, Trained, rejection
 from melmill.stages.ingest.levels import Levels
+from melmill.storage.arrays import n_not_finite
 from melmill.storage.corpus.partners import Partner
 from melmill.storage.errors import StoreError
 from melmill.storage.files.location import Location
@@ -239,9 +239,8 @@ class ShardJob(NodeJob):
     def _checked(self, outcome: Outcome) -> Outcome:
         """Return an outcome, rejected if the store would refuse its array, and with it the shard."""
         array = outcome.array
-        if outcome.rejected is not None or array is None or np.isfinite(array).all():
+        if outcome.rejected is not None or array is None or not (n_bad := n_not_finite(array)):
             return outcome
-        n_bad = np.count_nonzero(~np.isfinite(array))
         return Outcome(
             rejected=Rejected(
                 reason=f"{self.stage.uses} made {n_bad:,} of {array.size:,} values that are not finite",

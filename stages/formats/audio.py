@@ -19,6 +19,8 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
+from melmill.flac import HEAD_BYTES as FLAC_HEAD_BYTES
+from melmill.flac import MAGIC, stream_info
 from melmill.stages.formats.containers import ffmpeg, flac, mpeg, ogg, sized
 from melmill.stages.formats.containers.content import Content, Piece, truncated
 from melmill.stages.formats.containers.wav import PlainHeader, wav_header
@@ -86,8 +88,8 @@ class _Bytes(io.BytesIO):
 
 def tells(head: bytes) -> bool:
     """Tell whether these first bytes are enough for `read_header`: of FLAC, plain WAV or SPHERE."""
-    if head.startswith(flac.MAGIC):
-        return len(head) < flac.HEAD_BYTES or flac.stream_info(head).n_samples > 0
+    if head.startswith(MAGIC):
+        return len(head) < FLAC_HEAD_BYTES or stream_info(head).n_samples > 0
     return _plain_header(head) is not None
 
 
@@ -97,7 +99,7 @@ def read_header(head: bytes, size_bytes: int) -> Header:
     Parameters
     ----------
     head : bytes
-        First bytes that are enough according to `tells`, `flac.HEAD_BYTES` for FLAC; otherwise the
+        First bytes that are enough according to `tells`, those of `melmill.flac` for FLAC; otherwise the
         whole file.
     size_bytes : int
 
@@ -111,7 +113,7 @@ def read_header(head: bytes, size_bytes: int) -> Header:
     """
     if len(head) >= size_bytes:
         return _opened(head).header
-    if head.startswith(flac.MAGIC):
+    if head.startswith(MAGIC):
         return _flac_header(head, size_bytes)
     plain = _plain_header(head)
     if plain is None:
@@ -138,7 +140,7 @@ def decode(data: bytes) -> tuple[NDArray[np.int16 | np.float32], Header]:
     PackageMissing
         It takes a package that is not installed.
     """
-    whole = _whole_flac(data) if data.startswith(flac.MAGIC) else None
+    whole = _whole_flac(data) if data.startswith(MAGIC) else None
     if whole is not None:
         return whole
     header, pieces, y = _opened(data)
@@ -164,7 +166,7 @@ def _whole_flac(data: bytes) -> tuple[NDArray[np.int16], Header] | None:
     header = _flac_header(data, len(data))
     if not (header.md5 and header.believable):
         return None
-    from melmill.stages.formats.containers.flac_frames import decoded  # here, as it imports numba
+    from melmill.flac_frames import decoded  # here, as it imports numba
 
     y = decoded(data)
     if y is None or hashlib.md5(y.data).digest() != header.md5:
@@ -201,7 +203,7 @@ def _opened(data: bytes) -> _Opened:
         doubt = _doubt(decoded.sr, n_samples, len(data))
         header = Header(sr=decoded.sr, n_samples=n_samples, n_channels=n_channels, subtype=decoded.codec, doubt=doubt)
         return _Opened(header, y=decoded.y)
-    if audio.startswith(flac.MAGIC):
+    if audio.startswith(MAGIC):
         return _opened_flac(audio)
     wav = wav_header(data)
     if wav is not None:
@@ -299,11 +301,11 @@ def _checked(plain: PlainHeader, size_bytes: int) -> Header:
 
 
 def _flac_header(head: bytes, size_bytes: int) -> Header:
-    if len(head) < flac.HEAD_BYTES:
+    if len(head) < FLAC_HEAD_BYTES:
         raise Unusable(f"file is truncated: it ends inside its FLAC header ({size_bytes:,} bytes)")
     if head[4] & 127 != 0:
         raise Unusable("not decodable as audio: the FLAC header is damaged")
-    said = flac.stream_info(head)
+    said = stream_info(head)
     return Header(
         sr=said.sr,
         n_samples=said.n_samples,
@@ -330,7 +332,7 @@ def _opened_flac(data: bytes) -> _Opened:
     if header.md5 and header.n_samples:
         return _Opened(header, pieces)
     n_held = flac.n_samples_by_frames(data)
-    if header.n_samples == 0 and len(data) > flac.HEAD_BYTES:
+    if header.n_samples == 0 and len(data) > FLAC_HEAD_BYTES:
         if n_held is None:
             n_whole = _n_decoded(pieces)
             doubt = (

@@ -168,7 +168,7 @@ class Pcm(NamedTuple):
 
 def check_finite(y: NDArray[np.int16 | np.float32]) -> NDArray[np.int16 | np.float32]:
     """Return samples as they are; raise Unusable if one is NaN or infinite."""
-    n_bad = int(y.size - np.count_nonzero(np.isfinite(y)))
+    n_bad = int(y.size - np.count_nonzero(np.isfinite(y))) if y.dtype.kind == "f" else 0
     if n_bad:
         raise Unusable(f"not finite: {n_bad:,} of {y.size:,} samples are NaN or infinite")
     return y

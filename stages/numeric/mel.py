@@ -95,7 +95,9 @@ def from_bands(bands: NDArray[np.float32], spec: MelSpec) -> NDArray[np.float32]
     -------
     ndarray of float32, shape (n_mels, n_frames)
     """
-    values = (_compressed(bands.astype(np.float64), spec) + spec.shift) * spec.scale
+    values = _compressed(bands.astype(np.float64), spec)
+    if (spec.shift, spec.scale) != (0.0, 1.0):
+        values = (values + spec.shift) * spec.scale
     if spec.clip is not None:
         np.clip(values, *spec.clip, out=values)
     return values.astype(np.float32)

@@ -1,1 +1,1 @@
-"""Codecs of our own for Zarr arrays. Encoding imports numba, and decoding does not."""
+"""Inner chunks and shards as bytes, those of Zarr, and codecs of our own. Encoding FLAC imports numba."""

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melmill.compiling import kernels
-from melmill.crc import CRC8, crc16_tables, crc_table
+from melmill.flac import CRC8, crc16_tables, crc_table
 
 kernel = kernels(Path(__file__).parent)
 

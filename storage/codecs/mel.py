@@ -7,6 +7,8 @@ waveform is.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,6 +17,7 @@ from melmill.storage.codecs.pcm import decode_pcm, encode_pcm
 # FLAC demands a sampling rate. It means nothing here.
 _RATE = 16000
 _MAGNITUDE = np.int16(0x7FFF)
+_WHOLE = slice(None)
 
 
 def encode_mel(M: NDArray[np.float16]) -> bytes:
@@ -31,8 +34,8 @@ def encode_mel(M: NDArray[np.float16]) -> bytes:
     return encode_pcm(bands.ravel(), _RATE)
 
 
-def decode_mel(data: bytes, shape: tuple[int, ...]) -> NDArray[np.float16]:
-    """Return the frames that `encode_mel` was given, ``(n_frames, n_mels)``.
+def decode_mel(data: bytes, shape: tuple[int, ...], part: slice = _WHOLE) -> NDArray[np.float16]:
+    """Return `part` of the frames that `encode_mel` was given, ``(n_frames, n_mels)``.
 
     Raises
     ------
@@ -40,8 +43,10 @@ def decode_mel(data: bytes, shape: tuple[int, ...]) -> NDArray[np.float16]:
         `data` holds something else.
     """
     n_frames, n_mels = shape
-    differences = decode_pcm(data, n_frames * n_mels).reshape(n_mels, n_frames)
-    bands = np.cumsum(differences, axis=0, dtype=np.int16)
+    bands = decode_pcm(data, n_frames * n_mels).reshape(n_mels, n_frames)[:, part]
+    # Row by row: NumPy's cumulative sum along the first axis takes twenty times as long.
+    for below, band in pairwise(bands):
+        band += below
     return np.ascontiguousarray(_mirrored(bands).view(np.float16).T)
 
 

@@ -38,6 +38,14 @@ class LocalFiles:
         with _store_errors(path, "read"), open(path, "rb", buffering=0) as file:  # noqa: PTH123 - see Location._path
             return file.read()
 
+    def read_range(self, path: str, start: int, stop: int | None) -> bytes:
+        """Return some of a file's bytes, fewer where it ends before; raise FileNotFoundError."""
+        with _store_errors(path, "read"), open(path, "rb", buffering=0) as file:  # noqa: PTH123 - see Location._path
+            if start < 0:
+                start = max(0, os.fstat(file.fileno()).st_size + start)
+            file.seek(start)
+            return file.read() if stop is None else file.read(stop - start)
+
     def read_tagged(self, path: str) -> tuple[bytes, str | None]:
         """Return a file's bytes and its tag; raise FileNotFoundError."""
         with _store_errors(path, "read"), open(path, "rb", buffering=0) as file:  # noqa: PTH123 - see Location._path

@@ -24,6 +24,13 @@ class Files(Protocol):
         """Return a file's bytes; raise FileNotFoundError."""
         ...
 
+    def read_range(self, path: str, start: int, stop: int | None) -> bytes:
+        """Return some of a file's bytes, fewer where it ends before; raise FileNotFoundError.
+
+        `start` is negative where it counts from the end. Then there is no `stop`.
+        """
+        ...
+
     def read_tagged(self, path: str) -> tuple[bytes, str | None]:
         """Return a file's bytes and tag, None where files have no tags; raise FileNotFoundError."""
         ...
@@ -127,6 +134,10 @@ class Location:
     def read(self, name: str) -> bytes:
         """Return the bytes of a file; raise FileNotFoundError."""
         return self._files.read(self._path(name))
+
+    def read_range(self, name: str, start: int, stop: int | None = None) -> bytes:
+        """Return a file's bytes from `start` to `stop`, or its last ``-start``; raise FileNotFoundError."""
+        return self._files.read_range(self._path(name), start, stop)
 
     def read_tagged(self, name: str) -> tuple[bytes, str | None]:
         """Return the bytes of a file and its tag, None where files have no tags."""

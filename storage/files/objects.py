@@ -310,6 +310,17 @@ class ObjectFiles:
 
         return self._do(get, path, "read")
 
+    def read_range(self, path: str, start: int, stop: int | None) -> bytes:
+        """Return some of an object's bytes, fewer where it ends before; raise FileNotFoundError."""
+        import obstore
+
+        def get(store: ObjectStore, key: str) -> bytes:
+            if stop is not None:
+                return bytes(obstore.get_range(store, key, start=start, end=stop))
+            return bytes(obstore.get(store, key, options={"range": {"suffix": -start}}).bytes())
+
+        return self._do(get, path, "read")
+
     def read_head(self, path: str, n: int) -> bytes:
         """Return an object's first `n` bytes, or all if it is shorter; raise FileNotFoundError."""
         import obstore

@@ -38,6 +38,11 @@ class RemoteFiles:
         with _store_errors(path, "read"):
             return bytes(self._fs.cat_file(path))
 
+    def read_range(self, path: str, start: int, stop: int | None) -> bytes:
+        """Return some of a file's bytes, fewer where it ends before; raise FileNotFoundError."""
+        with _store_errors(path, "read"):
+            return bytes(self._fs.cat_file(path, start=start, end=stop))
+
     def read_tagged(self, path: str) -> tuple[bytes, str | None]:
         """Return a file's bytes, and no tag."""
         return self.read(path), None

@@ -51,6 +51,36 @@ def test_libraries_loaded_in_the_block_are_as_if_loaded_after_it() -> None:
     assert subprocess.run([sys.executable, "-c", program], env=environment, check=False).returncode == 0
 
 
+FAULTS = """
+import resource, sys
+from melmill.cluster.process import keep_freed_memory
+if sys.argv[1] == "kept":
+    keep_freed_memory()
+def pages():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    arrays = [bytearray(20 << 20) for _ in range(3)]
+    del arrays
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+print(pages(), pages())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc alone keeps memory")
+def test_freed_memory_is_kept_for_the_next_arrays() -> None:
+    def pages(how: str, **settings: str) -> list[int]:
+        env = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")} | settings
+        command = [sys.executable, "-c", FAULTS, how]
+        done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
+        return [int(count) for count in done.stdout.split()]
+
+    first, again = pages("kept")
+    assert again < 0.1 * first
+    first, again = pages("as usual")
+    assert again > 0.5 * first
+    first, again = pages("kept", MALLOC_TRIM_THRESHOLD_="4096")
+    assert again > 0.5 * first
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("first", ["before", "in"])
 def test_numba_compiles_and_keeps_its_threads(first: str) -> None:

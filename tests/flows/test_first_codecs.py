@@ -102,14 +102,16 @@ def test_new_products_beside_it_take_the_new_codecs(first: Path) -> None:
     before = stored(first)
     pipeline = yaml.safe_load((first / "pipeline.yaml").read_text())
     pipeline["stages"]["other"] = {"uses": "extract", "from": "speech", "preset": "tacotron2", "dtype": "float16"}
+    pipeline["stages"]["floats"] = {"uses": "extract", "from": "speech", "preset": "tacotron2"}
     (first / "pipeline.yaml").write_text(yaml.safe_dump(pipeline))
-    assert run(first)["tasks"]["run"] == 3
+    assert run(first)["tasks"]["run"] == 6
     assert {name: data for name, data in stored(first).items() if name in before} == before
     chains = codecs(first)
     assert "melmill.mel" in chains.pop("other")
-    assert all("melmill" not in chain for chain in chains.values())
+    assert "lz4" in chains.pop("floats")
+    assert all("melmill" not in chain and "zstd" in chain for chain in chains.values())
     # A melmill that knows none of them must refuse the store.
-    assert mark(first) == 3
+    assert mark(first) == 4
     store = melmill.open(str(first / "store"))
     assert store["other"]["1-2-0002"].dtype == np.float16
 

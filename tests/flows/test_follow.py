@@ -328,7 +328,7 @@ def test_a_damaged_mark_keeps_its_format(done: Project) -> None:
     done.run(*FOLLOW)
     (done.store / "melmill.json").write_text("{")
     assert done.called("repair", str(done.store)).returncode == 0
-    assert json.loads((done.store / "melmill.json").read_text())["format"] == 3
+    assert json.loads((done.store / "melmill.json").read_text())["format"] == 4
 
 
 def test_an_export_follows_too(done: Project) -> None:

@@ -116,7 +116,7 @@ def test_the_store_has_hashes_and_no_samples(whole: Project, finished: Project) 
     assert utterances["samples_sha256"].map(len).unique() == [64]
     assert "samples_sha256" not in others
     # An older melmill would take the node for damaged.
-    assert json.loads((whole.store / "melmill.json").read_text())["format"] == 3
+    assert json.loads((whole.store / "melmill.json").read_text())["format"] == 4
     assert "recordings" not in (next(finished.store.glob("runs/*/manifest.json"))).read_text()
     assert "referenced" not in (next(finished.store.glob("speech/*/node.json"))).read_text()
 
@@ -345,7 +345,7 @@ def test_commands_work_on_it(ready: Project) -> None:
     (ready.store / "melmill.json").write_text("{")
     done = ready.called("repair", str(ready.store), "--pipeline", str(ready.pipeline))
     assert done.returncode == 0, done.stderr
-    assert json.loads((ready.store / "melmill.json").read_text())["format"] == 3
+    assert json.loads((ready.store / "melmill.json").read_text())["format"] == 4
     assert part.read_bytes() == catalogue
     assert ready.run(*SERIAL)["tasks"]["run"] == 0
 

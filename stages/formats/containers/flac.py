@@ -1,51 +1,17 @@
-"""FLAC: the header, and where the last frame ends.
+"""FLAC: other lengths in the header, and where the last frame ends.
 
 A writer that can't go back leaves 0 samples in the header. Then the last frame tells the length.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from melmill.flac import CRC8, CRC16, HEAD_BYTES, MAGIC, crc_table, stream_info
 
-from melmill.crc import CRC8, CRC16, crc_table
-
-MAGIC = b"fLaC"
-# "fLaC", one block header (4 bytes) and STREAMINFO (34 bytes): RFC 9639, section 8.2.
-HEAD_BYTES = 42
 # How STREAMINFO begins: the first of the blocks behind "fLaC", perhaps the only one.
 _BEGINNINGS = (MAGIC + b"\x00\x00\x00\x22", MAGIC + b"\x80\x00\x00\x22")
 # Bytes at the end of a file that are searched for its last frame.
 _SEARCHED_BYTES = 1 << 20
 _ID3V1_BYTES = 128
-
-
-class StreamInfo(NamedTuple):
-    """Hold what STREAMINFO says: Hz, samples per channel (0: unknown), channels, and more.
-
-    `bits` is the width of a sample, `block` the samples of a block where all have as many, and `md5`
-    the checksum of the PCM, empty where there is none.
-    """
-
-    sr: int
-    n_samples: int
-    n_channels: int
-    bits: int
-    block: int
-    md5: bytes
-
-
-def stream_info(head: bytes) -> StreamInfo:
-    """Return what the first `HEAD_BYTES` of a file say: RFC 9639, section 8.2."""
-    # 20 bits rate, 3 bits channels - 1, 5 bits bits per sample - 1, 36 bits samples.
-    packed = int.from_bytes(head[18:26], "big")
-    return StreamInfo(
-        sr=packed >> 44,
-        n_samples=packed & (1 << 36) - 1,
-        n_channels=(packed >> 41 & 7) + 1,
-        bits=(packed >> 36 & 31) + 1,
-        block=int.from_bytes(head[8:10], "big"),
-        md5=head[26:42] if any(head[26:42]) else b"",
-    )
 
 
 def with_length(data: bytes, n_samples: int) -> bytes:

@@ -12,9 +12,9 @@ import pytest
 import soundfile
 from numpy.typing import NDArray
 
+from melmill.flac import HEAD_BYTES as FLAC_HEAD_BYTES
 from melmill.stages.formats.audio import _doubt, _n_decoded, decode, read_header, tells
 from melmill.stages.formats.containers.content import Piece
-from melmill.stages.formats.containers.flac import HEAD_BYTES as FLAC_HEAD_BYTES
 from melmill.stages.formats.containers.ogg import checksum, page_at
 from melmill.stages.numeric.errors import Unusable
 

@@ -48,6 +48,12 @@ def test_any_bits_come_back(bits: NDArray[np.uint16]) -> None:
     assert decode_mel(encode_mel(M), M.shape).tobytes() == M.tobytes()
 
 
+@pytest.mark.parametrize("part", [slice(0, 0), slice(0, 1), slice(3, 60), slice(-5, None)])
+@pytest.mark.parametrize("M", CASES.values(), ids=CASES)
+def test_a_part_has_the_frames_of_the_whole(M: NDArray[np.float16], part: slice) -> None:
+    assert decode_mel(encode_mel(M), M.shape, part).tobytes() == M[part].tobytes()
+
+
 def test_a_gap_takes_next_to_nothing() -> None:
     assert len(encode_mel(CASES["only a gap"])) < 0.02 * CASES["only a gap"].nbytes
     assert len(encode_mel(CASES["gaps"])) < 0.6 * len(encode_mel(CASES["smooth"])) + 0.3 * CASES["gaps"].nbytes

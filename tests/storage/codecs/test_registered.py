@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec
 from zarr.registry import get_codec_class
 
-from melmill.storage.arrays import ArraySpec, decode, encode, metadata, shard_files
+from melmill.storage.arrays import ArraySpec, decode, encode, metadata, shard_files, stored_codecs
 from melmill.storage.catalogue import Catalogue
 from melmill.storage.codecs.registered import FlacCodec, MelCodec
 from melmill.storage.errors import DamagedData, StoreError
@@ -25,6 +25,7 @@ from melmill.storage.errors import DamagedData, StoreError
 ROOT = Path(__file__).parents[3]
 HALF = ArraySpec(dtype="float16", sr=16000, n_mels=8, n_fft=1024, hop_length=256, pad=512)
 PCM = ArraySpec(dtype="int16", sr=16000)
+FLOAT = ArraySpec(dtype="float32", sr=16000, n_mels=8, n_fft=1024, hop_length=256, pad=512)
 SLOT_S = 4.0
 
 READER = """
@@ -72,8 +73,8 @@ def test_arrays_of_another_kind_are_refused(codec: Any, dtype: str, shape: tuple
         zarr.create_array({}, shape=shape, chunks=shape, dtype=dtype, serializer=codec, compressors=[Crc32cCodec()])
 
 
-@pytest.mark.parametrize("spec", [PCM, HALF], ids=["pcm", "mel"])
-@pytest.mark.parametrize("codecs", [1, 2])
+@pytest.mark.parametrize("spec", [PCM, HALF, FLOAT], ids=["pcm", "mel", "float"])
+@pytest.mark.parametrize("codecs", [1, 3])
 def test_a_flipped_bit_is_seen(
     spec: ArraySpec,
     codecs: int,
@@ -97,14 +98,15 @@ def test_a_flipped_bit_is_seen(
 
 
 def test_versions_of_codecs() -> None:
+    # Each version changed some types, and others keep the one before.
     assert (PCM.codecs, HALF.codecs) == (2, 2)
-    # Types that the first version alone serves.
-    assert ArraySpec(dtype="float32", sr=16000, n_mels=8).codecs == 1
-    assert ArraySpec(dtype="float32", sr=16000).codecs == 1
-    assert ArraySpec(dtype="float16", sr=16000).codecs == 1
-    for spec in (PCM, HALF, ArraySpec(dtype="int16", sr=16000, codecs=1)):
+    others: list[dict[str, Any]] = [{"dtype": "float32", "n_mels": 8}, {"dtype": "float32"}, {"dtype": "float16"}]
+    assert [ArraySpec(sr=16000, **other).codecs for other in others] == [3, 3, 3]
+    assert [ArraySpec(sr=16000, codecs=2, **other).codecs for other in others] == [1, 1, 1]
+    first = ArraySpec(dtype="int16", sr=16000, codecs=1)
+    for spec in (PCM, HALF, first, *(ArraySpec(sr=16000, **other) for other in others)):
         assert ArraySpec.from_dict(spec.as_dict()) == spec
-    assert "codecs" not in ArraySpec(dtype="int16", sr=16000, codecs=1).as_dict()
-    assert b'"melmill.flac"' in metadata(PCM, PCM.slot_length(SLOT_S), 1)
-    with pytest.raises(StoreError, match="codecs must be 1 or 2, got 3"):
-        ArraySpec(dtype="int16", sr=16000, codecs=3)
+        assert stored_codecs(metadata(spec, spec.slot_length(SLOT_S), 1)) == spec.codecs
+    assert "codecs" not in first.as_dict()
+    with pytest.raises(StoreError, match="codecs must be a version from 1 to 3, got 4"):
+        ArraySpec(dtype="int16", sr=16000, codecs=4)

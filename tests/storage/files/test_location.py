@@ -48,6 +48,16 @@ def test_replace_and_remove(location: Location) -> None:
         location.read("x")
 
 
+def test_parts_of_files(location: Location) -> None:
+    location.put("a/x", bytes(range(100)))
+    assert location.read_range("a/x", 10, 13) == bytes([10, 11, 12])
+    assert location.read_range("a/x", 98, 200) == bytes([98, 99])
+    assert location.read_range("a/x", -3) == bytes([97, 98, 99])
+    assert location.read_range("a/x", -300) == bytes(range(100))
+    with pytest.raises(FileNotFoundError):
+        location.read_range("a/y", 0, 1)
+
+
 def test_names_of_fanned_out_nodes(location: Location) -> None:
     folder = location / "admm[n_iter=10,start=pghi]" / "k.1"
     folder.put("data/c/0/0", b"x")

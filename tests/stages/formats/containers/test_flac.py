@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from melmill.flac import stream_info
 from melmill.stages.formats.audio import decode, read_header, tells
-from melmill.stages.formats.containers.flac import n_samples_by_frames, stream_info, with_length
+from melmill.stages.formats.containers.flac import n_samples_by_frames, with_length
 from melmill.stages.numeric.errors import Unusable
 from tests.stages.formats.containers.made import by_ffmpeg, by_libsndfile, noisy_tone
 

@@ -8,7 +8,8 @@ differs, a reserved bit, a byte left over, and the file is not decoded.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, reduce
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,9 +18,12 @@ from numba import types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from melmill.crc import CRC8, crc16_tables, crc_table
-from melmill.stages.formats.containers.flac import MAGIC, stream_info
-from melmill.stages.numeric.lanes.vector import LANES, Flat, inlined, kernel, load, store, zeros
+from melmill import vector
+from melmill.compiling import kernels
+from melmill.flac import CRC8, MAGIC, crc16_tables, crc_table, stream_info
+from melmill.vector import LANES, Flat, inlined, load, store, zeros
+
+kernel = kernels(Path(__file__), Path(vector.__file__))
 
 _BITS = 16
 _MAX_ORDER = 32
@@ -29,6 +33,10 @@ _TILE = 32
 _SEEN = 57
 _PADDING_BYTES = 24
 _NOT_WHOLE = -1
+# Sums of products with samples of 16 bits that fit into 32 bits, and any sums of 32 coefficients.
+_MAX_SUM = (1 << 16) - 1
+_ANY_SUM = 1 << 31
+_HEADER_CRC = crc_table(CRC8, 8).tolist()
 
 # A whole number of compiled code, of 64 bits.
 Number = Any
@@ -66,24 +74,53 @@ def decoded(data: bytes) -> NDArray[np.int16] | None:
     ndarray of int16 or None
         None for files of another kind, and for files that are cut, damaged or unusual.
     """
+    stream = _plain_stream(data)
+    if stream is None:
+        return None
+    return _samples(data[stream.start :], stream, 0, stream.n_samples)
+
+
+def decoded_part(data: bytes, start: int, stop: int) -> NDArray[np.int16] | None:
+    """Return the samples from `start` to `stop` of a file like those of `decoded`; None as there.
+
+    Only the frames that hold them are decoded and proven. They are found by their headers.
+    """
+    stream = _plain_stream(data)
+    if stream is None or not 0 <= start < stop <= stream.n_samples:
+        return None
+    # A last frame of fewer samples has another header, and is reached from the one before.
+    n_whole = stream.n_samples // stream.block
+    first, last = max(0, min(start // stream.block, n_whole - 1)), -(-stop // stream.block)
+    begin = stream.start if first == 0 else data.find(_header(data, stream, first), stream.start)
+    end = len(data) if last >= n_whole else data.find(_header(data, stream, last), begin)
+    if min(begin, end) < 0:
+        return None
+    n_samples = (stream.n_samples if last >= n_whole else last * stream.block) - first * stream.block
+    y = _samples(data[begin:end], stream, first, n_samples)
+    return None if y is None else y[start - first * stream.block : stop - first * stream.block]
+
+
+class _Stream(NamedTuple):
+    """Hold what is known before decoding: the first frame's byte, samples of a block and in all.
+
+    `limit` is the largest sum of a predictor's coefficients that is let pass. Sums of products have
+    32 bits here. Where they may not fit, the file's checksum of all samples must prove them.
+    """
+
+    start: int
+    block: int
+    n_samples: int
+    limit: int
+
+
+def _plain_stream(data: bytes) -> _Stream | None:
+    """Return what is known of a file before decoding it, None for kinds that are not decoded here."""
     said, start = stream_info(data), _audio_start(data)
     is_plain = said.n_channels == 1 and said.bits == _BITS and said.block == int.from_bytes(data[10:12], "big")
     # A frame has up to 65,536 samples, and ten bytes or more.
     if not is_plain or said.block < 16 or not 0 < 10 * said.n_samples <= (len(data) - start) * said.block:
         return None
-    padded = np.zeros(len(data) + _PADDING_BYTES, dtype=np.uint8)
-    padded[: len(data)] = np.frombuffer(data, dtype=np.uint8)
-    frames = _Frames(
-        samples=np.empty(said.block * LANES, dtype=np.int32),
-        coefficients=np.zeros(_MAX_ORDER * LANES, dtype=np.int32),
-        shift=np.zeros(LANES, dtype=np.int32),
-        order=np.zeros(LANES, dtype=np.int64),
-        wasted=np.zeros(LANES, dtype=np.int64),
-        size=np.zeros(LANES, dtype=np.int64),
-    )
-    y = np.empty(said.n_samples, dtype=np.int16)
-    end = _decode(padded, start, len(data), said.block, _checksums(), frames, y)
-    return y if end == len(data) else None
+    return _Stream(start, said.block, said.n_samples, _ANY_SUM if said.md5 else _MAX_SUM)
 
 
 def _audio_start(data: bytes) -> int:
@@ -93,6 +130,34 @@ def _audio_start(data: bytes) -> int:
         is_last = data[at] >= 128
         at += 4 + int.from_bytes(data[at + 1 : at + 4], "big")
     return at
+
+
+def _header(data: bytes, stream: _Stream, number: int) -> bytes:
+    """Return the header of a whole frame: that of the first one with another number (section 9.1)."""
+    first = data[stream.start : stream.start + 16]
+    size, rate = first[2] >> 4, first[2] & 15
+    n_more = {6: 1, 7: 2}.get(size, 0) + {12: 1, 13: 2, 14: 2}.get(rate, 0)
+    # Numbers are coded as characters are, which end at 0x10FFFF: the longest file has fewer frames here.
+    coded = chr(min(number, 0x10FFFF)).encode("utf-8", "surrogatepass")
+    header = first[:4] + coded + first[5 : 5 + n_more]
+    return header + bytes([reduce(lambda crc, byte: _HEADER_CRC[crc ^ byte], header, 0)])
+
+
+def _samples(frames: bytes, stream: _Stream, first: int, n_samples: int) -> NDArray[np.int16] | None:
+    """Return `n_samples` in frames from number `first` on; None unless each is whole and nothing is left over."""
+    padded = np.zeros(len(frames) + _PADDING_BYTES, dtype=np.uint8)
+    padded[: len(frames)] = np.frombuffer(frames, dtype=np.uint8)
+    lanes = _Frames(
+        samples=np.empty(stream.block * LANES, dtype=np.int32),
+        coefficients=np.zeros(_MAX_ORDER * LANES, dtype=np.int32),
+        shift=np.zeros(LANES, dtype=np.int32),
+        order=np.zeros(LANES, dtype=np.int64),
+        wasted=np.zeros(LANES, dtype=np.int64),
+        size=np.zeros(LANES, dtype=np.int64),
+    )
+    y = np.empty(n_samples, dtype=np.int16)
+    end = _decode(padded, len(frames), first, stream.block, stream.limit, _checksums(), lanes, y)
+    return y if end == len(frames) else None
 
 
 @cache
@@ -141,16 +206,18 @@ def _signed(data: Flat, at: int, n: int) -> Number:
 
 
 @kernel
-def _decode(data: Flat, start: int, end: int, block: int, checksums: _Checksums, frames: _Frames, y: Flat) -> Number:
-    """Write all samples; return the byte behind the last frame, or that one is not whole."""
-    at, done = start, 0
+def _decode(
+    data: Flat, end: int, first: int, block: int, limit: int, checksums: _Checksums, frames: _Frames, y: Flat
+) -> Number:
+    """Write all samples of frames from number `first` on; return the byte behind, or that one is not whole."""
+    at, done = 0, 0
     while done < y.size:
         lane, begun = 0, done
         while lane < LANES and done < y.size:
             size = min(block, y.size - done)
-            bit = _read_header(data, at, done // block, size, checksums)
+            bit = _read_header(data, at, first + done // block, size, checksums)
             if bit >= 0:
-                bit = _read_subframe(data, bit, end * 8, lane, size, frames)
+                bit = _read_subframe(data, bit, end * 8, lane, size, limit, frames)
             # Zeros fill the last byte, and two bytes follow with the checksum.
             stop = (bit + 7) // 8 + 2
             if bit < 0 or stop > end or _crc16(data, at, stop, checksums.crc16) != 0:
@@ -223,7 +290,7 @@ def _crc16(data: Flat, start: int, stop: int, table: Flat) -> Number:
 
 
 @kernel
-def _read_subframe(data: Flat, at: int, end: int, lane: int, size: int, frames: _Frames) -> Number:
+def _read_subframe(data: Flat, at: int, end: int, lane: int, size: int, limit: int, frames: _Frames) -> Number:
     """Take a frame's predictor and what it misses; return the bit behind: RFC 9639, section 9.2."""
     kind, wasted = _unsigned(data, at, 7), 0
     at += 8
@@ -248,7 +315,7 @@ def _read_subframe(data: Flat, at: int, end: int, lane: int, size: int, frames: 
     frames.order[lane] = order
     at = _read_plain(data, at, end, lane, order, bits, frames)
     if at >= 0:
-        at = _read_predictor(data, at, end, lane, frames) if kind >= 32 else _take_differences(at, lane, frames)
+        at = _read_predictor(data, at, end, lane, limit, frames) if kind >= 32 else _take_differences(at, lane, frames)
     return _read_residual(data, at, end, lane, size, frames) if at >= 0 else _NOT_WHOLE
 
 
@@ -264,17 +331,19 @@ def _read_plain(data: Flat, at: int, end: int, lane: int, n: int, bits: int, fra
 
 
 @kernel
-def _read_predictor(data: Flat, at: int, end: int, lane: int, frames: _Frames) -> Number:
+def _read_predictor(data: Flat, at: int, end: int, lane: int, limit: int, frames: _Frames) -> Number:
     """Take the coefficients of a linear predictor; return the bit behind: RFC 9639, section 9.2.6."""
     width, shift = _unsigned(data, at, 4) + 1, _signed(data, at + 4, 5)
     at += 9
     if width == 16 or shift < 0 or at + frames.order[lane] * width > end:
         return _NOT_WHOLE
     frames.shift[lane] = shift
+    total = 0
     for k in range(frames.order[lane]):
-        frames.coefficients[k * LANES + lane] = _signed(data, at, width)
-        at += width
-    return at
+        coefficient = _signed(data, at, width)
+        frames.coefficients[k * LANES + lane] = coefficient
+        total, at = total + abs(coefficient), at + width
+    return at if total <= limit else _NOT_WHOLE
 
 
 @kernel

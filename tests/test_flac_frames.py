@@ -10,9 +10,9 @@ import pytest
 import soundfile
 from numpy.typing import NDArray
 
-from melmill.stages.formats.containers.flac import stream_info
-from melmill.stages.formats.containers.flac_frames import _Frames, _read_predictor, decoded
-from melmill.stages.numeric.lanes.vector import LANES
+from melmill.flac import stream_info
+from melmill.flac_frames import _Frames, _plain_stream, _read_predictor, decoded, decoded_part
+from melmill.vector import LANES
 from tests.stages.formats.containers.made import by_ffmpeg, noisy_tone
 
 Y = NDArray[np.int16]
@@ -105,8 +105,58 @@ def test_coefficients_that_end_behind_the_file_are_not_read() -> None:
     numbers, sizes = np.zeros(32 * LANES, np.int32), np.full(LANES, 32, np.int64)
     frames = _Frames(numbers, numbers, numbers, sizes, sizes, sizes)
     # Width and shift take 9 bits. Then 32 coefficients of one bit follow.
-    ends = [_read_predictor(np.zeros(64, np.uint8), 0, end, 0, frames) for end in (40, 41)]
+    ends = [_read_predictor(np.zeros(64, np.uint8), 0, end, 0, 0, frames) for end in (40, 41)]
     assert ends == [-1, 41]
+
+
+@pytest.mark.parametrize("level", [0.0, 1.0])
+@pytest.mark.parametrize("n_samples", [100, 4096, 4097, 8192, 140 * 4096, 140 * 4096 + 11])
+def test_a_part_has_the_samples_of_the_whole(n_samples: int, level: float) -> None:
+    y = walk(n_samples)
+    data, rng = encoded(y, level), np.random.default_rng(4)
+    ends = {0, 1, 4095, 4096, 4097, 127 * 4096, 128 * 4096 + 1, n_samples - 12, n_samples - 1, n_samples}
+    places = sorted({end for end in ends if 0 <= end <= n_samples} | set(rng.integers(0, n_samples, 8).tolist()))
+    for start in places:
+        for stop in (place for place in places if place > start):
+            part = decoded_part(data, start, stop)
+            assert part is not None
+            assert np.array_equal(part, y[start:stop]), (start, stop)
+
+
+def test_a_part_outside_the_file_is_none() -> None:
+    data = encoded(walk(5000))
+    for start, stop in ((-1, 5), (5, 5), (6, 5), (4999, 5001)):
+        assert decoded_part(data, start, stop) is None
+
+
+def test_a_part_is_proven_by_its_own_frames() -> None:
+    y = walk(10 * 4096)
+    data = encoded(y, 1.0)
+    frames = [at for at in range(len(data)) if data[at : at + 2] == b"\xff\xf8" and data[at + 4] < 10]
+    starts = {data[at + 4]: at for at in reversed(frames)}
+    damaged = bytearray(data)
+    damaged[(starts[3] + starts[4]) // 2] ^= 4
+    part = decoded_part(bytes(damaged), 5 * 4096 + 7, 6 * 4096)
+    assert part is not None
+    assert np.array_equal(part, y[5 * 4096 + 7 : 6 * 4096])
+    assert decoded_part(bytes(damaged), 3 * 4096 + 4000, 5 * 4096) is None
+    assert decoded(bytes(damaged)) is None
+
+
+def test_sums_that_may_not_fit_need_the_checksum_of_all_samples() -> None:
+    data = encoded(walk(5000))
+    without = data[:26] + bytes(16) + data[42:]
+    limits = [stream.limit for stream in map(_plain_stream, (data, without)) if stream]
+    assert limits == [1 << 31, (1 << 16) - 1]
+    assert np.array_equal(whole(without), walk(5000))
+    # Four coefficients of 15 bits, the lowest: their sum is 65,536. Then three of them.
+    bits = "1110" + "00000" + 4 * ("1" + 14 * "0")
+    coded = np.frombuffer(int(bits.ljust(512, "0"), 2).to_bytes(64, "big"), np.uint8)
+    numbers = np.zeros(32 * LANES, np.int32)
+    for order, limit, end in ((4, 65535, -1), (4, 65536, 69), (3, 65535, 54)):
+        sizes = np.full(LANES, order, np.int64)
+        frames = _Frames(numbers, numbers, numbers, sizes, sizes, sizes)
+        assert _read_predictor(coded, 0, 512, 0, limit, frames) == end
 
 
 @pytest.mark.parametrize(("n_channels", "subtype"), [(2, "PCM_16"), (1, "PCM_24"), (1, "PCM_S8")])
