@@ -8,7 +8,8 @@ from typing import Literal
 import click
 
 from melmill.flows.cli.group import DONE, FAILED, LocalPath, Seconds, cli
-from melmill.flows.cli.show import as_json, csv_table, one_line, table, write_file
+from melmill.flows.cli.show import as_json, one_line, table, write_file
+from melmill.flows.cli.tables import print_headline
 from melmill.flows.execution.run import run as run_plan
 from melmill.flows.execution.summary import Summary, too_many_quarantined
 from melmill.flows.pipeline.pools import cpu_fallbacks, device
@@ -17,6 +18,7 @@ from melmill.flows.planning.drawing import dot, drawing
 from melmill.flows.planning.estimate import estimate as predicted
 from melmill.flows.planning.plan import NodePlan, Plan, make_plan
 from melmill.flows.planning.svg import svg
+from melmill.flows.tasks.report import HEADLINE
 from melmill.flows.watching.observers import Watching
 from melmill.flows.watching.progress import duration
 from melmill.flows.watching.stalls import STALL_AFTER_S
@@ -125,7 +127,7 @@ def _show(summary: Summary) -> None:
         from melmill.storage.files.location import Location
 
         folder, _, _ = summary.report.rpartition("/")
-        csv_table(Location(folder).read("headline.csv"))
+        print_headline(Location(folder).read(HEADLINE))
     click.echo(f"{done}; {summary.utterances} utterances, {summary.quarantined} quarantined")
     for note in summary.notes:
         click.echo(f"note: {one_line(note)}")
