@@ -31,6 +31,9 @@ from melmill.stages.numeric.resample import resample
 from melmill.storage.utterance import SourceFile, Utterance
 
 _DEFAULT_SR = 16000
+STAY = "recordings stay in"
+"""How the note begins that says that recordings are not copied."""
+
 _RATES_NAMED = 3
 _MEASURED_ANEW = "run again, and the file is measured anew"
 _FULL_SCALE = np.float32(32768.0)
@@ -93,9 +96,7 @@ class AudioReader(Reader):
         found = super().discover(tree, known)
         notes = [] if self.sr is not None else list(_higher(found.utterances))
         if self.audio == "reference":
-            notes.append(
-                f"recordings stay in {self.root!r} (audio: reference) and are read again where they are needed"
-            )
+            notes.append(f"{STAY} {self.root!r} (audio: reference) and are read again where they are needed")
         return replace(found, notes=(*found.notes, *notes))
 
     def claims(self, tree: CorpusTree, file: SourceFile) -> tuple[int, int]:
