@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 
 from benchmarks.figure import Figure, table
 from melmill.stages.report.contract import Example, Tables
-from melmill.stages.report.overview import GROUPS
 from melmill.stages.report.stage import Aggregate
+from melmill.stages.report.views.overview import GROUPS
 from melmill.stages.score.metric import METRICS, Metric, metric
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")

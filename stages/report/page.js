@@ -93,13 +93,15 @@ function worst(data, metric, by, input) {
     if (by > 0) return values[by - 1] === null ? Infinity : metric.sign * values[by - 1];
     return values.includes(null) ? Infinity : metric.sign * values.reduce((sum, value) => sum + value, 0);
   };
-  const columns = [["recording", "label"], ["speaker", "label"], ...data.nodes.map((node, at) => [node, "", at === by - 1])];
+  // Many corpora name no speakers.
+  const facts = data.utterances.some((one) => one[1]) ? ["recording", "speaker"] : ["recording"];
+  const columns = [...facts.map((name) => [name, "label"]), ...data.nodes.map((node, at) => [node, "", at === by - 1])];
   const rows = metric.rows
     .map((row) => ({ at: key(row), named: data.utterances[row[0]], row }))
     .filter((entry) => entry.at < Infinity && matches(entry.named.join(" "), input))
     .sort((a, b) => a.at - b.at)
     .slice(0, data.count)
-    .map(({ named, row }) => [named[0], named[1], ...row.slice(1).map((value) => number(value, metric.digits))]);
+    .map(({ named, row }) => [...named.slice(0, facts.length), ...row.slice(1).map((value) => number(value, metric.digits))]);
   return [columns, rows];
 }
 function groups(data, metric, input) {

@@ -15,10 +15,10 @@ import pytest
 
 from melmill.stages.report.contract import Example, Provenance, Tables
 from melmill.stages.report.examples import pick, shown
-from melmill.stages.report.page_tables import Grid, by_group, headline, paired
 from melmill.stages.report.stage import Aggregate
 from melmill.stages.report.sweeps import arrange
 from melmill.stages.report.tables import results
+from melmill.stages.report.views.page_tables import Grid, by_group, headline, paired
 
 EVIL = '<script>alert("x")</script>&\''
 VOID = {"meta", "img", "br", "wbr", "link", "input"}

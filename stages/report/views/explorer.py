@@ -12,9 +12,9 @@ import pandas as pd
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from melmill.stages.report.overview import grouped
-from melmill.stages.report.page_tables import all_first
 from melmill.stages.report.statistics import Cube
+from melmill.stages.report.views.overview import grouped
+from melmill.stages.report.views.page_tables import all_first
 from melmill.stages.score.metric import Metric
 
 # Rows of utterances that a page holds at most, for all metrics together, and the most of one order.

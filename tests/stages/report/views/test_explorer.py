@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from melmill.stages.report.contract import Tables
-from melmill.stages.report.explorer import MOST_MEANS, as_data, slices, worst
 from melmill.stages.report.stage import Aggregate
 from melmill.stages.report.statistics import cube, summary
+from melmill.stages.report.views.explorer import MOST_MEANS, as_data, slices, worst
 from tests.stages.report.test_page import failed, read, scores_of
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -69,7 +69,7 @@ def test_slices_are_the_means_of_groups() -> None:
 
 def test_metrics_without_room_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = summary(scores_of(n=24, speakers=12), by=("speaker",))
-    monkeypatch.setattr("melmill.stages.report.explorer.MOST_MEANS", 24)
+    monkeypatch.setattr("melmill.stages.report.views.explorer.MOST_MEANS", 24)
     assert MOST_MEANS > 24
     made = slices(whole, ("speaker",), ["gla", "admm"])
     assert (len(made["metrics"]), made["left_out"]) == (1, 1)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from melmill.stages.report.contract import Tables
-from melmill.stages.report.overview import correlation_matrix, grouped, rank_matrix
 from melmill.stages.report.tables import Results, results
+from melmill.stages.report.views.overview import correlation_matrix, grouped, rank_matrix
 from tests.stages.report.test_ranking import both
 from tests.stages.report.test_statistics import table
 
