@@ -246,7 +246,7 @@ def test_a_page_of_a_map_alone_has_no_empty_table() -> None:
     tables = Tables(scores=scores_of({node: i / 10 for i, node in enumerate(names(made))}), made=made)
     reader = read(page_of(tables, by=()))
     assert "16 nodes over lam and rho" in words(reader)
-    assert sum(tag == "table" for tag, _ in reader.tags) == 2  # the map's own, and how it was made
+    assert sum(tag == "table" for tag, _ in reader.tags) == 4  # the map's own, ranks, agreement, how it was made
 
 
 def test_a_page_of_few_nodes_begins_with_its_table() -> None:
