@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
 from melmill.cluster.errors import ClusterError
 from melmill.errors import Error
@@ -48,6 +48,7 @@ from melmill.storage.reading.recordings import Convert, Recordings, convert_with
 
 if TYPE_CHECKING:
     import numpy as np
+    import pandas as pd
     from numpy.typing import ArrayLike, NDArray
 
     from melmill.flows.execution.summary import Summary
@@ -58,6 +59,9 @@ if TYPE_CHECKING:
     from melmill.storage.store import Store
 
     __version__: str
+
+    _Folder = str | os.PathLike[str]
+    _Systems = _Folder | Sequence[_Folder] | Mapping[str, _Folder]
 
 __all__ = [
     "AlreadyThere",
@@ -418,6 +422,23 @@ def load_vocoder(
     return load(path, family, config, mel, device)
 
 
+@overload
+def score(  # type: ignore[overload-overlap]  # numpy takes text for an array
+    y: str | os.PathLike[str],
+    y_hat: _Systems,
+    sr: int | None = None,
+    metrics: Sequence[str] | None = None,
+    *,
+    preset: str | None = None,
+    output: str | os.PathLike[str] | None = None,
+    lengths: Literal["same", "cut"] = "same",
+    pairs: str | os.PathLike[str] | None = None,
+    store: str | os.PathLike[str] | None = None,
+    jobs: int = 1,
+) -> pd.DataFrame: ...
+
+
+@overload
 def score(
     y: ArrayLike,
     y_hat: ArrayLike,
@@ -427,27 +448,67 @@ def score(
     spec: MelSpec | None = None,
     preset: str | None = None,
     timeout_s: float = 60.0,
-) -> dict[str, Measured]:
-    """Return each metric's measurement of a reconstruction.
+) -> dict[str, Measured]: ...
+
+
+def score(
+    y: ArrayLike | str | os.PathLike[str],
+    y_hat: ArrayLike | _Systems,
+    sr: int | None = None,
+    metrics: Sequence[str] | None = None,
+    *,
+    spec: MelSpec | None = None,
+    preset: str | None = None,
+    timeout_s: float = 60.0,
+    output: str | os.PathLike[str] | None = None,
+    lengths: Literal["same", "cut"] = "same",
+    pairs: str | os.PathLike[str] | None = None,
+    store: str | os.PathLike[str] | None = None,
+    jobs: int = 1,
+) -> dict[str, Measured] | pd.DataFrame:
+    """Return each metric's measurement of a reconstruction, or those of folders of audio.
+
+    ``score(y, y_hat, sr)`` compares two signals. ``score("recordings", ["out/a", "out/b"])``
+    compares the files of each folder with the recordings of the same names, as `melmill score`
+    does.
 
     Parameters
     ----------
     y, y_hat : array_like, shape (n_samples,)
         Recording and reconstruction: an array, a list or a tensor of floats in [-1, 1], or of
-        int16 PCM.
+        int16 PCM. Or the folder of the recordings, and that of a system, a list of them, or a
+        mapping of names to folders.
     sr : int
-        Rate of both, Hz.
-    metrics : sequence of str or None
+        Rate of both, Hz. For folders: the rate to compare at. None is that of most files of each.
+    metrics : sequence of str
         Names, such as ``["pesq_wb", "estoi"]``; None: those of the stage `score`.
-    spec, preset
-        STFT and mel of the spectral metrics, as in `mel`; with neither, ``"paper"`` at `sr`.
+    spec : MelSpec or None
+        Mel of the spectral metrics, for signals. None: that of `preset`.
+    preset : str or None
+        Name of the mel of the spectral metrics. None: ``"paper"`` at the rate of the recording.
     timeout_s : float
-        Longest wait for PESQ, s, besides twice the duration of the recording.
+        For signals: longest wait for PESQ, s, besides twice the duration of the recording.
+    output : str, path or None
+        For folders: where the report goes. A second call goes on from it. None keeps nothing.
+    lengths : {"same", "cut"}
+        For folders: what happens where lengths differ by more than a hop. The status is ``error``,
+        or both are cut to the shorter.
+    pairs : str, path or None
+        For folders: a table of estimates and references. None: ids and file names tell.
+    store : str, path or None
+        For folders: where results are kept. None: in `output`.
+    jobs : int
+        For folders: processes. With more than 1, a script calls it under
+        ``if __name__ == "__main__":``.
 
     Returns
     -------
     dict of str to Measured
-        By name of the metric: `value`, NaN without one, and `status`.
+        Of two signals, by name of the metric: `value`, NaN without one, and `status`.
+    DataFrame
+        Of folders: a row per recording and system (``utterance_id``, ``node``), a column for each
+        metric, and its status beside it. ``attrs["notes"]`` are lines on what has no partner and
+        what differs.
 
     Raises
     ------
@@ -457,12 +518,50 @@ def score(
         A signal is not one channel of float or int16 samples.
     Unusable
         `y` holds floats that lie so far outside [-1, 1] that they must be of another scale.
+    PipelineError, StoreError, RunFailed
+        A folder is not there, holds no audio or fits no other; or scoring failed.
     """
+    if isinstance(y, str | os.PathLike):
+        if spec is not None:
+            raise ParameterError("spec", "is for signals: name a preset for folders")
+        from melmill.flows.scoring.card import score_table
+
+        return score_table(
+            _path("y", y),
+            _systems(y_hat),
+            sr=sr,
+            metrics=metrics,
+            preset=preset,
+            output=None if output is None else _path("output", output),
+            lengths=lengths,
+            pairs=None if pairs is None else _path("pairs", pairs),
+            store=None if store is None else _path("store", store),
+            jobs=jobs,
+        )
     from melmill.stages.score.stage import DEFAULT_METRICS
     from melmill.stages.score.stage import score as measure
 
+    if sr is None:
+        raise ParameterError("sr", "must be the rate of both signals in Hz, got None")
+    for name, value in (("output", output), ("pairs", pairs), ("store", store)):
+        if value is not None:
+            raise ParameterError(name, f"is for folders, got {value!r} with signals")
     chosen = None if spec is None and preset is None else _spec(spec, preset)
-    return measure(y, y_hat, sr, DEFAULT_METRICS if metrics is None else metrics, spec=chosen, timeout_s=timeout_s)
+    return measure(
+        cast("ArrayLike", y), cast("ArrayLike", y_hat), sr, DEFAULT_METRICS if metrics is None else metrics,
+        spec=chosen, timeout_s=timeout_s,
+    )  # fmt: skip
+
+
+def _systems(given: object) -> list[str] | dict[str, str]:
+    """Return the folders of systems, by name where names are given."""
+    if isinstance(given, Mapping):
+        return {str(name): _path("y_hat", folder) for name, folder in given.items()}
+    if isinstance(given, str | os.PathLike):
+        return [_path("y_hat", given)]
+    if not isinstance(given, Sequence) or not given:
+        raise ParameterError("y_hat", f"must be folders, as y is one, got {type(given).__name__}")
+    return [_path("y_hat", folder) for folder in given]
 
 
 def open(url: str | os.PathLike[str]) -> Store:  # reads as melmill.open

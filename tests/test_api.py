@@ -147,7 +147,7 @@ REFUSED: dict[str, Callable[[], object]] = {
     "y_hat must hold real numbers, got <U1 in list": lambda: melmill.score(Y, ["a"], 16000),
     "y_hat: a waveform is .n_samples,., got shape .1, 8000.": lambda: melmill.score(Y, Y[None], 16000),
     "y_hat: a waveform is float32, float64 or int16, got int64": lambda: melmill.score(Y, [1, 2], 16000),
-    "sr must be a whole number, got '16 kHz'": lambda: melmill.score(Y, Y, "16 kHz"),  # type: ignore[arg-type]
+    "sr must be a whole number, got '16 kHz'": lambda: melmill.score(Y, Y, "16 kHz"),  # type: ignore[call-overload]
     "sr must be at most 10000000, got 999999999": lambda: melmill.score(Y, Y, 999999999),
     "metrics must be a list of texts such as .'pesq_wb'., got 'sc'": lambda: melmill.score(Y, Y, 16000, "sc"),
     "timeout_s must be in .0, 1e.06., got 0": lambda: melmill.score(Y, Y, 16000, ["sc"], timeout_s=0),

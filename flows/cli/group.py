@@ -76,5 +76,6 @@ def cli() -> None:
     melmill run pipeline.yaml          run a pipeline, or go on where it stopped
     melmill plan pipeline.yaml         say what a run would do, and why
     melmill scores runs/demo           one row per utterance and method
+    melmill score REF EST... -o OUT    other systems' files against recordings, as a report
     melmill export runs/demo admm out  what a node made, as files
     """

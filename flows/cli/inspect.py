@@ -9,8 +9,10 @@ from pathlib import Path
 import click
 
 from melmill.flows.cli.group import DONE, FAILED, LocalPath, cli
-from melmill.flows.cli.show import as_json, csv_table, table, write_file
-from melmill.flows.tasks.report import HEADLINE, PAGE
+from melmill.flows.cli.show import as_json, table, write_file
+from melmill.flows.cli.tables import format_option, print_means
+from melmill.flows.errors import PipelineError
+from melmill.flows.tasks.report import PAGE
 from melmill.flows.watching.status import run_pages
 from melmill.storage.store import Store
 
@@ -58,13 +60,17 @@ def scores(store: str, format_: str, output: Path | None) -> int:
 @click.option(
     "--run", "run_id", metavar="RUN", help="Show this run's instead of the last run's: a folder in STORE/runs."
 )
+@format_option
 @_json
-def report(store: str, node: str | None, run_id: str | None, json_: bool) -> int:
+def report(store: str, node: str | None, run_id: str | None, format_: str, json_: bool) -> int:
     """Print the table of STORE's last report, and where its page and those of trainings are.
+
+    With another --format than table, nothing but the table is printed.
 
     \b
     Examples:
       melmill report runs/demo
+      melmill report runs/demo --format latex > table.tex
       melmill report runs/demo --node report --run 20260102T030405000000
     """
     pages = run_pages(Store.open(store), run_id, node)
@@ -83,9 +89,14 @@ def report(store: str, node: str | None, run_id: str | None, json_: bool) -> int
         shown = {} if location is None else {"report": f"{location.url}/{PAGE}", "files": sorted(location.sizes())}
         as_json({"store": store, **shown, "trainings": list(pages.trainings)})
         return DONE
+    if format_ != "table":
+        if location is None:
+            raise PipelineError(f"the page of {node!r} is that of a training: --format {format_} takes a report")
+        print_means(location, format_)
+        return DONE
     for page in pages.trainings:
         click.echo(f"training: {page}")
     if location is not None:
-        csv_table(location.read(HEADLINE))
+        print_means(location, format_)
         click.echo(f"report: {location.url}/{PAGE}")
     return DONE

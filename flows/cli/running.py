@@ -9,7 +9,8 @@ import click
 
 from melmill.cluster.process import keep_freed_memory
 from melmill.flows.cli.group import DONE, FAILED, LocalPath, Seconds, cli
-from melmill.flows.cli.show import as_json, csv_table, one_line, table, write_file
+from melmill.flows.cli.show import as_json, one_line, table, write_file
+from melmill.flows.cli.tables import print_headline
 from melmill.flows.execution.run import run as run_plan
 from melmill.flows.execution.summary import Summary, too_many_quarantined
 from melmill.flows.pipeline.pools import cpu_fallbacks, device
@@ -18,6 +19,7 @@ from melmill.flows.planning.drawing import dot, drawing
 from melmill.flows.planning.estimate import estimate as predicted
 from melmill.flows.planning.plan import NodePlan, Plan, make_plan
 from melmill.flows.planning.svg import svg
+from melmill.flows.tasks.report import HEADLINE
 from melmill.flows.watching.observers import Watching
 from melmill.flows.watching.progress import duration
 from melmill.flows.watching.stalls import STALL_AFTER_S
@@ -128,7 +130,7 @@ def _show(summary: Summary) -> None:
         from melmill.storage.files.location import Location
 
         folder, _, _ = summary.report.rpartition("/")
-        csv_table(Location(folder).read("headline.csv"))
+        print_headline(Location(folder).read(HEADLINE))
     click.echo(f"{done}; {summary.utterances} utterances, {summary.quarantined} quarantined")
     for note in summary.notes:
         click.echo(f"note: {one_line(note)}")

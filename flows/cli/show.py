@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -66,9 +64,3 @@ def write_file(path: Path, data: bytes) -> None:
         path.write_bytes(data)
     except OSError as error:
         raise click.ClickException(f"can't write {str(path)!r}: {error.strerror or error}") from error
-
-
-def csv_table(data: bytes, title: str | None = None) -> None:
-    """Print CSV as a table."""
-    header, *rows = csv.reader(io.StringIO(data.decode()))
-    table(header, rows, title)

@@ -30,6 +30,9 @@ from melmill.stages.numeric.resample import resample
 from melmill.storage.utterance import SourceFile, Utterance
 
 _DEFAULT_SR = 16000
+STAY = "recordings stay in"
+"""How the note begins that says that recordings are not copied."""
+
 _RATES_NAMED = 3
 _MEASURED_ANEW = "run again, and the file is measured anew"
 _FULL_SCALE = np.float32(32768.0)
@@ -88,9 +91,7 @@ class AudioReader(Reader):
         """Say so if nobody chose a lower rate, and if the recordings stay where they are."""
         notes = [] if self.sr is not None else list(_higher(rates))
         if self.audio == "reference":
-            notes.append(
-                f"recordings stay in {self.root!r} (audio: reference) and are read again where they are needed"
-            )
+            notes.append(f"{STAY} {self.root!r} (audio: reference) and are read again where they are needed")
         return notes
 
     def claims(self, tree: CorpusTree, file: SourceFile) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""Nodes compared utterance by utterance: differences from a baseline, and the best nodes."""
+"""Nodes compared with a baseline, utterance by utterance."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from melmill.stages.numeric.errors import ParameterError
-from melmill.stages.report.statistics import DRAWS, common_means, cube, generator, intervals
+from melmill.stages.report.statistics import DRAWS, cube, generator, intervals
 from melmill.stages.score.metric import metric as metric_of
 
 PAIRED_COLUMNS = (
@@ -112,26 +112,3 @@ def holm_adjusted(p: NDArray[np.float64]) -> NDArray[np.float64]:
     steps = p[order] * np.arange(len(order), 0, -1)
     adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
     return adjusted
-
-
-def leaders(scores: pd.DataFrame, *, draws: int = DRAWS, seed: int = 0) -> dict[str, tuple[str, ...]]:
-    """Return for each metric the best node, then the nodes that can't be told from it.
-
-    The best node has the best mean over the utterances that all nodes have in common. Another node
-    can't be told from it where the 95 % interval of their paired difference holds 0, or where there
-    is no interval. A metric for which fewer than two nodes have values is left out.
-    """
-    table = cube(scores)
-    means = common_means(table.values)[1]
-    result = {}
-    for k, metric in enumerate(table.metrics):
-        ranked = means[:, k] * metric_of(metric).sign
-        if (~np.isnan(ranked)).sum() < 2:
-            continue
-        best = int(np.nanargmax(ranked))
-        difference = table.values[:, :, k] - table.values[:, best : best + 1, k]
-        low, high = intervals(difference, generator(seed, "leaders", metric), draws)
-        apart = (low > 0) | (high < 0) | np.isnan(ranked)
-        tied = [node for j, node in enumerate(table.nodes) if j != best and not apart[j]]
-        result[metric] = (table.nodes[best], *tied)
-    return result

@@ -19,10 +19,11 @@ from melmill.stages.report.statistics import OK, Cube, cube, metric_columns, sta
 from melmill.stages.report.tables import number, status
 from melmill.stages.score.metric import metric as metric_of
 
-# Size of all audio of a page before base64. FLAC packs 16-bit speech with some noise to about 0.65
-# of its PCM.
-BUDGET_BYTES = 2_800_000
+# Size of all audio and pictures of a page before base64. FLAC packs 16-bit speech with some noise to
+# about 0.65 of its PCM. A second of a picture has 62 frames of 80 bands.
+BUDGET_BYTES = 2_600_000
 _PACKED = 0.65
+_PICTURE_BYTES_PER_S = 4_500
 RANGE_DB = 80.0
 DIFFERENCE_DB = 20.0
 _MEL_MAP, _DIFFERENCE_MAP = "magma", "RdBu_r"
@@ -121,7 +122,8 @@ def shown(examples: Sequence[Example], scores: pd.DataFrame, nodes: Sequence[str
         for one in examples
     ]
     rates = [rate for one in chosen for rate in (one.sr, *(_rate(one, node) for node in one.reconstructions))]
-    seconds = excerpt_s(rates)
+    # The recording has one picture, what was made of it two.
+    seconds = excerpt_s(rates, n_pictures=2 * len(rates) - len(chosen))
     return [_shown(one, seconds, scores[scores["utterance_id"] == one.utterance_id]) for one in chosen]
 
 
@@ -171,13 +173,13 @@ def _scores(row: pd.DataFrame) -> tuple[tuple[str, str], ...]:
     return tuple(shown_scores)
 
 
-def excerpt_s(rates: Iterable[int], budget_bytes: int = BUDGET_BYTES) -> float:
-    """Return how many seconds of each stream fit a page, given the rate of each in Hz.
+def excerpt_s(rates: Iterable[int], n_pictures: int, budget_bytes: int = BUDGET_BYTES) -> float:
+    """Return how many seconds of each stream and picture fit a page, given the rates in Hz.
 
-    >>> excerpt_s([16000] * 10, budget_bytes=1_040_000)
+    >>> excerpt_s([16000] * 10, n_pictures=0, budget_bytes=1_040_000)
     5.0
     """
-    per_second = sum(rates) * 2 * _PACKED
+    per_second = sum(rates) * 2 * _PACKED + n_pictures * _PICTURE_BYTES_PER_S
     return budget_bytes / per_second if per_second else 0.0
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from io import StringIO
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from markupsafe import escape
 from numpy.typing import NDArray
 
 from melmill.stages.report.statistics import Cube
@@ -48,6 +49,8 @@ _STYLE: dict[Any, Any] = {
 }
 _LABEL_WIDTH = 26
 _LINE_IN = 0.15
+# Size of a box plot and of its rows, lines and letters, in points of the SVG.
+_WIDTH_PT, _ROW_PT, _LINE_PT, _CHARACTER_PT = 346, 22, 10.5, 5
 # More iterations than these have a logarithmic axis.
 _LONG = 50
 _LOG_TICKS = tuple(times * 10**power for power in range(6) for times in (1, 2, 5))
@@ -79,43 +82,85 @@ def box_plot(table: Cube, metric: str, nodes: Sequence[str]) -> str:
 
     A box shows quartiles and median, whiskers the 5th and 95th percentile, a dot the mean. The row
     of a node without values is empty.
+
+    It is written directly: a report has a plot for each metric, and matplotlib takes a second each.
     """
     values = table.values[:, [table.nodes.index(node) for node in nodes], table.metrics.index(metric)]
-    names = [label(node) for node in nodes]
-    row_in = max(0.3, _LINE_IN * max(1 + name.count("\n") for name in names))
-    with canvas(4.8, 0.75 + row_in * len(names)) as (figure, axis):
-        for j, node in enumerate(nodes):
-            y = values[:, j]
-            if not np.isnan(y).all():
-                _box(axis, y[~np.isnan(y)], j, line_style(nodes, node))
-        axis.set_yticks(range(len(names)), names)
-        axis.set_ylim(len(names) - 0.5, -0.5)
-        axis.tick_params(axis="y", length=0)
-        axis.grid(axis="x")
-        axis.set_axisbelow(True)
-        axis.set_xlabel(f"{metric_of(metric).label}, {metric_of(metric).better} is better", loc="right")
-        return as_svg(figure)
-
-
-def _box(axis: Axes, y: NDArray[np.float64], at: int, style: tuple[str, Dash]) -> None:
-    low, first, middle, third, high = np.percentile(y, [5, 25, 50, 75, 95])
-    colour, dash = style
-    stats = {"med": middle, "q1": first, "q3": third, "whislo": low, "whishi": high, "mean": y.mean(), "fliers": []}
-    axis.bxp(
-        [stats],
-        positions=[at],
-        orientation="horizontal",
-        widths=0.55,
-        showfliers=False,
-        showmeans=True,
-        patch_artist=True,
-        manage_ticks=False,
-        boxprops={"facecolor": f"{colour}55", "edgecolor": colour, "linestyle": dash},
-        medianprops={"color": colour, "linewidth": 2.0},
-        whiskerprops={"color": colour, "linestyle": dash},
-        capprops={"color": colour},
-        meanprops={"marker": "o", "markersize": 3.5, "markerfacecolor": INK, "markeredgecolor": INK},
+    names = [label(node).split("\n") for node in nodes]
+    boxes = {j: _box(y[~np.isnan(y)]) for j, y in enumerate(values.T) if not np.isnan(y).all()}
+    row = max(_ROW_PT, _LINE_PT * max(map(len, names)) + 4)
+    left = 10 + _CHARACTER_PT * max(len(line) for lines in names for line in lines)
+    right, bottom = _WIDTH_PT - 12, row * len(names)
+    low, high = (
+        min((min(box) for box in boxes.values()), default=0.0),
+        max((max(box) for box in boxes.values()), default=1.0),
     )
+    pad = 0.04 * (high - low) or 0.5
+
+    def x(value: float) -> str:
+        return f"{left + (right - left) * (value - low + pad) / (high - low + 2 * pad):.1f}"
+
+    parts = []
+    for tick in _ticks(low - pad, high + pad):
+        parts.append(
+            f'<path d="M{x(tick)} 0V{bottom}" stroke="currentColor" stroke-opacity="0.15" stroke-width="0.6"/>'
+        )
+        parts.append(
+            f'<text x="{x(tick)}" y="{bottom + 12}" text-anchor="middle">{f"{tick:g}".replace("-", "−")}</text>'
+        )
+    parts.append(f'<path d="M{left} 0V{bottom}H{right}" fill="none" stroke="currentColor" stroke-width="0.6"/>')
+    for j, (node, lines) in enumerate(zip(nodes, names, strict=True)):
+        middle = row * (j + 0.5)
+        first = middle + 3 - _LINE_PT * (len(lines) - 1) / 2
+        for i, line in enumerate(lines):
+            parts.append(f'<text x="{left - 5}" y="{first + _LINE_PT * i:.1f}" text-anchor="end">{escape(line)}</text>')
+        if j in boxes:
+            parts.append(_drawn(boxes[j], middle, x, line_style(nodes, node)))
+    title = escape(f"{metric_of(metric).label}, {metric_of(metric).better} is better")
+    parts.append(f'<text x="{right}" y="{bottom + 26}" text-anchor="end">{title}</text>')
+    size = f"{_WIDTH_PT} {bottom + 30}"
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 -2 {size}" fill="currentColor" font-size="9">'
+        f"{''.join(parts)}</svg>"
+    )
+
+
+class _Box(NamedTuple):
+    """Hold percentiles 5, 25, 50, 75 and 95 of values, and their mean."""
+
+    low: float
+    first: float
+    median: float
+    third: float
+    high: float
+    mean: float
+
+
+def _box(y: NDArray[np.float64]) -> _Box:
+    low, first, median, third, high = np.percentile(y, [5, 25, 50, 75, 95]).tolist()
+    return _Box(low, first, median, third, high, float(y.mean()))
+
+
+def _drawn(box: _Box, y: float, x: Callable[[float], str], style: tuple[str, Dash]) -> str:
+    """Return whiskers, box, median and mean at the height `y`."""
+    colour, dash = style
+    dashes = "" if isinstance(dash, str) else f' stroke-dasharray="{" ".join(f"{1.2 * part:g}" for part in dash[1])}"'
+    top, bottom, cap = y - _ROW_PT * 0.27, y + _ROW_PT * 0.27, _ROW_PT * 0.14
+    return (
+        f'<g stroke="{colour.lower()}" fill="none"><path d="M{x(box.low)} {y:.1f}H{x(box.first)}M{x(box.third)} {y:.1f}'
+        f'H{x(box.high)}M{x(box.first)} {top:.1f}H{x(box.third)}V{bottom:.1f}H{x(box.first)}Z" fill="{colour.lower()}" '
+        f'fill-opacity="0.33"{dashes}/><path d="M{x(box.low)} {y - cap:.1f}v{2 * cap:.1f}M{x(box.high)} {y - cap:.1f}'
+        f'v{2 * cap:.1f}"/><path d="M{x(box.median)} {top:.1f}V{bottom:.1f}" stroke-width="2"/></g>'
+        f'<circle cx="{x(box.mean)}" cy="{y:.1f}" r="1.9"/>'
+    )
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Return five round numbers or so between two."""
+    from matplotlib.ticker import MaxNLocator
+
+    ticks = np.asarray(MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high))
+    return [0.0 if tick == 0 else float(f"{tick:.6g}") for tick in ticks.tolist() if low <= tick <= high]
 
 
 def convergence(curves: pd.DataFrame, nodes: Sequence[str]) -> str:

@@ -15,13 +15,17 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup, escape
 
-from melmill.stages.report import figures, page_tables, sweep_figures
+from melmill.stages.report import figures, sweep_figures
 from melmill.stages.report.contract import Example, Tables
 from melmill.stages.report.examples import DIFFERENCE_DB, RANGE_DB, shown
-from melmill.stages.report.statistics import cube, measured
+from melmill.stages.report.statistics import Cube, cube, measured
 from melmill.stages.report.sweeps import Arrangement, arrange
 from melmill.stages.report.tables import Results
+from melmill.stages.report.views import explorer, overview, page_tables
 from melmill.stages.score.metric import metric as metric_of
+
+# Tables of groups with more cells than this are made by the page's script from their data.
+_MOST_GROUP_CELLS = 4_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +42,7 @@ def page(tables: Tables, results: Results, examples: Sequence[Example], settings
     """Return the page as UTF-8.
 
     All text from the data is escaped. The page loads nothing, and its content security policy
-    allows no script except the one that sorts its tables.
+    allows no script except its own, which sorts and filters tables and shows what data the page holds.
     """
     script = _resource("page.js")
     environment = jinja2.Environment(
@@ -55,6 +59,7 @@ def page(tables: Tables, results: Results, examples: Sequence[Example], settings
         rows = results.summary[(results.summary["level"] == "all") & (results.summary["metric"] == metric)]
         goodness = dict(zip(rows["node"], sign * rows["mean"].fillna(-sign * math.inf), strict=True))
     arrangement = arrange(tables.made, list(map(str, tables.scores["node"].unique())), goodness)
+    table = cube(tables.scores)
     rejected, quarantine = tables.quarantine, None
     if len(rejected):
         quarantine = {
@@ -75,7 +80,10 @@ def page(tables: Tables, results: Results, examples: Sequence[Example], settings
             headline=page_tables.headline(results, arrangement),
             folded=[(sweep, page_tables.of_map(results, sweep)) for sweep in page_tables.folded_maps(arrangement)],
             paired=None if results.paired is None else page_tables.paired(results.paired),
-            groups=page_tables.by_group(results, settings.by, arrangement.shown),
+            ranks=overview.rank_matrix(results),
+            correlations=overview.correlation_matrix(results.correlations),
+            **_groups(results, settings.by, arrangement.shown),
+            worst=_worst(table, arrangement.shown),
             examples=shown(examples, tables.scores, arrangement.shown),
             ranges={"mel": RANGE_DB, "difference": DIFFERENCE_DB},
             pair_notes=tables.pair_notes,
@@ -88,7 +96,7 @@ def page(tables: Tables, results: Results, examples: Sequence[Example], settings
             ],
             versions=tables.versions,
             metrics=[metric_of(name) for name in dict.fromkeys(results.summary["metric"])],
-            **_figures(tables, results, arrangement, settings.seed),
+            **_figures(tables, table, results, arrangement, settings.seed),
         )
         .encode()
     )
@@ -107,11 +115,25 @@ def _facts(scores: pd.DataFrame) -> list[tuple[str, str]]:
     return [(name, value) for name, value in facts if value]
 
 
-def _figures(tables: Tables, results: Results, arrangement: Arrangement, seed: int) -> dict[str, Any]:
-    table = cube(tables.scores)
+def _groups(results: Results, by: Sequence[str], nodes: Sequence[str]) -> dict[str, Any]:
+    """Return the tables of groups, or the data of them where tables would be too large for a page."""
+    n_cells = int(((results.summary["level"] != "all") & results.summary["node"].isin(nodes)).sum())
+    if n_cells <= _MOST_GROUP_CELLS:
+        return {"groups": page_tables.by_group(results, by, nodes), "slices": None}
+    made = explorer.slices(results.summary, by, nodes)
+    return {"groups": (), "slices": explorer.as_data(made), "slices_left_out": made["left_out"]}
+
+
+def _worst(table: Cube, nodes: Sequence[str]) -> Markup | None:
+    """Return the data of the worst utterances; None without any value."""
+    made = explorer.worst(table, [node for node in nodes if node in table.nodes])
+    return explorer.as_data(made) if made["metrics"] else None
+
+
+def _figures(tables: Tables, table: Cube, results: Results, arrangement: Arrangement, seed: int) -> dict[str, Any]:
     boxes = [
-        (metric_of(name), Markup(figures.box_plot(table, name, arrangement.shown)))
-        for name in measured(results.summary)
+        (title, [(one, Markup(figures.box_plot(table, one.column, arrangement.shown))) for one in members])
+        for title, members in overview.grouped(measured(results.summary))
     ]
     curves = results.convergence[results.convergence["node"].isin(arrangement.curved())]
     return {

@@ -43,7 +43,7 @@ class Aggregate:
     """
 
     uses: ClassVar[str] = "aggregate"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     inputs: ClassVar[Mapping[str, Input]] = {"from": Input(kinds=frozenset({Kind.SCORES}), many=True)}
 
     baseline: str | None = None

@@ -164,16 +164,31 @@ def intervals(
     low, high = np.full((2, values.shape[1]), np.nan)
     usable = present.sum(axis=0) >= 2
     if usable.any():
-        means = _resampled_means(values[:, usable], present[:, usable], rng, draws)
-        tail = (1 - LEVEL) / 2
-        quantile = np.nanquantile if np.isnan(means).any() else np.quantile
-        low[usable], high[usable] = quantile(means, [tail, 1 - tail], axis=0)
+        means = resampled_means(values[:, usable], present[:, usable], rng, draws)
+        low[usable], high[usable] = ends(means)
     return low, high
 
 
-def _resampled_means(
+def ends(means: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the ends of the 95 % percentile interval of each column ``(n_draws, n_columns)``."""
+    tail = (1 - LEVEL) / 2
+    quantile = np.nanquantile if np.isnan(means).any() else np.quantile
+    low, high = quantile(means, [tail, 1 - tail], axis=0)
+    return low, high
+
+
+def resampled_means(
     values: NDArray[np.float64], present: NDArray[np.bool_], rng: np.random.Generator, draws: int
 ) -> NDArray[np.float64]:
+    """Return the mean of each column in every draw of rows with replacement, ``(draws, n_columns)``.
+
+    Parameters
+    ----------
+    values : ndarray of float64, shape (n_rows, n_columns)
+        Each column has a value.
+    present : ndarray of bool, shape (n_rows, n_columns)
+        Where there is one.
+    """
     n = len(values)
     # Offsets from the column's mean keep sums small, and keep a constant column exact.
     centre = np.nanmean(values, axis=0)

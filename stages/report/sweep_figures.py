@@ -11,8 +11,8 @@ import pandas as pd
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from melmill.stages.report.comparison import leaders
 from melmill.stages.report.figures import INK, Dash, as_svg, canvas, label, line_style
+from melmill.stages.report.ranking import leaders
 from melmill.stages.report.statistics import measured
 from melmill.stages.report.sweeps import Arrangement, Sweep
 from melmill.stages.report.tables import number

@@ -5,24 +5,38 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import pandas as pd
 
-from melmill.stages.report.comparison import leaders, paired
+from melmill.stages.report.comparison import paired
 from melmill.stages.report.contract import Tables
+from melmill.stages.report.ranking import correlations, ranks, standings
 from melmill.stages.report.statistics import convergence, failures, summary
 from melmill.stages.score.metric import metric as metric_of
 
 
 @dataclass(frozen=True, kw_only=True)
 class Results:
-    """Hold the tables of `statistics` and `comparison`; `paired` is None without a baseline."""
+    """Hold the tables of `statistics`, `comparison` and `ranking`.
+
+    `paired` is None without a baseline.
+    """
 
     summary: pd.DataFrame
     failures: pd.DataFrame
     paired: pd.DataFrame | None
-    leaders: Mapping[str, Sequence[str]]
+    ranks: pd.DataFrame
+    correlations: pd.DataFrame
     convergence: pd.DataFrame
+
+    @cached_property
+    def leaders(self) -> Mapping[str, Sequence[str]]:
+        """For each metric the best node, then those that can't be told from it."""
+        found: dict[str, list[str]] = {}
+        for row in self.ranks[self.ranks["is_best"] | self.ranks["is_tied"]].to_dict("records"):
+            found.setdefault(row["metric"], []).append(row["node"])
+        return found
 
 
 def results(tables: Tables, *, by: Sequence[str], baseline: str | None, seed: int) -> Results:
@@ -32,7 +46,8 @@ def results(tables: Tables, *, by: Sequence[str], baseline: str | None, seed: in
         summary=summary(scores, by=by, seed=seed),
         failures=failures(scores),
         paired=None if baseline is None else paired(scores, baseline, seed=seed),
-        leaders=leaders(scores, seed=seed),
+        ranks=ranks(standings(scores, seed=seed)),
+        correlations=correlations(scores),
         convergence=convergence(tables.traces),
     )
 
@@ -44,6 +59,8 @@ def files(tables: Tables, results: Results) -> dict[str, bytes]:
         "summary": results.summary,
         "failures": results.failures,
         "paired": results.paired,
+        "ranks": results.ranks,
+        "correlations": results.correlations,
         "convergence": results.convergence,
         "quarantine": tables.quarantine,
         "throughput": tables.throughput,

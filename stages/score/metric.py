@@ -17,6 +17,8 @@ from melmill.stages.score.status import Measured, Status
 
 Needs = Literal["signals", "waveforms", "spectra", "mels"]
 
+Group = Literal["signal", "pitch", "learned", "words"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Metric:
@@ -61,6 +63,9 @@ class Metric:
         Raise it whenever its values change, so that scores are computed again.
     order : int
         Place among melmill's own metrics in tables, smaller first.
+    group : {"signal", "pitch", "learned", "words"}
+        Which of four kinds it is: a formula on signals, pitch and voicing, the prediction of a
+        network, or words that a recogniser hears.
     """
 
     name: str
@@ -79,6 +84,7 @@ class Metric:
     package: str = ""
     version: int = 1
     order: int = 0
+    group: Group = "signal"
 
     def __post_init__(self) -> None:
         """Name the column."""

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import json
+import shutil
+from contextlib import redirect_stdout
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 import melmill
+from melmill.flows.cli.tables import print_headline, print_means
+from melmill.storage.files.location import Location
 from tests.flows.conftest import PIPELINE, Project, add_chapter, flac, voice
 
 SECOND = PIPELINE.replace(
@@ -68,3 +74,40 @@ def test_a_run_without_a_report_says_so(project: Project) -> None:
     assert answer.returncode == 1
     assert f"run '{first}' of store" in answer.stderr
     assert _shown(project, "--run", last) == _shown(project)
+
+
+def test_the_table_is_printed_for_papers_and_pages(finished: Project) -> None:
+    shown = {name: finished.called("report", str(finished.store), "--format", name) for name in ("md", "latex", "csv")}
+    assert {answer.returncode for answer in shown.values()} == {0}
+    assert shown["md"].stdout.startswith("| system | SC")
+    assert shown["md"].stdout.count("**") == 4  # the best of two metrics
+    assert "\\begin{tabular}{lrr}" in shown["latex"].stdout
+    table = pd.read_csv(io.StringIO(shown["csv"].stdout))
+    assert list(zip(table["node"], table["metric"], strict=True)) == [
+        ("gla", "sc_db"), ("gla", "scm_db"), ("admm", "sc_db"), ("admm", "scm_db"),
+    ]  # fmt: skip
+    assert (table["ci_low"] <= table["mean"]).all()
+    assert not any("report:" in answer.stdout for answer in shown.values())
+
+
+def test_reports_of_earlier_versions_are_printed_too(finished: Project, tmp_path: Path) -> None:
+    report = Path(_shown(finished)).parent
+    expected = finished.called("report", str(finished.store), "--format", "md").stdout
+    old = tmp_path / "old"
+    shutil.copytree(report, old)
+    (old / "ranks.parquet").unlink()
+    with redirect_stdout(io.StringIO()) as said:
+        print_means(Location(str(old)), "md")
+    assert said.getvalue() == expected
+    (old / "summary.parquet").unlink()
+    with pytest.raises(melmill.PipelineError, match="has no table of means, so it can't be printed as md"):
+        print_means(Location(str(old)), "md")
+
+
+def test_many_metrics_go_down_the_terminal() -> None:
+    header = ["node", *(f"m{i}" for i in range(8))]
+    with redirect_stdout(io.StringIO()) as said:
+        print_headline("\n".join([",".join(header), ",".join(["a", *"01234567"])]).encode())
+    lines = said.getvalue().splitlines()
+    assert "metric" in lines[1]
+    assert len(lines) == 8 + 4

@@ -103,7 +103,17 @@ def test_headline_counts_failures() -> None:
 
 def test_render_gives_every_table_as_csv_and_parquet() -> None:
     files = Aggregate(baseline="gla").render(Tables(scores=scores_of()))
-    names = ["convergence", "failures", "paired", "quarantine", "scores", "summary", "throughput"]
+    names = [
+        "convergence",
+        "correlations",
+        "failures",
+        "paired",
+        "quarantine",
+        "ranks",
+        "scores",
+        "summary",
+        "throughput",
+    ]
     assert sorted(files) == sorted(["index.html", *(f"{name}.{kind}" for name in names for kind in ("csv", "parquet"))])
     for name in names:
         from_csv = pd.read_csv(BytesIO(files[f"{name}.csv"]))

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from melmill.stages.numeric.errors import ParameterError, StageError
-from melmill.stages.report.comparison import holm_adjusted, leaders, paired
+from melmill.stages.report.comparison import holm_adjusted, paired
 from melmill.stages.report.statistics import (
     convergence,
     cube,
@@ -231,17 +231,6 @@ def test_holm_adjusts_step_down() -> None:
     # By hand: 0.01 * 3, 0.02 * 2, and 0.03 * 1 raised to its predecessor.
     np.testing.assert_allclose(holm_adjusted(np.array([0.03, 0.01, 0.02])), [0.04, 0.03, 0.04])
     assert holm_adjusted(np.array([0.9, 0.8])).tolist() == [1.0, 1.0]
-
-
-def test_leaders_name_the_best_and_who_is_not_told_apart() -> None:
-    y = np.random.default_rng(0).normal(size=50)
-    jitter = np.tile([0.1, -0.1], 25)
-    scores = table(worse=(y - 1).tolist(), even=(y - 0.001 + jitter).tolist(), best=y.tolist(), none=["timeout"] * 50)
-    assert leaders(scores) == {"estoi": ("best", "even")}
-
-
-def test_leaders_need_two_nodes_with_values() -> None:
-    assert leaders(table(a=[0.5, 0.6], b=["timeout", "timeout"])) == {}
 
 
 def test_convergence_is_over_the_finite_values_of_an_iteration() -> None:

@@ -13,12 +13,12 @@ import pytest
 
 from melmill.stages.report.contract import Provenance, Tables
 from melmill.stages.report.figures import COLOURS
-from melmill.stages.report.page_tables import folded_maps, headline, of_map
 from melmill.stages.report.stage import Aggregate
 from melmill.stages.report.statistics import summary
 from melmill.stages.report.sweep_figures import Line, Map, against, heat_map, lines, maps
 from melmill.stages.report.sweeps import CROWDED, arrange, find_sweeps
 from melmill.stages.report.tables import results
+from melmill.stages.report.views.page_tables import folded_maps, headline, of_map
 from tests.stages.report.test_figures import texts
 from tests.stages.report.test_page import example_of, page_of, read, words
 
@@ -246,7 +246,7 @@ def test_a_page_of_a_map_alone_has_no_empty_table() -> None:
     tables = Tables(scores=scores_of({node: i / 10 for i, node in enumerate(names(made))}), made=made)
     reader = read(page_of(tables, by=()))
     assert "16 nodes over lam and rho" in words(reader)
-    assert sum(tag == "table" for tag, _ in reader.tags) == 2  # the map's own, and how it was made
+    assert sum(tag == "table" for tag, _ in reader.tags) == 4  # the map's own, ranks, agreement, how it was made
 
 
 def test_a_page_of_few_nodes_begins_with_its_table() -> None:

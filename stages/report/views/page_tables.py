@@ -5,16 +5,23 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import pandas as pd
 
 from melmill.stages.report.sweeps import FEWEST, Arrangement, Sweep, declared
 from melmill.stages.report.tables import Results, number, p_value, plus_minus, status, why_none
+from melmill.stages.report.views.overview import grouped
 from melmill.stages.score.metric import metric as metric_of
 
 SHOWN_QUARANTINE = 200
+# Metrics up to this number are columns even where there are fewer nodes.
+_MOST_ACROSS = 6
+# With more means than these, a table has no room for words in its cells.
+_MOST_ROOMY = 60
+# Stands before a mean that can't be told from the best where there is no room for words.
+_TIED = "≈"
 _REASON_LENGTH = 300
 
 
@@ -38,6 +45,7 @@ class Grid:
     """Hold a table of the page.
 
     The first cell of each row is its head. `sections` are titles with their numbers of rows.
+    `is_sortable` says whether the cells of a column can be compared, `is_dense` that there are many.
     """
 
     caption: str
@@ -45,6 +53,8 @@ class Grid:
     rows: Sequence[Sequence[Cell]]
     notes: Sequence[str] = field(default_factory=tuple)
     sections: Sequence[tuple[str, int]] = ()
+    is_sortable: bool = True
+    is_dense: bool = False
 
     @property
     def parts(self) -> list[tuple[str, Sequence[Sequence[Cell]]]]:
@@ -80,9 +90,23 @@ def _means(results: Results, nodes: Sequence[str]) -> Grid:
     whole = summary[(summary["level"] == "all") & summary["node"].isin(nodes)]
     metrics, rated = list(dict.fromkeys(whole["metric"])), set(whole["node"])
     nodes = [node for node in nodes if node in rated]
-    counts = set(whole["n"]) if not (whole["n_failed"].any() or whole["uneven"].any()) else set()
+    # Where nothing failed, n is said once for all.
+    troubled = set(whole.loc[(whole["n_failed"] > 0) | whole["uneven"], "metric"])
+    counts = set(whole.loc[~whole["metric"].isin(troubled), "n"])
     alike = len(counts) == 1
-    cells = {(row["node"], row["metric"]): _mean(row, results, counted=not alike) for row in whole.to_dict("records")}
+    cells = {
+        (row["node"], row["metric"]): _mean(row, results, counted=not alike or row["metric"] in troubled)
+        for row in whole.to_dict("records")
+    }
+    over = f"{counts.pop():,} utterances{' where no n is given' if troubled else ''}" if alike else "utterances"
+    caption = f"Mean over {over} ± half the 95 % interval"
+    is_dense = len(metrics) * len(nodes) > _MOST_ROOMY
+    notes = _uneven(whole, is_dense)
+    if is_dense:
+        cells = {at: _brief(cell) for at, cell in cells.items()}
+        notes = [f"Bold is the best. {_TIED} marks nodes that can't be told from it. Point at a cell for more.", *notes]
+    if len(metrics) > max(_MOST_ACROSS, len(nodes)):
+        return replace(_transposed(nodes, metrics, cells), caption=caption, notes=notes, is_dense=is_dense)
     sections = _sections(nodes)
     rows = [
         [
@@ -91,25 +115,59 @@ def _means(results: Results, nodes: Sequence[str]) -> Grid:
         ]
         for node in nodes
     ]
-    notes = []
-    for metric in metrics:
-        of_metric = whole[whole["metric"] == metric]
-        if of_metric["uneven"].any():
-            n_common = int(of_metric["n_common"].iloc[0])
-            shared = f"is the mean over the {n_common} that all nodes have"
-            none = "has no mean: they share no utterance"
-            notes.append(
-                f"{metric_of(metric).title}: the nodes failed on different utterances. "
-                f"“Common” {shared if n_common else none}."
-            )
-    over = f"{counts.pop():,} utterances" if alike else "utterances"
     return Grid(
-        caption=f"Mean over {over} ± half the 95 % interval",
+        caption=caption,
         columns=["node", *(_titled(metric) for metric in metrics)],
         rows=rows,
         notes=notes,
         sections=sections,
+        is_dense=is_dense,
     )
+
+
+def _uneven(whole: pd.DataFrame, is_dense: bool) -> list[str]:
+    """Return lines on metrics by which nodes failed on different utterances."""
+    first = whole[whole["uneven"]].drop_duplicates("metric")
+    uneven = {metric_of(row["metric"]).title: int(row["n_common"]) for row in first.to_dict("records")}
+    if is_dense:
+        names = ", ".join(uneven)
+        return (
+            [f"Nodes failed on different utterances, so that means are not over the same: {names}."] if uneven else []
+        )
+    notes = []
+    for title, n_common in uneven.items():
+        shared = f"is the mean over the {n_common} that all nodes have"
+        none = "has no mean: they share no utterance"
+        notes.append(f"{title}: the nodes failed on different utterances. “Common” {shared if n_common else none}.")
+    return notes
+
+
+def _transposed(nodes: Sequence[str], metrics: Sequence[str], cells: Mapping[tuple[str, str], Cell]) -> Grid:
+    """Return cells with a row for each metric, in a section for each group of metrics."""
+    groups = grouped(metrics)
+    rows = [
+        [
+            _head(_titled(metric.column)),
+            *(cells.get((node, metric.column), _none("not asked for")) for node in nodes),
+        ]
+        for _, members in groups
+        for metric in members
+    ]
+    return Grid(
+        caption="",
+        columns=["metric", *nodes],
+        rows=rows,
+        sections=[(title, len(members)) for title, members in groups] if len(groups) > 1 else (),
+        is_sortable=False,
+    )
+
+
+def _brief(cell: Cell) -> Cell:
+    """Return a cell in one line where nothing failed: its mark is a sign."""
+    failed = [part for part in cell.small.replace("\n", ", ").split(", ") if part.endswith("failed")]
+    if cell.mark == "tied":
+        return replace(cell, text=f"{_TIED}\u00a0{cell.text}", small=", ".join(failed), mark="")
+    return replace(cell, small=", ".join(failed), mark="strong" if cell.mark == "best" else cell.mark)
 
 
 def _sections(nodes: Sequence[str]) -> list[tuple[str, int]]:
@@ -221,13 +279,13 @@ def by_group(results: Results, by: Sequence[str], nodes: Sequence[str]) -> list[
             cells.setdefault(group, {})[row["node"]] = Cell(text=text, small=small, hint=f"n {row['n']}")
         rows = [
             [*(_head(name or "(none)") for name in group), *(of_node.get(node, Cell(text="–")) for node in columns)]
-            for group, of_node in sorted(cells.items(), key=lambda item: _all_first(item[0]))
+            for group, of_node in sorted(cells.items(), key=lambda item: all_first(item[0]))
         ]
         grids.append(Grid(caption=_titled(metric), columns=[*by, *columns], rows=rows))
     return grids
 
 
-def _all_first(key: tuple[str, ...]) -> list[tuple[bool, int, str]]:
+def all_first(key: tuple[str, ...]) -> list[tuple[bool, int, str]]:
     """Return a sort key: a group's total before its parts, names by letter, numbers by size."""
     return [(name != "all", int(name) if name.isdecimal() else 0, name) for name in key]
 

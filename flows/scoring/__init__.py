@@ -1,0 +1,1 @@
+"""Folders of audio scored against recordings: the pipeline that stands for it, its run and its report."""
