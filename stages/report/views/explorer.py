@@ -20,8 +20,8 @@ from melmill.stages.score.metric import Metric
 # Rows of utterances that a page holds at most, for all metrics together, and the most of one order.
 _ROWS = 8_000
 _MOST, _FEWEST = 20, 5
-# Means of groups that a page holds at most; about ten bytes each.
-MOST_MEANS = 100_000
+# Means of groups that a page holds at most; about sixteen bytes each, with interval and count.
+MOST_MEANS = 30_000
 
 
 def worst(table: Cube, nodes: Sequence[str]) -> dict[str, Any]:
