@@ -17,6 +17,8 @@ from melmill.stages.score.status import Measured, Status
 
 Needs = Literal["signals", "waveforms", "spectra", "mels"]
 
+Group = Literal["signal", "pitch", "learned", "words"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Metric:
@@ -55,12 +57,17 @@ class Metric:
     lowest_sr : int
         Lowest rate of both signals in Hz; below it the status is `unsupported_rate`.
     package : str
-        Package that it needs besides melmill's own; without it the status is `not_installed`, and
-        the score node has another key.
+        Module that it needs besides melmill's own packages. Without it the status is
+        `not_installed`, and the score node has another key.
     version : int
         Raise it whenever its values change, so that scores are computed again.
     order : int
         Place among melmill's own metrics in tables, smaller first.
+    group : {"signal", "pitch", "learned", "words"}
+        Which of four kinds it is: a formula on signals, pitch and voicing, the prediction of a
+        network, or words that a recogniser hears.
+    cost : str
+        How fast one core computes it, in a sentence.
     """
 
     name: str
@@ -79,6 +86,8 @@ class Metric:
     package: str = ""
     version: int = 1
     order: int = 0
+    group: Group = "signal"
+    cost: str = ""
 
     def __post_init__(self) -> None:
         """Name the column."""

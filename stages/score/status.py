@@ -22,6 +22,10 @@ class Status(StrEnum):
         "crashes.",
     )
     NO_UTTERANCES = "no_utterances", "PESQ found no speech."
+    NO_CONTENT = (
+        "no_content",
+        "A signal lacks what the metric compares: frames that are voiced in both, or a level above the gate.",
+    )
     CRASHED = "crashed", "The process that computes PESQ died."
     TIMEOUT = (
         "timeout",

@@ -29,7 +29,8 @@ def pair(
 
 def test_columns_are_the_contract() -> None:
     assert [metric.column for metric in METRICS.values()] == [
-        *("pesq_wb", "pesq_nb", "stoi", "estoi", "scm_db", "sc_db", "lsd_db", "mel_mae", "mcd_db", "si_sdr_db")
+        *("pesq_wb", "pesq_nb", "stoi", "estoi", "scm_db", "sc_db", "lsd_db", "mstft", "mel_mae", "mcd_db"),
+        *("si_sdr_db", "snr_seg_db", "loudness_diff_lu"),
     ]
 
 

@@ -1,0 +1,53 @@
+"""Metrics against what the code that papers use answers for the same samples."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from melmill.stages.score.metric import metric
+from melmill.stages.score.status import Status
+from tests.stages.score.metrics.golden import golden_pairs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """A metric, the key of its golden values, and how close it is: at 16 kHz, and where its code resampled."""
+
+    metric: str
+    key: str
+    rel: float = 0.0
+    abs: float = 0.0
+    resampled_rel: float | None = None
+    resampled_abs: float | None = None
+    at_most: float = float("inf")  # values above it are limits of the other code
+    without: tuple[str, ...] = ("silent",)  # kinds of estimate that have a status here, or are not compared
+    n: int = 20  # values that there are at least
+
+
+CASES = (
+    Case(metric="mstft", key="mrstft", rel=1e-5),
+    Case(metric="si_sdr", key="si_sdr_zero_mean_db", abs=1e-3, at_most=60.0),
+)
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.metric)
+def test_equals_the_fields_own_code(real_data: Path, case: Case) -> None:
+    tried = metric(case.metric)
+    if not tried.is_installed:
+        pytest.skip(f"{tried.package} is not installed")
+    compared = 0
+    for one in golden_pairs(real_data):
+        expected = one.values.get(case.key)
+        if expected is None or expected > case.at_most or one.kind in case.without:
+            continue
+        measured = tried.measure(one.pair())
+        assert measured.status is Status.OK, one.name
+        own_rate = one.sr == 16000 or case.resampled_abs is None
+        rel, abs_ = (case.rel, case.abs) if own_rate else (case.resampled_rel or 0.0, case.resampled_abs or 0.0)
+        assert measured.value == pytest.approx(expected, rel=rel, abs=abs_), one.name
+        compared += 1
+    assert compared >= case.n
