@@ -113,11 +113,17 @@ class Pair:
 
     def at(self, sr: int) -> Both:
         """Return reference and estimate ``(n_samples,)`` at `sr` Hz, cut to the shorter."""
+        reference, estimate = self.whole(sr)
+        n = min(reference.size, estimate.size)
+        return reference[:n], estimate[:n]
+
+    def whole(self, sr: int) -> Both:
+        """Return reference and estimate ``(n_samples,)`` at `sr` Hz, each at its own length."""
         if sr not in self._at:
-            reference = resample(self._reference, self._reference_sr, sr)
-            estimate = resample(self._estimate, self._estimate_sr, sr)
-            n = min(reference.size, estimate.size)
-            self._at[sr] = reference[:n], estimate[:n]
+            self._at[sr] = (
+                resample(self._reference, self._reference_sr, sr),
+                resample(self._estimate, self._estimate_sr, sr),
+            )
         return self._at[sr]
 
     @property

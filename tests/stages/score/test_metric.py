@@ -30,7 +30,8 @@ def pair(
 def test_columns_are_the_contract() -> None:
     assert [metric.column for metric in METRICS.values()] == [
         *("pesq_wb", "pesq_nb", "stoi", "estoi", "scm_db", "sc_db", "lsd_db", "mstft", "mel_mae", "mcd_db"),
-        *("si_sdr_db", "snr_seg_db", "loudness_diff_lu"),
+        *("world_mcd_db", "mcd_dtw_db", "si_sdr_db", "snr_seg_db", "loudness_diff_lu"),
+        *("log_f0_rmse", "f0_cents", "f0_corr", "f0_vuv_f1"),
     ]
 
 

@@ -30,6 +30,13 @@ class Case:
 CASES = (
     Case(metric="mstft", key="mrstft", rel=1e-5),
     Case(metric="si_sdr", key="si_sdr_zero_mean_db", abs=1e-3, at_most=60.0),
+    Case(metric="log_f0_rmse", key="dio_log_rmse", abs=1e-6),
+    Case(metric="f0_cents", key="dio_rmse_cents", rel=1e-6, abs=1e-6),
+    Case(metric="f0_corr", key="dio_corr", abs=1e-6),
+    Case(metric="f0_vuv_f1", key="dio_vuv_f1", abs=1e-6),
+    Case(metric="world_mcd", key="world_mcd", rel=1e-5),
+    # Golden paths are FastDTW's, which are no shorter than the exact one.
+    Case(metric="mcd_dtw", key="world_mcd_dtw", rel=0.02, n=8),
 )
 
 
