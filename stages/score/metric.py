@@ -12,6 +12,7 @@ from typing import Literal, TypeGuard
 
 from melmill.stages.numeric.errors import ParameterError
 from melmill.stages.plugins import Registry
+from melmill.stages.score.networks.weights import digest_of
 from melmill.stages.score.pair import Pair
 from melmill.stages.score.status import Measured, Status
 
@@ -59,6 +60,8 @@ class Metric:
     package : str
         Module that it needs besides melmill's own packages. Without it the status is
         `not_installed`, and the score node has another key.
+    weights : tuple of str
+        Files of a network in that package, whose digests the score node's key holds.
     version : int
         Raise it whenever its values change, so that scores are computed again.
     order : int
@@ -84,6 +87,7 @@ class Metric:
     decimals: int = 2
     lowest_sr: int = 0
     package: str = ""
+    weights: tuple[str, ...] = ()
     version: int = 1
     order: int = 0
     group: Group = "signal"
@@ -118,6 +122,11 @@ class Metric:
     def is_installed(self) -> bool:
         """Whether the package that it needs is there."""
         return not self.package or importlib.util.find_spec(self.package) is not None
+
+    @property
+    def digests(self) -> list[str]:
+        """SHA-256 of each file of weights; empty where the package is missing."""
+        return [digest_of(self.package, file) for file in self.weights] if self.is_installed else []
 
     def measure(self, pair: Pair) -> Measured:
         """Return the value of a pair, or the status that says why it has none."""

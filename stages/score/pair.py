@@ -22,6 +22,7 @@ LOUDEST = 1e6
 """A signal more than 120 dB over full scale has diverged; its energy would soon leave float32."""
 
 Both = tuple[NDArray[np.float32], NDArray[np.float32]]
+Resampler = Callable[[NDArray[np.float32], int, int], NDArray[np.float32]]
 T = TypeVar("T")
 
 
@@ -61,7 +62,7 @@ class Pair:
         self._spec = magnitude_spec(spec)
         self._timeout_s = timeout_s
         self._cut = cut
-        self._at: dict[int, Both] = {}
+        self._at: dict[tuple[int, Resampler], Both] = {}
         self._shared: dict[Callable[[Pair], object], object] = {}
 
     @cached_property
@@ -111,20 +112,24 @@ class Pair:
             self._shared[make] = make(self)
         return cast("T", self._shared[make])
 
-    def at(self, sr: int) -> Both:
-        """Return reference and estimate ``(n_samples,)`` at `sr` Hz, cut to the shorter."""
-        reference, estimate = self.whole(sr)
+    def at(self, sr: int, by: Resampler = resample) -> Both:
+        """Return reference and estimate ``(n_samples,)`` at `sr` Hz, cut to the shorter.
+
+        Parameters
+        ----------
+        sr : int
+        by : callable
+            What resamples them, as `melmill.stages.numeric.resample.resample` does.
+        """
+        reference, estimate = self.whole(sr, by)
         n = min(reference.size, estimate.size)
         return reference[:n], estimate[:n]
 
-    def whole(self, sr: int) -> Both:
+    def whole(self, sr: int, by: Resampler = resample) -> Both:
         """Return reference and estimate ``(n_samples,)`` at `sr` Hz, each at its own length."""
-        if sr not in self._at:
-            self._at[sr] = (
-                resample(self._reference, self._reference_sr, sr),
-                resample(self._estimate, self._estimate_sr, sr),
-            )
-        return self._at[sr]
+        if (sr, by) not in self._at:
+            self._at[sr, by] = by(self._reference, self._reference_sr, sr), by(self._estimate, self._estimate_sr, sr)
+        return self._at[sr, by]
 
     @property
     def waveforms(self) -> Both:

@@ -190,6 +190,9 @@ class Score:
             "pesq_installed": False,  # there without PESQ too, so that the keys of earlier stores stay
         }
         identity.update({f"{one.package}_installed": one.is_installed for one in self._chosen if one.package})
+        weights = {one.name: one.digests for one in self._chosen if one.weights}
+        if weights:
+            identity["weights"] = weights
         # Absent where all are 1, for the same reason.
         versions = {one.name: one.version for one in self._chosen if one.version != 1}
         if versions:

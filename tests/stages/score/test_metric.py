@@ -31,6 +31,7 @@ def test_columns_are_the_contract() -> None:
     assert [metric.column for metric in METRICS.values()] == [
         *("pesq_wb", "pesq_nb", "stoi", "estoi", "scm_db", "sc_db", "lsd_db", "mstft", "mel_mae", "mcd_db"),
         *("world_mcd_db", "mcd_dtw_db", "si_sdr_db", "snr_seg_db", "loudness_diff_lu"),
+        *("periodicity", "vuv_f1", "pitch_cents"),
         *("log_f0_rmse", "f0_cents", "f0_corr", "f0_vuv_f1"),
     ]
 
