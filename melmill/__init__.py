@@ -419,7 +419,7 @@ def load_vocoder(
 
 
 def score(
-    y: ArrayLike,
+    y: ArrayLike | None,
     y_hat: ArrayLike,
     sr: int,
     metrics: Sequence[str] | None = None,
@@ -427,6 +427,7 @@ def score(
     spec: MelSpec | None = None,
     preset: str | None = None,
     timeout_s: float = 60.0,
+    text: str = "",
 ) -> dict[str, Measured]:
     """Return each metric's measurement of a reconstruction.
 
@@ -434,7 +435,7 @@ def score(
     ----------
     y, y_hat : array_like, shape (n_samples,)
         Recording and reconstruction: an array, a list or a tensor of floats in [-1, 1], or of
-        int16 PCM.
+        int16 PCM. With y None, metrics of the reconstruction alone have values.
     sr : int
         Rate of both, Hz.
     metrics : sequence of str or None
@@ -443,6 +444,8 @@ def score(
         STFT and mel of the spectral metrics, as in `mel`; with neither, ``"paper"`` at `sr`.
     timeout_s : float
         Longest wait for PESQ, s, besides twice the duration of the recording.
+    text : str
+        Words that the recording says, for word errors.
 
     Returns
     -------
@@ -462,7 +465,8 @@ def score(
     from melmill.stages.score.stage import score as measure
 
     chosen = None if spec is None and preset is None else _spec(spec, preset)
-    return measure(y, y_hat, sr, DEFAULT_METRICS if metrics is None else metrics, spec=chosen, timeout_s=timeout_s)
+    names = DEFAULT_METRICS if metrics is None else metrics
+    return measure(y, y_hat, sr, names, spec=chosen, timeout_s=timeout_s, text=text)
 
 
 def open(url: str | os.PathLike[str]) -> Store:  # reads as melmill.open

@@ -16,7 +16,7 @@ from melmill.stages.score.networks.weights import digest_of
 from melmill.stages.score.pair import Pair
 from melmill.stages.score.status import Measured, Status
 
-Needs = Literal["signals", "waveforms", "spectra", "mels"]
+Needs = Literal["signals", "waveforms", "spectra", "mels", "estimate"]
 
 Group = Literal["signal", "pitch", "learned", "words"]
 
@@ -38,9 +38,10 @@ class Metric:
     compute : callable
         Takes a `Pair` and returns a float in `unit`, or a `Measured` with a status where the pair
         has no value. An exception quarantines the utterance.
-    needs : {"signals", "waveforms", "spectra", "mels"}
+    needs : {"signals", "waveforms", "spectra", "mels", "estimate"}
         What it compares: ``signals`` at any rate (`Pair.at`), or what the mel of the score node
-        decides: `Pair.waveforms` at its rate, `Pair.magnitudes` or `Pair.mels`.
+        decides: `Pair.waveforms` at its rate, `Pair.magnitudes` or `Pair.mels`. With ``estimate`` it
+        hears the reconstruction alone (`Pair.estimate_at`), and needs no recording.
     says : str
         What it measures, in a sentence.
     limits : str
@@ -60,6 +61,9 @@ class Metric:
     package : str
         Module that it needs besides melmill's own packages. Without it the status is
         `not_installed`, and the score node has another key.
+    runtime : str
+        Module that computes the package's networks, such as onnxruntime. It counts as the package
+        does.
     weights : tuple of str
         Files of a network in that package, whose digests the score node's key holds.
     version : int
@@ -87,6 +91,7 @@ class Metric:
     decimals: int = 2
     lowest_sr: int = 0
     package: str = ""
+    runtime: str = ""
     weights: tuple[str, ...] = ()
     version: int = 1
     order: int = 0
@@ -120,8 +125,13 @@ class Metric:
 
     @property
     def is_installed(self) -> bool:
-        """Whether the package that it needs is there."""
-        return not self.package or importlib.util.find_spec(self.package) is not None
+        """Whether the packages that it needs are there."""
+        return all(importlib.util.find_spec(name) is not None for name in (self.package, self.runtime) if name)
+
+    @property
+    def compares(self) -> bool:
+        """Whether it compares with a recording."""
+        return self.needs != "estimate"
 
     @property
     def digests(self) -> list[str]:
@@ -130,11 +140,12 @@ class Metric:
 
     def measure(self, pair: Pair) -> Measured:
         """Return the value of a pair, or the status that says why it has none."""
-        if pair.status is not Status.OK:
-            return Measured.failed(pair.status)
-        if pair.lowest_sr < self.lowest_sr:
+        status = pair.status if self.compares else pair.estimate_status
+        if status is not Status.OK:
+            return Measured.failed(status)
+        if (pair.lowest_sr if self.compares else pair.estimate_sr) < self.lowest_sr:
             return Measured.failed(Status.UNSUPPORTED_RATE)
-        if self.needs != "signals" and pair.n_frames == 0:
+        if self.needs in ("waveforms", "spectra", "mels") and pair.n_frames == 0:
             return Measured.failed(Status.TOO_SHORT)
         if not self.is_installed:
             return Measured.failed(Status.NOT_INSTALLED)

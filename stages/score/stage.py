@@ -33,7 +33,7 @@ from melmill.stages.numeric.checks import (
     check_int,
     check_texts,
 )
-from melmill.stages.numeric.errors import ParameterError, StageError
+from melmill.stages.numeric.errors import ContractError, ParameterError, StageError
 from melmill.stages.numeric.mel import check_waveform
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.numeric.presets import preset, preset_names
@@ -51,20 +51,22 @@ DEFAULT_METRICS = ("pesq_wb", "estoi", "scm", "sc")
 
 
 def score(
-    y: ArrayLike,
+    y: ArrayLike | None,
     y_hat: ArrayLike,
     sr: int,
     metrics: Sequence[str] = DEFAULT_METRICS,
     *,
     spec: MelSpec | None = None,
     timeout_s: float = 60.0,
+    text: str = "",
 ) -> dict[str, Measured]:
     """Return each metric's measurement of a reconstruction.
 
     Parameters
     ----------
     y, y_hat : array_like, shape (n_samples,)
-        Recording and reconstruction: floats with full scale 1, or int16 PCM.
+        Recording and reconstruction: floats with full scale 1, or int16 PCM. Metrics of the
+        reconstruction alone need no recording, and y may be None.
     sr : int
         Rate of both, Hz.
     metrics : sequence of str
@@ -73,6 +75,8 @@ def score(
         STFT and mel of the spectral metrics; None: that of the preset ``paper`` at `sr`.
     timeout_s : float
         Longest wait for PESQ, s, besides twice the duration of the recording.
+    text : str
+        Words that the recording says, for word errors.
 
     Returns
     -------
@@ -92,11 +96,11 @@ def score(
     check_float("timeout_s", timeout_s, above=0, at_most=MAX_TIMEOUT_S)
     check_texts("metrics", metrics, "pesq_wb")
     chosen = [metric(name) for name in metrics]
-    reference, estimate = _signal("y", y), _signal("y_hat", y_hat)
-    check_full_scale(reference)
+    reference, estimate = None if y is None else _signal("y", y), _signal("y_hat", y_hat)
+    check_full_scale(estimate if reference is None else reference)
     pair = Pair(
-        reference=as_float(reference), reference_sr=sr, estimate=as_float(estimate), estimate_sr=sr,
-        spec=spec or default_spec(sr), timeout_s=timeout_s,
+        reference=None if reference is None else as_float(reference), reference_sr=sr, estimate=as_float(estimate),
+        estimate_sr=sr, spec=spec or default_spec(sr), timeout_s=timeout_s, text=text,
     )  # fmt: skip
     return {one.name: one.measure(pair) for one in chosen}
 
@@ -149,7 +153,7 @@ class Score:
     version: ClassVar[int] = 2
     inputs: ClassVar[Mapping[str, Input]] = {
         "from": Input(kinds=frozenset({Kind.WAVEFORM}), absent_ok=True, other_corpus=True),
-        "against": Input(kinds=frozenset({Kind.WAVEFORM})),
+        "against": Input(kinds=frozenset({Kind.WAVEFORM}), optional=True),
     }
 
     metrics: tuple[Annotated[str, OneOf(_metric_names)], ...] = DEFAULT_METRICS
@@ -255,7 +259,20 @@ class Score:
             )
 
     def produces(self, inputs: Mapping[str, Sequence[Product]]) -> Scores:
-        """Describe the table of the node at the port `from`."""
+        """Describe the table of the node at the port `from`.
+
+        Raises
+        ------
+        ContractError
+            There are no recordings, and a metric compares with them.
+        """
+        comparing = [chosen.name for chosen in self._chosen if chosen.compares]
+        if "against" not in inputs and comparing:
+            alone = ", ".join(known.name for known in METRICS.values() if not known.compares)
+            raise ContractError(
+                f"metrics {', '.join(comparing)} compare with recordings, and no input 'against' names them: add the "
+                f"node of the recordings, or choose metrics that need none ({alone})"
+            )
         return Scores(metrics=tuple(chosen.column for chosen in self._chosen), scored=inputs["from"][0].node)
 
     def process(self, items: Sequence[Item], inputs: Mapping[str, Product], product: Product) -> Sequence[Outcome]:
@@ -264,26 +281,28 @@ class Score:
         A metric has two columns, ``<column>`` (NaN without a value) and ``status_<column>``. An
         utterance without a reconstruction has the status `missing_estimate` everywhere.
         """
-        estimate, reference = cast("Waveform", inputs["from"]), cast("Waveform", inputs["against"])
+        estimate, reference = cast("Waveform", inputs["from"]), cast("Waveform | None", inputs.get("against"))
         return each(items, lambda item: Outcome(row=self._row(item, estimate, reference)))
 
-    def _row(self, item: Item, estimate: Waveform, reference: Waveform) -> dict[str, Scalar]:
+    def _row(self, item: Item, estimate: Waveform, reference: Waveform | None) -> dict[str, Scalar]:
         if "from" not in item.inputs:
             return _as_row((chosen, Measured.failed(Status.MISSING_ESTIMATE)) for chosen in self._chosen)
+        recording = None if reference is None else item.inputs["against"]
         pair = Pair(
-            reference=as_float(item.inputs["against"]),
-            reference_sr=reference.sr,
+            reference=None if recording is None else as_float(recording),
+            reference_sr=estimate.sr if reference is None else reference.sr,
             estimate=as_float(item.inputs["from"]),
             estimate_sr=estimate.sr,
             spec=self._spec(estimate, reference),
             timeout_s=self.pesq_timeout_s,
             cut=self.lengths == "cut",
+            text=item.utterance.text,
         )
         return _as_row((chosen, chosen.measure(pair)) for chosen in self._chosen)
 
-    def _spec(self, estimate: Waveform, reference: Waveform) -> MelSpec:
+    def _spec(self, estimate: Waveform, reference: Waveform | None) -> MelSpec:
         """Return the mel of the spectral metrics: the recording's rate counts where there is none."""
-        return self._preset_spec or estimate.mel or default_spec(reference.sr)
+        return self._preset_spec or estimate.mel or default_spec((reference or estimate).sr)
 
     @property
     def _chosen(self) -> tuple[Metric, ...]:

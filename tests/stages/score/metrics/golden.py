@@ -32,6 +32,7 @@ class GoldenPair:
             estimate_sr=self.sr,
             spec=MelSpec(sr=self.sr),
             cut=True,
+            text=self.text,
         )
 
 
