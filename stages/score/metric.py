@@ -177,8 +177,14 @@ METRICS: Registry[Metric] = Registry(
 """All metrics by name, in the order of tables."""
 
 
+PREDICTED = "predicted_"
+"""Columns of predictors of one's own begin so; see `melmill.stages.score.predictor`."""
+
+
 def metric(name: str) -> Metric:
     """Return the metric that pipeline.yaml calls `name`, or whose column it is.
+
+    A column of a predictor of one's own has a metric that describes it, and that can't be computed.
 
     Raises
     ------
@@ -195,4 +201,23 @@ def metric(name: str) -> Metric:
     for known in METRICS.values():
         if known.column == name:
             return known
+    if name.startswith(PREDICTED):
+        return _predicted(name)
     raise ParameterError("metrics", f"has {METRICS.unknown(name)}")
+
+
+def _predicted(column: str) -> Metric:
+    name = column.removeprefix(PREDICTED)
+    return Metric(
+        name=name,
+        column=column,
+        title=name,
+        better="higher",
+        needs="estimate",
+        compute=lambda _: Measured.failed(Status.ERROR),
+        group="learned",
+        says="The number that a program of the pipeline's own gives for the reconstruction.",
+        limits="Only who trained it can tell.",
+        formula="The program that the node names.",
+        reference="The pipeline",
+    )
