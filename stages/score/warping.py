@@ -54,4 +54,4 @@ def _warped(a: Flat, b: Flat) -> float:
             corner, corner_steps = total[j], steps[j]
             left, left_steps = best + np.sqrt(distance[j]), best_steps + 1
             total[j], steps[j] = left, left_steps
-    return total[n - 1] / steps[n - 1]
+    return float(total[n - 1]) / float(steps[n - 1])

@@ -78,7 +78,7 @@ def _a_weighting_db() -> NDArray[np.float64]:
             - 0.5 * np.log10(square + c[2])
             - 0.5 * np.log10(square + c[3])
         )
-    return np.maximum(weighting, -80.0)
+    return np.asarray(np.maximum(weighting, -80.0))
 
 
 def _voices(pair: Pair) -> tuple[Voice, Voice]:

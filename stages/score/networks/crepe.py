@@ -159,7 +159,7 @@ def activations(y: NDArray[np.float32], network: Crepe | None = None) -> Floats:
 
 
 def _batch(y: Floats, start: int, frames: Floats, network: Crepe) -> Floats:
-    mean = np.mean(frames, axis=1, keepdims=True, dtype=np.float64).astype(np.float32)
+    mean = np.asarray(np.mean(frames, axis=1, keepdims=True, dtype=np.float64), dtype=np.float32)
     centred = frames - mean
     scale = np.float32(1) / np.maximum(np.std(centred, axis=1, keepdims=True, ddof=1, dtype=np.float64), 1e-10)
     scale = scale.astype(np.float32)

@@ -17,12 +17,12 @@ def small() -> tuple[Crepe, dict[str, NDArray[np.float32]]]:
     arrays: dict[str, NDArray[np.float32]] = {}
     for i in range(1, 7):
         taps, shape = (512, 1) if i == 1 else (64, 1), (channels[i],)
-        arrays[f"conv{i}.weight"] = rng.standard_normal((channels[i], channels[i - 1], *taps)).astype(np.float32) / 8
+        arrays[f"conv{i}.weight"] = (rng.standard_normal((channels[i], channels[i - 1], *taps)) / 8).astype(np.float32)
         for name in ("bias", "_BN.weight", "_BN.bias", "_BN.running_mean"):
             key = f"conv{i}{name}" if name[0] == "_" else f"conv{i}.{name}"
             arrays[key] = rng.standard_normal(shape).astype(np.float32)
         arrays[f"conv{i}_BN.running_var"] = rng.uniform(0.5, 2, shape).astype(np.float32)
-    arrays["classifier.weight"] = rng.standard_normal((360, 8)).astype(np.float32) / 4
+    arrays["classifier.weight"] = (rng.standard_normal((360, 8)) / 4).astype(np.float32)
     arrays["classifier.bias"] = rng.standard_normal(360).astype(np.float32)
     return crepe.network_of(arrays), arrays
 
