@@ -18,7 +18,9 @@ from melmill.stages.score.metric import metric
 from melmill.stages.score.pair import Pair
 
 REPEATS = 5
-METRICS = ("pesq_wb", "estoi", "stoi", "scm", "sc", "lsd", "mel_mae", "mcd", "si_sdr")
+METRICS = (
+    *("pesq_wb", "estoi", "stoi", "scm", "sc", "lsd", "mstft", "mel_mae", "mcd", "si_sdr", "snr_seg", "loudness_diff"),
+)
 SLOW = ("pesq_wb", "estoi", "stoi")
 
 # What the means over the 20 utterances are to reach after so many iterations: name, bound, whether a lower one.

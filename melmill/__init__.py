@@ -440,7 +440,7 @@ def score(  # type: ignore[overload-overlap]  # numpy takes text for an array
 
 @overload
 def score(
-    y: ArrayLike,
+    y: ArrayLike | None,
     y_hat: ArrayLike,
     sr: int,
     metrics: Sequence[str] | None = None,
@@ -448,11 +448,12 @@ def score(
     spec: MelSpec | None = None,
     preset: str | None = None,
     timeout_s: float = 60.0,
+    text: str = "",
 ) -> dict[str, Measured]: ...
 
 
 def score(
-    y: ArrayLike | str | os.PathLike[str],
+    y: ArrayLike | str | os.PathLike[str] | None,
     y_hat: ArrayLike | _Systems,
     sr: int | None = None,
     metrics: Sequence[str] | None = None,
@@ -460,6 +461,7 @@ def score(
     spec: MelSpec | None = None,
     preset: str | None = None,
     timeout_s: float = 60.0,
+    text: str = "",
     output: str | os.PathLike[str] | None = None,
     lengths: Literal["same", "cut"] = "same",
     pairs: str | os.PathLike[str] | None = None,
@@ -476,8 +478,8 @@ def score(
     ----------
     y, y_hat : array_like, shape (n_samples,)
         Recording and reconstruction: an array, a list or a tensor of floats in [-1, 1], or of
-        int16 PCM. Or the folder of the recordings, and that of a system, a list of them, or a
-        mapping of names to folders.
+        int16 PCM. With y None, metrics of the reconstruction alone have values. Or the folder of
+        the recordings, and that of a system, a list of them, or a mapping of names to folders.
     sr : int
         Rate of both, Hz. For folders: the rate to compare at. None is that of most files of each.
     metrics : sequence of str
@@ -488,6 +490,8 @@ def score(
         Name of the mel of the spectral metrics. None: ``"paper"`` at the rate of the recording.
     timeout_s : float
         For signals: longest wait for PESQ, s, besides twice the duration of the recording.
+    text : str
+        For signals: words that the recording says, for word errors.
     output : str, path or None
         For folders: where the report goes. A second call goes on from it. None keeps nothing.
     lengths : {"same", "cut"}
@@ -524,6 +528,8 @@ def score(
     if isinstance(y, str | os.PathLike):
         if spec is not None:
             raise ParameterError("spec", "is for signals: name a preset for folders")
+        if text:
+            raise ParameterError("text", "is for signals: texts of folders are found beside their files")
         from melmill.flows.scoring.card import score_table
 
         return score_table(
@@ -547,10 +553,9 @@ def score(
         if value is not None:
             raise ParameterError(name, f"is for folders, got {value!r} with signals")
     chosen = None if spec is None and preset is None else _spec(spec, preset)
-    return measure(
-        cast("ArrayLike", y), cast("ArrayLike", y_hat), sr, DEFAULT_METRICS if metrics is None else metrics,
-        spec=chosen, timeout_s=timeout_s,
-    )  # fmt: skip
+    names = DEFAULT_METRICS if metrics is None else metrics
+    signals = cast("ArrayLike | None", y), cast("ArrayLike", y_hat)
+    return measure(*signals, sr, names, spec=chosen, timeout_s=timeout_s, text=text)
 
 
 def _systems(given: object) -> list[str] | dict[str, str]:

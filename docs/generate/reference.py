@@ -148,8 +148,8 @@ def priors() -> str:
 
 def metrics() -> str:
     """List the metrics."""
-    rows = [(f"[{m.title}](#{_anchor(m.title)})", f"`{m.name}`", m.unit, m.better) for m in METRICS.values()]
-    return table(("metric", "in a pipeline", "unit", "better"), rows)
+    rows = [(f"[{m.title}](#{_anchor(m.title)})", f"`{m.name}`", m.group, m.unit, m.better) for m in METRICS.values()]
+    return table(("metric", "in a pipeline", "group", "unit", "better"), rows)
 
 
 def metric_texts() -> str:
@@ -265,6 +265,7 @@ def _metric(m: Metric) -> str:
             f"*How*: {m.formula}",
             f"*Limits*: {m.limits}",
             f"*Reference*: {m.reference}",
+            *([f"*Cost*: {m.cost}"] if m.cost else ()),
         )
     )
 

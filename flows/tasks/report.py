@@ -240,8 +240,14 @@ class StoredResults:
         """One row per node."""
         return throughput({name: self._records(name) for name in self._ancestors})
 
-    def example(self, utterance_id: str) -> Example:
-        """Return the audio of a scored utterance; raise ValueError if it has no recording."""
+    def example(self, utterance_id: str) -> Example | None:
+        """Return the audio of a scored utterance, or None if it was scored without recordings.
+
+        Raises
+        ------
+        ValueError
+            Nothing scored it, or the node of the recordings lacks it.
+        """
         scored = [
             name
             for name, score_nodes in self._score_nodes.items()
@@ -252,6 +258,8 @@ class StoredResults:
         score_node = self._ancestors[self._score_nodes[scored[0]][0]]
         catalogue = self.catalogues[score_node.catalogue]
         shard = catalogue.shard(catalogue.shard_of(utterance_id))
+        if "against" not in score_node.inputs:
+            return None
         recordings = score_node.inputs["against"][0]
         reference = self._waveform(recordings, shard, utterance_id)
         if reference is None:

@@ -144,8 +144,11 @@ class ReportData(Protocol):
         """
         ...
 
-    def example(self, utterance_id: str) -> Example:
-        """Return the audio of a scored utterance; raise ValueError where it has no recording."""
+    def example(self, utterance_id: str) -> Example | None:
+        """Return the audio of a scored utterance, or None if it was scored without recordings.
+
+        It raises ValueError for an utterance that nothing scored.
+        """
         ...
 
 

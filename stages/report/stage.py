@@ -102,7 +102,8 @@ class Aggregate:
             **({"traces": traces} if len(traces) else {}),
             **({"quarantine": quarantine} if len(quarantine) else {}),
         )
-        examples = [replace(data.example(pick.utterance_id), why=pick.why) for pick in self.pick(scores)]
+        found = [(data.example(pick.utterance_id), pick.why) for pick in self.pick(scores)]
+        examples = [replace(example, why=why) for example, why in found if example is not None]
         return ReportFiles(files=self.render(tables, examples), headline=self.headline(scores).to_csv())
 
     def pick(self, scores: pd.DataFrame) -> list[Pick]:

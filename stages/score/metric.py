@@ -12,10 +12,11 @@ from typing import Literal, TypeGuard
 
 from melmill.stages.numeric.errors import ParameterError
 from melmill.stages.plugins import Registry
+from melmill.stages.score.networks.weights import digest_of
 from melmill.stages.score.pair import Pair
 from melmill.stages.score.status import Measured, Status
 
-Needs = Literal["signals", "waveforms", "spectra", "mels"]
+Needs = Literal["signals", "waveforms", "spectra", "mels", "estimate"]
 
 Group = Literal["signal", "pitch", "learned", "words"]
 
@@ -37,9 +38,10 @@ class Metric:
     compute : callable
         Takes a `Pair` and returns a float in `unit`, or a `Measured` with a status where the pair
         has no value. An exception quarantines the utterance.
-    needs : {"signals", "waveforms", "spectra", "mels"}
+    needs : {"signals", "waveforms", "spectra", "mels", "estimate"}
         What it compares: ``signals`` at any rate (`Pair.at`), or what the mel of the score node
-        decides: `Pair.waveforms` at its rate, `Pair.magnitudes` or `Pair.mels`.
+        decides: `Pair.waveforms` at its rate, `Pair.magnitudes` or `Pair.mels`. With ``estimate`` it
+        hears the reconstruction alone (`Pair.estimate_at`), and needs no recording.
     says : str
         What it measures, in a sentence.
     limits : str
@@ -57,8 +59,13 @@ class Metric:
     lowest_sr : int
         Lowest rate of both signals in Hz; below it the status is `unsupported_rate`.
     package : str
-        Package that it needs besides melmill's own; without it the status is `not_installed`, and
-        the score node has another key.
+        Module that it needs besides melmill's own packages. Without it the status is
+        `not_installed`, and the score node has another key.
+    runtime : str
+        Module that computes the package's networks, such as onnxruntime. It counts as the package
+        does.
+    weights : tuple of str
+        Files of a network in that package, whose digests the score node's key holds.
     version : int
         Raise it whenever its values change, so that scores are computed again.
     order : int
@@ -66,6 +73,8 @@ class Metric:
     group : {"signal", "pitch", "learned", "words"}
         Which of four kinds it is: a formula on signals, pitch and voicing, the prediction of a
         network, or words that a recogniser hears.
+    cost : str
+        How fast one core computes it, in a sentence.
     """
 
     name: str
@@ -82,9 +91,12 @@ class Metric:
     decimals: int = 2
     lowest_sr: int = 0
     package: str = ""
+    runtime: str = ""
+    weights: tuple[str, ...] = ()
     version: int = 1
     order: int = 0
     group: Group = "signal"
+    cost: str = ""
 
     def __post_init__(self) -> None:
         """Name the column."""
@@ -113,16 +125,27 @@ class Metric:
 
     @property
     def is_installed(self) -> bool:
-        """Whether the package that it needs is there."""
-        return not self.package or importlib.util.find_spec(self.package) is not None
+        """Whether the packages that it needs are there."""
+        return all(importlib.util.find_spec(name) is not None for name in (self.package, self.runtime) if name)
+
+    @property
+    def compares(self) -> bool:
+        """Whether it compares with a recording."""
+        return self.needs != "estimate"
+
+    @property
+    def digests(self) -> list[str]:
+        """SHA-256 of each file of weights; empty where the package is missing."""
+        return [digest_of(self.package, file) for file in self.weights] if self.is_installed else []
 
     def measure(self, pair: Pair) -> Measured:
         """Return the value of a pair, or the status that says why it has none."""
-        if pair.status is not Status.OK:
-            return Measured.failed(pair.status)
-        if pair.lowest_sr < self.lowest_sr:
+        status = pair.status if self.compares else pair.estimate_status
+        if status is not Status.OK:
+            return Measured.failed(status)
+        if (pair.lowest_sr if self.compares else pair.estimate_sr) < self.lowest_sr:
             return Measured.failed(Status.UNSUPPORTED_RATE)
-        if self.needs != "signals" and pair.n_frames == 0:
+        if self.needs in ("waveforms", "spectra", "mels") and pair.n_frames == 0:
             return Measured.failed(Status.TOO_SHORT)
         if not self.is_installed:
             return Measured.failed(Status.NOT_INSTALLED)
@@ -154,8 +177,14 @@ METRICS: Registry[Metric] = Registry(
 """All metrics by name, in the order of tables."""
 
 
+PREDICTED = "predicted_"
+"""Columns of predictors of one's own begin so; see `melmill.stages.score.predictor`."""
+
+
 def metric(name: str) -> Metric:
     """Return the metric that pipeline.yaml calls `name`, or whose column it is.
+
+    A column of a predictor of one's own has a metric that describes it, and that can't be computed.
 
     Raises
     ------
@@ -172,4 +201,23 @@ def metric(name: str) -> Metric:
     for known in METRICS.values():
         if known.column == name:
             return known
+    if name.startswith(PREDICTED):
+        return _predicted(name)
     raise ParameterError("metrics", f"has {METRICS.unknown(name)}")
+
+
+def _predicted(column: str) -> Metric:
+    name = column.removeprefix(PREDICTED)
+    return Metric(
+        name=name,
+        column=column,
+        title=name,
+        better="higher",
+        needs="estimate",
+        compute=lambda _: Measured.failed(Status.ERROR),
+        group="learned",
+        says="The number that a program of the pipeline's own gives for the reconstruction.",
+        limits="Only who trained it can tell.",
+        formula="The program that the node names.",
+        reference="The pipeline",
+    )

@@ -22,6 +22,7 @@ LOUDEST = 1e6
 """A signal more than 120 dB over full scale has diverged; its energy would soon leave float32."""
 
 Both = tuple[NDArray[np.float32], NDArray[np.float32]]
+Resampler = Callable[[NDArray[np.float32], int, int], NDArray[np.float32]]
 T = TypeVar("T")
 
 
@@ -33,7 +34,7 @@ class Pair:
     Parameters
     ----------
     reference, estimate : ndarray of float32, shape (n_samples,)
-        Full scale is 1.
+        Full scale is 1. Without a reference, metrics that need none can still be measured.
     reference_sr, estimate_sr : int
         Rates, Hz.
     spec : MelSpec
@@ -43,25 +44,31 @@ class Pair:
         reference.
     cut : bool
         Compare signals whose lengths differ by more than a hop over the shorter of the two.
+    text : str
+        Transcript of the reference; empty if there is none.
     """
 
     def __init__(
         self,
         *,
-        reference: NDArray[np.float32],
+        reference: NDArray[np.float32] | None,
         reference_sr: int,
         estimate: NDArray[np.float32],
         estimate_sr: int,
         spec: MelSpec,
         timeout_s: float = 60.0,
         cut: bool = False,
+        text: str = "",
     ) -> None:
-        self._reference, self._reference_sr = reference, reference_sr
+        self.text = text
+        self.has_reference = reference is not None
+        self._reference = np.empty(0, dtype=np.float32) if reference is None else reference
+        self._reference_sr = reference_sr
         self._estimate, self._estimate_sr = estimate, estimate_sr
         self._spec = magnitude_spec(spec)
         self._timeout_s = timeout_s
         self._cut = cut
-        self._at: dict[int, Both] = {}
+        self._at: dict[tuple[int, Resampler], Both] = {}
         self._shared: dict[Callable[[Pair], object], object] = {}
 
     @cached_property
@@ -71,6 +78,8 @@ class Pair:
         Framing rounds lengths, so they may differ by one hop. A larger difference is an error,
         unless the signals are to be cut.
         """
+        if not self.has_reference:
+            return Status.MISSING_REFERENCE
         if not (self._reference.size and self._estimate.size):
             return Status.TOO_SHORT
         if not (_is_sound(self._reference) and _is_sound(self._estimate)):
@@ -84,6 +93,15 @@ class Pair:
         )
         return Status.OK if fit else Status.ERROR
 
+    @cached_property
+    def estimate_status(self) -> Status:
+        """Why no metric can judge the estimate alone; ok where they can."""
+        if not self._estimate.size:
+            return Status.TOO_SHORT
+        if not _is_sound(self._estimate):
+            return Status.NON_FINITE
+        return Status.SILENT_ESTIMATE if _is_silent(self._estimate) else Status.OK
+
     @property
     def lowest_sr(self) -> int:
         """Lower of the two rates, Hz: the pair has no common content above half of it."""
@@ -93,6 +111,11 @@ class Pair:
     def estimate_sr(self) -> int:
         """Rate of the estimate, Hz."""
         return self._estimate_sr
+
+    @property
+    def estimate_duration_s(self) -> float:
+        """Duration of the estimate, s."""
+        return self._estimate.size / self._estimate_sr
 
     @property
     def time_limit_s(self) -> float:
@@ -111,14 +134,29 @@ class Pair:
             self._shared[make] = make(self)
         return cast("T", self._shared[make])
 
-    def at(self, sr: int) -> Both:
-        """Return reference and estimate ``(n_samples,)`` at `sr` Hz, cut to the shorter."""
-        if sr not in self._at:
-            reference = resample(self._reference, self._reference_sr, sr)
-            estimate = resample(self._estimate, self._estimate_sr, sr)
-            n = min(reference.size, estimate.size)
-            self._at[sr] = reference[:n], estimate[:n]
-        return self._at[sr]
+    def at(self, sr: int, by: Resampler = resample) -> Both:
+        """Return reference and estimate ``(n_samples,)`` at `sr` Hz, cut to the shorter.
+
+        Parameters
+        ----------
+        sr : int
+        by : callable
+            What resamples them, as `melmill.stages.numeric.resample.resample` does.
+        """
+        reference, estimate = self.whole(sr, by)
+        n = min(reference.size, estimate.size)
+        return reference[:n], estimate[:n]
+
+    def estimate_at(self, sr: int, by: Resampler = resample) -> NDArray[np.float32]:
+        """Return the estimate ``(n_samples,)`` at `sr` Hz, at its own length."""
+        return self.whole(sr, by)[1]
+
+    def whole(self, sr: int, by: Resampler = resample) -> Both:
+        """Return reference and estimate ``(n_samples,)`` at `sr` Hz, each at its own length."""
+        if (sr, by) not in self._at:
+            reference = by(self._reference, self._reference_sr, sr) if self.has_reference else self._reference
+            self._at[sr, by] = reference, by(self._estimate, self._estimate_sr, sr)
+        return self._at[sr, by]
 
     @property
     def waveforms(self) -> Both:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, ClassVar, Literal, cast, get_args
@@ -17,9 +17,12 @@ from melmill.stages.contract import (
     Kind,
     OneOf,
     Outcome,
+    Processor,
     Product,
     Scalar,
     Scores,
+    StageFiles,
+    Trained,
     Waveform,
     as_float,
     each,
@@ -33,7 +36,7 @@ from melmill.stages.numeric.checks import (
     check_int,
     check_texts,
 )
-from melmill.stages.numeric.errors import ParameterError, StageError
+from melmill.stages.numeric.errors import ContractError, ParameterError, StageError
 from melmill.stages.numeric.mel import check_waveform
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.numeric.presets import preset, preset_names
@@ -41,6 +44,7 @@ from melmill.stages.score.contract import Pairing
 from melmill.stages.score.metric import METRICS, Metric, metric
 from melmill.stages.score.pair import Pair, within_a_hop
 from melmill.stages.score.pairing import Side, missing, named, parse_pairs, partners
+from melmill.stages.score.predictor import Predictor
 from melmill.stages.score.status import Measured, Status
 from melmill.storage.utterance import Utterance
 
@@ -51,20 +55,22 @@ DEFAULT_METRICS = ("pesq_wb", "estoi", "scm", "sc")
 
 
 def score(
-    y: ArrayLike,
+    y: ArrayLike | None,
     y_hat: ArrayLike,
     sr: int,
     metrics: Sequence[str] = DEFAULT_METRICS,
     *,
     spec: MelSpec | None = None,
     timeout_s: float = 60.0,
+    text: str = "",
 ) -> dict[str, Measured]:
     """Return each metric's measurement of a reconstruction.
 
     Parameters
     ----------
     y, y_hat : array_like, shape (n_samples,)
-        Recording and reconstruction: floats with full scale 1, or int16 PCM.
+        Recording and reconstruction: floats with full scale 1, or int16 PCM. Metrics of the
+        reconstruction alone need no recording, and y may be None.
     sr : int
         Rate of both, Hz.
     metrics : sequence of str
@@ -73,6 +79,8 @@ def score(
         STFT and mel of the spectral metrics; None: that of the preset ``paper`` at `sr`.
     timeout_s : float
         Longest wait for PESQ, s, besides twice the duration of the recording.
+    text : str
+        Words that the recording says, for word errors.
 
     Returns
     -------
@@ -92,11 +100,11 @@ def score(
     check_float("timeout_s", timeout_s, above=0, at_most=MAX_TIMEOUT_S)
     check_texts("metrics", metrics, "pesq_wb")
     chosen = [metric(name) for name in metrics]
-    reference, estimate = _signal("y", y), _signal("y_hat", y_hat)
-    check_full_scale(reference)
+    reference, estimate = None if y is None else _signal("y", y), _signal("y_hat", y_hat)
+    check_full_scale(estimate if reference is None else reference)
     pair = Pair(
-        reference=as_float(reference), reference_sr=sr, estimate=as_float(estimate), estimate_sr=sr,
-        spec=spec or default_spec(sr), timeout_s=timeout_s,
+        reference=None if reference is None else as_float(reference), reference_sr=sr, estimate=as_float(estimate),
+        estimate_sr=sr, spec=spec or default_spec(sr), timeout_s=timeout_s, text=text,
     )  # fmt: skip
     return {one.name: one.measure(pair) for one in chosen}
 
@@ -130,7 +138,7 @@ class Score:
     Parameters
     ----------
     metrics : tuple of str
-        Names of metrics, in the order of the columns.
+        Names of metrics and of predictors, in the order of the columns.
     preset : str or None
         Mel whose STFT and filter bank the spectral metrics use, and whose rate `si_sdr` uses. None:
         the mel that the reconstruction was made from, or ``paper`` at the recording's rate. Name
@@ -143,24 +151,34 @@ class Score:
     pairs : str or None
         Table of estimates and references, where `from` is of another corpus than `against`; a path
         or URL. None: pairs have the same ids, or paths that end alike.
+    predictors : mapping of str to Predictor
+        Programs of one's own that judge a reconstruction, by the names that `metrics` uses.
     """
 
     uses: ClassVar[str] = "score"
     version: ClassVar[int] = 2
     inputs: ClassVar[Mapping[str, Input]] = {
         "from": Input(kinds=frozenset({Kind.WAVEFORM}), absent_ok=True, other_corpus=True),
-        "against": Input(kinds=frozenset({Kind.WAVEFORM})),
+        "against": Input(kinds=frozenset({Kind.WAVEFORM}), optional=True),
     }
 
-    metrics: tuple[Annotated[str, OneOf(_metric_names)], ...] = DEFAULT_METRICS
+    metrics: tuple[Annotated[str, OneOf(_metric_names, others=True)], ...] = DEFAULT_METRICS
     preset: Annotated[str, OneOf(preset_names)] | None = None
     pesq_timeout_s: float = 60.0
     lengths: Lengths = "same"
     pairs: str | None = field(default=None, metadata={"place": True})
+    predictors: Mapping[str, Predictor] = field(default_factory=dict)
     _pairs_digest: str = field(default="", init=False)
+    _programs_digest: str = field(default="", init=False)
+    _programs: tuple[tuple[str, str], ...] = field(default=(), init=False)  # names and URLs of what was read
 
     def __post_init__(self) -> None:
         """Check the fields."""
+        for name in self.predictors:
+            if name in _metric_names():
+                raise ParameterError("predictors", f"calls a program {name!r}, which is a metric: give it another name")
+            if name not in self.metrics:
+                raise ParameterError("predictors", f"{name!r} has no use: name it in metrics, or leave it out")
         names = [chosen.name for chosen in self._chosen]
         if not names:
             raise ParameterError("metrics", "is empty: name at least one, say [pesq_wb, estoi, scm, sc]")
@@ -190,15 +208,60 @@ class Score:
             "pesq_installed": False,  # there without PESQ too, so that the keys of earlier stores stay
         }
         identity.update({f"{one.package}_installed": one.is_installed for one in self._chosen if one.package})
+        weights = {one.name: one.digests for one in self._chosen if one.weights}
+        if weights:
+            identity["weights"] = weights
         # Absent where all are 1, for the same reason.
         versions = {one.name: one.version for one in self._chosen if one.version != 1}
         if versions:
             identity["versions"] = versions
         if self.lengths != "same":
             identity["lengths"] = self.lengths
+        if self.predictors:
+            identity["predictors"] = {name: [one.sr, one.output] for name, one in self.predictors.items()}
+            identity["programs"] = self.digest
         if self._pairs_digest:
             identity["pairs"] = self._pairs_digest
         return identity
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the predictors' programs; empty before they are read."""
+        return self._programs_digest
+
+    def files(self) -> Mapping[str, Sequence[str]]:
+        """Return where the predictors' programs are; see `FileStage`."""
+        if self._programs:
+            return {name: (url,) for name, url in self._programs}
+        return {name: (one.file,) for name, one in self.predictors.items()}
+
+    def prepared(self, files: StageFiles, digest: str) -> Score:
+        """Return the stage that knows its predictors' programs.
+
+        Raises
+        ------
+        StageError
+            A program is missing, can't be read or gives no such output.
+        """
+        for name, one in self.predictors.items():
+            if name not in files:
+                raise ParameterError(
+                    "predictors", f"{name}: {one.file!r} does not exist or is a folder: name the file of the program"
+                )
+            one.checked(name, files[name])
+        stage = copy(self)
+        object.__setattr__(stage, "_programs_digest", digest)
+        object.__setattr__(stage, "_programs", tuple((name, file.url) for name, file in files.items()))
+        return stage
+
+    def trained(self, product: Trained, name: str, digest: str) -> Score:
+        """Raise ContractError: nothing that is trained here judges waveforms."""
+        raise ContractError(f"score can't compute with {name!r}, which trains {product.called}")
+
+    def opened(self, read: Callable[[], StageFiles]) -> Processor:
+        """Return what scores in this process; see `FileStage`."""
+        files = read()
+        return _Opened(self, {name: one.opened(name, files[name]) for name, one in self.predictors.items()})
 
     def with_pairs(self, data: bytes) -> Score:
         """Return the stage that knows its table of pairs; see `PairingStage`."""
@@ -252,7 +315,20 @@ class Score:
             )
 
     def produces(self, inputs: Mapping[str, Sequence[Product]]) -> Scores:
-        """Describe the table of the node at the port `from`."""
+        """Describe the table of the node at the port `from`.
+
+        Raises
+        ------
+        ContractError
+            There are no recordings, and a metric compares with them.
+        """
+        comparing = [chosen.name for chosen in self._chosen if chosen.compares]
+        if "against" not in inputs and comparing:
+            alone = ", ".join(known.name for known in METRICS.values() if not known.compares)
+            raise ContractError(
+                f"metrics {', '.join(comparing)} compare with recordings, and no input 'against' names them: add the "
+                f"node of the recordings, or choose metrics that need none ({alone})"
+            )
         return Scores(metrics=tuple(chosen.column for chosen in self._chosen), scored=inputs["from"][0].node)
 
     def process(self, items: Sequence[Item], inputs: Mapping[str, Product], product: Product) -> Sequence[Outcome]:
@@ -261,34 +337,58 @@ class Score:
         A metric has two columns, ``<column>`` (NaN without a value) and ``status_<column>``. An
         utterance without a reconstruction has the status `missing_estimate` everywhere.
         """
-        estimate, reference = cast("Waveform", inputs["from"]), cast("Waveform", inputs["against"])
-        return each(items, lambda item: Outcome(row=self._row(item, estimate, reference)))
+        return self._scored(items, inputs, self._chosen)
 
-    def _row(self, item: Item, estimate: Waveform, reference: Waveform) -> dict[str, Scalar]:
+    def _scored(
+        self, items: Sequence[Item], inputs: Mapping[str, Product], metrics: Sequence[Metric]
+    ) -> Sequence[Outcome]:
+        estimate, reference = cast("Waveform", inputs["from"]), cast("Waveform | None", inputs.get("against"))
+        return each(items, lambda item: Outcome(row=self._row(item, estimate, reference, metrics)))
+
+    def _row(
+        self, item: Item, estimate: Waveform, reference: Waveform | None, metrics: Sequence[Metric]
+    ) -> dict[str, Scalar]:
         if "from" not in item.inputs:
-            return _as_row((chosen, Measured.failed(Status.MISSING_ESTIMATE)) for chosen in self._chosen)
+            return _as_row((one, Measured.failed(Status.MISSING_ESTIMATE)) for one in metrics)
+        recording = None if reference is None else item.inputs["against"]
         pair = Pair(
-            reference=as_float(item.inputs["against"]),
-            reference_sr=reference.sr,
+            reference=None if recording is None else as_float(recording),
+            reference_sr=estimate.sr if reference is None else reference.sr,
             estimate=as_float(item.inputs["from"]),
             estimate_sr=estimate.sr,
             spec=self._spec(estimate, reference),
             timeout_s=self.pesq_timeout_s,
             cut=self.lengths == "cut",
+            text=item.utterance.text,
         )
-        return _as_row((chosen, chosen.measure(pair)) for chosen in self._chosen)
+        return _as_row((one, one.measure(pair)) for one in metrics)
 
-    def _spec(self, estimate: Waveform, reference: Waveform) -> MelSpec:
+    def _spec(self, estimate: Waveform, reference: Waveform | None) -> MelSpec:
         """Return the mel of the spectral metrics: the recording's rate counts where there is none."""
-        return self._preset_spec or estimate.mel or default_spec(reference.sr)
+        return self._preset_spec or estimate.mel or default_spec((reference or estimate).sr)
 
     @property
     def _chosen(self) -> tuple[Metric, ...]:
-        return tuple(metric(name) for name in self.metrics)
+        return tuple(
+            self.predictors[name].described(name) if name in self.predictors else metric(name) for name in self.metrics
+        )
 
     @property
     def _preset_spec(self) -> MelSpec | None:
         return None if self.preset is None else preset(self.preset)
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """Score with the programs of predictors."""
+
+    stage: Score
+    programs: Mapping[str, Metric]
+
+    def process(self, items: Sequence[Item], inputs: Mapping[str, Product], product: Product) -> Sequence[Outcome]:
+        """Return one row per utterance; see `Score.process`."""
+        metrics = tuple(self.programs.get(chosen.name, chosen) for chosen in self.stage._chosen)
+        return self.stage._scored(items, inputs, metrics)
 
 
 def _as_row(measured: Iterable[tuple[Metric, Measured]]) -> dict[str, Scalar]:

@@ -22,6 +22,11 @@ class Status(StrEnum):
         "crashes.",
     )
     NO_UTTERANCES = "no_utterances", "PESQ found no speech."
+    NO_CONTENT = (
+        "no_content",
+        "A signal lacks what the metric compares: frames that are voiced in both, or a level above the gate.",
+    )
+    NO_TEXT = "no_text", "The corpus has no transcript of the utterance, or one without words."
     CRASHED = "crashed", "The process that computes PESQ died."
     TIMEOUT = (
         "timeout",
@@ -34,6 +39,7 @@ class Status(StrEnum):
     UNSUPPORTED_RATE = "unsupported_rate", "The rate of a signal is too low for the metric."
     NON_FINITE = "non_finite", "A sample or the result is not a finite number."
     ERROR = "error", "Anything else, such as lengths that differ by more than a hop."
+    MISSING_REFERENCE = "missing_reference", "There is no recording, and the metric compares with one."
     MISSING_ESTIMATE = (
         "missing_estimate",
         ("There is no reconstruction: it was quarantined on the way, or another system's files lack it."),

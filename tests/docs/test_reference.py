@@ -84,7 +84,8 @@ def test_every_metric_is_explained_under_its_heading(filled: dict[str, str]) -> 
             metric.reference,
         ):
             assert part in text, (metric.name, part)
-        assert f"| `{metric.name}` | {metric.unit} | {metric.better} |" in page
+        assert f"| `{metric.name}` | {metric.group} | {metric.unit} | {metric.better} |" in page
+        assert not metric.cost or f"*Cost*: {metric.cost}" in text
 
 
 def test_every_status_is_explained(filled: dict[str, str]) -> None:

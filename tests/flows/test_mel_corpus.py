@@ -102,7 +102,7 @@ SCORES = "  scores: {{uses: score, from: gla, metrics: [sc]{against}}}\ncluster"
     [
         (
             "",
-            "node 'scores' needs the input 'against': the name of a node that makes waveform; 'mel' holds mels without",
+            "metrics sc compare with recordings, and no input 'against' names them: add the node of the recordings",
         ),
         (
             ", against: mel",
@@ -112,5 +112,5 @@ SCORES = "  scores: {{uses: score, from: gla, metrics: [sc]{against}}}\ncluster"
 )
 def test_there_is_nothing_to_score_against(mels: Project, against: str, message: str) -> None:
     mels.write(PIPELINE.replace("cluster", SCORES.replace("{against}", against), 1))
-    with pytest.raises(PipelineError, match=re.escape(message) + ".*: name a node of a corpus that has them$"):
+    with pytest.raises(PipelineError, match=re.escape(message)):
         make_plan(load(mels.pipeline))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from melmill.stages.numeric.resample import resample
+from melmill.stages.numeric.resample import resample, sinc_resample
 from melmill.storage.utterance import resampled_length
 
 
@@ -36,3 +36,20 @@ def test_a_tone_above_the_new_band_vanishes() -> None:
 def test_equal_rates_return_the_samples() -> None:
     y = np.array([-32768, 0, 16384], dtype=np.int16)
     np.testing.assert_array_equal(resample(y, 16000, 16000), np.array([-1.0, 0.0, 0.5], dtype=np.float32))
+
+
+@pytest.mark.parametrize(("sr", "new_sr"), [(48000, 16000), (22050, 16000), (16000, 24000), (24000, 16000)])
+def test_the_short_sinc_equals_its_sum(sr: int, new_sr: int) -> None:
+    y = np.random.default_rng(0).uniform(-1, 1, 700).astype(np.float32)
+    found = sinc_resample(y, sr, new_sr)
+    assert found.size == -(-y.size * new_sr // sr)
+    cutoff = 0.99 * min(sr, new_sr)
+    for i in (0, 1, found.size // 2, found.size - 1):
+        t = np.clip((np.arange(y.size) / sr - i / new_sr) * cutoff, -6, 6)
+        expected = np.sum(y * np.sinc(t) * np.cos(t * np.pi / 12) ** 2) * cutoff / sr
+        assert found[i] == pytest.approx(expected, abs=2e-6)
+
+
+def test_the_short_sinc_leaves_equal_rates_alone() -> None:
+    y = np.random.default_rng(0).standard_normal(100).astype(np.float32)
+    assert sinc_resample(y, 16000, 16000) is y

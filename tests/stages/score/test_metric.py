@@ -29,7 +29,27 @@ def pair(
 
 def test_columns_are_the_contract() -> None:
     assert [metric.column for metric in METRICS.values()] == [
-        *("pesq_wb", "pesq_nb", "stoi", "estoi", "scm_db", "sc_db", "lsd_db", "mel_mae", "mcd_db", "si_sdr_db")
+        *(
+            "pesq_wb",
+            "pesq_nb",
+            "stoi",
+            "estoi",
+            "visqol",
+            "visqol_audio",
+            "zimtohrli",
+            "zimtohrli_mos",
+            "scm_db",
+            "sc_db",
+            "lsd_db",
+            "mstft",
+            "mel_mae",
+            "mcd_db",
+        ),
+        *("world_mcd_db", "mcd_dtw_db", "si_sdr_db", "snr_seg_db", "loudness_diff_lu"),
+        *("periodicity", "vuv_f1", "pitch_cents"),
+        *("log_f0_rmse", "f0_cents", "f0_corr", "f0_vuv_f1"),
+        *("dnsmos_ovrl", "dnsmos_sig", "dnsmos_bak", "dnsmos_p808", "plcmos", "distillmos", "speaker_similarity"),
+        *("wer", "cer"),
     ]
 
 
@@ -58,7 +78,7 @@ def test_a_value_that_is_not_finite_is_none(value: float) -> None:
     assert math.isnan(measured.value)
 
 
-@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.parametrize("name", [one.name for one in METRICS.values() if one.compares])
 @pytest.mark.parametrize(
     ("reference", "estimate", "status"),
     [
@@ -81,6 +101,38 @@ def test_a_pair_without_a_value_says_why(
     measured = metric(name).measure(pair(reference.astype(np.float32), estimate.astype(np.float32)))
     assert measured.status is status
     assert math.isnan(measured.value)
+
+
+@pytest.mark.parametrize("name", [one.name for one in METRICS.values() if not one.compares])
+@pytest.mark.parametrize(
+    ("estimate", "status"),
+    [
+        (0 * SECOND, Status.SILENT_ESTIMATE),
+        (np.where(np.arange(16000) == 7, np.nan, SECOND), Status.NON_FINITE),
+        (1e9 * SECOND, Status.NON_FINITE),
+        (SECOND[:0], Status.TOO_SHORT),
+    ],
+)
+@pytest.mark.parametrize("reference", [None, 0 * SECOND, SECOND[:-4000]], ids=["none", "silent", "short"])
+def test_an_estimate_alone_without_a_value_says_why(
+    name: str, reference: NDArray[np.float32] | None, estimate: NDArray[np.float32], status: Status
+) -> None:
+    alone = Pair(
+        reference=reference,
+        reference_sr=16000,
+        estimate=estimate.astype(np.float32),
+        estimate_sr=16000,
+        spec=SPEC,
+    )
+    assert metric(name).measure(alone).status is status
+
+
+def test_without_a_recording_nothing_is_compared() -> None:
+    alone = Pair(reference=None, reference_sr=16000, estimate=SECOND, estimate_sr=16000, spec=SPEC)
+    for one in METRICS.values():
+        if one.compares:
+            assert one.measure(alone).status is Status.MISSING_REFERENCE, one.name
+    assert melmill.score(None, SECOND, 16000, ["sc"])["sc"].status is Status.MISSING_REFERENCE
 
 
 def test_one_hop_less_is_compared_over_what_both_have() -> None:

@@ -128,7 +128,7 @@ class _Onnx(nn.Module):
         self._session = onnxruntime.InferenceSession(program, options, providers=["CPUExecutionProvider"])
         inputs = [one.name for one in self._session.get_inputs()]
         if len(inputs) != 1:
-            raise VocoderError(f"{name}: has inputs {inputs}, expected the mel alone")
+            raise VocoderError(f"{name}: has inputs {inputs}, expected one")
         self._input = inputs[0]
 
     def forward(self, mel: Tensor) -> Tensor:
@@ -187,14 +187,26 @@ def _line(error: BaseException) -> str:
 
 def build(checkpoint: Checkpoint) -> Exported:
     """Make the model of a program that the user says the mel of."""
-    if checkpoint.layout not in _READERS:
-        raise VocoderError(f"{checkpoint.name}: is a {checkpoint.layout!r} checkpoint, expected {', '.join(_READERS)}")
+    loaded = module(checkpoint)
     if checkpoint.mel is None:
         raise VocoderError(
             f"{checkpoint.name}: a program does not say which mel it needs: give mel= a preset's name or a MelSpec"
         )
+    return Exported(checkpoint.name, loaded, checkpoint.mel).eval().requires_grad_(False)
+
+
+def module(checkpoint: Checkpoint) -> nn.Module:
+    """Return what runs a program.
+
+    Raises
+    ------
+    VocoderError
+        It is no program, or can't be read.
+    """
+    if checkpoint.layout not in _READERS:
+        raise VocoderError(f"{checkpoint.name}: is a {checkpoint.layout!r} checkpoint, expected {', '.join(_READERS)}")
     try:
-        program = _READERS[checkpoint.layout](checkpoint)
+        return _READERS[checkpoint.layout](checkpoint)
     except VocoderError:
         raise
     except Exception as error:  # each format raises its own
@@ -202,4 +214,3 @@ def build(checkpoint: Checkpoint) -> Exported:
             f"{checkpoint.name}: {len(checkpoint.program)} bytes can't be read as {checkpoint.layout}: {_line(error)}. "
             "Is it whole, and of a version that is installed?"
         ) from error
-    return Exported(checkpoint.name, program, checkpoint.mel).eval().requires_grad_(False)

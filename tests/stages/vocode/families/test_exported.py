@@ -209,7 +209,7 @@ def test_an_archive_that_pickles_its_inputs_is_refused() -> None:
 
 
 def test_onnx_of_two_inputs_is_refused() -> None:
-    with pytest.raises(VocoderError, match=r"has inputs \['mel', 'sigma'\], expected the mel alone"):
+    with pytest.raises(VocoderError, match=r"has inputs \['mel', 'sigma'\], expected one"):
         loaded("net.onnx", onnx(Net(), inputs=["mel", "sigma"]))
 
 
