@@ -1,0 +1,130 @@
+"""Where a signal holds speech: P.862's detector over windows of 4 ms."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from melmill.stages.numeric.lanes.vector import Flat
+from melmill.stages.score.p862.tables import Rate, kernel
+
+_SHORTEST = 4  # windows: a burst up to this long is no speech
+_GAP = 50  # windows: bursts up to this far apart are one
+
+
+class Activity(NamedTuple):
+    """The power of each window of 4 ms, 0 without speech, and its log over the threshold."""
+
+    power: NDArray[np.float64]
+    log: NDArray[np.float64]
+
+
+def activity(y: NDArray[np.float32], n: int, rate: Rate) -> Activity:
+    """Return the activity of the first `n` samples of a signal."""
+    windows = y[: n // rate.window * rate.window].reshape(-1, rate.window)
+    power = np.einsum("wi,wi->w", windows, windows, dtype=np.float64) / rate.window
+    log = np.empty_like(power)
+    _detect(power, log)
+    return Activity(power, log)
+
+
+@kernel
+def _detect(power: Flat, log: Flat) -> None:
+    """Make the power 0 where there is no speech, and write its logarithm over the threshold."""
+    n = power.size
+    floor = power.max()
+    floor = floor * 1e-4 if floor > 0.0 else 1.0
+    threshold = power.mean()
+    for w in range(n):
+        power[w] = max(power[w], floor)
+    for _ in range(12):
+        mean, spread = _below(power, threshold)
+        threshold = 1.001 * (mean + 2.0 * spread)
+    signal, noise, n_loud = 0.0, 0.0, 0
+    for w in range(n):
+        if power[w] > threshold:
+            signal += power[w]
+            n_loud += 1
+        else:
+            noise += power[w]
+    if n_loud:
+        signal /= n_loud
+    else:
+        threshold = -1.0
+    noise = noise / (n - n_loud) if n_loud < n else 1.0
+    if signal <= noise:
+        threshold = -1.0
+    # A negative power marks a window without speech.
+    power[0] = power[n - 1] = -floor
+    for w in range(1, n - 1):
+        if power[w] <= threshold:
+            power[w] = -power[w]
+    _drop_bursts(power, threshold, signal >= 1000.0 * noise)
+    _join_bursts(power, floor)
+    _soften(power)
+    least = threshold if threshold > 0.0 else floor
+    for w in range(n):
+        power[w] = max(power[w], 0.0)
+        log[w] = math.log(power[w] / least) if power[w] > least else 0.0
+
+
+@kernel
+def _below(power: Flat, threshold: float) -> tuple[float, float]:
+    """Return mean and standard deviation of the windows up to a threshold."""
+    total, count = 0.0, 0
+    for w in range(power.size):
+        if power[w] <= threshold:
+            total += power[w]
+            count += 1
+    if not count:
+        return 0.0, 0.0
+    mean, squares = total / count, 0.0
+    for w in range(power.size):
+        if power[w] <= threshold:
+            squares += (power[w] - mean) ** 2
+    return mean, math.sqrt(squares / count)
+
+
+@kernel
+def _drop_bursts(power: Flat, threshold: float, is_clean: bool) -> None:
+    """Drop what is short, and in a clean signal what is faint."""
+    start = 0
+    for w in range(1, power.size):
+        if power[w] > 0.0 and power[w - 1] <= 0.0:
+            start = w
+        if power[w] <= 0.0 and power[w - 1] > 0.0:
+            length, total = w - start, 0.0
+            for k in range(start, w):
+                total += power[k]
+            if length <= _SHORTEST or (is_clean and total < 3.0 * threshold * length):
+                for k in range(start, w):
+                    power[k] = -power[k]
+
+
+@kernel
+def _join_bursts(power: Flat, floor: float) -> None:
+    """Fill short gaps between bursts."""
+    finish = 0
+    for w in range(1, power.size):
+        if power[w] > 0.0 and power[w - 1] <= 0.0 and finish and w - finish <= _GAP:
+            for k in range(finish, w):
+                power[k] = floor
+        if power[w] <= 0.0 and power[w - 1] > 0.0:
+            finish = w
+
+
+@kernel
+def _soften(power: Flat) -> None:
+    """Let every burst begin and end over two windows."""
+    w = 3
+    while w < power.size - 2:
+        if power[w] > 0.0 and power[w - 2] <= 0.0:
+            power[w - 2], power[w - 1] = 0.1 * power[w], 0.3 * power[w]
+            w += 1
+        if power[w] <= 0.0 and power[w - 1] > 0.0:
+            power[w], power[w + 1] = 0.3 * power[w - 1], 0.1 * power[w - 1]
+            w += 3
+        w += 1
