@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.fft import irfft, rfft
 
 from melmill.stages.numeric.lanes.vector import LANES, Flat, load, store
+from melmill.stages.score.p862.spectrum import layout, signals, spectrum
 from melmill.stages.score.p862.tables import (  # fmt: skip
     CALIBRATION_BAND,
     HANDSET,
@@ -37,34 +37,42 @@ class Conditioned(NamedTuple):
     aligned: Samples
 
 
-def conditioned(y: NDArray[np.float32 | np.float64], longest: int, rate: Rate, mode: Mode) -> Conditioned:
-    """Return a signal at the level of P.862 and filtered.
+def conditioned(
+    reference: NDArray[np.float32 | np.float64], estimate: NDArray[np.float32 | np.float64], rate: Rate, mode: Mode
+) -> tuple[Conditioned, Conditioned]:
+    """Return both signals at the level of P.862 and filtered.
+
+    Each is brought to the same power in the band of speech, over the length of the longer.
 
     Parameters
     ----------
-    y : ndarray, shape (n_samples,)
+    reference, estimate : ndarray, shape (n_samples,)
         Any scale.
-    longest : int
-        Samples of the longer of both signals: the level is that of the power per sample of these.
     rate : Rate
     mode : {"wb", "nb"}
     """
-    start, n = rate.start, y.size + 2 * rate.start
+    n = max(reference.size, estimate.size) + rate.padding
+    form = layout(n)
+    padded = np.zeros((2, form.size), dtype=np.float32)
+    padded[0, : reference.size], padded[1, : estimate.size] = reference, estimate
+    Z = spectrum(padded[0], padded[1], form)
+    powers = np.array(_powers(Z, _band(form.size, rate.sr))) / (form.size * n)
+    scales = np.sqrt(_TARGET_POWER / powers, out=np.zeros(2), where=powers > 0).astype(np.float32)
+    heard = signals(Z, _handset(form.size, rate.sr), form) if mode == "nb" else padded
+    x, y = (
+        _one(signal * scale, raw.size, rate, mode)
+        for signal, scale, raw in zip(heard, scales, (reference, estimate), strict=True)
+    )
+    return x, y
+
+
+def _one(y: Samples, n_samples: int, rate: Rate, mode: Mode) -> Conditioned:
+    start, end, n = rate.start, rate.start + n_samples, n_samples + 2 * rate.start
     model = np.zeros(n + rate.padding, dtype=np.float32)
-    part = model[start : start + y.size + rate.padding]
-    part[: y.size] = y
-    size = 1 << (part.size - 1).bit_length()
-    spectrum = rfft(part, size)
-    in_band = irfft(spectrum * _gains("calibration", size, rate.sr), size)[: part.size]
-    power = float(np.dot(in_band.astype(np.float64), in_band)) / (longest + rate.padding)
-    scale = np.float32(np.sqrt(_TARGET_POWER / power)) if power > 0 else np.float32(0)
-    if mode == "nb":
-        part[:] = irfft(spectrum * _gains("handset", size, rate.sr), size)[: part.size] * scale
-    else:
-        part *= scale
+    model[start : end + rate.padding] = y[: n_samples + rate.padding]
+    if mode == "wb":
         ramp = np.arange(_FADE, dtype=np.float32) / _FADE
         model[start - 1 : start - 1 + _FADE] *= ramp
-        end = n - start
         model[end - _FADE + 1 : end + 1] *= ramp[::-1]
         model[start:end] = cascade(model[start:end], WIDE_BAND_SECTION)
     return Conditioned(n, model, _for_alignment(model, n, rate))
@@ -81,13 +89,51 @@ def _for_alignment(model: Samples, n: int, rate: Rate) -> Samples:
     return out
 
 
+class _Bins(NamedTuple):
+    """Places of frequencies and of their negatives in a spectrum, and gains of their powers."""
+
+    at: NDArray[np.int64]
+    mirrored: NDArray[np.int64]
+    gains: NDArray[np.float32]
+
+
 @lru_cache(maxsize=16)
-def _gains(name: str, size: int, sr: int) -> NDArray[np.float32]:
-    """Return the gain of each bin; 0 dB of the curve is at 1 kHz."""
-    curve = CALIBRATION_BAND if name == "calibration" else HANDSET
+def _band(size: int, sr: int) -> _Bins:
+    """Return the bins of the band that sets the level."""
+    form, gains = layout(size), _gains(CALIBRATION_BAND, size, sr)
+    k = np.flatnonzero(gains > 1e-10)
+    return _Bins(form.place(k), form.place(size - k), np.square(gains[k]))
+
+
+@lru_cache(maxsize=16)
+def _handset(size: int, sr: int) -> NDArray[np.float32]:
+    """Return the handset's gain at each place of a spectrum."""
+    gains = _gains(HANDSET, size, sr)
+    k = np.arange(size)
+    place = layout(size).place(k)
+    out = np.empty(size, dtype=np.float32)
+    out[place // (2 * LANES) * LANES + place % LANES] = gains[np.minimum(k, size - k)]
+    return out
+
+
+def _gains(curve: NDArray[np.float64], size: int, sr: int) -> NDArray[np.float32]:
+    """Return the gain of each bin up to half the rate; 0 dB of the curve is at 1 kHz."""
     hz = np.arange(size // 2 + 1) * (sr / size)
     gain_db = np.interp(hz, curve[:, 0], curve[:, 1]) - np.interp(1000.0, curve[:, 0], curve[:, 1])
     return np.asarray(10.0 ** (gain_db / 20.0), dtype=np.float32)
+
+
+@kernel
+def _powers(Z: Flat, band: _Bins) -> tuple[float, float]:
+    """Return the energies of x and y in a band of the spectrum of ``x + i y``, times its size."""
+    first, second = 0.0, 0.0
+    for i in range(band.at.size):
+        k, m = band.at[i], band.mirrored[i]
+        re, im, re_, im_ = Z[k], Z[k + LANES], Z[m], Z[m + LANES]
+        gain = float(band.gains[i])
+        first += gain * ((re + re_) ** 2 + (im - im_) ** 2)
+        second += gain * ((im + im_) ** 2 + (re - re_) ** 2)
+    return first / 2, second / 2
 
 
 def cascade(y: Samples, sections: NDArray[np.float64]) -> Samples:
@@ -101,9 +147,9 @@ def cascade(y: Samples, sections: NDArray[np.float64]) -> Samples:
     """
     # The signal is cut in LANES stretches, which begin early enough to forget how they began.
     stretch = -(-y.size // LANES)
-    padded = np.zeros(_SETTLED + LANES * stretch, dtype=np.float64)
+    padded = np.zeros(_SETTLED + LANES * stretch, dtype=np.float32)
     padded[_SETTLED : _SETTLED + y.size] = y
-    columns = np.empty((_SETTLED + stretch, LANES))
+    columns = np.empty((_SETTLED + stretch, LANES), dtype=np.float32)
     for lane in range(LANES):
         columns[:, lane] = padded[lane * stretch : lane * stretch + len(columns)]
     _filter(columns, sections)
@@ -114,7 +160,7 @@ def cascade(y: Samples, sections: NDArray[np.float64]) -> Samples:
 def _filter(columns: Flat, sections: Flat) -> None:
     """Overwrite columns, shape (n_samples, LANES), by what comes out of the sections."""
     n_sections = sections.shape[0]
-    state = np.zeros(2 * n_sections * LANES)
+    state = np.zeros(2 * n_sections * LANES, columns.dtype)
     for i in range(columns.shape[0]):
         y = load(columns, i * LANES)
         for s in range(n_sections):

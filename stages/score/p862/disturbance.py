@@ -64,13 +64,12 @@ def mos_lqo(reference: Floats, estimate: Floats, sr: int, mode: Mode) -> float:
 
 def raw_mos(reference: Floats, estimate: Floats, rate: Rate, mode: Mode) -> float:
     """Return the score of P.862 before any mapping, -0.5 to 4.5."""
-    longest = max(reference.size, estimate.size)
-    x, y = (conditioned(signal, longest, rate, mode) for signal in (reference, estimate))
+    x, y = conditioned(reference, estimate, rate, mode)
     utterances = Aligner(x, y, rate).utterances()
     if not utterances:
         raise NoSpeechError
     symmetric, asymmetric, first = _Model(x, y, utterances, rate).disturbances()
-    weights = _time_weights(symmetric.size, (longest // (rate.n_fft // 2)) - 1)
+    weights = _time_weights(symmetric.size, max(reference.size, estimate.size) // (rate.n_fft // 2) - 1)
     return 4.5 - 0.1 * _over_time(symmetric, first, weights) - 0.0309 * _over_time(asymmetric, first, weights)
 
 
