@@ -19,14 +19,14 @@ class Activity(NamedTuple):
     """The power of each window of 4 ms, 0 without speech, and its log over the threshold."""
 
     power: NDArray[np.float64]
-    log: NDArray[np.float64]
+    log: NDArray[np.float32]
 
 
 def activity(y: NDArray[np.float32], n: int, rate: Rate) -> Activity:
     """Return the activity of the first `n` samples of a signal."""
     windows = y[: n // rate.window * rate.window].reshape(-1, rate.window)
     power = np.einsum("wi,wi->w", windows, windows, dtype=np.float64) / rate.window
-    log = np.empty_like(power)
+    log = np.empty(power.size, dtype=np.float32)
     _detect(power, log)
     return Activity(power, log)
 

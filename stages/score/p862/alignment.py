@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,7 @@ from melmill.stages.score.p862.delays import (  # fmt: skip
     envelope_delay,
     frame_tables,
     growing_delays,
-    vote,
+    votes,
 )
 from melmill.stages.score.p862.tables import BUFFER, Rate
 
@@ -41,8 +42,7 @@ class Utterance:
     confidence: float = 0.0
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Halves:
+class _Halves(NamedTuple):
     """The delays of one side of every break point."""
 
     coarse: NDArray[np.int64]
@@ -99,7 +99,7 @@ class Aligner:
                 )
         return found
 
-    def _stretches(self, start: int, end: int, delay: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def _stretches(self, start: int, end: int, delay: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return the envelopes of windows of the reference, and of those that many samples later."""
         late = start + _over(delay, self._step)
         if late < 0:
@@ -127,17 +127,13 @@ class Aligner:
         Frames begin at `start` and go in a `direction`, 1 or -1.
         """
         n = self._rate.n_align
-        most = int(n_frames.max())
-        starts = start + direction * (n // 4) * np.arange(most)
-        slots = np.searchsorted(n_frames, np.arange(most), side="right")
-        histogram, total = np.zeros((n_frames.size, n)), np.zeros(n_frames.size)
-        if most:
-            x_at, y_at = np.clip(starts, 0, self._x.size - n), np.clip(starts + coarse, 0, self._y.size - n)
-            vote(self._x, self._y, np.stack([x_at, y_at]), slots, self._tables, histogram, total)
-        votes, sums = np.cumsum(histogram, axis=0), np.cumsum(total)
-        peak = votes.argmax(axis=1)
-        height = votes[np.arange(peak.size), peak]
-        confidence = np.divide(height, sums, out=np.zeros_like(sums), where=sums > 0)
+        first, last = min(start, start + coarse), min(self._x.size - start, self._y.size - start - coarse) - n
+        room = last if direction > 0 else first
+        # Nothing lies outside of the signals.
+        most = 0 if min(first, last) < 0 else room // (n // 4) + 1
+        peak, confidence = votes(
+            self._x, self._y, start, start + coarse, direction, np.minimum(n_frames, most), self._tables
+        )
         return coarse + peak - np.where(peak >= n // 2, n, 0), confidence
 
     def _bounded(self, found: list[Utterance]) -> list[Utterance]:
@@ -180,10 +176,14 @@ class Aligner:
         if last - first < _SHORTEST_SPLIT:
             return None
         at = self._break_points(first, last)
-        left, right = self._left(one, at), self._right(one, at)
+        left = self._left(one, at)
+        surer = left.confidence > one.confidence
+        if not surer.any():
+            return None
+        at, left = at[surer], _Halves(left.coarse[surer], left.delay[surer], left.confidence[surer])
+        right = self._right(one, at)
         sure = left.confidence + right.confidence
-        sure[(np.abs(left.delay - right.delay) < self._step)] = 0
-        sure[(left.confidence <= one.confidence) | (right.confidence <= one.confidence)] = 0
+        sure[(np.abs(left.delay - right.delay) < self._step) | (right.confidence <= one.confidence)] = 0
         best = int(np.argmax(sure))
         if not sure[best] > 0:
             return None
@@ -259,7 +259,7 @@ class Aligner:
             n_frames = np.maximum(room[mine] // (self._rate.n_align // 4) + 1, 0)
             order = np.argsort(n_frames, kind="stable")
             delay[mine[order]], confidence[mine[order]] = self._voted(start, one, direction, n_frames[order])
-        return _Halves(coarse=coarse, delay=delay, confidence=confidence)
+        return _Halves(coarse, delay, confidence)
 
 
 def _over(a: int, b: int) -> int:

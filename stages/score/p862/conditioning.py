@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from melmill.stages.numeric.lanes.vector import LANES, Flat, load, store
+from melmill.stages.numeric.lanes.vector import LANES, Flat, kept, larger, load, store, zeros
 from melmill.stages.score.p862.spectrum import layout, signals, spectrum
 from melmill.stages.score.p862.tables import (  # fmt: skip
     CALIBRATION_BAND,
@@ -23,7 +23,8 @@ Samples = NDArray[np.float32]
 
 _TARGET_POWER = 1e7  # in the calibration band
 _FADE = 16  # samples at both ends of a wide-band signal
-_SETTLED = 1024  # samples after which no filter here remembers more than 1e-12
+_WIDE_BAND_MEMORY, _MEMORY = 1024, 512  # samples
+_TINY, _INAUDIBLE = 1e-15, 1e-12  # of samples at the scale of 16 bits
 
 
 class Conditioned(NamedTuple):
@@ -74,7 +75,7 @@ def _one(y: Samples, n_samples: int, rate: Rate, mode: Mode) -> Conditioned:
         ramp = np.arange(_FADE, dtype=np.float32) / _FADE
         model[start - 1 : start - 1 + _FADE] *= ramp
         model[end - _FADE + 1 : end + 1] *= ramp[::-1]
-        model[start:end] = cascade(model[start:end], WIDE_BAND_SECTION)
+        model[start:end] = cascade(model[start:end], WIDE_BAND_SECTION, _WIDE_BAND_MEMORY)
     return Conditioned(n, model, _for_alignment(model, n, rate))
 
 
@@ -85,7 +86,7 @@ def _for_alignment(model: Samples, n: int, rate: Rate) -> Samples:
     out[start:end] -= np.float32(np.sum(out[start:end], dtype=np.float64) / n)
     out[start : start + step] *= ramp
     out[end - step : end] *= ramp[::-1]
-    out[start:] = cascade(out[start:], rate.sections)
+    out[start:] = cascade(out[start:], rate.sections, _MEMORY)
     return out
 
 
@@ -136,7 +137,7 @@ def _powers(Z: Flat, band: _Bins) -> tuple[float, float]:
     return first / 2, second / 2
 
 
-def cascade(y: Samples, sections: NDArray[np.float64]) -> Samples:
+def cascade(y: Samples, sections: NDArray[np.float64], memory: int) -> Samples:
     """Return a signal filtered by second-order sections, one after another.
 
     Parameters
@@ -144,30 +145,37 @@ def cascade(y: Samples, sections: NDArray[np.float64]) -> Samples:
     y : ndarray, shape (n_samples,)
     sections : ndarray, shape (n_sections, 5)
         ``b0, b1, b2, a1, a2``.
+    memory : int
+        Samples after which the sections have forgotten all but 1e-12 of a signal.
     """
-    # The signal is cut in LANES stretches, which begin early enough to forget how they began.
+    # The signal is cut in stretches, which begin early enough to forget how they began.
     stretch = -(-y.size // LANES)
-    padded = np.zeros(_SETTLED + LANES * stretch, dtype=np.float32)
-    padded[_SETTLED : _SETTLED + y.size] = y
-    columns = np.empty((_SETTLED + stretch, LANES), dtype=np.float32)
-    for lane in range(LANES):
-        columns[:, lane] = padded[lane * stretch : lane * stretch + len(columns)]
-    _filter(columns, sections)
-    return np.asarray(columns[_SETTLED:].T.reshape(-1)[: y.size], dtype=np.float32)
+    padded = np.zeros(memory + LANES * stretch, dtype=np.float32)
+    padded[memory : memory + y.size] = y
+    out = np.empty(LANES * stretch, dtype=np.float32)
+    _filter(padded, memory, sections.astype(np.float32), out)
+    return out[: y.size]
 
 
 @kernel
-def _filter(columns: Flat, sections: Flat) -> None:
-    """Overwrite columns, shape (n_samples, LANES), by what comes out of the sections."""
-    n_sections = sections.shape[0]
-    state = np.zeros(2 * n_sections * LANES, columns.dtype)
-    for i in range(columns.shape[0]):
-        y = load(columns, i * LANES)
+def _filter(padded: Flat, memory: int, sections: Flat, out: Flat) -> None:
+    """Filter `LANES` stretches side by side, each with what comes before it."""
+    n_sections, stretch = sections.shape[0], out.size // LANES
+    state, row = np.zeros(2 * n_sections * LANES, np.float32), np.empty(LANES, np.float32)
+    # Neither the states nor what leaves may fade into numbers that are slow to compute with.
+    tiny, least = np.float32(_TINY), zeros(padded) + np.float32(_INAUDIBLE)
+    for i in range(memory + stretch):
+        for lane in range(LANES):
+            row[lane] = padded[lane * stretch + i]
+        y = load(row, 0)
         for s in range(n_sections):
             at = 2 * s * LANES
             z1, z2 = load(state, at), load(state, at + LANES)
-            now = y - z1 * sections[s, 3] - z2 * sections[s, 4]
+            now = y + tiny - z1 * sections[s, 3] - z2 * sections[s, 4]
             y = now * sections[s, 0] + z1 * sections[s, 1] + z2 * sections[s, 2]
             store(state, at + LANES, z1)
             store(state, at, now)
-        store(columns, i * LANES, y)
+        if i >= memory:
+            store(row, 0, kept(y, larger(y, zeros(row) - y), least))
+            for lane in range(LANES):
+                out[lane * stretch + i - memory] = row[lane]

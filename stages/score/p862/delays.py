@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.fft import irfft, next_fast_len, rfft
 
 from melmill.stages.numeric.lanes.fourier import Fourier, forward, fourier, inverse
-from melmill.stages.numeric.lanes.vector import LANES, Flat, larger, load, store, zeros
+from melmill.stages.numeric.lanes.vector import LANES, Flat, inlined, larger, load, store, zeros
 from melmill.stages.score.p862.tables import kernel
 
 _NEAR_PEAK = 0.99  # a frame votes for every delay whose correlation exceeds this share of its peak
@@ -18,19 +18,19 @@ _EXPONENT = 0.125  # of that, which is the weight of the vote
 _DIRECT = 1 << 21  # products up to which a correlation is summed up without an FFT
 
 
-def envelope_delay(reference: NDArray[np.float64], estimate: NDArray[np.float64]) -> int:
+def envelope_delay(reference: NDArray[np.float32], estimate: NDArray[np.float32]) -> int:
     """Return by how many windows the estimate's envelope is later; 0 if they never meet.
 
     Parameters
     ----------
-    reference, estimate : ndarray, shape (n_windows,)
+    reference, estimate : ndarray of float32, shape (n_windows,)
         Logarithms of activity.
     """
     n, m = reference.size, estimate.size
     if n < 2 or m < 2:
         return 1
     if n * m <= _DIRECT:
-        correlation = np.zeros(n + m - 1)
+        correlation = np.zeros(n + m - 1, dtype=np.float32)
         _correlate(reference, 0, n, estimate, 0, m, correlation, n - 1)
     else:
         size = next_fast_len(n + m - 1, real=True)
@@ -42,12 +42,13 @@ def envelope_delay(reference: NDArray[np.float64], estimate: NDArray[np.float64]
 @kernel
 def _correlate(x: Flat, x_from: int, x_to: int, y: Flat, y_from: int, y_to: int, out: Flat, zero: int) -> None:
     """Add the products of two stretches by their lag; lag 0 is at ``out[zero]``."""
+    stretch = y[y_from:y_to]
     for i in range(x_from, x_to):
         weight = x[i]
-        if weight != 0.0:
-            at = zero - i
-            for j in range(y_from, y_to):
-                out[at + j] += weight * y[j]
+        if weight != 0:
+            lags = out[zero - i + y_from : zero - i + y_to]
+            for j in range(stretch.size):
+                lags[j] += weight * stretch[j]
 
 
 @kernel
@@ -57,7 +58,7 @@ def growing_delays(reference: Flat, estimate: Flat, at: Flat, estimate_at: Flat)
     Neither count falls with k.
     """
     most = at[at.size - 1]
-    correlation = np.zeros(2 * most + 1)
+    correlation = np.zeros(2 * most + 1, np.float32)
     delays = np.empty(at.size, np.int64)
     n_before, m_before = 0, 0
     for k in range(at.size):
@@ -65,11 +66,9 @@ def growing_delays(reference: Flat, estimate: Flat, at: Flat, estimate_at: Flat)
         _correlate(reference, 0, n_before, estimate, m_before, m, correlation, most)
         _correlate(reference, n_before, n, estimate, 0, m, correlation, most)
         n_before, m_before = n, m
-        delays[k], peak = 1, 0.0
-        if n > 1 and m > 1:
-            for lag in range(1 - n, m):
-                if correlation[most + lag] > peak:
-                    delays[k], peak = lag, correlation[most + lag]
+        lags = correlation[most - n + 1 : most + m]
+        best = np.argmax(lags) if n > 1 and m > 1 else 0
+        delays[k] = best - n + 1 if n > 1 and m > 1 and lags[best] > 0 else 1
     return delays
 
 
@@ -88,53 +87,131 @@ def frame_tables(n: int) -> FrameTables:
 
 
 @kernel
-def vote(x: Flat, y: Flat, starts: Flat, slots: Flat, t: FrameTables, histogram: Flat, total: Flat) -> None:
-    """Add each frame's vote for the delay of y against x to its slot.
+def votes(
+    x: Flat, y: Flat, x_at: int, y_at: int, direction: int, n_frames: Flat, t: FrameTables
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Return the delay of y that most frames vote for, and its share of all votes.
+
+    A frame votes for the delays at which it correlates almost as well as at the best one. Votes are
+    spread over neighbouring delays.
 
     Parameters
     ----------
     x, y : ndarray of float32
-    starts : ndarray of int64, shape (2, n_frames)
-        Where frames begin in x and y.
-    slots : ndarray of int64, shape (n_frames,)
+    x_at, y_at : int
+        Where the first frames begin. A quarter of a frame lies between frames.
+    direction : {1, -1}
+        Whether the others follow or precede.
+    n_frames : ndarray of int64, shape (n,)
+        How many frames vote. The counts do not fall.
     t : FrameTables
-    histogram, total : ndarray of float64, shapes (n_slots, n) and (n_slots,)
-        Smooth votes for each delay, and their sum.
+
+    Returns
+    -------
+    delays, confidences : ndarray, shape (n,)
+        For each number of frames: samples from 0 to a frame's length, and shares.
     """
-    n, n_frames = t.window.size, slots.size
-    kernel_size = n // 64
-    work = np.empty(n * LANES, np.float32)
-    X, Y = np.empty((n + 2) * LANES, np.float32), np.empty((n + 2) * LANES, np.float32)
-    peaks = np.empty(LANES, np.float32)
-    for group in range(0, n_frames, LANES):
-        take_frames(x, starts[0], group, n_frames, t.window, work)
-        forward(work, X, t.fourier)
-        take_frames(y, starts[1], group, n_frames, t.window, work)
-        forward(work, Y, t.fourier)
-        for row in range(0, X.size, 2 * LANES):
-            xr, xi, yr, yi = load(X, row), load(X, row + LANES), load(Y, row), load(Y, row + LANES)
-            store(Y, row, xr * yr + xi * yi)
-            store(Y, row + LANES, xr * yi - xi * yr)
-        inverse(Y, work, t.fourier)
-        peak = zeros(work)
-        for row in range(0, work.size, LANES):
-            size = load(work, row)
-            size = larger(size, zeros(work) - size)
-            store(work, row, size)
-            peak = larger(peak, size)
-        store(peaks, 0, peak * np.float32(_NEAR_PEAK))
-        n_used = min(LANES, n_frames - group)
-        for i in range(n):
-            any_near = 0
-            for lane in range(LANES):
-                any_near |= work[i * LANES + lane] > peaks[lane]
-            if any_near:
-                for lane in range(n_used):
-                    if work[i * LANES + lane] > peaks[lane]:
-                        slot, weight = slots[group + lane], float(peaks[lane]) ** _EXPONENT
-                        total[slot] += weight * kernel_size
-                        for k in range(1 - kernel_size, kernel_size):
-                            histogram[slot, (i + k) % n] += weight * (kernel_size - abs(k))
+    n, used, rank, total, best = t.window.size, 0, 0, 0.0, 0
+    work, X, Y = np.empty(n * LANES, np.float32), np.empty((n + 2) * LANES, np.float32), np.empty((n + 2) * LANES, np.float32)
+    span, peaks = np.zeros(n // 4 * 2 * LANES, np.float32), np.empty(LANES, np.float32)
+    places, n_places = np.empty((LANES, n), np.int32), np.empty(LANES, np.int64)
+    histogram = np.zeros(n)
+    delays, confidences = np.zeros(n_frames.size, np.int64), np.zeros(n_frames.size)
+    while True:
+        while rank < n_frames.size and n_frames[rank] <= used:
+            delays[rank], confidences[rank] = best, histogram[best] / total if total > 0.0 else 0.0
+            rank += 1
+        if rank == n_frames.size:
+            return delays, confidences
+        k = used % LANES
+        if k == 0:
+            n_used = min(LANES, n_frames[-1] - used)
+            step = direction * (n // 4) * used
+            take_hops(x, x_at + step, direction, n_used, t.window, span, work)
+            forward(work, X, t.fourier)
+            take_hops(y, y_at + step, direction, n_used, t.window, span, work)
+            forward(work, Y, t.fourier)
+            _cross(X, Y)
+            inverse(Y, work, t.fourier)
+            _near_peaks(work, peaks, places, n_places)
+        lane = k if direction > 0 else n_used - 1 - k
+        weight = float(peaks[lane]) ** _EXPONENT
+        for j in range(n_places[lane]):
+            total += weight * (n // 64)
+            best = _spread(histogram, places[lane, j], weight, n // 64, best)
+        used += 1
+
+
+@inlined
+def _cross(X: Flat, Y: Flat) -> None:
+    """Overwrite Y by ``conj(X) Y``."""
+    for row in range(0, X.size, 2 * LANES):
+        xr, xi, yr, yi = load(X, row), load(X, row + LANES), load(Y, row), load(Y, row + LANES)
+        store(Y, row, xr * yr + xi * yi)
+        store(Y, row + LANES, xr * yi - xi * yr)
+
+
+@kernel
+def _near_peaks(work: Flat, peaks: Flat, places: Flat, n_places: Flat) -> None:
+    """Write what each lane's magnitude must exceed to be near its peak, and where it does."""
+    peak, over = zeros(work), np.empty(LANES, np.float32)
+    for row in range(0, work.size, LANES):
+        size = load(work, row)
+        size = larger(size, zeros(work) - size)
+        store(work, row, size)
+        peak = larger(peak, size)
+    peak = peak * np.float32(_NEAR_PEAK)
+    store(peaks, 0, peak)
+    n_places[:] = 0
+    block = 8 * LANES
+    for start in range(0, work.size, block):
+        most = load(work, start) - peak
+        for row in range(start + LANES, start + block, LANES):
+            most = larger(most, load(work, row) - peak)
+        store(over, 0, most)
+        for lane in range(LANES):
+            if over[lane] > 0:
+                for row in range(start, start + block, LANES):
+                    if work[row + lane] > peaks[lane]:
+                        places[lane, n_places[lane]] = row // LANES
+                        n_places[lane] += 1
+
+
+@inlined
+def _spread(histogram: Flat, at: int, weight: float, reach: int, best: int) -> int:
+    """Add a triangle of votes around a delay; return the delay that has the most votes, given that before."""
+    n = histogram.size
+    for k in range(1 - reach, reach):
+        i = (at + k) & (n - 1)
+        histogram[i] += weight * (reach - abs(k))
+        if histogram[i] > histogram[best] or (histogram[i] == histogram[best] and i < best):
+            best = i
+    return best
+
+
+@kernel
+def take_hops(y: Flat, at: int, direction: int, n_frames: int, window: Flat, span: Flat, work: Flat) -> None:
+    """Write up to `LANES` frames under a window, a quarter of its length apart, one row a sample.
+
+    Parameters
+    ----------
+    y : ndarray of float32
+    at, direction : int
+        Where the first frame begins, and whether the others follow (1) or precede (-1).
+    n_frames : int
+        Those that precede are in the order of time, the first frame in the last lane.
+    window, span, work : ndarray of float32, shapes (n,), (n / 2 * LANES,), (n * LANES,)
+        `span` is scratch.
+    """
+    hop = window.size // 4
+    # Column c + j of row r is sample ``j hop + r`` of lane c.
+    for c in range(LANES + 3):
+        first = at + (c if direction > 0 else c + 1 - n_frames) * hop
+        for r in range(hop):
+            span[r * 2 * LANES + c] = y[first + r] if c < n_frames + 3 else 0
+    for j in range(4):
+        for r in range(hop):
+            store(work, (j * hop + r) * LANES, load(span, r * 2 * LANES + j) * window[j * hop + r])
 
 
 @kernel
