@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from melmill.stages.numeric.lanes.vector import Flat
+from melmill.stages.numeric.lanes.vector import LANES, Flat, load, store, zeros
 from melmill.stages.score.p862.tables import Rate, kernel
 
 _SHORTEST = 4  # windows: a burst up to this long is no speech
@@ -24,11 +24,23 @@ class Activity(NamedTuple):
 
 def activity(y: NDArray[np.float32], n: int, rate: Rate) -> Activity:
     """Return the activity of the first `n` samples of a signal."""
-    windows = y[: n // rate.window * rate.window].reshape(-1, rate.window)
-    power = np.einsum("wi,wi->w", windows, windows, dtype=np.float64) / rate.window
+    power = np.empty(n // rate.window)
+    _window_powers(y, rate.window, power)
     log = np.empty(power.size, dtype=np.float32)
     _detect(power, log)
     return Activity(power, log)
+
+
+@kernel
+def _window_powers(y: Flat, size: int, power: Flat) -> None:
+    lanes = np.empty(LANES, np.float32)
+    for w in range(power.size):
+        total = zeros(y)
+        for i in range(w * size, (w + 1) * size, LANES):
+            part = load(y, i)
+            total = total + part * part
+        store(lanes, 0, total)
+        power[w] = np.sum(lanes) / size
 
 
 @kernel
@@ -74,18 +86,19 @@ def _detect(power: Flat, log: Flat) -> None:
 @kernel
 def _below(power: Flat, threshold: float) -> tuple[float, float]:
     """Return mean and standard deviation of the windows up to a threshold."""
-    total, count = 0.0, 0
+    # Four sums side by side, as each has to wait for itself.
+    total, count, squares = np.zeros(4), np.zeros(4), np.zeros(4)
     for w in range(power.size):
-        if power[w] <= threshold:
-            total += power[w]
-            count += 1
-    if not count:
+        is_below = power[w] <= threshold
+        total[w & 3] += power[w] if is_below else 0.0
+        count[w & 3] += is_below
+    n = count.sum()
+    if n == 0:
         return 0.0, 0.0
-    mean, squares = total / count, 0.0
+    mean = total.sum() / n
     for w in range(power.size):
-        if power[w] <= threshold:
-            squares += (power[w] - mean) ** 2
-    return mean, math.sqrt(squares / count)
+        squares[w & 3] += (power[w] - mean) ** 2 if power[w] <= threshold else 0.0
+    return mean, math.sqrt(squares.sum() / n)
 
 
 @kernel
@@ -128,3 +141,14 @@ def _soften(power: Flat) -> None:
             power[w], power[w + 1] = 0.3 * power[w - 1], 0.1 * power[w - 1]
             w += 3
         w += 1
+
+
+def stretches(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Return where each run of true elements starts, and where it ends, shape ``(n_runs, 2)``.
+
+    >>> stretches(np.array([True, True, False, True])).tolist()
+    [[0, 2], [3, 4]]
+    """
+    edges = np.flatnonzero(mask[1:] != mask[:-1]) + 1
+    ends = [np.zeros(int(mask[:1].any()), np.int64), edges, np.full(int(mask[-1:].any()), mask.size)]
+    return np.concatenate(ends).reshape(-1, 2)

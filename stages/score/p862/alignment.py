@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from melmill.stages.score.p862.activity import Activity, activity
+from melmill.stages.score.p862.activity import Activity, activity, stretches
 from melmill.stages.score.p862.conditioning import Conditioned
 from melmill.stages.score.p862.delays import (  # fmt: skip
     FrameTables,
@@ -55,13 +55,13 @@ class Aligner:
 
     Parameters
     ----------
-    reference, estimate : Conditioned
+    signals : Conditioned
     rate : Rate
     """
 
-    def __init__(self, reference: Conditioned, estimate: Conditioned, rate: Rate) -> None:
-        self._x, self._y = reference.aligned, estimate.aligned
-        self._n_x, self._n_y = reference.n, estimate.n
+    def __init__(self, signals: Conditioned, rate: Rate) -> None:
+        self._x, self._y = signals.aligned
+        self._n_x, self._n_y = signals.n
         self._rate, self._step = rate, rate.window
         self._tables: FrameTables = frame_tables(rate.n_align)
         self._reference: Activity = activity(self._x, self._n_x, rate)
@@ -82,11 +82,10 @@ class Aligner:
         """Return the bursts of the reference that are long enough and lie within the estimate."""
         speech = self._reference.power > 0
         n = speech.size
-        edges = np.flatnonzero(np.diff(speech, prepend=False, append=False))
         first = _SHORTEST - _over(crude, self._step)
         last = _over(self._n_y - crude, self._step) - _SHORTEST
         found = []
-        for start, end in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
+        for start, end in stretches(speech).tolist():
             end = min(end, n - 1)
             if end - start >= _SHORTEST and start < last and end > first:
                 found.append(

@@ -28,19 +28,20 @@ _TINY, _INAUDIBLE = 1e-15, 1e-12  # of samples at the scale of 16 bits
 
 
 class Conditioned(NamedTuple):
-    """A signal behind its buffer, `n` samples with both buffers, and padding behind.
+    """Reference and estimate, each behind a buffer.
 
-    The `model` hears the one, `aligned` is what delays are found in.
+    `n` counts the samples of each with a buffer at either end. The `model` hears the one array,
+    `aligned` is what delays are found in: both ``(2, n_samples)``, with padding behind the longer.
     """
 
-    n: int
+    n: tuple[int, int]
     model: Samples
     aligned: Samples
 
 
 def conditioned(
     reference: NDArray[np.float32 | np.float64], estimate: NDArray[np.float32 | np.float64], rate: Rate, mode: Mode
-) -> tuple[Conditioned, Conditioned]:
+) -> Conditioned:
     """Return both signals at the level of P.862 and filtered.
 
     Each is brought to the same power in the band of speech, over the length of the longer.
@@ -52,41 +53,47 @@ def conditioned(
     rate : Rate
     mode : {"wb", "nb"}
     """
-    n = max(reference.size, estimate.size) + rate.padding
+    sizes, start = (reference.size, estimate.size), rate.start
+    n = max(sizes) + rate.padding
     form = layout(n)
     padded = np.zeros((2, form.size), dtype=np.float32)
-    padded[0, : reference.size], padded[1, : estimate.size] = reference, estimate
+    padded[0, : sizes[0]], padded[1, : sizes[1]] = reference, estimate
     Z = spectrum(padded[0], padded[1], form)
     powers = np.array(_powers(Z, _band(form.size, rate.sr))) / (form.size * n)
     scales = np.sqrt(_TARGET_POWER / powers, out=np.zeros(2), where=powers > 0).astype(np.float32)
     heard = signals(Z, _handset(form.size, rate.sr), form) if mode == "nb" else padded
-    x, y = (
-        _one(signal * scale, raw.size, rate, mode)
-        for signal, scale, raw in zip(heard, scales, (reference, estimate), strict=True)
-    )
-    return x, y
-
-
-def _one(y: Samples, n_samples: int, rate: Rate, mode: Mode) -> Conditioned:
-    start, end, n = rate.start, rate.start + n_samples, n_samples + 2 * rate.start
-    model = np.zeros(n + rate.padding, dtype=np.float32)
-    model[start : end + rate.padding] = y[: n_samples + rate.padding]
+    model = np.zeros((2, start + n + start), dtype=np.float32)
+    for y, scale, signal, size in zip(model, scales, heard, sizes, strict=True):
+        np.multiply(signal[: size + rate.padding], scale, out=y[start : start + size + rate.padding])
     if mode == "wb":
-        ramp = np.arange(_FADE, dtype=np.float32) / _FADE
-        model[start - 1 : start - 1 + _FADE] *= ramp
-        model[end - _FADE + 1 : end + 1] *= ramp[::-1]
-        model[start:end] = cascade(model[start:end], WIDE_BAND_SECTION, _WIDE_BAND_MEMORY)
-    return Conditioned(n, model, _for_alignment(model, n, rate))
+        _high_pass(model, sizes, start)
+    aligned = _for_alignment(model, sizes, rate)
+    return Conditioned((sizes[0] + 2 * start, sizes[1] + 2 * start), model, aligned)
 
 
-def _for_alignment(model: Samples, n: int, rate: Rate) -> Samples:
-    out = model.copy()
-    start, end, step = rate.start, n - rate.start, rate.window
+def _high_pass(model: Samples, sizes: tuple[int, int], start: int) -> None:
+    """Apply the filter of P.862.2 to the samples of the signals, in place."""
+    ramp = np.arange(_FADE, dtype=np.float32) / _FADE
+    for y, size in zip(model, sizes, strict=True):
+        end = start + size
+        y[start - 1 : start - 1 + _FADE] *= ramp
+        y[end - _FADE + 1 : end + 1] *= ramp[::-1]
+    longest = start + max(sizes)
+    model[:, start:longest] = cascade(model[:, start:longest], WIDE_BAND_SECTION, _WIDE_BAND_MEMORY)
+    for y, size in zip(model, sizes, strict=True):
+        y[start + size :] = 0
+
+
+def _for_alignment(model: Samples, sizes: tuple[int, int], rate: Rate) -> Samples:
+    """Return the signals without their means, faded at both ends and filtered."""
+    out, start, step = model.copy(), rate.start, rate.window
     ramp = (np.arange(step, dtype=np.float32) + np.float32(0.5)) / step
-    out[start:end] -= np.float32(np.sum(out[start:end], dtype=np.float64) / n)
-    out[start : start + step] *= ramp
-    out[end - step : end] *= ramp[::-1]
-    out[start:] = cascade(out[start:], rate.sections, _MEMORY)
+    for y, size in zip(out, sizes, strict=True):
+        end = start + size
+        y[start:end] -= np.float32(np.sum(y[start:end]) / (size + 2 * start))
+        y[start : start + step] *= ramp
+        y[end - step : end] *= ramp[::-1]
+    out[:, start:] = cascade(out[:, start:], rate.sections, _MEMORY)
     return out
 
 
@@ -137,45 +144,54 @@ def _powers(Z: Flat, band: _Bins) -> tuple[float, float]:
     return first / 2, second / 2
 
 
-def cascade(y: Samples, sections: NDArray[np.float64], memory: int) -> Samples:
-    """Return a signal filtered by second-order sections, one after another.
+def cascade(signals: Samples, sections: NDArray[np.float64], memory: int) -> Samples:
+    """Return two signals filtered by second-order sections, one after another.
 
     Parameters
     ----------
-    y : ndarray, shape (n_samples,)
+    signals : ndarray, shape (2, n_samples)
     sections : ndarray, shape (n_sections, 5)
         ``b0, b1, b2, a1, a2``.
     memory : int
         Samples after which the sections have forgotten all but 1e-12 of a signal.
     """
-    # The signal is cut in stretches, which begin early enough to forget how they began.
-    stretch = -(-y.size // LANES)
-    padded = np.zeros(memory + LANES * stretch, dtype=np.float32)
-    padded[memory : memory + y.size] = y
-    out = np.empty(LANES * stretch, dtype=np.float32)
+    # Signals are cut in stretches, which begin early enough to forget how they began.
+    n = signals.shape[1]
+    stretch = -(-n // LANES)
+    padded = np.zeros((2, memory + LANES * stretch), dtype=np.float32)
+    padded[:, memory : memory + n] = signals
+    out = np.empty((2, LANES * stretch), dtype=np.float32)
     _filter(padded, memory, sections.astype(np.float32), out)
-    return out[: y.size]
+    return out[:, :n]
 
 
 @kernel
 def _filter(padded: Flat, memory: int, sections: Flat, out: Flat) -> None:
-    """Filter `LANES` stretches side by side, each with what comes before it."""
-    n_sections, stretch = sections.shape[0], out.size // LANES
-    state, row = np.zeros(2 * n_sections * LANES, np.float32), np.empty(LANES, np.float32)
+    """Filter `LANES` stretches side by side, each with what comes before it, of two signals in turns."""
+    n_sections, stretch, size = sections.shape[0], out.shape[1] // LANES, padded.shape[1]
+    state, row = np.zeros(4 * n_sections * LANES, np.float32), np.empty(2 * LANES, np.float32)
     # Neither the states nor what leaves may fade into numbers that are slow to compute with.
     tiny, least = np.float32(_TINY), zeros(padded) + np.float32(_INAUDIBLE)
+    flat, flat_out = padded.reshape(-1), out.reshape(-1)
     for i in range(memory + stretch):
         for lane in range(LANES):
-            row[lane] = padded[lane * stretch + i]
-        y = load(row, 0)
+            row[lane], row[LANES + lane] = flat[lane * stretch + i], flat[size + lane * stretch + i]
+        x, y = load(row, 0), load(row, LANES)
         for s in range(n_sections):
-            at = 2 * s * LANES
-            z1, z2 = load(state, at), load(state, at + LANES)
-            now = y + tiny - z1 * sections[s, 3] - z2 * sections[s, 4]
-            y = now * sections[s, 0] + z1 * sections[s, 1] + z2 * sections[s, 2]
-            store(state, at + LANES, z1)
-            store(state, at, now)
+            b0, b1, b2, a1, a2 = sections[s, 0], sections[s, 1], sections[s, 2], sections[s, 3], sections[s, 4]
+            at = 4 * s * LANES
+            x1, x2 = load(state, at), load(state, at + LANES)
+            y1, y2 = load(state, at + 2 * LANES), load(state, at + 3 * LANES)
+            # In this order little waits for the section before.
+            x0, y0 = (x + tiny) - (x1 * a1 + x2 * a2), (y + tiny) - (y1 * a1 + y2 * a2)
+            x, y = x0 * b0 + (x1 * b1 + x2 * b2), y0 * b0 + (y1 * b1 + y2 * b2)
+            store(state, at + LANES, x1)
+            store(state, at, x0)
+            store(state, at + 3 * LANES, y1)
+            store(state, at + 2 * LANES, y0)
         if i >= memory:
-            store(row, 0, kept(y, larger(y, zeros(row) - y), least))
+            store(row, 0, kept(x, larger(x, zeros(row) - x), least))
+            store(row, LANES, kept(y, larger(y, zeros(row) - y), least))
             for lane in range(LANES):
-                out[lane * stretch + i - memory] = row[lane]
+                flat_out[lane * stretch + i - memory] = row[lane]
+                flat_out[(LANES + lane) * stretch + i - memory] = row[LANES + lane]

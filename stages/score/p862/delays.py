@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 from scipy.fft import irfft, next_fast_len, rfft
 
 from melmill.stages.numeric.lanes.fourier import Fourier, forward, fourier, inverse
-from melmill.stages.numeric.lanes.vector import LANES, Flat, inlined, larger, load, store, zeros
+from melmill.stages.numeric.lanes.vector import LANES, Flat, Lanes, inlined, larger, load, store, zeros
 from melmill.stages.score.p862.tables import kernel
 
 _NEAR_PEAK = 0.99  # a frame votes for every delay whose correlation exceeds this share of its peak
 _EXPONENT = 0.125  # of that, which is the weight of the vote
+_SPAN = LANES + 4  # hops that `LANES` frames touch, and one to spare
 _DIRECT = 1 << 21  # products up to which a correlation is summed up without an FFT
 
 
@@ -51,6 +52,16 @@ def _correlate(x: Flat, x_from: int, x_to: int, y: Flat, y_from: int, y_to: int,
                 lags[j] += weight * stretch[j]
 
 
+@inlined
+def _largest(x: Flat, start: int, stop: int) -> float:
+    """Return the largest of some elements; those within `LANES` behind them are none larger than 0."""
+    peak, lanes = zeros(x), np.empty(LANES, x.dtype)
+    for i in range(start, stop, LANES):
+        peak = larger(peak, load(x, i))
+    store(lanes, 0, peak)
+    return lanes.max()
+
+
 @kernel
 def growing_delays(reference: Flat, estimate: Flat, at: Flat, estimate_at: Flat) -> NDArray[np.int64]:
     """Return the delay of the first ``at[k]`` windows within as many or fewer of the estimate.
@@ -58,17 +69,27 @@ def growing_delays(reference: Flat, estimate: Flat, at: Flat, estimate_at: Flat)
     Neither count falls with k.
     """
     most = at[at.size - 1]
-    correlation = np.zeros(2 * most + 1, np.float32)
+    correlation = np.zeros(2 * most + 1 + LANES, np.float32)
+    backwards = reference[:most][::-1].copy()
     delays = np.empty(at.size, np.int64)
     n_before, m_before = 0, 0
     for k in range(at.size):
         n, m = at[k], estimate_at[k]
-        _correlate(reference, 0, n_before, estimate, m_before, m, correlation, most)
         _correlate(reference, n_before, n, estimate, 0, m, correlation, most)
+        # The older windows of the reference, backwards so that lags ascend with them.
+        stretch = backwards[most - n_before :]
+        for j in range(m_before, m):
+            lags = correlation[most + j - n_before + 1 :]
+            for i in range(stretch.size):
+                lags[i] += estimate[j] * stretch[i]
         n_before, m_before = n, m
-        lags = correlation[most - n + 1 : most + m]
-        best = np.argmax(lags) if n > 1 and m > 1 else 0
-        delays[k] = best - n + 1 if n > 1 and m > 1 and lags[best] > 0 else 1
+        delays[k] = 1
+        if n > 1 and m > 1:
+            peak = _largest(correlation, most - n + 1, most + m)
+            if peak > 0:
+                delays[k] = 1 - n
+                while correlation[most + delays[k]] != peak:
+                    delays[k] += 1
     return delays
 
 
@@ -113,7 +134,7 @@ def votes(
     """
     n, used, rank, total, best = t.window.size, 0, 0, 0.0, 0
     work, X, Y = np.empty(n * LANES, np.float32), np.empty((n + 2) * LANES, np.float32), np.empty((n + 2) * LANES, np.float32)
-    span, peaks = np.zeros(n // 4 * 2 * LANES, np.float32), np.empty(LANES, np.float32)
+    span, peaks = np.empty(n // 4 * _SPAN, np.float32), np.empty(LANES, np.float32)
     places, n_places = np.empty((LANES, n), np.int32), np.empty(LANES, np.int64)
     histogram = np.zeros(n)
     delays, confidences = np.zeros(n_frames.size, np.int64), np.zeros(n_frames.size)
@@ -151,28 +172,31 @@ def _cross(X: Flat, Y: Flat) -> None:
         store(Y, row + LANES, xr * yi - xi * yr)
 
 
+@inlined
+def _size(work: Flat, row: int) -> Lanes:
+    value = load(work, row)
+    return larger(value, zeros(work) - value)
+
+
 @kernel
 def _near_peaks(work: Flat, peaks: Flat, places: Flat, n_places: Flat) -> None:
     """Write what each lane's magnitude must exceed to be near its peak, and where it does."""
     peak, over = zeros(work), np.empty(LANES, np.float32)
     for row in range(0, work.size, LANES):
-        size = load(work, row)
-        size = larger(size, zeros(work) - size)
-        store(work, row, size)
-        peak = larger(peak, size)
+        peak = larger(peak, _size(work, row))
     peak = peak * np.float32(_NEAR_PEAK)
     store(peaks, 0, peak)
     n_places[:] = 0
     block = 8 * LANES
     for start in range(0, work.size, block):
-        most = load(work, start) - peak
+        most = _size(work, start)
         for row in range(start + LANES, start + block, LANES):
-            most = larger(most, load(work, row) - peak)
-        store(over, 0, most)
+            most = larger(most, _size(work, row))
+        store(over, 0, most - peak)
         for lane in range(LANES):
             if over[lane] > 0:
                 for row in range(start, start + block, LANES):
-                    if work[row + lane] > peaks[lane]:
+                    if abs(work[row + lane]) > peaks[lane]:
                         places[lane, n_places[lane]] = row // LANES
                         n_places[lane] += 1
 
@@ -200,18 +224,21 @@ def take_hops(y: Flat, at: int, direction: int, n_frames: int, window: Flat, spa
         Where the first frame begins, and whether the others follow (1) or precede (-1).
     n_frames : int
         Those that precede are in the order of time, the first frame in the last lane.
-    window, span, work : ndarray of float32, shapes (n,), (n / 2 * LANES,), (n * LANES,)
+    window, span, work : ndarray of float32, shapes (n,), (n / 4 * _SPAN,), (n * LANES,)
         `span` is scratch.
     """
     hop = window.size // 4
     # Column c + j of row r is sample ``j hop + r`` of lane c.
-    for c in range(LANES + 3):
-        first = at + (c if direction > 0 else c + 1 - n_frames) * hop
-        for r in range(hop):
-            span[r * 2 * LANES + c] = y[first + r] if c < n_frames + 3 else 0
+    first, n_columns = at if direction > 0 else at + (1 - n_frames) * hop, n_frames + 3
+    for r in range(hop):
+        source, row = y[first + r :], span[r * _SPAN : (r + 1) * _SPAN]
+        for c in range(n_columns):
+            row[c] = source[c * hop]
+        for c in range(n_columns, _SPAN):
+            row[c] = 0
     for j in range(4):
         for r in range(hop):
-            store(work, (j * hop + r) * LANES, load(span, r * 2 * LANES + j) * window[j * hop + r])
+            store(work, (j * hop + r) * LANES, load(span, r * _SPAN + j) * window[j * hop + r])
 
 
 @kernel

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melmill.stages.numeric.lanes.vector import Flat
+from melmill.stages.score.p862.activity import stretches
 from melmill.stages.score.p862.alignment import Aligner, Utterance
 from melmill.stages.score.p862.conditioning import Conditioned, conditioned
 from melmill.stages.score.p862.delays import magnitude_delay
@@ -64,11 +65,11 @@ def mos_lqo(reference: Floats, estimate: Floats, sr: int, mode: Mode) -> float:
 
 def raw_mos(reference: Floats, estimate: Floats, rate: Rate, mode: Mode) -> float:
     """Return the score of P.862 before any mapping, -0.5 to 4.5."""
-    x, y = conditioned(reference, estimate, rate, mode)
-    utterances = Aligner(x, y, rate).utterances()
+    signals = conditioned(reference, estimate, rate, mode)
+    utterances = Aligner(signals, rate).utterances()
     if not utterances:
         raise NoSpeechError
-    symmetric, asymmetric, first = _Model(x, y, utterances, rate).disturbances()
+    symmetric, asymmetric, first = _Model(signals, utterances, rate).disturbances()
     weights = _time_weights(symmetric.size, max(reference.size, estimate.size) // (rate.n_fft // 2) - 1)
     return 4.5 - 0.1 * _over_time(symmetric, first, weights) - 0.0309 * _over_time(asymmetric, first, weights)
 
@@ -78,19 +79,14 @@ class _Model:
 
     Parameters
     ----------
-    reference, estimate : Conditioned
+    signals : Conditioned
     utterances : sequence of Utterance
     rate : Rate
     """
 
-    def __init__(
-        self, reference: Conditioned, estimate: Conditioned, utterances: Sequence[Utterance], rate: Rate
-    ) -> None:
+    def __init__(self, signals: Conditioned, utterances: Sequence[Utterance], rate: Rate) -> None:
         self._rate, self._utterances = rate, utterances
-        self._n = max(reference.n, estimate.n)
-        self._x, self._y = _extended(reference.model, self._n + rate.padding), _extended(
-            estimate.model, self._n + rate.padding
-        )
+        self._n, (self._x, self._y) = max(signals.n), signals.model
         self._hop = rate.n_fft // 2
 
     def disturbances(self) -> tuple[NDArray[np.float64], NDArray[np.float64], int]:
@@ -178,10 +174,6 @@ class _Model:
                 np.minimum(total[first:last], better, out=total[first:last])
 
 
-def _extended(y: NDArray[np.float32], n: int) -> NDArray[np.float32]:
-    return y if y.size == n else np.concatenate([y, np.zeros(n - y.size, dtype=np.float32)])
-
-
 @kernel
 def _quiet(y: Flat, most: int) -> int:
     """Return how many samples precede the first five that are loud together."""
@@ -205,9 +197,7 @@ def _bad_intervals(is_bad: NDArray[np.bool_]) -> list[tuple[int, int]]:
     right = np.logical_or.reduce([padded[_SMEAR + k : _SMEAR + k + n] for k in range(_SMEAR + 1)])
     smeared = left & right
     smeared[:_SMEAR] = smeared[max(n - 1 - _SMEAR, 0) :] = False
-    edges = np.flatnonzero(np.diff(smeared, prepend=False, append=False))
-    pairs = zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True)
-    return [(first, last) for first, last in pairs if last - first >= _SHORTEST_BAD]
+    return [(first, last) for first, last in stretches(smeared).tolist() if last - first >= _SHORTEST_BAD]
 
 
 def _frame_disturbances(
@@ -250,10 +240,19 @@ def _time_weights(n_frames: int, n: int) -> NDArray[np.float64]:
 
 def _over_time(disturbance: NDArray[np.float64], first: int, weights: NDArray[np.float64]) -> float:
     """Return the norm of order 2 over syllables of their norms of order 6."""
-    half = _SYLLABLE // 2
-    starts = np.arange(first, disturbance.size, half)
-    sums = np.concatenate([[0.0], np.cumsum(disturbance**6)])
-    ends = np.minimum(starts + _SYLLABLE, disturbance.size)
-    syllables = ((sums[ends] - sums[starts]) / _SYLLABLE) ** (1 / 6)
-    weight = weights[starts - first]
-    return float(np.sqrt(np.sum((weight * syllables) ** 2) / np.sum(weight**2)))
+    total, all_weights = _square_sums(disturbance, first, weights)
+    return math.sqrt(total / all_weights)
+
+
+@kernel
+def _square_sums(disturbance: Flat, first: int, weights: Flat) -> tuple[float, float]:
+    total, all_weights, n = 0.0, 0.0, disturbance.size
+    for start in range(first, n, _SYLLABLE // 2):
+        syllable = 0.0
+        for f in range(start, min(start + _SYLLABLE, n)):
+            square = disturbance[f] * disturbance[f]
+            syllable += square * square * square
+        weight = weights[start - first] ** 2
+        total += weight * (syllable / _SYLLABLE) ** (1 / 3)
+        all_weights += weight
+    return total, all_weights

@@ -78,13 +78,23 @@ def equalise(reference: Bands, estimate: Bands, n_frames: int, n_averaged: int, 
     Frames in which the reference is silent do not count.
     """
     counted = audible_power(reference, n_frames, _AUDIBLE, rate) >= _SILENCE
-    thresholds = (rate.thresholds * _AUDIBLE)[:, np.newaxis]
-    means = []
-    for bands in (reference, estimate):
-        loud = bands[:, :n_frames][:, counted]
-        means.append(np.sum(np.where(loud > thresholds, loud, 0), axis=1, dtype=np.float64) / n_averaged)
+    means = np.zeros((2, rate.widths.size))
+    for bands, mean in zip((reference, estimate), means, strict=True):
+        _add_loud(bands, counted.astype(np.float32), rate.thresholds * _AUDIBLE, mean)
+    means /= n_averaged
     ratio = (means[1] + _EVEN_POWER) / (means[0] + _EVEN_POWER)
     reference *= np.clip(ratio, _LEAST, _MOST).astype(np.float32)[:, np.newaxis]
+
+
+@kernel
+def _add_loud(bands: Flat, counted: Flat, thresholds: Flat, total: Flat) -> None:
+    """Add the powers above a threshold in the frames that count."""
+    loud = np.empty(counted.size, np.float32)
+    for b in range(bands.shape[0]):
+        least = np.float32(thresholds[b])
+        for f in range(loud.size):
+            loud[f] = counted[f] * bands[b, f] if bands[b, f] > least else np.float32(0)
+        total[b] = loud.sum()
 
 
 def gains(reference: NDArray[np.float64], estimate: NDArray[np.float64], is_first: bool) -> NDArray[np.float32]:
