@@ -13,14 +13,17 @@ from melmill.stages.numeric.lanes.fourier import Fourier, forward, fourier, inve
 from melmill.stages.numeric.lanes.vector import LANES, Flat, Lanes, inlined, larger, load, store, zeros
 from melmill.stages.score.p862.tables import kernel
 
+Envelope = NDArray[np.float32]
+
 _NEAR_PEAK = 0.99  # a frame votes for every delay whose correlation exceeds this share of its peak
 _EXPONENT = 0.125  # of that, which is the weight of the vote
 _SPAN = LANES + 4  # hops that `LANES` frames touch, and one to spare
 _DIRECT = 1 << 21  # products up to which a correlation is summed up without an FFT
+_DIRECT_IN_ALL = 1 << 26  # those of a correlation that grows
 
 
-def envelope_delay(reference: NDArray[np.float32], estimate: NDArray[np.float32]) -> int:
-    """Return by how many windows the estimate's envelope is later; 0 if they never meet.
+def envelope_delay(reference: Envelope, estimate: Envelope) -> int:
+    """Return by how many windows the estimate's envelope is later; 1 if they never meet.
 
     Parameters
     ----------
@@ -30,14 +33,34 @@ def envelope_delay(reference: NDArray[np.float32], estimate: NDArray[np.float32]
     n, m = reference.size, estimate.size
     if n < 2 or m < 2:
         return 1
+    products = correlation(reference, estimate)
+    best = int(np.argmax(products))
+    return best - n + 1 if products[best] > 0 else 1
+
+
+def correlation(reference: Envelope, estimate: Envelope) -> Envelope:
+    """Return the correlation of two envelopes of n and m windows, at lags from ``1 - n`` to ``m - 1``."""
+    n, m = reference.size, estimate.size
     if n * m <= _DIRECT:
-        correlation = np.zeros(n + m - 1, dtype=np.float32)
-        _correlate(reference, 0, n, estimate, 0, m, correlation, n - 1)
-    else:
-        size = next_fast_len(n + m - 1, real=True)
-        correlation = irfft(rfft(estimate, size) * rfft(reference[::-1], size), size)[: n + m - 1]
-    best = int(np.argmax(correlation))
-    return best - n + 1 if correlation[best] > 0 else 1
+        out = np.zeros(n + m - 1, dtype=np.float32)
+        _correlate(reference, 0, n, estimate, 0, m, out, n - 1)
+        return out
+    size = next_fast_len(n + m - 1, real=True)
+    return np.asarray(irfft(rfft(estimate, size) * rfft(reference[::-1], size), size)[: n + m - 1])
+
+
+def growing_delays(
+    reference: Envelope, estimate: Envelope, at: NDArray[np.int64], estimate_at: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Return the `envelope_delay` of the first ``at[k]`` windows within as many or fewer of the estimate.
+
+    Neither count falls with k.
+    """
+    if at[-1] ** 2 <= _DIRECT_IN_ALL:
+        return np.asarray(_growing_delays(reference, estimate, at, estimate_at))
+    return np.array(
+        [envelope_delay(reference[:n], estimate[:m]) for n, m in zip(at.tolist(), estimate_at.tolist(), strict=True)]
+    )
 
 
 @kernel
@@ -63,11 +86,7 @@ def _largest(x: Flat, start: int, stop: int) -> float:
 
 
 @kernel
-def growing_delays(reference: Flat, estimate: Flat, at: Flat, estimate_at: Flat) -> NDArray[np.int64]:
-    """Return the delay of the first ``at[k]`` windows within as many or fewer of the estimate.
-
-    Neither count falls with k.
-    """
+def _growing_delays(reference: Flat, estimate: Flat, at: Flat, estimate_at: Flat) -> NDArray[np.int64]:
     most = at[at.size - 1]
     correlation = np.zeros(2 * most + 1 + LANES, np.float32)
     backwards = reference[:most][::-1].copy()
