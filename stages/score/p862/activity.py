@@ -76,6 +76,10 @@ def _detect(power: Flat, log: Flat) -> None:
             power[w] = -power[w]
     _drop_bursts(power, threshold, signal >= 1000.0 * noise)
     _join_bursts(power, floor)
+    if power.max() <= 0.0:
+        # Without a burst everything is speech.
+        for w in range(1, n - 1):
+            power[w] = -power[w]
     _soften(power)
     least = threshold if threshold > 0.0 else floor
     for w in range(n):

@@ -57,9 +57,12 @@ def conditioned(
     n = max(sizes) + rate.padding
     form = layout(n)
     padded = np.zeros((2, form.size), dtype=np.float32)
-    padded[0, : sizes[0]], padded[1, : sizes[1]] = reference, estimate
+    peaks = np.array([np.max(np.abs(y)) for y in (reference, estimate)])
+    for row, y, peak in zip(padded, (reference, estimate), peaks, strict=True):
+        # Of one size, so that the rounding errors of neither reach the other.
+        row[: y.size] = y / (peak or 1.0)
     Z = spectrum(padded[0], padded[1], form)
-    powers = np.array(_powers(Z, _band(form.size, rate.sr))) / (form.size * n)
+    powers = np.where(peaks > 0, _powers(Z, _band(form.size, rate.sr)), 0.0) / (form.size * n)
     scales = np.sqrt(_TARGET_POWER / powers, out=np.zeros(2), where=powers > 0).astype(np.float32)
     heard = signals(Z, _handset(form.size, rate.sr), form) if mode == "nb" else padded
     model = np.zeros((2, start + n + start), dtype=np.float32)

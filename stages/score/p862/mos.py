@@ -66,7 +66,7 @@ def mos_lqo(reference: Floats, estimate: Floats, sr: int, mode: Mode) -> float:
 def raw_mos(reference: Floats, estimate: Floats, rate: Rate, mode: Mode) -> float:
     """Return the score of P.862 before any mapping, -0.5 to 4.5."""
     signals = conditioned(reference, estimate, rate, mode)
-    utterances = Aligner(signals, rate).utterances()
+    utterances = Aligner(signals, rate).utterances() if signals.model[0].any() else []
     if not utterances:
         raise NoSpeechError
     symmetric, asymmetric, first = _Model(signals, utterances, rate).disturbances()
