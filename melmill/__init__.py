@@ -426,7 +426,6 @@ def score(
     *,
     spec: MelSpec | None = None,
     preset: str | None = None,
-    timeout_s: float = 60.0,
 ) -> dict[str, Measured]:
     """Return each metric's measurement of a reconstruction.
 
@@ -441,8 +440,6 @@ def score(
         Names, such as ``["pesq_wb", "estoi"]``; None: those of the stage `score`.
     spec, preset
         STFT and mel of the spectral metrics, as in `mel`; with neither, ``"paper"`` at `sr`.
-    timeout_s : float
-        Longest wait for PESQ, s, besides twice the duration of the recording.
 
     Returns
     -------
@@ -462,7 +459,7 @@ def score(
     from melmill.stages.score.stage import score as measure
 
     chosen = None if spec is None and preset is None else _spec(spec, preset)
-    return measure(y, y_hat, sr, DEFAULT_METRICS if metrics is None else metrics, spec=chosen, timeout_s=timeout_s)
+    return measure(y, y_hat, sr, DEFAULT_METRICS if metrics is None else metrics, spec=chosen)
 
 
 def open(url: str | os.PathLike[str]) -> Store:  # reads as melmill.open

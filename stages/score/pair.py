@@ -38,9 +38,6 @@ class Pair:
         Rates, Hz.
     spec : MelSpec
         STFT and mel of the spectral metrics. Signals at another rate are resampled to ``spec.sr``.
-    timeout_s : float
-        Longest that a metric may wait for another process, s, besides twice the duration of the
-        reference.
     cut : bool
         Compare signals whose lengths differ by more than a hop over the shorter of the two.
     """
@@ -53,13 +50,11 @@ class Pair:
         estimate: NDArray[np.float32],
         estimate_sr: int,
         spec: MelSpec,
-        timeout_s: float = 60.0,
         cut: bool = False,
     ) -> None:
         self._reference, self._reference_sr = reference, reference_sr
         self._estimate, self._estimate_sr = estimate, estimate_sr
         self._spec = magnitude_spec(spec)
-        self._timeout_s = timeout_s
         self._cut = cut
         self._at: dict[int, Both] = {}
         self._shared: dict[Callable[[Pair], object], object] = {}
@@ -93,11 +88,6 @@ class Pair:
     def estimate_sr(self) -> int:
         """Rate of the estimate, Hz."""
         return self._estimate_sr
-
-    @property
-    def time_limit_s(self) -> float:
-        """Longest that a metric may wait for another process, s."""
-        return self._timeout_s + 2.0 * self._reference.size / self._reference_sr
 
     def once(self, make: Callable[[Pair], T]) -> T:
         """Return ``make(self)``, computed once for all metrics that ask for it.

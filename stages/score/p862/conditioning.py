@@ -23,7 +23,7 @@ Samples = NDArray[np.float32]
 
 _TARGET_POWER = 1e7  # in the calibration band
 _FADE = 16  # samples at both ends of a wide-band signal
-_WIDE_BAND_MEMORY, _MEMORY = 1024, 512  # samples
+_MEMORY = 512  # samples after which the filter of the alignment has forgotten all but 1e-12
 _TINY, _INAUDIBLE = 1e-15, 1e-12  # of samples at the scale of 16 bits
 
 
@@ -63,7 +63,8 @@ def conditioned(
         row[: y.size] = y / (peak or 1.0)
     Z = spectrum(padded[0], padded[1], form)
     powers = np.where(peaks > 0, _powers(Z, _band(form.size, rate.sr)), 0.0) / (form.size * n)
-    scales = np.sqrt(_TARGET_POWER / powers, out=np.zeros(2), where=powers > 0).astype(np.float32)
+    ratios = np.divide(_TARGET_POWER, powers, out=np.zeros(2), where=powers > 0)
+    scales = np.sqrt(ratios).astype(np.float32)
     heard = signals(Z, _handset(form.size, rate.sr), form) if mode == "nb" else padded
     model = np.zeros((2, start + n + start), dtype=np.float32)
     for y, scale, signal, size in zip(model, scales, heard, sizes, strict=True):
@@ -82,9 +83,27 @@ def _high_pass(model: Samples, sizes: tuple[int, int], start: int) -> None:
         y[start - 1 : start - 1 + _FADE] *= ramp
         y[end - _FADE + 1 : end + 1] *= ramp[::-1]
     longest = start + max(sizes)
-    model[:, start:longest] = cascade(model[:, start:longest], WIDE_BAND_SECTION, _WIDE_BAND_MEMORY)
+    _filter_in_order(model, start, longest, WIDE_BAND_SECTION)
     for y, size in zip(model, sizes, strict=True):
         y[start + size :] = 0
+
+
+@kernel
+def _filter_in_order(signals: Flat, start: int, end: int, section: Flat) -> None:
+    """Filter a stretch of two signals in place.
+
+    The section's poles lie so near to 1 that single precision leaves noise at the threshold of
+    hearing. So every operation is that of P.862's code: rounded to single precision, in its order.
+    """
+    b0, b1, b2 = section[0], section[1], section[2]
+    a1, a2 = section[3], section[4]
+    x1 = x2 = y1 = y2 = np.float32(0)
+    for i in range(start, end):
+        x0 = signals[0, i] - a1 * x1 - a2 * x2
+        y0 = signals[1, i] - a1 * y1 - a2 * y2
+        signals[0, i] = b0 * x0 + b1 * x1 + b2 * x2
+        signals[1, i] = b0 * y0 + b1 * y1 + b2 * y2
+        x1, x2, y1, y2 = x0, x1, y0, y1
 
 
 def _for_alignment(model: Samples, sizes: tuple[int, int], rate: Rate) -> Samples:
@@ -96,7 +115,7 @@ def _for_alignment(model: Samples, sizes: tuple[int, int], rate: Rate) -> Sample
         y[start:end] -= np.float32(np.sum(y[start:end]) / (size + 2 * start))
         y[start : start + step] *= ramp
         y[end - step : end] *= ramp[::-1]
-    out[:, start:] = cascade(out[:, start:], rate.sections, _MEMORY)
+    out[:, start:] = cascade(out[:, start:], rate.sections)
     return out
 
 
@@ -147,7 +166,7 @@ def _powers(Z: Flat, band: _Bins) -> tuple[float, float]:
     return first / 2, second / 2
 
 
-def cascade(signals: Samples, sections: NDArray[np.float64], memory: int) -> Samples:
+def cascade(signals: Samples, sections: NDArray[np.float64]) -> Samples:
     """Return two signals filtered by second-order sections, one after another.
 
     Parameters
@@ -155,11 +174,10 @@ def cascade(signals: Samples, sections: NDArray[np.float64], memory: int) -> Sam
     signals : ndarray, shape (2, n_samples)
     sections : ndarray, shape (n_sections, 5)
         ``b0, b1, b2, a1, a2``.
-    memory : int
-        Samples after which the sections have forgotten all but 1e-12 of a signal.
+        They forget within `_MEMORY` samples.
     """
     # Signals are cut in stretches, which begin early enough to forget how they began.
-    n = signals.shape[1]
+    n, memory = signals.shape[1], _MEMORY
     stretch = -(-n // LANES)
     padded = np.zeros((2, memory + LANES * stretch), dtype=np.float32)
     padded[:, memory : memory + n] = signals

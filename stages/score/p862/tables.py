@@ -77,7 +77,7 @@ _SECTIONS_16K = [
     [1.023700575, 0.001661628, 0.521284240, -0.183867259, 0.354324187],
 ]
 
-WIDE_BAND_SECTION = np.array([[2.740826, -5.4816519, 2.740826, -1.9444777, 0.94597794]])
+WIDE_BAND_SECTION = np.array([2.740826, -5.4816519, 2.740826, -1.9444777, 0.94597794], dtype=np.float32)
 """High-pass of P.862.2 at 16 kHz, as a second-order section."""
 
 # Gains in dB at frequencies in Hz, linear in between.
