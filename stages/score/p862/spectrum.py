@@ -44,8 +44,9 @@ class Layout(NamedTuple):
 
 @lru_cache(maxsize=8)
 def layout(n: int) -> Layout:
-    """Return the layout of the next size that `n` samples fit into."""
-    n_rows, n_columns = _shape(n)
+    """Return the layout of the smallest power of two that `n` samples fit into, as P.862 takes it."""
+    n_bits = max((n - 1).bit_length(), 8)
+    n_rows, n_columns = 1 << n_bits // 2, 1 << (n_bits + 1) // 2
     columns, rows = fourier(2 * n_rows, "float32"), fourier(2 * n_columns, "float32")
     first = np.argsort(columns.place)  # frequency of each row after the columns' transform
     return Layout(
@@ -60,16 +61,6 @@ def _turns(k: NDArray[np.int64], n: int) -> NDArray[np.float32]:
     """Return ``exp(-2 pi i k / n)`` as pairs."""
     turn = np.exp(-2j * np.pi * k / n)
     return np.stack([turn.real, turn.imag], axis=-1).astype(np.float32)
-
-
-def _shape(n: int) -> tuple[int, int]:
-    """Return rows and columns, multiples of `LANES`, of the smallest size from `n` on.
-
-    There are six sizes in an octave, so that few tables serve all signals.
-    """
-    sides = [LANES * factor * 2**a for a in range(12) for factor in (1, 3, 5)]
-    shapes = [(r, c) for r in sides for c in sides if r <= c <= 4 * r and r * c >= n]
-    return min(shapes, key=lambda shape: (shape[0] * shape[1], shape[1]))
 
 
 def spectrum(x: NDArray[np.float32], y: NDArray[np.float32], form: Layout) -> NDArray[np.float32]:
