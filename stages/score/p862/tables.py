@@ -77,7 +77,7 @@ _SECTIONS_16K = [
     [1.023700575, 0.001661628, 0.521284240, -0.183867259, 0.354324187],
 ]
 
-WIDE_BAND_SECTION = np.array([2.740826, -5.4816519, 2.740826, -1.9444777, 0.94597794], dtype=np.float32)
+WIDE_BAND_SECTION = np.array([[2.740826, -5.4816519, 2.740826, -1.9444777, 0.94597794]], dtype=np.float32)
 """High-pass of P.862.2 at 16 kHz, as a second-order section."""
 
 # Gains in dB at frequencies in Hz, linear in between.
@@ -109,7 +109,7 @@ class Rate(NamedTuple):
     thresholds: NDArray[np.float64]
     exponents: NDArray[np.float64]
     loudness_scale: float
-    sections: NDArray[np.float64]
+    sections: NDArray[np.float32]
 
     @property
     def start(self) -> int:
@@ -141,5 +141,5 @@ def rate(sr: int) -> Rate:
         thresholds=10.0 ** (np.array(_THRESHOLDS_DB[:n_bands]) / 10.0),
         exponents=0.23 * steeper,
         loudness_scale=0.1866055,
-        sections=np.array(_SECTIONS_16K if wide else _SECTIONS_8K),
+        sections=np.array(_SECTIONS_16K if wide else _SECTIONS_8K, dtype=np.float32),
     )

@@ -45,7 +45,8 @@ def test_sections_filter_as_scipys_do() -> None:
     sos = np.insert(table, 3, 1.0, axis=1)
     both = noise(2, 20011)
     expected = scipy.signal.sosfilt(sos, both.astype(np.float64), axis=1)
-    assert cascade(both, table) == pytest.approx(expected, abs=2e-5 * np.abs(expected).max())
+    cascade(both, table)
+    assert both == pytest.approx(expected, abs=2e-5 * np.abs(expected).max())
 
 
 def test_both_signals_come_to_one_level() -> None:
