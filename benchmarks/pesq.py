@@ -99,9 +99,7 @@ def report(compared: list[Compared]) -> None:
         apart = np.array([one.difference for one in chosen])
         scores = [one.package for one in chosen if isinstance(one.package, float)]
         mean = f"{np.mean(scores):.2f}" if scores else "-"
-        print(
-            f"{kind or 'all':<16} {len(chosen):>6,} {np.mean(apart <= CLOSE):>12.2%} {apart.max():>9.5f} {mean:>11}"
-        )
+        print(f"{kind or 'all':<16} {len(chosen):>6,} {np.mean(apart <= CLOSE):>12.2%} {apart.max():>9.5f} {mean:>11}")
     both = [one for one in compared if isinstance(one.package, float)]
     print(f"of {len(both):,} with a score by the package: {sum(one.difference <= FAR for one in both):,} within {FAR}")
     for one in sorted(compared, key=lambda one: -one.difference)[:12]:
@@ -155,7 +153,10 @@ def scored(x: Signal, y: Signal, sr: int, mode: Mode) -> tuple[float | str, floa
 def pairs(n_recordings: int, seed: int) -> Iterator[tuple[str, str, Signal, Signal]]:
     """Yield name, kind of damage, recording and damaged recording at 16 kHz."""
     root = librispeech().parent
-    files = {corpus: sorted((root / corpus).rglob("*.flac")) + sorted((root / corpus).rglob("*.wav")) for corpus in CORPORA}
+    files = {
+        corpus: sorted(path for path in (root / corpus).rglob("*") if path.suffix in (".flac", ".wav"))
+        for corpus in CORPORA
+    }
     choose = random.Random(seed)
     kinds = [*DAMAGES]
     for n in range(n_recordings):

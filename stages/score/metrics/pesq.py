@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from melmill.stages.score.metric import Metric
-from melmill.stages.score.p862.mos import SHORTEST_S, NoSpeechError, mos_lqo
-from melmill.stages.score.p862.tables import Mode
 from melmill.stages.score.status import Measured, Status
+
+if TYPE_CHECKING:
+    from melmill.stages.score.p862.tables import Mode
 
 RATES: Mapping[Mode, int] = MappingProxyType({"wb": 16000, "nb": 8000})
 """Rate in Hz at which each mode is computed: P.862.2 at 16 kHz, P.862 at 8 kHz."""
@@ -35,6 +37,8 @@ def pesq(
         Statuses without a value: `no_utterances` (the reference has no 200 ms of speech) and
         `too_short` (under 0.25 s).
     """
+    from melmill.stages.score.p862.mos import SHORTEST_S, NoSpeechError, mos_lqo  # planning needs none of it
+
     sr = RATES[mode]
     if min(reference.size, estimate.size) < SHORTEST_S * sr:
         return Measured.failed(Status.TOO_SHORT)

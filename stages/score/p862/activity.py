@@ -52,23 +52,7 @@ def _detect(power: Flat, log: Flat) -> None:
     threshold = power.mean()
     for w in range(n):
         power[w] = max(power[w], floor)
-    for _ in range(12):
-        mean, spread = _below(power, threshold)
-        threshold = 1.001 * (mean + 2.0 * spread)
-    signal, noise, n_loud = 0.0, 0.0, 0
-    for w in range(n):
-        if power[w] > threshold:
-            signal += power[w]
-            n_loud += 1
-        else:
-            noise += power[w]
-    if n_loud:
-        signal /= n_loud
-    else:
-        threshold = -1.0
-    noise = noise / (n - n_loud) if n_loud < n else 1.0
-    if signal <= noise:
-        threshold = -1.0
+    threshold, signal, noise = _levels(power, threshold)
     # A negative power marks a window without speech.
     power[0] = power[n - 1] = -floor
     for w in range(1, n - 1):
@@ -85,6 +69,24 @@ def _detect(power: Flat, log: Flat) -> None:
     for w in range(n):
         power[w] = max(power[w], 0.0)
         log[w] = math.log(power[w] / least) if power[w] > least else 0.0
+
+
+@kernel
+def _levels(power: Flat, threshold: float) -> tuple[float, float, float]:
+    """Return the threshold of speech, -1 if nothing stands out, and mean powers above and below it."""
+    for _ in range(12):
+        mean, spread = _below(power, threshold)
+        threshold = 1.001 * (mean + 2.0 * spread)
+    signal, noise, n, n_loud = 0.0, 0.0, power.size, 0
+    for w in range(n):
+        if power[w] > threshold:
+            signal += power[w]
+            n_loud += 1
+        else:
+            noise += power[w]
+    signal = signal / n_loud if n_loud else 0.0
+    noise = noise / (n - n_loud) if n_loud < n else 1.0
+    return threshold if n_loud and signal > noise else -1.0, signal, noise
 
 
 @kernel

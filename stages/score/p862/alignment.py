@@ -131,9 +131,7 @@ class Aligner:
         room = last if direction > 0 else first
         # Nothing lies outside of the signals.
         most = 0 if min(first, last) < 0 else room // (n // 4) + 1
-        peak, confidence = votes(
-            self._x, self._y, start, start + coarse, direction, np.minimum(n_frames, most), tables
-        )
+        peak, confidence = votes(self._x, self._y, start, start + coarse, direction, np.minimum(n_frames, most), tables)
         return coarse + peak - np.where(peak >= n // 2, n, 0), confidence
 
     def _bounded(self, found: list[Utterance]) -> list[Utterance]:

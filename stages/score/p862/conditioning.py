@@ -60,9 +60,9 @@ def conditioned(
     peak = max(np.max(np.abs(y)) for y in (reference, estimate)) or 1.0
     heard[0, : sizes[0]], heard[1, : sizes[1]] = reference / peak, estimate / peak
     # By powers of two to one size, so that the rounding errors of neither reach the other.
-    is_there = heard.any(axis=1)
-    steps = np.exp2(-np.floor(np.log2(np.abs(heard).max(axis=1), where=is_there, out=np.zeros(2, np.float32))))
-    Z = spectrum(*(heard * steps[:, np.newaxis]), form)
+    largest = np.abs(heard).max(axis=1)
+    steps = np.exp2(-np.floor(np.log2(largest, where=largest > 0, out=np.zeros(2, np.float32))))
+    Z = spectrum(heard[0] * steps[0], heard[1] * steps[1], form)
     in_band = signals(Z, _gains("calibration", form.size, rate.sr), form)
     if mode == "nb":
         heard = signals(Z, _gains("handset", form.size, rate.sr), form)
@@ -70,7 +70,7 @@ def conditioned(
     for i, size in enumerate(sizes):
         stretch = slice(size + rate.padding)
         power = _energy(in_band[i, stretch]) / n
-        scale = np.sqrt(_TARGET_POWER / power) if power > 0 and is_there[i] else 0.0
+        scale = np.sqrt(_TARGET_POWER / power) if power > 0 and largest[i] > 0 else 0.0
         model[i, start:][stretch] = heard[i, stretch] * np.float32(scale if mode == "nb" else scale * steps[i])
     if mode == "wb":
         _high_pass(model, sizes, start)
@@ -105,7 +105,8 @@ def _for_alignment(model: Samples, sizes: tuple[int, int], rate: Rate) -> Sample
 
 
 @kernel
-def _sum(y: Flat) -> float:
+def _sum(y: Flat) -> np.float32:
+    """Return the sum in single precision, term by term."""
     total = np.float32(0)
     for value in y:
         total += value

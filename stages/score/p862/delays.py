@@ -82,7 +82,7 @@ def _largest(x: Flat, start: int, stop: int) -> float:
     for i in range(start, stop, LANES):
         peak = larger(peak, load(x, i))
     store(lanes, 0, peak)
-    return lanes.max()
+    return float(lanes.max())
 
 
 @kernel
@@ -152,7 +152,8 @@ def votes(
         For each number of frames: samples from 0 to a frame's length, and shares.
     """
     n, used, rank, total, best = t.window.size, 0, 0, 0.0, 0
-    work, X, Y = np.empty(n * LANES, np.float32), np.empty((n + 2) * LANES, np.float32), np.empty((n + 2) * LANES, np.float32)
+    work = np.empty(n * LANES, np.float32)
+    X, Y = np.empty((n + 2) * LANES, np.float32), np.empty((n + 2) * LANES, np.float32)
     span, peaks = np.empty(n // 4 * _SPAN, np.float32), np.empty(LANES, np.float32)
     places, n_places = np.empty((LANES, n), np.int32), np.empty(LANES, np.int64)
     histogram = np.zeros(n)

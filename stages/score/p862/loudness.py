@@ -138,7 +138,7 @@ def _loudness(bands: Flat, thresholds: Flat, exponents: Flat, scale: float, out:
 
 
 @inlined
-def raised(x: float, exponent: float) -> float:
+def raised(x: float, exponent: float) -> np.float32:
     """Return ``x ** exponent`` of a float32 from 2^-100 to 2^100 to 3e-7, in steps that vectorise."""
     bits = np.float32(x).view(np.int32)
     whole = (bits - np.int32(0x3F3504F3)) >> np.int32(23)

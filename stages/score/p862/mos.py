@@ -109,18 +109,14 @@ class _Model:
         if is_bad.any():
             self._realign(reference, symmetric, asymmetric)
         steep = ((power + 1e5) / 1e7) ** 0.04
-        symmetric, asymmetric = (
-            np.minimum(one / steep, _MOST_DISTURBANCE) for one in (symmetric, asymmetric)
-        )
+        symmetric, asymmetric = (np.minimum(one / steep, _MOST_DISTURBANCE) for one in (symmetric, asymmetric))
         return symmetric, asymmetric, before // hop
 
     def _silence(self) -> tuple[int, int]:
         """Return how many samples of the reference are quiet at its start and at its end."""
         most, start = self._n // 2, self._rate.start
-        found = []
-        for y in (self._x[start:], self._x[: self._n - start + self._rate.padding][::-1]):
-            found.append(_quiet(np.ascontiguousarray(y[: most + 5]), most))
-        return found[0], found[1]
+        forwards, backwards = self._x[start:], self._x[: self._n - start + self._rate.padding][::-1]
+        return _quiet(forwards[: most + 5].copy(), most), _quiet(backwards[: most + 5].copy(), most)
 
     def _delays(self, samples: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the delay at places in the reference."""
@@ -141,9 +137,7 @@ class _Model:
                 found.append(slice(max(first, 0), min(last + 1, n_frames - 1)))
         return found
 
-    def _realign(
-        self, reference: Bands, symmetric: NDArray[np.float64], asymmetric: NDArray[np.float64]
-    ) -> None:
+    def _realign(self, reference: Bands, symmetric: NDArray[np.float64], asymmetric: NDArray[np.float64]) -> None:
         """Lower the disturbances where a delay of their own makes bad frames better."""
         rate, hop = self._rate, self._hop
         intervals = _bad_intervals(symmetric > _BAD_FRAME)
@@ -178,7 +172,7 @@ class _Model:
 def _quiet(y: Flat, most: int) -> int:
     """Return how many samples precede the first five that are loud together."""
     for skipped in range(most):
-        if abs(y[skipped]) + abs(y[skipped + 1]) + abs(y[skipped + 2]) + abs(y[skipped + 3]) + abs(y[skipped + 4]) >= _QUIET:
+        if np.abs(y[skipped : skipped + 5]).sum() >= _QUIET:
             return skipped
     return most
 
@@ -204,8 +198,8 @@ def _frame_disturbances(
     reference: Bands, estimate: Bands, n_frames: int, rate: Rate, *, is_first: bool
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the symmetric and the asymmetric disturbance of every frame."""
-    powers = (audible_power(bands, n_frames, 1.0, rate) for bands in (reference, estimate))
-    estimate[:, :n_frames] *= gains(*powers, is_first)
+    power, power_hat = (audible_power(bands, n_frames, 1.0, rate) for bands in (reference, estimate))
+    estimate[:, :n_frames] *= gains(power, power_hat, is_first)
     squares, sums = np.zeros(estimate.shape[1]), np.zeros(estimate.shape[1])
     _add_disturbances(
         reference, estimate, loudness(reference, rate), loudness(estimate, rate), rate.widths, squares, sums
