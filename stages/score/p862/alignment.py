@@ -254,8 +254,10 @@ class Aligner:
         # The stretch grows from its end backwards.
         n_windows = np.minimum(one.end - at[::-1], reference.size)
         m_windows = np.maximum(n_windows - missing, 0)
-        lags = growing_delays(reference[::-1].copy(), estimate[::-1].copy(), n_windows, m_windows)
-        lags = np.where((n_windows > 1) & (m_windows > 1), -missing - lags, 1)[::-1]
+        lags = -missing - growing_delays(
+            reference[::-1].copy(), estimate[::-1].copy(), n_windows, m_windows, unmet=-missing
+        )
+        lags = lags[::-1]
 
         def frames(coarse: int) -> tuple[int, NDArray[np.int64]]:
             last = min(one.end * step, self._n_y - coarse) - n

@@ -22,20 +22,21 @@ _DIRECT = 1 << 21  # products up to which a correlation is summed up without an 
 _DIRECT_IN_ALL = 1 << 26  # those of a correlation that grows
 
 
-def envelope_delay(reference: Envelope, estimate: Envelope) -> int:
-    """Return by how many windows the estimate's envelope is later; 1 if they never meet.
+def envelope_delay(reference: Envelope, estimate: Envelope, unmet: int = 0) -> int:
+    """Return by how many windows the estimate's envelope is later; `unmet` if they never meet.
 
     Parameters
     ----------
     reference, estimate : ndarray of float32, shape (n_windows,)
         Logarithms of activity.
+    unmet : int
     """
     n, m = reference.size, estimate.size
     if n < 2 or m < 2:
-        return 1
+        return unmet
     products = correlation(reference, estimate)
     best = int(np.argmax(products))
-    return best - n + 1 if products[best] > 0 else 1
+    return best - n + 1 if products[best] > 0 else unmet
 
 
 def correlation(reference: Envelope, estimate: Envelope) -> Envelope:
@@ -50,17 +51,16 @@ def correlation(reference: Envelope, estimate: Envelope) -> Envelope:
 
 
 def growing_delays(
-    reference: Envelope, estimate: Envelope, at: NDArray[np.int64], estimate_at: NDArray[np.int64]
+    reference: Envelope, estimate: Envelope, at: NDArray[np.int64], estimate_at: NDArray[np.int64], unmet: int = 0
 ) -> NDArray[np.int64]:
     """Return the `envelope_delay` of the first ``at[k]`` windows within as many or fewer of the estimate.
 
     Neither count falls with k.
     """
     if at[-1] ** 2 <= _DIRECT_IN_ALL:
-        return np.asarray(_growing_delays(reference, estimate, at, estimate_at))
-    return np.array(
-        [envelope_delay(reference[:n], estimate[:m]) for n, m in zip(at.tolist(), estimate_at.tolist(), strict=True)]
-    )
+        return np.asarray(_growing_delays(reference, estimate, at, estimate_at, unmet))
+    sizes = zip(at.tolist(), estimate_at.tolist(), strict=True)
+    return np.array([envelope_delay(reference[:n], estimate[:m], unmet) for n, m in sizes])
 
 
 @kernel
@@ -86,7 +86,7 @@ def _largest(x: Flat, start: int, stop: int) -> float:
 
 
 @kernel
-def _growing_delays(reference: Flat, estimate: Flat, at: Flat, estimate_at: Flat) -> NDArray[np.int64]:
+def _growing_delays(reference: Flat, estimate: Flat, at: Flat, estimate_at: Flat, unmet: int) -> NDArray[np.int64]:
     most = at[at.size - 1]
     correlation = np.zeros(2 * most + 1 + LANES, np.float32)
     backwards = reference[:most][::-1].copy()
@@ -102,7 +102,7 @@ def _growing_delays(reference: Flat, estimate: Flat, at: Flat, estimate_at: Flat
             for i in range(stretch.size):
                 lags[i] += estimate[j] * stretch[i]
         n_before, m_before = n, m
-        delays[k] = 1
+        delays[k] = unmet
         if n > 1 and m > 1:
             peak = _largest(correlation, most - n + 1, most + m)
             if peak > 0:
