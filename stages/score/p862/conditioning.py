@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
@@ -57,21 +58,22 @@ def conditioned(
     n = max(sizes) + rate.padding
     form = layout(n)
     heard = np.zeros((2, form.size), dtype=np.float32)
-    peak = max(np.max(np.abs(y)) for y in (reference, estimate)) or 1.0
-    heard[0, : sizes[0]], heard[1, : sizes[1]] = reference / peak, estimate / peak
-    # By powers of two to one size, so that the rounding errors of neither reach the other.
-    largest = np.abs(heard).max(axis=1)
-    steps = np.exp2(-np.floor(np.log2(largest, where=largest > 0, out=np.zeros(2, np.float32))))
-    Z = spectrum(heard[0] * steps[0], heard[1] * steps[1], form)
-    in_band = signals(Z, _gains("calibration", form.size, rate.sr), form)
+    peaks = [float(np.max(np.abs(y))) for y in (reference, estimate)]
+    for row, y, own in zip(heard, (reference, estimate), peaks, strict=True):
+        # By powers of two to one size, so that the rounding errors of neither reach the other.
+        step = math.floor(math.log2(own / max(peaks))) if own > 0 else 0
+        np.multiply(y / y.dtype.type(max(peaks) or 1.0), 2.0**-step, out=row[: y.size], casting="same_kind")
+    scratch = np.empty(2 * form.size, dtype=np.float32)
+    Z = spectrum(heard[0], heard[1], form, scratch)
+    in_band = signals(Z, _gains("calibration", form.size, rate.sr), form, scratch)
     if mode == "nb":
-        heard = signals(Z, _gains("handset", form.size, rate.sr), form)
+        heard = signals(Z, _gains("handset", form.size, rate.sr), form, scratch)
     model = np.zeros((2, start + n + start), dtype=np.float32)
     for i, size in enumerate(sizes):
         stretch = slice(size + rate.padding)
         power = _energy(in_band[i, stretch]) / n
-        scale = np.sqrt(_TARGET_POWER / power) if power > 0 and largest[i] > 0 else 0.0
-        model[i, start:][stretch] = heard[i, stretch] * np.float32(scale if mode == "nb" else scale * steps[i])
+        scale = math.sqrt(_TARGET_POWER / power) if power > 0 and peaks[i] > 0 else 0.0
+        np.multiply(heard[i, stretch], np.float32(scale), out=model[i, start:][stretch])
     if mode == "wb":
         _high_pass(model, sizes, start)
     aligned = _for_alignment(model, sizes, rate)

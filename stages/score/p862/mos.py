@@ -171,9 +171,9 @@ class _Model:
 @kernel
 def _quiet(y: Flat, most: int) -> int:
     """Return how many samples precede the first five that are loud together."""
-    for skipped in range(most):
-        if np.abs(y[skipped : skipped + 5]).sum() >= _QUIET:
-            return skipped
+    for k in range(most):
+        if abs(y[k]) + abs(y[k + 1]) + abs(y[k + 2]) + abs(y[k + 3]) + abs(y[k + 4]) >= _QUIET:
+            return k
     return most
 
 

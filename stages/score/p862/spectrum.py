@@ -63,19 +63,23 @@ def _turns(k: NDArray[np.int64], n: int) -> NDArray[np.float32]:
     return np.stack([turn.real, turn.imag], axis=-1).astype(np.float32)
 
 
-def spectrum(x: NDArray[np.float32], y: NDArray[np.float32], form: Layout) -> NDArray[np.float32]:
-    """Return the spectrum of ``x + i y``, signals of ``form.size`` samples."""
-    Z, scratch = np.empty(2 * form.size, np.float32), np.empty(2 * form.size, np.float32)
+def spectrum(
+    x: NDArray[np.float32], y: NDArray[np.float32], form: Layout, scratch: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Return the spectrum of ``x + i y``, signals of ``form.size`` samples; `scratch` holds twice as many."""
+    Z = np.empty(2 * form.size, np.float32)
     _forward(x, y, form, scratch, Z)
     return Z
 
 
-def signals(Z: NDArray[np.float32], gains: NDArray[np.float32], form: Layout) -> NDArray[np.float32]:
+def signals(
+    Z: NDArray[np.float32], gains: NDArray[np.float32], form: Layout, scratch: NDArray[np.float32]
+) -> NDArray[np.float32]:
     """Return x and y, shape ``(2, form.size)``, of a spectrum times a real gain at each of its places.
 
     The gains are ``(n_rows / LANES, n_columns, LANES)``.
     """
-    out, scratch = np.empty((2, form.size), np.float32), np.empty(2 * form.size, np.float32)
+    out = np.empty((2, form.size), np.float32)
     _inverse(Z, gains, form, scratch, out[0], out[1])
     return out
 
