@@ -127,7 +127,7 @@ def test_levels_do_not_matter(gain: float, gain_hat: float) -> None:
     x = voice(1.5) + noise(24000, 1e-4, 2)
     y = x + noise(x.size, 3e-3)
     scaled = pesq((gain * x).astype(np.float32), (gain_hat * y).astype(np.float32), "wb")
-    assert scaled.value == pytest.approx(pesq(x, y, "wb").value, abs=1e-4)
+    assert scaled.value == pytest.approx(pesq(x, y, "wb").value, abs=1e-3)
 
 
 @pytest.mark.parametrize(
