@@ -5,9 +5,9 @@
 Recordings are those of the corpora under ``$MELMILL_REAL_DATA``: LibriSpeech, VCTK, LJSpeech and
 LibriTTS. Each is damaged in several ways, and every pair is scored in three modes: wide band at 16
 kHz, narrow band at 16 and at 8 kHz. It needs the extra `pesq`. The package runs in a process of its
-own, as it may crash. Levels do not matter to PESQ: pairs that
-are apart are scored once more with both signals scaled, which shows where its own answer hangs on
-rounding errors. Times are the processor's, of one thread each, in turns.
+own, as it may crash. Levels do not matter to PESQ. So pairs that are apart are scored again with
+both signals scaled, which shows where the package's own answer hangs on rounding errors. Times are
+the processor's, of one thread each, in turns.
 """
 
 from __future__ import annotations

@@ -214,7 +214,7 @@ class Aligner:
 
         The reference code holds this window in memory that it also correlates envelopes in, behind
         room for three spectra. Of an utterance over 3.1 s at 8 kHz, or 6.2 s at 16 kHz, the
-        correlations overwrite the window. All published scores have been computed so, and these are too.
+        correlations overwrite the window. To agree with its scores, so they do here.
         """
         window = self._tables.window.copy()
         room = 3 * (window.size + 2)
