@@ -58,7 +58,7 @@ setup:
 		$(PYTHON) -m venv $(VENV); \
 		$(PIP) torch==2.13.0; \
 		$(PIP) --editable '.[demo,dev]'; \
-		$(PIP) pesq 2>$(VENV)/pesq.log || echo "pesq could not be built here (see $(VENV)/pesq.log): PESQ will say not_installed" >&2; \
+		$(PIP) pesq 2>$(VENV)/pesq.log || echo "pesq could not be built here (see $(VENV)/pesq.log): its comparison with ours is skipped" >&2; \
 		echo "$$wanted" > $(VENV)/ready; \
 	fi
 

@@ -447,7 +447,6 @@ def score(
     *,
     spec: MelSpec | None = None,
     preset: str | None = None,
-    timeout_s: float = 60.0,
     text: str = "",
 ) -> dict[str, Measured]: ...
 
@@ -460,7 +459,6 @@ def score(
     *,
     spec: MelSpec | None = None,
     preset: str | None = None,
-    timeout_s: float = 60.0,
     text: str = "",
     output: str | os.PathLike[str] | None = None,
     lengths: Literal["same", "cut"] = "same",
@@ -488,8 +486,6 @@ def score(
         Mel of the spectral metrics, for signals. None: that of `preset`.
     preset : str or None
         Name of the mel of the spectral metrics. None: ``"paper"`` at the rate of the recording.
-    timeout_s : float
-        For signals: longest wait for PESQ, s, besides twice the duration of the recording.
     text : str
         For signals: words that the recording says, for word errors.
     output : str, path or None
@@ -555,7 +551,7 @@ def score(
     chosen = None if spec is None and preset is None else _spec(spec, preset)
     names = DEFAULT_METRICS if metrics is None else metrics
     signals = cast("ArrayLike | None", y), cast("ArrayLike", y_hat)
-    return measure(*signals, sr, names, spec=chosen, timeout_s=timeout_s, text=text)
+    return measure(*signals, sr, names, spec=chosen, text=text)
 
 
 def _systems(given: object) -> list[str] | dict[str, str]:

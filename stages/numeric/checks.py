@@ -19,8 +19,6 @@ MAX_SR = 10_000_000
 MAX_N_FFT = 65_536
 MAX_N_MELS = 4_096
 MAX_N_ITER = 1_000_000
-# Twelve days, s.
-MAX_TIMEOUT_S = 1e6
 
 _SHOWN = 80
 

@@ -39,9 +39,6 @@ class Pair:
         Rates, Hz.
     spec : MelSpec
         STFT and mel of the spectral metrics. Signals at another rate are resampled to ``spec.sr``.
-    timeout_s : float
-        Longest that a metric may wait for another process, s, besides twice the duration of the
-        reference.
     cut : bool
         Compare signals whose lengths differ by more than a hop over the shorter of the two.
     text : str
@@ -56,7 +53,6 @@ class Pair:
         estimate: NDArray[np.float32],
         estimate_sr: int,
         spec: MelSpec,
-        timeout_s: float = 60.0,
         cut: bool = False,
         text: str = "",
     ) -> None:
@@ -66,7 +62,6 @@ class Pair:
         self._reference_sr = reference_sr
         self._estimate, self._estimate_sr = estimate, estimate_sr
         self._spec = magnitude_spec(spec)
-        self._timeout_s = timeout_s
         self._cut = cut
         self._at: dict[tuple[int, Resampler], Both] = {}
         self._shared: dict[Callable[[Pair], object], object] = {}
@@ -116,11 +111,6 @@ class Pair:
     def estimate_duration_s(self) -> float:
         """Duration of the estimate, s."""
         return self._estimate.size / self._estimate_sr
-
-    @property
-    def time_limit_s(self) -> float:
-        """Longest that a metric may wait for another process, s."""
-        return self._timeout_s + 2.0 * self._reference.size / self._reference_sr
 
     def once(self, make: Callable[[Pair], T]) -> T:
         """Return ``make(self)``, computed once for all metrics that ask for it.

@@ -29,9 +29,7 @@ from melmill.stages.contract import (
 )
 from melmill.stages.numeric.checks import (
     MAX_SR,
-    MAX_TIMEOUT_S,
     as_array,
-    check_float,
     check_full_scale,
     check_int,
     check_texts,
@@ -61,7 +59,6 @@ def score(
     metrics: Sequence[str] = DEFAULT_METRICS,
     *,
     spec: MelSpec | None = None,
-    timeout_s: float = 60.0,
     text: str = "",
 ) -> dict[str, Measured]:
     """Return each metric's measurement of a reconstruction.
@@ -77,8 +74,6 @@ def score(
         Names, see `melmill.stages.score.metric`.
     spec : MelSpec or None
         STFT and mel of the spectral metrics; None: that of the preset ``paper`` at `sr`.
-    timeout_s : float
-        Longest wait for PESQ, s, besides twice the duration of the recording.
     text : str
         Words that the recording says, for word errors.
 
@@ -97,14 +92,13 @@ def score(
         `y` holds floats that lie so far outside [-1, 1] that they must be of another scale.
     """
     check_int("sr", sr, at_least=1, at_most=MAX_SR)
-    check_float("timeout_s", timeout_s, above=0, at_most=MAX_TIMEOUT_S)
     check_texts("metrics", metrics, "pesq_wb")
     chosen = [metric(name) for name in metrics]
     reference, estimate = None if y is None else _signal("y", y), _signal("y_hat", y_hat)
     check_full_scale(estimate if reference is None else reference)
     pair = Pair(
         reference=None if reference is None else as_float(reference), reference_sr=sr, estimate=as_float(estimate),
-        estimate_sr=sr, spec=spec or default_spec(sr), timeout_s=timeout_s, text=text,
+        estimate_sr=sr, spec=spec or default_spec(sr), text=text,
     )  # fmt: skip
     return {one.name: one.measure(pair) for one in chosen}
 
@@ -143,8 +137,6 @@ class Score:
         Mel whose STFT and filter bank the spectral metrics use, and whose rate `si_sdr` uses. None:
         the mel that the reconstruction was made from, or ``paper`` at the recording's rate. Name
         one to compare reconstructions from several mels.
-    pesq_timeout_s : float
-        Longest wait for PESQ, s, besides twice the duration of the utterance.
     lengths : {"same", "cut"}
         What happens where lengths differ by more than a hop: the status is ``error``, or both are
         cut to the shorter.
@@ -164,7 +156,6 @@ class Score:
 
     metrics: tuple[Annotated[str, OneOf(_metric_names, others=True)], ...] = DEFAULT_METRICS
     preset: Annotated[str, OneOf(preset_names)] | None = None
-    pesq_timeout_s: float = 60.0
     lengths: Lengths = "same"
     pairs: str | None = field(default=None, metadata={"place": True})
     predictors: Mapping[str, Predictor] = field(default_factory=dict)
@@ -185,13 +176,10 @@ class Score:
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ParameterError("metrics", f"names {twice[0]!r} twice: leave one out")
-        if not self.pesq_timeout_s > 0:
-            raise ParameterError("pesq_timeout_s", f"must be a positive time in s, got {self.pesq_timeout_s!r}")
         if self.lengths not in get_args(Lengths):
             raise ParameterError("lengths", f"must be one of {', '.join(get_args(Lengths))}, got {self.lengths!r}")
         if self.pairs == "":
             raise ParameterError("pairs", "must be the path of a table, or be left out, got ''")
-        check_float("pesq_timeout_s", self.pesq_timeout_s, at_most=MAX_TIMEOUT_S)
         self._preset_spec  # noqa: B018 - the name is checked by looking it up
 
     def identity(self) -> Mapping[str, Any]:
@@ -204,8 +192,8 @@ class Score:
         identity: dict[str, Any] = {
             "metrics": [chosen.name for chosen in self._chosen],
             "spec": None if spec is None else spec.as_dict(),
-            "pesq_timeout_s": self.pesq_timeout_s,
-            "pesq_installed": False,  # there without PESQ too, so that the keys of earlier stores stay
+            "pesq_timeout_s": 60.0,  # these two, so that the keys of earlier stores stay
+            "pesq_installed": False,
         }
         identity.update({f"{one.package}_installed": one.is_installed for one in self._chosen if one.package})
         weights = {one.name: one.digests for one in self._chosen if one.weights}
@@ -357,7 +345,6 @@ class Score:
             estimate=as_float(item.inputs["from"]),
             estimate_sr=estimate.sr,
             spec=self._spec(estimate, reference),
-            timeout_s=self.pesq_timeout_s,
             cut=self.lengths == "cut",
             text=item.utterance.text,
         )

@@ -16,22 +16,12 @@ class Status(StrEnum):
     SILENT_REFERENCE = "silent_reference", "The recording never leaves a 16-bit step around its mean."
     SILENT_ESTIMATE = "silent_estimate", "The reconstruction never leaves a 16-bit step around its mean."
     TOO_SHORT = "too_short", "The metric is not defined for a signal this short."
-    TOO_LONG = (
-        "too_long",
-        "The recording may hold more than 50 bursts of speech. For these, PESQ's reference code answers wrongly or "
-        "crashes.",
-    )
     NO_UTTERANCES = "no_utterances", "PESQ found no speech."
     NO_CONTENT = (
         "no_content",
         "A signal lacks what the metric compares: frames that are voiced in both, or a level above the gate.",
     )
     NO_TEXT = "no_text", "The corpus has no transcript of the utterance, or one without words."
-    CRASHED = "crashed", "The process that computes PESQ died."
-    TIMEOUT = (
-        "timeout",
-        "The process that computes PESQ did not answer within `pesq_timeout_s` plus twice the duration.",
-    )
     NOT_INSTALLED = (
         "not_installed",
         "A package that the metric needs is not there. Once it is, the next run scores again.",

@@ -76,14 +76,47 @@ def _factors(size: int) -> list[int]:
     return factors
 
 
+@inlined
+def _pass(work: Flat, size: int, length: int, radix: int, twiddles: Flat, at: int, back: bool) -> None:
+    if radix == 8:
+        pass8(work, size, length, twiddles, at, back)
+    elif radix == 4:
+        pass4(work, size, length, twiddles, at, back)
+    elif radix == 2:
+        pass2(work, size, length, twiddles, at, back)
+    elif radix == 3:
+        pass3(work, size, length, twiddles, at, back)
+    elif radix == 5:
+        pass5(work, size, length, twiddles, at, back)
+    else:
+        pass_prime(work, size, length, radix, twiddles, at, back)
+
+
 @kernel
-def forward(work: Flat, Z: Flat, f: Fourier) -> None:
-    """Write the spectra Z of the frames in `work`, rows (n_bins, 2); `work` is overwritten."""
+def complex_forward(work: Flat, f: Fourier) -> None:
+    """Overwrite `LANES` columns of ``f.size`` complex numbers by their spectra, bin k at ``f.place[k]``."""
     length, at = f.size, 0
     for radix in f.radices:
         _pass(work, f.size, length, radix, f.twiddles, at, False)
         length //= radix
         at += 2 * length * (radix - 1)
+
+
+@kernel
+def complex_inverse(work: Flat, f: Fourier) -> None:
+    """Overwrite spectra, placed as `complex_forward` leaves them, by their columns times ``f.size``."""
+    length, at = 1, len(f.twiddles)
+    for i in range(len(f.radices) - 1, -1, -1):
+        radix = f.radices[i]
+        at -= 2 * length * (radix - 1)
+        length *= radix
+        _pass(work, f.size, length, radix, f.twiddles, at, True)
+
+
+@kernel
+def forward(work: Flat, Z: Flat, f: Fourier) -> None:
+    """Write the spectra Z of the frames in `work`, rows (n_bins, 2); `work` is overwritten."""
+    complex_forward(work, f)
     if f.packed:
         _unpack(work, Z, f)
     else:
@@ -111,28 +144,7 @@ def inverse(Z: Flat, work: Flat, f: Fourier) -> None:
             store(work, row + LANES, im)
             store(work, mirrored, re)
             store(work, mirrored + LANES, zeros(work) - im)
-    length, at = 1, len(f.twiddles)
-    for i in range(len(f.radices) - 1, -1, -1):
-        radix = f.radices[i]
-        at -= 2 * length * (radix - 1)
-        length *= radix
-        _pass(work, f.size, length, radix, f.twiddles, at, True)
-
-
-@inlined
-def _pass(work: Flat, size: int, length: int, radix: int, twiddles: Flat, at: int, back: bool) -> None:
-    if radix == 8:
-        pass8(work, size, length, twiddles, at, back)
-    elif radix == 4:
-        pass4(work, size, length, twiddles, at, back)
-    elif radix == 2:
-        pass2(work, size, length, twiddles, at, back)
-    elif radix == 3:
-        pass3(work, size, length, twiddles, at, back)
-    elif radix == 5:
-        pass5(work, size, length, twiddles, at, back)
-    else:
-        pass_prime(work, size, length, radix, twiddles, at, back)
+    complex_inverse(work, f)
 
 
 @inlined

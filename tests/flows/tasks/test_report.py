@@ -53,6 +53,7 @@ class Facts:
 
     def report(self, data: ReportData) -> ReportFiles:
         example = data.example(self.asks_for)
+        assert example is not None
         facts = [
             f"{data.pipeline} {','.join(node.name for node in data.provenance)}",
             f"{len(data.scores)} {len(data.traces)} {len(data.quarantine)} {len(data.throughput)}",

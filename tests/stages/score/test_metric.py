@@ -13,7 +13,6 @@ import melmill
 from melmill.stages.numeric.errors import ParameterError
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.score.metric import METRICS, metric
-from melmill.stages.score.metrics.pesq import most_bursts
 from melmill.stages.score.pair import Pair
 from melmill.stages.score.status import Measured, Status
 
@@ -155,27 +154,6 @@ def test_a_band_that_is_missing_is_not_scored(name: str, reference_sr: int, esti
     signals = [0.1 * rng.standard_normal(sr).astype(np.float32) for sr in (reference_sr, estimate_sr)]
     measured = metric(name).measure(pair(signals[0], signals[1], reference_sr, estimate_sr))
     assert measured.status is Status.UNSUPPORTED_RATE
-
-
-@pytest.mark.parametrize(
-    ("burst_s", "pause_s", "n", "expected"),
-    [
-        (0.25, 0.5, 7, 7),
-        (0.25, 0.1, 7, 1),  # joined
-        (0.1, 0.5, 7, 0),  # too short to count
-        (0.5, 0.5, 60, 60),
-    ],
-)
-def test_bursts_are_counted(burst_s: float, pause_s: float, n: int, expected: int) -> None:
-    burst, pause = np.ones(round(16000 * burst_s)), np.zeros(round(16000 * pause_s))
-    assert most_bursts(np.tile(np.concatenate([burst, pause]), n), 16000) == expected
-
-
-def test_bursts_are_counted_at_any_threshold() -> None:
-    # three bursts of 0 dB on a bed of -30 dB that reaches through
-    y = np.tile(np.concatenate([np.ones(8000), np.full(8000, 0.03)]), 3)
-    assert most_bursts(y, 16000) == 3
-    assert most_bursts(np.zeros(0), 16000) == 0
 
 
 def test_two_signals_are_scored_without_a_pipeline() -> None:

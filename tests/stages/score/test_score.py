@@ -84,8 +84,6 @@ def test_columns_are_named_by_the_metrics_in_order() -> None:
         ({"metrics": ()}, "metrics", "is empty: name at least one"),
         ({"metrics": ("scm", "sc", "scm_db")}, "metrics", "names 'scm' twice"),
         ({"preset": "hifigann"}, "preset", "hifigan"),
-        ({"pesq_timeout_s": 0.0}, "pesq_timeout_s", r"must be a positive time in s, got 0\.0"),
-        ({"pesq_timeout_s": math.nan}, "pesq_timeout_s", "got nan"),
     ],
 )
 def test_a_wrong_parameter_is_refused(fields: dict[str, Any], field: str, message: str) -> None:
@@ -177,5 +175,5 @@ def test_scores_of_speech_equal_the_libraries(real_data: Path) -> None:
         scm = 20 * np.log10(np.linalg.norm(E @ A_hat - E @ A) / np.linalg.norm(E @ A))
         assert found["scm_db"] == pytest.approx(scm, abs=1e-5)
         assert found["sc_db"] == pytest.approx(20 * np.log10(np.linalg.norm(A_hat - A) / np.linalg.norm(A)), abs=1e-5)
-        assert found["pesq_wb"] == pesq.pesq(sr, reference, y, "wb")
+        assert found["pesq_wb"] == pytest.approx(pesq.pesq(sr, reference, y, "wb"), abs=1e-3)
         assert found["estoi"] == pytest.approx(pystoi.stoi(reference, y, sr, extended=True), abs=1e-6)
