@@ -118,7 +118,7 @@ _CREPE = (
 _DEFINITION = (
     "Kim, Salamon, Li, Bello 2018 (CREPE); Morrison et al. 2022 (CARGAN); Siuzdak 2024 (Vocos), whose code it is"
 )
-_COST = "About 1.1 x real time for the three metrics of CREPE together, in 0.7 GB of memory."
+_COST = "About 1.1 x real time for the three metrics of CREPE together, in a process of 0.9 GB."
 
 PERIODICITY = Metric(
     name="periodicity",
