@@ -124,21 +124,21 @@ class Pair:
             self._shared[make] = make(self)
         return cast("T", self._shared[make])
 
-    def at(self, sr: int, by: Resampler = resample) -> Both:
-        """Return reference and estimate ``(n_samples,)`` at `sr` Hz, cut to the shorter.
+    def at(self, sr: int) -> Both:
+        """Return reference and estimate ``(n_samples,)`` at `sr` Hz, cut to the shorter."""
+        reference, estimate = self.whole(sr)
+        n = min(reference.size, estimate.size)
+        return reference[:n], estimate[:n]
+
+    def estimate_at(self, sr: int, by: Resampler = resample) -> NDArray[np.float32]:
+        """Return the estimate ``(n_samples,)`` at `sr` Hz, at its own length.
 
         Parameters
         ----------
         sr : int
         by : callable
-            What resamples them, as `melmill.stages.numeric.resample.resample` does.
+            What resamples it, as `melmill.stages.numeric.resample.resample` does.
         """
-        reference, estimate = self.whole(sr, by)
-        n = min(reference.size, estimate.size)
-        return reference[:n], estimate[:n]
-
-    def estimate_at(self, sr: int, by: Resampler = resample) -> NDArray[np.float32]:
-        """Return the estimate ``(n_samples,)`` at `sr` Hz, at its own length."""
         return self.whole(sr, by)[1]
 
     def whole(self, sr: int, by: Resampler = resample) -> Both:

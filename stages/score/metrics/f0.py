@@ -81,7 +81,7 @@ def _contours(pair: Pair) -> Contours | None:
 
 _DIO = "DIO and StoneMask of WORLD, 40 to 800 Hz, every 5 ms"
 _REFERENCE = "Morise, Kawahara, Katayose 2009 (DIO); Morise, Yokomori, Ozawa 2016 (WORLD)"
-_COST = "About 70 x real time for the four metrics of DIO together."
+_COST = "About 50 x real time for the four metrics of DIO together."
 
 LOG_F0_RMSE = Metric(
     name="log_f0_rmse",

@@ -48,7 +48,7 @@ def _dnsmos(part: str) -> Metric:
         limits="It was trained on noisy calls and their enhancement. Vocoders' faults are new to it. "
         "Read it beside the recordings' own score.",
         reference="Reddy, Gopal, Cutler 2022 (DNSMOS P.835); the weights in speechmos",
-        cost="About 15 x real time for the three of P.835 together on 9 s, and as much time for a shorter signal.",
+        cost="About 10 x real time for the three of P.835 together. A signal under 9 s takes as long as one of 9 s.",
     )
 
 
@@ -80,7 +80,7 @@ DNSMOS_P808 = Metric(
     formula="The network of DNSMOS on log mels of windows of 9.01 s every second at 16 kHz; the mean.",
     limits="It has the limits of the other DNSMOS. It hardly hears level.",
     reference="Reddy, Gopal, Cutler 2021 (DNSMOS); the weights in speechmos",
-    cost="About 60 x real time on 9 s, and as much time for a shorter signal.",
+    cost="About 200 x real time. A signal under 9 s takes as long as one of 9 s.",
 )
 
 
@@ -135,7 +135,7 @@ DISTILLMOS = Metric(
     "resampled by torchaudio's short sinc, as its own program does.",
     limits="A resampler alone moves it by up to 1.5 from 22.05 to 16 kHz. Compare systems at one rate.",
     reference="Stahl, Gamper 2025 (Distill-MOS); the weights in distillmos",
-    cost="About 13 x real time on 7.7 s, and as much time for a shorter signal.",
+    cost="About 6 x real time, as windows overlap. A signal under 7.7 s takes as long as one of 7.7 s.",
 )
 
 

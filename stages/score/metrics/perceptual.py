@@ -51,7 +51,7 @@ VISQOL = Metric(
     limits="It was made for calls. Its scale is not that of the audio mode, nor of the older polynomial of the speech "
     "mode.",
     reference="Chinen, Lim, Skoglund, Gureev, O'Gorman, Hines 2020 (ViSQOL v3)",
-    cost="About 25 x real time.",
+    cost="About 15 x real time.",
 )
 
 VISQOL_AUDIO = Metric(
@@ -71,7 +71,7 @@ VISQOL_AUDIO = Metric(
     limits="It was trained on codecs for music. Speech at 16 kHz has nothing above 8 kHz to compare, so its values lie "
     "high and close together.",
     reference="Chinen, Lim, Skoglund, Gureev, O'Gorman, Hines 2020 (ViSQOL v3)",
-    cost="About 10 x real time.",
+    cost="About 6 x real time.",
 )
 
 
@@ -104,7 +104,7 @@ ZIMTOHRLI = Metric(
     limits="It was made for differences that are just noticeable, so it is sharp near transparency. It also hears a "
     "change of level.",
     reference="Alakuijala, Bruse, Boukortt, Coldenhoff, Cernak 2025 (Zimtohrli)",
-    cost="About 50 x real time at 16 kHz, which it brings to 48 kHz.",
+    cost="About 40 x real time at 16 kHz, which it brings to 48 kHz.",
 )
 
 ZIMTOHRLI_MOS = Metric(

@@ -43,7 +43,7 @@ _FRONT_END = (
     "(16 kHz), 34/0.45 (22.05), 34/0.46 (24), 39/0.53 (44.1) or 39/0.55 (48), without $c_0$"
 )
 _REFERENCE = "Kubichek 1993; Morise, Yokomori, Ozawa 2016 (WORLD); orders and warpings of ESPnet"
-_COST = "About 3 x real time for both of WORLD's MCDs together, nearly all of it Harvest's."
+_COST = "About 2 x real time for both of WORLD's MCDs together, nearly all of it Harvest's."
 
 WORLD_MCD = Metric(
     name="world_mcd",
