@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melmill.stages.numeric.lanes.vector import LANES, Flat, Lanes, inlined, kept, larger, load, store, zeros
-from melmill.stages.score.p862.spectrum import layout, signals, spectrum
+from melmill.stages.score.p862.spectrum import Workspace, layout, signals, spectrum
 from melmill.stages.score.p862.tables import (  # fmt: skip
     CALIBRATION_BAND,
     HANDSET,
@@ -21,6 +21,8 @@ from melmill.stages.score.p862.tables import (  # fmt: skip
 )
 
 Samples = NDArray[np.float32]
+
+_workspace = Workspace()
 
 _TARGET_POWER = 1e7  # in the calibration band
 _FADE = 16  # samples at both ends of a wide-band signal
@@ -57,17 +59,18 @@ def conditioned(
     sizes, start = (reference.size, estimate.size), rate.start
     n = max(sizes) + rate.padding
     form = layout(n)
-    heard = np.zeros((2, form.size), dtype=np.float32)
+    work = _workspace.arrays(form)
+    heard, in_band, scratch, Z = work[0].reshape(2, -1), work[1].reshape(2, -1), work[2], work[3]
+    heard[:] = 0
     peaks = [float(np.max(np.abs(y))) for y in (reference, estimate)]
     for row, y, own in zip(heard, (reference, estimate), peaks, strict=True):
         # By powers of two to one size, so that the rounding errors of neither reach the other.
         step = math.floor(math.log2(own / max(peaks))) if own > 0 else 0
         np.multiply(y / y.dtype.type(max(peaks) or 1.0), 2.0**-step, out=row[: y.size], casting="same_kind")
-    scratch = np.empty(2 * form.size, dtype=np.float32)
-    Z = spectrum(heard[0], heard[1], form, scratch)
-    in_band = signals(Z, _gains("calibration", form.size, rate.sr), form, scratch)
+    spectrum(heard[0], heard[1], form, scratch, Z)
+    signals(Z, _gains("calibration", form.size, rate.sr), form, scratch, in_band)
     if mode == "nb":
-        heard = signals(Z, _gains("handset", form.size, rate.sr), form, scratch)
+        signals(Z, _gains("handset", form.size, rate.sr), form, scratch, heard)
     model = np.zeros((2, start + n + start), dtype=np.float32)
     for i, size in enumerate(sizes):
         stretch = slice(size + rate.padding)

@@ -7,6 +7,7 @@ in the order that these leave.
 
 from __future__ import annotations
 
+import threading
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -16,6 +17,8 @@ from numpy.typing import NDArray
 from melmill.stages.numeric.lanes.fourier import Fourier, complex_forward, complex_inverse, fourier
 from melmill.stages.numeric.lanes.vector import LANES, Flat, Lanes, inlined, load, store
 from melmill.stages.score.p862.tables import kernel
+
+_KEPT = 1 << 20  # numbers
 
 
 class Layout(NamedTuple):
@@ -63,25 +66,45 @@ def _turns(k: NDArray[np.int64], n: int) -> NDArray[np.float32]:
     return np.stack([turn.real, turn.imag], axis=-1).astype(np.float32)
 
 
+class Workspace(threading.local):
+    """A thread's memory for the transforms of one size, as new memory costs more than they do."""
+
+    _arrays: NDArray[np.float32] = np.empty((0, 0), dtype=np.float32)
+
+    def arrays(self, form: Layout) -> NDArray[np.float32]:
+        """Return four arrays of ``2 form.size`` numbers, which the next caller overwrites."""
+        size = 2 * form.size
+        if self._arrays.shape[1] == size:
+            return self._arrays
+        arrays = np.empty((4, size), dtype=np.float32)
+        if size <= _KEPT:
+            self._arrays = arrays
+        return arrays
+
+
 def spectrum(
-    x: NDArray[np.float32], y: NDArray[np.float32], form: Layout, scratch: NDArray[np.float32]
-) -> NDArray[np.float32]:
-    """Return the spectrum of ``x + i y``, signals of ``form.size`` samples; `scratch` holds twice as many."""
-    Z = np.empty(2 * form.size, np.float32)
+    x: NDArray[np.float32],
+    y: NDArray[np.float32],
+    form: Layout,
+    scratch: NDArray[np.float32],
+    Z: NDArray[np.float32],
+) -> None:
+    """Write the spectrum of ``x + i y``, signals of ``form.size`` samples, to Z; twice as many, as is `scratch`."""
     _forward(x, y, form, scratch, Z)
-    return Z
 
 
 def signals(
-    Z: NDArray[np.float32], gains: NDArray[np.float32], form: Layout, scratch: NDArray[np.float32]
-) -> NDArray[np.float32]:
-    """Return x and y, shape ``(2, form.size)``, of a spectrum times a real gain at each of its places.
+    Z: NDArray[np.float32],
+    gains: NDArray[np.float32],
+    form: Layout,
+    scratch: NDArray[np.float32],
+    out: NDArray[np.float32],
+) -> None:
+    """Write x and y, shape ``(2, form.size)``, of a spectrum times a real gain at each of its places.
 
     The gains are ``(n_rows / LANES, n_columns, LANES)``.
     """
-    out = np.empty((2, form.size), np.float32)
     _inverse(Z, gains, form, scratch, out[0], out[1])
-    return out
 
 
 @inlined
