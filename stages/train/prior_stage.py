@@ -13,7 +13,6 @@ from melmill.stages.invert.inversion import DEVICES, Device
 from melmill.stages.numeric.checks import check_choice, check_float
 from melmill.stages.numeric.errors import ParameterError
 from melmill.stages.numeric.mel import to_linear
-from melmill.stages.numeric.prior import Sizes
 from melmill.stages.train.recipe import PriorRecipe
 from melmill.stages.train.stage import INPUTS, check_counts, fitting_mel, learnt, mel_of, recipe_of, session_of
 
@@ -32,6 +31,9 @@ class TrainPrior:
     width, n_blocks, kernel : int
         Channels of the network, a multiple of 8; its blocks; and the frames that each convolution
         over time sees, odd. Inverting takes longer the larger they are.
+    head : int
+        Channels of a layer between the last block and the bins, a multiple of 8. It lets a frame's
+        harmonics be something else than a sum of as many patterns as there are channels. 0: none.
     steps : int
     batch_size, segment_frames : int
         Segments of a step, and frames of a segment.
@@ -68,8 +70,9 @@ class TrainPrior:
     inputs: ClassVar[Mapping[str, Input]] = INPUTS
 
     width: int = 160
-    n_blocks: int = 4
+    n_blocks: int = 3
     kernel: int = 7
+    head: int = 320
     steps: int = 20_000
     batch_size: int = 16
     segment_frames: int = 64
@@ -91,7 +94,7 @@ class TrainPrior:
 
     def __post_init__(self) -> None:
         """Check every field."""
-        Sizes(width=self.width, hidden=2 * self.width, n_blocks=self.n_blocks, kernel=self.kernel)
+        recipe_of(self, PriorRecipe).sizes()
         check_choice("device", self.device, DEVICES)
         check_counts(self, _COUNTS)
         check_float("learning_rate", self.learning_rate, above=0)

@@ -20,7 +20,7 @@ from melmill.stages.numeric.compiled.prior import row_sums
 from melmill.stages.numeric.lanes.sweep import from_lanes
 from melmill.stages.numeric.mel import to_linear
 from melmill.stages.numeric.melspec import MelSpec
-from melmill.stages.numeric.prior import Prior, Sizes
+from melmill.stages.numeric.prior import Prior
 from melmill.stages.numeric.solver import Recipe as InversionRecipe
 from melmill.stages.numeric.stft import Stft
 from melmill.stages.train.augmentation import Augmentation, Spectra, magnitude
@@ -51,10 +51,9 @@ class PriorTrainer(Trainer):
 
     def __init__(self, recipe: PriorRecipe, spec: MelSpec) -> None:
         self.recipe, self.device = recipe, placement(recipe.device, "float32").device
-        sizes = Sizes(width=recipe.width, hidden=2 * recipe.width, n_blocks=recipe.n_blocks, kernel=recipe.kernel)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.seed)
-            network = PriorNetwork(spec, sizes).to(self.device)
+            network = PriorNetwork(spec, recipe.sizes()).to(self.device)
         super().__init__(network, spec, rate=recipe.learning_rate, ema=recipe.ema, betas=_BETAS)
         change = Augmentation(speed=recipe.speed, gain_db=recipe.gain_db, tilt_db=recipe.tilt_db)
         self.spectra = Spectra(spec, change, recipe.segment_frames, self.device)

@@ -104,7 +104,8 @@ class PriorNetwork(nn.Module):
         self.embed_norm = nn.LayerNorm(sizes.width, eps=NORM_EPS)
         self.blocks = nn.ModuleList(Block(sizes) for _ in range(sizes.n_blocks))
         self.out_norm = nn.LayerNorm(sizes.width, eps=NORM_EPS)
-        self.out = nn.Linear(sizes.width, spec.stft.n_bins)
+        self.head = nn.Linear(sizes.width, sizes.head) if sizes.head else None
+        self.out = nn.Linear(sizes.head or sizes.width, spec.stft.n_bins)
         nn.init.normal_(self.out.weight, std=_SMALL)
         nn.init.zeros_(self.out.bias)
         for name, values in (("spread", spreading(spec).T), ("sums", row_sums(spec))):
@@ -122,7 +123,10 @@ class PriorNetwork(nn.Module):
         h = self.embed_norm(self.embed(x.transpose(1, 2)).transpose(1, 2))
         for block in self.blocks:
             h = block(h)
-        guess: Tensor = self.out(self.out_norm(h)) + x @ self.spread
+        h = self.out_norm(h)
+        if self.head is not None:
+            h = cast("Tensor", Gate.apply(self.head(h)))  # type: ignore[no-untyped-call]
+        guess: Tensor = self.out(h) + x @ self.spread
         return guess.clamp(max=HIGHEST)
 
     def tensors(self) -> dict[str, NDArray[np.float32]]:
