@@ -25,6 +25,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 import melmill
 from benchmarks.prior_corpus import JUDGES, choose
@@ -42,7 +43,6 @@ N_BINS = SPEC.stft.n_bins
 CPU = torch.device("cpu")
 BATCH, FRAMES, RATE = 16, 64, 1.5e-3
 COMPRESSED, LOG = 10.0, 0.1
-EMA = 0.999
 JUDGED, JUDGED_S = 24, 5.0
 UNIT = 16.0 * float(row_sums(SPEC).mean())
 
@@ -63,7 +63,7 @@ class Network(PriorNetwork):
             nn.init.zeros_(last.weight)
             nn.init.zeros_(cast("Tensor", last.bias))
             first = nn.Conv2d(2, channels, (3, 7), padding=(1, 3))
-            self.refining = nn.Sequential(first, nn.GELU(), last).to(memory_format=torch.channels_last)
+            self.refining = nn.Sequential(first, nn.GELU(), last).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, m: Tensor) -> Tensor:
         """Return the log magnitude ``(B, T, n_bins)`` of linear mels, nepers."""
@@ -126,8 +126,9 @@ def trained(kind: Kind, waves: list[Array], steps: int) -> nn.Module:
     """Return the averaged network after some steps on random segments."""
     torch.manual_seed(0)
     network = Network(kind.sizes, **kind.options)
-    decay = torch.optim.swa_utils.get_ema_multi_avg_fn(EMA)
-    averaged = torch.optim.swa_utils.AveragedModel(network, multi_avg_fn=decay)
+    # Over the last tenth of the steps: a longer average of so few would keep what was drawn at first.
+    decay = get_ema_multi_avg_fn(1 - 10 / max(steps, 10))  # type: ignore[no-untyped-call]
+    averaged = AveragedModel(network, multi_avg_fn=decay)
     optimiser = torch.optim.AdamW(network.parameters(), lr=kind.rate, betas=(0.9, 0.99))
     spectra = Spectra(SPEC, Augmentation(speed=1.25, gain_db=20.0, tilt_db=3.0), FRAMES, CPU)
     n_samples, bank = spectra.feed_frames * SPEC.hop_length, bank_of(SPEC, CPU)
@@ -145,7 +146,7 @@ def trained(kind: Kind, waves: list[Array], steps: int) -> nn.Module:
             group["lr"] = kind.rate * one_cycle(step / steps)
         optimiser.zero_grad()
         own = (bands > spectra.floor).any(dim=2)
-        losses(Y, A * level[:, None, None], own, kind.exponent).backward()
+        losses(Y, A * level[:, None, None], own, kind.exponent).backward()  # type: ignore[no-untyped-call]
         optimiser.step()
         averaged.update_parameters(network)
     return averaged
@@ -174,7 +175,7 @@ def products(network: Network) -> int:
     """Return the products of numbers that one frame takes."""
     matrices = [p for name, p in network.named_parameters() if p.ndim > 1 and not name.startswith("refining")]
     refining = network.refining.parameters() if network.refining is not None else ()
-    return sum(p.numel() for p in matrices) + N_BINS * sum(p.numel() for p in refining if p.ndim > 1)
+    return int(sum(p.numel() for p in matrices) + N_BINS * sum(p.numel() for p in refining if p.ndim > 1))
 
 
 def _read(files: list[Path], longest_s: float | None = None) -> list[Array]:

@@ -13,6 +13,9 @@ Size = Literal["small", "base"]
 SIZES: tuple[Size, ...] = ("small", "base")
 Precision = Literal["float32", "bfloat16", "float16"]
 
+# In place of a prior's name: a training begins with weights drawn at random.
+RANDOM = "random"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
@@ -51,6 +54,7 @@ class PriorRecipe:
     n_blocks: int
     kernel: int
     head: int
+    begin: str
     steps: int
     batch_size: int
     segment_frames: int

@@ -25,7 +25,7 @@ from melmill.stages.numeric.compiled.prior import (
 )
 from melmill.stages.numeric.filterbank import mel_bank
 from melmill.stages.numeric.melspec import MelSpec
-from melmill.stages.numeric.prior import Sizes
+from melmill.stages.numeric.prior import Prior, Sizes
 
 # Added to the mel of a guess before it divides.
 _TINY = 1e-8
@@ -143,6 +143,24 @@ class PriorNetwork(nn.Module):
         self.load_state_dict(
             {name: torch.from_numpy(np.array(values)).reshape(own[name].shape) for name, values in weights.items()}
         )
+
+    @torch.no_grad()
+    def begin_from(self, prior: Prior) -> None:
+        """Compute what a prior computes, whose sizes are these but for the head.
+
+        A head that the prior lacks passes its input on: the gates of x and -x differ by x. So it has
+        at least two channels for each of the network's. The others are as they were drawn, and
+        count for nothing.
+        """
+        weights = dict(prior.weights)
+        if self.head is not None and not prior.sizes.head:
+            width, drawn = self.sizes.width, self.head.weight.cpu().numpy()
+            eye, out = np.eye(width, dtype=np.float32), weights["out.weight"]
+            rest = len(drawn) - 2 * width
+            weights["head.weight"] = np.concatenate([eye, -eye, drawn[2 * width :]])
+            weights["head.bias"] = np.zeros(len(drawn), dtype=np.float32)
+            weights["out.weight"] = np.concatenate([out, -out, np.zeros((len(out), rest), dtype=np.float32)], axis=1)
+        self.take(weights)
 
 
 class Bank(NamedTuple):
