@@ -248,7 +248,7 @@ IDEAS: Mapping[str, Idea] = {
     "constant rho": _solved(Admm(lam=_LAM)),
     "magnitude reset at half-time": _in_legs(2),
     "magnitude reset three times": _in_legs(4),
-    "mean with |Z| at half-time": _averaged,
+    "mean with the iterate at half-time": _averaged,
     "truth: 15 % of the true magnitude": _started(_towards(0.15)),
     "truth: 30 % of the true magnitude": _started(_towards(0.3)),
     "truth: the true magnitude": _started(_true),
