@@ -103,7 +103,6 @@ KINDS: Mapping[str, Kind] = {
     "width 128, three blocks, a head of 480": Kind(sizes=Sizes(width=128, hidden=256, n_blocks=3, head=480)),
     "four blocks and a book of 128 patterns": Kind(sizes=Sizes(n_blocks=4), options={"patterns": 128}),
     "four blocks, then 3 x 7 frames and bins in 8 channels": Kind(sizes=Sizes(n_blocks=4), options={"channels": 8}),
-    "width 256, six blocks": Kind(sizes=Sizes(width=256, hidden=512, n_blocks=6)),
     "head, loss of 0.3rd powers": Kind(sizes=_HEADED, exponent=0.3),
     "head, loss of magnitudes": Kind(sizes=_HEADED, exponent=1.0),
     "head, loss after 3 updates": Kind(sizes=_HEADED, n_updates=3),
