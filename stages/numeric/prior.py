@@ -37,15 +37,17 @@ _LEARNT = ("sr", "n_fft", "win_length", "hop_length", "n_mels", "fmin", "top_hz"
 GUIDED_VERSION = 2
 
 # Raise it when what is decided changes. It is in the keys of the nodes that fall back.
-FALLBACK_VERSION = 2
+FALLBACK_VERSION = 3
 
 # Mismatch of a network's own answer above which its prior is not taken, dB.
 MOST_MISMATCH_DB = -10.0
 
-# Inconsistency of a prior's start up to which it is taken without another look, dB. Where frames
-# overlap by 75 %, a start on speech has -10 to -11 dB without a prior, and -12 to -18 dB with a good
-# one. Clicks reach -12.1 dB with either.
-TRUSTED_DB = -12.5
+# Inconsistency of a prior's start up to which it is taken without another look, dB, in windows that are
+# long, and in shorter ones. Where frames overlap by 75 %, a start on speech has -10 to -11 dB without a
+# prior, and -12 to -18 dB with a good one. Clicks have the same with either, and lose by a prior: up to
+# -12.1 dB in windows of 64 ms, up to -14.7 dB in 43 to 46 ms.
+TRUSTED_DB, TRUSTED_IN_SHORT_DB = -12.5, -15.0
+LONG_S = 0.06
 
 # By how much a prior's start must be the more consistent one, dB. Whispers, clicks and noisy speech
 # that lose SC by a prior still gain up to 0.38 dB here (`python -m benchmarks.priors --each`).
@@ -215,7 +217,21 @@ def differences(needed: MelSpec, spec: MelSpec) -> list[str]:
     ]
 
 
-def prior_loses(mismatch_db: float, inconsistency_db: Callable[[], float], plain_db: Callable[[], float]) -> bool:
+def trusted_db(spec: MelSpec) -> float:
+    """Return the inconsistency up to which a prior's start is taken without another look, dB.
+
+    >>> trusted_db(MelSpec()), trusted_db(MelSpec(sr=22050))
+    (-12.5, -15.0)
+    """
+    return TRUSTED_DB if spec.stft.win_length >= LONG_S * spec.sr else TRUSTED_IN_SHORT_DB
+
+
+def prior_loses(
+    mismatch_db: float,
+    inconsistency_db: Callable[[], float],
+    plain_db: Callable[[], float],
+    trusted_db: float = TRUSTED_DB,
+) -> bool:
     """Tell whether an inversion would lose by a prior, without a reference, before it iterates.
 
     A prior may lose on sounds that it was not trained with. Two things show it. A network that
@@ -230,6 +246,8 @@ def prior_loses(mismatch_db: float, inconsistency_db: Callable[[], float], plain
     inconsistency_db, plain_db : callable
         Return ``10 log10(||X - P_C(X)||^2 / ||X||^2)`` of the start X with the prior, and without
         one. Each is called only where it decides.
+    trusted_db : float
+        As `trusted_db` returns it.
 
     >>> prior_loses(-20.0, lambda: -8.0, lambda: -10.0), prior_loses(-20.0, lambda: -9.0, lambda: -7.0)
     (True, False)
@@ -237,7 +255,7 @@ def prior_loses(mismatch_db: float, inconsistency_db: Callable[[], float], plain
     if mismatch_db > MOST_MISMATCH_DB:
         return True
     own_db = inconsistency_db()
-    return own_db > TRUSTED_DB and own_db > plain_db() - MARGIN_DB
+    return own_db > trusted_db and own_db > plain_db() - MARGIN_DB
 
 
 def decoded(name: str, data: bytes) -> Prior:

@@ -17,7 +17,7 @@ from melmill.stages.numeric.compiled.projection import Projection
 from melmill.stages.numeric.lanes.sweep import Sweep, groups, spectrum
 from melmill.stages.numeric.lanes.vector import LANES, Flat, kernel, load, store, zeros
 from melmill.stages.numeric.melspec import MelSpec, Precision, StftParams
-from melmill.stages.numeric.prior import prior_loses
+from melmill.stages.numeric.prior import prior_loses, trusted_db
 from melmill.stages.numeric.solver import Recipe
 
 
@@ -101,6 +101,7 @@ def started(linear: NDArray[np.float32], spec: MelSpec, recipe: Recipe, length: 
         _db(guessed.mismatch),
         lambda: _inconsistency_db(start, recipe),
         lambda: _inconsistency_db(plain(), recipe),
+        trusted_db(spec),
     )
     return plain() if loses else start
 
