@@ -172,17 +172,23 @@ def invert(idea: Idea, M: Array, n_samples: int, n_iter: int) -> Array:
     return min(runs, key=lambda run: run.misfit).result()
 
 
+def chosen(subset: str) -> list[Path]:
+    """Return the utterances of a subset to score by."""
+    root = librispeech()
+    pattern = "*-000[34].flac" if subset == "test-other" else "*.flac"
+    files = sorted((root / subset).rglob(pattern))[:: 1 if subset == "test-other" else 8]
+    if not files:
+        sys.exit(f"{root / subset} holds no such files: MELMILL_REAL_DATA names the folder of corpora/LibriSpeech")
+    return files
+
+
 @click.command()
 @click.option("--subset", default="test-other", show_default=True)
 @click.option("--n-iter", default=50, show_default=True)
 @click.option("--only", default="", help="Variants whose names contain this text.")
 def main(subset: str, n_iter: int, only: str) -> None:
     """Print a Markdown table with a row for each variant."""
-    root = librispeech()
-    pattern = "*-000[34].flac" if subset == "test-other" else "*.flac"
-    files = sorted((root / subset).rglob(pattern))[:: 1 if subset == "test-other" else 8]
-    if not files:
-        sys.exit(f"{root / subset} holds no such files: MELMILL_REAL_DATA names the folder of corpora/LibriSpeech")
+    files = chosen(subset)
     print(f"{len(files)} utterances of {subset}, {n_iter} iterations in all\n")
     print("| idea | SCM dB | SC dB | PESQ-wb | ESTOI |\n|---|---|---|---|---|")
     for title, idea in IDEAS.items():

@@ -12,6 +12,7 @@ from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.numeric.prior import Prior, Sizes
 
 SMALL = Sizes(width=16, hidden=24, n_blocks=2, kernel=5)
+HEADED = Sizes(width=16, hidden=24, n_blocks=1, kernel=5, head=40)
 
 
 def random_prior(spec: MelSpec, seed: int = 0, sizes: Sizes = SMALL) -> Prior:

@@ -44,7 +44,7 @@ from melmill.stages.numeric.checks import MAX_N_ITER, check_bool, check_choice, 
 from melmill.stages.numeric.errors import ContractError, ParameterError
 from melmill.stages.numeric.mel import to_linear
 from melmill.stages.numeric.melspec import MelSpec
-from melmill.stages.numeric.prior import FALLBACK_VERSION, Prior, decoded
+from melmill.stages.numeric.prior import FALLBACK_VERSION, GUIDED_VERSION, Prior, decoded
 from melmill.stages.numeric.solver import MAGNITUDES, MagnitudeStart, Problem, Recipe, Solver, solver_of_stage
 from melmill.storage.utterance import resampled_length
 
@@ -238,7 +238,7 @@ class Inverter:
             if self.prior == AUTO and self._choice is None:
                 raise ContractError("prior: auto was not resolved: use what `chosen` returns")
             return own
-        own["prior"] = self._prior_known().digest
+        own |= {"prior": self._prior_known().digest, "guided": GUIDED_VERSION}
         if own.get("n_iter", 0) is None:
             own["n_iter"] = self.recipe(None, 0).n_iter
         return {**own, "fallback": FALLBACK_VERSION} if self._falls_back else own

@@ -22,7 +22,9 @@ from melmill.stages.numeric.errors import ParameterError
 from melmill.stages.numeric.melspec import MelSpec
 
 _FORMAT = "melmill prior"
-_VERSION = 1
+
+# Of a file; by it an older melmill refuses what it can't compute. The second has a head.
+_VERSION, _HEADED = 1, 2
 _METADATA = "melmill"
 
 # The one type of a file's tensors.
@@ -31,16 +33,21 @@ _HALF = np.dtype("<f2")
 # Fields of a spec that decide what a network has learnt. The rest of it is undone before.
 _LEARNT = ("sr", "n_fft", "win_length", "hop_length", "n_mels", "fmin", "top_hz", "htk", "power")
 
+# Raise it when a start from the same prior changes. It is in the keys of the nodes that take one.
+GUIDED_VERSION = 2
+
 # Raise it when what is decided changes. It is in the keys of the nodes that fall back.
-FALLBACK_VERSION = 2
+FALLBACK_VERSION = 3
 
 # Mismatch of a network's own answer above which its prior is not taken, dB.
 MOST_MISMATCH_DB = -10.0
 
-# Inconsistency of a prior's start up to which it is taken without another look, dB. Where frames
-# overlap by 75 %, a start on speech has -10 to -11 dB without a prior, and -12 to -18 dB with a good
-# one. Clicks reach -12.1 dB with either.
-TRUSTED_DB = -12.5
+# Inconsistency of a prior's start up to which it is taken without another look, dB, in windows that are
+# long, and in shorter ones. Where frames overlap by 75 %, a start on speech has -10 to -11 dB without a
+# prior, and -12 to -18 dB with a good one. Clicks have the same with either, and lose by a prior: up to
+# -12.1 dB in windows of 64 ms, up to -14.7 dB in 43 to 46 ms.
+TRUSTED_DB, TRUSTED_IN_SHORT_DB = -12.5, -15.0
+LONG_S = 0.06
 
 # By how much a prior's start must be the more consistent one, dB. Whispers, clicks and noisy speech
 # that lose SC by a prior still gain up to 0.38 dB here (`python -m benchmarks.priors --each`).
@@ -58,18 +65,22 @@ class Sizes:
     n_blocks : int
     kernel : int
         Frames that a convolution sees, odd.
+    head : int
+        Channels inside the head, a multiple of 8. 0: the bins are a linear map of the last block.
     """
 
     width: int = 160
     hidden: int = 320
     n_blocks: int = 4
     kernel: int = 7
+    head: int = 0
 
     def __post_init__(self) -> None:
         """Check that compiled code can compute them."""
         for name, at_most in {"width": 4096, "hidden": 16384, "n_blocks": 256, "kernel": 31}.items():
             check_int(name, getattr(self, name), at_least=1, at_most=at_most)
-        for name in ("width", "hidden"):
+        check_int("head", self.head, at_least=0, at_most=16384)
+        for name in ("width", "hidden", "head"):
             if getattr(self, name) % 8:
                 raise ParameterError(name, f"must be a multiple of 8, got {getattr(self, name)!r}")
         if self.kernel % 2 == 0:
@@ -97,12 +108,14 @@ class Sizes:
                 "scale": (width,),
             }
             shapes |= {f"blocks.{i}.{name}": shape for name, shape in block.items()}
-        return shapes | {
-            "out_norm.weight": (width,),
-            "out_norm.bias": (width,),
-            "out.weight": (n_bins, width),
-            "out.bias": (n_bins,),
-        }
+        shapes |= {"out_norm.weight": (width,), "out_norm.bias": (width,)}
+        if self.head:
+            shapes |= {"head.weight": (self.head, width), "head.bias": (self.head,)}
+        return shapes | {"out.weight": (n_bins, self.head or width), "out.bias": (n_bins,)}
+
+    def as_dict(self) -> dict[str, int]:
+        """Return the sizes as files have them: without a head that is not there."""
+        return {name: value for name, value in asdict(self).items() if name != "head" or value}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -156,7 +169,8 @@ class Prior:
         return digest.hexdigest()
 
     def _about(self) -> dict[str, Any]:
-        return {"format": _FORMAT, "version": _VERSION, "sizes": asdict(self.sizes), "mel": self.spec.as_dict()}
+        version = _HEADED if self.sizes.head else _VERSION
+        return {"format": _FORMAT, "version": version, "sizes": self.sizes.as_dict(), "mel": self.spec.as_dict()}
 
     def __eq__(self, other: object) -> bool:
         """Tell whether another prior computes the same."""
@@ -203,7 +217,21 @@ def differences(needed: MelSpec, spec: MelSpec) -> list[str]:
     ]
 
 
-def prior_loses(mismatch_db: float, inconsistency_db: Callable[[], float], plain_db: Callable[[], float]) -> bool:
+def trusted_db(spec: MelSpec) -> float:
+    """Return the inconsistency up to which a prior's start is taken without another look, dB.
+
+    >>> trusted_db(MelSpec()), trusted_db(MelSpec(sr=22050))
+    (-12.5, -15.0)
+    """
+    return TRUSTED_DB if spec.stft.win_length >= LONG_S * spec.sr else TRUSTED_IN_SHORT_DB
+
+
+def prior_loses(
+    mismatch_db: float,
+    inconsistency_db: Callable[[], float],
+    plain_db: Callable[[], float],
+    trusted_db: float = TRUSTED_DB,
+) -> bool:
     """Tell whether an inversion would lose by a prior, without a reference, before it iterates.
 
     A prior may lose on sounds that it was not trained with. Two things show it. A network that
@@ -218,6 +246,8 @@ def prior_loses(mismatch_db: float, inconsistency_db: Callable[[], float], plain
     inconsistency_db, plain_db : callable
         Return ``10 log10(||X - P_C(X)||^2 / ||X||^2)`` of the start X with the prior, and without
         one. Each is called only where it decides.
+    trusted_db : float
+        As `trusted_db` returns it.
 
     >>> prior_loses(-20.0, lambda: -8.0, lambda: -10.0), prior_loses(-20.0, lambda: -9.0, lambda: -7.0)
     (True, False)
@@ -225,7 +255,7 @@ def prior_loses(mismatch_db: float, inconsistency_db: Callable[[], float], plain
     if mismatch_db > MOST_MISMATCH_DB:
         return True
     own_db = inconsistency_db()
-    return own_db > TRUSTED_DB and own_db > plain_db() - MARGIN_DB
+    return own_db > trusted_db and own_db > plain_db() - MARGIN_DB
 
 
 def decoded(name: str, data: bytes) -> Prior:
@@ -249,15 +279,17 @@ def decoded(name: str, data: bytes) -> Prior:
         if about["format"] != _FORMAT:
             raise ValueError(f"its format is {about['format']!r}")
         version = about["version"]
-        weights = {} if version != _VERSION else {key: _values(stored) for key, stored in tensors.items()}
+        known = version in (_VERSION, _HEADED)
+        weights = {key: _values(stored) for key, stored in tensors.items()} if known else {}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ParameterError(
             "prior",
             f"must be a file that a prior's training exported, got {name!r}, which is truncated or no prior "
             f"({len(data)} bytes; {type(error).__name__}: {error}): fetch it again",
         ) from error
-    if version != _VERSION:
-        raise ParameterError("prior", f"{name!r} has version {version!r}, expected {_VERSION}: update melmill")
+    if not known:
+        expected = f"expected {_VERSION} or {_HEADED}"
+        raise ParameterError("prior", f"{name!r} has version {version!r}, {expected}: update melmill")
     try:
         sizes, spec = Sizes(**about["sizes"]), MelSpec.from_dict(about["mel"])
     except (KeyError, TypeError, AttributeError, ParameterError) as error:

@@ -9,12 +9,13 @@ from typing import Any, ClassVar
 import numpy as np
 
 from melmill.stages.contract import Input, Product, TrainedPrior, TrainingData, TrainingPlace
-from melmill.stages.invert.inversion import DEVICES, Device
+from melmill.stages.invert.inversion import DEVICES, Device, check_prior
+from melmill.stages.invert.priors import shipped_names, shipped_prior
 from melmill.stages.numeric.checks import check_choice, check_float
 from melmill.stages.numeric.errors import ParameterError
 from melmill.stages.numeric.mel import to_linear
-from melmill.stages.numeric.prior import Sizes
-from melmill.stages.train.recipe import PriorRecipe
+from melmill.stages.numeric.prior import Prior, Sizes
+from melmill.stages.train.recipe import RANDOM, PriorRecipe
 from melmill.stages.train.stage import INPUTS, check_counts, fitting_mel, learnt, mel_of, recipe_of, session_of
 
 _COUNTS = dict.fromkeys(("n_updates", "unrolled"), range(101))
@@ -32,6 +33,12 @@ class TrainPrior:
     width, n_blocks, kernel : int
         Channels of the network, a multiple of 8; its blocks; and the frames that each convolution
         over time sees, odd. Inverting takes longer the larger they are.
+    head : int
+        Channels of a layer between the last block and the bins, a multiple of 8. It lets a frame's
+        harmonics be something else than a sum of as many patterns as there are channels. 0: none.
+    begin : str
+        What it begins with: "random", or the name of a prior that comes with melmill for such mels, of
+        the same sizes. That may lack the head.
     steps : int
     batch_size, segment_frames : int
         Segments of a step, and frames of a segment.
@@ -68,8 +75,10 @@ class TrainPrior:
     inputs: ClassVar[Mapping[str, Input]] = INPUTS
 
     width: int = 160
-    n_blocks: int = 4
+    n_blocks: int = 3
     kernel: int = 7
+    head: int = 320
+    begin: str = RANDOM
     steps: int = 20_000
     batch_size: int = 16
     segment_frames: int = 64
@@ -91,7 +100,10 @@ class TrainPrior:
 
     def __post_init__(self) -> None:
         """Check every field."""
-        Sizes(width=self.width, hidden=2 * self.width, n_blocks=self.n_blocks, kernel=self.kernel)
+        check_choice("begin", self.begin, (RANDOM, *shipped_names()))
+        sizes = recipe_of(self, PriorRecipe).sizes()
+        if self.begin != RANDOM:
+            _check_grown(sizes, shipped_prior(self.begin))
         check_choice("device", self.device, DEVICES)
         check_counts(self, _COUNTS)
         check_float("learning_rate", self.learning_rate, above=0)
@@ -105,8 +117,9 @@ class TrainPrior:
         check_float("ema", self.ema, at_least=0, below=1)
 
     def identity(self) -> Mapping[str, Any]:
-        """Return the fields that decide what is learnt."""
-        return learnt(self)
+        """Return the fields that decide what is learnt. A prior is known by its digest."""
+        own = learnt(self)
+        return own if self.begin == RANDOM else {**own, "begin": shipped_prior(self.begin).digest}
 
     def produces(self, inputs: Mapping[str, Sequence[Product]]) -> Product:
         """Describe the prior.
@@ -117,6 +130,8 @@ class TrainPrior:
             Mel and recordings don't fit each other, or no mel of this spec can be undone.
         """
         spec = fitting_mel(inputs).spec
+        if self.begin != RANDOM:
+            check_prior(self.begin, shipped_prior(self.begin).spec, spec)
         to_linear(np.empty((spec.n_mels, 0)), spec)  # raises where no mel of this spec can be undone
         shortest = 2 * -(-spec.n_fft // spec.hop_length) + 1
         if self.unrolled and self.segment_frames < shortest:
@@ -142,3 +157,13 @@ class TrainPrior:
 
         recipe = recipe_of(self, PriorRecipe)
         return train(PriorTrainer(recipe, mel_of(inputs).spec), session_of(self, "prior", recipe), data, place)
+
+
+def _check_grown(sizes: Sizes, prior: Prior) -> None:
+    """Refuse sizes that can't compute what a prior computes."""
+    for name, needed in prior.sizes.as_dict().items():
+        value = getattr(sizes, name)
+        if value != needed:
+            raise ParameterError(name, f"must be {needed}, as of the prior that it begins with, got {value!r}")
+    if sizes.head != prior.sizes.head and sizes.head < 2 * sizes.width:
+        raise ParameterError("head", f"must be 0, or at least {2 * sizes.width} with begin, got {sizes.head!r}")

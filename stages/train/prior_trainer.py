@@ -13,6 +13,7 @@ from torch import Tensor
 
 from melmill.stages.contract import Batch, TrainedPrior, TrainingData
 from melmill.stages.invert.inversion import inverted
+from melmill.stages.invert.priors import shipped_prior
 from melmill.stages.numeric.batched.device import placement
 from melmill.stages.numeric.batched.prior import PriorNetwork, agreeing, bank_of
 from melmill.stages.numeric.compiled.magnitude import starting_magnitude
@@ -20,13 +21,13 @@ from melmill.stages.numeric.compiled.prior import row_sums
 from melmill.stages.numeric.lanes.sweep import from_lanes
 from melmill.stages.numeric.mel import to_linear
 from melmill.stages.numeric.melspec import MelSpec
-from melmill.stages.numeric.prior import Prior, Sizes
+from melmill.stages.numeric.prior import Prior
 from melmill.stages.numeric.solver import Recipe as InversionRecipe
 from melmill.stages.numeric.stft import Stft
 from melmill.stages.train.augmentation import Augmentation, Spectra, magnitude
 from melmill.stages.train.held_out import CHECKED_S, SCORED, Invert, chosen, mean_of, references
 from melmill.stages.train.prior_losses import LOSSES, Frames, Segment, agreed, unrolled
-from melmill.stages.train.recipe import PriorRecipe
+from melmill.stages.train.recipe import RANDOM, PriorRecipe
 from melmill.stages.train.trainer import Made, Trainer
 from melmill.storage.utterance import Utterance
 
@@ -51,10 +52,12 @@ class PriorTrainer(Trainer):
 
     def __init__(self, recipe: PriorRecipe, spec: MelSpec) -> None:
         self.recipe, self.device = recipe, placement(recipe.device, "float32").device
-        sizes = Sizes(width=recipe.width, hidden=2 * recipe.width, n_blocks=recipe.n_blocks, kernel=recipe.kernel)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.seed)
-            network = PriorNetwork(spec, sizes).to(self.device)
+            network = PriorNetwork(spec, recipe.sizes())
+        if recipe.begin != RANDOM:
+            network.begin_from(shipped_prior(recipe.begin))
+        network.to(self.device)
         super().__init__(network, spec, rate=recipe.learning_rate, ema=recipe.ema, betas=_BETAS)
         change = Augmentation(speed=recipe.speed, gain_db=recipe.gain_db, tilt_db=recipe.tilt_db)
         self.spectra = Spectra(spec, change, recipe.segment_frames, self.device)

@@ -5,11 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from melmill.stages.numeric.prior import Sizes
+
 Generator = Literal["vocos", "hifigan", "unfolded"]
 GENERATORS: tuple[Generator, ...] = ("vocos", "hifigan", "unfolded")
 Size = Literal["small", "base"]
 SIZES: tuple[Size, ...] = ("small", "base")
 Precision = Literal["float32", "bfloat16", "float16"]
+
+# In place of a prior's name: a training begins with weights drawn at random.
+RANDOM = "random"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +53,8 @@ class PriorRecipe:
     width: int
     n_blocks: int
     kernel: int
+    head: int
+    begin: str
     steps: int
     batch_size: int
     segment_frames: int
@@ -63,3 +70,9 @@ class PriorRecipe:
     ema: float
     seed: int
     device: str
+
+    def sizes(self) -> Sizes:
+        """Return the sizes of the network. They are checked."""
+        return Sizes(
+            width=self.width, hidden=2 * self.width, n_blocks=self.n_blocks, kernel=self.kernel, head=self.head
+        )

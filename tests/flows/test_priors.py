@@ -232,7 +232,7 @@ def test_auto_takes_what_fits_and_its_records_tell_where_it_fell_back(
     made = plan(choosing)
     node = made.nodes["plain"].node
     assert node.key != before.key
-    assert node.parameters["fallback"] == 2
+    assert (node.parameters["fallback"], node.parameters["guided"]) == (3, 2)
     assert plan(choosing, "plain.prior=some").nodes["plain"].node.key not in (node.key, before.key)
     summary = run(made, "serial")
     n = summary.utterances

@@ -25,7 +25,7 @@ from melmill.stages.numeric.compiled.prior import (
 )
 from melmill.stages.numeric.filterbank import mel_bank
 from melmill.stages.numeric.melspec import MelSpec
-from melmill.stages.numeric.prior import Sizes
+from melmill.stages.numeric.prior import Prior, Sizes
 
 # Added to the mel of a guess before it divides.
 _TINY = 1e-8
@@ -104,7 +104,8 @@ class PriorNetwork(nn.Module):
         self.embed_norm = nn.LayerNorm(sizes.width, eps=NORM_EPS)
         self.blocks = nn.ModuleList(Block(sizes) for _ in range(sizes.n_blocks))
         self.out_norm = nn.LayerNorm(sizes.width, eps=NORM_EPS)
-        self.out = nn.Linear(sizes.width, spec.stft.n_bins)
+        self.head = nn.Linear(sizes.width, sizes.head) if sizes.head else None
+        self.out = nn.Linear(sizes.head or sizes.width, spec.stft.n_bins)
         nn.init.normal_(self.out.weight, std=_SMALL)
         nn.init.zeros_(self.out.bias)
         for name, values in (("spread", spreading(spec).T), ("sums", row_sums(spec))):
@@ -122,7 +123,10 @@ class PriorNetwork(nn.Module):
         h = self.embed_norm(self.embed(x.transpose(1, 2)).transpose(1, 2))
         for block in self.blocks:
             h = block(h)
-        guess: Tensor = self.out(self.out_norm(h)) + x @ self.spread
+        h = self.out_norm(h)
+        if self.head is not None:
+            h = cast("Tensor", Gate.apply(self.head(h)))  # type: ignore[no-untyped-call]
+        guess: Tensor = self.out(h) + x @ self.spread
         return guess.clamp(max=HIGHEST)
 
     def tensors(self) -> dict[str, NDArray[np.float32]]:
@@ -139,6 +143,24 @@ class PriorNetwork(nn.Module):
         self.load_state_dict(
             {name: torch.from_numpy(np.array(values)).reshape(own[name].shape) for name, values in weights.items()}
         )
+
+    @torch.no_grad()
+    def begin_from(self, prior: Prior) -> None:
+        """Compute what a prior computes, whose sizes are these but for the head.
+
+        A head that the prior lacks passes its input on: the gates of x and -x differ by x. So it has
+        at least two channels for each of the network's. The others are as they were drawn, and
+        count for nothing.
+        """
+        weights = dict(prior.weights)
+        if self.head is not None and not prior.sizes.head:
+            width, drawn = self.sizes.width, self.head.weight.cpu().numpy()
+            eye, out = np.eye(width, dtype=np.float32), weights["out.weight"]
+            rest = len(drawn) - 2 * width
+            weights["head.weight"] = np.concatenate([eye, -eye, drawn[2 * width :]])
+            weights["head.bias"] = np.zeros(len(drawn), dtype=np.float32)
+            weights["out.weight"] = np.concatenate([out, -out, np.zeros((len(out), rest), dtype=np.float32)], axis=1)
+        self.take(weights)
 
 
 class Bank(NamedTuple):

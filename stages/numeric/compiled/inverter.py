@@ -70,13 +70,11 @@ def invert_linear(linear: NDArray[np.float32], spec: MelSpec, recipe: Recipe, le
         Samples of the result.
     """
     bank = bank_of(spec)
-    projection = Projection(spec.stft, length, recipe.dtype)
     M = to_lanes(np.asarray(linear / bank.norm, dtype=recipe.dtype))
     start = started(linear, spec, recipe, length)
-    n_iter, X, Y = recipe.iterations(guided=start.guided), start.X, start.Y
+    n_iter, projection, X, Y = recipe.iterations(guided=start.guided), start.projection, start.X, start.Y
     guided = start.guided
     del start
-    projection.synthesise(X)
     misfits: list[float] = []
     measure = (lambda: misfits.append(misfit_energy(projection.sweep, M, bank))) if recipe.trace else None
     if measure is not None:

@@ -175,6 +175,10 @@ _HANN_GAMMA = 0.25645
 # by more than its error (docs/results.md).
 TOLERANCE = 1e-4
 
+# Of a magnitude that a prior guessed. Bins down to -60 dB take half the time, and no score after the
+# first iterations is worse (docs/results.md).
+GUIDED_TOLERANCE = 1e-3
+
 # About 4 s at a hop of 16 ms. The bins of a segment then nearly fit a core's cache, and a quiet
 # passage is judged by its own loudest bin. A tenth of that begins to cost quality.
 SEGMENT_FRAMES = 256
@@ -187,7 +191,11 @@ _SILENT = 1e-30
 
 
 def start_phase(
-    recipe: Recipe, params: StftParams, length: int, magnitude: Callable[[], NDArray[np.floating]]
+    recipe: Recipe,
+    params: StftParams,
+    length: int,
+    magnitude: Callable[[], NDArray[np.floating]],
+    tolerance: float = TOLERANCE,
 ) -> NDArray[np.floating]:
     """Return the phase that a recipe starts from, rad, in lane layout.
 
@@ -200,6 +208,8 @@ def start_phase(
         Samples of the result.
     magnitude : callable
         Returns the magnitude in lane layout; called where the phase follows from it.
+    tolerance : float
+        Of PGHI.
     """
     n_frames = params.n_frames(length)
     if not isinstance(recipe.start, str):
@@ -211,7 +221,7 @@ def start_phase(
         return random_phase(n_frames, params.n_bins, recipe.seed)
     if recipe.start == "zero":
         return zero_phase(n_frames, params)
-    return pghi(magnitude(), n_frames, params, recipe.seed)
+    return pghi(magnitude(), n_frames, params, recipe.seed, tolerance)
 
 
 def random_phase(n_frames: int, n_bins: int, seed: Seed) -> NDArray[np.float32]:
@@ -229,13 +239,15 @@ def zero_phase(n_frames: int, params: StftParams) -> NDArray[np.float32]:
     return np.broadcast_to(phase.astype(np.float32)[:, np.newaxis], shape)
 
 
-def pghi(Y: NDArray[np.floating], n_frames: int, params: StftParams, seed: Seed) -> NDArray[np.float32]:
+def pghi(
+    Y: NDArray[np.floating], n_frames: int, params: StftParams, seed: Seed, tolerance: float = TOLERANCE
+) -> NDArray[np.float32]:
     """Return the phase that a magnitude implies, by phase-gradient heap integration.
 
     The phase of an STFT with a Gaussian window follows from the slopes of its log magnitude. The
     Hann window is taken for the Gaussian nearest to it. Integration starts at the loudest bin and
-    goes to louder neighbours first, in segments of `SEGMENT_FRAMES`. Bins 80 dB below a segment's
-    loudest get random phase.
+    goes to louder neighbours first, in segments of `SEGMENT_FRAMES`. Bins that lie below a segment's
+    loudest by the tolerance get random phase.
 
     Parameters
     ----------
@@ -245,6 +257,8 @@ def pghi(Y: NDArray[np.floating], n_frames: int, params: StftParams, seed: Seed)
         Number of frames in Y.
     params : StftParams
     seed : int or sequence of int
+    tolerance : float
+        Share of the loudest bin, as `segments` takes it.
 
     Returns
     -------
@@ -257,7 +271,7 @@ def pghi(Y: NDArray[np.floating], n_frames: int, params: StftParams, seed: Seed)
     magnitude".
     """
     phase = random_phase(n_frames, params.n_bins, seed)
-    for segment in segments(Y, n_frames):
+    for segment in segments(Y, n_frames, tolerance):
         spread(segment, params, phase)
     return phase
 

@@ -89,7 +89,8 @@ class _Network(NamedTuple):
     """A prior's weights, in the order in which kernels read them.
 
     A matrix is in blocks ``(n_out / 8, n_in, 8)``. Gain and shift of a norm are in the matrix after
-    it, except for the first norm's. So is a block's scale.
+    it, except for the first norm's. So is a block's scale. A network without a head has one of no
+    rows.
     """
 
     embed: NDArray[np.float32]
@@ -102,6 +103,8 @@ class _Network(NamedTuple):
     up_bias: NDArray[np.float32]
     down: NDArray[np.float32]
     down_bias: NDArray[np.float32]
+    head: NDArray[np.float32]
+    head_bias: NDArray[np.float32]
     out: NDArray[np.float32]
     out_bias: NDArray[np.float32]
 
@@ -204,7 +207,9 @@ def _network(prior: Prior) -> _Network:
 
     blocks = [f"blocks.{i}." for i in range(sizes.n_blocks)]
     ups = [after(f"{block}norm", f"{block}up") for block in blocks]
-    out, out_bias = after("out_norm", "out")
+    last, last_bias = after("out_norm", "head" if sizes.head else "out")
+    head, head_bias = (last, last_bias) if sizes.head else (np.empty((0, sizes.width)), np.empty(0))
+    out, out_bias = (w["out.weight"], w["out.bias"]) if sizes.head else (last, last_bias)
     return _Network(
         embed=matrix(w["embed.weight"].reshape(sizes.width, -1)),
         embed_bias=prior.weights["embed.bias"],
@@ -216,6 +221,8 @@ def _network(prior: Prior) -> _Network:
         up_bias=np.stack([bias for _, bias in ups]).astype(np.float32),
         down=np.stack([matrix(w[f"{b}scale"][:, np.newaxis] * w[f"{b}down.weight"]) for b in blocks]),
         down_bias=np.stack([w[f"{b}scale"] * w[f"{b}down.bias"] for b in blocks]).astype(np.float32),
+        head=matrix(head),
+        head_bias=head_bias.astype(np.float32),
         out=matrix(out),
         out_bias=np.pad(out_bias, (0, -len(out_bias) % _AT_ONCE)).astype(np.float32),
     )
@@ -243,12 +250,17 @@ def _forward(x: Flat, own: Flat, net: _Network, spread: Runs, s: Flat) -> None:
         _block(h, own, net.time[i], net.time_bias[i], net.up[i], net.up_bias[i], net.down[i], net.down_bias[i], new)
         h, new = new, h
     tile, guess = np.empty(width * LANES, x.dtype), np.empty(len(net.out_bias) * LANES, x.dtype)
-    smooth = np.empty(n_bins * LANES, x.dtype)
+    inner, smooth = np.empty(len(net.head_bias) * LANES, x.dtype), np.empty(n_bins * LANES, x.dtype)
     for group in range(s.shape[0]):
         for c in range(width):
             store(tile, c * LANES, load(h, ((group + 1) * width + c) * LANES))
         _normalise(tile)
-        _product(net.out, net.out_bias, tile, guess)
+        if len(inner):
+            _product(net.head, net.head_bias, tile, inner)
+            _gate(inner)
+            _product(net.out, net.out_bias, inner, guess)
+        else:
+            _product(net.out, net.out_bias, tile, guess)
         apply(spread, x, smooth, (group + 1) * n_mels * LANES, 0)
         for row in range(0, n_bins * LANES, LANES):
             store(s, group * n_bins * LANES + row, smaller(load(guess, row) + load(smooth, row), HIGHEST))
@@ -291,8 +303,7 @@ def _block(
             store(tile, c * LANES, total + time_bias[c])
         _normalise(tile)
         _product(up, up_bias, tile, inner)
-        for row in range(0, len(inner), LANES):
-            store(inner, row, _gated(load(inner, row)))
+        _gate(inner)
         _product(down, down_bias, inner, tile)
         mine = load(own, (group - 1) * LANES)
         for row in range(0, len(tile), LANES):
@@ -306,6 +317,12 @@ def _neighbours(h: Flat, group: int, row: int, line: Flat) -> None:
     n_rows = h.shape[1]
     for side in range(3):
         store(line, side * LANES, load(h, ((group - 1 + side) * n_rows + row) * LANES))
+
+
+@inlined
+def _gate(tile: Flat) -> None:
+    for row in range(0, len(tile), LANES):
+        store(tile, row, _gated(load(tile, row)))
 
 
 @inlined

@@ -5,18 +5,19 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from melmill.stages.numeric.compiled.magnitude import starting_magnitude
-from melmill.stages.numeric.compiled.phase import pghi, start_phase
+from melmill.stages.numeric.compiled.phase import GUIDED_TOLERANCE, TOLERANCE, pghi, start_phase
 from melmill.stages.numeric.compiled.prior import guess
 from melmill.stages.numeric.compiled.projection import Projection
 from melmill.stages.numeric.lanes.sweep import Sweep, groups, spectrum
 from melmill.stages.numeric.lanes.vector import LANES, Flat, kernel, load, store, zeros
-from melmill.stages.numeric.melspec import MelSpec
-from melmill.stages.numeric.prior import prior_loses
+from melmill.stages.numeric.melspec import MelSpec, Precision, StftParams
+from melmill.stages.numeric.prior import prior_loses, trusted_db
 from melmill.stages.numeric.solver import Recipe
 
 
@@ -32,16 +33,28 @@ class Start:
         Radians.
     guided : bool
         Whether the prior guessed the magnitude.
+    params : StftParams
+    length : int
+        Samples of the signal.
     """
 
     Y: NDArray[np.floating]
     phase: NDArray[np.floating]
     guided: bool
+    params: StftParams
+    length: int
 
     @cached_property
     def X(self) -> NDArray[np.floating]:
         """Spectrum ``(n_groups, n_bins, 2, LANES)``."""
         return with_phase(self.Y, self.phase)
+
+    @cached_property
+    def projection(self) -> Projection:
+        """The projection. It holds the signal nearest to X."""
+        projection = Projection(self.params, self.length, cast("Precision", self.Y.dtype.name))
+        projection.synthesise(self.X)
+        return projection
 
 
 def with_phase(Y: NDArray[np.floating], phase: NDArray[np.floating]) -> NDArray[np.floating]:
@@ -71,7 +84,8 @@ def started(linear: NDArray[np.float32], spec: MelSpec, recipe: Recipe, length: 
     """
 
     def of(Y: NDArray[np.floating], *, guided: bool) -> Start:
-        return Start(Y, start_phase(recipe, spec.stft, length, lambda: Y), guided)
+        phase = start_phase(recipe, spec.stft, length, lambda: Y, _tolerance(guided=guided))
+        return Start(Y, phase, guided, spec.stft, length)
 
     @cache
     def plain() -> Start:
@@ -85,8 +99,9 @@ def started(linear: NDArray[np.float32], spec: MelSpec, recipe: Recipe, length: 
         return start
     loses = prior_loses(
         _db(guessed.mismatch),
-        lambda: _inconsistency_db(start, spec, recipe, length),
-        lambda: _inconsistency_db(plain(), spec, recipe, length),
+        lambda: _inconsistency_db(start, recipe),
+        lambda: _inconsistency_db(plain(), recipe),
+        trusted_db(spec),
     )
     return plain() if loses else start
 
@@ -100,19 +115,21 @@ def signs(linear: NDArray[np.float32], spec: MelSpec, recipe: Recipe, length: in
     led, plain = replace(recipe, fallback_n_iter=None), replace(recipe, prior=None, fallback_n_iter=None)
     return (
         _db(guess(linear, spec, recipe.prior).mismatch),
-        _inconsistency_db(started(linear, spec, led, length), spec, led, length),
-        _inconsistency_db(started(linear, spec, plain, length), spec, plain, length),
+        _inconsistency_db(started(linear, spec, led, length), led),
+        _inconsistency_db(started(linear, spec, plain, length), plain),
     )
 
 
-def _inconsistency_db(start: Start, spec: MelSpec, recipe: Recipe, length: int) -> float:
+def _tolerance(*, guided: bool) -> float:
+    return GUIDED_TOLERANCE if guided else TOLERANCE
+
+
+def _inconsistency_db(start: Start, recipe: Recipe) -> float:
     """Return ``10 log10(||X - P_C(X)||^2 / ||X||^2)`` of a start with PGHI's phase."""
-    projection = Projection(spec.stft, length, recipe.dtype)
-    X = start.X
     if not isinstance(recipe.start, str) or recipe.start != "pghi":
-        X = with_phase(start.Y, pghi(start.Y, projection.n_frames, spec.stft, recipe.seed))
-    projection.synthesise(X)
-    lost, all_of_it = _energies(projection.sweep, X)
+        n_frames, tolerance = start.params.n_frames(start.length), _tolerance(guided=start.guided)
+        start = replace(start, phase=pghi(start.Y, n_frames, start.params, recipe.seed, tolerance))
+    lost, all_of_it = _energies(start.projection.sweep, start.X)
     return _db(lost / all_of_it) if all_of_it else -math.inf
 
 

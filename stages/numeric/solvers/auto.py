@@ -14,7 +14,7 @@ Quality = Literal["draft", "good", "best"]
 
 # Iterations of each, without a prior and with one. docs/results.md compares inverters: these score
 # best for their time, in which a prior's network takes the place of some iterations.
-_N_ITER: Mapping[Quality, tuple[int, int]] = {"draft": (20, 8), "good": (50, 35), "best": (200, 200)}
+_N_ITER: Mapping[Quality, tuple[int, int]] = {"draft": (20, 10), "good": (50, 42), "best": (200, 200)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,14 +24,14 @@ class Auto(Solver):
     Parameters
     ----------
     quality : {"draft", "good", "best"}
-        What to spend: 20, 50 or 200 iterations. With a prior 8, 35 or 200.
+        What to spend: 20, 50 or 200 iterations. With a prior 10, 42 or 200.
 
     Examples
     --------
     >>> Auto(quality="draft").resolved(None)[1]
     20
     >>> Auto(quality="draft").resolved(None, guided=True)[1]
-    8
+    10
     """
 
     name = "auto"

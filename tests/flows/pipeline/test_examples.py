@@ -48,7 +48,7 @@ def test_the_default_pipeline_scores_every_method(demo: Project) -> None:
     assert scores.groupby("node")["duration_s"].sum().min() >= 120
     assert (scores.filter(regex="^status_").isin(["ok", "not_installed"])).all(axis=None)
     assert scores.groupby("node")["scm_db"].mean()["admm"] < scores.groupby("node")["scm_db"].mean()["gla"]
-    assert len(store.traces()) == (3 * 6 + 9 + 36 + 21) * scores["utterance_id"].nunique()
+    assert len(store.traces()) == (3 * 6 + 11 + 43 + 21) * scores["utterance_id"].nunique()
     shown = demo.melmill("report", "runs/demo")
     assert "admm" in shown.stdout
     page = Path(shown.stdout.split("report: ")[1].strip()).read_text()

@@ -367,9 +367,9 @@ def test_a_prior_is_in_the_identity_by_its_digest() -> None:
     without = Invert(prior="none").identity()
     assert "prior" not in without
     # A prior has its own number of iterations, which the key holds.
-    assert (without["n_iter"], stage.identity()) == (None, {**without, "prior": "abc", "n_iter": 35})
+    assert (without["n_iter"], stage.identity()) == (None, {**without, "prior": "abc", "guided": 2, "n_iter": 42})
     few, _ = with_prior(Invert(prior="p.safetensors", n_iter=7), random_prior(PAPER))
-    assert few.identity() == {**without, "prior": "abc", "n_iter": 7}
+    assert few.identity() == {**without, "prior": "abc", "guided": 2, "n_iter": 7}
     with pytest.raises(ContractError, match="prior: auto was not resolved: use what `chosen` returns"):
         Invert().identity()
     assert not Invert(prior="none").files()  # type: ignore[attr-defined]
@@ -392,7 +392,7 @@ def test_a_prior_must_be_read_and_fit() -> None:
 
 def test_a_training_takes_the_place_of_the_file() -> None:
     stage = cast("FileStage", Invert()).trained(TrainedPrior(spec=PAPER), "tuned", "abc")
-    assert stage.identity() == {**Invert(prior="none").identity(), "n_iter": 35, "prior": "abc"}
+    assert stage.identity() == {**Invert(prior="none").identity(), "n_iter": 42, "prior": "abc", "guided": 2}
     assert not cast("FileStage", stage).files()
     with pytest.raises(ContractError, match=r"the prior 'tuned' was trained .* n_mels is 64, needed 80"):
         stage.produces({"from": [Mel(spec=replace(PAPER, n_mels=64))]})

@@ -28,7 +28,7 @@ from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.numeric.prior import Prior, Sizes, decoded
 from melmill.stages.numeric.solver import Recipe
 from melmill.stages.numeric.solvers.admm import Admm
-from tests.priors import SMALL, random_prior
+from tests.priors import HEADED, SMALL, random_prior
 
 SPEC = MelSpec(n_fft=64, win_length=64, hop_length=16, n_mels=10)
 CAPPED = replace(SPEC, sr=22050, fmax=6000.0)
@@ -78,7 +78,10 @@ def reference(M: NDArray[np.float32], prior: Prior, n_updates: int = 10) -> NDAr
     inside = torch.nonzero(sums > 0)[:, 0]
     nearest = [int(inside[(inside - k).abs().argmin()]) for k in range(len(sums))]
     smooth = ((E / sums.clamp(min=1e-30))[:, nearest]).T @ x
-    S = torch.exp(smooth + linear(norm(h, "out_norm"), "out").T) ** spec.power
+    h = norm(h, "out_norm")
+    if prior.sizes.head:
+        h = functional.gelu(linear(h, "head"))
+    S = torch.exp(smooth + linear(h, "out").T) ** spec.power
     for _ in range(n_updates):
         ratio = E.T @ (m / (E @ S + 1e-8)) / sums.clamp(min=1e-30)[:, None]
         S = S * torch.where((sums > 0)[:, None], ratio, 1.0)
@@ -97,8 +100,9 @@ def reference(M: NDArray[np.float32], prior: Prior, n_updates: int = 10) -> NDAr
         pytest.param(replace(SPEC, power=1.5), 40, id="another power"),
     ],
 )
-def test_the_network_is_the_one_that_torch_computes(spec: MelSpec, n_frames: int) -> None:
-    prior = random_prior(spec, seed=n_frames)
+@pytest.mark.parametrize("sizes", [SMALL, HEADED], ids=["plain", "with a head"])
+def test_the_network_is_the_one_that_torch_computes(spec: MelSpec, n_frames: int, sizes: Sizes) -> None:
+    prior = random_prior(spec, seed=n_frames, sizes=sizes)
     M = mel_spectrogram(noise((n_frames - 1) * 16), spec) if n_frames > 1 else mel_spectrogram(noise(8), spec)
     assert M.shape[1] == n_frames
     expected = bounded(reference(M, prior), spec)
@@ -167,11 +171,12 @@ def test_a_batch_starts_from_the_same_guesses(dtype: Any) -> None:
         assert np.abs(plain - expected).max() > 10 * atol
 
 
-def test_a_file_holds_the_prior() -> None:
-    prior = random_prior(CAPPED)
+@pytest.mark.parametrize("sizes", [SMALL, HEADED], ids=["plain", "with a head"])
+def test_a_file_holds_the_prior(sizes: Sizes) -> None:
+    prior = random_prior(CAPPED, sizes=sizes)
     data = prior.encoded()
     read = decoded("x.safetensors", data)
-    assert (read.spec, read.sizes, read.name) == (CAPPED, SMALL, "x.safetensors")
+    assert (read.spec, read.sizes, read.name) == (CAPPED, sizes, "x.safetensors")
     for name, values in prior.weights.items():
         np.testing.assert_array_equal(read.weights[name], values)
     assert read == prior
@@ -193,6 +198,18 @@ def relabelled(data: bytes, old: bytes, new: bytes) -> bytes:
     return data.replace(old, new)
 
 
+def test_a_file_without_a_head_is_one_that_an_older_melmill_reads() -> None:
+    def about(sizes: Sizes) -> dict[str, Any]:
+        data = random_prior(SPEC, sizes=sizes).encoded()
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        found: dict[str, Any] = json.loads(header["__metadata__"]["melmill"])
+        return found
+
+    plain, headed = about(SMALL), about(HEADED)
+    assert (plain["version"], "head" in plain["sizes"]) == (1, False)
+    assert (headed["version"], headed["sizes"]["head"]) == (2, 40)
+
+
 FILE = random_prior(SPEC).encoded()
 DAMAGED = {
     "empty": (b"", r"must be a file that a prior's training exported, got 'x', .* \(0 bytes"),
@@ -200,7 +217,7 @@ DAMAGED = {
     "tensors cut": (FILE[:-2], "truncated or no prior .*a tensor of shape"),
     "no safetensors": (b"PK\x03\x04" * 100, "truncated or no prior"),
     "of another kind": (relabelled(FILE, b"melmill prior", b"melmill other"), "its format is 'melmill other'"),
-    "of later code": (relabelled(FILE, rb"\"version\": 1", rb"\"version\": 2"), "has version 2, expected 1: update"),
+    "of later code": (relabelled(FILE, rb"\"version\": 1", rb"\"version\": 3"), "has version 3, expected 1 or 2: "),
     "odd sizes": (relabelled(FILE, rb"\"width\": 16", rb"\"width\": 17"), "width must be a multiple of 8, got 17"),
     "other sizes": (relabelled(FILE, rb"\"width\": 16", rb"\"width\": 24"), "has shape .* expected"),
     "fewer blocks": (relabelled(FILE, rb"\"n_blocks\": 2", rb"\"n_blocks\": 1"), "has an unknown tensor 'blocks.1"),
@@ -233,9 +250,10 @@ def test_computing_a_prior_imports_no_torch() -> None:
     assert done.stdout.strip() == ""
 
 
+@pytest.mark.parametrize("sizes", [SMALL, HEADED], ids=["plain", "with a head"])
 @pytest.mark.parametrize("spec", [SPEC, CAPPED, replace(SPEC, power=2.0), replace(SPEC, power=1.5)])
-def test_the_network_to_train_is_the_one_that_inverters_compute(spec: MelSpec) -> None:
-    prior = random_prior(spec)
+def test_the_network_to_train_is_the_one_that_inverters_compute(spec: MelSpec, sizes: Sizes) -> None:
+    prior = random_prior(spec, sizes=sizes)
     network = PriorNetwork(spec, prior.sizes)
     network.take(prior.weights)
     for name, values in network.tensors().items():

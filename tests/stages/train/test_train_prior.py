@@ -15,15 +15,17 @@ from numpy.typing import NDArray
 import melmill
 from melmill.stages.contract import Mel, TrainedPrior, Waveform
 from melmill.stages.numeric.batched.prior import agreeing, bank_of
+from melmill.stages.numeric.compiled.prior import guess
 from melmill.stages.numeric.errors import ContractError, ParameterError
 from melmill.stages.numeric.mel import to_linear
 from melmill.stages.numeric.melspec import MelSpec
-from melmill.stages.numeric.prior import Prior, decoded
+from melmill.stages.numeric.prior import Prior, Sizes, decoded
 from melmill.stages.train.augmentation import Augmentation, Spectra, magnitude
 from melmill.stages.train.prior_losses import LOSSES, Frames, Segment, agreed, project, unrolled
 from melmill.stages.train.prior_stage import TrainPrior
 from melmill.stages.train.prior_trainer import PriorTrainer, error_db
 from melmill.stages.train.recipe import PriorRecipe
+from tests.priors import HEADED, random_prior, ship
 from tests.stages.train.memory import Memory, Place, assert_foreign_states_refused, resumed_at_step_2
 
 SPEC = MelSpec(sr=8000, n_fft=256, win_length=256, hop_length=64, n_mels=20)
@@ -41,6 +43,7 @@ def stage(**fields: Any) -> TrainPrior:
         "width": 16,
         "n_blocks": 2,
         "kernel": 3,
+        "head": 16,
         "steps": 6,
         "batch_size": 2,
         "segment_frames": 12,
@@ -249,6 +252,8 @@ def test_losses_do_not_depend_on_the_norm_of_the_bank(memory: Memory) -> None:
     ("change", "message"),
     [
         ({"width": 100}, "width must be a multiple of 8, got 100"),
+        ({"head": 12}, "head must be a multiple of 8, got 12"),
+        ({"begin": "papper"}, "begin must be .*random.*paper.*papper"),
         ({"kernel": 4}, "kernel must be odd, got 4"),
         ({"steps": 0}, "steps must be at least 1"),
         ({"ema": 1.0}, r"ema must be in \[0, 1\)"),
@@ -275,6 +280,33 @@ def test_what_it_makes_and_what_it_refuses() -> None:
         produced(replace(SPEC, sr=16000))
     with pytest.raises(ParameterError, match="segment_frames must be at least 9 with unrolled"):
         produced(SPEC, unrolled=1, segment_frames=8)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "head"), [(Sizes(width=16, hidden=32, n_blocks=2, kernel=3), 40), (replace(HEADED, hidden=32), 40)]
+)
+def test_a_training_begins_with_what_a_prior_computes(
+    memory: Memory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sizes: Sizes, head: int
+) -> None:
+    prior = random_prior(SPEC, sizes=sizes)
+    ship(tmp_path, monkeypatch, mine=prior)
+    own = {"n_blocks": sizes.n_blocks, "kernel": sizes.kernel, "head": head, "begin": "mine"}
+    begun = prior_of(trained(memory, Place(), steps=1, learning_rate=1e-9, held_out=0, **own))
+    assert (begun.sizes.width, begun.sizes.head) == (16, head)
+    M, _ = memory.whole("u1")
+    np.testing.assert_allclose(guess(M, SPEC, begun).Y, guess(M, SPEC, prior).Y, rtol=0.02, atol=1e-3 * M.max())
+    assert stage(**own).identity()["begin"] == prior.digest
+    with pytest.raises(ContractError, match="the prior 'mine' was trained with another mel"):
+        stage(**own).produces({"from": [Mel(spec=replace(SPEC, n_mels=24))], "audio": [Waveform(sr=8000)]})
+
+
+def test_a_training_can_not_begin_with_a_prior_of_other_sizes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ship(tmp_path, monkeypatch, mine=random_prior(SPEC))
+    with pytest.raises(ParameterError, match="hidden must be 24, as of the prior that it begins with, got 32"):
+        stage(begin="mine", kernel=5)
+    ship(tmp_path, monkeypatch, other=random_prior(SPEC, sizes=Sizes(width=16, hidden=32, n_blocks=2, kernel=3)))
+    with pytest.raises(ParameterError, match="head must be 0, or at least 32 with begin, got 16"):
+        stage(begin="other")
 
 
 def test_the_device_is_not_part_of_what_is_learnt() -> None:
