@@ -17,6 +17,7 @@ from melmill.flows.pipeline.spec import load
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.numeric.presets import preset_names
 from melmill.stages.registry import stage_names
+from tests.flows.test_predictors import export
 from tests.priors import random_prior
 from tests.stages.vocode.families import test_hifigan, test_waveglow
 from tests.stages.vocode.tiny import saved, tensors
@@ -70,6 +71,7 @@ def test_every_yaml_block_of_the_documents_is_sound(
     where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_vocoders(tmp_path)
+    export(tmp_path / "utmos22.ts")
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "speech16k.safetensors").write_bytes(random_prior(MelSpec()).encoded())
     monkeypatch.chdir(tmp_path)

@@ -37,15 +37,13 @@ def pesq(
         Statuses without a value: `no_utterances` (the reference has no 200 ms of speech) and
         `too_short` (under 0.25 s).
     """
-    from melmill.stages.score.p862.mos import SHORTEST_S, NoSpeechError, mos_lqo  # planning needs none of it
+    from melmill.stages.score.p862.mos import SHORTEST_S, mos_lqo  # planning needs none of it
 
     sr = RATES[mode]
     if min(reference.size, estimate.size) < SHORTEST_S * sr:
         return Measured.failed(Status.TOO_SHORT)
-    try:
-        return Measured.of(mos_lqo(reference, estimate, sr, mode))
-    except NoSpeechError:
-        return Measured.failed(Status.NO_UTTERANCES)
+    score = mos_lqo(reference, estimate, sr, mode)
+    return Measured.failed(Status.NO_UTTERANCES) if score is None else Measured.of(score)
 
 
 PESQ_WB = Metric(

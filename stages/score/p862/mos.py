@@ -33,11 +33,7 @@ _LONG = 1000  # frames, 16 s: from here on the end weighs more than the start
 _SYLLABLE = 20  # frames, 320 ms
 
 
-class NoSpeechError(Exception):
-    """The reference has no 200 ms of speech that lie within the estimate."""
-
-
-def mos_lqo(reference: Floats, estimate: Floats, sr: int, mode: Mode) -> float:
+def mos_lqo(reference: Floats, estimate: Floats, sr: int, mode: Mode) -> float | None:
     """Return the PESQ of an estimate, mapped to the scale of listeners' opinions.
 
     Parameters
@@ -49,26 +45,28 @@ def mos_lqo(reference: Floats, estimate: Floats, sr: int, mode: Mode) -> float:
     mode : {"wb", "nb"}
         Wide band, P.862.2, at 16 kHz; narrow band, P.862 mapped by P.862.1, at either rate.
 
-    Raises
-    ------
-    NoSpeechError
-        No utterance was found.
+    Returns
+    -------
+    float or None
+        None if the reference has no 200 ms of speech that lie within the estimate.
 
     References
     ----------
     ITU-T P.862 (2001), section 10; P.862.1 (2003), equation 1; P.862.2 (2007), equation 1.
     """
     mos = raw_mos(reference, estimate, rate(sr), mode)
+    if mos is None:
+        return None
     slope, offset = (-1.3669, 3.8224) if mode == "wb" else (-1.4945, 4.6607)
     return 0.999 + 4.0 / (1.0 + math.exp(slope * mos + offset))
 
 
-def raw_mos(reference: Floats, estimate: Floats, rate: Rate, mode: Mode) -> float:
-    """Return the score of P.862 before any mapping, -0.5 to 4.5."""
+def raw_mos(reference: Floats, estimate: Floats, rate: Rate, mode: Mode) -> float | None:
+    """Return the score of P.862 before any mapping, -0.5 to 4.5, or None without an utterance."""
     signals = conditioned(reference, estimate, rate, mode)
     utterances = Aligner(signals, rate).utterances() if signals.model[0].any() else []
     if not utterances:
-        raise NoSpeechError
+        return None
     symmetric, asymmetric, first = _Model(signals, utterances, rate).disturbances()
     weights = _time_weights(symmetric.size, max(reference.size, estimate.size) // (rate.n_fft // 2) - 1)
     return 4.5 - 0.1 * _over_time(symmetric, first, weights) - 0.0309 * _over_time(asymmetric, first, weights)
