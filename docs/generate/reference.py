@@ -360,7 +360,8 @@ def _cell(text: str) -> str:
 
 
 def _anchor(title: str) -> str:
-    return re.sub(r"[^\w-]+", "-", title.lower()).strip("-")
+    """Return the anchor that the site gives a heading: punctuation leaves, and spaces become hyphens."""
+    return re.sub(r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", title).strip().lower())
 
 
 def _command(path: str, command: click.Command) -> str:
