@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from melmill.stages.numeric.resample import sinc_resample
@@ -14,8 +16,15 @@ SHORTEST_S = 0.25
 """Shorter signals hold no word to judge."""
 
 
-def _is_too_short(pair: Pair) -> bool:
-    return pair.estimate_duration_s < SHORTEST_S
+def _heard(value: Callable[[Pair], float]) -> Callable[[Pair], Measured]:
+    """Return the measurement by a network: its value, unless the estimate is too short."""
+
+    def measure(pair: Pair) -> Measured:
+        if pair.estimate_duration_s < SHORTEST_S:
+            return Measured.failed(Status.TOO_SHORT)
+        return Measured.of(value(pair))
+
+    return measure
 
 
 def _p835(pair: Pair) -> speechmos.Opinion:
@@ -23,11 +32,6 @@ def _p835(pair: Pair) -> speechmos.Opinion:
 
 
 def _dnsmos(part: str) -> Metric:
-    def compute(pair: Pair) -> Measured:
-        if _is_too_short(pair):
-            return Measured.failed(Status.TOO_SHORT)
-        return Measured.of(float(getattr(pair.once(_p835), part)))
-
     what = {"ovrl": "all of it", "sig": "the speech in it", "bak": "the background in it"}[part]
     return Metric(
         name=f"dnsmos_{part}",
@@ -39,7 +43,7 @@ def _dnsmos(part: str) -> Metric:
         package=speechmos.PACKAGE,
         runtime=speechmos.RUNTIME,
         weights=(speechmos.P835,),
-        compute=compute,
+        compute=_heard(lambda pair: float(getattr(pair.once(_p835), part))),
         order={"ovrl": 140, "sig": 141, "bak": 142}[part],
         group="learned",
         says=f"Opinion of listeners by P.835, from 1 to 5, that a network predicts: of {what}. It needs no recording.",
@@ -57,10 +61,8 @@ DNSMOS_SIG = _dnsmos("sig")
 DNSMOS_BAK = _dnsmos("bak")
 
 
-def _p808(pair: Pair) -> Measured:
-    if _is_too_short(pair):
-        return Measured.failed(Status.TOO_SHORT)
-    return Measured.of(speechmos.p808(pair.estimate_at(speechmos.SR)))
+def _p808(pair: Pair) -> float:
+    return speechmos.p808(pair.estimate_at(speechmos.SR))
 
 
 DNSMOS_P808 = Metric(
@@ -73,7 +75,7 @@ DNSMOS_P808 = Metric(
     package=speechmos.PACKAGE,
     runtime=speechmos.RUNTIME,
     weights=(speechmos.P808,),
-    compute=_p808,
+    compute=_heard(_p808),
     order=143,
     group="learned",
     says="Overall opinion of listeners by P.808 that a network predicts, from 1 to 5. It needs no recording.",
@@ -84,10 +86,8 @@ DNSMOS_P808 = Metric(
 )
 
 
-def _plcmos(pair: Pair) -> Measured:
-    if _is_too_short(pair):
-        return Measured.failed(Status.TOO_SHORT)
-    return Measured.of(speechmos.plcmos(np.clip(pair.estimate_at(speechmos.SR), -1.0, 1.0)))
+def _plcmos(pair: Pair) -> float:
+    return speechmos.plcmos(np.clip(pair.estimate_at(speechmos.SR), -1.0, 1.0))
 
 
 PLCMOS = Metric(
@@ -100,7 +100,7 @@ PLCMOS = Metric(
     package=speechmos.PACKAGE,
     runtime=speechmos.RUNTIME,
     weights=(speechmos.PLC,),
-    compute=_plcmos,
+    compute=_heard(_plcmos),
     order=144,
     group="learned",
     says="Opinion on gaps and how well they are concealed, from 1 to 5. It needs no recording.",
@@ -112,10 +112,8 @@ PLCMOS = Metric(
 )
 
 
-def _distillmos(pair: Pair) -> Measured:
-    if _is_too_short(pair):
-        return Measured.failed(Status.TOO_SHORT)
-    return Measured.of(distilled.distillmos(pair.estimate_at(distilled.SR, sinc_resample)))
+def _distillmos(pair: Pair) -> float:
+    return distilled.distillmos(pair.estimate_at(distilled.SR, sinc_resample))
 
 
 DISTILLMOS = Metric(
@@ -127,7 +125,7 @@ DISTILLMOS = Metric(
     lowest_sr=distilled.SR,
     package=distilled.PACKAGE,
     weights=(distilled.WEIGHTS,),
-    compute=_distillmos,
+    compute=_heard(_distillmos),
     order=145,
     group="learned",
     says="Overall opinion that a small student of XLS-R predicts, from 1 to 5. It needs no recording.",
@@ -139,11 +137,9 @@ DISTILLMOS = Metric(
 )
 
 
-def _similarity(pair: Pair) -> Measured:
-    if _is_too_short(pair):
-        return Measured.failed(Status.TOO_SHORT)
+def _similarity(pair: Pair) -> float:
     reference, estimate = (speaker.embedding(y) for y in pair.whole(speaker.SR))
-    return Measured.of(float(np.dot(reference.astype(np.float64), estimate)))
+    return float(np.dot(reference.astype(np.float64), estimate))
 
 
 SPEAKER_SIMILARITY = Metric(
@@ -155,7 +151,7 @@ SPEAKER_SIMILARITY = Metric(
     lowest_sr=speaker.SR,
     package=speaker.PACKAGE,
     weights=(speaker.WEIGHTS,),
-    compute=_similarity,
+    compute=_heard(_similarity),
     order=150,
     group="learned",
     says="How alike the voices are to a network that verifies speakers: 1 for the same recording.",
