@@ -9,6 +9,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from melmill.cluster.process import peak_bytes, reset_peak
 from melmill.flows.execution.dask import run_dask
 from melmill.flows.execution.run import OPEN_PER_SLOT
@@ -18,7 +20,9 @@ from melmill.flows.planning.plan import Plan, make_plan
 from melmill.flows.tasks.job import Job
 from melmill.flows.tasks.task import Receipt, Task
 from melmill.flows.watching.observers import Watching, observed
+from melmill.stages.ingest.readers.librispeech import LibriSpeech
 from melmill.storage.files.location import Location
+from melmill.storage.files.sources import SourceTree
 from melmill.storage.records import Record, RecordedFolder, StoredFile, record_file, record_name
 from melmill.storage.store import Store
 
@@ -122,6 +126,30 @@ def make_records(folder: str, n_records: int) -> None:
             source = f"{folder}/record-{index}"
             Path(source).write_bytes(record.to_json())
         os.link(source, f"{folder}/{record_file(record_name(index))}")
+
+
+def make_corpus(folder: str, n_files: int) -> None:
+    """Make a corpus in LibriSpeech's layout whose recordings are hard links to empty files."""
+    for index in range(n_files):
+        if index % _NAMES_EACH == 0:
+            source = f"{folder}/empty-{index}"
+            Path(source).write_bytes(b"")
+        speaker, chapter, number = 1000 + index // 5_000, 100_000 + index // 50, index % 50
+        home = Path(folder) / "corpus" / "train-other-500" / str(speaker) / str(chapter)
+        if number == 0:
+            home.mkdir(parents=True)
+        os.link(source, home / f"{speaker}-{chapter}-{number:04d}.flac")
+
+
+def list_corpus(folder: str) -> dict[str, Any]:
+    """List a corpus as a plan does before it compares, and return the memory that it takes, bytes."""
+    process = psutil.Process()
+    tree = SourceTree(f"{folder}/corpus")
+    reader = LibriSpeech(root=tree.url)
+    before = process.memory_info().rss
+    files = list(tree.walk())
+    entries = list(reader.find(tree, files))
+    return {"n_files": len(entries), "bytes": process.memory_info().rss - before}
 
 
 def list_names(folder: str) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from benchmarks.figure import Figure, table
 from benchmarks.noop import registered
 
 MIB, GIB = 2**20, 2**30
-PARTS = ("plan", "faked", "frontier", "stream", "listing")
+PARTS = ("plan", "faked", "frontier", "stream", "listing", "corpus")
 # Shards of a faked corpus that have records, of how many.
 RECORDED = 100
 # Tasks of it that are handed out.
@@ -71,7 +71,7 @@ class Watched:
 @click.option("--nodes", default=6, show_default=True)
 @click.option("--tasks", type=int, help="Tasks through Dask; all by default.")
 @click.option("--workers", default=2, show_default=True, help="Worker processes.")
-@click.option("--records", default=1_000_000, show_default=True, help="Records in the listing.")
+@click.option("--records", default=1_000_000, show_default=True, help="Records and files in the listings.")
 @click.option("--only", multiple=True, type=click.Choice(PARTS), help="Measure this part; may be repeated.")
 def main(utterances: int, nodes: int, tasks: int | None, workers: int, records: int, only: tuple[str, ...]) -> None:
     """Print one table: figure, measured value, goal, met.
@@ -99,6 +99,8 @@ def main(utterances: int, nodes: int, tasks: int | None, workers: int, records: 
             figures += _faked(folder / "faked", utterances, nodes)
         if "listing" in wanted:
             figures += _listing(folder / "listing", records)
+        if "corpus" in wanted:
+            figures += _corpus(folder / "librispeech", records)
     print(table(figures))
     sys.exit(any(figure.met is False for figure in figures))
 
@@ -265,6 +267,18 @@ def _listing(folder: Path, n_records: int) -> list[Figure]:
         Figure(name="  peak memory", measured=names.peak_bytes / GIB, unit="GiB"),
         Figure(name="all of them read", measured=read.wall_s, unit="s"),
         Figure(name="  peak memory", measured=read.peak_bytes / GIB, unit="GiB"),
+    ]
+
+
+def _corpus(folder: Path, n_files: int) -> list[Figure]:
+    folder.mkdir()
+    measure("benchmarks.million:make_corpus", folder=str(folder), n_files=n_files)
+    listed = measure("benchmarks.million:list_corpus", folder=str(folder))
+    if listed.result["n_files"] != n_files:
+        raise RuntimeError(f"{listed.result['n_files']} files were listed, expected {n_files}")
+    return [
+        Figure(name=f"{n_files:,} recordings of a corpus listed", measured=listed.wall_s, unit="s"),
+        Figure(name="  memory, each", measured=listed.result["bytes"] / n_files, unit="B"),
     ]
 
 
