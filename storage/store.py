@@ -344,14 +344,18 @@ class Store:
 
     def tags(self) -> dict[str, Tag]:
         """Return all tags by name, sorted; raise DamagedData."""
-        folder = self.location / TAGS
-        names = sorted(name.removesuffix(_TAG_SUFFIX) for name in folder.sizes() if name.endswith(_TAG_SUFFIX))
+        names = self.tag_names()
         tags = self._each(self.tag, names)
         return {name: tag for name, tag in zip(names, tags, strict=True) if tag is not None}
 
+    def tag_names(self) -> list[str]:
+        """Return the names of all tags, sorted, also of damaged ones."""
+        files = (self.location / TAGS).sizes()
+        return sorted(name.removesuffix(_TAG_SUFFIX) for name in files if name.endswith(_TAG_SUFFIX))
+
     def tag(self, name: str) -> Tag | None:
         """Return a tag, None where there is none of that name; raise DamagedData."""
-        return _parsed(self.location / TAGS, f"{name}{_TAG_SUFFIX}", lambda data: Tag.from_json(name, data))
+        return _parsed(self.location / TAGS, tag_file(name), lambda data: Tag.from_json(name, data))
 
     def write_tag(self, tag: Tag, *, replace: bool = False) -> None:
         """Store a tag.
@@ -367,7 +371,7 @@ class Store:
         AlreadyThere
             There is one of that name.
         """
-        folder, name = self.location / TAGS, f"{tag.name}{_TAG_SUFFIX}"
+        folder, name = self.location / TAGS, tag_file(tag.name)
         if replace:
             folder.replace(name, tag.to_json())
         else:
@@ -375,7 +379,7 @@ class Store:
 
     def remove_tag(self, name: str) -> None:
         """Remove a tag. Its run stays."""
-        (self.location / TAGS).remove(f"{name}{_TAG_SUFFIX}")
+        (self.location / TAGS).remove(tag_file(name))
 
     def write_state(self, state: RunState) -> None:
         """Store the state of a run in place of its earlier one."""
@@ -471,6 +475,11 @@ class Store:
         # What is made of whole corpora has no rows.
         catalogue = None if entry.kind in ("report", "vocoder") else self.catalogue_of(entry)
         return self.product(entry.folder, entry.key).read_table(part, catalogue=catalogue)
+
+
+def tag_file(name: str) -> str:
+    """Return the file of a tag, relative to the folder of all tags."""
+    return f"{name}{_TAG_SUFFIX}"
 
 
 def _parsed(folder: Location, name: str, parse: Callable[[bytes], T]) -> T | None:
