@@ -61,7 +61,7 @@ def list_runs(stores: tuple[str, ...], metric: str | None, last: int | None, jso
         as_json({"runs": [run.as_dict() for listed in found.values() for run in listed]})
         return DONE
     if metric is not None:
-        _check_metric(metric, [run for listed in found.values() for run in listed])
+        metric = _column(metric, [run for listed in found.values() for run in listed])
     for store, listed in found.items():
         if not listed:
             click.echo(f"store {store!r} has no runs yet: run a pipeline on it")
@@ -73,13 +73,19 @@ def list_runs(stores: tuple[str, ...], metric: str | None, last: int | None, jso
     return DONE
 
 
-def _check_metric(metric: str, listed: list[RunRecord]) -> None:
+def _column(metric: str, listed: list[RunRecord]) -> str:
+    """Return the column of a metric that the runs have; raise PipelineError where they have none."""
     from melmill.flows.errors import PipelineError
     from melmill.flows.pipeline.convert import unknown
 
     known = {score.metric for run in listed if run.outcome for score in run.outcome.scores}
-    if metric not in known:
+    # Columns of metrics with a unit have it in their names: scm_db.
+    meant = [column for column in known if metric == column] or [
+        one for one in known if one.rpartition("_")[0] == metric
+    ]
+    if len(meant) != 1:
         raise PipelineError(unknown("metric", metric, sorted(known), "these runs"), "--metric")
+    return meant[0]
 
 
 def _scored(listed: Iterable[RunRecord], metric: str) -> list[str]:
@@ -235,3 +241,61 @@ def diff(a: str, b: str, json_: bool) -> int:
         table(("node", "", "key in A", "key in B", "why"), rows)
     click.echo(f"{found.n_same} nodes mean the same products in both")
     return DONE
+
+
+@runs.command()
+@click.argument("stores", metavar="STORE...", nargs=-1, required=True)
+@click.option("-o", "--output", metavar="FILE", help="Write the page to this path or URL.")
+@click.option("--parquet", metavar="FILE", help="Write a table of all summaries to this path or URL.")
+@click.option("--mlflow", metavar="URI", help="Log each run that is over to this MLflow server or folder.")
+@_json
+def page(stores: tuple[str, ...], output: str | None, parquet: str | None, mlflow: str | None, json_: bool) -> int:
+    """Draw how each metric went over the runs of each STORE, as one HTML file that loads nothing.
+
+    The page has the intervals of all means, marks changes of versions and of levels, and leads to
+    the reports. A run with scores leaves such a page in its store: STORE/runs/trends.html.
+
+    With --parquet, all summaries become a table for other tools: a row for each run, score node and
+    metric. With --mlflow, each run that was not logged before becomes an MLflow run.
+
+    \b
+    Examples:
+      melmill runs page runs/demo -o trends.html
+      melmill runs page s3://team/nightly -o s3://team/site/trends.html --parquet runs.parquet
+    """
+    from melmill.flows.runs.trends.page import store_runs, trends_page
+    from melmill.flows.runs.trends.tables import export_to_mlflow, summary_parquet
+
+    if not (output or parquet or mlflow):
+        raise click.UsageError("expected -o FILE, --parquet FILE or --mlflow URI")
+    opened = [Store.open(store) for store in dict.fromkeys(stores)]
+    found = [store.runs() for store in opened]
+    listed = [run for some in found for run in some]
+    said: dict[str, object] = {"runs": len(listed)}
+    if output is not None:
+        data = trends_page([store_runs(*pair) for pair in zip(opened, found, strict=True)], output)
+        said["page"] = _written(output, data)
+    if parquet is not None:
+        said["parquet"] = _written(parquet, summary_parquet(listed))
+    if mlflow is not None:
+        logged, known = export_to_mlflow(listed, mlflow)
+        said["mlflow"] = {"uri": mlflow, "logged": logged, "known": known}
+    if json_:
+        as_json(said)
+        return DONE
+    for what in ("page", "parquet"):
+        if what in said:
+            click.echo(f"{what}: {said[what]}")
+    if mlflow is not None:
+        click.echo(f"mlflow: {logged} runs logged, {known} were there")
+    return DONE
+
+
+def _written(place: str, data: bytes) -> str:
+    """Write a file to a path or URL; return where it is."""
+    from melmill.storage.files.location import folder_and_name
+
+    folder, name = folder_and_name(place)
+    folder.make()
+    folder.replace(name, data)
+    return f"{folder.url}/{name}"

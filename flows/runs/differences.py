@@ -87,11 +87,11 @@ def run_difference(a: ResolvedRun, b: ResolvedRun) -> RunDifference:
     return RunDifference(
         a=a.run_id,
         b=b.run_id,
-        fields=tuple(_changes(flat(a.manifest.pipeline), flat(b.manifest.pipeline))),
+        fields=tuple(changes_between(flat(a.manifest.pipeline), flat(b.manifest.pipeline))),
         nodes=tuple(_node_changes(a, b)),
         n_same=sum(name in b.manifest.nodes and _key(b, name) == _key(a, name) for name in a.manifest.nodes),
-        versions=tuple(_changes(before["versions"], after["versions"])),
-        around=tuple(_changes(before["around"], after["around"])),
+        versions=tuple(changes_between(before["versions"], after["versions"])),
+        around=tuple(changes_between(before["around"], after["around"])),
     )
 
 
@@ -110,7 +110,8 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[Change]:
+def changes_between(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[Change]:
+    """Yield the values that differ, in the order of their names in `before` and then in `after`."""
     for name in dict.fromkeys((*before, *after)):
         if before.get(name) != after.get(name):
             yield Change(name=name, before=before.get(name), after=after.get(name))
@@ -167,7 +168,7 @@ def _reasons(before: ProductDescription | None, after: ProductDescription | None
         yield f"stage {before.stage} -> {after.stage}"
     elif before.version != after.version:
         yield f"version of stage {after.stage} {before.version} -> {after.version}"
-    for change in _changes(flat(before.parameters), flat(after.parameters)):
+    for change in changes_between(flat(before.parameters), flat(after.parameters)):
         yield f"{change.name} {shown(change.before)} -> {shown(change.after)}"
     if before.catalogue == (before.node, before.key) and before.shard_duration_s != after.shard_duration_s:
         yield f"shard_duration_s {before.shard_duration_s:g} -> {after.shard_duration_s:g}"

@@ -286,7 +286,7 @@ def run_pages(store: Store, run_id: str | None = None, node: str | None = None) 
             reports += [
                 (record.started_at, folder.location / report_folder(name))
                 for name, record in folder.records().items()
-                if until is None or _run_id_at(record.started_at) < until
+                if until is None or run_id_at(record.started_at) < until
             ]
     newest = max(reports, key=lambda pair: pair[0], default=None)
     return RunPages(report=None if newest is None else newest[1], trainings=tuple(trainings))
@@ -331,6 +331,6 @@ def _next_run(store: Store, run_id: str, entry: NodeEntry) -> str | None:
     return None
 
 
-def _run_id_at(time: str) -> str:
+def run_id_at(time: str) -> str:
     """Return the id that a run would have that started at a time, ISO 8601."""
     return datetime.fromisoformat(time).astimezone(UTC).strftime(RUN_ID)

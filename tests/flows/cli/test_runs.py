@@ -36,7 +36,7 @@ def test_runs_are_listed(history: Project) -> None:
     assert (first["tags"], second["tags"]) == (["base"], [])
     assert first["outcome"]["state"] == second["state"] == "done"
     assert second["facts"]["overrides"] == ["gla.n_iter=3", "stages.admm.rho=0.2"]
-    shown = history.called("runs", str(history.store), "--metric", "scm_db").stdout
+    shown = history.called("runs", str(history.store), "--metric", "scm").stdout
     assert [shown.count(run["run"]) for run in (first, second)] == [1, 1]
     for run in (first, second):
         for score in run["outcome"]["scores"]:
@@ -139,7 +139,7 @@ def test_tags_by_command(done: Project) -> None:
     [
         (("runs", "--json"), "Missing argument 'STORE...'"),
         (("runs", "{store}x"), "is not a store"),
-        (("runs", "{store}", "--metric", "scm"), "did you mean 'scm_db'?"),
+        (("runs", "{store}", "--metric", "scn"), "did you mean 'sc_db'?"),
         (("runs", "show", "{store}@bass"), "has no tag or run 'bass'; did you mean 'base'?"),
         (("runs", "show", "{store}:glaa"), "has no node 'glaa'; did you mean 'gla'?"),
         (("runs", "diff", "{store}", "{store}@"), "has no run or tag: expected STORE, STORE@TAG"),
