@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from melmill.storage.arrays import array_slots, metadata
@@ -12,7 +12,7 @@ from melmill.storage.corpus.labels import damaged_labels
 from melmill.storage.errors import DamagedData, StoreError, StoreUnwritable
 from melmill.storage.product import ARRAY_METADATA, CATALOGUE, DESCRIPTION, Address, ProductDescription, ProductFolder
 from melmill.storage.records import record_file
-from melmill.storage.store import MANIFEST, RUNS, Store
+from melmill.storage.store import FACTS, MANIFEST, OUTCOME, RUNS, TAGS, Store, tag_file
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,12 +41,25 @@ class Damage:
 def verify(store: Store) -> list[Damage]:
     """Check every file in the store; return damages in order of product and record."""
     damages = [damage for address, folder in store.products() for damage in _product_damages(address, folder)]
+    readers = {MANIFEST: store.manifest, FACTS: store.facts, OUTCOME: store.outcome}
     for run_id in store.run_ids():
-        try:
-            store.manifest(run_id)
-        except DamagedData:
-            damages.append(Damage(node=RUNS, key=run_id, record="", file=MANIFEST, problem="can't be parsed"))
+        for file, read in readers.items():
+            if not _can_be_parsed(read, run_id):
+                damages.append(Damage(node=RUNS, key=run_id, record="", file=file, problem="can't be parsed"))
+    damages += [
+        Damage(node=TAGS, key="", record="", file=tag_file(name), problem="can't be parsed")
+        for name in store.tag_names()
+        if not _can_be_parsed(store.tag, name)
+    ]
     return damages
+
+
+def _can_be_parsed(read: Callable[[str], object], name: str) -> bool:
+    try:
+        read(name)
+    except DamagedData:
+        return False
+    return True
 
 
 def repair(store: Store, damages: Sequence[Damage]) -> None:

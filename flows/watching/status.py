@@ -17,14 +17,11 @@ from melmill.storage.errors import StoreError
 from melmill.storage.files.location import Location
 from melmill.storage.product import Address
 from melmill.storage.records import Record
-from melmill.storage.runs import Manifest, RunState
+from melmill.storage.runs import SILENT_S, Manifest, RunState
 from melmill.storage.store import RUN_ID, NodeEntry, Store
 
 # Throughput is measured over this time, s.
 WINDOW_S = 300.0
-
-# A driver writes its state every ten seconds. After this time without news it may be gone, s.
-SILENT_S = 60.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -289,7 +286,7 @@ def run_pages(store: Store, run_id: str | None = None, node: str | None = None) 
             reports += [
                 (record.started_at, folder.location / report_folder(name))
                 for name, record in folder.records().items()
-                if until is None or _run_id_at(record.started_at) < until
+                if until is None or run_id_at(record.started_at) < until
             ]
     newest = max(reports, key=lambda pair: pair[0], default=None)
     return RunPages(report=None if newest is None else newest[1], trainings=tuple(trainings))
@@ -334,6 +331,6 @@ def _next_run(store: Store, run_id: str, entry: NodeEntry) -> str | None:
     return None
 
 
-def _run_id_at(time: str) -> str:
+def run_id_at(time: str) -> str:
     """Return the id that a run would have that started at a time, ISO 8601."""
     return datetime.fromisoformat(time).astimezone(UTC).strftime(RUN_ID)

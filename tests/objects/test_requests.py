@@ -137,8 +137,8 @@ def test_resuming_takes_a_request_a_thousand_records(
     with proxy.counted() as counts:
         resumed(path)
     assert set(counts) <= {"GET", "LIST", "PUT"}
-    # The manifest, and a second write of the mark, which must be refused.
-    assert counts["PUT"] == 2
+    # Manifest, facts and outcome, and a second write of the mark, which must be refused.
+    assert counts["PUT"] == 4
     # Records are listed once, in three pages, and their files once. The catalogue is listed once.
     assert counts["LIST"] <= 12
     assert counts["GET"] <= 12
