@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast, overload
 from melmill.cluster.errors import ClusterError
 from melmill.errors import Error
 from melmill.flows.errors import MachineFailed, PipelineError, RunFailed
-from melmill.stages.errors import CompilerFailed, CorpusUnreadable, FileChanged, PackageMissing, UnknownStage
+from melmill.stages.errors import CompilerFailed, CorpusUnreadable, FileChanged, NotComparable, PackageMissing, UnknownStage
 from melmill.stages.numeric.checks import MAX_SR, as_array, check_choice, check_full_scale, check_int
 from melmill.stages.numeric.errors import (
     ContractError,
@@ -81,6 +81,7 @@ __all__ = [
     "MachineFailed",
     "MelRangeWarning",
     "MelSpec",
+    "NotComparable",
     "PackageMissing",
     "ParameterError",
     "PipelineError",
