@@ -21,9 +21,6 @@ from melmill.stages.report.sweeps import declared
 if TYPE_CHECKING:
     from melmill.stages.report.comparison.verdicts import Judgement
 
-VERDICT = "verdict.json"
-"""File of a gate that says whether it passed: what `melmill gate --json` prints."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Gate:
@@ -128,7 +125,8 @@ class Gate:
         return ReportFiles(
             files={
                 "index.html": gate_page(judgement),
-                VERDICT: (json.dumps(judgement.as_dict(), indent=1, ensure_ascii=False) + "\n").encode(),
+                # Whether it passed: what `melmill gate --json` prints.
+                "verdict.json": (json.dumps(judgement.as_dict(), indent=1, ensure_ascii=False) + "\n").encode(),
                 "junit.xml": junit.of_gate(judgement),
             },
             headline=headline(judgement),

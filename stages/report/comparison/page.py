@@ -82,10 +82,12 @@ def gate_page(judgement: Judgement) -> bytes:
     )
 
 
-_EMPTY: dict[str, Any] = {"changes": None, "by": (), "worst": (), "heard": ()}
+_EMPTY: dict[str, Any] = {"changes": None, "by": (), "worst": (), "heard": (), "problems": ()}
 
 
-def comparison_page(comparison: Comparison, examples: Sequence[tuple[str, Example]] = ()) -> bytes:
+def comparison_page(
+    comparison: Comparison, examples: Sequence[tuple[str, Example]] = (), problems: Sequence[str] = ()
+) -> bytes:
     """Return the page of a comparison, as UTF-8.
 
     Parameters
@@ -93,14 +95,16 @@ def comparison_page(comparison: Comparison, examples: Sequence[tuple[str, Exampl
     comparison : Comparison
     examples : sequence of (str, Example)
         What can be played: the node as the comparison names it, and audio by names of the sides.
+    problems : sequence of str
+        Why others can't be played, a line each.
     """
     heard = list(_heard(examples))
-    anchors = {(one.why.partition(":")[0], one.utterance_id): one.anchor for one in heard}
+    anchors = {(node, one.utterance_id): one.anchor for (node, _), one in zip(examples, heard, strict=True)}
     worst = list(_worst(comparison, anchors))
     sections = [("changes", "Changes"), ("groups", f"By {' and '.join(comparison.by)}")]
     sections += [("worst", "Worst utterances"), ("listen", "Listen"), ("missing", "What is not comparable")]
     shown = {"changes", "missing", *(["groups"] if comparison.by else []), *(["worst"] if worst else [])}
-    shown |= {"listen"} if heard else set()
+    shown |= {"listen"} if heard or problems else set()
     tests = comparison.tests
     return render(
         _TEMPLATE,
@@ -122,6 +126,7 @@ def comparison_page(comparison: Comparison, examples: Sequence[tuple[str, Exampl
         groups=_groups(tests[tests["by"] != ALL], "All groups"),
         worst=worst,
         heard=heard,
+        problems=problems,
         notes=comparison.not_comparable,
         metrics=[metric_of(name) for name in dict.fromkeys(tests["metric"])],
     )

@@ -81,8 +81,8 @@ class Rule:
         if len(given) != 1:
             what = f"limits {' and '.join(given)} at once" if given else "limits nothing"
             raise ParameterError(
-                given[1] if given else "rules",
-                f"must have one limit a rule, and this one {what}: give one of {', '.join((*OF_METRIC, *OF_RUN))}",
+                "a rule",
+                f"must have one limit, and this one {what}: give one of {', '.join((*OF_METRIC, *OF_RUN))}",
             )
         self._check_metric()
         check_slices(self.by)
