@@ -261,7 +261,7 @@ class ScoreSummary:
         Mean, the ends of its 95 % interval (Student's t), and standard deviation (n - 1). None
         without enough values.
     catalogue : str
-        Fingerprint of the utterances that the corpus had.
+        Extent of the corpus: rows of its catalogue, and how many of them were retired.
     """
 
     node: str

@@ -179,12 +179,13 @@ def score_summaries(plan: Plan, store: Store) -> tuple[ScoreSummary, ...]:
     earlier = _earlier(store) if nodes else {}
     summaries: list[ScoreSummary] = []
     for node in nodes:
-        digest = plan.catalogues[node.corpora[0]].digest
-        known = earlier.get((node.folder, node.key, digest), ())
+        catalogue = plan.catalogues[node.corpora[0]]
+        extent = f"{catalogue.n_rows} rows, {sum(map(len, catalogue.retired.values()))} retired"
+        known = earlier.get((node.folder, node.key, extent), ())
         if known and not plan.nodes[node.name].pending:
             summaries += [replace(summary, node=node.name) for summary in known]
         else:
-            summaries += _score_summaries(plan, store, node, digest)
+            summaries += _score_summaries(plan, store, node, extent)
     return tuple(summaries)
 
 
@@ -238,7 +239,7 @@ class _Moments:
         return self.mean - half, self.mean + half, std
 
 
-def _score_summaries(plan: Plan, store: Store, node: Node, digest: str) -> Iterator[ScoreSummary]:
+def _score_summaries(plan: Plan, store: Store, node: Node, extent: str) -> Iterator[ScoreSummary]:
     moments: dict[str, _Moments] = {}
     folder = store.product(node.folder, node.key)
     for table in folder.tables("table", plan.catalogues[node.corpora[0]]):
@@ -265,5 +266,5 @@ def _score_summaries(plan: Plan, store: Store, node: Node, digest: str) -> Itera
             low=low,
             high=high,
             std=std,
-            catalogue=digest,
+            catalogue=extent,
         )
