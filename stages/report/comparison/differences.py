@@ -6,6 +6,7 @@ import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,11 +88,11 @@ def smallest_detectable(d: NDArray[np.float64], power: float = POWER) -> float:
     ----------
     Julious, Sample sizes for clinical trials with normal data, 2004, section 3.1.
     """
-    from scipy import stats
+    from scipy.special import stdtrit
 
     if len(d) < 2:
         return math.nan
-    quantiles = stats.t.ppf([1 - LEVEL / 2, power], len(d) - 1)
+    quantiles = stdtrit(len(d) - 1, [1 - LEVEL / 2, power])
     return float(quantiles.sum() * d.std(ddof=1) / math.sqrt(len(d)))
 
 
@@ -126,15 +127,15 @@ class Inferiority:
         A rule trips where the degradation is significant among `n_tests` tests, and where `low` is
         below ``-margin``. Bonferroni's level stands for Holm's, which is never smaller.
         """
-        from scipy import stats
+        from scipy.special import stdtr, stdtrit
 
         if self.n < 2:
             return 0.0
         if self.error == 0:
             return 1.0
         freedom = self.n - 1
-        significant = margin / self.error - stats.t.ppf(1 - LEVEL / n_tests, freedom)
-        return float(stats.t.cdf(min(significant, stats.t.ppf(1 - LEVEL, freedom)), freedom))
+        significant = margin / self.error - stdtrit(freedom, 1 - LEVEL / n_tests)
+        return float(stdtr(freedom, min(significant, stdtrit(freedom, 1 - LEVEL))))
 
 
 def inferiority(d: NDArray[np.float64]) -> Inferiority:
@@ -151,7 +152,7 @@ def inferiority(d: NDArray[np.float64]) -> Inferiority:
     >>> round(found.mean, 3), round(found.low, 3), round(found.p, 4)
     (-0.2, -0.296, 0.0081)
     """
-    from scipy import stats
+    from scipy.special import stdtr, stdtrit
 
     n = len(d)
     if n < 2:
@@ -160,8 +161,60 @@ def inferiority(d: NDArray[np.float64]) -> Inferiority:
     if np.ptp(d) == 0:
         return Inferiority(n=n, mean=mean, low=mean, p=0.0 if mean < 0 else 1.0, error=0.0)
     error = float(d.std(ddof=1)) / math.sqrt(n)
-    low = mean - float(stats.t.ppf(1 - LEVEL, n - 1)) * error
-    return Inferiority(n=n, mean=mean, low=low, p=float(stats.t.cdf(mean / error, n - 1)), error=error)
+    low = mean - float(stdtrit(n - 1, 1 - LEVEL)) * error
+    return Inferiority(n=n, mean=mean, low=low, p=float(stdtr(n - 1, mean / error)), error=error)
+
+
+Finding = Literal["passed", "tripped", "unsure"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """Hold what a gate makes of one check against a baseline.
+
+    Parameters
+    ----------
+    finding : {"passed", "tripped", "unsure"}
+    p_holm : float
+        The check's p, corrected for all checks that were decided with it.
+    power : float
+        Chance that a degradation of the margin's size would have tripped.
+    """
+
+    finding: Finding
+    p_holm: float
+    power: float
+
+
+def decide(found: Sequence[Inferiority], margins: Sequence[float]) -> list[Decision]:
+    """Decide the checks of a gate against its baseline, all together.
+
+    A check trips where the mean is worse by Holm's corrected p at 5 %, and its one-sided 95 % interval
+    reaches beyond the margin. So no check trips in at least 95 % of evaluations without a change,
+    however many checks there are. A check passes where the interval stays within the margin. Anything
+    else is unsure. Without any pair of values it trips.
+
+    Parameters
+    ----------
+    found : sequence of Inferiority
+    margins : sequence of float
+        By how much each mean may be worse, not negative.
+
+    References
+    ----------
+    Holm, A simple sequentially rejective multiple test procedure, 1979.
+    """
+    adjusted = holm_adjusted(np.array([one.p for one in found], dtype=np.float64))
+    n_tests = max(1, sum(not math.isnan(one.p) for one in found))
+    made = []
+    for one, p_holm, margin in zip(found, adjusted, margins, strict=True):
+        finding: Finding = "unsure"
+        if one.n == 0 or (p_holm < LEVEL and one.low < -margin):
+            finding = "tripped"
+        elif one.low >= -margin:
+            finding = "passed"
+        made.append(Decision(finding=finding, p_holm=float(p_holm), power=one.power(margin, n_tests)))
+    return made
 
 
 def worst_first(d: NDArray[np.float64], count: int) -> Sequence[int]:

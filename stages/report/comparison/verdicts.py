@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from melmill.stages.errors import NotComparable
-from melmill.stages.report.comparison.differences import LEVEL, Inferiority, holm_adjusted, inferiority
+from melmill.stages.report.comparison.differences import Decision, Inferiority, decide, inferiority
 from melmill.stages.report.comparison.evaluation import SLICES, Evaluation, chosen_nodes, nearest, scored_nodes
 from melmill.stages.report.comparison.rules import Rule, shown_bytes
 from melmill.stages.report.comparison.runs import Paired, Side, how_measured_differently, paired_scores
@@ -237,34 +237,22 @@ def judge(
 
 def _decided(checks: Sequence[Check], found: Sequence[Inferiority], rules: Sequence[Placed]) -> Iterator[Check]:
     """Yield the checks, with those against the baseline decided together."""
-    tests = iter(zip(found, holm_adjusted(np.array([one.p for one in found], dtype=np.float64)), strict=True))
-    n_tests = max(1, sum(not math.isnan(one.p) for one in found))
+    tested = [check for check in checks if rules[check.rule - 1].rule.needs_baseline and check.state != "unjudged"]
+    decisions = iter(zip(found, decide(found, [rules[check.rule - 1].rule.limit for check in tested]), strict=True))
     for check in checks:
         rule = rules[check.rule - 1].rule
         if not rule.needs_baseline or check.state == "unjudged":
             yield check
             continue
-        one, p_holm = next(tests)
-        margin = rule.limit
-        state: State = "unsure"
-        if one.n == 0 or (p_holm < LEVEL and one.low < -margin):
+        one, decision = next(decisions)
+        state: State = decision.finding
+        if state == "unsure" and rule.unsure == "trip":
             state = "tripped"
-        elif one.low >= -margin:
-            state = "passed"
-        elif rule.unsure == "trip":
-            state = "tripped"
-        metric = metric_of(str(rule.metric))
-        power = one.power(margin, n_tests)
-        yield replace(
-            check,
-            state=state,
-            p_holm=float(p_holm),
-            power=power,
-            says=_says(one, metric, margin, state, power),
-        )
+        says = _says(one, metric_of(str(rule.metric)), rule.limit, decision)
+        yield replace(check, state=state, p_holm=decision.p_holm, power=decision.power, says=says)
 
 
-def _says(one: Inferiority, metric: Metric, margin: float, state: State, power: float) -> str:
+def _says(one: Inferiority, metric: Metric, margin: float, decision: Decision) -> str:
     if one.n == 0:
         return "no utterance has a value here and in the baseline"
     digits = metric.decimals + 1
@@ -273,9 +261,10 @@ def _says(one: Inferiority, metric: Metric, margin: float, state: State, power: 
         return f"{difference} from the baseline on one utterance, which shows nothing"
     bound = number(metric.sign * one.low, digits)
     text = f"{difference} from the baseline, at 95 % no worse than {bound} (n = {one.n:,})"
-    if state == "unsure" or (state == "tripped" and one.low >= -margin):
-        text += f"; {margin:g} less would trip with a chance of {power:.0%}"
-    return text.replace(f"{margin:g} less", f"{margin:g} {'less' if metric.sign > 0 else 'more'}")
+    if decision.finding == "unsure":
+        worse = "less" if metric.sign > 0 else "more"
+        text += f"; {margin:g} {worse} would trip with a chance of {decision.power:.0%}"
+    return text
 
 
 class _Judge:
