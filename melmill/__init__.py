@@ -16,7 +16,14 @@ from typing import TYPE_CHECKING, Any, Literal, cast, overload
 from melmill.cluster.errors import ClusterError
 from melmill.errors import Error
 from melmill.flows.errors import MachineFailed, PipelineError, RunFailed
-from melmill.stages.errors import CompilerFailed, CorpusUnreadable, FileChanged, PackageMissing, UnknownStage
+from melmill.stages.errors import (
+    CompilerFailed,
+    CorpusUnreadable,
+    FileChanged,
+    NotComparable,
+    PackageMissing,
+    UnknownStage,
+)
 from melmill.stages.numeric.checks import MAX_SR, as_array, check_choice, check_full_scale, check_int
 from melmill.stages.numeric.errors import (
     ContractError,
@@ -53,6 +60,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from melmill.flows.execution.summary import Summary
+    from melmill.flows.runs.compare import RunComparison
     from melmill.stages.numeric.prior import Prior
     from melmill.stages.score.status import Measured
     from melmill.stages.vocode.loaded import LoadedVocoder
@@ -81,6 +89,7 @@ __all__ = [
     "MachineFailed",
     "MelRangeWarning",
     "MelSpec",
+    "NotComparable",
     "PackageMissing",
     "ParameterError",
     "PipelineError",
@@ -97,6 +106,7 @@ __all__ = [
     "Unusable",
     "VocoderError",
     "__version__",
+    "compare",
     "invert",
     "invert_batch",
     "load_prior",
@@ -353,6 +363,60 @@ def run(
     pipeline = load(Path(_path("path", path)).expanduser(), overrides, None if store is None else _path("store", store))
     plan = make_plan(pipeline, until, follow=follow, as_catalogued=as_catalogued)
     return run_plan(plan, executor, partial=until is not None)
+
+
+def compare(
+    a: str | os.PathLike[str],
+    b: str | os.PathLike[str],
+    *,
+    nodes: Sequence[str] = (),
+    metrics: Sequence[str] | None = None,
+    by: Sequence[str] = (),
+    seed: int = 0,
+    other_project: bool = False,
+) -> RunComparison:
+    """Compare the scores of run B with those of run A, utterance by utterance.
+
+    Parameters
+    ----------
+    a, b : str or path
+        Addresses: ``STORE``, ``STORE@TAG`` or ``STORE@RUN``, each with ``:NODE`` where one node is
+        meant.
+    nodes : sequence of str
+        Scored nodes that both runs have. Without any: those of the addresses, or all.
+    metrics : sequence of str or None
+        Names of metrics. None: all that both have.
+    by : sequence of str
+        Groups of utterances: ``subset``, ``speaker``, ``sex``, ``chapter``.
+    seed : int
+        Seed of the bootstrap, not negative.
+    other_project : bool
+        Whether the runs may be of two projects.
+
+    Returns
+    -------
+    RunComparison
+        ``.comparison.tests`` has the differences with their tests, ``.as_dict()`` what `melmill
+        compare --json` prints. ``.html()``, ``.markdown()`` and ``.junit()`` are files.
+
+    Raises
+    ------
+    StoreError
+        There is no such store, run or tag.
+    NotComparable
+        A node or a metric was not scored, or there is no utterance in common.
+    ParameterError
+        An argument has a wrong type, or the runs are of two projects.
+    """
+    from melmill.flows.runs.compare import compare_addresses
+
+    check_int("seed", seed, at_least=0)
+    for name, names in (("nodes", nodes), ("metrics", metrics or ()), ("by", by)):
+        if isinstance(names, str) or not all(isinstance(one, str) for one in names):
+            raise ParameterError(name, f"must be a list of names, got {names!r}")
+    return compare_addresses(
+        _path("a", a), _path("b", b), nodes=nodes, metrics=metrics, by=by, seed=seed, other_project=other_project
+    )
 
 
 def load_prior(path: str | os.PathLike[str]) -> Prior:

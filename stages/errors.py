@@ -23,3 +23,7 @@ class CorpusUnreadable(StageError):
 
 class UnknownStage(StageError):
     """No stage is registered under a name."""
+
+
+class NotComparable(StageError):
+    """Two runs, or a run and the rules of a gate, can't be compared as they were asked to be."""

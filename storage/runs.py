@@ -289,9 +289,9 @@ class RunOutcome:
     duration_s : float
         Wall time, s.
     exit_code : int
-        What `melmill run` returned: 0, 1, 2 or 130.
+        What `melmill run` returned: 0, 1, 2, 3 or 130.
     reason : str
-        Why it failed, in one line. Empty for nothing to say.
+        Why it failed, or the first rule of a gate that tripped, in one line. Empty for nothing to say.
     nodes : mapping of str to NodeOutcome
         By node of the run.
     utterances, quarantined : int

@@ -15,8 +15,8 @@ from melmill.flows.errors import RunFailed
 def main() -> None:
     """Run the command line and exit.
 
-    The exit code is 0 for done, 1 for failed, 2 for bad usage or a bad pipeline, and 130 for
-    interrupted.
+    The exit code is 0 for done, 1 for failed, 2 for bad usage or a bad pipeline, 3 for a gate that
+    tripped, and 130 for interrupted.
     """
     try:
         result = cli.main(prog_name="melmill", standalone_mode=False)

@@ -8,7 +8,7 @@ from typing import Literal
 import click
 
 from melmill.cluster.process import keep_freed_memory
-from melmill.flows.cli.group import DONE, FAILED, LocalPath, Seconds, cli
+from melmill.flows.cli.group import DONE, FAILED, GATE_TRIPPED, LocalPath, Seconds, cli
 from melmill.flows.cli.show import as_json, one_line, table, write_file
 from melmill.flows.cli.tables import print_headline
 from melmill.flows.execution.run import run as run_plan
@@ -88,6 +88,8 @@ def run(
 ) -> int:
     """Run PIPELINE (default: pipeline.yaml), or go on where it stopped.
 
+    The exit code is 3 if a gate of the pipeline tripped, with one line for each rule.
+
     \b
     Example:
       melmill run pipeline.yaml --set admm.n_iter=50 --until scores --log run.jsonl
@@ -110,7 +112,11 @@ def run(
             f"error: {summary.tasks.failed} tasks failed or needed failed ones; run again to retry",
             err=True,
         )
-    return FAILED if too_many or summary.tasks.failed else DONE
+    for line in summary.tripped:
+        click.echo(f"tripped: {one_line(line)}", err=True)
+    if too_many or summary.tasks.failed:
+        return FAILED
+    return GATE_TRIPPED if summary.tripped else DONE
 
 
 def _plan(pipeline: Pipeline, until: str | None, *, follow: bool, as_catalogued: bool) -> Plan:
@@ -139,6 +145,10 @@ def _show(summary: Summary) -> None:
         click.echo(f"training: {training}")
     for report in summary.reports:
         click.echo(f"report: {report}")
+    for gate in summary.gates:
+        for line in gate.unsure:
+            click.echo(f"note: {gate.node}: {one_line(line)}")
+        click.echo(f"gate:   {gate.node} {'passed' if gate.passed else 'tripped'}: {gate.page}")
 
 
 @cli.command()

@@ -89,7 +89,10 @@ class RunRecorder:
         if summary.tasks.failed or too_many_quarantined(self._plan, summary.quarantined):
             state = "failed"
         try:
-            self._publish(state, 0 if state == "done" else 1, scores=score_summaries(self._plan, self._store))
+            # A gate that tripped: the run is done, and its result is not good enough.
+            code = 1 if state == "failed" else 3 if summary.tripped else 0
+            reason = summary.tripped[0] if code == 3 else ""
+            self._publish(state, code, reason=reason, scores=score_summaries(self._plan, self._store))
         except StoreError as error:
             problem = f"the outcome of this run can't be stored, so that `melmill runs` will not show it: {error}"
             return replace(summary, notes=(*summary.notes, problem))

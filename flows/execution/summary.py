@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -9,12 +10,13 @@ from typing import Any
 from melmill.flows.execution.window import ShardWindow
 from melmill.flows.planning.plan import Plan
 from melmill.flows.tasks.levels import current_levels
-from melmill.flows.tasks.report import PAGE, report_folder
+from melmill.flows.tasks.report import PAGE, VERDICT, is_verdict, report_folder
 from melmill.flows.tasks.task import ALL_SHARDS
 from melmill.flows.tasks.trained import trained_page
 from melmill.flows.watching.events import Event, Finished
 from melmill.stages.ingest.levels import Levels
 from melmill.storage.corpus.shard_set import union
+from melmill.storage.product import ProductFolder, Record
 from melmill.storage.store import Store
 
 
@@ -37,6 +39,27 @@ class TaskCounts:
 
 
 @dataclass(frozen=True, kw_only=True)
+class GateVerdict:
+    """What a gate node of a run came to.
+
+    Parameters
+    ----------
+    node : str
+    passed : bool
+    tripped, unsure : tuple of str
+        One line for each rule that tripped, and for each that passed without proof.
+    page : str
+        URL of its page.
+    """
+
+    node: str
+    passed: bool
+    tripped: tuple[str, ...]
+    unsure: tuple[str, ...]
+    page: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Summary:
     """Sum up a run; the fields are what `melmill run --json` prints.
 
@@ -56,6 +79,9 @@ class Summary:
         URLs of the pages of all trainings.
     notes : tuple of str
         What a person should know of the corpora and of what was stored, a line each.
+    gates : tuple of GateVerdict
+        What the gate nodes of the pipeline came to. With one that did not pass, `melmill run` exits
+        with 3.
     """
 
     run: str
@@ -68,6 +94,12 @@ class Summary:
     reports: tuple[str, ...] = ()
     trainings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    gates: tuple[GateVerdict, ...] = ()
+
+    @property
+    def tripped(self) -> tuple[str, ...]:
+        """One line for each rule of a gate that tripped."""
+        return tuple(f"{gate.node}: {line}" for gate in self.gates for line in gate.tripped)
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON."""
@@ -149,6 +181,7 @@ def sum_up(plan: Plan, store: Store, run_id: str, *, n_failed: int, duration_s: 
     quarantined: set[tuple[str, str]] = set()
     reports: list[str] = []
     trainings: list[str] = []
+    gates: list[GateVerdict] = []
     levels: dict[str, Levels] = {}
     counts: dict[str, Counter[str]] = {}
     for node_plan in plan.nodes.values():
@@ -158,7 +191,10 @@ def sum_up(plan: Plan, store: Store, run_id: str, *, n_failed: int, duration_s: 
             trainings += trained_page(folder)
         elif node.is_whole:
             name = plan.record_name(node, ALL_SHARDS)
-            if folder.record(name) is not None:
+            record = folder.record(name)
+            if record is not None and is_verdict(record):
+                gates.append(_verdict(node.name, folder, record))
+            elif record is not None:
                 reports.append(f"{folder.location.url}/{report_folder(name)}/{PAGE}")
         else:
             if node_plan.pending:
@@ -189,4 +225,18 @@ def sum_up(plan: Plan, store: Store, run_id: str, *, n_failed: int, duration_s: 
         reports=tuple(reports),
         trainings=tuple(trainings),
         notes=plan.notes_after(levels, counts),
+        gates=tuple(gates),
+    )
+
+
+def _verdict(node: str, folder: ProductFolder, record: Record) -> GateVerdict:
+    """Return what a gate came to; raise DamagedData."""
+    place = report_folder(record.name)
+    made = json.loads(folder.read_whole(record, f"{place}/{VERDICT}"))
+    return GateVerdict(
+        node=node,
+        passed=bool(made["passed"]),
+        tripped=tuple(made["tripped"]),
+        unsure=tuple(made["unsure"]),
+        page=f"{folder.location.url}/{place}/{PAGE}",
     )

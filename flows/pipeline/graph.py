@@ -19,6 +19,7 @@ from melmill.flows.pipeline.pools import Route
 from melmill.flows.pipeline.spec import Pipeline
 from melmill.flows.pipeline.stage_files import prepared
 from melmill.flows.pipeline.wire import wire
+from melmill.flows.runs.baseline import published_baseline
 from melmill.stages.contract import (
     WHOLE_KINDS,
     ChoosingStage,
@@ -33,6 +34,7 @@ from melmill.stages.contract import (
     TrainingStage,
 )
 from melmill.stages.numeric.errors import ParameterError, StageError
+from melmill.stages.report.contract import BaselineStage
 from melmill.stages.score.contract import PairingStage
 from melmill.storage.errors import StoreError
 from melmill.storage.files.location import folder_and_name
@@ -142,7 +144,7 @@ def build_graph(pipeline: Pipeline) -> dict[str, Node]:
     """
     nodes: dict[str, Node] = {}
     for variant in fan_out(wire(pipeline.declarations, pipeline.cluster.pools)):
-        nodes[variant.name] = keyed(typed(variant, nodes), nodes, pipeline.shard_duration_s)
+        nodes[variant.name] = keyed(typed(variant, nodes, pipeline.store), nodes, pipeline.shard_duration_s)
     _check_tables(nodes)
     return nodes
 
@@ -163,7 +165,7 @@ def needed_for(nodes: Mapping[str, Node], target: str) -> dict[str, Node]:
     return {name: node for name, node in nodes.items() if name in needed}
 
 
-def typed(variant: Variant, nodes: Mapping[str, Node]) -> Typed:
+def typed(variant: Variant, nodes: Mapping[str, Node], store: str = "") -> Typed:
     """Step 3 of the graph: make a node's stage, and describe what it makes of its inputs.
 
     Parameters
@@ -171,6 +173,8 @@ def typed(variant: Variant, nodes: Mapping[str, Node]) -> Typed:
     variant : Variant
     nodes : mapping of str to Node
         All nodes that it reads.
+    store : str
+        URL of the pipeline's store, for stages that compare with one of its runs.
 
     Raises
     ------
@@ -186,6 +190,8 @@ def typed(variant: Variant, nodes: Mapping[str, Node]) -> Typed:
         products = {port: [source.product for source in sources] for port, sources in inputs.items()}
         if isinstance(stage, ChoosingStage):
             stage = stage.chosen(products)
+        if isinstance(stage, BaselineStage) and stage.baseline is not None:
+            stage = stage.against(*published_baseline(stage.baseline, store))
         stage = _with_files(stage, [source for sources in inputs.values() for source in sources])
         if paired_port is not None and isinstance(stage, PairingStage) and stage.pairs is not None:
             stage = stage.with_pairs(table_of_pairs(stage.pairs))

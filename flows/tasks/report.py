@@ -5,25 +5,29 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from melmill.flows.runs.evaluation import StoredEvaluation
 from melmill.flows.tasks.job import NodeJob, Source, Stopwatch, versions
 from melmill.flows.tasks.levels import current_levels
 from melmill.flows.tasks.task import Receipt
+from melmill.flows.tasks.throughput import throughput
 from melmill.stages.contract import WHOLE_KINDS, Scores, Waveform, as_float
 from melmill.stages.numeric.errors import StageError
 from melmill.stages.report.contract import PAIR_COLUMNS, Example, Provenance, ReportStage
+from melmill.storage.errors import StoreError
 from melmill.storage.product import Address, Part, ProductFolder
+from melmill.storage.runs import NodeEntry
 from melmill.storage.store import Store
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from melmill.stages.report.comparison.evaluation import Evaluation, RunAt
     from melmill.storage.catalogue import Catalogue
     from melmill.storage.corpus.partners import Partner
     from melmill.storage.records import Record
@@ -32,11 +36,18 @@ if TYPE_CHECKING:
 # Files of every report: the page, and the table for the terminal.
 PAGE = "index.html"
 HEADLINE = "headline.csv"
+# File of a report that is a gate: whether it passed.
+VERDICT = "verdict.json"
 
 
 def report_folder(record_name: str) -> str:
     """Return the folder of a report's files, relative to that of the product."""
     return f"report/{record_name}"
+
+
+def is_verdict(record: Record) -> bool:
+    """Tell whether a record is that of a gate."""
+    return f"{report_folder(record.name)}/{VERDICT}" in record.files
 
 
 def report_record(catalogues: Iterable[Catalogue]) -> str:
@@ -57,6 +68,20 @@ class Ancestor:
     inputs: Mapping[str, tuple[str, ...]]
     catalogue: Address
     is_paired: bool = False
+
+    @property
+    def entry(self) -> NodeEntry:
+        """What a manifest says of it."""
+        product = self.source.product
+        return NodeEntry(
+            folder=self.source.folder,
+            key=self.source.key,
+            kind=product.kind.value,
+            stage=self.uses,
+            catalogues=(self.catalogue,),
+            scored=product.scored if isinstance(product, Scores) else None,
+            recordings=self.source.recordings,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -240,6 +265,23 @@ class StoredResults:
         """One row per node."""
         return throughput({name: self._records(name) for name in self._ancestors})
 
+    def evaluation(self, at: RunAt | None = None) -> Evaluation:
+        """Return what a gate reads: of these scores, or of another run that was published.
+
+        Raises
+        ------
+        StoreError
+            The store of the other run, or the run itself, is gone.
+        """
+        if at is None:
+            nodes = {name: ancestor.entry for name, ancestor in self._ancestors.items()}
+            return StoredEvaluation(self._store, nodes, "this run")
+        store = Store.open(at.store)
+        manifest = store.manifest(at.run_id)
+        if manifest is None:
+            raise StoreError(f"run {at.run_id!r} of store {at.store!r}, the baseline {at.label!r}, is gone: run again")
+        return StoredEvaluation(store.at(at.run_id), manifest.nodes, at.label, manifest.pipeline)
+
     def example(self, utterance_id: str) -> Example | None:
         """Return the audio of a scored utterance, or None if it was scored without recordings.
 
@@ -322,60 +364,3 @@ class StoredResults:
         if not isinstance(product, Waveform):
             raise ValueError(f"node {name!r} makes {product.kind}, so there is no audio to play")
         return product.sr
-
-
-def throughput(records: Mapping[str, Sequence[Record]]) -> pd.DataFrame:
-    """Return a row per node: what it worked through, where, and for how long, by its records.
-
-    Parameters
-    ----------
-    records : mapping of str to sequence of Record
-        By name of the node.
-
-    Returns
-    -------
-    DataFrame
-        Columns as in `melmill.stages.report.contract.ReportData.throughput`.
-    """
-    import pandas as pd
-
-    rows = []
-    for name, done in records.items():
-        busy = [record.busy_s for record in done if record.busy_s is not None]
-        row = {
-            "node": name,
-            "shards": len(done),
-            "utterances": sum(record.n_utterances for record in done),
-            "audio_s": sum(record.duration_s for record in done),
-            "compute_s": sum(record.compute_s for record in done),
-            "wall_s": occupied_s(done),
-            "peak_mem_bytes": max((record.peak_mem_bytes for record in done), default=0),
-            "busy_s": sum(busy) if busy else float("nan"),
-            "pool": _distinct(record.pool for record in done),
-            "device": _distinct(record.device for record in done),
-        }
-        rows.append(row)
-    return pd.DataFrame(rows)
-
-
-def occupied_s(records: Iterable[Record]) -> float:
-    """Return the time in which workers had tasks, summed over workers, s.
-
-    Time in which one worker had several tasks counts once: a GPU computes on one shard while
-    another is read.
-    """
-    total, ends = 0.0, dict[tuple[str, str], float]()
-    for record in sorted(records, key=_start):
-        worker, start = (record.host, record.worker), _start(record)
-        busy_until, end = ends.get(worker, start), start + record.wall_s
-        total += max(0.0, end - max(start, busy_until))
-        ends[worker] = max(end, busy_until)
-    return total
-
-
-def _start(record: Record) -> float:
-    return datetime.fromisoformat(record.started_at).timestamp()
-
-
-def _distinct(names: Iterable[str]) -> str:
-    return ", ".join(sorted({name for name in names if name}))

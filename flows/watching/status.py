@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from melmill.flows.tasks.report import report_folder, report_record
+from melmill.flows.tasks.report import is_verdict, report_folder, report_record
 from melmill.flows.tasks.trained import trained_page
 from melmill.flows.tasks.training import TrainingFolder
 from melmill.stages.contract import TRAINED_KINDS, WHOLE_KINDS, Kind
@@ -286,7 +286,7 @@ def run_pages(store: Store, run_id: str | None = None, node: str | None = None) 
             reports += [
                 (record.started_at, folder.location / report_folder(name))
                 for name, record in folder.records().items()
-                if until is None or run_id_at(record.started_at) < until
+                if (until is None or run_id_at(record.started_at) < until) and (node or not is_verdict(record))
             ]
     newest = max(reports, key=lambda pair: pair[0], default=None)
     return RunPages(report=None if newest is None else newest[1], trainings=tuple(trainings))

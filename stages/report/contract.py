@@ -15,6 +15,8 @@ from melmill.stages.contract import Stage
 if TYPE_CHECKING:
     import pandas as pd
 
+    from melmill.stages.report.comparison.evaluation import Evaluation, RunAt
+
 
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
@@ -144,6 +146,10 @@ class ReportData(Protocol):
         """
         ...
 
+    def evaluation(self, at: RunAt | None = None) -> Evaluation:
+        """Return what a gate reads: of these scores, or of another run that was published."""
+        ...
+
     def example(self, utterance_id: str) -> Example | None:
         """Return the audio of a scored utterance, or None if it was scored without recordings.
 
@@ -174,6 +180,20 @@ class ReportStage(Stage, Protocol):
 
     def report(self, data: ReportData) -> ReportFiles:
         """Return the files of the report. The same data gives the same bytes."""
+        ...
+
+
+@runtime_checkable
+class BaselineStage(ReportStage, Protocol):
+    """A report stage that compares with another run. The graph looks that run up."""
+
+    @property
+    def baseline(self) -> str | None:
+        """Tag, run or store, as written."""
+        ...
+
+    def against(self, run: RunAt | None, why: str = "") -> Stage:
+        """Return the stage that knows its baseline. `why` says why there is none yet."""
         ...
 
 

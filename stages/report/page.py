@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import resources
 from typing import Any
 
-import jinja2
 import pandas as pd
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from melmill.stages.report import figures, sweep_figures
 from melmill.stages.report.contract import Example, Tables
@@ -22,6 +17,7 @@ from melmill.stages.report.statistics import Cube, cube, measured
 from melmill.stages.report.sweeps import Arrangement, arrange
 from melmill.stages.report.tables import Results
 from melmill.stages.report.views import explorer, overview, page_tables
+from melmill.stages.report.views.templates import render
 from melmill.stages.score.metric import metric as metric_of
 
 # Tables of groups with more cells than this are made by the page's script from their data.
@@ -41,18 +37,8 @@ class Settings:
 def page(tables: Tables, results: Results, examples: Sequence[Example], settings: Settings) -> bytes:
     """Return the page as UTF-8.
 
-    All text from the data is escaped. The page loads nothing, and its content security policy
-    allows no script except its own, which sorts and filters tables and shows what data the page holds.
+    Its script sorts and filters tables, and shows what data the page holds.
     """
-    script = _resource("page.js")
-    environment = jinja2.Environment(
-        loader=jinja2.FunctionLoader(_resource),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["breakable"] = _breakable
     goodness: dict[str, float] = {}
     for metric in measured(results.summary)[:1]:
         sign = metric_of(metric).sign
@@ -67,38 +53,30 @@ def page(tables: Tables, results: Results, examples: Sequence[Example], settings
             "reasons": page_tables.quarantine_reasons(rejected),
             "rows": page_tables.quarantine(rejected),
         }
-    return (
-        environment.get_template("page.html.j2")
-        .render(
-            settings=settings,
-            facts=_facts(tables.scores),
-            style=Markup(_resource("page.css")),
-            script=Markup(script),
-            script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-            arrangement=arrangement,
-            leaders=page_tables.best(results) if arrangement.is_crowded else (),
-            headline=page_tables.headline(results, arrangement),
-            folded=[(sweep, page_tables.of_map(results, sweep)) for sweep in page_tables.folded_maps(arrangement)],
-            paired=None if results.paired is None else page_tables.paired(results.paired),
-            ranks=overview.rank_matrix(results),
-            correlations=overview.correlation_matrix(results.correlations),
-            **_groups(results, settings.by, arrangement.shown),
-            worst=_worst(table, arrangement.shown),
-            examples=shown(examples, tables.scores, arrangement.shown),
-            ranges={"mel": RANGE_DB, "difference": DIFFERENCE_DB},
-            pair_notes=tables.pair_notes,
-            failures=page_tables.failures(results.failures) if len(results.failures) else None,
-            quarantine=quarantine,
-            notes=tables.notes,
-            throughput=page_tables.throughput(tables.throughput) if len(tables.throughput) else None,
-            made=[
-                (node, ", ".join(f"{name}: {value}" for name, value in node.parameters.items())) for node in tables.made
-            ],
-            versions=tables.versions,
-            metrics=[metric_of(name) for name in dict.fromkeys(results.summary["metric"])],
-            **_figures(tables, table, results, arrangement, settings.seed),
-        )
-        .encode()
+    return render(
+        "page.html.j2",
+        settings=settings,
+        facts=_facts(tables.scores),
+        arrangement=arrangement,
+        leaders=page_tables.best(results) if arrangement.is_crowded else (),
+        headline=page_tables.headline(results, arrangement),
+        folded=[(sweep, page_tables.of_map(results, sweep)) for sweep in page_tables.folded_maps(arrangement)],
+        paired=None if results.paired is None else page_tables.paired(results.paired),
+        ranks=overview.rank_matrix(results),
+        correlations=overview.correlation_matrix(results.correlations),
+        **_groups(results, settings.by, arrangement.shown),
+        worst=_worst(table, arrangement.shown),
+        examples=shown(examples, tables.scores, arrangement.shown),
+        ranges={"mel": RANGE_DB, "difference": DIFFERENCE_DB},
+        pair_notes=tables.pair_notes,
+        failures=page_tables.failures(results.failures) if len(results.failures) else None,
+        quarantine=quarantine,
+        notes=tables.notes,
+        throughput=page_tables.throughput(tables.throughput) if len(tables.throughput) else None,
+        made=[(node, ", ".join(f"{name}: {value}" for name, value in node.parameters.items())) for node in tables.made],
+        versions=tables.versions,
+        metrics=[metric_of(name) for name in dict.fromkeys(results.summary["metric"])],
+        **_figures(tables, table, results, arrangement, settings.seed),
     )
 
 
@@ -147,14 +125,3 @@ def _figures(tables: Tables, table: Cube, results: Results, arrangement: Arrange
             *sweep_figures.maps(tables.scores, results.summary, arrangement, seed),
         ],
     }
-
-
-def _breakable(text: str) -> Markup:
-    """Escape a name; a long one, as fan-out makes them, may break after brackets and commas."""
-    if len(text) <= 12:
-        return escape(text)
-    return Markup("<wbr>").join(re.split(r"(?<=[\[,/])", text))
-
-
-def _resource(name: str) -> str:
-    return resources.files("melmill.stages.report").joinpath(name).read_text(encoding="utf-8")

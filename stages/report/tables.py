@@ -9,7 +9,7 @@ from functools import cached_property
 
 import pandas as pd
 
-from melmill.stages.report.comparison import paired
+from melmill.stages.report.comparison.paired import paired
 from melmill.stages.report.contract import Tables
 from melmill.stages.report.ranking import correlations, ranks, standings
 from melmill.stages.report.statistics import convergence, failures, summary

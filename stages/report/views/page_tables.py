@@ -222,14 +222,14 @@ def paired(table: pd.DataFrame) -> Grid:
         digits = metric.decimals
         verdict, interval = "open", "–"
         if not math.isnan(low):
-            interval = f"{_signed(low, digits)} to {_signed(high, digits)}"
+            interval = f"{signed(low, digits)} to {signed(high, digits)}"
             if not low <= 0 <= high:
                 verdict = "better" if low * metric.sign > 0 else "worse"
         rows.append(
             [
                 _head(row["node"]),
                 Cell(text=verdict, mark=verdict, kind="label"),
-                Cell(text=_signed(row["mean_difference"], digits), hint=row["reason"]),
+                Cell(text=signed(row["mean_difference"], digits), hint=row["reason"]),
                 Cell(text=interval, kind="label"),
                 Cell(text=f"{row['n_better']} / {row['n_worse']}"),
                 Cell(text=str(row["n"])),
@@ -258,7 +258,12 @@ def paired(table: pd.DataFrame) -> Grid:
     )
 
 
-def _signed(value: float, digits: int) -> str:
+def signed(value: float, digits: int) -> str:
+    """Return a number with its sign.
+
+    >>> signed(0.5, 2), signed(-0.5, 2)
+    ('+0.50', '-0.50')
+    """
     return number(value, digits) if math.isnan(value) or value <= 0 else f"+{number(value, digits)}"
 
 

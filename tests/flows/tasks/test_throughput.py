@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from melmill.flows.tasks.report import occupied_s, throughput
+from melmill.flows.tasks.throughput import occupied_s, throughput
 from melmill.storage.records import Record
 
 

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from melmill.stages.numeric.errors import ParameterError, StageError
-from melmill.stages.report.comparison import holm_adjusted, paired
+from melmill.stages.report.comparison.differences import holm_adjusted
+from melmill.stages.report.comparison.paired import paired
 from melmill.stages.report.statistics import (
     convergence,
     cube,

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from melmill.stages.numeric.errors import ParameterError
+from melmill.stages.report.comparison.differences import holm_adjusted, p_values
 from melmill.stages.report.statistics import DRAWS, cube, generator, intervals
 from melmill.stages.score.metric import metric as metric_of
 
@@ -62,7 +60,7 @@ def paired(scores: pd.DataFrame, baseline: str, *, draws: int = DRAWS, seed: int
             if j == base or not (asked[j, k] and asked[base, k]):
                 continue
             d = difference[~np.isnan(difference[:, j, k]), j, k]
-            wilcoxon_p, ttest_p, reason = _p_values(d)
+            wilcoxon_p, ttest_p, reason = p_values(d)
             rows.append(
                 {
                     "metric": metric,
@@ -82,33 +80,3 @@ def paired(scores: pd.DataFrame, baseline: str, *, draws: int = DRAWS, seed: int
     frame = pd.DataFrame(rows, columns=list(PAIRED_COLUMNS))
     frame["wilcoxon_p_holm"] = holm_adjusted(frame["wilcoxon_p"].to_numpy(dtype=np.float64))
     return frame
-
-
-def _p_values(d: NDArray[np.float64]) -> tuple[float, float, str]:
-    """Return Wilcoxon's p, Student's p, and the reason where one is NaN."""
-    from scipy import stats
-
-    if len(d) < 2:
-        return np.nan, np.nan, f"{len(d)} common utterances, a test needs 2"
-    if not d.any():
-        return np.nan, np.nan, "all differences are zero"
-    with warnings.catch_warnings():
-        # With ties among few differences SciPy warns that it uses the normal approximation.
-        warnings.simplefilter("ignore")
-        wilcoxon_p = float(stats.wilcoxon(d).pvalue)
-        if np.ptp(d) == 0:
-            return wilcoxon_p, np.nan, "all differences are equal: no t test"
-        return wilcoxon_p, float(stats.ttest_1samp(d, 0.0).pvalue), ""
-
-
-def holm_adjusted(p: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return Holm's step-down adjusted p-values; NaN stays NaN and does not count as a test.
-
-    >>> holm_adjusted(np.array([0.01, 0.04, np.nan, 0.03])).round(2).tolist()
-    [0.03, 0.06, nan, 0.06]
-    """
-    adjusted = np.full(len(p), np.nan)
-    order = np.argsort(p, kind="stable")[: int((~np.isnan(p)).sum())]  # NaN sorts last
-    steps = p[order] * np.arange(len(order), 0, -1)
-    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
-    return adjusted

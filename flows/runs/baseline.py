@@ -1,0 +1,85 @@
+"""The runs that comparisons and gates name: by an address, or as the baseline of a store."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import replace
+
+from melmill.flows.runs.addresses import Address, ResolvedRun, parse_address, resolve
+from melmill.stages.report.comparison.evaluation import RunAt
+from melmill.storage.errors import StoreError, StoreMissing
+from melmill.storage.store import Store
+
+
+def resolved(text: str) -> tuple[ResolvedRun, str | None]:
+    """Return the run of an address, and the node that it names, which may stand for several."""
+    address = parse_address(text)
+    if address.node is None:
+        return resolve(address), None
+    # A node that was fanned out has no product of its own name.
+    return resolve(replace(address, node=None, text="")), address.node
+
+
+def label(address: Address) -> str:
+    """Return what messages call a run: its store, with the tag or run that was named.
+
+    >>> label(Address(store="runs/x", at="nightly", node="gla"))
+    'runs/x@nightly'
+    """
+    return address.store if address.at is None else f"{address.store}@{address.at}"
+
+
+def find_baseline(text: str, store: str) -> tuple[ResolvedRun, str | None]:
+    """Return the run that the baseline of a gate means, and the node that it names.
+
+    Parameters
+    ----------
+    text : str
+        A tag or a run of the store, with ``:NODE`` or without, or an address of another store.
+    store : str
+        URL of the store whose run is judged.
+
+    Raises
+    ------
+    StoreError
+        It is neither. The message names the nearest tag or run.
+    """
+    at, _, node = text.removeprefix("@").partition(":")
+    try:
+        return resolve(Address(store=store, at=at)), node or None
+    except StoreError as error:
+        if text.startswith("@"):
+            raise
+        with suppress(StoreMissing):
+            return resolved(text)
+        address = parse_address(text)
+        is_path = address.at is not None or any(mark in address.store for mark in "/\\")
+        if is_path:
+            raise StoreMissing(f"baseline {text!r} is no store, and no tag or run of {store!r} ({error})") from error
+        raise
+
+
+def published_baseline(text: str, store: str) -> tuple[RunAt | None, str]:
+    """Return what the baseline of a gate node means now, or why there is none yet.
+
+    There is none in the first run of a store. Later a baseline that is not found is an error.
+
+    Raises
+    ------
+    StoreError
+        Nothing has that name, and the store has runs.
+    """
+    try:
+        has_runs = bool(Store.open(store).runs())
+    except StoreMissing:
+        has_runs = False
+    try:
+        run, node = find_baseline(text, store)
+    except StoreError as error:
+        if has_runs:
+            raise StoreError(
+                f"{error}. Tag the run that is to be the baseline (`melmill tag {store} {text}`), or name another"
+            ) from error
+        return None, f"there is no baseline {text!r} yet, as this is the store's first run"
+    products = tuple((name, entry.key) for name, entry in sorted(run.manifest.nodes.items()) if entry.kind == "scores")
+    return RunAt(store=run.location.url, run_id=run.manifest.run_id, label=text, node=node, products=products), ""
