@@ -1,4 +1,4 @@
-"""`melmill du` and `prune`: what a store takes, and how to free what no run needs."""
+"""`melmill du`, `prune` and `copy`: what a store takes, what of it no run needs, and what another store needs."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from collections.abc import Iterable
 
 import click
 
-from melmill.flows.cli.group import DONE, cli
-from melmill.flows.cli.show import as_json, table
+from melmill.flows.cli.group import DONE, FAILED, cli
+from melmill.flows.cli.show import as_json, one_line, table
+from melmill.flows.runs.addresses import parse_address, resolve
+from melmill.flows.runs.copying import copy_runs
 from melmill.flows.runs.prune import GRACE_S, KEEP, Candidate, Found, Pruned, Rules, candidate_as_plain, look
 from melmill.flows.runs.prune import prune as prune_store
 from melmill.flows.runs.usage import ProductUsage, Total
@@ -19,6 +21,8 @@ from melmill.storage.store import Store
 _UNITS_S = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0, "w": 7 * 86_400.0}
 _AGE = re.compile(r"(\d+(?:\.\d+)?)([smhdw]?)")
 _KEY = 12
+# Not one within the brackets of a node that was fanned out.
+_COMMA = re.compile(r",(?![^\[]*\])")
 
 _store = click.argument("store", metavar="STORE")
 _json = click.option("--json", "json_", is_flag=True, help="Print one JSON object to standard output.")
@@ -214,3 +218,46 @@ def _total(products: Iterable[ProductUsage]) -> str:
     products = list(products)
     n_bytes, compute_s = sum(one.n_bytes for one in products), sum(one.compute_s for one in products)
     return f"{len(products)} products, {size(n_bytes)}, which took {duration(compute_s)} of work"
+
+
+@cli.command()
+@click.argument("source", metavar="A")
+@click.argument("target", metavar="B")
+@click.option("--nodes", metavar="NODES", help="Copy these nodes only: names with commas between them.")
+@click.option("--all", "all_", is_flag=True, help="Copy what any run of A means, not only its last run.")
+@click.option(
+    "--with-run", is_flag=True, help="Copy the record of the run too, so that names in B mean what they do in A."
+)
+@_json
+def copy(source: str, target: str, nodes: str | None, all_: bool, with_run: bool, json_: bool) -> int:
+    """Copy products of the last run of A, or of the run A@TAG, to the store B.
+
+    A run of the same pipeline in B then finds them done. Checksums are compared on the way. If it is
+    interrupted, call it again.
+
+    \b
+    Examples:
+      melmill copy runs/demo s3://team/demo
+      melmill copy s3://team/demo@baseline runs/demo --nodes mel,gla
+    """
+    address = parse_address(source)
+    resolved = resolve(address)
+    if all_ and address.at is not None:
+        raise click.UsageError(f"--all takes every run, and {source!r} names one: give one of them")
+    names = None if nodes is None else [name.strip() for name in _COMMA.split(nodes) if name.strip()]
+    if resolved.node is not None:
+        names = [*(names or ()), resolved.node]
+    if names == []:
+        raise click.BadParameter("must name a node", param_hint="--nodes")
+    runs = Store(resolved.location).runs() if all_ else [resolved.record]
+    say = (lambda line: None) if json_ else click.echo
+    done = copy_runs(Store(resolved.location), target, runs, names, with_runs=with_run, say=say)
+    if json_:
+        as_json({"source": source, "target": target, **done.as_dict()})
+        return FAILED if done.problems else DONE
+    click.echo(
+        f"copied {done.records} records, {size(done.n_bytes)}, of {done.products} products; {done.there} were there"
+    )
+    for problem in done.problems:
+        click.echo(f"error: not copied: {one_line(problem)}", err=True)
+    return FAILED if done.problems else DONE
