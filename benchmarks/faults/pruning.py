@@ -13,7 +13,7 @@ from benchmarks.faults.processes import PATIENCE_S, Process
 from benchmarks.faults.scene import Scene
 from melmill.storage.product import Address
 from melmill.storage.records import RECORDS
-from melmill.storage.runs import Manifest
+from melmill.storage.runs import Manifest, NodeEntry
 from melmill.storage.store import Store
 from melmill.storage.verify import verify
 
@@ -21,7 +21,6 @@ from melmill.storage.verify import verify
 N_COPIES = 40
 # Longest time from the first removal to the kill, s.
 LONGEST_S = 0.06
-_OTHER = ("--set", "speech.sr=8000", "--until", "speech", "--executor", "serial")
 _PRUNE = ("--keep", "1", "--grace", "0", "--yes")
 
 
@@ -34,7 +33,7 @@ class Struck:
 
 
 def strike(scene: Scene, pick: float) -> Struck | None:
-    """Prune and kill. Return None if the run has not told yet which products it means.
+    """Prune and kill. Return None if the run has not stored what can be copied.
 
     In half of the cases the last run of the store means nothing that the run in progress does. So
     its products stay only because it uses them.
@@ -46,21 +45,25 @@ def strike(scene: Scene, pick: float) -> Struck | None:
     """
     store = Store.open(scene.url)
     mine = store.latest_manifest()
-    if mine is None:
+    if mine is None or mine.nodes.keys() != scene.workshop.nodes.keys():
+        return None
+    strays = _strays(store, mine.nodes["speech"])
+    if not strays:
         return None
     by_use = pick >= 0.5
-    strays = _strays(scene, store, mine, by_use=by_use)
-    if strays is None:
-        return Struck(says="the other run failed", met=False)
+    if by_use:
+        node, key = strays.pop()
+        entry = replace(mine.nodes["speech"], key=key, catalogues=((node, key),))
+        store.publish_run(run_id := store.new_run_id(), replace(mine, run_id=run_id, nodes={"speech": entry}))
     before = _records(store, mine)
-    runs = scene.client.returncode is None
     n_deleted, was_at_work = _kill(scene, store, strays, (2 * pick) % 1)
     _check_whole(store, strays)
-    if runs and scene.client.returncode is None:
-        _check_kept(store, mine, before)
-    store.publish_run(run_id := store.new_run_id(), replace(mine, run_id=run_id))
+    if scene.client.returncode is None:
+        # It was so all the time.
+        _check_kept(scene, store, mine, before)
+        store.publish_run(run_id := store.new_run_id(), replace(mine, run_id=run_id))
     said = _prune(scene).said
-    left = strays & {address for address, folder in store.products() if folder.location.everything()}
+    left = {*strays} & {address for address, folder in store.products() if folder.location.everything()}
     if left and "melmill repair" in said:
         # The record of a run is damaged by another fault, and prune refuses to guess.
         scene.strays |= {scene.store / node / key for node, key in left}
@@ -71,24 +74,23 @@ def strike(scene: Scene, pick: float) -> Struck | None:
     return Struck(says=how, met=was_at_work)
 
 
-def _strays(scene: Scene, store: Store, mine: Manifest, *, by_use: bool) -> set[Address] | None:
-    """Make products that the run in progress does not mean; return them, None if that fails."""
-    if scene.workshop.client(scene.url, *_OTHER, environment={}).exit_code():
-        return None
-    last = store.latest_manifest()
-    if last is None or last.nodes["speech"] == mine.nodes["speech"]:
-        return None
-    entry = last.nodes["speech"]
+def _strays(store: Store, entry: NodeEntry) -> list[Address]:
+    """Store copies of a product under other keys; return those, none where it has no records yet."""
     made = store.product(entry.folder, entry.key).location
-    files = {name: made.read(name) for name in made.tree()}
-    strays = {(entry.folder, entry.key)} if not by_use else set()
-    for i in range(N_COPIES):
-        address = entry.folder, f"{entry.key[:-2]}{i:02d}"
+    # Tasks go on, so records are listed before the files that they name.
+    records = [name for name in made.tree() if name.startswith(RECORDS)]
+    others = [name for name in made.tree() if not name.startswith(RECORDS)]
+    # What another fault has damaged is no use.
+    if not records or any(damage.key == entry.key for damage in verify(store)):
+        return []
+    try:
+        files = {name: made.read(name) for name in (*others, *records)}
+    except FileNotFoundError:
+        return []
+    addresses = [(entry.folder, f"{entry.key[:-2]}{i:02d}") for i in range(N_COPIES)]
+    for address in addresses:
         store.product(*address).location.put_all(files)
-        strays.add(address)
-    nodes = {"speech": entry} if by_use else mine.nodes
-    store.publish_run(run_id := store.new_run_id(), replace(mine, run_id=run_id, nodes=nodes))
-    return strays
+    return addresses
 
 
 def _kill(scene: Scene, store: Store, strays: Collection[Address], pick: float) -> tuple[int, bool]:
@@ -138,11 +140,11 @@ def _records(store: Store, manifest: Manifest) -> set[tuple[str, str, str]]:
     }
 
 
-def _check_kept(store: Store, mine: Manifest, before: set[tuple[str, str, str]]) -> None:
+def _check_kept(scene: Scene, store: Store, mine: Manifest, before: set[tuple[str, str, str]]) -> None:
     # A worker that finds a damaged record makes it anew, which takes a moment.
     for pause_s in (0.0, 0.5, 5.0):
         time.sleep(pause_s)
         gone = before - _records(store, mine)
-        if not gone:
+        if not gone or scene.client.returncode is not None:
             return
     raise RuntimeError(f"a prune deleted what the run in progress uses: {min(gone)}")
