@@ -41,6 +41,10 @@ class AlreadyThere(StoreError):
     """A file of that name holds other bytes. `put` never overwrites."""
 
 
+class StoreBusy(StoreError):
+    """Another process deletes in the store, and only one may do so at a time."""
+
+
 class SourceError(StoreError):
     """A corpus can't be reached, or a path leads out of it."""
 

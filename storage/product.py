@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -29,7 +29,7 @@ from melmill.storage.errors import AlreadyThere, StoreError, damaged
 from melmill.storage.files.location import Location
 from melmill.storage.reading.chunks import StoredArray
 from melmill.storage.reading.recordings import Digests, KnownDigests, Recordings, with_digests
-from melmill.storage.records import Facts, Record, RecordedFolder, StoredFile, record_name
+from melmill.storage.records import RECORDS, Facts, Record, RecordedFolder, StoredFile, record_name
 from melmill.storage.tables import Row, concatenated, from_parquet, rows_at, rows_table, to_parquet, traces_table
 from melmill.storage.utterance import Shard, Utterance
 
@@ -157,6 +157,8 @@ DESCRIPTION = "node.json"
 CATALOGUE = "catalogue"
 ARRAY_METADATA = f"data/{METADATA}"
 _WHOLE = slice(None)
+# Files that are removed between two checks that this process may go on.
+_REMOVED_AT_ONCE = 1000
 _COLUMNS: Mapping[Part, list[str]] = {
     "table": ["utterance_id"],
     "trace": ["utterance_id", "iteration"],
@@ -218,6 +220,33 @@ class ProductFolder(RecordedFolder):
             n_stored = array_slots(stored, description.slot_length)
         if n_slots > n_stored:
             self.location.replace(ARRAY_METADATA, metadata(description.stored_array, description.slot_length, n_slots))
+
+    def delete(self, check: Callable[[], None]) -> None:
+        """Remove the product: first its records, so that what is half removed is never taken for whole.
+
+        The description follows, so that `verify` misses nothing of what goes last. Nobody may use the
+        product meanwhile.
+
+        Parameters
+        ----------
+        check : callable
+            Called before each removal. It raises an error if this process may not go on.
+        """
+        for names in (self._record_files, self._description_files, self.location.everything):
+            # A writer that was left behind may add a file while others are removed.
+            while found := sorted(names()):
+                for first in range(0, len(found), _REMOVED_AT_ONCE):
+                    check()
+                    self.location.remove_all(found[first : first + _REMOVED_AT_ONCE])
+        self.location.remove_empty()
+
+    def _record_files(self) -> list[str]:
+        # Records before packs, which are copies of them.
+        names = (self.location / RECORDS).everything()
+        return [f"{RECORDS}/{name}" for name in names]
+
+    def _description_files(self) -> list[str]:
+        return [DESCRIPTION] if self.location.exists(DESCRIPTION) else []
 
     @cached_property
     def description(self) -> ProductDescription:

@@ -124,8 +124,7 @@ class Store:
             Its format is another one.
         """
         store = cls(Location(url))
-        if store._project() is None:
-            raise StoreMissing(f"{store.location.url} is not a store: it has no {MARKER}. Is the path right?")
+        store._known_mark  # noqa: B018 - it raises
         return store
 
     @classmethod
@@ -139,6 +138,23 @@ class Store:
         """
         store = cls(Location(url))
         return store if store._project() is None else store._checked(project)
+
+    @property
+    def project(self) -> str:
+        """Name of its project; raise StoreMissing where there is no store."""
+        return self._known_mark[1]
+
+    @property
+    def format(self) -> int:
+        """Version of its format; raise as `project`."""
+        return self._known_mark[0]
+
+    @property
+    def _known_mark(self) -> tuple[int, str]:
+        mark = self._mark()
+        if mark is None:
+            raise StoreMissing(f"{self.location.url} is not a store: it has no {MARKER}. Is the path right?")
+        return mark
 
     def _project(self) -> str | None:
         mark = self._mark()

@@ -132,7 +132,7 @@ def _whole_product_problems(folder: ProductFolder, names: Sequence[str], has_rec
     found = {
         CATALOGUE: _catalogue_problem(folder, description, names, has_records),
         **{f"{CATALOGUE}/{name}": problem for name, problem in labels.items()},
-        ARRAY_METADATA: _metadata_problem(folder, description),
+        ARRAY_METADATA: _metadata_problem(folder, description, has_records),
     }
     return {file: problem for file, problem in found.items() if problem}
 
@@ -152,13 +152,14 @@ def _catalogue_problem(
     return ""
 
 
-def _metadata_problem(folder: ProductFolder, description: ProductDescription) -> str:
+def _metadata_problem(folder: ProductFolder, description: ProductDescription, has_records: bool) -> str:
     if description.stored_array is None:
         return ""
     try:
         data = folder.location.read(ARRAY_METADATA)
     except FileNotFoundError:
-        return "is missing"
+        # Whoever was to store it next was killed. The next run does.
+        return "is missing" if has_records else ""
     try:
         n_slots = array_slots(data, description.slot_length)
     except ValueError:

@@ -21,7 +21,7 @@ from tests.flows.conftest import Project, add_chapter, flac, voice
 
 ROOT = Path(__file__).parents[1]
 # Of a schedule that has the faults that take longest in one round. Another kind of fault needs another.
-SEED = 9477
+SEED = 460
 
 
 def test_a_seed_gives_its_schedule_again() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from melmill.storage.proof.claims import FOLDER
 from melmill.storage.store import Store
 
 
@@ -24,9 +25,9 @@ def fingerprint(store: Path) -> dict[str, str]:
 def same_always(path: Path) -> bool:
     """Tell by its name in the store whether any run must make a file alike."""
     # Records and manifests hold times, and a report shows them in its page and in its table of throughput.
-    # What was last seen of a corpus holds the times of its files.
+    # What was last seen of a corpus holds the times of its files. Claims and locks name processes.
     named = path.name in {"index.html", "seen.parquet"}
-    return not ({"records", "runs"} & set(path.parts) or named or path.stem == "throughput")
+    return not ({"records", "runs", FOLDER} & set(path.parts) or named or path.stem == "throughput")
 
 
 def differing_bytes(store: Path, undisturbed: Path, expected: Mapping[str, str]) -> dict[str, int]:

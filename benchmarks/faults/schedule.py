@@ -38,11 +38,13 @@ class Kind(StrEnum):
     POISON_CRASHES = "poison crashes"
     POISON_HANGS = "poison hangs"
     CORPUS_CHANGED = "corpus changed"
+    PRUNE_KILLED = "prune killed"
     OBJECTS_WORKER_KILLED = "on S3: worker killed"
     OBJECTS_NANNY_KILLED = "on S3: nanny killed"
     OBJECTS_SCHEDULER_KILLED = "on S3: scheduler killed"
     OBJECTS_CLIENT_KILLED = "on S3: client killed"
     OBJECTS_FROZEN = "on S3: server frozen"
+    OBJECTS_PRUNE_KILLED = "on S3: prune killed"
 
     @property
     def on_objects(self) -> bool:

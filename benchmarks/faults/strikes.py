@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.faults import damage
+from benchmarks.faults import damage, pruning
 from benchmarks.faults.cluster import SILENCE_S, Worker
 from benchmarks.faults.orders import Orders
 from benchmarks.faults.processes import Process
@@ -325,6 +325,11 @@ def _change_corpus(scene: Scene, fault: Fault) -> Strike | None:
     return Strike(fault, f"{other} replaced, {backwards} reversed, {gone} renamed")
 
 
+def _kill_prune(scene: Scene, fault: Fault) -> Strike | None:
+    struck = pruning.strike(scene, fault.pick)
+    return None if struck is None else Strike(fault, struck.says, met=lambda: struck.met)
+
+
 def _freeze_objects(scene: Scene, fault: Fault) -> Strike | None:
     # Other faults are not looked at meanwhile, as the store can't be either.
     scene.workshop.objects.freeze(_DEAD_S)
@@ -394,9 +399,11 @@ _STRIKES: Mapping[Kind, Callable[[Scene, Fault], Strike | None]] = {
     Kind.POISON_CRASHES: _crash,
     Kind.POISON_HANGS: _hang,
     Kind.CORPUS_CHANGED: _change_corpus,
+    Kind.PRUNE_KILLED: _kill_prune,
     Kind.OBJECTS_WORKER_KILLED: _kill_worker,
     Kind.OBJECTS_NANNY_KILLED: _kill_nanny,
     Kind.OBJECTS_SCHEDULER_KILLED: _kill_scheduler,
     Kind.OBJECTS_CLIENT_KILLED: _kill_client,
     Kind.OBJECTS_FROZEN: _freeze_objects,
+    Kind.OBJECTS_PRUNE_KILLED: _kill_prune,
 }

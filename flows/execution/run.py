@@ -9,12 +9,13 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from types import FrameType
 from typing import Literal
 
 from melmill.cluster.connect import check_available
+from melmill.flows.errors import RunFailed
 from melmill.flows.execution.prepare import prepare_store, publish_manifest
 from melmill.flows.execution.recording import RunRecorder
 from melmill.flows.execution.summary import QuarantineWatch, Summary, sum_up
@@ -23,6 +24,7 @@ from melmill.flows.pipeline.graph import Node
 from melmill.flows.pipeline.pools import cpu_fallbacks
 from melmill.flows.planning.phases import ancestors
 from melmill.flows.planning.plan import Plan
+from melmill.flows.runs.prune import claim, wait_until_deleted
 from melmill.flows.tasks.job import Job, Source
 from melmill.flows.tasks.report import Ancestor, ReportJob
 from melmill.flows.tasks.shard import PairedInput, ShardJob
@@ -33,6 +35,9 @@ from melmill.flows.watching.observers import Watching, observed
 from melmill.stages.contract import Kind, TrainingStage
 from melmill.stages.numeric.errors import StageError
 from melmill.stages.report.contract import ReportStage
+from melmill.storage.errors import StoreUnwritable
+from melmill.storage.files.location import Location
+from melmill.storage.proof.claims import Claim
 from melmill.storage.store import Store
 
 # Open shards per compute slot: enough that a pool never lacks ready tasks.
@@ -70,16 +75,37 @@ def run(
         The store can't be written or the cluster can't be had.
     """
     started_s = time.monotonic()
-    if executor == "dask" and plan.n_pending:
-        check_available(plan.pipeline.cluster)
-    store = prepare_store(plan)
-    run_id = publish_manifest(plan, store, partial=partial)
-    watching = watching or Watching()
-    with RunRecorder(plan, store, run_id, executor, partial=partial) as recorder:
-        watching = replace(watching, listeners=(recorder, *watching.listeners))
-        n_failed = _execute(plan, store, run_id, executor, watching) if plan.n_pending else 0
-        duration_s = time.monotonic() - started_s
-        return recorder.summed_up(sum_up(plan, store, run_id, n_failed=n_failed, duration_s=duration_s))
+    with claim(Store(Location(plan.pipeline.store))) as claimed:
+        plan = _claimed(plan, claimed, executor)
+        store = prepare_store(plan)
+        run_id = publish_manifest(plan, store, partial=partial)
+        watching = watching or Watching()
+        with RunRecorder(plan, store, run_id, executor, partial=partial) as recorder:
+            watching = replace(watching, listeners=(recorder, *watching.listeners))
+            n_failed = _execute(plan, store, run_id, executor, watching) if plan.n_pending else 0
+            duration_s = time.monotonic() - started_s
+            return recorder.summed_up(sum_up(plan, store, run_id, n_failed=n_failed, duration_s=duration_s))
+
+
+def _claimed(plan: Plan, claimed: Claim, executor: Executor) -> Plan:
+    """Claim what a plan reads and makes; return it, or a new one if the store was pruned since it was made."""
+    while True:
+        if executor == "dask" and plan.n_pending:
+            check_available(plan.pipeline.cluster)
+        location = Location(plan.pipeline.store)
+        if plan.n_pending:
+            Store.create(plan.pipeline.store, plan.pipeline.name)
+            n_prunings = claimed.take(location, plan.addresses)
+        else:
+            # Nothing is read, and a store that this user can't write is as good as any.
+            with suppress(StoreUnwritable):
+                claimed.take(location, plan.addresses)
+            n_prunings = wait_until_deleted(Store(location), plan.addresses)
+        if n_prunings == plan.n_prunings:
+            return plan
+        if plan.again is None:
+            raise RunFailed(f"{plan.pipeline.store} was pruned since the plan was made: plan again, and run that")
+        plan = plan.again()
 
 
 def _execute(plan: Plan, store: Store, run_id: str, executor: Executor, watching: Watching) -> int:

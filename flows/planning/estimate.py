@@ -126,7 +126,7 @@ def sample(plan: Plan, per_slot: int = SHARDS_PER_SLOT) -> Plan:
         name: replace(node, pending=node.pending & chosen[node.node.corpora[0]] if name in names else set())
         for name, node in plan.nodes.items()
     }
-    return replace(plan, nodes=nodes)
+    return replace(plan, nodes=nodes, again=None)
 
 
 def _predictable(plan: Plan) -> list[str]:

@@ -19,6 +19,7 @@ from melmill.flows.pipeline.spec import Pipeline
 from melmill.flows.planning.corpus import Surveyed, survey
 from melmill.flows.planning.corpus import as_catalogued as stored_catalogue
 from melmill.flows.planning.pairing import Paired, pair
+from melmill.flows.runs.prune import wait_until_deleted
 from melmill.flows.tasks.levels import current_levels
 from melmill.flows.tasks.report import report_record
 from melmill.flows.tasks.task import ALL_SHARDS
@@ -28,7 +29,7 @@ from melmill.stages.ingest.levels import Levels
 from melmill.storage.catalogue import Catalogue
 from melmill.storage.corpus.shard_set import ShardSet
 from melmill.storage.errors import StoreError
-from melmill.storage.product import ProductFolder, Record
+from melmill.storage.product import Address, ProductFolder, Record
 from melmill.storage.proof.inventory import Inventory
 from melmill.storage.records import record_name
 from melmill.storage.store import Store
@@ -92,6 +93,11 @@ class Plan:
         What a person should know of each corpus, by ingest node.
     paired : mapping of str to Paired
         Pairs of the nodes that read two corpora, by node.
+    n_prunings : int
+        How often products had been deleted in the store when it was made. If it is more often now,
+        what it calls done may be gone.
+    again : callable or None
+        Makes the plan anew. None: it was changed since, so that nobody can.
     """
 
     pipeline: Pipeline
@@ -99,6 +105,13 @@ class Plan:
     catalogues: Mapping[str, Catalogue]
     corpus_notes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     paired: Mapping[str, Paired] = field(default_factory=dict)
+    n_prunings: int = 0
+    again: Callable[[], Plan] | None = None
+
+    @property
+    def addresses(self) -> frozenset[Address]:
+        """The products that it reads and makes."""
+        return frozenset((one.node.folder, one.node.key) for one in self.nodes.values())
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -182,13 +195,26 @@ def make_plan(
     nodes = build_graph(pipeline)
     if until is not None:
         nodes = needed_for(nodes, until)
+    again = partial(make_plan, pipeline, until, follow=follow, as_catalogued=as_catalogued)
     try:
-        with _collector_paused():
-            store = Store.find(pipeline.store, pipeline.name)
-            if as_catalogued:
-                return _compared(pipeline, nodes, store, partial(stored_catalogue, store=store))
-            compared = partial(survey, store=store, shard_duration_s=pipeline.shard_duration_s, follow=follow)
-            return _compared(pipeline, nodes, store, compared)
+        store = Store.find(pipeline.store, pipeline.name)
+        addresses = {(node.folder, node.key) for node in nodes.values()}
+        n_prunings = wait_until_deleted(store, addresses)
+        try:
+            with _collector_paused():
+                if as_catalogued:
+                    surveyed_as = partial(stored_catalogue, store=store)
+                else:
+                    surveyed_as = partial(
+                        survey, store=store, shard_duration_s=pipeline.shard_duration_s, follow=follow
+                    )
+                plan = _compared(pipeline, nodes, store, surveyed_as)
+        except (StoreError, PipelineError):
+            if wait_until_deleted(store, addresses) == n_prunings:
+                raise
+            # What was read has been deleted meanwhile.
+            return again()
+        return replace(plan, n_prunings=n_prunings, again=again)
     except StoreError as error:
         raise PipelineError(str(error)) from error
 

@@ -6,7 +6,7 @@ import errno
 import os
 import re
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -109,6 +109,31 @@ class LocalFiles:
         with _store_errors(path, "remove"), suppress(FileNotFoundError):
             Path(path).unlink()
             _flush_folder(Path(path).parent)
+
+    def remove_all(self, paths: Sequence[str]) -> None:
+        """Remove those files that exist; each folder is flushed once."""
+        folders = set()
+        for path in paths:
+            with _store_errors(path, "remove"), suppress(FileNotFoundError):
+                Path(path).unlink()
+                folders.add(Path(path).parent)
+        for folder in sorted(folders):
+            with _store_errors(str(folder), "remove"):
+                _flush_folder(folder)
+
+    def remove_empty(self, path: str) -> None:
+        """Remove a folder and those below it that hold no file."""
+        with _store_errors(path, "remove"):
+            for folder, _, _ in os.walk(path, topdown=False):
+                # Others may remove it, or write into it.
+                with suppress(FileNotFoundError), _kept_if_full():
+                    Path(folder).rmdir()
+
+    def modified_s(self, path: str) -> float | None:
+        """Return when a file was written, s; None where there is no such file."""
+        with _store_errors(path, "check"), suppress(FileNotFoundError, NotADirectoryError):
+            return Path(path).stat().st_mtime
+        return None
 
     def exists(self, path: str) -> bool:
         """Return whether a file or folder exists."""
@@ -269,6 +294,15 @@ def _tagged_files(folder: str, prefix: str) -> Iterator[tuple[str, str]]:
 
 def _tag(status: os.stat_result) -> str:
     return f"{status.st_size}-{status.st_mtime_ns}-{status.st_ino}"
+
+
+@contextmanager
+def _kept_if_full() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
 
 
 @contextmanager

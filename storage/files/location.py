@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -49,6 +49,18 @@ class Files(Protocol):
 
     def remove(self, path: str) -> None:
         """Remove a file if it exists."""
+        ...
+
+    def remove_all(self, paths: Sequence[str]) -> None:
+        """Remove those files that exist, durably, in few requests."""
+        ...
+
+    def remove_empty(self, path: str) -> None:
+        """Remove a folder and those below it that hold no file, where there are folders."""
+        ...
+
+    def modified_s(self, path: str) -> float | None:
+        """Return when a file was written, by its file system's clock, s; None where there is no such file."""
         ...
 
     def exists(self, path: str) -> bool:
@@ -190,6 +202,21 @@ class Location:
         """Remove a file if it exists."""
         self._files.remove(self._path(name))
 
+    def remove_all(self, names: Iterable[str]) -> None:
+        """Remove those files that exist, durably, in few requests."""
+        self._files.remove_all([self._path(name) for name in names])
+
+    def remove_empty(self) -> None:
+        """Remove the folder and those below it that hold no file, where there are folders."""
+        self._files.remove_empty(self.url)
+
+    def modified_s(self, name: str) -> float | None:
+        """Return when a file was written, s; None where there is no such file.
+
+        The time is that of the clock of the file system or of the server, whatever the machine's own.
+        """
+        return self._files.modified_s(self._path(name))
+
     def exists(self, name: str) -> bool:
         """Return whether a file or folder exists."""
         return self._files.exists(self._path(name))
@@ -209,6 +236,10 @@ class Location:
     def tree(self) -> dict[str, int]:
         """Return the size in bytes of every file in this folder and below, by relative name."""
         return _without_leftovers(self._files.sizes(self.url, below=True))
+
+    def everything(self) -> dict[str, int]:
+        """Return what `tree` does, with the files that killed writers left."""
+        return self._files.sizes(self.url, below=True)
 
     def tags(self) -> dict[str, str]:
         """Return the tag of every file of this folder and all below it, by relative name.

@@ -369,6 +369,23 @@ class ObjectFiles:
         with suppress(FileNotFoundError):
             self._do(obstore.delete, path, "remove")
 
+    def remove_all(self, paths: Sequence[str]) -> None:
+        """Remove those objects that exist, a page of them in a request where the server can do so."""
+        import obstore
+
+        for first in range(0, len(paths), _PAGE):
+            keys = [bucket_and_key(path)[1] for path in paths[first : first + _PAGE]]
+            with suppress(FileNotFoundError):
+                self._do(lambda store, _, keys=keys: obstore.delete(store, keys), paths[first], "remove")  # type: ignore[misc]
+
+    def remove_empty(self, path: str) -> None:
+        """Do nothing: object stores have no folders."""
+
+    def modified_s(self, path: str) -> float | None:
+        """Return when an object was written, s, by the server's clock; None where there is no such object."""
+        found = self._head(path)
+        return None if found is None else found["last_modified"].timestamp()
+
     def exists(self, path: str) -> bool:
         """Return whether there is an object of that name, or any below it."""
         return self._head(path) is not None or any(True for _ in self._listed(path))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
@@ -72,6 +72,20 @@ class RemoteFiles:
         with _store_errors(path, "remove"), suppress(FileNotFoundError):
             self._fs.rm_file(path)
         self._fs.invalidate_cache()
+
+    def remove_all(self, paths: Sequence[str]) -> None:
+        """Remove those files that exist, one by one."""
+        for path in paths:
+            self.remove(path)
+
+    def remove_empty(self, path: str) -> None:
+        """Do nothing: not all of these file systems have folders."""
+
+    def modified_s(self, path: str) -> float | None:
+        """Return when a file was written, s; None where there is no such file, or it is not known."""
+        with _store_errors(path, "check"), suppress(FileNotFoundError):
+            return float(self._fs.modified(path).timestamp())
+        return None
 
     def exists(self, path: str) -> bool:
         """Return whether a file or folder exists."""

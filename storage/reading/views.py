@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from melmill.storage.arrays import Array
 from melmill.storage.catalogue import Catalogue
 from melmill.storage.files.location import Location
-from melmill.storage.product import Address, ProductDescription, ProductFolder
+from melmill.storage.product import DESCRIPTION, Address, ProductDescription, ProductFolder
 from melmill.storage.records import record_name
 
 if TYPE_CHECKING:
@@ -94,6 +94,9 @@ class ProductView(Mapping[str, Array]):
         A node before this one may have done so.
         """
         folder = ProductFolder(self._store / address[0] / address[1])
+        if not folder.location.exists(DESCRIPTION):
+            # What it was made of may be pruned.
+            return ""
         if folder.record(record) is not None:
             table = folder.read_table("quarantine", [record])
             for row in table[table["utterance_id"] == utterance_id].to_dict("records"):
