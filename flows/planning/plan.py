@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from melmill.flows.errors import PipelineError
+from melmill.flows.listening.stored import digest
 from melmill.flows.pipeline.graph import Node, build_graph, needed_for
 from melmill.flows.pipeline.spec import Pipeline
 from melmill.flows.planning.corpus import Surveyed, survey
@@ -92,6 +93,9 @@ class Plan:
         What a person should know of each corpus, by ingest node.
     paired : mapping of str to Paired
         Pairs of the nodes that read two corpora, by node.
+    listened : str
+        Digest of the answers to listening tests that the store has, which reports show. Empty
+        without any.
     """
 
     pipeline: Pipeline
@@ -99,6 +103,7 @@ class Plan:
     catalogues: Mapping[str, Catalogue]
     corpus_notes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     paired: Mapping[str, Paired] = field(default_factory=dict)
+    listened: str = ""
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -152,7 +157,7 @@ class Plan:
             return record_name(shard)
         if node.trains:
             return TRAINED
-        return report_record(self.catalogues[corpus] for corpus in node.corpora)
+        return report_record((self.catalogues[corpus] for corpus in node.corpora), self.listened)
 
 
 def make_plan(
@@ -211,6 +216,7 @@ def _compared(
         catalogues=catalogues,
         corpus_notes={name: corpus.notes for name, corpus in surveyed.items()},
         paired={name: paired for name, paired in pairs.items() if paired is not None},
+        listened=digest(store) if any(node.is_whole and not node.trains for node in nodes.values()) else "",
     )
     manifest = store.latest_manifest()
     before = {} if manifest is None else {name: entry.key for name, entry in manifest.nodes.items()}
