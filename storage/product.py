@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -428,6 +428,25 @@ class ProductFolder(RecordedFolder):
     def stored_table(self, part: Part, names: Collection[str] | None, catalogue: Catalogue | None) -> pa.Table | None:
         """Return the table of `read_table` as it is stored, None without rows."""
         records = self.records() if names is None else {name: self.done(name) for name in names}
+        return self._rows(part, records, catalogue)
+
+    def tables(self, part: Part, catalogue: Catalogue, at_once: int = 256) -> Iterator[pa.Table]:
+        """Yield the rows of `read_table` as they are stored, those of some shards at a time.
+
+        Parameters
+        ----------
+        part : Part
+        catalogue : Catalogue
+        at_once : int
+            Shards.
+        """
+        names = [name for name in self.record_names() if name in catalogue.current_records]
+        for start in range(0, len(names), at_once):
+            table = self._rows(part, self.records(names[start : start + at_once]), catalogue)
+            if table is not None:
+                yield table
+
+    def _rows(self, part: Part, records: Mapping[str, Record], catalogue: Catalogue | None) -> pa.Table | None:
         if catalogue is not None:
             records = {name: record for name, record in records.items() if name in catalogue.current_records}
         present = {file: record for name, record in records.items() if (file := part_file(part, name)) in record.files}

@@ -1,11 +1,16 @@
-"""The files of a run: its manifest, which says what its names mean, and its state."""
+"""The files of a run and its tags: manifest, facts, state and outcome.
+
+The manifest says what the names of a run mean. The facts are written when it starts, and the outcome
+when it ends. The state is news while it runs.
+"""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Literal, get_args
 
 from melmill.storage.product import Address
@@ -163,3 +168,309 @@ class RunState:
             and all(isinstance(node, str) and isinstance(shard, int | None) for node, shard in tasks)
             and all(isinstance(text, str | None) for text in told)
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFacts:
+    """What made a run what it is, besides its manifest. It is written once, when the run starts.
+
+    Parameters
+    ----------
+    run_id : str
+    started_at : str
+        ISO 8601, UTC.
+    overrides : tuple of str
+        ``name=value``, as ``--set`` and Python gave them.
+    versions : mapping of str to str
+        Of the interpreter and of the packages that results may depend on.
+    git_commit : str or None
+        Commit of the working directory of the driver. None: it is in no git repository.
+    git_dirty : bool or None
+        Whether files that git tracks there differed from that commit.
+    host : str
+        Where the driver ran.
+    command : tuple of str
+        Arguments of the driver's process, its program first.
+    executor : str
+        ``dask`` or ``serial``.
+    partial : bool
+        Whether nodes of the pipeline were left out (``--until``).
+    """
+
+    run_id: str
+    started_at: str
+    overrides: tuple[str, ...] = ()
+    versions: Mapping[str, str] = field(default_factory=dict)
+    git_commit: str | None = None
+    git_dirty: bool | None = None
+    host: str = ""
+    command: tuple[str, ...] = ()
+    executor: str = ""
+    partial: bool = False
+
+    def to_json(self) -> bytes:
+        """Return the facts as the bytes of their file."""
+        return sealed(asdict(self))
+
+    @classmethod
+    def from_json(cls, data: bytes) -> RunFacts:
+        """Return the facts of a file's bytes; raise ValueError, TypeError or KeyError for others."""
+        fields = _known(cls, unsealed(data))
+        datetime.fromisoformat(fields["started_at"])
+        return cls(**{**fields, "overrides": tuple(fields["overrides"]), "command": tuple(fields["command"])})
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeOutcome:
+    """Count the tasks of one node of a run.
+
+    Parameters
+    ----------
+    done, reused, failed, retried : int
+        Tasks that this run did, those that were done before, those that it gave up, and attempts
+        that were repeated.
+    quarantined : int
+        Utterances that this run put into quarantine here.
+    audio_s, compute_s, task_s : float
+        Sums over the tasks that this run did, s: their audio, the time inside the stage, and the
+        time of whole tasks.
+    """
+
+    done: int = 0
+    reused: int = 0
+    failed: int = 0
+    retried: int = 0
+    quarantined: int = 0
+    audio_s: float = 0.0
+    compute_s: float = 0.0
+    task_s: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreSummary:
+    """Sum up one metric of one score node over the utterances of a run.
+
+    Parameters
+    ----------
+    node, scored : str
+        Score node, and the node whose waveforms it scores.
+    metric : str
+    n, n_failed : int
+        Utterances with a value, and those without one though it was asked for.
+    mean, low, high, std : float or None
+        Mean, the ends of its 95 % interval (Student's t), and standard deviation (n - 1). None
+        without enough values.
+    catalogue : str
+        Fingerprint of the utterances that the corpus had.
+    """
+
+    node: str
+    scored: str
+    metric: str
+    n: int
+    n_failed: int
+    mean: float | None
+    low: float | None
+    high: float | None
+    std: float | None
+    catalogue: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOutcome:
+    """What came of a run. It is written once, when the run ends. A killed driver leaves none.
+
+    Parameters
+    ----------
+    run_id : str
+    state : {"done", "failed", "interrupted"}
+    ended_at : str
+        ISO 8601, UTC.
+    duration_s : float
+        Wall time, s.
+    exit_code : int
+        What `melmill run` returned: 0, 1, 2 or 130.
+    reason : str
+        Why it failed, in one line. Empty for nothing to say.
+    nodes : mapping of str to NodeOutcome
+        By node of the run.
+    utterances, quarantined : int
+        Utterances of all corpora, and how many of them some node could not process, in this run or
+        before. A run that ended early has no such counts: None.
+    scores : tuple of ScoreSummary
+        Of all score nodes of the run. Empty for a run that ended early.
+    """
+
+    run_id: str
+    state: Literal["done", "failed", "interrupted"]
+    ended_at: str
+    duration_s: float
+    exit_code: int
+    reason: str = ""
+    nodes: Mapping[str, NodeOutcome] = field(default_factory=dict)
+    utterances: int | None = None
+    quarantined: int | None = None
+    scores: tuple[ScoreSummary, ...] = ()
+
+    def to_json(self) -> bytes:
+        """Return the outcome as the bytes of its file."""
+        return sealed(asdict(self))
+
+    @classmethod
+    def from_json(cls, data: bytes) -> RunOutcome:
+        """Return the outcome of a file's bytes; raise ValueError, TypeError or KeyError for others."""
+        fields = _known(cls, unsealed(data))
+        datetime.fromisoformat(fields["ended_at"])
+        nodes = {name: NodeOutcome(**_known(NodeOutcome, node)) for name, node in fields["nodes"].items()}
+        scores = tuple(ScoreSummary(**_known(ScoreSummary, row)) for row in fields["scores"])
+        return cls(**{**fields, "nodes": nodes, "scores": scores})
+
+
+# No tag is taken for an address, a path, a run or an option.
+TAG_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_RUN_LIKE = re.compile(r"\d{8}T\d{12}")
+
+
+def check_tag_name(name: str) -> str | None:
+    """Return what is wrong with the name of a tag, None for nothing.
+
+    >>> check_tag_name("nightly-2026.1") is None
+    True
+    >>> check_tag_name("a b")
+    "a tag is called by letters, digits, '.', '_' and '-', 100 at most, and begins with a letter or digit, got 'a b'"
+    """
+    if not TAG_NAME.fullmatch(name):
+        return (
+            "a tag is called by letters, digits, '.', '_' and '-', 100 at most, and begins with a letter or digit, "
+            f"got {name!r}"
+        )
+    return f"a tag can't be called as a run is, got {name!r}" if _RUN_LIKE.fullmatch(name) else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tag:
+    """A name for a run. It protects the run from pruning, and serves as a baseline.
+
+    Parameters
+    ----------
+    name, run_id : str
+    at : str
+        When it was set, ISO 8601, UTC.
+    by : str
+        Who set it: ``user@host``.
+    """
+
+    name: str
+    run_id: str
+    at: str
+    by: str
+
+    def to_json(self) -> bytes:
+        """Return the tag as the bytes of its file."""
+        return sealed({"run_id": self.run_id, "at": self.at, "by": self.by})
+
+    @classmethod
+    def from_json(cls, name: str, data: bytes) -> Tag:
+        """Return the tag of a file's bytes; raise ValueError, TypeError or KeyError for others."""
+        fields = unsealed(data)
+        datetime.fromisoformat(fields["at"])
+        return cls(name=name, **{key: str(fields[key]) for key in ("run_id", "at", "by")})
+
+
+# A driver writes its state every ten seconds. After this time without news it may be gone, s.
+SILENT_S = 60.0
+
+RunsState = Literal["running", "done", "failed", "interrupted", "lost", "unknown"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """All that a store knows of one run at one moment.
+
+    Parameters
+    ----------
+    store : str
+        URL of the store.
+    run_id : str
+    manifest : Manifest
+        Of this run. A run of an older version may have none because it repeated the run before it.
+        It has the manifest of that.
+    facts : RunFacts or None
+        None: an older version ran it.
+    outcome : RunOutcome or None
+        None: it still runs, its driver was killed, or an older version ran it.
+    progress : RunState or None
+        The last news of its driver. None: it had nothing to do.
+    tags : tuple of str
+        Names of its tags, sorted.
+    at : datetime
+        When all of this was read.
+    """
+
+    store: str
+    run_id: str
+    manifest: Manifest
+    facts: RunFacts | None
+    outcome: RunOutcome | None
+    progress: RunState | None
+    tags: tuple[str, ...]
+    at: datetime
+
+    @property
+    def state(self) -> RunsState:
+        """How the run ended, or ``running``.
+
+        ``lost``: there is no outcome and no news for a minute, so its driver was killed.
+        ``unknown``: an older version ran it and told nothing.
+        """
+        if self.outcome is not None:
+            return self.outcome.state
+        if self.progress is not None and self.progress.state != "running":
+            return self.progress.state
+        if self.progress is None and self.facts is None:
+            return "unknown"
+        news = self.progress.updated_at if self.progress is not None else self.started_at
+        silent_s = (self.at - datetime.fromisoformat(news)).total_seconds()
+        return "lost" if silent_s > SILENT_S else "running"
+
+    @property
+    def started_at(self) -> str:
+        """When it began, ISO 8601, UTC."""
+        own = self.facts or self.progress
+        return self.manifest.started_at if own is None else own.started_at
+
+    @property
+    def duration_s(self) -> float | None:
+        """Wall time so far, s; None where nobody knows."""
+        if self.outcome is not None:
+            return self.outcome.duration_s
+        end = self.at.isoformat() if self.state == "running" else self.progress and self.progress.updated_at
+        if not end:
+            return None
+        return max(0.0, (datetime.fromisoformat(end) - datetime.fromisoformat(self.started_at)).total_seconds())
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values, for JSON: facts and outcome as stored, None where there are none."""
+        return {
+            "store": self.store,
+            "run": self.run_id,
+            "project": self.manifest.project,
+            "state": self.state,
+            "tags": list(self.tags),
+            "started_at": self.started_at,
+            "duration_s": self.duration_s,
+            "facts": None if self.facts is None else asdict(self.facts),
+            "outcome": None if self.outcome is None else asdict(self.outcome),
+            "nodes": {name: entry.as_plain() for name, entry in self.manifest.nodes.items()},
+            "pipeline": dict(self.manifest.pipeline),
+        }
+
+
+def now() -> str:
+    """Return the time, ISO 8601, UTC, in whole seconds."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _known(cls: Any, fields: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ANN401 - any dataclass
+    """Return the fields that a class has. A later version may have written more."""
+    return {name: value for name, value in fields.items() if name in cls.__dataclass_fields__}

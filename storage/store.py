@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from melmill.storage.arrays import ZSTD_CODECS
 from melmill.storage.catalogue import Catalogue
@@ -35,13 +36,15 @@ from melmill.storage.reading import views as reading
 from melmill.storage.reading.recordings import Recordings
 from melmill.storage.reading.views import ProductView
 from melmill.storage.records import sealed, unsealed
-from melmill.storage.runs import Manifest, NodeEntry, RunState
+from melmill.storage.runs import Manifest, NodeEntry, RunFacts, RunOutcome, RunRecord, RunState, Tag
 from melmill.storage.utterance import Shard
 
 if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["Manifest", "NodeEntry", "Store"]
+
+T = TypeVar("T")
 
 # What the format of a store stands for. An older melmill refuses a format that it does not know.
 FORMATS = (1, 2, 3, 4)
@@ -56,6 +59,12 @@ MANIFEST = "manifest.json"
 # How ids of runs are made of the time, UTC: their order as texts is that of the runs.
 RUN_ID = "%Y%m%dT%H%M%S%f"
 STATE = "state.json"
+FACTS = "facts.json"
+OUTCOME = "outcome.json"
+TAGS = "tags"
+_TAG_SUFFIX = ".json"
+# Files of runs that are read at the same time on a remote store.
+_READERS = 16
 
 
 class Store:
@@ -64,6 +73,8 @@ class Store:
     Parameters
     ----------
     location : Location
+    run_id : str or None
+        Run whose products the names mean. None: the last run.
 
     Examples
     --------
@@ -72,10 +83,12 @@ class Store:
         store = melmill.open("runs/librispeech")
         store["mel"]["84-121123-0000"]        # (n_mels, n_frames)
         store.scores()                        # a row per utterance and node
+        store.runs()                          # what the store knows of each run
     """
 
-    def __init__(self, location: Location) -> None:
+    def __init__(self, location: Location, run_id: str | None = None) -> None:
         self.location = location
+        self.run_id = run_id
 
     @classmethod
     def create(cls, url: str, project: str) -> Store:
@@ -262,20 +275,108 @@ class Store:
 
     def latest_manifest(self) -> Manifest | None:
         """Return the manifest of the run that started last, None where there was no run."""
-        manifests = filter(None, map(self.manifest, self.run_ids()))
-        return max(manifests, key=lambda manifest: manifest.run_id, default=None)
+        return next(filter(None, map(self.manifest, reversed(self.run_ids()))), None)
 
     def manifest(self, run_id: str) -> Manifest | None:
         """Return the manifest of a run, None where it has none; raise DamagedData."""
         folder = self.location / RUNS / run_id
+        return _parsed(folder, MANIFEST, Manifest.from_json)
+
+    def publish_facts(self, facts: RunFacts) -> None:
+        """Store the facts of a run; raise AlreadyThere if it has others."""
+        (self.location / RUNS / facts.run_id).put(FACTS, facts.to_json())
+
+    def publish_outcome(self, outcome: RunOutcome) -> None:
+        """Store the outcome of a run; raise AlreadyThere if it has another one."""
+        (self.location / RUNS / outcome.run_id).put(OUTCOME, outcome.to_json())
+
+    def facts(self, run_id: str) -> RunFacts | None:
+        """Return the facts of a run, None where it has none; raise DamagedData."""
+        return _parsed(self.location / RUNS / run_id, FACTS, RunFacts.from_json)
+
+    def outcome(self, run_id: str) -> RunOutcome | None:
+        """Return the outcome of a run, None where it has none; raise DamagedData."""
+        return _parsed(self.location / RUNS / run_id, OUTCOME, RunOutcome.from_json)
+
+    def state(self, run_id: str) -> RunState | None:
+        """Return the last news of a run's driver, None where there is none."""
         try:
-            data = folder.read(MANIFEST)
+            return RunState.from_json((self.location / RUNS / run_id).read(STATE))
         except FileNotFoundError:
             return None
-        try:
-            return Manifest.from_json(data)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise damaged(f"{folder.url}/{MANIFEST}", f"can't be parsed ({error})") from error
+
+    def runs(self) -> list[RunRecord]:
+        """Return what the store knows of each run, the oldest first; raise DamagedData."""
+        at, tags = datetime.now(UTC), self.tags()
+        names: dict[str, list[str]] = {}
+        for tag in tags.values():
+            names.setdefault(tag.run_id, []).append(tag.name)
+
+        def read(run_id: str) -> tuple[Manifest | None, RunFacts | None, RunOutcome | None, RunState | None]:
+            return self.manifest(run_id), self.facts(run_id), self.outcome(run_id), self.state(run_id)
+
+        records: list[RunRecord] = []
+        last: Manifest | None = None
+        run_ids = self.run_ids()
+        for run_id, (manifest, facts, outcome, state) in zip(run_ids, self._each(read, run_ids), strict=True):
+            last = manifest or last
+            if last is None or (manifest is None and state is None):
+                continue
+            records.append(
+                RunRecord(
+                    store=self.location.url,
+                    run_id=run_id,
+                    manifest=last,
+                    facts=facts,
+                    outcome=outcome,
+                    progress=state,
+                    tags=tuple(sorted(names.get(run_id, ()))),
+                    at=at,
+                )
+            )
+        return records
+
+    def _each(self, read: Callable[[str], T], names: Sequence[str]) -> list[T]:
+        """Return what a function reads of each name. On remote stores, many are read at a time."""
+        if not self.location.is_remote or len(names) < 2:
+            return [read(name) for name in names]
+        with ThreadPoolExecutor(_READERS) as pool:
+            return list(pool.map(read, names))
+
+    def tags(self) -> dict[str, Tag]:
+        """Return all tags by name, sorted; raise DamagedData."""
+        folder = self.location / TAGS
+        names = sorted(name.removesuffix(_TAG_SUFFIX) for name in folder.sizes() if name.endswith(_TAG_SUFFIX))
+        tags = self._each(self.tag, names)
+        return {name: tag for name, tag in zip(names, tags, strict=True) if tag is not None}
+
+    def tag(self, name: str) -> Tag | None:
+        """Return a tag, None where there is none of that name; raise DamagedData."""
+        return _parsed(self.location / TAGS, f"{name}{_TAG_SUFFIX}", lambda data: Tag.from_json(name, data))
+
+    def write_tag(self, tag: Tag, *, replace: bool = False) -> None:
+        """Store a tag.
+
+        Parameters
+        ----------
+        tag : Tag
+        replace : bool
+            Whether it may take the place of another one of its name, at once for all readers.
+
+        Raises
+        ------
+        AlreadyThere
+            There is one of that name.
+        """
+        folder, name = self.location / TAGS, f"{tag.name}{_TAG_SUFFIX}"
+        if replace:
+            folder.replace(name, tag.to_json())
+        else:
+            folder.put(name, tag.to_json())
+
+    def remove_tag(self, name: str) -> None:
+        """Remove a tag. Its run stays."""
+        (self.location / TAGS).remove(f"{name}{_TAG_SUFFIX}")
 
     def write_state(self, state: RunState) -> None:
         """Store the state of a run in place of its earlier one."""
@@ -287,27 +388,24 @@ class Store:
 
     def latest_state(self) -> RunState | None:
         """Return the state of the last run that had something to do, None where there was none."""
-        for run_id in reversed(self.run_ids()):
-            try:
-                state = RunState.from_json((self.location / RUNS / run_id).read(STATE))
-            except FileNotFoundError:
-                continue
-            if state is not None:
-                return state
-        return None
+        return next(filter(None, map(self.state, reversed(self.run_ids()))), None)
+
+    def at(self, run_id: str) -> Store:
+        """Return the same store, whose names mean what they meant in a run."""
+        return Store(self.location, run_id)
 
     @cached_property
     def nodes(self) -> Mapping[str, NodeEntry]:
-        """Nodes of the last run by name, none where there was no run. They are read once."""
-        manifest = self.latest_manifest()
+        """Nodes of the run by name, none where there was no run. They are read once."""
+        manifest = self.latest_manifest() if self.run_id is None else self.manifest(self.run_id)
         return {} if manifest is None else manifest.nodes
 
     @cached_property
     def _catalogues(self) -> dict[Address, Catalogue]:
         return {}
 
-    def __getstate__(self) -> dict[str, Location]:
-        return {"location": self.location}
+    def __getstate__(self) -> dict[str, object]:
+        return {"location": self.location, "run_id": self.run_id}
 
     def __getitem__(self, name: str) -> ProductView:
         entry = self.nodes.get(name)
@@ -374,6 +472,18 @@ class Store:
         # What is made of whole corpora has no rows.
         catalogue = None if entry.kind in ("report", "vocoder") else self.catalogue_of(entry)
         return self.product(entry.folder, entry.key).read_table(part, catalogue=catalogue)
+
+
+def _parsed(folder: Location, name: str, parse: Callable[[bytes], T]) -> T | None:
+    """Return what a file holds, None where there is no such file; raise DamagedData."""
+    try:
+        data = folder.read(name)
+    except FileNotFoundError:
+        return None
+    try:
+        return parse(data)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise damaged(f"{folder.url}/{name}", f"can't be parsed ({error})") from error
 
 
 def _marker(project: str, written: int = FORMAT) -> bytes:

@@ -94,7 +94,7 @@ def test_only_storage_opens_files() -> None:
         "flows/watching/log.py",  # a log goes where asked
         "flows/pipeline/spec.py",  # a pipeline is a file that a person names
         "flows/cli/show.py",  # scores and drawings go where asked
-        "flows/cli/init.py",  # a pipeline goes where asked
+        "flows/cli/setup/init.py",  # a pipeline goes where asked
     }
     for layer in ("cluster", "flows", "stages"):
         for path in modules(layer):

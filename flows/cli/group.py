@@ -10,7 +10,7 @@ from typing import cast
 
 import click
 
-DONE, FAILED, BAD_USAGE, INTERRUPTED = 0, 1, 2, 130
+DONE, FAILED, BAD_USAGE, GATE_TRIPPED, INTERRUPTED = 0, 1, 2, 3, 130
 
 
 class LocalPath(click.Path):
@@ -46,7 +46,7 @@ class Seconds(click.FloatRange):
 
 
 class Commands(click.Group):
-    """The commands that the modules of this folder define, imported when one is asked for.
+    """The commands that the modules of this folder and below define, imported when one is asked for.
 
     Workers import the program's main module too, and run none of its commands.
     """
@@ -62,8 +62,8 @@ class Commands(click.Group):
         return super().list_commands(ctx)
 
     def _import(self) -> None:
-        for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
-            importlib.import_module(f"{__package__}.{module.name}")
+        for module in pkgutil.walk_packages([str(Path(__file__).parent)], f"{__package__}."):
+            importlib.import_module(module.name)
 
 
 class Defaulted(click.Group):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
 
 from melmill.flows.pipeline.graph import Node
 from melmill.flows.pipeline.recordings import recordings_of
@@ -11,6 +10,7 @@ from melmill.flows.planning.plan import Plan
 from melmill.stages.contract import Mel, Scores, Trained, Waveform
 from melmill.storage.arrays import ArraySpec
 from melmill.storage.product import ProductDescription
+from melmill.storage.runs import now
 from melmill.storage.store import FORMAT, Manifest, NodeEntry, Store
 
 
@@ -53,8 +53,8 @@ def prepare_store(plan: Plan) -> Store:
 def publish_manifest(plan: Plan, store: Store, *, partial: bool) -> str:
     """Store which products the pipeline's names mean now; return the id of the new run.
 
-    Nothing is stored if the last run says the same. With `partial` the plan leaves out nodes of the
-    pipeline, and what the last run says of those stays.
+    With `partial` the plan leaves out nodes of the pipeline, and what the last run says of those
+    stays.
     """
     run_id = store.new_run_id()
     nodes = {name: node_plan.node for name, node_plan in plan.nodes.items()}
@@ -70,18 +70,17 @@ def publish_manifest(plan: Plan, store: Store, *, partial: bool) -> str:
         )
         for name, node in nodes.items()
     }
-    last = store.latest_manifest()
-    if partial and last is not None:
+    last = store.latest_manifest() if partial else None
+    if last is not None:
         entries = {**last.nodes, **entries}
-    if last is None or dict(last.nodes) != entries:
-        manifest = Manifest(
-            run_id=run_id,
-            project=plan.pipeline.name,
-            started_at=datetime.now(UTC).isoformat(timespec="seconds"),
-            nodes=entries,
-            pipeline=dict(plan.pipeline.document),
-        )
-        store.publish_run(run_id, manifest)
+    manifest = Manifest(
+        run_id=run_id,
+        project=plan.pipeline.name,
+        started_at=now(),
+        nodes=entries,
+        pipeline=dict(plan.pipeline.document),
+    )
+    store.publish_run(run_id, manifest)
     return run_id
 
 

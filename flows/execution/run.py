@@ -1,4 +1,7 @@
-"""Run a plan in four steps: prepare the store, publish the manifest, execute the tasks, sum up."""
+"""Run a plan in four steps: prepare the store, publish the manifest, execute the tasks, sum up.
+
+The store keeps a record of every run, however it ends (`recording`).
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from typing import Literal
 
 from melmill.cluster.connect import check_available
 from melmill.flows.execution.prepare import prepare_store, publish_manifest
+from melmill.flows.execution.recording import RunRecorder
 from melmill.flows.execution.summary import QuarantineWatch, Summary, sum_up
 from melmill.flows.execution.window import ShardWindow
 from melmill.flows.pipeline.graph import Node
@@ -70,8 +74,12 @@ def run(
         check_available(plan.pipeline.cluster)
     store = prepare_store(plan)
     run_id = publish_manifest(plan, store, partial=partial)
-    n_failed = _execute(plan, store, run_id, executor, watching or Watching()) if plan.n_pending else 0
-    return sum_up(plan, store, run_id, n_failed=n_failed, duration_s=time.monotonic() - started_s)
+    watching = watching or Watching()
+    with RunRecorder(plan, store, run_id, executor, partial=partial) as recorder:
+        watching = replace(watching, listeners=(recorder, *watching.listeners))
+        n_failed = _execute(plan, store, run_id, executor, watching) if plan.n_pending else 0
+        duration_s = time.monotonic() - started_s
+        return recorder.summed_up(sum_up(plan, store, run_id, n_failed=n_failed, duration_s=duration_s))
 
 
 def _execute(plan: Plan, store: Store, run_id: str, executor: Executor, watching: Watching) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,8 @@ class Pipeline:
     cluster : ClusterSpec
     document : mapping
         The whole document after overrides, as plain values. The store keeps it with every run.
+    overrides : tuple of str
+        Those that were applied. The store keeps them with every run too.
     """
 
     name: str
@@ -73,6 +75,7 @@ class Pipeline:
     declarations: tuple[Declaration, ...]
     cluster: ClusterSpec
     document: Mapping[str, Any]
+    overrides: tuple[str, ...] = ()
 
 
 def load(path: Path, overrides: Sequence[str] = (), store: str | None = None) -> Pipeline:
@@ -106,7 +109,7 @@ def read(text: str, name: str, overrides: Sequence[str] = (), store: str | None 
         document = _overridden(document, override)
     if store is not None:
         document = _with(document, ["store"], Located(store, "--store"), "--store")
-    return _pipeline(document)
+    return replace(_pipeline(document), overrides=tuple(overrides))
 
 
 def _pipeline(document: Located) -> Pipeline:

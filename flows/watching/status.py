@@ -18,14 +18,11 @@ from melmill.storage.errors import StoreError
 from melmill.storage.files.location import Location
 from melmill.storage.product import Address
 from melmill.storage.records import Record
-from melmill.storage.runs import Manifest, RunState
+from melmill.storage.runs import SILENT_S, Manifest, RunState
 from melmill.storage.store import RUN_ID, NodeEntry, Store
 
 # Throughput is measured over this time, s.
 WINDOW_S = 300.0
-
-# A driver writes its state every ten seconds. After this time without news it may be gone, s.
-SILENT_S = 60.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,8 @@ import click
 from melmill.flows.cli.group import DONE, FAILED, INTERRUPTED, Seconds, cli
 from melmill.flows.cli.show import as_json, made_table, table
 from melmill.flows.watching.progress import duration
-from melmill.flows.watching.status import SILENT_S, NodeState, RunStatus, StatusReader
+from melmill.flows.watching.status import NodeState, RunStatus, StatusReader
+from melmill.storage.runs import SILENT_S
 from melmill.storage.store import Store
 
 COLUMNS = ("node", "stage", "shards done", "failed", "quarantined", "compute", "x real time", "memory", "last 5 min")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from melmill.flows.cli.exporting import FormatName
+from melmill.flows.cli.files.exporting import FormatName
 from melmill.flows.cli.group import DONE, FAILED, cli
 from melmill.flows.cli.show import as_json, table
 from melmill.flows.errors import PipelineError
