@@ -101,6 +101,11 @@
       const passed = context.currentTime - this.startedAt;
       return this.loop ? passed % this.duration : Math.min(passed, this.duration);
     },
+    take(buffers) {
+      this.onchange = () => {};
+      this.stop();
+      Object.assign(this, { buffers, current: null });
+    },
     async play(key) {
       await context.resume();
       const from = this.source ? this.position : 0;
@@ -213,7 +218,7 @@
     let buffers;
     try { buffers = await load(first.name); } catch (error) { return failed(error, volumeScreen); }
     // Any sound of the first page will do, as all of a test have the same loudness.
-    player.buffers = { sample: buffers.reference ?? buffers[first.stimuli[0]] };
+    player.take({ sample: buffers.reference ?? buffers[first.stimuli[0]] });
     const play = element("button", { type: "button", class: "play", id: "sample", "aria-pressed": "false",
       onclick: () => (player.source ? player.stop() : player.play("sample")) }, "Play a sound");
     player.onchange = () => play.setAttribute("aria-pressed", String(Boolean(player.source)));
@@ -250,7 +255,7 @@
     if (left[1]) load(left[1].name).catch(() => {});
     const random = generator(`${test.id}/${session.listener}/${trial.name}`);
     const given = KINDS[test.kind](trial, random);
-    player.buffers = given.buffers(buffers);
+    player.take(given.buffers(buffers));
     const heard = new Set();
     const plays = {};
     const shownAt = Date.now();
@@ -323,7 +328,6 @@
     keys = { " ": () => (player.source ? player.stop() : play(player.current in player.buffers ? player.current : all[0])), Enter: finish };
     for (const key of all) keys[given.shortcuts[key]] = () => play(key);
     Object.assign(keys, given.keys());
-    player.current = null;
     refresh();
     requestAnimationFrame(tick);
   };

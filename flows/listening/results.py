@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from melmill.flows.errors import PipelineError
@@ -85,17 +86,18 @@ def import_results(store: Store, files: Sequence[str], listener: str | None = No
 
 
 def _found(file: str) -> Iterator[tuple[str, bytes]]:
-    folder = Location(file)
-    names = sorted(name for name in folder.sizes() if name.endswith(".json"))
+    folder, is_remote = Location(file), "://" in file
+    names = (
+        sorted(name for name in folder.sizes() if name.endswith(".json")) if is_remote or Path(file).is_dir() else []
+    )
     if names:
         for name in names:
             yield f"{folder.url}/{name}", folder.read(name)
         return
     location, name = folder_and_name(file)
-    try:
-        yield file, location.read(name)
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
-        raise PipelineError(f"{file}: there is no such file, and no folder with results (*.json)") from error
+    if Path(file).is_dir() or location.size(name) is None:
+        raise PipelineError(f"{file}: there is no such file, and no folder with results (*.json)")
+    yield file, location.read(name)
 
 
 def _checked(store: Store, place: str, data: bytes, listener: str | None) -> Answers:

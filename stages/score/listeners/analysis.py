@@ -152,7 +152,8 @@ def _pairs(kind: ListeningKind, ratings: pd.DataFrame, seed: int) -> pd.DataFram
         return pd.DataFrame(columns=list(PAIR_COLUMNS))
     # Each trial has a row for either side; the pair's is that of the system that comes first.
     order = {name: at for at, name in enumerate(dict.fromkeys(ratings["system"]))}
-    first = ratings[[order[one] < order[other] for one, other in zip(ratings["system"], ratings["other"], strict=True)]]
+    sides = zip(ratings["system"], ratings["other"], strict=True)
+    first = ratings[np.array([order[one] < order[other] for one, other in sides], dtype=bool)]
     names = [f"{one}\x1f{other}" for one, other in zip(first["system"], first["other"], strict=True)]
     first = first.assign(pair=names)
     unique = list(dict.fromkeys(names))

@@ -11,11 +11,10 @@ import click
 
 from melmill.flows.cli.group import DONE, INTERRUPTED, Defaulted, LocalPath, cli
 from melmill.flows.cli.show import as_json, one_line, table
-from melmill.storage.store import Store
+from melmill.flows.runs.addresses import parse_address, resolve
 
 if TYPE_CHECKING:
     from melmill.flows.listening.results import HeardResults
-    from melmill.storage.runs import Manifest
 
 KINDS = ("abx", "mushra", "cmos", "preference")
 _JSON = click.option("--json", "json_", is_flag=True, help="Print one JSON object to standard output.")
@@ -99,8 +98,8 @@ def make(
         kind=kind, nodes=nodes, n=n, seed=seed, reference=reference, against=against, by=by, speakers=speakers,
         subsets=subsets, utterances=utterances, loudness_lufs=loudness, longest_s=longest, title=title,
     )  # fmt: skip
-    opened, manifest = _run_of(store)
-    design = make_test(opened, manifest, request, output)
+    run = resolve(parse_address(store))
+    design = make_test(run.store, run.manifest, request, output)
     if json_:
         as_json(
             {
@@ -160,7 +159,7 @@ def import_(store: str, results: tuple[str, ...], listener: str | None, json_: b
     """
     from melmill.flows.listening.results import import_results
 
-    done = import_results(_run_of(store)[0], results, listener)
+    done = import_results(resolve(parse_address(store)).store, results, listener)
     if json_:
         as_json({"results": [asdict(one) for one in done]})
         return DONE
@@ -186,8 +185,8 @@ def results(store: str, test: str | None, json_: bool) -> int:
     """
     from melmill.flows.listening.results import results_of
 
-    opened, manifest = _run_of(store)
-    found = results_of(opened, manifest, test)
+    run = resolve(parse_address(store))
+    found = results_of(run.store, run.manifest, test)
     if json_:
         as_json({"store": store, "tests": [one.as_dict() for one in found]})
         return DONE
@@ -196,14 +195,6 @@ def results(store: str, test: str | None, json_: bool) -> int:
     if not found:
         click.echo("no listening tests: make one with `melmill listen STORE --test mushra -o FOLDER`")
     return DONE
-
-
-def _run_of(address: str) -> tuple[Store, Manifest]:
-    store = Store.open(address)
-    manifest = store.latest_manifest()
-    if manifest is None:
-        raise click.UsageError(f"{address} has no runs yet")
-    return store, manifest
 
 
 def _print(one: HeardResults) -> None:
