@@ -112,10 +112,10 @@ class Browser:
     def click(self, selector: str, at: tuple[float, float] = (0.5, 0.5)) -> None:
         """Click into an element with the mouse, at a share of its width and height."""
         self.wait(f"document.querySelector({json.dumps(selector)})")
-        x, y = self.value(
-            f"(() => {{ const e = document.querySelector({json.dumps(selector)});"
-            f" e.scrollIntoView({{block: 'center'}}); const r = e.getBoundingClientRect(); return [r.x + {at[0]} * r.width, r.y + {at[1]} * r.height]; }})()"
-        )
+        found = f"document.querySelector({json.dumps(selector)})"
+        self.value(f"{found}.scrollIntoView({{block: 'center'}})")
+        box = self.value(f"(({{x, y, width, height}}) => [x, y, width, height])({found}.getBoundingClientRect())")
+        x, y = (box[side] + at[side] * box[side + 2] for side in (0, 1))
         for kind in ("mousePressed", "mouseReleased"):
             self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
 

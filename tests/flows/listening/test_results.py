@@ -102,7 +102,7 @@ def test_results_reach_the_command_line_and_the_next_report(done: Project) -> No
     assert (systems["gla"]["mean"], systems["admm"]["mean"], systems[REFERENCE]["mean"]) == (42, 65, 100)
     assert (systems["admm"]["ci_low"], systems["admm"]["ci_high"]) == (60, 70)
     assert {row["listener"]: row["share_low"] for row in test["screening"]} == {"anna": 0, "bert": 0, "carl": 1}
-    assert {row["metric"]: row["n_stimuli"] for row in test["agreement"]} == {"sc": 12, "scm_db": 12}
+    assert {row["metric"]: row["n_stimuli"] for row in test["agreement"]} == {"sc_db": 12, "scm_db": 12}
     shown = done.called("listen", "results", str(done.store)).stdout
     assert "1 of 3 listeners rated the hidden reference below 90 in more than 15 %" in shown
     assert "carl" in shown
