@@ -203,7 +203,8 @@ class Store:
     def products(self) -> Iterator[tuple[Address, ProductFolder]]:
         """Yield (node, key) and folder of every product in the store, of all runs."""
         for node in self.location.folders():
-            for key in (self.location / node).folders() if node != RUNS else ():
+            # No node's name begins with an underscore: such folders hold other things, as listening tests.
+            for key in (self.location / node).folders() if node != RUNS and not node.startswith("_") else ():
                 yield (node, key), self.product(node, key)
 
     def catalogue(self, node: str, key: str, *, checked: bool = True) -> Catalogue | None:

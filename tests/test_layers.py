@@ -86,6 +86,8 @@ def test_only_storage_opens_files() -> None:
         "stages/ingest/demo/corpus.py",  # writes a corpus folder
         "stages/invert/priors/__init__.py",  # reads what comes with melmill
         "stages/report/views/templates.py",  # reads the templates of pages
+        "flows/listening/page.py",  # reads its own template
+        "flows/scheduling/files.py",  # reads the files that a CronJob carries
         "stages/score/networks/weights.py",  # hashes what other packages carry
         # keys are no data: they have modes and stay off every store
         "cluster/authority.py",

@@ -66,6 +66,21 @@ class Commands(click.Group):
             importlib.import_module(module.name)
 
 
+class Defaulted(click.Group):
+    """A group with a command of its own name: what is no name of a command is its first argument.
+
+    That command is called `MAIN` in the group, and help shows it as the group's own usage.
+    """
+
+    MAIN = "make"
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Put the name of the main command before arguments that begin with none."""
+        if args and args[0] not in self.commands and args[0] not in ctx.help_option_names:
+            args = [self.MAIN, *args]
+        return super().parse_args(ctx, args)
+
+
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="melmill")
 def cli() -> None:

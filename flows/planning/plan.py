@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from melmill.flows.errors import PipelineError
+from melmill.flows.listening.stored import digest
 from melmill.flows.pipeline.graph import Node, build_graph, needed_for
 from melmill.flows.pipeline.spec import Pipeline
 from melmill.flows.planning.corpus import Surveyed, survey
@@ -98,6 +99,9 @@ class Plan:
         what it calls done may be gone.
     again : callable or None
         Makes the plan anew. None: it was changed since, so that nobody can.
+    listened : str
+        Digest of the answers to listening tests that the store has, which reports show. Empty
+        without any.
     """
 
     pipeline: Pipeline
@@ -107,6 +111,7 @@ class Plan:
     paired: Mapping[str, Paired] = field(default_factory=dict)
     n_prunings: int = 0
     again: Callable[[], Plan] | None = None
+    listened: str = ""
 
     @property
     def addresses(self) -> frozenset[Address]:
@@ -165,7 +170,7 @@ class Plan:
             return record_name(shard)
         if node.trains:
             return TRAINED
-        return report_record(self.catalogues[corpus] for corpus in node.corpora)
+        return report_record((self.catalogues[corpus] for corpus in node.corpora), self.listened)
 
 
 def make_plan(
@@ -237,6 +242,7 @@ def _compared(
         catalogues=catalogues,
         corpus_notes={name: corpus.notes for name, corpus in surveyed.items()},
         paired={name: paired for name, paired in pairs.items() if paired is not None},
+        listened=digest(store) if any(node.is_whole and not node.trains for node in nodes.values()) else "",
     )
     manifest = store.latest_manifest()
     before = {} if manifest is None else {name: entry.key for name, entry in manifest.nodes.items()}

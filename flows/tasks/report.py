@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from melmill.flows.listening.results import heard_tests
+from melmill.flows.listening.stored import heard, read_tests
 from melmill.flows.runs.evaluation import StoredEvaluation
 from melmill.flows.tasks.job import NodeJob, Source, Stopwatch, versions
 from melmill.flows.tasks.levels import current_levels
@@ -18,7 +20,7 @@ from melmill.flows.tasks.task import Receipt
 from melmill.flows.tasks.throughput import throughput
 from melmill.stages.contract import WHOLE_KINDS, Scores, Waveform, as_float
 from melmill.stages.numeric.errors import StageError
-from melmill.stages.report.contract import PAIR_COLUMNS, Example, Provenance, ReportStage
+from melmill.stages.report.contract import PAIR_COLUMNS, Example, HeardTest, Provenance, ReportStage
 from melmill.storage.errors import StoreError
 from melmill.storage.product import Address, Part, ProductFolder
 from melmill.storage.runs import NodeEntry
@@ -50,10 +52,13 @@ def is_verdict(record: Record) -> bool:
     return f"{report_folder(record.name)}/{VERDICT}" in record.files
 
 
-def report_record(catalogues: Iterable[Catalogue]) -> str:
-    """Return the name of the record of a report on corpora as they are in catalogues."""
+def report_record(catalogues: Iterable[Catalogue], listened: str = "") -> str:
+    """Return the name of the record of a report on corpora as they are in catalogues.
+
+    `listened` is a digest of what listeners said of its nodes, empty if that is nothing.
+    """
     # A report shows the texts of its examples, and groups by speaker.
-    digests = "".join(catalogue.digest + catalogue.labels_digest for catalogue in catalogues)
+    digests = "".join(catalogue.digest + catalogue.labels_digest for catalogue in catalogues) + listened
     return f"all-{hashlib.sha256(digests.encode()).hexdigest()[:12]}"
 
 
@@ -249,6 +254,12 @@ class StoredResults:
     def quarantine(self) -> pd.DataFrame:
         """One row per utterance that a node could not process."""
         return self._tables("quarantine", self._ancestors)
+
+    @property
+    def listening(self) -> Sequence[HeardTest]:
+        """Listening tests in which one of the nodes was heard, those with answers."""
+        names = {(one.source.folder, one.source.key): name for name, one in self._ancestors.items()}
+        return heard_tests(heard(read_tests(self._store), names), names)
 
     @property
     def notes(self) -> list[str]:

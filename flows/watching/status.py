@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from melmill.flows.listening.stored import digest
 from melmill.flows.tasks.report import is_verdict, report_folder, report_record
 from melmill.flows.tasks.trained import trained_page
 from melmill.flows.tasks.training import TrainingFolder
@@ -202,7 +203,7 @@ class StatusReader:
             names &= catalogues[0].current_records.keys()
         elif entry.kind == Kind.REPORT:
             # Records of other names are of the corpora as they were.
-            names &= {report_record(catalogues)}
+            names &= {report_record(catalogues, digest(self.store))}
         known = {name: done for name, done in self._done.get(address, {}).items() if name in names}
         new = folder.records(names - known.keys())
         if entry.kind not in WHOLE_KINDS and catalogues:

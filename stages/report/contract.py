@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melmill.stages.contract import Stage
+from melmill.stages.score.listeners.kinds import KINDS, ListeningKind
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -73,6 +74,35 @@ class Example:
     rates: Mapping[str, int] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, kw_only=True)
+class HeardTest:
+    """Hold a listening test with the answers of all listeners.
+
+    Parameters
+    ----------
+    test_id, kind : str
+        Its name, and ``abx``, ``mushra``, ``cmos`` or ``preference``.
+    n_trials : int
+        Pages of the test.
+    notes : sequence of str
+        What a person should know of the sounds, a line each.
+    ratings : DataFrame
+        A row per listener, trial and sound: ``listener, trial, utterance_id, system, other, value``.
+        A system that was scored has the name of its node.
+    """
+
+    test_id: str
+    kind: str
+    n_trials: int
+    notes: Sequence[str]
+    ratings: pd.DataFrame
+
+    @property
+    def test(self) -> ListeningKind:
+        """The kind of test."""
+        return KINDS[self.kind]
+
+
 class ReportData(Protocol):
     """What a report can read: everything that led to its inputs.
 
@@ -127,6 +157,11 @@ class ReportData(Protocol):
     @property
     def notes(self) -> Sequence[str]:
         """What a person should know of the levels and channels of the recordings, a line each."""
+        ...
+
+    @property
+    def listening(self) -> Sequence[HeardTest]:
+        """Listening tests in which a node before the report was heard, those with answers."""
         ...
 
     @property
@@ -252,6 +287,8 @@ class Tables:
         ``node, utterance_id, estimate_id, duration_s, estimate_duration_s``: which file of another
         system belongs to which recording. Recordings and files without a partner have a row too.
         None where no other system's files are scored.
+    listening : sequence of HeardTest
+        Listening tests with their answers.
     """
 
     scores: pd.DataFrame
@@ -272,6 +309,7 @@ class Tables:
     notes: Sequence[str] = ()
     pair_notes: Sequence[str] = ()
     pairs: pd.DataFrame | None = None
+    listening: Sequence[HeardTest] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

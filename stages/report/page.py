@@ -16,7 +16,7 @@ from melmill.stages.report.examples import DIFFERENCE_DB, RANGE_DB, shown
 from melmill.stages.report.statistics import Cube, cube, measured
 from melmill.stages.report.sweeps import Arrangement, arrange
 from melmill.stages.report.tables import Results
-from melmill.stages.report.views import explorer, overview, page_tables
+from melmill.stages.report.views import explorer, listeners, overview, page_tables
 from melmill.stages.report.views.templates import render
 from melmill.stages.score.metric import metric as metric_of
 
@@ -63,6 +63,7 @@ def page(tables: Tables, results: Results, examples: Sequence[Example], settings
         folded=[(sweep, page_tables.of_map(results, sweep)) for sweep in page_tables.folded_maps(arrangement)],
         paired=None if results.paired is None else page_tables.paired(results.paired),
         ranks=overview.rank_matrix(results),
+        heard=[listeners.shown(test, made) for test, made in results.heard],
         correlations=overview.correlation_matrix(results.correlations),
         **_groups(results, settings.by, arrangement.shown),
         worst=_worst(table, arrangement.shown),

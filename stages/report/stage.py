@@ -98,6 +98,7 @@ class Aggregate:
             notes=data.notes,
             pair_notes=data.pair_notes,
             pairs=pairs if len(pairs) else None,
+            listening=data.listening,
             # Without rows the defaults know the types of the columns.
             **({"traces": traces} if len(traces) else {}),
             **({"quarantine": quarantine} if len(quarantine) else {}),

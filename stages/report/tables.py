@@ -10,15 +10,16 @@ from functools import cached_property
 import pandas as pd
 
 from melmill.stages.report.comparison.paired import paired
-from melmill.stages.report.contract import Tables
+from melmill.stages.report.contract import HeardTest, Tables
 from melmill.stages.report.ranking import correlations, ranks, standings
 from melmill.stages.report.statistics import convergence, failures, summary
+from melmill.stages.score.listeners.analysis import Outcome, outcome
 from melmill.stages.score.metric import metric as metric_of
 
 
 @dataclass(frozen=True, kw_only=True)
 class Results:
-    """Hold the tables of `statistics`, `comparison` and `ranking`.
+    """Hold the tables of `statistics`, `comparison` and `ranking`, and what listeners said.
 
     `paired` is None without a baseline.
     """
@@ -29,6 +30,7 @@ class Results:
     ranks: pd.DataFrame
     correlations: pd.DataFrame
     convergence: pd.DataFrame
+    heard: Sequence[tuple[HeardTest, Outcome]] = ()
 
     @cached_property
     def leaders(self) -> Mapping[str, Sequence[str]]:
@@ -49,6 +51,7 @@ def results(tables: Tables, *, by: Sequence[str], baseline: str | None, seed: in
         ranks=ranks(standings(scores, seed=seed)),
         correlations=correlations(scores),
         convergence=convergence(tables.traces),
+        heard=[(one, outcome(one.test, one.ratings, scores, seed=seed)) for one in tables.listening],
     )
 
 
@@ -65,6 +68,7 @@ def files(tables: Tables, results: Results) -> dict[str, bytes]:
         "quarantine": tables.quarantine,
         "throughput": tables.throughput,
         "pairs": tables.pairs,
+        **_heard(results),
     }
     written: dict[str, bytes] = {}
     for name, frame in frames.items():
@@ -72,6 +76,18 @@ def files(tables: Tables, results: Results) -> dict[str, bytes]:
             written[f"{name}.csv"] = frame.to_csv(index=False).encode()
             written[f"{name}.parquet"] = frame.to_parquet(index=False)
     return written
+
+
+def _heard(results: Results) -> dict[str, pd.DataFrame]:
+    """Return what listeners said of each system, and how far metrics agree; nothing without tests."""
+    if not results.heard:
+        return {}
+    systems = [made.systems.assign(test=test.test_id, measure=test.test.measure) for test, made in results.heard]
+    agreement = [made.agreement.assign(test=test.test_id) for test, made in results.heard]
+    return {
+        "listening": pd.concat(systems, ignore_index=True),
+        "listening_agreement": pd.concat(agreement, ignore_index=True),
+    }
 
 
 def headline(summary: pd.DataFrame, failures: pd.DataFrame) -> pd.DataFrame:

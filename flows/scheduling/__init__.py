@@ -1,0 +1,1 @@
+"""Runs at set times: what calls them, what keeps them apart, and whom they tell."""

@@ -1,0 +1,1 @@
+"""What people hear: the kinds of listening tests, their stimuli, and the statistics of their answers."""
