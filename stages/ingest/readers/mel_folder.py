@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from melmill.stages.blame import is_of_file
 from melmill.stages.contract import CorpusTree, Mel, Outcome, Product
-from melmill.stages.extract import MelFields
+from melmill.stages.extract.fields import MelFields
 from melmill.stages.formats.npy import HEAD_BYTES, decode_npy, npy_header
 from melmill.stages.ingest.folder import FolderReader
 from melmill.stages.ingest.names import ARRAYS, AUDIO, MEL_SUFFIXES
@@ -36,7 +36,7 @@ class MelFolder(FolderReader, MelFields):
     No file says how its mel was made, so `preset` (with overrides) must. The utterances have no
     recordings. An inverter makes the shortest waveforms that have their frames, and there is
     nothing to score these against. For the other fields see
-    `melmill.stages.ingest.folder.FolderReader` and `melmill.stages.extract.MelFields`.
+    `melmill.stages.ingest.folder.FolderReader` and `melmill.stages.extract.fields.MelFields`.
 
     Parameters
     ----------
