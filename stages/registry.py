@@ -21,6 +21,7 @@ GROUP = "melmill.stages"
 _BUILT_IN = {
     "aggregate": "melmill.stages.report.stage:Aggregate",
     "extract": "melmill.stages.extract:Extract",
+    "paired_mels": "melmill.stages.ingest.paired:PairedMels",
     "score": "melmill.stages.score.stage:Score",
     "train_prior": "melmill.stages.train.prior_stage:TrainPrior",
     "train_vocoder": "melmill.stages.train.vocoder_stage:TrainVocoder",
