@@ -27,8 +27,10 @@ from melmill.stages.numeric.errors import (
     StageError,
     Unusable,
 )
+from melmill.stages.numeric.mels.steps import WaveStep
 from melmill.stages.numeric.melspec import MelSpec
-from melmill.stages.numeric.presets import preset as preset
+from melmill.stages.numeric.presets import preset as named_spec
+from melmill.stages.numeric.presets import preset_of
 from melmill.stages.numeric.resample import resample
 from melmill.stages.vocode.errors import VocoderError
 from melmill.storage.errors import (
@@ -97,6 +99,7 @@ __all__ = [
     "UnknownStage",
     "Unusable",
     "VocoderError",
+    "WaveStep",
     "__version__",
     "identify",
     "invert",
@@ -110,6 +113,33 @@ __all__ = [
     "score",
     "torch_dataset",
 ]
+
+
+def preset(name: str, stats: str | os.PathLike[str] | None = None) -> MelSpec:
+    """Return the mel spec called `name`.
+
+    Parameters
+    ----------
+    name : str
+        Name of a preset: `melmill mel show` lists them.
+    stats : str, path or None
+        File of the mean and the deviation of each band, by which a recipe normalises its mels:
+        ``stats.h5``, ``stats.npy``, ``feats_stats.npz``, ``scale_stats.npy``, ``mel_norms.pth``.
+
+    Raises
+    ------
+    ParameterError
+        There is no such preset, or no such file. The message has the nearest name.
+
+    >>> preset("hifigan").log
+    'ln'
+    """
+    spec = named_spec(name)
+    if stats is None:
+        return spec
+    from melmill.stages.extract.fields import with_statistics
+
+    return with_statistics(spec, _path("stats", stats))
 
 
 def mel(
@@ -710,7 +740,13 @@ def _spec(spec: MelSpec | None, name: str | None) -> MelSpec:
         raise ParameterError("preset", f"excludes spec: give one, got both {name!r} and {spec!r}")
     if spec is not None and not isinstance(spec, MelSpec):
         raise ParameterError("spec", f"must be a MelSpec, got {spec!r}: a preset's name goes to preset=")
-    return preset("paper" if name is None else name) if spec is None else spec
+    if spec is not None:
+        return spec
+    from melmill.stages.extract.fields import check_complete
+
+    known = preset_of("paper" if name is None else name)
+    check_complete(known, known.spec)
+    return known.spec
 
 
 def _prior(prior: Prior | str | os.PathLike[str] | None) -> Any:  # noqa: ANN401 - a Prior, a word or None

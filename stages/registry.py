@@ -20,7 +20,7 @@ GROUP = "melmill.stages"
 # Imported when first named, so that a plan that uses three stages does not pay for all of them.
 _BUILT_IN = {
     "aggregate": "melmill.stages.report.stage:Aggregate",
-    "extract": "melmill.stages.extract:Extract",
+    "extract": "melmill.stages.extract.stage:Extract",
     "paired_mels": "melmill.stages.ingest.paired:PairedMels",
     "score": "melmill.stages.score.stage:Score",
     "train_prior": "melmill.stages.train.prior_stage:TrainPrior",

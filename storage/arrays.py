@@ -58,6 +58,10 @@ class ArraySpec:
         Mel bands; None for waveforms.
     n_fft, hop_length, pad : int
         Framing of the mels, samples. `pad` is added at each end of the waveform.
+    frames : {"all", "floor", "round"}
+        Frames that mels have: all, the whole hops of the waveform, or hops rounded half up.
+    frame_multiple : int
+        The number of frames is rounded up to a multiple of it.
     codecs : int
         Version of the codecs, which a product keeps. Where that changed nothing for arrays of this
         type, it is the version before.
@@ -70,6 +74,8 @@ class ArraySpec:
     hop_length: int = 1
     pad: int = 0
     codecs: int = CODECS
+    frames: str = "all"
+    frame_multiple: int = 1
 
     def __post_init__(self) -> None:
         """Check the type and that the sizes make sense."""
@@ -82,6 +88,8 @@ class ArraySpec:
         is_flac = self.dtype == ("float16" if self.n_mels else "int16")
         if self.codecs == (LZ4_CODECS if is_flac else FLAC_CODECS):
             object.__setattr__(self, "codecs", self.codecs - 1)
+        if self.frames not in ("all", "floor", "round") or self.frame_multiple < 1:
+            raise StoreError(f"frames must be 'all', 'floor' or 'round' and frame_multiple positive, got {self!r}")
         if min(self.sr, self.n_fft, self.hop_length) < 1 or self.pad < 0 or (self.n_mels or 1) < 1:
             raise StoreError(f"sr, n_mels, n_fft and hop_length must be positive and pad not negative, got {self!r}")
 
@@ -104,15 +112,21 @@ class ArraySpec:
         """Return an utterance's samples or frames, 0 where its header could not be read."""
         if utterance.n_samples == 0:
             return 0
-        padded = resampled_length(utterance.n_samples, utterance.sr, self.sr) + 2 * self.pad
-        return max(0, 1 + (padded - self.n_fft) // self.hop_length)
+        n_samples = resampled_length(utterance.n_samples, utterance.sr, self.sr)
+        n_frames = max(0, 1 + (n_samples + 2 * self.pad - self.n_fft) // self.hop_length)
+        if n_frames and self.frames == "floor":
+            n_frames = min(n_frames, n_samples // self.hop_length)
+        elif n_frames and self.frames == "round":
+            n_frames = (2 * n_samples + self.hop_length) // (2 * self.hop_length)
+        return -(-n_frames // self.frame_multiple) * self.frame_multiple
 
     def slot_length(self, shard_duration_s: float) -> int:
         """Return the entries of a slot: whole inner chunks with room for any shard of `pack`.
 
         Each of `MAX_UTTERANCES` may add a sample by resampling, and some frames by padding.
         """
-        rounding = MAX_UTTERANCES * (1 + max(0, self.hop_length + 2 * self.pad - self.n_fft))
+        more = self.frame_multiple - 1 + (self.frames == "round")
+        rounding = MAX_UTTERANCES * (1 + max(0, self.hop_length + 2 * self.pad - self.n_fft) + more * self.hop_length)
         samples = Fraction(shard_duration_s) * self.sr + rounding
         return -(-samples // (self.hop_length * self.chunk_length)) * self.chunk_length
 
@@ -142,10 +156,11 @@ class ArraySpec:
             raise StoreError(f"{place}: the array of {utterance.utterance_id!r} has {problem}")
 
     def as_dict(self) -> dict[str, str | int | None]:
-        """Return the fields as plain values. `codecs` is left out where it is the first version."""
+        """Return the fields as plain values, but for what the first version of an array lacked."""
         fields = asdict(self)
-        if self.codecs == ZSTD_CODECS:
-            del fields["codecs"]
+        for name, first in (("codecs", ZSTD_CODECS), ("frames", "all"), ("frame_multiple", 1)):
+            if fields[name] == first:
+                del fields[name]
         return fields
 
     @classmethod

@@ -6,7 +6,11 @@ import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,8 +161,10 @@ def resampled_length(n_samples: int, sr: int, new_sr: int) -> int:
     return -(-n_samples * new_sr // sr)
 
 
-def silence(mel: Mapping[str, Any]) -> float:
+def silence(mel: Mapping[str, Any]) -> float | NDArray[np.float64]:
     """Return the value of digital silence in a mel of the given spec.
+
+    It is one number, or a column ``(n_mels, 1)`` where bands have numbers of their own.
 
     Parameters
     ----------
@@ -174,4 +180,12 @@ def silence(mel: Mapping[str, Any]) -> float:
         decade = {"ln": math.log(10), "log10": 1.0, "db": 20.0 / mel["power"]}[mel["log"]]
         value = decade * math.log10(mel["floor"])
     low, high = mel["clip"] or (-math.inf, math.inf)
-    return float(min(max((value + mel["shift"]) * mel["scale"], low), high))
+    value = (value + mel["shift"]) * mel["scale"]
+    # Specs of bands without such numbers have no such fields.
+    mean, std = (mel.get(name) for name in ("band_mean", "band_std"))
+    if mean is None and std is None:
+        return float(min(max(value, low), high))
+    import numpy as np  # here, as most readers of this module need none of it
+
+    column = (value - np.array(mean or [0.0])) / np.array(std or [1.0])
+    return np.broadcast_to(np.clip(column, low, high), (mel["n_mels"],))[:, np.newaxis]

@@ -29,7 +29,7 @@ from melmill.stages.contract import UNSET, Input, Stage, Unset
 from melmill.stages.formats.format import FORMATS
 from melmill.stages.invert.priors import located, shipped_names, shipped_prior
 from melmill.stages.numeric.melspec import MelSpec, StftParams
-from melmill.stages.numeric.presets import preset, preset_names, preset_note
+from melmill.stages.numeric.presets import preset_names, preset_of
 from melmill.stages.registry import stage_class, stage_names
 from melmill.stages.score.metric import METRICS, Metric
 from melmill.stages.score.status import Status
@@ -129,10 +129,10 @@ def presets() -> str:
     """List the presets with what they differ in most."""
     rows = []
     for name in preset_names():
-        mel = preset(name)
-        framing = f"{mel.n_fft}/{mel.hop_length}"
-        rows.append((f"`{name}`", mel.sr, mel.n_mels, framing, mel.log or "none", _cell(preset_note(name))))
-    return table(("preset", "Hz", "bands", "FFT/hop", "log", ""), rows)
+        known = preset_of(name)
+        mel, framing = known.spec, f"{known.spec.n_fft}/{known.spec.hop_length}"
+        rows.append((f"`{name}`", known.project, mel.sr, mel.n_mels, framing, mel.log or "none", _cell(known.note)))
+    return table(("preset", "project", "Hz", "bands", "FFT/hop", "log", ""), rows)
 
 
 def priors() -> str:

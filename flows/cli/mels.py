@@ -19,12 +19,13 @@ from melmill.flows.pipeline.graph import build_graph
 from melmill.flows.pipeline.located import parse
 from melmill.flows.pipeline.spec import load
 from melmill.stages.contract import Kind, Mel
+from melmill.stages.extract.fields import check_complete, with_statistics
 from melmill.stages.ingest.levels import MIX
 from melmill.stages.ingest.readers.mel_folder import LAYOUTS, Layout
 from melmill.stages.numeric.contract import explain as explain_pair
 from melmill.stages.numeric.errors import ParameterError, StageError
 from melmill.stages.numeric.melspec import MelSpec
-from melmill.stages.numeric.presets import preset, preset_names
+from melmill.stages.numeric.presets import Preset, equal_presets, find_presets, preset, preset_of
 from melmill.storage.errors import StoreError
 
 if TYPE_CHECKING:
@@ -34,6 +35,9 @@ _files = click.argument("files", metavar="FILE...", nargs=-1, required=True)
 _preset = click.option("--preset", metavar="NAME", help="How the mels are made: a preset, or a node as PIPELINE:NODE.")
 _spec = click.option(
     "--spec", multiple=True, metavar="K=V", help="Set a field of the mel spec, such as n_mels=100. Repeatable."
+)
+_stats = click.option(
+    "--stats", metavar="FILE", help="Mean and deviation of each band, by which the mels are normalised: stats.h5, ..."
 )
 _verbose = click.option("-v", "--verbose", is_flag=True, help="Print what was written, and how long that took.")
 
@@ -47,29 +51,76 @@ def mel() -> None:
 
 
 @mel.command()
-@click.argument("name", required=False)
+@click.argument("name", nargs=-1)
+@click.option("--project", metavar="TEXT", help="List presets of projects with this in their names.")
+@click.option("--sr", type=int, metavar="HZ", help="List presets of this sampling rate.")
+@click.option("--bands", type=int, metavar="N", help="List presets with this number of bands.")
 @click.option("--json", "json_", is_flag=True, help="Print one JSON object to standard output.")
-def show(name: str | None, json_: bool) -> int:
+def show(name: tuple[str, ...], project: str | None, sr: int | None, bands: int | None, json_: bool) -> int:
     """Print every field of the spec NAME. Without NAME, list all presets.
+
+    Words that are no name list the presets that have all of them in their names, projects or notes.
 
     \b
     Example:
       melmill mel show hifigan
+      melmill mel show --sr 24000 --bands 100
+      melmill mel show pre-emphasis
     """
-    if name is None:
-        specs = {known: preset(known) for known in preset_names()}
-        columns = ("sr", "n_fft", "hop_length", "n_mels", "fmin", "fmax", "log", "floor", "center")
+    text = " ".join(name)
+    searching = (project, sr, bands) != (None, None, None)
+    if text and not searching and _is_spec(text):
+        spec = spec_of(text)
         if json_:
-            as_json({known: spec.as_dict() for known, spec in specs.items()})
+            as_json(spec.as_dict())
         else:
-            table(("preset", *columns), [(n, *(getattr(s, c) for c in columns)) for n, s in specs.items()])
+            about = [] if ":" in text else _about(preset_of(text))
+            shown = [(key, _shown(value)) for key, value in spec.as_dict().items()]
+            table(("field", "value"), [*about, *shown])
         return DONE
-    fields = spec_of(name).as_dict()
+    found = find_presets(text, project=project, sr=sr, n_mels=bands)
+    if not found:
+        if text and not searching:
+            preset_of(text)  # raises, with the nearest name
+        raise PipelineError("no preset fits: `melmill mel show` lists all")
     if json_:
-        as_json(fields)
-    else:
-        table(("field", "value"), [(key, "null" if value is None else value) for key, value in fields.items()])
+        as_json({known.name: known.spec.as_dict() for known in found})
+        return DONE
+    columns = ("sr", "n_fft", "hop_length", "n_mels", "fmin", "fmax", "log", "floor", "center")
+    rows = [(known.name, known.project, *(getattr(known.spec, c) for c in columns)) for known in found]
+    table(("preset", "project", *columns), rows)
     return DONE
+
+
+def _is_spec(text: str) -> bool:
+    """Tell whether a text names a preset, or a node as ``FILE:NODE``."""
+    if ":" in text:
+        return True
+    try:
+        preset_of(text)
+    except ParameterError:
+        return False
+    return True
+
+
+def _about(named: Preset) -> list[tuple[str, str]]:
+    """Return what is known of a preset beside its fields."""
+    said = {
+        "preset": named.name,
+        "project": named.project,
+        "source": named.source,
+        "vocoders": named.feeds,
+        "note": named.note,
+        "recipe before": "; ".join(named.recipe),
+        "needs": named.needs,
+        "equal to": ", ".join(other for other in equal_presets(named.spec) if other != named.name),
+        "not undone": "; ".join(named.spec.lost()),
+    }
+    return [(key, value) for key, value in said.items() if value]
+
+
+def _shown(value: object) -> object:
+    return "null" if value is None else value
 
 
 @mel.command()
@@ -91,6 +142,7 @@ def explain(a: str, b: str) -> int:
 @click.option("-o", "--output", required=True, metavar="OUT", help="Write this .npy file; for several FILEs, a folder.")
 @_preset
 @_spec
+@_stats
 @click.option(
     "--channel",
     default=MIX,
@@ -100,7 +152,13 @@ def explain(a: str, b: str) -> int:
 )
 @_verbose
 def make(
-    files: tuple[str, ...], output: str, preset: str | None, spec: tuple[str, ...], channel: str, verbose: bool
+    files: tuple[str, ...],
+    output: str,
+    preset: str | None,
+    spec: tuple[str, ...],
+    stats: str | None,
+    channel: str,
+    verbose: bool,
 ) -> int:
     """Make the mel of each recording in FILE..., a .npy file (n_mels, n_frames).
 
@@ -111,7 +169,7 @@ def make(
     from melmill.flows.exchange.single import mel_file, targets
 
     chosen = int(channel) if channel.isdecimal() else channel
-    work = partial(mel_file, spec=spec_from(preset, spec), channel=chosen)
+    work = partial(mel_file, spec=spec_from(preset, spec, stats), channel=chosen)
     return _each(targets(files, output, ["npy"]), work, verbose)
 
 
@@ -161,6 +219,7 @@ def identify(files: tuple[str, ...], audio: str | None, top: int, json_: bool) -
 )
 @_preset
 @_spec
+@_stats
 @click.option(
     "--method", default="auto", show_default=True, help="Solver: admm, griffin_lim, ... auto is the best for its time."
 )
@@ -191,6 +250,7 @@ def invert(
     output: str,
     preset: str | None,
     spec: tuple[str, ...],
+    stats: str | None,
     method: str,
     quality: str | None,
     n_iter: int | None,
@@ -216,7 +276,7 @@ def invert(
     if length is not None and len(files) > 1:
         raise click.UsageError(f"--length takes one FILE, got {len(files)}: give one, or leave it out")
     places, written = audio_targets(files, output, format_)
-    made_by, wanted = spec_from(preset, spec), prior or default_prior(method)
+    made_by, wanted = spec_from(preset, spec, stats), prior or default_prior(method)
     if wanted == AUTO and (note := fitting(made_by).note):
         click.echo(f"note: {note}", err=True)
     guide = wanted if wanted in (AUTO, NONE) else load_prior(wanted)
@@ -257,8 +317,8 @@ def _each(places: Mapping[str, str], work: Callable[..., Made], verbose: bool) -
     return FAILED if failed else DONE
 
 
-def spec_from(name: str | None, overrides: Sequence[str]) -> MelSpec:
-    """Return the spec that ``--preset`` and ``--spec`` say; fields alone change `paper`."""
+def spec_from(name: str | None, overrides: Sequence[str], stats: str | None = None) -> MelSpec:
+    """Return the spec that ``--preset``, ``--spec`` and ``--stats`` say; fields alone change `paper`."""
     if name is None and not overrides:
         raise click.UsageError(
             "say how the mels are made, by --preset NAME or --spec FIELD=VALUE; `melmill mel show` lists the presets"
@@ -272,7 +332,12 @@ def spec_from(name: str | None, overrides: Sequence[str]) -> MelSpec:
         if field not in types:
             raise PipelineError(unknown("field", field, types, "a mel spec"), where)
         values[field] = convert(parse(text, where), types[field], field)
-    return replace(spec_of(name or "paper"), **values)
+    spec = replace(spec_of(name or "paper"), **values)
+    if stats is not None:
+        spec = with_statistics(spec, stats)
+    if name is not None and ":" not in name:
+        check_complete(preset_of(name), spec)
+    return spec
 
 
 def spec_of(name: str) -> MelSpec:

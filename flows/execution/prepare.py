@@ -124,6 +124,8 @@ def array_spec(node: Node) -> ArraySpec | None:
             n_fft=stft.n_fft,
             hop_length=stft.hop_length,
             pad=stft.pad,
+            frames=product.spec.frames,
+            frame_multiple=product.spec.frame_multiple,
         )
     return None
 

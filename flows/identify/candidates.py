@@ -40,4 +40,4 @@ def band_numbers() -> list[int]:
 
 def bands_of(spec: MelSpec) -> MelSpec:
     """Return the spec of what the bank gives, before any log or normalisation."""
-    return replace(magnitude_spec(spec), normalized=spec.normalized)
+    return replace(magnitude_spec(spec), normalized=spec.normalized, wave=spec.wave, frames=spec.frames)

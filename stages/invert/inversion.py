@@ -13,7 +13,8 @@ from numpy.typing import ArrayLike, NDArray
 from melmill.stages.invert.priors import AUTO, NONE, fitting, shipped_prior
 from melmill.stages.numeric.checks import MAX_N_ITER, as_array, check_choice, check_int, shown
 from melmill.stages.numeric.errors import ContractError, ParameterError, Unusable
-from melmill.stages.numeric.mel import check_range, range_found, to_linear
+from melmill.stages.numeric.mel import check_range, range_found, to_linear, unframed
+from melmill.stages.numeric.mels.wave import prepared, restored
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.numeric.prior import Prior, misfit
 from melmill.stages.numeric.solver import MagnitudeStart, Problem, Recipe, solver_class
@@ -61,6 +62,9 @@ def inverted(
     **parameters: Any,  # noqa: ANN401 - each solver has its own
 ) -> Inversion:
     """Return a waveform whose mel spectrogram is near M, and what its inversion started from.
+
+    All that the spec does to a mel is undone first, and its gains and pre-emphasis are undone on the
+    waveform. `MelSpec.lost` says what can't be had back, such as a level that was set.
 
     Parameters
     ----------
@@ -206,19 +210,31 @@ def pose(M: NDArray[Any], spec: MelSpec, recipe: Recipe, length: int | None = No
     """
     if recipe.prior is not None:
         check_prior(recipe.prior.name, recipe.prior.spec, spec)
-    linear = to_linear(M, spec)
+    spec.check_invertible()
+    M = np.asarray(M)
+    n_given = M.shape[1] if M.ndim == 2 else 0
+    linear = to_linear(unframed(M, spec), spec)
     n_frames = linear.shape[1]
     if n_frames == 0:
         raise Unusable("the mel has no frames: the recording is shorter than a window")
-    length = shortest_length(spec, n_frames) if length is None else length
-    if spec.n_frames(length) != n_frames:
+    if length is None:
+        length = shortest_length(spec, n_frames)
+    elif spec.n_frames(length) != n_given:
         raise Unusable(
-            f"the mel has {n_frames} frames but {length} samples have {spec.n_frames(length)} at "
+            f"the mel has {n_given} frames but {length} samples have {spec.n_frames(length)} at "
             f"hop_length={spec.hop_length}, center={spec.center!r}: pass the length of the waveform it was made from"
         )
     if not isinstance(recipe.start, str):
-        recipe = replace(recipe, start=_fitted(recipe.start, length, spec.hop_length))
-    return Problem(linear=linear, recipe=recipe, length=length)
+        start = _fitted(recipe.start, length, spec.hop_length)
+        kept = [step for step in spec.wave if step.is_filter or step.step == "gain"]
+        recipe = replace(recipe, start=prepared(start, kept, spec.sr).astype(start.dtype) if kept else start)
+    return Problem(linear=_whole(linear, spec.stft.n_frames(length)), recipe=recipe, length=length)
+
+
+def _whole(linear: NDArray[np.float32], n_frames: int) -> NDArray[np.float32]:
+    """Return a linear mel of as many frames as the transform has: a last one that is lacking repeats."""
+    lacking = n_frames - linear.shape[1]
+    return linear if lacking == 0 else np.pad(linear[:, :n_frames], ((0, 0), (0, max(0, lacking))), mode="edge")
 
 
 def check_prior(name: str, needed: MelSpec, spec: MelSpec) -> None:
@@ -253,7 +269,7 @@ def solve_all(problems: Sequence[Problem], spec: MelSpec, device: Device = "cpu"
         answers = invert_linears(problems, spec, device)
     return [
         Inversion(
-            y=y,
+            y=restored(y, spec.wave),
             trace=_trace(misfits, p.linear) if p.recipe.trace else None,
             start=PRIOR if guided else p.recipe.magnitude,
         )
@@ -280,10 +296,18 @@ def check_result(result: Inversion, M: NDArray[Any], spec: MelSpec) -> Inversion
 def shortest_length(spec: MelSpec, n_frames: int) -> int:
     """Return the fewest samples that have `n_frames` frames, at least 1.
 
-    >>> shortest_length(MelSpec(hop_length=256), 63)
-    15872
+    >>> shortest_length(MelSpec(hop_length=256), 63), shortest_length(MelSpec(hop_length=256, frames="floor"), 63)
+    (15872, 16128)
     """
-    return max(1, (n_frames - 1) * spec.hop_length + spec.n_fft - 2 * spec.stft.pad)
+    if spec.frames == "floor":
+        least = n_frames * spec.hop_length
+    elif spec.frames == "round":
+        least = n_frames * spec.hop_length - spec.hop_length // 2
+    else:
+        least = 0
+    return max(
+        1, least, (n_frames - 1 if spec.frames == "all" else 0) * spec.hop_length + spec.n_fft - 2 * spec.stft.pad
+    )
 
 
 def _checked_length(length: int | None, field: str = "length") -> int | None:

@@ -10,18 +10,25 @@ from numpy.typing import NDArray
 
 from melmill.stages.numeric.errors import ContractError
 from melmill.stages.numeric.filterbank import band_scale
-from melmill.stages.numeric.mel import from_bands, to_linear, uncompressed
+from melmill.stages.numeric.mel import framed, from_bands, to_linear, uncompressed, unframed, unscaled
+from melmill.stages.numeric.mels.pcen import MAX_GAIN
+from melmill.stages.numeric.mels.steps import WaveStep
 from melmill.stages.numeric.melspec import MelSpec, Pcen
-from melmill.stages.numeric.pcen import MAX_GAIN
 from melmill.stages.numeric.stft import window_norm
 
 Conversion = Literal["lossless", "lossy", "impossible"]
 
-_FORM = ("sr", "n_fft", "win_length", "hop_length", "n_mels", "fmin", "fmax", "htk", "power")
-_FRAMING = ("center", "pad_mode", "eps")
-_VALUES = ("norm", "normalized", "log", "compression", "pcen", "shift", "scale")
+_FORM = ("sr", "n_fft", "win_length", "hop_length", "n_mels", "fmin", "fmax", "htk", "power", "bank_sr", "key_shift")
+_FRAMING = ("center", "pad_mode", "eps", "window", "energy_floor")
+_UTTERANCE = ("wave", "frames", "last_frame", "frame_multiple", "below_max", "per_utterance")
+_VALUES = (
+    *("norm", "normalized", "log", "compression", "pcen", "shift", "scale"),
+    *("band_gain", "floor_kind", "band_mean", "band_std"),
+)
 _SHAPE = ("sr", "hop_length", "n_mels")
 _CONVERT = "convert"
+# Of ``log(x + c)`` float32 tells x from 0 down to about this share of c.
+_TOLD_APART = 1e-3
 # Rounding may tell two equal floors apart.
 _SLACK = 1.0 + 1e-6
 _RANK = {"same": 0, "lossless": 1, "lossy": 2, "impossible": 3}
@@ -51,7 +58,7 @@ def differences(a: MelSpec, b: MelSpec) -> list[Difference]:
     ['log', 'floor']
     """
     differing = []
-    for field in (*_FORM, *_FRAMING, *_VALUES):
+    for field in (*_FORM, *_FRAMING, *_UTTERANCE, *_VALUES):
         if _differs(field, a, b):
             kind, fix = _judged(field, a, b)
             differing.append(
@@ -97,7 +104,10 @@ def convert(M: NDArray[np.floating], a: MelSpec, b: MelSpec, *, allow_lossy: boo
     if kind != "lossless" and not (kind == "lossy" and allow_lossy):
         raise ContractError(explain(a, b))
     change = band_scale(b) / band_scale(a) / window_norm(b) ** b.power
-    return from_bands((to_linear(M, a) * change[:, np.newaxis]).astype(np.float32), b)
+    bands = (to_linear(unframed(M, a), a) * change[:, np.newaxis]).astype(np.float32)
+    if _frames(a) == "all" and _frames(b) == "floor":
+        bands = bands[:, :-1]  # of centred frames, one lies past the last whole hop
+    return framed(from_bands(bands, b), b)
 
 
 def explain(a: MelSpec, b: MelSpec) -> str:
@@ -126,6 +136,8 @@ def _judged(field: str, a: MelSpec, b: MelSpec) -> tuple[Conversion, str]:
     again = f"extract again with {field}: {_plain(getattr(b, field))}"
     if field in _FORM:
         return "impossible", again
+    if field in _UTTERANCE:
+        return _judged_whole(field, a, b, again)
     if field in _FRAMING:
         return "lossy", again
     if field == "pcen" and a.pcen is not None and a.pcen.gain > MAX_GAIN:
@@ -133,6 +145,27 @@ def _judged(field: str, a: MelSpec, b: MelSpec) -> tuple[Conversion, str]:
     if field == "pcen" and a.pcen is not None and a.clip is not None:
         return "lossy", "extract again without clip: a clipped value misleads the smoother"
     return "lossless", _CONVERT
+
+
+def _judged_whole(field: str, a: MelSpec, b: MelSpec, again: str) -> tuple[Conversion, str]:
+    """Judge what a spec does with an utterance as a whole."""
+    if field == "wave":
+        filters = [[step for step in spec.wave if step.is_filter] for spec in (a, b)]
+        return ("lossy" if filters[0] == filters[1] else "impossible"), again
+    if field == "frames":
+        return ("lossless" if (_frames(a), _frames(b)) == ("all", "floor") else "lossy"), again
+    # What one of these hid stays hidden; what the other hides can be hidden now.
+    hidden = getattr(a, field)
+    if field == "per_utterance" and hidden in ("mean", "mean_var"):
+        return "impossible", "give the numbers of each utterance (MelSpec.normalised), or extract again"
+    if field == "frame_multiple" or hidden is None:
+        return "lossless", _CONVERT
+    return "lossy", again
+
+
+def _frames(spec: MelSpec) -> str:
+    """Return which frames a mel has, where that is not what its framing gives anyway."""
+    return "all" if spec.frames == "floor" and spec.center == "same" else spec.frames
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,11 +179,16 @@ class _Range:
 
 def _range(spec: MelSpec) -> _Range:
     unit = window_norm(spec) ** spec.power / band_scale(spec)
+    if spec.band_gain is not None:
+        unit = unit / np.array(spec.band_gain)
     floor = 0.0 if spec.log is None or spec.floor is None else spec.floor
+    if spec.floor_kind == "add":
+        floor *= _TOLD_APART
     if spec.clip is None or spec.pcen is not None:
         return _Range(low=floor * unit, high=np.inf * unit, clipped=False)
-    low, high = np.maximum(uncompressed(np.array(spec.clip) / spec.scale - spec.shift, spec), floor)
-    return _Range(low=low * unit, high=high * unit, clipped=bool(low > floor))
+    bounds = unscaled(np.tile(np.array(spec.clip), (spec.n_mels, 1)), spec)
+    low, high = np.maximum(uncompressed(bounds, spec), floor).T
+    return _Range(low=low * unit, high=high * unit, clipped=bool(np.any(low > floor)))
 
 
 def _range_differences(a: MelSpec, b: MelSpec) -> list[Difference]:
@@ -189,8 +227,10 @@ def _effective(spec: MelSpec, field: str) -> Any:  # noqa: ANN401 - fields diffe
         return spec.top_hz
     if field == "pad_mode" and spec.stft.pad == 0:
         return None
-    if field == "floor" and spec.log is None:
+    if field in ("floor", "floor_kind") and spec.log is None:
         return None
+    if field == "frames":
+        return _frames(spec)
     return getattr(spec, field)
 
 
@@ -202,4 +242,8 @@ def _plain(value: Any) -> str:  # noqa: ANN401
         return ", ".join(f"{name}: {setting:g}" for name, setting in vars(value).items())
     if isinstance(value, float):
         return f"{value:g}"
+    if isinstance(value, tuple) and value and isinstance(value[0], WaveStep):
+        return "; ".join(map(str, value))
+    if isinstance(value, tuple) and len(value) > 2:
+        return f"{len(value)} numbers from {value[0]:g}"
     return str(list(value)) if isinstance(value, tuple) else str(value)

@@ -42,7 +42,7 @@ def mel_bank(spec: MelSpec) -> NDArray[np.float32]:
     >>> mel_bank(MelSpec()).shape
     (80, 513)
     """
-    return _bank(spec.sr, spec.n_fft, spec.n_mels, float(spec.fmin), float(spec.top_hz), spec.htk, spec.norm)
+    return _bank(spec.bank_rate, spec.n_fft, spec.n_mels, float(spec.fmin), float(spec.top_hz), spec.htk, spec.norm)
 
 
 def band_scale(spec: MelSpec) -> NDArray[np.float64]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -12,12 +13,16 @@ from numpy.typing import NDArray
 from melmill.pcm import as_float
 from melmill.stages.numeric.errors import ContractError, StageError, Unusable
 from melmill.stages.numeric.filterbank import band_scale, mel_bank
+from melmill.stages.numeric.mels.keyshift import shifted_bands
+from melmill.stages.numeric.mels.pcen import inverse_pcen, pcen
+from melmill.stages.numeric.mels.wave import prepared
 from melmill.stages.numeric.melspec import MelSpec
-from melmill.stages.numeric.pcen import inverse_pcen, pcen
 from melmill.stages.numeric.presets import preset, preset_names
 from melmill.stages.numeric.stft import hann, window_norm
 
 _LOGS = ("ln", "log10", "db")
+# What NeMo adds to a standard deviation before it divides by it.
+_DEVIATION_GUARD = 1e-5
 _INT16_DECADES = 4.6  # more than a factor of 32768, by which mels of int16 samples are larger
 _LOWEST = {"ln": math.log(1e-10), "log10": -10.0, "db": -math.inf}  # logs of the lowest floors in use
 _PRESETS_NAMED = 3
@@ -75,32 +80,144 @@ def mel_spectrogram(y: NDArray[np.floating | np.int16], spec: MelSpec) -> NDArra
             f"{y.size} samples are shorter than one frame (n_fft={spec.n_fft}, hop_length={spec.hop_length}, "
             f"center={spec.center!r})"
         )
-    from melmill.stages.numeric.compiled.mel import mel_bands  # here, as it imports numba
-
-    bands = mel_bands(y if y.dtype == np.int16 else as_float(y), spec)
+    bands = _bands(y, spec)
     if not np.isfinite(bands).all():
         raise Unusable("the waveform holds samples that are not finite, or far outside [-1, 1]")
-    return from_bands(bands, spec)
+    return framed(from_bands(chosen_frames(bands, spec, y.size), spec), spec)
+
+
+def band_statistics(
+    y: NDArray[np.floating | np.int16], spec: MelSpec
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return mean and standard deviation by which an utterance is normalised, each ``(n_mels,)``.
+
+    They are what a mel of a spec with `per_utterance` lacks: ``spec.normalised(mean, std)`` says
+    how the mel of `y` was made, and such a mel can be undone.
+
+    Raises
+    ------
+    ContractError
+        The spec normalises no utterances so.
+    StageError, Unusable
+        As of `mel_spectrogram`.
+    """
+    if spec.per_utterance not in ("mean", "mean_var"):
+        raise ContractError(
+            f"a mel with per_utterance: {spec.per_utterance or 'null'} has no mean and deviation of an utterance: "
+            "this is for per_utterance: mean or mean_var"
+        )
+    plain = replace(spec, per_utterance=None, clip=None, last_frame=None, frame_multiple=1)
+    values = mel_spectrogram(y, plain).astype(np.float64)
+    return _statistics(values[:, : _n_counted(values.shape[1], spec)], spec.per_utterance)
+
+
+def _bands(y: NDArray[np.floating | np.int16], spec: MelSpec) -> NDArray[np.float32]:
+    """Return what the bank makes of a waveform, of all frames of the transform."""
+    if spec.wave:
+        y = prepared(y, spec.wave, spec.sr)
+    elif y.dtype != np.int16:
+        y = as_float(y)
+    if spec.key_shift:
+        return shifted_bands(y, spec)
+    from melmill.stages.numeric.compiled.mel import mel_bands  # here, as it imports numba
+
+    return mel_bands(y, spec)
+
+
+def chosen_frames(M: NDArray[np.float32], spec: MelSpec, n_samples: int) -> NDArray[np.float32]:
+    """Return those of the transform's frames ``(n_mels, n_frames)`` that a mel of the spec has."""
+    n_frames = replace(spec, frame_multiple=1, last_frame=None).n_frames(n_samples) if spec.frames != "all" else -1
+    if n_frames in (-1, M.shape[1]):
+        return M
+    return np.pad(M[:, :n_frames], ((0, 0), (0, max(0, n_frames - M.shape[1]))), mode="edge")
+
+
+def framed(M: NDArray[np.float32], spec: MelSpec) -> NDArray[np.float32]:
+    """Return a mel whose last frame is what the spec overwrites it with, up to whole multiples."""
+    if spec.last_frame is None or M.shape[1] == 0:
+        return M
+    n_frames = M.shape[1]
+    M = np.pad(M, ((0, 0), (0, -n_frames % spec.frame_multiple)))
+    M[:, n_frames - 1 :] = spec.last_frame
+    return M
+
+
+def unframed(M: NDArray[np.floating], spec: MelSpec) -> NDArray[np.floating]:
+    """Return a mel without frames that were added, its overwritten last frame that before it.
+
+    It undoes `framed` as far as that can be: without a length, frames at the end that hold the
+    value `last_frame` throughout count as added, up to the spec's multiple.
+
+    >>> spec = MelSpec(n_mels=2, last_frame=0.0, frame_multiple=4)
+    >>> unframed(np.array([[1.0, 2, 0, 0], [3, 4, 0, 0]]), spec)
+    array([[1., 2., 2.],
+           [3., 4., 4.]])
+    """
+    if spec.last_frame is None or M.ndim != 2 or M.shape[1] < 2:
+        return M
+    held = np.flatnonzero((np.float32(spec.last_frame) != M).any(axis=0))
+    end = M.shape[1] if held.size == 0 else max(int(held[-1]) + 2, M.shape[1] - spec.frame_multiple + 1)
+    kept = np.array(M[:, : min(end, M.shape[1])])
+    if kept.shape[1] > 1:
+        kept[:, -1] = kept[:, -2]
+    return kept
 
 
 def from_bands(bands: NDArray[np.float32], spec: MelSpec) -> NDArray[np.float32]:
-    """Apply what comes after the mel bank: PCEN, power law or log, shift, scale and clip.
+    """Apply what comes after the mel bank: PCEN, power law or log, normalisations and clip.
 
     Parameters
     ----------
     bands : ndarray of float32, shape (n_mels, n_frames)
-        Non-negative, as the bank gave them.
+        Non-negative, as the bank gave them. Where the spec looks at utterances, they are all frames
+        of one.
 
     Returns
     -------
     ndarray of float32, shape (n_mels, n_frames)
+        `framed` overwrites its last frame, if the spec does.
     """
-    values = _compressed(bands.astype(np.float64), spec)
+    linear = bands.astype(np.float64)
+    if spec.band_gain is not None:
+        linear *= column(spec.band_gain)
+    if spec.per_utterance == "max" and linear.max(initial=0.0) > 0:
+        linear /= linear.max()
+    values = _compressed(linear, spec)
+    if spec.below_max is not None and values.size:
+        np.maximum(values, values.max() - spec.below_max, out=values)
     if (spec.shift, spec.scale) != (0.0, 1.0):
         values = (values + spec.shift) * spec.scale
+    if spec.per_utterance in ("mean", "mean_var"):
+        mean, std = _statistics(values[:, : _n_counted(values.shape[1], spec)], spec.per_utterance)
+        values = (values - mean[:, np.newaxis]) / std[:, np.newaxis]
+    if spec.band_mean is not None:
+        values = values - column(spec.band_mean)
+    if spec.band_std is not None:
+        values = values / column(spec.band_std)
     if spec.clip is not None:
         np.clip(values, *spec.clip, out=values)
     return values.astype(np.float32)
+
+
+def column(values: Sequence[float]) -> NDArray[np.float64]:
+    """Return numbers of bands as a column ``(n_mels, 1)``."""
+    return np.array(values, dtype=np.float64)[:, np.newaxis]
+
+
+def _n_counted(n_frames: int, spec: MelSpec) -> int:
+    """Return how many frames count: all, but for a last one that is overwritten."""
+    return n_frames if spec.last_frame is None else max(n_frames - 1, 0)
+
+
+def _statistics(values: NDArray[np.float64], kind: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return mean and deviation of each band; of one frame the deviation is the guard alone."""
+    if values.shape[1] == 0:
+        return np.zeros(len(values)), np.ones(len(values))
+    mean = values.mean(axis=1)
+    if kind == "mean":
+        return mean, np.ones(len(values))
+    deviation = values.std(axis=1, ddof=1) if values.shape[1] > 1 else np.zeros(len(values))
+    return mean, deviation + _DEVIATION_GUARD
 
 
 def _compressed(bands: NDArray[np.float64], spec: MelSpec) -> NDArray[np.float64]:
@@ -110,7 +227,8 @@ def _compressed(bands: NDArray[np.float64], spec: MelSpec) -> NDArray[np.float64
         return np.asarray(bands**spec.compression)
     if spec.log is None:
         return bands
-    raised = np.maximum(bands, spec.floor or 0.0)
+    floor = spec.floor or 0.0
+    raised = bands + floor if spec.floor_kind == "add" else np.maximum(bands, floor)
     if spec.log == "ln":
         return np.asarray(np.log(raised))
     return np.asarray(np.log10(raised)) * (20.0 / spec.power if spec.log == "db" else 1.0)
@@ -130,7 +248,8 @@ def check_waveform(y: NDArray[np.floating | np.int16]) -> None:
 def to_linear(M: NDArray[np.floating], spec: MelSpec) -> NDArray[np.float32]:
     """Return a mel as the bank gave it, without normalisation.
 
-    It undoes clip, shift and scale, log or compression, and `normalized`.
+    It undoes clip, normalisation of bands, shift and scale, log or compression, gains of bands, and
+    `normalized`. What came before the transform is for `mels.wave.restored`.
 
     Parameters
     ----------
@@ -147,10 +266,11 @@ def to_linear(M: NDArray[np.floating], spec: MelSpec) -> NDArray[np.float32]:
     Raises
     ------
     ContractError
-        The shape is not the spec's, or its PCEN can't be undone.
+        The shape is not the spec's, or its PCEN or what it does with utterances can't be undone.
     Unusable
         A value is not finite, or exceeds what the spec can mean.
     """
+    spec.check_invertible()
     M = np.asarray(M)
     if M.ndim != 2 or M.shape[0] != spec.n_mels:
         raise ContractError(
@@ -159,8 +279,9 @@ def to_linear(M: NDArray[np.floating], spec: MelSpec) -> NDArray[np.float32]:
         )
     if not np.isfinite(M).all():
         raise Unusable(f"{int((~np.isfinite(M)).sum())} mel values are not finite")
-    values = M.astype(np.float64) / spec.scale - spec.shift
-    linear = np.maximum(uncompressed(values, spec), 0.0) * window_norm(spec) ** spec.power
+    linear = np.maximum(uncompressed(unscaled(M, spec), spec), 0.0) * window_norm(spec) ** spec.power
+    if spec.band_gain is not None:
+        linear /= column(spec.band_gain)
     with np.errstate(over="ignore"):
         result: NDArray[np.float32] = linear.astype(np.float32)
     if not np.isfinite(result).all():
@@ -169,6 +290,16 @@ def to_linear(M: NDArray[np.floating], spec: MelSpec) -> NDArray[np.float32]:
             f"{range_found(M, spec)}"
         )
     return result
+
+
+def unscaled(M: NDArray[np.floating], spec: MelSpec) -> NDArray[np.float64]:
+    """Undo what a spec does to values after the log: numbers of bands, scale and shift."""
+    values = M.astype(np.float64)
+    if spec.band_std is not None:
+        values = values * column(spec.band_std)
+    if spec.band_mean is not None:
+        values = values + column(spec.band_mean)
+    return np.asarray(values / spec.scale - spec.shift)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -211,10 +342,13 @@ def mel_range(spec: MelSpec) -> MelRange:
     share, unit = spec.power / 2.0, scale[held] * areas[held] / window_norm(spec) ** spec.power
     loudest = unit * (energy / areas[held]) ** share
     noise = unit * (window * 10.0 ** (_ALWAYS_DB / 10.0)) ** share
-    silence = np.zeros((1, 1), dtype=np.float32)
-    values = [from_bands(bands.astype(np.float32)[:, np.newaxis], spec) for bands in (loudest, noise)]
+    plain = at_once(spec)
+    silence = np.zeros((spec.n_mels, 1), dtype=np.float32)
+    whole = np.zeros((2, spec.n_mels, 1), dtype=np.float32)
+    whole[:, held, 0] = loudest, noise
+    values = [from_bands(bands, plain)[held] for bands in whole]
     return MelRange(
-        lowest=float(from_bands(silence, spec)[0, 0]),
+        lowest=float(from_bands(silence, plain).min()),
         highest=float(values[0].max()),
         always=float(values[1].min()),
         areas=areas,
@@ -240,7 +374,9 @@ def loudest_frame_db(M: NDArray[np.floating], spec: MelSpec) -> float:
     known = mel_range(spec)
     held = known.areas > 0
     with np.errstate(over="ignore", divide="ignore"):
-        bands = np.maximum(uncompressed(M.astype(np.float64) / spec.scale - spec.shift, spec), 0.0)
+        bands = np.maximum(uncompressed(unscaled(M, spec), spec), 0.0)
+        if spec.band_gain is not None:
+            bands /= column(spec.band_gain)
         means = bands[held] * (window_norm(spec) ** spec.power / (known.scale * known.areas)[held])[:, np.newaxis]
         energy = float((known.areas[held] @ means ** (2.0 / spec.power)).max())
         return float(10.0 * np.log10(energy / known.energy))
@@ -283,7 +419,8 @@ def check_range(M: NDArray[np.floating], spec: MelSpec) -> None:
 
 def _problem(M: NDArray[np.floating], spec: MelSpec) -> str:
     """Return what shows that a mel was made otherwise than by its spec, empty where nothing does."""
-    if spec.pcen is not None or spec.power > 2 or not mel_bank(spec).any():
+    # A high-pass or a level changes what sound within full scale gives, and so do numbers of utterances.
+    if spec.pcen is not None or spec.power > 2 or spec.wave or spec.per_utterance or not mel_bank(spec).any():
         return ""
     known, low, high = mel_range(spec), float(M.min()), float(M.max())
     if spec.log is None:
@@ -358,7 +495,7 @@ def range_found(M: NDArray[np.floating], spec: MelSpec) -> str:
 
 def _of_integers(M: NDArray[np.floating], spec: MelSpec) -> bool:
     """Tell whether a mel would be of a usual level if its waveform were divided by 32768."""
-    if spec.pcen is not None or M.min() < mel_range(spec).lowest - _FLOOR_SLACK:
+    if spec.pcen is not None or spec.per_utterance or M.min() < mel_range(spec).lowest - _FLOOR_SLACK:
         return False
     # Most magnitudes without a log are close to 0.
     without_log = spec.log is not None and M.min() >= 0 and np.median(M) < 0.1 * M.max()
@@ -385,21 +522,43 @@ def magnitude_spec(spec: MelSpec) -> MelSpec:
     True
     """
     return replace(
-        spec, log=None, floor=None, compression=None, pcen=None, shift=0.0, scale=1.0, clip=None, normalized=False
+        at_once(spec),
+        log=None,
+        floor=None,
+        floor_kind="max",
+        compression=None,
+        pcen=None,
+        shift=0.0,
+        scale=1.0,
+        clip=None,
+        normalized=False,
+        wave=(),
+        band_gain=None,
+        band_mean=None,
+        band_std=None,
+        frames="all",
     )
+
+
+def at_once(spec: MelSpec) -> MelSpec:
+    """Return the spec without what it does with an utterance as a whole: each frame for itself."""
+    if spec.below_max is None and spec.per_utterance is None and spec.last_frame is None:
+        return spec
+    return replace(spec, below_max=None, per_utterance=None, last_frame=None, frame_multiple=1)
 
 
 def uncompressed(values: NDArray[np.float64], spec: MelSpec) -> NDArray[np.float64]:
     """Undo the log, the power law or the PCEN of a spec; leave values that had none."""
     if spec.pcen is not None:
         return inverse_pcen(values, spec.pcen, spec.sr / spec.hop_length)
+    added = spec.floor if spec.floor_kind == "add" and spec.floor is not None else 0.0
     with np.errstate(over="ignore"):
         if spec.log == "ln":
-            return np.exp(values)
+            return np.exp(values) - added if added else np.exp(values)
         if spec.log == "log10":
-            return np.asarray(10.0**values)
+            return np.asarray(10.0**values - added)
         if spec.log == "db":
-            return np.asarray(10.0 ** (values * spec.power / 20.0))
+            return np.asarray(10.0 ** (values * spec.power / 20.0) - added)
     if spec.compression is not None:
         return np.asarray(np.maximum(values, 0.0) ** (1.0 / spec.compression))
     return values

@@ -1,110 +1,89 @@
-"""Named mel specs: the paper's, and what published vocoders were trained on.
+"""Named mel specs: the paper's, and those of published vocoders, acoustic models and libraries.
 
-They are read from each project's own mel code and configuration. Most differ in their values alone,
-not in their shape; see `melmill.stages.numeric.contract`.
+They are read from each project's own mel code and configuration, and stand in ``mels/presets.json``.
+Many differ in their values alone, not in their shape; see `melmill.stages.numeric.contract`.
 """
 
 from __future__ import annotations
 
 import difflib
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Literal
 
 from melmill.stages.numeric.errors import ParameterError
 from melmill.stages.numeric.melspec import MelSpec
 
+_FILE = Path(__file__).parent / "mels" / "presets.json"
+
+# What a preset's mel needs beside the preset: a statistics file, or gains of its bands.
+Need = Literal["", "stats", "band_gain"]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preset:
-    """A named spec; `note` says where it is from, and what its waveforms or mels need besides."""
+    """A named spec, and where it is from.
 
+    Parameters
+    ----------
+    name : str
+    spec : MelSpec
+    project : str
+        Short name of the project.
+    source : str
+        Repository, commit, and the file in which its mel is made.
+    note : str
+        What its mel is like, and what people trip over.
+    feeds : str
+        The vocoders that take such a mel. Empty where `note` says it.
+    recipe : sequence of str
+        What the project's recipe does before, outside its mel function. The spec does none of it.
+    needs : {"", "stats", "band_gain"}
+        Numbers of bands that the project keeps in a file, without which the spec is incomplete.
+    """
+
+    name: str
     spec: MelSpec
+    project: str
+    source: str
     note: str
+    feeds: str = ""
+    recipe: Sequence[str] = ()
+    needs: Need = ""
+
+    @property
+    def searched(self) -> str:
+        """All its text, in lower case."""
+        return " ".join((self.name, self.project, self.source, self.note, self.feeds, *self.recipe)).lower()
 
 
-_PAPER = MelSpec()
-_HIFIGAN = MelSpec(sr=22050, fmax=8000.0, log="ln", floor=1e-5, center="same", pad_mode="reflect", eps=1e-9)
-_BIGVGAN_24 = replace(_HIFIGAN, sr=24000, n_mels=100, fmax=12000.0)
-_BIGVGAN_44 = replace(_HIFIGAN, sr=44100, n_mels=128, fmax=None)
-_TACOTRON2 = replace(_HIFIGAN, center=True, eps=0.0)
-_LOG10 = MelSpec(sr=22050, fmin=80.0, fmax=7600.0, log="log10", floor=1e-10, pad_mode="reflect")
-# clip((20 log10(max(M, 1e-5)) - 20 + 100) / 100, 0, 1)
-_DIFFWAVE = MelSpec(
-    sr=22050,
-    fmin=20.0,
-    htk=True,
-    norm=None,
-    log="db",
-    floor=1e-5,
-    pad_mode="reflect",
-    normalized=True,
-    shift=80.0,
-    scale=0.01,
-    clip=(0.0, 1.0),
-)
-_LIBROSA = MelSpec(sr=22050, n_fft=2048, win_length=2048, hop_length=512, n_mels=128, power=2.0)
-_TORCHAUDIO = MelSpec(
-    n_fft=400, win_length=400, hop_length=200, n_mels=128, htk=True, norm=None, power=2.0, pad_mode="reflect"
-)
-
-_BIGVGAN = "NVIDIA BigVGAN"
-_TACOTRON2_NOTE = "NVIDIA Tacotron 2 and WaveGlow: centred frames, half a hop off HiFi-GAN's"
-_PWG_NOTE = "ParallelWaveGAN recipes: mel before the mean and variance of the recipe's stats file"
-
-_PRESETS: dict[str, Preset] = {
-    "paper": Preset(spec=_PAPER, note="Masuyama et al. 2024, section IV: linear magnitude, no log"),
-    "hifigan": Preset(
-        spec=_HIFIGAN, note="HiFi-GAN V1, V2, V3 and UNIVERSAL_V1; trained on peaks of 0.95, infers as is"
-    ),
-    "hifigan_ft": Preset(spec=_TACOTRON2, note="HiFi-GAN LJ_FT_T2_*, fine-tuned on Tacotron 2 mels: centred frames"),
-    "tacotron2": Preset(spec=_TACOTRON2, note=_TACOTRON2_NOTE),
-    "waveglow": Preset(spec=_TACOTRON2, note=_TACOTRON2_NOTE),
-    "melgan": Preset(
-        spec=replace(_HIFIGAN, fmax=None, log="log10", eps=0.0),
-        note="MelGAN (descript), log10; trained on peaks of up to 0.95",
-    ),
-    "melgan_seungwonpark": Preset(
-        spec=_TACOTRON2, note="MelGAN (seungwonpark): Tacotron 2 mels, scaled inside the model"
-    ),
-    "bigvgan_24khz_100band": Preset(spec=_BIGVGAN_24, note=f"{_BIGVGAN} v1 and base"),
-    "bigvgan_22khz_80band": Preset(spec=_HIFIGAN, note=f"{_BIGVGAN} v1 and base: HiFi-GAN's"),
-    "bigvgan_v2_22khz_80band_256x": Preset(spec=replace(_HIFIGAN, fmax=None), note=f"{_BIGVGAN} v2"),
-    "bigvgan_v2_22khz_80band_fmax8k_256x": Preset(spec=_HIFIGAN, note=f"{_BIGVGAN} v2: HiFi-GAN's"),
-    "bigvgan_v2_24khz_100band_256x": Preset(spec=replace(_BIGVGAN_24, fmax=None), note=f"{_BIGVGAN} v2"),
-    "bigvgan_v2_44khz_128band_256x": Preset(spec=_BIGVGAN_44, note=f"{_BIGVGAN} v2; its bank has rank 118 of 128"),
-    "bigvgan_v2_44khz_128band_512x": Preset(
-        spec=replace(_BIGVGAN_44, n_fft=2048, win_length=2048, hop_length=512), note=f"{_BIGVGAN} v2"
-    ),
-    "vocos_24khz": Preset(
-        spec=replace(_BIGVGAN_24, htk=True, norm=None, floor=1e-7, center=True, eps=0.0, fmax=None),
-        note="Vocos mel-24khz: HTK scale, peaks of 1; trained at -6 to -1 dB peak; gives (n_frames - 1) * hop samples",
-    ),
-    "univnet": Preset(spec=_BIGVGAN_24, note="UnivNet c16 and c32: BigVGAN's 24 kHz mel"),
-    "speecht5": Preset(
-        spec=replace(_LOG10, sr=16000), note="transformers SpeechT5HifiGan: normalised inside the model"
-    ),
-    "parallel_wavegan": Preset(spec=_LOG10, note=_PWG_NOTE),
-    "espnet2": Preset(
-        spec=_LOG10, note="ESPnet2 TTS at 22 kHz: as parallel_wavegan but for bins under 1e-5, which it raises to that"
-    ),
-    "wavenet_r9y9": Preset(
-        spec=replace(_LOG10, fmin=125.0),
-        note="r9y9's WaveNet: mel before mean and variance; wave trimmed and high-passed at 70 Hz by its recipe",
-    ),
-    "wavegrad": Preset(
-        spec=replace(_DIFFWAVE, n_fft=2048, win_length=1200, hop_length=300, n_mels=128), note="WaveGrad (lmnt)"
-    ),
-    "diffwave": Preset(spec=_DIFFWAVE, note="DiffWave (lmnt); wave divided by 32767.5, 1.5e-5 more than ours"),
-    "librosa": Preset(spec=_LIBROSA, note="defaults of librosa.feature.melspectrogram: power, no log"),
-    "torchaudio": Preset(
-        spec=_TORCHAUDIO, note="defaults of torchaudio.transforms.MelSpectrogram; bands 0, 3, 6 and 13 hold no FFT bin"
-    ),
-}
+# Other names of presets.
+_ALIASES = {"whisper": "whisper_80"}
 
 # Asked for by name often enough to deserve a reason.
+_LWS = "its frames are those of lws: another window and other padding"
 _INEXPRESSIBLE = {
-    "wavenet_r9y9_2018": "its frames are those of lws: a square-root Hann window and other padding",
-    "whisper": "its floor follows the loudest value of each utterance, and its last frame is dropped",
+    "wavenet_r9y9_2018": _LWS,
+    "deepvoice3_r9y9": _LWS,
+    "qwen2_5_omni": "its transform and bank are not in its repository, as its reference mels ship with the checkpoint",
 }
+
+
+@cache
+def _presets() -> dict[str, Preset]:
+    entries = json.loads(_FILE.read_text(encoding="utf-8"))
+    return {
+        name: Preset(
+            name=name,
+            spec=MelSpec.from_dict(entry.pop("spec")),
+            recipe=tuple(entry.pop("recipe", ())),
+            **entry,
+        )
+        for name, entry in entries.items()
+    }
 
 
 def preset(name: str) -> MelSpec:
@@ -118,26 +97,76 @@ def preset(name: str) -> MelSpec:
     >>> preset("hifigan").log
     'ln'
     """
-    return _find(name).spec
+    return preset_of(name).spec
 
 
 def preset_note(name: str) -> str:
-    """Return where a preset comes from and what its waveforms need before."""
-    return _find(name).note
+    """Return what a preset's mel is like, and what people trip over."""
+    return preset_of(name).note
 
 
 def preset_names() -> list[str]:
     """Return the names of all presets, sorted."""
-    return sorted(_PRESETS)
+    return sorted(_presets())
 
 
-def _find(name: str) -> Preset:
+def preset_of(name: str) -> Preset:
+    """Return the preset called `name`, with its source; raise as `preset`."""
     if not isinstance(name, str):
         raise ParameterError("preset", f"must be the name of a preset, got {name!r}")
-    if name in _PRESETS:
-        return _PRESETS[name]
-    if name in _INEXPRESSIBLE:
-        raise ParameterError("preset", f"can't be {name!r}: {_INEXPRESSIBLE[name]}, which a mel spec can't say")
-    near = difflib.get_close_matches(str(name), _PRESETS, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else f" (presets: {', '.join(preset_names())})"
+    known = _presets()
+    if name in known or name in _ALIASES:
+        return known[_ALIASES.get(name, name)]
+    # Projects write their own names with dashes.
+    alike = name.replace("-", "_")
+    if alike in known:
+        return known[alike]
+    if alike in _INEXPRESSIBLE:
+        raise ParameterError("preset", f"can't be {name!r}: {_INEXPRESSIBLE[alike]}, which a mel spec can't say")
+    near = difflib.get_close_matches(alike, known, n=1)
+    within = [other for other in sorted(known) if alike and alike in other]
+    hint = f"; did you mean {near[0]!r}?" if near else f" (`melmill mel show` lists all {len(known)})"
+    if not near and within:
+        hint = f"; did you mean {' or '.join(map(repr, within[:3]))}?"
     raise ParameterError("preset", f"{name!r} does not exist{hint}")
+
+
+def find_presets(
+    text: str = "", *, project: str | None = None, sr: int | None = None, n_mels: int | None = None
+) -> list[Preset]:
+    """Return the presets that fit all that is asked for, by name.
+
+    Parameters
+    ----------
+    text : str
+        Words, each of which is in the name, the project, the source or the notes.
+    project : str or None
+        Part of the project's name or of its repository's.
+    sr : int or None
+        Sampling rate, Hz.
+    n_mels : int or None
+        Number of bands.
+
+    >>> [found.name for found in find_presets("whisper", n_mels=128)]
+    ['whisper_128']
+    """
+    words = text.lower().split()
+    wanted = None if project is None else project.lower()
+    return [
+        known
+        for _, known in sorted(_presets().items())
+        if all(word in known.searched for word in words)
+        and (wanted is None or wanted in f"{known.project} {known.source.partition('@')[0]}".lower())
+        and (sr is None or known.spec.sr == sr)
+        and (n_mels is None or known.spec.n_mels == n_mels)
+    ]
+
+
+def equal_presets(spec: MelSpec) -> list[str]:
+    """Return the names of all presets that have a spec. ``fmax: null`` is half the rate.
+
+    >>> "grad_tts" in equal_presets(preset("hifigan"))
+    True
+    """
+    wanted = replace(spec, fmax=spec.top_hz)
+    return [name for name, known in sorted(_presets().items()) if replace(known.spec, fmax=known.spec.top_hz) == wanted]

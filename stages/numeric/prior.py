@@ -31,7 +31,7 @@ _METADATA = "melmill"
 _HALF = np.dtype("<f2")
 
 # Fields of a spec that decide what a network has learnt. The rest of it is undone before.
-_LEARNT = ("sr", "n_fft", "win_length", "hop_length", "n_mels", "fmin", "top_hz", "htk", "power")
+_LEARNT = ("sr", "n_fft", "win_length", "hop_length", "n_mels", "fmin", "top_hz", "htk", "power", "bank_sr")
 
 # Raise it when a start from the same prior changes. It is in the keys of the nodes that take one.
 GUIDED_VERSION = 2

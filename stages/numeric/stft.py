@@ -12,10 +12,12 @@ from melmill.stages.numeric.melspec import MelSpec, StftParams
 
 
 def hann(params: StftParams) -> NDArray[np.float64]:
-    """Return the periodic Hann window ``(n_fft,)``, zero outside its `win_length` centre."""
+    """Return the Hann window ``(n_fft,)``, zero outside its `win_length` centre."""
     window = np.zeros(params.n_fft)
     left = (params.n_fft - params.win_length) // 2
-    turn = 2 * np.pi * np.arange(params.win_length) / params.win_length
+    # A symmetric window is 0 at both ends; one of a single sample is 1.
+    turns = params.win_length if params.window == "hann" else max(params.win_length - 1, 1)
+    turn = 2 * np.pi * np.arange(params.win_length) / turns
     window[left : left + params.win_length] = 0.5 - 0.5 * np.cos(turn)
     return window
 
@@ -46,7 +48,7 @@ class Stft:
 
     @cached_property
     def window(self) -> NDArray[np.floating]:
-        """Periodic Hann window ``(n_fft,)``, zero outside its `win_length` centre."""
+        """Hann window ``(n_fft,)``, zero outside its `win_length` centre."""
         return hann(self.params).astype(self.dtype)
 
     def padded(self, y: NDArray[np.floating]) -> NDArray[np.floating]:

@@ -59,6 +59,7 @@ class Spectra:
         silence = np.zeros((spec.n_mels, 1), dtype=np.float32)
         self.floor = torch.from_numpy(to_linear(from_bands(silence, spec), spec)[:, 0]).to(device)
         self._eps = spec.eps * window_norm(spec) ** 2
+        self._least = spec.energy_floor * window_norm(spec) ** 2
 
     @property
     def feed_frames(self) -> int:
@@ -95,7 +96,9 @@ class Spectra:
 
         It is `to_linear` of the mel: what its floor hides stays at the floor.
         """
-        S = A if self._eps == 0 else (A.square() + self._eps).sqrt()
+        S = A
+        if self._eps or self._least:
+            S = (A.square().clamp(min=self._least) + self._eps).sqrt()
         if self.spec.power != 1.0:
             S = S**self.spec.power
         return torch.maximum(S @ self.E, self.floor)

@@ -12,7 +12,7 @@ from melmill.stages.contract import Input, Product, TrainedPrior, TrainingData, 
 from melmill.stages.invert.inversion import DEVICES, Device, check_prior
 from melmill.stages.invert.priors import shipped_names, shipped_prior
 from melmill.stages.numeric.checks import check_choice, check_float
-from melmill.stages.numeric.errors import ParameterError
+from melmill.stages.numeric.errors import ContractError, ParameterError
 from melmill.stages.numeric.mel import to_linear
 from melmill.stages.numeric.prior import Prior, Sizes
 from melmill.stages.train.recipe import RANDOM, PriorRecipe
@@ -132,6 +132,8 @@ class TrainPrior:
         spec = fitting_mel(inputs).spec
         if self.begin != RANDOM:
             check_prior(self.begin, shipped_prior(self.begin).spec, spec)
+        if spec.wave:
+            raise ContractError("a prior learns from recordings as they are: extract its mels without wave")
         to_linear(np.empty((spec.n_mels, 0)), spec)  # raises where no mel of this spec can be undone
         shortest = 2 * -(-spec.n_fft // spec.hop_length) + 1
         if self.unrolled and self.segment_frames < shortest:

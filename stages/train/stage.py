@@ -107,6 +107,11 @@ def fitting_mel(inputs: Mapping[str, Sequence[Product]]) -> Mel:
         raise ContractError(f"'from' must be a mel and 'audio' recordings, got {made!r} and {audio!r}")
     if audio.sr != made.sr:
         raise ContractError(f"'audio' has {audio.sr} Hz, but the mels are of {made.sr} Hz: ingest at sr: {made.sr}")
+    made.spec.check_invertible()  # a training changes the levels of mels
+    if made.spec.below_max is not None or made.spec.per_utterance is not None:
+        raise ContractError(
+            "a training cuts segments, but below_max and per_utterance look at whole utterances: extract without them"
+        )
     return made
 
 

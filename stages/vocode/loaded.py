@@ -355,7 +355,9 @@ def _check_seed(field: str, seed: object) -> None:
     check_int(field, seed, at_least=0, at_most=_LARGEST_SEED)
 
 
-def _padded(mels: Sequence[Tensor], draws: Sequence[Noise], silence: float, device: torch.device) -> Staged:
+def _padded(
+    mels: Sequence[Tensor], draws: Sequence[Noise], silence: float | NDArray[np.float64], device: torch.device
+) -> Staged:
     """Pad mels with `silence`, and noise with zeros, to a batch that the device can copy."""
     pinned = device.type == "cuda"
     n_frames = [mel.shape[1] for mel in mels]
@@ -379,10 +381,11 @@ def _to_host(y: Tensor) -> Tensor:
     return torch.empty(y.shape, dtype=torch.float32, pin_memory=True).copy_(y, non_blocking=True)
 
 
-def _stacked(tensors: Sequence[Tensor], filling: float, pinned: bool) -> Tensor:
+def _stacked(tensors: Sequence[Tensor], filling: float | NDArray[np.float64], pinned: bool) -> Tensor:
     """Stack tensors of one rank, each padded at the ends of its axes to the largest."""
     shape = [max(sizes) for sizes in zip(*(tensor.shape for tensor in tensors), strict=True)]
-    stacked = torch.full((len(tensors), *shape), filling, dtype=tensors[0].dtype, pin_memory=pinned)
+    stacked = torch.empty((len(tensors), *shape), dtype=tensors[0].dtype, pin_memory=pinned)
+    stacked[:] = torch.as_tensor(filling, dtype=stacked.dtype)
     for row, tensor in zip(stacked, tensors, strict=True):
         row[tuple(slice(size) for size in tensor.shape)] = tensor
     return stacked

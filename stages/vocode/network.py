@@ -8,7 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
@@ -108,8 +110,8 @@ class Vocoder(nn.Module, ABC):
     context: int = 0
 
     @property
-    def silence(self) -> float:
-        """The mel value of digital silence, which batches are padded with."""
+    def silence(self) -> float | NDArray[np.float64]:
+        """The mel value of digital silence, which batches are padded with; see `storage.utterance.silence`."""
         return silence(self.spec.as_dict())
 
     @abstractmethod

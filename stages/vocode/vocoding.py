@@ -160,7 +160,9 @@ def _lacking(n_frames: int, made: MelSpec, needed: MelSpec, length: int) -> tupl
     Numbers are rounded down.
     """
     if made.stft.pad >= needed.stft.pad:
-        return 0, 0
+        # A mel may lack its last frame beside.
+        lacks = made.frames != "all" and needed.frames == "all"
+        return 0, max(0, needed.n_frames(length) - n_frames) if lacks else 0
     before = (needed.stft.pad - made.stft.pad) // needed.hop_length
     return before, max(0, needed.n_frames(length) - n_frames - before)
 

@@ -7,6 +7,7 @@ from functools import cached_property
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from melmill.pcm import as_float
@@ -126,7 +127,7 @@ class SegmentDataset(Dataset[Segment]):
         return Catalogue.read(self._store / node / key / CATALOGUE)
 
     @cached_property
-    def _silence(self) -> float:
+    def _silence(self) -> float | NDArray[np.float64]:
         return silence_of(self._mel.description)
 
     def __getstate__(self) -> dict[str, object]:

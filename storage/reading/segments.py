@@ -172,8 +172,8 @@ def aligned_frames(spec: ArraySpec, utterance: Utterance) -> int:
     return min(spec.length(utterance), n_samples // spec.hop_length)
 
 
-def silence_of(mel: ProductDescription) -> float:
-    """Return the value of digital silence in a product of mels.
+def silence_of(mel: ProductDescription) -> float | NDArray[np.float64]:
+    """Return the value of digital silence in a product of mels, as `silence` does.
 
     Raises
     ------
@@ -185,7 +185,7 @@ def silence_of(mel: ProductDescription) -> float:
     return silence(mel.mel)
 
 
-def padded(array: Array, length: int, value: float) -> NDArray[np.float32]:
+def padded(array: Array, length: int, value: float | NDArray[np.float64]) -> NDArray[np.float32]:
     """Return an array as float32, with its last axis padded to `length` with `value`."""
     whole = np.full((*array.shape[:-1], length), value, dtype=np.float32)
     whole[..., : array.shape[-1]] = array

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from melmill.stages.blame import is_of_file
 from melmill.stages.contract import CorpusTree, Mel, Outcome, Product
-from melmill.stages.extract import MelFields
+from melmill.stages.extract.fields import MelFields
 from melmill.stages.formats.npy import HEAD_BYTES, decode_npy, npy_header
 from melmill.stages.ingest.folder import FolderReader
 from melmill.stages.ingest.names import ARRAYS, AUDIO, MEL_SUFFIXES
@@ -37,7 +37,7 @@ class MelFolder(FolderReader, MelFields):
     recordings. An inverter makes the shortest waveforms that have their frames, and there is
     nothing to score these against. With ``audio: NODE`` the mels are joined with that node's
     recordings, by the stage `paired_mels`, whose fields it takes too. For the other fields see
-    `melmill.stages.ingest.folder.FolderReader` and `melmill.stages.extract.MelFields`.
+    `melmill.stages.ingest.folder.FolderReader` and `melmill.stages.extract.fields.MelFields`.
 
     Parameters
     ----------

@@ -10,7 +10,7 @@ import pytest
 from melmill.stages.numeric.errors import ParameterError
 from melmill.stages.numeric.mel import mel_spectrogram
 from melmill.stages.numeric.melspec import MelSpec
-from melmill.stages.numeric.presets import preset, preset_names, preset_note
+from melmill.stages.numeric.presets import equal_presets, find_presets, preset, preset_names, preset_note
 
 OFFICIAL = [
     # folder of the official mel, preset, largest difference in the mel's own unit. Ours agrees with
@@ -56,12 +56,42 @@ def test_presets_of_one_shape_have_different_values() -> None:
     assert specs[0] != specs[1]
 
 
+def test_projects_own_names_and_short_ones_are_taken() -> None:
+    assert preset("nemo-hifigan") == preset("nemo_hifigan")
+    assert preset("whisper") == preset("whisper_80")
+
+
+FOUND = [
+    # words, project, rate, bands: a preset that is found, one that is not
+    ("", "nvidia", None, None, "bigvgan_v2_24khz_100band_256x", "vits"),
+    ("", "NeMo", 44100, None, "nemo_hifigan_44k", "nemo_hifigan"),
+    ("", None, 24000, 100, "vocos_24khz", "hifigan"),
+    ("eps 1e-9", None, None, None, "cosyvoice2", "vits"),
+]
+
+
+@pytest.mark.parametrize(("text", "project", "sr", "n_mels", "found", "other"), FOUND)
+def test_presets_are_found(
+    text: str, project: str | None, sr: int | None, n_mels: int | None, found: str, other: str
+) -> None:
+    names = [known.name for known in find_presets(text, project=project, sr=sr, n_mels=n_mels)]
+    assert found in names
+    assert other not in names
+
+
+def test_equal_presets_are_known() -> None:
+    assert {"hifigan", "grad_tts", "dle_hifigan"} <= set(equal_presets(preset("hifigan")))
+    assert equal_presets(MelSpec(n_mels=77)) == []
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
         ("hifi_gan", "did you mean 'hifigan'"),  # a near miss
-        ("zzz", r"does not exist \(presets: "),  # nothing near
-        ("whisper", "floor follows the loudest value"),  # known, but no spec can say it
+        ("zzz", r"does not exist \(`melmill mel show` lists all"),  # nothing near
+        ("wavtok", "did you mean 'wavtokenizer'"),  # a part of it
+        ("qwen2.5-omni", "does not exist"),
+        ("qwen2_5_omni", "are not in its repository"),  # known, but no spec can say it
     ],
 )
 def test_unknown_preset_is_refused(name: str, message: str) -> None:

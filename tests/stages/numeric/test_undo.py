@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from melmill.stages.numeric.errors import ContractError, Unusable
 from melmill.stages.numeric.mel import magnitude_spec, mel_spectrogram, range_found, to_linear
+from melmill.stages.numeric.mels.pcen import inverse_pcen, pcen
 from melmill.stages.numeric.melspec import MelSpec, Pcen
-from melmill.stages.numeric.pcen import inverse_pcen, pcen
 
 
 @pytest.fixture(scope="module")

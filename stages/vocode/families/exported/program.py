@@ -52,7 +52,8 @@ class Exported(Vocoder):
         super().__init__()
         self.name, self.program, self.spec = name, program, spec
         fewer, more = (
-            self._run(torch.full((1, spec.n_mels, n_frames), self.silence)).numel() for n_frames in (_FEWER, _MORE)
+            self._run(torch.zeros(1, spec.n_mels, n_frames) + torch.as_tensor(self.silence).float()).numel()
+            for n_frames in (_FEWER, _MORE)
         )
         if more - fewer != (_MORE - _FEWER) * spec.hop_length:
             raise VocoderError(

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from melmill.stages.numeric.mels import loudness
+from melmill.stages.numeric.mels.loudness import integrated_loudness
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.score.metric import metric
-from melmill.stages.score.metrics import loudness
-from melmill.stages.score.metrics.loudness import integrated_loudness
 from melmill.stages.score.pair import Pair
 from melmill.stages.score.status import Measured, Status
 

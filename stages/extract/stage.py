@@ -3,77 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from functools import cached_property
-from typing import Annotated, Any, ClassVar, Literal
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from melmill.stages.contract import UNSET, Input, Item, Kind, Mel, OneOf, Outcome, Product, Unset, Waveform, each
+from melmill.stages.contract import Input, Item, Kind, Mel, Outcome, Product, Waveform, each
+from melmill.stages.extract.fields import MelFields, PresetName
 from melmill.stages.numeric.checks import check_choice
 from melmill.stages.numeric.errors import ContractError, Unusable
 from melmill.stages.numeric.mel import mel_spectrogram
-from melmill.stages.numeric.melspec import Centering, MelSpec, Pcen
-from melmill.stages.numeric.presets import preset, preset_names
 from melmill.stages.numeric.resample import resample
-
-PresetName = Annotated[str, OneOf(preset_names)]
-
-
-@dataclass(frozen=True, kw_only=True)
-class MelFields:
-    """Say a mel spec as the fields of a stage: a preset, and what differs from it.
-
-    Parameters
-    ----------
-    preset : str
-        Name of the spec to start from, see `melmill.stages.numeric.presets`.
-    sr, n_fft, win_length, hop_length, n_mels, fmin, fmax, htk, norm, power, log, floor, center
-        Override the preset's, see `MelSpec`. A field that is left out keeps the preset's value.
-        None is a value of its own: ``win_length: null`` is a window of `n_fft`.
-    pad_mode, eps, normalized, compression, pcen, shift, scale, clip
-        Likewise.
-
-    Examples
-    --------
-    >>> MelFields(preset="hifigan", n_mels=100).spec.n_mels
-    100
-    """
-
-    preset: PresetName
-    sr: int | Unset = UNSET
-    n_fft: int | Unset = UNSET
-    win_length: int | Unset | None = UNSET
-    hop_length: int | Unset = UNSET
-    n_mels: int | Unset = UNSET
-    fmin: float | Unset = UNSET
-    fmax: float | Unset | None = UNSET
-    htk: bool | Unset = UNSET
-    norm: Literal["slaney"] | Unset | None = UNSET
-    power: float | Unset = UNSET
-    log: Literal["ln", "log10", "db"] | Unset | None = UNSET
-    floor: float | Unset | None = UNSET
-    center: Centering | Unset = UNSET
-    pad_mode: Literal["constant", "reflect"] | Unset = UNSET
-    eps: float | Unset = UNSET
-    normalized: bool | Unset = UNSET
-    compression: float | Unset | None = UNSET
-    pcen: Pcen | Unset | None = UNSET
-    shift: float | Unset = UNSET
-    scale: float | Unset = UNSET
-    clip: tuple[float, float] | Unset | None = UNSET
-
-    def __post_init__(self) -> None:
-        """Check that the preset and the overrides make a spec."""
-        self.spec  # noqa: B018 - MelSpec checks its own fields
-
-    @cached_property
-    def spec(self) -> MelSpec:
-        """The preset with the overrides in place."""
-        given = {field.name: getattr(self, field.name) for field in fields(MelSpec)}
-        return replace(preset(self.preset), **{name: value for name, value in given.items() if value is not UNSET})
-
 
 _LARGEST_HALF = float(np.finfo(np.float16).max)
 
@@ -83,7 +24,7 @@ class Extract(MelFields):
     """Make mel spectrograms of waveforms.
 
     Waveforms of another rate are resampled to the spec's. Upsampling adds nothing: bands above half
-    the source's rate then hold next to no energy, or the floor. `melmill.stages.extract.MelFields`
+    the source's rate then hold next to no energy, or the floor. `melmill.stages.extract.fields.MelFields`
     has the fields that say the spec.
 
     Parameters

@@ -1,0 +1,1 @@
+"""Mels of recordings, and mels of another kind made of mels."""

@@ -1,0 +1,1 @@
+"""What lies before and behind a mel bank: steps on the waveform, normalisations, presets."""
