@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from melmill.flows.execution.summary import Summary
+    from melmill.flows.identify.result import Identified
     from melmill.flows.runs.compare import RunComparison
     from melmill.stages.numeric.prior import Prior
     from melmill.stages.score.status import Measured
@@ -112,6 +113,7 @@ __all__ = [
     "WaveStep",
     "__version__",
     "compare",
+    "identify",
     "invert",
     "invert_batch",
     "load_prior",
@@ -192,6 +194,60 @@ def mel(
         check_waveform(samples)
         samples = resample(samples, sr, chosen.sr)
     return mel_spectrogram(samples, chosen)
+
+
+def identify(M: ArrayLike, y: ArrayLike | None = None, sr: int | None = None, *, top: int = 5) -> Identified:
+    """Tell how a mel was made: by which preset, with which normalisation, framing and rate.
+
+    Parameters
+    ----------
+    M : array_like, shape (n_mels, n_frames) or (n_frames, n_mels)
+        The mel, perhaps below a batch axis: an array, lists or a tensor.
+    y : array_like or None, shape (n_samples,)
+        The recording that it may have been made of. With it the answer is proven.
+    sr : int or None
+        Sampling rate of `y`, Hz.
+    top : int
+        Matches to return.
+
+    Returns
+    -------
+    Identified
+        ``found.verdict`` is ``"fits"`` where a preset makes the mel of the recording to rounding,
+        ``"close"`` where some come near, ``"likely"`` where there is no recording, ``"unknown"``
+        where none fits, and ``"no_mel"`` where the array is something else, which
+        ``found.looks_like`` says. ``found.matches`` are the specs, best first. ``found.fix_yaml()``
+        and ``found.fix_python()`` say how to use such a mel.
+
+    Raises
+    ------
+    ParameterError
+        `M` or `y` hold no numbers, or one of `y` and `sr` is given without the other.
+    StageError
+        `y` is not one channel of float or int16 samples.
+
+    Examples
+    --------
+    >>> noise = np.random.default_rng(0).normal(scale=0.1, size=22050).astype(np.float32)
+    >>> found = melmill.identify(melmill.mel(noise, preset="melgan").T * 2 + 1, noise, 22050)
+    >>> found.verdict, found.best.name, found.transposed
+    ('fits', 'melgan', True)
+    """
+    from melmill.flows.identify.identify import identify as identified
+    from melmill.stages.numeric.mel import check_waveform
+
+    check_int("top", top, at_least=1)
+    complex_ = getattr(getattr(M, "dtype", None), "kind", "") == "c"  # it is told as what it is
+    values = cast("NDArray[Any]", M) if complex_ else as_array("M", M)
+    if (y is None) != (sr is None):
+        raise ParameterError("sr", "must be given with y, and only with it: the rate of the recording in Hz")
+    if y is None or sr is None:
+        return identified(values, top=top)
+    samples = as_array("y", y)
+    check_int("sr", sr, at_least=1, at_most=MAX_SR)
+    check_waveform(samples)
+    check_full_scale(samples)
+    return identified(values, samples, sr, top)
 
 
 def invert(

@@ -22,6 +22,7 @@ _BUILT_IN = {
     "aggregate": "melmill.stages.report.stage:Aggregate",
     "extract": "melmill.stages.extract.stage:Extract",
     "gate": "melmill.stages.report.comparison.gate:Gate",
+    "paired_mels": "melmill.stages.ingest.paired:PairedMels",
     "score": "melmill.stages.score.stage:Score",
     "train_prior": "melmill.stages.train.prior_stage:TrainPrior",
     "train_vocoder": "melmill.stages.train.vocoder_stage:TrainVocoder",

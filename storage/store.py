@@ -438,7 +438,7 @@ class Store:
                 f"node {name!r} makes {entry.kind}: it has no arrays. Export it to a folder (`melmill export "
                 f"{self.location.url} {name} FOLDER`), then melmill.load_vocoder(FOLDER)"
             )
-        if len(entry.catalogues) != 1 or entry.kind in ("scores", "report"):
+        if not entry.catalogues or entry.kind in ("scores", "report"):
             raise StoreError(f"node {name!r} makes {entry.kind}: it has no arrays. Use scores(), or `melmill report`.")
         folder = self.product(entry.folder, entry.key, entry.recordings)
         return ProductView(self.location, name, folder, self.catalogue_of(entry))

@@ -8,8 +8,12 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from melmill.flows.errors import PipelineError
 from melmill.flows.exchange.export import format_for
+from melmill.pcm import as_float
 from melmill.stages.contract import Kind
 from melmill.stages.formats.audio import decode
 from melmill.stages.formats.format import FORMATS, ExchangeFormat, formats_for
@@ -18,6 +22,7 @@ from melmill.stages.ingest.decode import check_finite, to_pcm
 from melmill.stages.ingest.levels import MIX, Channel, check_channel, check_clipped, taken
 from melmill.stages.ingest.readers.mel_folder import Layout, checked
 from melmill.stages.invert.inversion import inverted
+from melmill.stages.numeric.errors import Unusable
 from melmill.stages.numeric.mel import mel_spectrogram
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.storage.files.location import folder_and_name
@@ -183,6 +188,24 @@ def mel_file(path: str, out: str, spec: MelSpec, channel: Channel = MIX) -> Made
     compute_s = time.perf_counter() - started
     _write(out, encode_npy(M))
     return Made(out=out, duration_s=pcm.y.size / spec.sr, compute_s=compute_s, n_clipped=pcm.n_clipped)
+
+
+def recording(path: str) -> tuple[NDArray[np.int16 | np.float32], int]:
+    """Return the samples of a recording, the mean of its channels, and its rate, Hz.
+
+    Raises
+    ------
+    StageError
+        The file is no recording or is truncated.
+    StoreError
+        The file can't be read.
+    """
+    try:
+        y, header = decode(_read(path))
+    except (PipelineError, Unusable) as error:
+        raise PipelineError(str(error), path) from error
+    finite = check_finite(y)
+    return (finite[:, 0] if finite.shape[1] == 1 else as_float(finite).mean(axis=1)), header.sr
 
 
 def _read(path: str) -> bytes:

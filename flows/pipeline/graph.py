@@ -321,7 +321,12 @@ def _corpora(variant: Variant, product: Product, nodes: Mapping[str, Node], pair
             "its inputs must come from one corpus",
             variant.wired.where,
         )
-    others = (corpus for _, source in read for corpus in source.corpora)
+    # What is made of utterances that were joined with others is about the first alone.
+    others = (
+        corpus
+        for _, source in read
+        for corpus in (source.corpora if source.product.kind is Kind.SCORES else source.corpora[:1])
+    )
     return tuple(dict.fromkeys((*own, *others))) or (variant.name,)
 
 

@@ -24,6 +24,7 @@ from melmill.flows.pipeline.spec import (
     SHARE,
     Pipeline,
 )
+from melmill.flows.pipeline.wire import joined_by
 from melmill.stages.contract import OneOf, Stage
 from melmill.stages.registry import stage_class, stage_names
 
@@ -172,6 +173,10 @@ def _stage(name: str, cls: type[Stage], defs: dict[str, Schema]) -> Schema:
             **_listed({"anyOf": [{"enum": list(wanted.words)}, node]} if wanted.words else node),
             **({"default": own["default"]} if "default" in own else {}),
         }
+    joining = joined_by(cls)
+    if joining is not None:
+        theirs = _stage(joining.uses, joining, defs)["properties"]
+        fields["properties"] |= {port: theirs[port] for port in theirs if port not in ("uses", "from", "pool")}
     pool = {
         "description": f"Worker pool that its tasks go to; '{ANY}' takes GPU workers if the cluster has some.",
         "type": "string",

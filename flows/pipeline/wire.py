@@ -6,13 +6,16 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from melmill.flows.errors import PipelineError
-from melmill.flows.pipeline.convert import convert, unknown
+from melmill.flows.pipeline.convert import convert, field_types, unknown
 from melmill.flows.pipeline.located import Located
 from melmill.flows.pipeline.pools import Route, route, with_device
 from melmill.flows.pipeline.spec import Declaration
 from melmill.stages.contract import Stage
 from melmill.stages.errors import UnknownStage
 from melmill.stages.registry import stage_class
+
+# What follows the name of a declaration that stands for two, in the name of its files.
+FILES = "-files"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,11 +78,48 @@ def wire(declarations: Sequence[Declaration], pools: Collection[str]) -> list[Wi
         node ``zero`` that uses ``griffin_lim``. A node ``pghi`` that uses ``pghi`` is no such node:
         ``start: pghi`` asks for that method.
     """
+    declarations = [one for declaration in declarations for one in _joined(declaration, declarations)]
     names = frozenset(declaration.name for declaration in declarations)
     wired = {declaration.name: _resolved(declaration, names, pools) for declaration in declarations}
     for one in wired.values():
         _check_sources(one, wired)
     return _sorted(wired)
+
+
+def _joined(declaration: Declaration, others: Sequence[Declaration]) -> list[Declaration]:
+    """Return a declaration, or the two that it stands for.
+
+    An ingest stage may say `joined_by`, a stage that joins its utterances with those of another
+    corpus. A declaration that has an input of that stage stands for both.
+    """
+    uses = declaration.uses
+    try:
+        joining = joined_by(stage_class(uses.value)) if isinstance(uses.value, str) else None
+    except UnknownStage:
+        return [declaration]  # `_resolved` says it
+    if joining is None or not joining.inputs.keys() & declaration.fields.keys():
+        return [declaration]
+    files = f"{declaration.name}{FILES}"
+    if any(other.name == files for other in others):
+        raise PipelineError(f"{files!r} is the name of the files of {declaration.name!r}: rename it", declaration.where)
+    ours = {*joining.inputs, *field_types(joining)}
+    fields = {name: value for name, value in declaration.fields.items() if name in ours}
+    given = {name: value for name, value in declaration.fields.items() if name not in ours or name == "pool"}
+    return [
+        Declaration(name=files, uses=uses, fields=given, where=declaration.where),
+        Declaration(
+            name=declaration.name,
+            uses=Located(joining.uses, uses.where),
+            fields={**fields, "from": Located(files, declaration.where)},
+            where=declaration.where,
+        ),
+    ]
+
+
+def joined_by(cls: type[Stage]) -> type[Stage] | None:
+    """Return the stage that joins the utterances of an ingest stage with recordings; None: there is none."""
+    name = getattr(cls, "joined_by", None)
+    return None if name is None else stage_class(name)
 
 
 def _resolved(declaration: Declaration, names: frozenset[str], pools: Collection[str]) -> Wired:

@@ -173,6 +173,45 @@ def make(
     return _each(targets(files, output, ["npy"]), work, verbose)
 
 
+@mel.command()
+@_files
+@click.option("--audio", metavar="WAV", help="The recording that the mels may have been made of: proves the spec.")
+@click.option("--top", type=click.IntRange(1), default=5, show_default=True, help="Specs to list.")
+@click.option("--json", "json_", is_flag=True, help="Print one JSON object to standard output.")
+def identify(files: tuple[str, ...], audio: str | None, top: int, json_: bool) -> int:
+    """Tell how the mel in each FILE was made: .npy, .npz, .pt or .safetensors.
+
+    With --audio the answer is exact: the presets that make this mel of the recording, its normalisation,
+    framing and rate, and the lines that read it. Without it, the likely presets are ranked.
+
+    \b
+    Example:
+      melmill mel identify mel.npy --audio speech.wav
+    """
+    from melmill.flows.exchange.single import recording
+    from melmill.flows.identify.array import read_array
+    from melmill.flows.identify.identify import identify as identified
+
+    y, sr = recording(audio) if audio else (None, None)
+    answers: dict[str, object] = {}
+    failed = 0
+    for file in files:
+        try:
+            found = identified(read_array(file), y, sr, top)
+        except (StageError, StoreError, PipelineError) as error:
+            click.echo(f"error: {file}: {error}", err=True)
+            failed += 1
+            continue
+        failed += found.verdict in ("unknown", "no_mel")
+        answers[file] = found.as_dict()
+        if not json_:
+            first, *others = found.lines()
+            click.echo("\n".join([f"{file}: {first}", *others]))
+    if json_:
+        as_json(answers)
+    return FAILED if failed else DONE
+
+
 @cli.command()
 @_files
 @click.option(

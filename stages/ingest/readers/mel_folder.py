@@ -35,7 +35,8 @@ class MelFolder(FolderReader, MelFields):
 
     No file says how its mel was made, so `preset` (with overrides) must. The utterances have no
     recordings. An inverter makes the shortest waveforms that have their frames, and there is
-    nothing to score these against. For the other fields see
+    nothing to score these against. With ``audio: NODE`` the mels are joined with that node's
+    recordings, by the stage `paired_mels`, whose fields it takes too. For the other fields see
     `melmill.stages.ingest.folder.FolderReader` and `melmill.stages.extract.fields.MelFields`.
 
     Parameters
@@ -49,6 +50,7 @@ class MelFolder(FolderReader, MelFields):
     layout: Layout | None = None
 
     uses: ClassVar[str] = "mel_folder"
+    joined_by: ClassVar[str] = "paired_mels"
     version: ClassVar[int] = 1
     expects: ClassVar[str] = f"mel files ({', '.join(MEL_SUFFIXES)})"
     suffixes: ClassVar[tuple[str, ...]] = MEL_SUFFIXES

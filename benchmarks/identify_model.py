@@ -1,0 +1,228 @@
+"""Train the network by which `melmill mel identify` tells how a mel was made without its recording.
+
+python -m benchmarks.identify_model CORPORA [--out FILE] [--clips N] [--steps N] [--without CORPUS ...]
+
+CORPORA holds a folder of recordings for each corpus. The file that comes with melmill was made by
+
+python -m benchmarks.identify_model ../shared/corpora-more --without LJSpeech --speakers-not-of ../shared/corpora
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from benchmarks.identify_data import NORMALISATIONS, Clip, clips, normalised, predicted, unknown_make
+from melmill.flows.identify.blind import FILE, digest
+from melmill.flows.identify.candidates import candidates
+from melmill.flows.identify.features import features
+from melmill.flows.identify.looks import FEWEST_FRAMES
+from melmill.safetensors import Stored, packed
+from melmill.stages.numeric.errors import EmptyBandWarning, StageError
+from melmill.stages.numeric.mel import mel_range, mel_spectrogram
+from melmill.stages.numeric.melspec import MelSpec
+
+_WIDTHS = (160, 96)
+_SLOPE = 0.1
+# Of all clips, those that judge when to stop and how to calibrate.
+_JUDGED = 0.12
+_VERSIONS = 3
+_UNKNOWN = 0.25
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Examples:
+    """Hold features, what they are of, and which speaker's."""
+
+    x: NDArray[np.float32]
+    make: NDArray[np.int64]
+    bands: NDArray[np.int64]
+    speaker: list[str]
+
+
+def floors_of(specs: Sequence[MelSpec]) -> list[float]:
+    """Return the lowest values that mels of the specs have."""
+    found = set()
+    for spec in specs:
+        try:
+            lowest = round(float(mel_range(spec).lowest), 4)
+        except (StageError, ValueError):
+            continue
+        if np.isfinite(lowest):
+            found.add(lowest)
+    return sorted(found)
+
+
+def examples(chosen: Sequence[Clip], floors: Sequence[float], seed: int) -> Examples:
+    """Make mels of the clips by every spec and by unknown makes, and read their features."""
+    rng = np.random.default_rng(seed)
+    specs = [candidate.spec for candidate in candidates()]
+    x, make, bands, speaker = [], [], [], []
+    for clip in chosen:
+        for label, M in _mels(clip, specs, rng):
+            for _ in range(_VERSIONS):
+                made = predicted(M, rng) if rng.random() < 0.4 else M
+                kind = "none" if rng.random() < 0.5 else str(rng.choice(NORMALISATIONS))
+                values = np.asarray(normalised(made, kind, rng), dtype=np.float64)
+                x.append(features(values, floors))
+                make.append(label)
+                bands.append(len(M))
+                speaker.append(f"{clip.corpus}/{clip.speaker}")
+    return Examples(x=np.stack(x), make=np.array(make), bands=np.array(bands), speaker=speaker)
+
+
+def _mels(clip: Clip, specs: Sequence[MelSpec], rng: np.random.Generator) -> Iterator[tuple[int, NDArray[np.float64]]]:
+    """Yield a mel by every spec with its number, and by unknown makes with the number after the last."""
+    jobs = list(enumerate(specs))
+    jobs += [(len(specs), unknown_make(rng, specs)) for _ in range(int(_UNKNOWN * len(specs)))]
+    at: dict[int, NDArray[np.float32]] = {}
+    for label, spec in jobs:
+        if spec.sr not in at:
+            at[spec.sr] = clip.at(spec.sr)
+        try:
+            M = mel_spectrogram(at[spec.sr], spec).astype(np.float64)
+        except StageError:
+            continue
+        if M.shape[1] >= FEWEST_FRAMES and M.std() > 0:
+            yield label, M
+
+
+def network(n_features: int, n_out: int) -> nn.Sequential:
+    """Return a network with random weights."""
+    sizes = (n_features, *_WIDTHS)
+    layers: list[nn.Module] = []
+    for a, b in itertools.pairwise(sizes):
+        layers += [nn.Linear(a, b), nn.LeakyReLU(_SLOPE), nn.Dropout(0.1)]
+    return nn.Sequential(*layers, nn.Linear(sizes[-1], n_out))
+
+
+def trained(
+    data: Examples, possible: torch.Tensor, steps: int, seed: int
+) -> tuple[nn.Sequential, NDArray[np.float64], NDArray[np.float64], float]:
+    """Train on most speakers; return the network, the features' mean and scale, and the temperature."""
+    rng = np.random.default_rng(seed)
+    torch.manual_seed(seed)
+    speakers = sorted(set(data.speaker))
+    held = set(rng.permutation(speakers)[: max(1, int(_JUDGED * len(speakers)))])
+    judged = np.array([speaker in held for speaker in data.speaker])
+    mean, scale = data.x[~judged].mean(axis=0), data.x[~judged].std(axis=0) + 1e-3
+    x = torch.from_numpy(np.clip((data.x - mean) / scale, -8, 8).astype(np.float32))
+    y, allowed = torch.from_numpy(data.make), possible[torch.from_numpy(data.bands)]
+    model = network(x.shape[1], possible.shape[1])
+    optimiser = torch.optim.AdamW(model.parameters(), 2e-3, weight_decay=1e-2)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 4e-3, total_steps=steps)
+    rows = torch.from_numpy(np.flatnonzero(~judged))
+    draws = torch.Generator().manual_seed(seed)
+    for step in range(steps):
+        batch = rows[torch.randint(len(rows), (512,), generator=draws)]
+        noisy = x[batch] + 0.05 * torch.randn(x[batch].shape, generator=draws)
+        loss = nn.functional.cross_entropy(
+            model(noisy).masked_fill(~allowed[batch], -1e9), y[batch], label_smoothing=0.0
+        )
+        optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        schedule.step()
+        if step % 500 == 0:
+            click.echo(f"step {step}: loss {float(loss.detach()):.3f}")
+    model.eval()
+    with torch.no_grad():
+        logits = model(x[judged]).masked_fill(~allowed[judged], -1e9)
+    temperature = min(
+        np.geomspace(0.5, 4.0, 40), key=lambda t: float(nn.functional.cross_entropy(logits / t, y[judged]))
+    )
+    top = logits.topk(3, dim=1).indices
+    right = (top == y[judged][:, None]).any(dim=1).float().mean()
+    click.echo(f"{int(judged.sum())} mels of {len(held)} speakers held out: top-3 {float(right):.3f}, the make itself")
+    click.echo(f"temperature {temperature:.2f}")
+    return model, mean.astype(np.float64), scale.astype(np.float64), float(temperature)
+
+
+def file_of(
+    model: nn.Sequential, mean: NDArray[np.float64], scale: NDArray[np.float64], about: dict[str, object]
+) -> bytes:
+    """Return the network as the bytes of its file, in float16."""
+    linear = [layer for layer in model if isinstance(layer, nn.Linear)]
+    arrays: dict[str, NDArray[np.floating]] = {"mean": mean.astype("<f4"), "scale": scale.astype("<f4")}
+    for index, layer in enumerate(linear):
+        arrays[f"weight{index}"] = layer.weight.detach().numpy().astype("<f2")
+        arrays[f"bias{index}"] = layer.bias.detach().numpy().astype("<f2")
+    stored = {
+        name: Stored({"<f4": "F32", "<f2": "F16"}[array.dtype.str], array.shape, array.tobytes())
+        for name, array in arrays.items()
+    }
+    return packed(stored, {"about": json.dumps(about)})
+
+
+@click.command()
+@click.argument("corpora", type=click.Path(path_type=Path, exists=True))
+@click.option("--out", type=click.Path(path_type=Path), default=FILE, show_default=True)
+@click.option("--clips", "n_clips", default=120, show_default=True)
+@click.option("--steps", default=6000, show_default=True)
+@click.option("--without", multiple=True, help="Leave this corpus out. Repeatable.")
+@click.option("--speakers-not-of", type=click.Path(path_type=Path), help="Leave out who speaks in these corpora.")
+@click.option("--cache", type=click.Path(path_type=Path), help="Keep the features in this .npz file.")
+@click.option("--seed", default=0, show_default=True)
+def main(
+    corpora: Path,
+    out: Path,
+    n_clips: int,
+    steps: int,
+    without: Sequence[str],
+    speakers_not_of: Path | None,
+    cache: Path | None,
+    seed: int,
+) -> None:
+    """Train the network and write its file."""
+    warnings.simplefilter("ignore", EmptyBandWarning)
+    torch.set_num_threads(1)
+    specs = [candidate.spec for candidate in candidates()]
+    floors = floors_of(specs)
+    if cache is not None and cache.exists():
+        kept = np.load(cache)
+        data = Examples(x=kept["x"], make=kept["make"], bands=kept["bands"], speaker=list(kept["speaker"]))
+    else:
+        rng = np.random.default_rng(seed)
+        others = set()
+        if speakers_not_of is not None:
+            others = {f"{path.parts[-3]}/{path.parts[-2]}" for path in speakers_not_of.rglob("*.*")}
+            others |= {f"LibriSpeech/{path.parts[-3]}" for path in speakers_not_of.rglob("LibriSpeech/*/*/*/*.flac")}
+        found = [
+            clip
+            for clip in clips(corpora, rng, longest_s=6.0)
+            if clip.corpus not in without and f"{clip.corpus}/{clip.speaker}" not in others
+        ]
+        chosen = [found[i] for i in rng.permutation(len(found))[:n_clips]]
+        click.echo(f"{len(chosen)} of {len(found)} clips, {len({clip.speaker for clip in chosen})} speakers")
+        data = examples(chosen, floors, seed)
+        if cache is not None:
+            np.savez(cache, x=data.x, make=data.make, bands=data.bands, speaker=np.array(data.speaker))
+    click.echo(f"{len(data.x)} mels, {data.x.shape[1]} features, {len(specs)} makes")
+    possible = torch.zeros(1 + max(spec.n_mels for spec in specs), len(specs) + 1, dtype=torch.bool)
+    possible[:, -1] = True
+    for index, spec in enumerate(specs):
+        possible[spec.n_mels, index] = True
+    model, mean, scale, temperature = trained(data, possible, steps, seed)
+    about = {
+        "makes": [digest(candidate) for candidate in candidates()],
+        "bands": [spec.n_mels for spec in specs],
+        "floors": floors,
+        "temperature": temperature,
+    }
+    data_bytes = file_of(model, mean, scale, about)
+    out.write_bytes(data_bytes)
+    click.echo(f"{out}: {len(data_bytes):,} bytes")
+
+
+if __name__ == "__main__":
+    main()

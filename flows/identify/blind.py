@@ -1,0 +1,154 @@
+"""Which specs probably made a mel, by its values alone.
+
+A small network reads `melmill.flows.identify.features`. It was trained by ``python -m
+benchmarks.identify_model`` on real speech, with mels of all presets, normalised and disturbed at
+random, and with mels of makes that no preset has.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from melmill.flows.identify.candidates import Candidate, candidates, fingerprint
+from melmill.flows.identify.features import features
+from melmill.flows.identify.looks import Plane
+from melmill.flows.identify.result import Identified, Match
+from melmill.safetensors import unpacked
+from melmill.stages.numeric.mel import range_problem
+
+FILE = Path(__file__).parent / "model.safetensors"
+
+Values = NDArray[np.float64]
+
+# More probable than not.
+_LIKELY = 0.5
+_SLOPE = 0.1
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Model:
+    """Hold the network and what its outputs mean.
+
+    Parameters
+    ----------
+    layers : sequence of (ndarray, ndarray)
+        Weights and biases. Between layers is a leaky rectifier.
+    mean, scale : ndarray of float64, shape (n_features,)
+        The features are ``(x - mean) / scale``.
+    makes : sequence of str
+        What each output stands for, a digest of a spec (`digest`). The last output is any other
+        make.
+    bands : sequence of int
+        Number of bands of each make.
+    floors : sequence of float
+        As `features` takes them.
+    temperature : float
+        Divides the outputs, so that probabilities are calibrated.
+    """
+
+    layers: Sequence[tuple[Values, Values]]
+    mean: Values
+    scale: Values
+    makes: Sequence[str]
+    bands: Sequence[int]
+    floors: Sequence[float]
+    temperature: float
+
+    def probabilities(self, M: NDArray[np.floating]) -> Values:
+        """Return the probability of each make, and of any other as the last, shape (n_makes + 1,)."""
+        x = np.clip((features(M, self.floors) - self.mean) / self.scale, -8.0, 8.0)
+        for index, (weight, bias) in enumerate(self.layers):
+            x = weight @ x + bias
+            if index < len(self.layers) - 1:
+                x = np.where(x > 0, x, _SLOPE * x)
+        possible = np.array([*(n == len(M) for n in self.bands), True])
+        logits = np.where(possible, x / self.temperature, -np.inf)
+        exponentials = np.exp(logits - logits.max())
+        return np.asarray(exponentials / exponentials.sum())
+
+
+def digest(candidate: Candidate) -> str:
+    """Return a short digest of a candidate's spec."""
+    return hashlib.sha256(fingerprint(candidate.spec).encode()).hexdigest()[:12]
+
+
+@cache
+def model() -> Model:
+    """Return the network that comes with melmill."""
+    return read_model(FILE.read_bytes())
+
+
+def read_model(data: bytes) -> Model:
+    """Return the network of a file's bytes."""
+    tensors, metadata = unpacked(data)
+    arrays = {
+        name: np.frombuffer(stored.data, dtype={"F16": "<f2", "F32": "<f4"}[stored.dtype])
+        .reshape(stored.shape)
+        .astype(np.float64)
+        for name, stored in tensors.items()
+    }
+    n_layers = sum(name.startswith("weight") for name in arrays)
+    about = json.loads(metadata["about"])
+    return Model(
+        layers=[(arrays[f"weight{i}"], arrays[f"bias{i}"]) for i in range(n_layers)],
+        mean=arrays["mean"],
+        scale=arrays["scale"],
+        makes=about["makes"],
+        bands=about["bands"],
+        floors=about["floors"],
+        temperature=about["temperature"],
+    )
+
+
+def likely(ways: Sequence[Plane], shape: tuple[int, ...], top: int) -> Identified:
+    """Return the specs that probably made a mel.
+
+    Parameters
+    ----------
+    ways : sequence of Plane
+        The array either way round, as far as it may be a mel so.
+    shape : tuple of int
+        Of the array as it was given.
+    top : int
+        Matches to return.
+    """
+    net = model()
+    found = [(way, net.probabilities(way.M)) for way in ways]
+    way, chances = min(found, key=lambda pair: float(pair[1][-1]))
+    known = {digest(candidate): candidate for candidate in candidates()}
+    ranked = sorted(zip(chances[:-1], net.makes, strict=True), key=lambda pair: -pair[0])
+    matches = tuple(
+        Match(
+            presets=known[make].names,
+            spec=known[make].spec,
+            confidence=float(chance),
+            notes=_notes(way.M, known[make]),
+        )
+        for chance, make in ranked[:top]
+        if make in known and chance > 0
+    )
+    other = float(chances[-1])
+    if other >= _LIKELY or not matches:
+        return Identified(
+            verdict="unknown",
+            looks_like=f"with a probability of {other:.2f} it is of no known make; the recording would tell more",
+            matches=matches,
+            transposed=way.transposed,
+            shape=shape,
+        )
+    return Identified(verdict="likely", matches=matches, transposed=way.transposed, shape=shape)
+
+
+def _notes(M: Values, candidate: Candidate) -> tuple[str, ...]:
+    """Say so where the values are not in the preset's range: they were normalised besides."""
+    if range_problem(M, candidate.spec):
+        return ("its values are not in the preset's range: give the recording to find shift and scale",)
+    return ()

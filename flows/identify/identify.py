@@ -1,0 +1,61 @@
+"""The answer to how a mel was made."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from melmill.flows.identify.looks import NoMel, planes
+from melmill.flows.identify.matching import equals, matched
+from melmill.flows.identify.result import Identified, Match
+
+# Of a mel less its mean, this share of the norm may stay unexplained where a spec is close.
+_CLOSE = 0.35
+
+
+def identify(
+    values: NDArray[Any], y: NDArray[np.floating | np.int16] | None = None, sr: int | None = None, top: int = 5
+) -> Identified:
+    """Tell how a mel was made; see `melmill.identify`."""
+    try:
+        ways = planes(values)
+    except NoMel as what:
+        return Identified(verdict="no_mel", looks_like=str(what), shape=values.shape)
+    if y is None or sr is None:
+        from melmill.flows.identify.blind import likely
+
+        return likely(ways, values.shape, top)
+    answers = []
+    for way in ways:
+        matches, fits = matched(way, y, sr, top)
+        answers.append(_answer(matches, fits, way.transposed, values.shape))
+    return min(answers, key=lambda answer: answer.best.misfit if answer.best and answer.best.misfit else 2.0)
+
+
+def _answer(matches: list[Match], fits: bool, transposed: bool, shape: tuple[int, ...]) -> Identified:
+    if fits:
+        return Identified(
+            verdict="fits",
+            matches=tuple(matches),
+            transposed=transposed,
+            shape=shape,
+            equals=equals(matches),
+        )
+    best = matches[0] if matches else None
+    if best is None or best.misfit is None or best.misfit > _CLOSE:
+        return Identified(
+            verdict="unknown",
+            looks_like="no preset makes such a mel of this recording: it is of another recording, or of another make",
+            matches=tuple(matches),
+            transposed=transposed,
+            shape=shape,
+        )
+    return Identified(
+        verdict="close",
+        matches=tuple(matches),
+        transposed=transposed,
+        shape=shape,
+        equals=equals(matches),
+    )

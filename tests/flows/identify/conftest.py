@@ -1,0 +1,21 @@
+"""A recording of speech at 22.05 kHz, real where there is one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from melmill.stages.formats.audio import decode
+
+SR = 22050
+
+
+@pytest.fixture(scope="session")
+def speech(real_data: Path) -> NDArray[np.float32]:
+    """Return 3 s of LJSpeech, shape (n_samples,), at 22.05 kHz."""
+    y, header = decode((real_data / "corpora" / "LJSpeech" / "LJ" / "LJ001-0005.wav").read_bytes())
+    assert header.sr == SR
+    return np.asarray(y[: 3 * SR, 0] / 32768.0, dtype=np.float32)

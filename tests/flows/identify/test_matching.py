@@ -1,0 +1,165 @@
+"""With its recording, a mel's making is found exactly: spec, normalisation, axes, framing, rate and level."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import melmill
+from melmill.flows.identify.candidates import candidates
+from melmill.flows.identify.fits import lag_of
+from tests.flows.identify.conftest import SR
+
+Mel = NDArray[np.floating[Any]]
+
+
+def standard(M: Mel) -> Mel:
+    return (M - M.mean(axis=1, keepdims=True)) / (M.std(axis=1, keepdims=True) + 1e-5)
+
+
+@pytest.mark.parametrize("candidate", candidates(), ids=lambda candidate: candidate.names[0])
+def test_every_preset_is_found_by_name(candidate: Any, speech: NDArray[np.float32]) -> None:
+    try:
+        M = melmill.mel(speech, candidate.spec, sr=SR)
+    except melmill.Unusable as error:
+        pytest.skip(str(error))
+    found = melmill.identify(M, speech, SR)
+    assert found.verdict == "fits"
+    assert set(candidate.names) & set(found.equals)
+    assert found.best is not None
+    assert found.best.error == pytest.approx(0.0, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("change", "how"),
+    [
+        (lambda M: M, "as it is"),
+        (lambda M: M.astype(np.float16), "as it is"),
+        (lambda M: 0.25 * M + 3.0, "affine"),
+        (lambda M: 2.0 * (M - M.min()) / (M.max() - M.min()) - 1.0, "affine"),
+        (lambda M: (M / np.log(10.0)).astype(np.float32), "affine"),
+        (standard, "per band"),
+    ],
+    ids=["as it is", "float16", "affine", "range", "log10", "per band"],
+)
+def test_a_normalisation_is_found(change: Callable[[Mel], Mel], how: str, speech: NDArray[np.float32]) -> None:
+    found = melmill.identify(change(melmill.mel(speech, preset="hifigan")), speech, SR)
+    assert found.fits
+    assert found.best is not None
+    assert found.best.how == how
+    assert "hifigan" in found.equals
+
+
+def test_the_fix_gives_back_the_mel(speech: NDArray[np.float32]) -> None:
+    made = replace(melmill.preset("hifigan"), shift=4.0, scale=0.3)
+    found = melmill.identify(melmill.mel(speech, made).T[np.newaxis], speech, SR)
+    assert found.transposed
+    assert found.best is not None
+    assert found.best.spec.shift == pytest.approx(4.0, abs=1e-3)
+    assert found.best.spec.scale == pytest.approx(0.3, abs=1e-4)
+    assert "layout: frames_first" in found.fix_yaml()
+    assert "shift: 4" in found.fix_yaml()
+    assert "dataclasses.replace(melmill.preset(" in found.fix_python()
+
+
+def test_a_normalisation_per_band_is_undone(speech: NDArray[np.float32]) -> None:
+    M = melmill.mel(speech, preset="melgan")
+    best = melmill.identify(standard(M), speech, SR).best
+    assert best is not None
+    assert best.band_scale is not None
+    np.testing.assert_allclose(best.undone(standard(M)), M, atol=1e-3)
+
+
+@pytest.mark.parametrize(("center", "pad_mode"), [("same", "constant"), (True, "constant")])
+def test_another_framing_is_found(center: Any, pad_mode: Any, speech: NDArray[np.float32]) -> None:
+    loud = speech + np.random.default_rng(0).normal(0, 0.01, speech.size).astype(np.float32)
+    spec = replace(melmill.preset("melgan"), center=center, pad_mode=pad_mode, fmax=8000.0, log="ln")
+    found = melmill.identify(melmill.mel(loud, spec), loud, SR)
+    assert found.fits
+    assert found.best is not None
+    assert (found.best.spec.center, found.best.spec.pad_mode) == (center, pad_mode)
+
+
+def test_samples_before_the_first_frame_are_found(speech: NDArray[np.float32]) -> None:
+    found = melmill.identify(melmill.mel(speech[77:], preset="melgan"), speech, SR)
+    assert found.best is not None
+    assert found.best.name == "melgan"
+    assert any("begins 77 samples" in note for note in found.best.notes)
+
+
+def test_trimmed_frames_are_found(speech: NDArray[np.float32]) -> None:
+    found = melmill.identify(melmill.mel(speech, preset="melgan")[:, 30:-20], speech, SR)
+    assert found.fits
+    assert found.best is not None
+    assert "the first 30 frames of the recording are missing" in found.best.notes
+
+
+def test_a_rate_that_was_ignored_is_found(speech: NDArray[np.float32]) -> None:
+    M = melmill.mel(speech, preset="vocos_24khz")  # 22.05 kHz taken for 24 kHz
+    found = melmill.identify(M, speech, SR)
+    assert found.fits
+    assert found.best is not None
+    assert any("taken for 24000 Hz" in note for note in found.best.notes)
+
+
+def test_another_level_is_found(speech: NDArray[np.float32]) -> None:
+    found = melmill.identify(melmill.mel(0.5 * speech, preset="melgan"), speech, SR)
+    assert found.fits
+    assert found.best is not None
+    assert any("6.02 dB quieter" in note for note in found.best.notes)
+    assert found.best.spec == melmill.preset("melgan")
+
+
+def test_a_missing_log_is_found(speech: NDArray[np.float32]) -> None:
+    M = melmill.mel(speech, replace(melmill.preset("hifigan"), log=None, floor=None))
+    found = melmill.identify(M, speech, SR)
+    assert found.fits
+    assert found.best is not None
+    assert found.best.spec.log is None
+
+
+def test_a_predicted_mel_is_close_to_its_preset(speech: NDArray[np.float32]) -> None:
+    M = melmill.mel(speech, preset="melgan")
+    noisy = M + np.random.default_rng(0).normal(0, 0.1 * M.std(), M.shape)
+    found = melmill.identify(noisy, speech, SR)
+    assert found.verdict == "close"
+    assert found.best is not None
+    assert found.best.name == "melgan"
+
+
+def test_a_mel_of_another_recording_fits_nothing(speech: NDArray[np.float32]) -> None:
+    M = melmill.mel(speech, preset="melgan")
+    found = melmill.identify(M, np.ascontiguousarray(speech[::-1]), SR)
+    assert found.verdict == "unknown"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"fmax": 7500.0}, {"fmin": 60.0}, {"htk": True}, {"power": 2.0}, {"win_length": 800}, {"hop_length": 200}],
+    ids=str,
+)
+def test_a_make_that_no_preset_has_does_not_fit(changes: dict[str, Any], speech: NDArray[np.float32]) -> None:
+    spec = replace(melmill.preset("tacotron2"), **changes)
+    assert not melmill.identify(melmill.mel(speech, spec), speech, SR).fits
+
+
+def test_the_lag_of_a_shifted_mel() -> None:
+    M = np.cumsum(np.random.default_rng(0).normal(size=(4, 200)), axis=1)
+    assert lag_of(M, M) == 0
+    assert lag_of(M[:, 17:], M) == 17
+    assert lag_of(M, M[:, 17:]) == -17
+
+
+def test_wrong_arguments_are_refused(speech: NDArray[np.float32]) -> None:
+    M = melmill.mel(speech, preset="melgan")
+    with pytest.raises(melmill.ParameterError, match="sr must be given with y"):
+        melmill.identify(M, speech)
+    with pytest.raises(melmill.StageError, match="one channel"):
+        melmill.identify(M, np.zeros((2, 100)), SR)
+    with pytest.raises(melmill.ParameterError, match="top"):
+        melmill.identify(M, top=0)
