@@ -24,6 +24,7 @@ _BUILT_IN = {
     "score": "melmill.stages.score.stage:Score",
     "train_prior": "melmill.stages.train.prior_stage:TrainPrior",
     "train_vocoder": "melmill.stages.train.vocoder_stage:TrainVocoder",
+    "trust": "melmill.stages.score.trust.stage:Trust",
     "vocoder": "melmill.stages.vocode.stage:Vocode",
 }
 

@@ -123,6 +123,16 @@ class ReportData(Protocol):
         ...
 
     @property
+    def trust(self) -> pd.DataFrame:
+        """One row per damaged version of a recording, none where no node of the stage `trust` is read.
+
+        Columns: ``utterance_id, node, damage, step``, a float column per metric, and
+        ``status_<metric>``. ``node`` is the node whose waveforms were damaged. The recording itself
+        has the damage ``none``.
+        """
+        ...
+
+    @property
     def notes(self) -> Sequence[str]:
         """What a person should know of the levels and channels of the recordings, a line each."""
         ...
@@ -232,6 +242,9 @@ class Tables:
         ``node, utterance_id, estimate_id, duration_s, estimate_duration_s``: which file of another
         system belongs to which recording. Recordings and files without a partner have a row too.
         None where no other system's files are scored.
+    trust : DataFrame or None
+        ``utterance_id, node, damage, step``, and value and status of each metric: what metrics make
+        of damaged recordings. None where that was not asked for.
     """
 
     scores: pd.DataFrame
@@ -252,6 +265,7 @@ class Tables:
     notes: Sequence[str] = ()
     pair_notes: Sequence[str] = ()
     pairs: pd.DataFrame | None = None
+    trust: pd.DataFrame | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,7 +21,7 @@ from melmill.stages.report.examples import DIFFERENCE_DB, RANGE_DB, shown
 from melmill.stages.report.statistics import Cube, cube, measured
 from melmill.stages.report.sweeps import Arrangement, arrange
 from melmill.stages.report.tables import Results
-from melmill.stages.report.views import explorer, overview, page_tables
+from melmill.stages.report.views import explorer, overview, page_tables, trusted
 from melmill.stages.score.metric import metric as metric_of
 
 # Tables of groups with more cells than this are made by the page's script from their data.
@@ -82,6 +82,8 @@ def page(tables: Tables, results: Results, examples: Sequence[Example], settings
             paired=None if results.paired is None else page_tables.paired(results.paired),
             ranks=overview.rank_matrix(results),
             correlations=overview.correlation_matrix(results.correlations),
+            trust=trusted.grids(results.trust),
+            damages=trusted.shown_damages(results.trust),
             **_groups(results, settings.by, arrangement.shown),
             worst=_worst(table, arrangement.shown),
             examples=shown(examples, tables.scores, arrangement.shown),
