@@ -15,13 +15,13 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup, escape
 
-from melmill.stages.report import figures, sweep_figures
+from melmill.stages.report import figures
 from melmill.stages.report.contract import Example, Tables
 from melmill.stages.report.examples import DIFFERENCE_DB, RANGE_DB, shown
 from melmill.stages.report.statistics import Cube, cube, measured
 from melmill.stages.report.sweeps import Arrangement, arrange
 from melmill.stages.report.tables import Results
-from melmill.stages.report.views import explorer, overview, page_tables, trusted
+from melmill.stages.report.views import explorer, overview, page_tables, sweep_figures, trusted
 from melmill.stages.score.metric import metric as metric_of
 
 # Tables of groups with more cells than this are made by the page's script from their data.

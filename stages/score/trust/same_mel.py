@@ -54,10 +54,10 @@ def scrambled(y: Signal, spec: MelSpec, share: float, rng: np.random.Generator, 
     mel = _Mel(magnitude_spec(spec))
     D = mel.stft.forward(y)
     turned = D * np.exp(1j * np.pi * share * rng.uniform(-1.0, 1.0, D.shape))
-    return pulled(mel.inverse(turned, y.size), y, spec, n_iter)
+    return pulled(mel.stft.inverse(turned, y.size), y, spec, n_iter)
 
 
-def pulled(start: Signal64, y: Signal, spec: MelSpec, n_iter: int = N_ITER) -> Signal:
+def pulled(start: NDArray[np.floating], y: Signal, spec: MelSpec, n_iter: int = N_ITER) -> Signal:
     """Return a signal near `start` that has the mel of `y`, by L-BFGS on the squared distance.
 
     Parameters
@@ -114,35 +114,7 @@ class _Mel:
         G = (difference @ self.E) * (p * A ** (p - 2.0)) * D
         # Bins between the ends of a real transform count twice in its inverse.
         G[:, 1 : (self.spec.n_fft + 1) // 2] *= 0.5
-        return self._unpadded(self._overlapped(G) * self.spec.n_fft, n_samples)
-
-    def inverse(self, D: NDArray[np.complexfloating], n_samples: int) -> NDArray[np.float64]:
-        """Return the signal ``(n_samples,)`` whose spectrum is nearest to `D` (Griffin, Lim, 1984, eq. 6)."""
-        window = np.broadcast_to(self.stft.window**2, (len(D), self.spec.n_fft))
-        weight = np.maximum(self._added(window), 1e-6)
-        y = self._overlapped(D) / weight
-        pad = self.stft.params.pad
-        return _of_length(y[pad:], n_samples)
-
-    def _overlapped(self, D: NDArray[np.complexfloating]) -> NDArray[np.float64]:
-        import scipy.fft
-
-        return self._added(np.asarray(scipy.fft.irfft(D, self.spec.n_fft, axis=-1)) * self.stft.window)
-
-    def _added(self, frames: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return frames ``(n_frames, n_fft)`` laid over each other, a hop apart."""
-        hop = self.spec.hop_length
-        out = np.zeros((len(frames) - 1) * hop + self.spec.n_fft)
-        # Frames that do not overlap are added at once.
-        apart = -(-self.spec.n_fft // hop)
-        for first in range(apart):
-            some = frames[first::apart]
-            if len(some):
-                part = np.zeros((len(some), apart * hop))
-                part[:, : self.spec.n_fft] = some
-                flat = part.ravel()[: out.size - first * hop]
-                out[first * hop : first * hop + flat.size] += flat
-        return out
+        return self._unpadded(self.stft.overlapped(G) * self.spec.n_fft, n_samples)
 
     def _unpadded(self, padded: NDArray[np.float64], n_samples: int) -> NDArray[np.float64]:
         """Return the adjoint of the padding: what lies at the edges is folded back, or falls off."""
