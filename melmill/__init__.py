@@ -124,6 +124,7 @@ __all__ = [
     "run",
     "score",
     "torch_dataset",
+    "trust",
 ]
 
 
@@ -574,6 +575,54 @@ def load_vocoder(
 
     placement(device, "float32")  # raises where there is no such device
     return load(path, family, config, mel, device)
+
+
+def trust(
+    place: str | os.PathLike[str],
+    metrics: Sequence[str] | None = None,
+    *,
+    preset: str | None = None,
+    utterances: int = 30,
+    damages: Sequence[str] | None = None,
+    jobs: int = 1,
+) -> pd.DataFrame:
+    """Return which metric hears which damage of recordings, and which are moved by what nobody hears.
+
+    With `jobs` above 1 a script calls it under ``if __name__ == "__main__":``.
+
+    Parameters
+    ----------
+    place : str or path
+        A store, or a folder of recordings.
+    metrics : sequence of str or None
+        None: those that `melmill score` takes.
+    preset : str or None
+        Mel of the spectral metrics, and the one that the scrambled phase leaves as it is. None:
+        ``paper`` at the rate of the recordings.
+    utterances : int
+        About so many recordings are damaged, at least 6.
+    damages : sequence of str or None
+        Kinds of damage: ``phase``, ``smear``, ``buzz``, ``noise``, ``clip``, ``lowpass``, ``codec``,
+        ``shift``, ``gain``, ``polarity``. None: all.
+    jobs : int
+        Processes.
+
+    Returns
+    -------
+    DataFrame
+        A row per metric and damage, as `melmill.stages.score.trust.judgement.judged` describes it.
+        ``attrs["metrics"]`` has a mapping per metric, of what it makes of all of them.
+
+    Raises
+    ------
+    ParameterError
+        A parameter is unknown, has a wrong type or lies outside its range.
+    PipelineError
+        The place holds no recordings, or too few.
+    """
+    from melmill.flows.scoring.trust import trust_table
+
+    return trust_table(_path("place", place), metrics, preset, utterances, damages, jobs)
 
 
 @overload

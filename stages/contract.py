@@ -35,6 +35,7 @@ from melmill.stages.products import Scores as Scores
 from melmill.stages.products import Trained as Trained
 from melmill.stages.products import TrainedPrior as TrainedPrior
 from melmill.stages.products import TrainedVocoder as TrainedVocoder
+from melmill.stages.products import TrustRows as TrustRows
 from melmill.stages.products import Waveform as Waveform
 from melmill.stages.task_context import enter_utterance
 from melmill.storage.utterance import Labels, Utterance
@@ -471,6 +472,19 @@ class CountingStage(Stage, Protocol):
 
     def notes(self, counts: Mapping[str, int]) -> Sequence[str]:
         """Return what a person should know of the stage and of such counts, a line each."""
+        ...
+
+
+@runtime_checkable
+class SampledStage(Stage, Protocol):
+    """A stage that works on some utterances of a corpus, whatever its size.
+
+    Those that are not drawn reach it without inputs, so that all its ports have `Input.absent_ok`.
+    """
+
+    @property
+    def sample_size(self) -> int:
+        """About how many utterances are drawn, by a hash of their ids; all of a smaller corpus."""
         ...
 
 

@@ -17,6 +17,7 @@ class Kind(StrEnum):
     WAVEFORM = "waveform"
     MEL = "mel"
     SCORES = "scores"
+    TRUST = "trust"
     REPORT = "report"
     VOCODER = "vocoder"
     PRIOR = "prior"
@@ -118,6 +119,23 @@ class Scores(_Product):
 
 
 @dataclass(frozen=True, kw_only=True)
+class TrustRows(_Product):
+    """Describe measurements of damaged recordings.
+
+    Parameters
+    ----------
+    metrics : tuple of str
+        Columns of the measurements.
+    damaged : str
+        Name of the node whose waveforms are damaged.
+    """
+
+    metrics: tuple[str, ...]
+    damaged: str
+    kind: ClassVar[Kind] = Kind.TRUST
+
+
+@dataclass(frozen=True, kw_only=True)
 class Report(_Product):
     """Describe a folder of tables and a page over all utterances."""
 
@@ -166,4 +184,4 @@ class TrainedPrior(Trained):
     files: ClassVar[Mapping[str, str]] = {"prior": "prior.safetensors"}
 
 
-Product = Waveform | Mel | Scores | Report | Trained
+Product = Waveform | Mel | Scores | TrustRows | Report | Trained

@@ -20,12 +20,15 @@ GROUP = "melmill.stages"
 # Imported when first named, so that a plan that uses three stages does not pay for all of them.
 _BUILT_IN = {
     "aggregate": "melmill.stages.report.stage:Aggregate",
+    "error_budget": "melmill.stages.report.budget.stage:ErrorBudget",
     "extract": "melmill.stages.extract.stage:Extract",
     "gate": "melmill.stages.report.comparison.gate:Gate",
     "paired_mels": "melmill.stages.ingest.paired:PairedMels",
+    "recombine": "melmill.stages.invert.recombine:Recombine",
     "score": "melmill.stages.score.stage:Score",
     "train_prior": "melmill.stages.train.prior_stage:TrainPrior",
     "train_vocoder": "melmill.stages.train.vocoder_stage:TrainVocoder",
+    "trust": "melmill.stages.score.trust.stage:Trust",
     "vocoder": "melmill.stages.vocode.stage:Vocode",
 }
 

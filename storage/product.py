@@ -82,7 +82,7 @@ class ShardContents:
 
     arrays: Mapping[str, Array] = field(default_factory=dict)
     rows: Sequence[Row] | None = None
-    traces: Mapping[str, Mapping[str, NDArray[np.int64 | np.float64]]] | None = None
+    traces: Mapping[str, Mapping[str, NDArray[np.int64 | np.float64 | np.str_]]] | None = None
     quarantined: Sequence[Quarantined] = ()
     absent: Sequence[str] = ()
     partners: Mapping[str, Partner] | None = None

@@ -438,6 +438,8 @@ class Store:
                 f"node {name!r} makes {entry.kind}: it has no arrays. Export it to a folder (`melmill export "
                 f"{self.location.url} {name} FOLDER`), then melmill.load_vocoder(FOLDER)"
             )
+        if entry.kind == "trust":
+            raise StoreError(f"node {name!r} makes {entry.kind}: it has no arrays. Use trust(), or `melmill trust`.")
         if not entry.catalogues or entry.kind in ("scores", "report"):
             raise StoreError(f"node {name!r} makes {entry.kind}: it has no arrays. Use scores(), or `melmill report`.")
         folder = self.product(entry.folder, entry.key, entry.recordings)
@@ -486,7 +488,21 @@ class Store:
 
     def traces(self) -> pd.DataFrame:
         """Return a row per utterance and iteration of nodes that recorded their convergence."""
-        return reading.by_node({name: self._table(entry, "trace") for name, entry in self.nodes.items()})
+        traced = {name: entry for name, entry in self.nodes.items() if entry.kind != "trust"}
+        return reading.by_node({name: self._table(entry, "trace") for name, entry in traced.items()})
+
+    def trust(self) -> pd.DataFrame:
+        """Return a row per damaged version of a recording that the last run measured.
+
+        Returns
+        -------
+        DataFrame
+            Columns ``utterance_id, node, damage, step``, one per metric, and one ``status_<metric>``
+            per metric. ``node`` is the node whose waveforms were damaged. No rows where there is no
+            node of the stage `trust`.
+        """
+        entries = {name: entry for name, entry in self.nodes.items() if entry.kind == "trust"}
+        return reading.trust({entry.scored or name: self._table(entry, "trace") for name, entry in entries.items()})
 
     def _table(self, entry: NodeEntry, part: Part) -> pd.DataFrame:
         # What is made of whole corpora has no rows.

@@ -178,7 +178,7 @@ def rows_table(rows: Sequence[Row], place: str) -> pa.Table:
         raise StoreError(f"{place}: a column holds values of different types ({error}): {names!r}") from error
 
 
-def traces_table(traces: Mapping[str, Mapping[str, NDArray[np.int64 | np.float64]]], place: str) -> pa.Table:
+def traces_table(traces: Mapping[str, Mapping[str, NDArray[np.int64 | np.float64 | np.str_]]], place: str) -> pa.Table:
     """Return a table of a row per utterance and iteration.
 
     Raises

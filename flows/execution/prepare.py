@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from melmill.flows.pipeline.graph import Node
 from melmill.flows.pipeline.recordings import recordings_of
 from melmill.flows.planning.plan import Plan
-from melmill.stages.contract import Mel, Scores, Trained, Waveform
+from melmill.stages.contract import Mel, Scores, Trained, TrustRows, Waveform
 from melmill.storage.arrays import ArraySpec
 from melmill.storage.product import ProductDescription
 from melmill.storage.runs import now
@@ -65,7 +65,7 @@ def publish_manifest(plan: Plan, store: Store, *, partial: bool) -> str:
             kind=node.product.kind.value,
             stage=node.stage.uses,
             catalogues=tuple(_address(nodes[corpus]) for corpus in node.corpora),
-            scored=node.product.scored if isinstance(node.product, Scores) else None,
+            scored=_measured(node),
             recordings=recordings_of(node),
         )
         for name, node in nodes.items()
@@ -82,6 +82,14 @@ def publish_manifest(plan: Plan, store: Store, *, partial: bool) -> str:
     )
     store.publish_run(run_id, manifest)
     return run_id
+
+
+def _measured(node: Node) -> str | None:
+    """Return the node whose waveforms a node measures, None if it measures none."""
+    product = node.product
+    if isinstance(product, TrustRows):
+        return product.damaged
+    return product.scored if isinstance(product, Scores) else None
 
 
 def describe(node: Node, nodes: Mapping[str, Node], shard_duration_s: float) -> ProductDescription:

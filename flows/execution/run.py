@@ -32,7 +32,7 @@ from melmill.flows.tasks.task import ALL_SHARDS, Task
 from melmill.flows.tasks.training import TrainingJob
 from melmill.flows.watching.events import Note
 from melmill.flows.watching.observers import Watching, observed
-from melmill.stages.contract import Kind, TrainingStage
+from melmill.stages.contract import Kind, SampledStage, TrainingStage
 from melmill.stages.numeric.errors import StageError
 from melmill.stages.report.contract import ReportStage
 from melmill.storage.errors import StoreUnwritable
@@ -233,10 +233,18 @@ class JobMaker:
             isolated=isolated,
             time_limit_s=self._plan.pipeline.time_limit_s,
             paired=self._paired(node, task.shard),
+            share=self._share(node),
         )
 
     def _ports(self, node: Node) -> dict[str, Source]:
         return {port: Source.of(self._nodes[names[0]]) for port, names in node.inputs.items()}
+
+    def _share(self, node: Node) -> float:
+        """Return the share of utterances that a node works on."""
+        if not isinstance(node.stage, SampledStage):
+            return 1.0
+        n_utterances = self._plan.catalogues[node.corpora[0]].n_utterances
+        return min(1.0, node.stage.sample_size / max(1, n_utterances))
 
     def _paired(self, node: Node, shard: int) -> PairedInput | None:
         paired = self._plan.paired.get(node.name)

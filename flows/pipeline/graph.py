@@ -1,7 +1,8 @@
 """The graph of a pipeline: concrete nodes with their products and keys, before anything runs.
 
-`build_graph` takes four pure steps. `wire` resolves names and `fan_out` lists the nodes. Here
-`typed` makes each node's stage and product, and `keyed` gives it its key.
+`build_graph` takes four pure steps, after `spelled_out` wrote short forms out. `wire` resolves names
+and `fan_out` lists the nodes. Here `typed` makes each node's stage and product, and `keyed` gives it
+its key.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from melmill.flows.pipeline.fan_out import Variant, fan_out
 from melmill.flows.pipeline.keys import key_parameters, node_key
 from melmill.flows.pipeline.pools import Route
 from melmill.flows.pipeline.spec import Pipeline
+from melmill.flows.pipeline.spelling import spelled_out
 from melmill.flows.pipeline.stage_files import prepared
 from melmill.flows.pipeline.wire import wire
 from melmill.flows.runs.baseline import published_baseline
@@ -143,7 +145,7 @@ def build_graph(pipeline: Pipeline) -> dict[str, Node]:
         the wrong kind, or not the mel that a stage needs. Nodes read each other in a cycle.
     """
     nodes: dict[str, Node] = {}
-    for variant in fan_out(wire(pipeline.declarations, pipeline.cluster.pools)):
+    for variant in fan_out(wire(spelled_out(pipeline.declarations), pipeline.cluster.pools)):
         nodes[variant.name] = keyed(typed(variant, nodes, pipeline.store), nodes, pipeline.shard_duration_s)
     _check_tables(nodes)
     return nodes

@@ -70,3 +70,14 @@ def node_key(
 def utterance_seed(utterance_id: str) -> int:
     """Return the 63-bit seed of an utterance, a function of its id alone."""
     return int.from_bytes(hashlib.sha256(utterance_id.encode()).digest()[:8], "big") >> 1
+
+
+def is_drawn(utterance_id: str, share: float) -> bool:
+    """Return whether an utterance is of a sample that holds about such a share of a corpus.
+
+    A larger share holds the smaller one's utterances too.
+
+    >>> is_drawn("84-121123-0000", 1.0)
+    True
+    """
+    return utterance_seed(utterance_id) < share * 2.0**63

@@ -18,7 +18,7 @@ from melmill.flows.tasks.job import NodeJob, Source, Stopwatch, versions
 from melmill.flows.tasks.levels import current_levels
 from melmill.flows.tasks.task import Receipt
 from melmill.flows.tasks.throughput import throughput
-from melmill.stages.contract import WHOLE_KINDS, Scores, Waveform, as_float
+from melmill.stages.contract import WHOLE_KINDS, Scores, TrustRows, Waveform, as_float
 from melmill.stages.numeric.errors import StageError
 from melmill.stages.report.contract import PAIR_COLUMNS, Example, HeardTest, Provenance, ReportStage
 from melmill.storage.errors import StoreError
@@ -249,6 +249,19 @@ class StoredResults:
     def traces(self) -> pd.DataFrame:
         """One row per utterance, scored node and iteration."""
         return self._tables("trace", self._score_nodes)
+
+    @property
+    def trust(self) -> pd.DataFrame:
+        """One row per damaged version of a recording."""
+        from melmill.storage.reading.views import packed_at_once, trust
+
+        return trust(
+            {
+                ancestor.source.product.damaged: packed_at_once(self._table(name, "trace"), self._catalogue(name))
+                for name, ancestor in self._ancestors.items()
+                if isinstance(ancestor.source.product, TrustRows)
+            }
+        )
 
     @property
     def quarantine(self) -> pd.DataFrame:

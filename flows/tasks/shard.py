@@ -10,7 +10,7 @@ from typing import Any, Generic
 from numpy.typing import NDArray
 
 from melmill.flows.execution.isolation import process_apart
-from melmill.flows.pipeline.keys import utterance_seed
+from melmill.flows.pipeline.keys import is_drawn, utterance_seed
 from melmill.flows.tasks.job import Held, NodeJob, Source, Stopwatch
 from melmill.flows.tasks.judging import judge
 from melmill.flows.tasks.task import Receipt
@@ -86,6 +86,8 @@ class ShardJob(NodeJob):
         Longest time that one isolated utterance may take, s.
     paired : PairedInput or None
         What is read of another corpus.
+    share : float
+        Share of utterances that reach the stage with inputs; see `SampledStage`.
     suspects : frozenset of str
         Utterances that failed on another machine.
     trusted : bool
@@ -98,6 +100,7 @@ class ShardJob(NodeJob):
     isolated: bool = False
     time_limit_s: float | None = None
     paired: PairedInput | None = None
+    share: float = 1.0
     suspects: frozenset[str] = frozenset()
     trusted: bool = False
 
@@ -207,11 +210,14 @@ class ShardJob(NodeJob):
                 arrays[port] = _paired_arrays(store, source, self.paired)
             else:
                 at_hand = held.get((source.folder, source.key))
-                arrays[port] = source.in_store(store).read_arrays(shard) if at_hand is None else at_hand
+                if at_hand is None:
+                    at_hand = source.in_store(store).read_arrays(shard, self._wanted(shard))
+                arrays[port] = at_hand
         items, absent = [], []
         for utterance in shard.current:
             utterance_id = utterance.utterance_id
-            inputs = {port: by_id[utterance_id] for port, by_id in arrays.items() if utterance_id in by_id}
+            drawn = is_drawn(utterance_id, self.share)
+            inputs = {port: by_id[utterance_id] for port, by_id in arrays.items() if drawn and utterance_id in by_id}
             if all(self.stage.inputs[port].absent_ok for port in arrays.keys() - inputs.keys()):
                 items.append(Item(utterance=utterance, inputs=inputs, seed=utterance_seed(utterance_id)))
             else:
@@ -219,6 +225,12 @@ class ShardJob(NodeJob):
         products = {port: source.product for port, source in self.ports.items()}
         work = Processing(stage=self.stage, inputs=products, product=self.node.product, trained=trained)
         return _ShardWork(work, items, absent)
+
+    def _wanted(self, shard: Shard) -> list[str] | None:
+        """Return the ids of the utterances whose arrays are needed; None for all."""
+        if self.share >= 1.0:
+            return None
+        return [one.utterance_id for one in shard.current if is_drawn(one.utterance_id, self.share)]
 
     def _outcomes(self, todo: _ShardWork[ItemT]) -> list[Outcome]:
         """Return one outcome per item; an item that the stage can't process is rejected alone."""

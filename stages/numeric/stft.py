@@ -30,10 +30,11 @@ def window_norm(spec: MelSpec) -> float:
 
 
 class Stft:
-    """Transform signals to frames of spectrum; `Projection` holds the way back.
+    """Transform signals to frames of spectrum, and back.
 
-    Arrays are frame-major, ``(n_frames, n_bins)``. A frame's bins lie together, so that FFTs work
-    on contiguous memory. Transpose for librosa's ``(n_bins, n_frames)``.
+    `Projection` is the compiled way back, and `inverse` the plain one. Arrays are frame-major,
+    ``(n_frames, n_bins)``. A frame's bins lie together, so that FFTs work on contiguous memory.
+    Transpose for librosa's ``(n_bins, n_frames)``.
 
     Parameters
     ----------
@@ -76,3 +77,30 @@ class Stft:
         import scipy.fft  # here, as planning needs none of it
 
         return np.asarray(scipy.fft.rfft(self.frames(y) * self.window, axis=-1))
+
+    def inverse(self, D: NDArray[np.complexfloating], n_samples: int) -> NDArray[np.floating]:
+        """Return the signal ``(n_samples,)`` whose spectrum is nearest to `D` (Griffin, Lim, 1984, eq. 6)."""
+        weight = self.added(np.broadcast_to(self.window**2, (len(D), self.params.n_fft)))
+        y = self.overlapped(D) / np.maximum(weight, 1e-6)
+        y = y[self.params.pad :]
+        return y[:n_samples] if y.size >= n_samples else np.pad(y, (0, n_samples - y.size))
+
+    def overlapped(self, D: NDArray[np.complexfloating]) -> NDArray[np.floating]:
+        """Return the windowed frames of a spectrum laid over each other, with the padding still on."""
+        import scipy.fft
+
+        return self.added(np.asarray(scipy.fft.irfft(D, self.params.n_fft, axis=-1)) * self.window)
+
+    def added(self, frames: NDArray[np.floating]) -> NDArray[np.floating]:
+        """Return frames ``(n_frames, n_fft)`` added up, a hop apart."""
+        hop, n_fft = self.params.hop_length, self.params.n_fft
+        out = np.zeros((len(frames) - 1) * hop + n_fft, dtype=self.dtype)
+        # Frames that do not overlap are added at once.
+        apart = -(-n_fft // hop)
+        for first in range(min(apart, len(frames))):
+            some = frames[first::apart]
+            part = np.zeros((len(some), apart * hop), dtype=self.dtype)
+            part[:, :n_fft] = some
+            flat = part.ravel()[: out.size - first * hop]
+            out[first * hop : first * hop + flat.size] += flat
+        return out

@@ -155,6 +155,16 @@ class ReportData(Protocol):
         ...
 
     @property
+    def trust(self) -> pd.DataFrame:
+        """One row per damaged version of a recording, none where no node of the stage `trust` is read.
+
+        Columns: ``utterance_id, node, damage, step``, a float column per metric, and
+        ``status_<metric>``. ``node`` is the node whose waveforms were damaged. The recording itself
+        has the damage ``none``.
+        """
+        ...
+
+    @property
     def notes(self) -> Sequence[str]:
         """What a person should know of the levels and channels of the recordings, a line each."""
         ...
@@ -289,6 +299,9 @@ class Tables:
         None where no other system's files are scored.
     listening : sequence of HeardTest
         Listening tests with their answers.
+    trust : DataFrame or None
+        ``utterance_id, node, damage, step``, and value and status of each metric: what metrics make
+        of damaged recordings. None where that was not asked for.
     """
 
     scores: pd.DataFrame
@@ -310,6 +323,7 @@ class Tables:
     pair_notes: Sequence[str] = ()
     pairs: pd.DataFrame | None = None
     listening: Sequence[HeardTest] = ()
+    trust: pd.DataFrame | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

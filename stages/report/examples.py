@@ -235,16 +235,16 @@ def mel_db(y: NDArray[np.float32], spec: MelSpec) -> NDArray[np.float64]:
 
 def mel_picture(M: NDArray[np.float64], top_db: float) -> str:
     """Return the picture of a mel in dB, dark at 80 dB below `top_db` and bright at it."""
-    return _png((M - top_db + RANGE_DB) / RANGE_DB, _MEL_MAP)
+    return picture((M - top_db + RANGE_DB) / RANGE_DB, _MEL_MAP)
 
 
 def difference_picture(M_hat: NDArray[np.float64], M: NDArray[np.float64]) -> str:
     """Return the picture of ``M_hat - M``, from -20 dB (blue, too weak) to 20 (red, too strong)."""
     n_frames = min(M_hat.shape[1], M.shape[1])
-    return _png((M_hat[:, :n_frames] - M[:, :n_frames]) / (2 * DIFFERENCE_DB) + 0.5, _DIFFERENCE_MAP)
+    return picture((M_hat[:, :n_frames] - M[:, :n_frames]) / (2 * DIFFERENCE_DB) + 0.5, _DIFFERENCE_MAP)
 
 
-def _png(shares: NDArray[np.float64], colour_map: str) -> str:
+def picture(shares: NDArray[np.float64], colour_map: str) -> str:
     """Return values, clipped to [0, 1], as a PNG with a palette.
 
     A pixel is a frame and a band, with low bands at the bottom.

@@ -10,13 +10,13 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
-from melmill.stages.report import figures, sweep_figures
+from melmill.stages.report import figures
 from melmill.stages.report.contract import Example, Tables
 from melmill.stages.report.examples import DIFFERENCE_DB, RANGE_DB, shown
 from melmill.stages.report.statistics import Cube, cube, measured
 from melmill.stages.report.sweeps import Arrangement, arrange
 from melmill.stages.report.tables import Results
-from melmill.stages.report.views import explorer, listeners, overview, page_tables
+from melmill.stages.report.views import explorer, listeners, overview, page_tables, sweep_figures, trusted
 from melmill.stages.report.views.templates import render
 from melmill.stages.score.metric import metric as metric_of
 
@@ -65,6 +65,8 @@ def page(tables: Tables, results: Results, examples: Sequence[Example], settings
         ranks=overview.rank_matrix(results),
         heard=[listeners.shown(test, made) for test, made in results.heard],
         correlations=overview.correlation_matrix(results.correlations),
+        trust=trusted.grids(results.trust),
+        damages=trusted.shown_damages(results.trust),
         **_groups(results, settings.by, arrangement.shown),
         worst=_worst(table, arrangement.shown),
         examples=shown(examples, tables.scores, arrangement.shown),

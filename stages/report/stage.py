@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from melmill.stages.contract import Input, Kind, Product, Report, Scores
+from melmill.stages.contract import Input, Kind, Product, Report, Scores, TrustRows
 from melmill.stages.numeric.checks import check_int
 from melmill.stages.numeric.errors import ContractError, ParameterError
 from melmill.stages.report.contract import Example, ReportData, ReportFiles
@@ -44,7 +44,7 @@ class Aggregate:
 
     uses: ClassVar[str] = "aggregate"
     version: ClassVar[int] = 3
-    inputs: ClassVar[Mapping[str, Input]] = {"from": Input(kinds=frozenset({Kind.SCORES}), many=True)}
+    inputs: ClassVar[Mapping[str, Input]] = {"from": Input(kinds=frozenset({Kind.SCORES, Kind.TRUST}), many=True)}
 
     baseline: str | None = None
     by: tuple[str, ...] = GROUPINGS
@@ -70,6 +70,8 @@ class Aggregate:
         """Check that all inputs are scores and that the baseline is a scored node."""
         scored = []
         for product in inputs.get("from", ()):
+            if isinstance(product, TrustRows):
+                continue
             if not isinstance(product, Scores):
                 raise ContractError(f"aggregate takes scores, got {product.kind.value}; give it a score node")
             scored.append(product.scored)
@@ -89,6 +91,7 @@ class Aggregate:
         from melmill.stages.report.contract import Tables
 
         scores, traces, quarantine, pairs = data.scores, data.traces, data.quarantine, data.pairs
+        trust = data.trust
         tables = Tables(
             scores=scores,
             throughput=data.throughput,
@@ -99,6 +102,7 @@ class Aggregate:
             pair_notes=data.pair_notes,
             pairs=pairs if len(pairs) else None,
             listening=data.listening,
+            trust=trust if len(trust) else None,
             # Without rows the defaults know the types of the columns.
             **({"traces": traces} if len(traces) else {}),
             **({"quarantine": quarantine} if len(quarantine) else {}),

@@ -21,7 +21,8 @@ from melmill.stages.score.metric import metric as metric_of
 class Results:
     """Hold the tables of `statistics`, `comparison` and `ranking`, and what listeners said.
 
-    `paired` is None without a baseline.
+    `paired` is None without a baseline, and `trust`, what `judged` says of each node that was
+    damaged, without such nodes.
     """
 
     summary: pd.DataFrame
@@ -31,6 +32,7 @@ class Results:
     correlations: pd.DataFrame
     convergence: pd.DataFrame
     heard: Sequence[tuple[HeardTest, Outcome]] = ()
+    trust: pd.DataFrame | None = None
 
     @cached_property
     def leaders(self) -> Mapping[str, Sequence[str]]:
@@ -52,7 +54,17 @@ def results(tables: Tables, *, by: Sequence[str], baseline: str | None, seed: in
         correlations=correlations(scores),
         convergence=convergence(tables.traces),
         heard=[(one, outcome(one.test, one.ratings, scores, seed=seed)) for one in tables.listening],
+        trust=None if tables.trust is None else judged_by_node(tables.trust),
     )
+
+
+def judged_by_node(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return what `judged` says of the recordings of each node, with a column ``node`` first."""
+    from melmill.stages.score.trust.judgement import judged
+
+    parts = [judged(of_it.dropna(axis="columns", how="all")).assign(node=node) for node, of_it in rows.groupby("node")]
+    table = pd.concat(parts, ignore_index=True)
+    return table[["node", *(name for name in table.columns if name != "node")]]
 
 
 def files(tables: Tables, results: Results) -> dict[str, bytes]:
@@ -69,6 +81,8 @@ def files(tables: Tables, results: Results) -> dict[str, bytes]:
         "throughput": tables.throughput,
         "pairs": tables.pairs,
         **_heard(results),
+        "trust": results.trust,
+        "damaged": tables.trust,
     }
     written: dict[str, bytes] = {}
     for name, frame in frames.items():

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, ClassVar, Literal, cast, get_args
+from typing import Annotated, Any, ClassVar, Literal, Self, cast, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -30,6 +30,7 @@ from melmill.stages.contract import (
 from melmill.stages.numeric.checks import (
     MAX_SR,
     as_array,
+    check_bool,
     check_full_scale,
     check_int,
     check_texts,
@@ -124,10 +125,8 @@ def _metric_names() -> list[str]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Score:
-    """Measure every reconstruction with every metric.
-
-    Each value has a status beside it; a measurement that failed has a status and no value.
+class Measuring:
+    """Hold what stages that measure have in common: metrics, the mel that they use, and programs.
 
     Parameters
     ----------
@@ -137,29 +136,16 @@ class Score:
         Mel whose STFT and filter bank the spectral metrics use, and whose rate `si_sdr` uses. None:
         the mel that the reconstruction was made from, or ``paper`` at the recording's rate. Name
         one to compare reconstructions from several mels.
-    lengths : {"same", "cut"}
-        What happens where lengths differ by more than a hop: the status is ``error``, or both are
-        cut to the shorter.
-    pairs : str or None
-        Table of estimates and references, where `from` is of another corpus than `against`; a path
-        or URL. None: pairs have the same ids, or paths that end alike.
     predictors : mapping of str to Predictor
         Programs of one's own that judge a reconstruction, by the names that `metrics` uses.
     """
 
-    uses: ClassVar[str] = "score"
-    version: ClassVar[int] = 2
-    inputs: ClassVar[Mapping[str, Input]] = {
-        "from": Input(kinds=frozenset({Kind.WAVEFORM}), absent_ok=True, other_corpus=True),
-        "against": Input(kinds=frozenset({Kind.WAVEFORM}), optional=True),
-    }
+    uses: ClassVar[str]
+    inputs: ClassVar[Mapping[str, Input]]
 
     metrics: tuple[Annotated[str, OneOf(_metric_names, others=True)], ...] = DEFAULT_METRICS
     preset: Annotated[str, OneOf(preset_names)] | None = None
-    lengths: Lengths = "same"
-    pairs: str | None = field(default=None, metadata={"place": True})
     predictors: Mapping[str, Predictor] = field(default_factory=dict)
-    _pairs_digest: str = field(default="", init=False)
     _programs_digest: str = field(default="", init=False)
     _programs: tuple[tuple[str, str], ...] = field(default=(), init=False)  # names and URLs of what was read
 
@@ -176,40 +162,29 @@ class Score:
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ParameterError("metrics", f"names {twice[0]!r} twice: leave one out")
-        if self.lengths not in get_args(Lengths):
-            raise ParameterError("lengths", f"must be one of {', '.join(get_args(Lengths))}, got {self.lengths!r}")
-        if self.pairs == "":
-            raise ParameterError("pairs", "must be the path of a table, or be left out, got ''")
         self._preset_spec  # noqa: B018 - the name is checked by looking it up
 
     def identity(self) -> Mapping[str, Any]:
         """Return the metrics, the mel that they use, and what decides which values they have.
 
-        Scores made without a package that a metric needs are not those made with it. The table of
-        pairs counts by its content.
+        Scores made without a package that a metric needs are not those made with it.
         """
         spec = self._preset_spec
         identity: dict[str, Any] = {
             "metrics": [chosen.name for chosen in self._chosen],
             "spec": None if spec is None else spec.as_dict(),
-            "pesq_timeout_s": 60.0,  # these two, so that the keys of earlier stores stay
-            "pesq_installed": False,
         }
         identity.update({f"{one.package}_installed": one.is_installed for one in self._chosen if one.package})
         weights = {one.name: one.digests for one in self._chosen if one.weights}
         if weights:
             identity["weights"] = weights
-        # Absent where all are 1, for the same reason.
+        # Absent where all are 1, so that the keys of earlier stores stay.
         versions = {one.name: one.version for one in self._chosen if one.version != 1}
         if versions:
             identity["versions"] = versions
-        if self.lengths != "same":
-            identity["lengths"] = self.lengths
         if self.predictors:
             identity["predictors"] = {name: [one.sr, one.output] for name, one in self.predictors.items()}
             identity["programs"] = self.digest
-        if self._pairs_digest:
-            identity["pairs"] = self._pairs_digest
         return identity
 
     @property
@@ -223,7 +198,7 @@ class Score:
             return {name: (url,) for name, url in self._programs}
         return {name: (one.file,) for name, one in self.predictors.items()}
 
-    def prepared(self, files: StageFiles, digest: str) -> Score:
+    def prepared(self, files: StageFiles, digest: str) -> Self:
         """Return the stage that knows its predictors' programs.
 
         Raises
@@ -242,14 +217,93 @@ class Score:
         object.__setattr__(stage, "_programs", tuple((name, file.url) for name, file in files.items()))
         return stage
 
-    def trained(self, product: Trained, name: str, digest: str) -> Score:
+    def trained(self, product: Trained, name: str, digest: str) -> Self:
         """Raise ContractError: nothing that is trained here judges waveforms."""
-        raise ContractError(f"score can't compute with {name!r}, which trains {product.called}")
+        raise ContractError(f"{self.uses} can't compute with {name!r}, which trains {product.called}")
 
     def opened(self, read: Callable[[], StageFiles]) -> Processor:
         """Return what scores in this process; see `FileStage`."""
         files = read()
         return _Opened(self, {name: one.opened(name, files[name]) for name, one in self.predictors.items()})
+
+    def process(self, items: Sequence[Item], inputs: Mapping[str, Product], product: Product) -> Sequence[Outcome]:
+        """Return an outcome per utterance."""
+        return self.measured(items, inputs, self._chosen)
+
+    def measured(
+        self, items: Sequence[Item], inputs: Mapping[str, Product], metrics: Sequence[Metric]
+    ) -> Sequence[Outcome]:
+        """Return an outcome per utterance, with metrics whose programs are at hand."""
+        raise NotImplementedError
+
+    @property
+    def _chosen(self) -> tuple[Metric, ...]:
+        return tuple(
+            self.predictors[name].described(name) if name in self.predictors else metric(name) for name in self.metrics
+        )
+
+    @property
+    def _preset_spec(self) -> MelSpec | None:
+        return None if self.preset is None else preset(self.preset)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score(Measuring):
+    """Measure every reconstruction with every metric.
+
+    Each value has a status beside it; a measurement that failed has a status and no value.
+
+    Parameters
+    ----------
+    lengths : {"same", "cut"}
+        What happens where lengths differ by more than a hop: the status is ``error``, or both are
+        cut to the shorter.
+    pairs : str or None
+        Table of estimates and references, where `from` is of another corpus than `against`; a path
+        or URL. None: pairs have the same ids, or paths that end alike.
+    trust : bool
+        Damage recordings in known steps too, and report which metric hears it: a node of the stage
+        `trust` beside this one, with its metrics. It changes no score.
+    metrics, preset, predictors
+        See `Measuring`.
+    """
+
+    uses: ClassVar[str] = "score"
+    version: ClassVar[int] = 2
+    inputs: ClassVar[Mapping[str, Input]] = {
+        "from": Input(kinds=frozenset({Kind.WAVEFORM}), absent_ok=True, other_corpus=True),
+        "against": Input(kinds=frozenset({Kind.WAVEFORM}), optional=True),
+    }
+
+    lengths: Lengths = "same"
+    pairs: str | None = field(default=None, metadata={"place": True})
+    trust: bool = False
+    _pairs_digest: str = field(default="", init=False)
+
+    def __post_init__(self) -> None:
+        """Check the fields."""
+        super().__post_init__()
+        if self.lengths not in get_args(Lengths):
+            raise ParameterError("lengths", f"must be one of {', '.join(get_args(Lengths))}, got {self.lengths!r}")
+        if self.pairs == "":
+            raise ParameterError("pairs", "must be the path of a table, or be left out, got ''")
+        check_bool("trust", self.trust)
+
+    def identity(self) -> Mapping[str, Any]:
+        """Return what decides the values; the table of pairs counts by its content.
+
+        `trust` is not among it: it is a node of its own.
+        """
+        identity = {
+            **super().identity(),
+            "pesq_timeout_s": 60.0,  # these two, so that the keys of earlier stores stay
+            "pesq_installed": False,
+        }
+        if self.lengths != "same":
+            identity["lengths"] = self.lengths
+        if self._pairs_digest:
+            identity["pairs"] = self._pairs_digest
+        return identity
 
     def with_pairs(self, data: bytes) -> Score:
         """Return the stage that knows its table of pairs; see `PairingStage`."""
@@ -319,17 +373,14 @@ class Score:
             )
         return Scores(metrics=tuple(chosen.column for chosen in self._chosen), scored=inputs["from"][0].node)
 
-    def process(self, items: Sequence[Item], inputs: Mapping[str, Product], product: Product) -> Sequence[Outcome]:
+    def measured(
+        self, items: Sequence[Item], inputs: Mapping[str, Product], metrics: Sequence[Metric]
+    ) -> Sequence[Outcome]:
         """Return one row per utterance, with a value and a status for each metric.
 
         A metric has two columns, ``<column>`` (NaN without a value) and ``status_<column>``. An
         utterance without a reconstruction has the status `missing_estimate` everywhere.
         """
-        return self._scored(items, inputs, self._chosen)
-
-    def _scored(
-        self, items: Sequence[Item], inputs: Mapping[str, Product], metrics: Sequence[Metric]
-    ) -> Sequence[Outcome]:
         estimate, reference = cast("Waveform", inputs["from"]), cast("Waveform | None", inputs.get("against"))
         return each(items, lambda item: Outcome(row=self._row(item, estimate, reference, metrics)))
 
@@ -354,28 +405,18 @@ class Score:
         """Return the mel of the spectral metrics: the recording's rate counts where there is none."""
         return self._preset_spec or estimate.mel or default_spec((reference or estimate).sr)
 
-    @property
-    def _chosen(self) -> tuple[Metric, ...]:
-        return tuple(
-            self.predictors[name].described(name) if name in self.predictors else metric(name) for name in self.metrics
-        )
-
-    @property
-    def _preset_spec(self) -> MelSpec | None:
-        return None if self.preset is None else preset(self.preset)
-
 
 @dataclass(frozen=True)
 class _Opened:
     """Score with the programs of predictors."""
 
-    stage: Score
+    stage: Measuring
     programs: Mapping[str, Metric]
 
     def process(self, items: Sequence[Item], inputs: Mapping[str, Product], product: Product) -> Sequence[Outcome]:
-        """Return one row per utterance; see `Score.process`."""
+        """Return an outcome per utterance; see `Measuring.measured`."""
         metrics = tuple(self.programs.get(chosen.name, chosen) for chosen in self.stage._chosen)
-        return self.stage._scored(items, inputs, metrics)
+        return self.stage.measured(items, inputs, metrics)
 
 
 def _as_row(measured: Iterable[tuple[Metric, Measured]]) -> dict[str, Scalar]:

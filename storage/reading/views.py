@@ -172,6 +172,21 @@ def by_node(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     return pd.concat(filled, ignore_index=True) if filled else pd.DataFrame(columns=["utterance_id", "node"])
 
 
+_TRUST = ["utterance_id", "node", "damage", "step"]
+
+
+def trust(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Return tables of damaged recordings below one another, by the node that was damaged."""
+    import pandas as pd
+
+    filled = [frame.assign(node=name) for name, frame in frames.items() if len(frame)]
+    if not filled:
+        return pd.DataFrame(columns=_TRUST)
+    table = pd.concat(filled, ignore_index=True)
+    metrics = [name for name in table.columns if name not in _TRUST]
+    return table[[*_TRUST, *sorted(metrics, key=lambda name: name.startswith("status_"))]]
+
+
 def corpus(catalogue: Catalogue, facts: pd.DataFrame, *, node: str) -> pd.DataFrame:
     """Return the catalogue as a table, with what ingest measured of the files' contents."""
     utterances = catalogue.table.to_pandas().assign(node=node)

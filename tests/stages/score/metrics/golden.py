@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,9 @@ class GoldenPair:
     values: dict[str, float | None]
     text: str
 
+    @cached_property
     def pair(self) -> Pair:
+        """The pair, kept, as metrics share what is slow: CREPE hears each signal once for all of them."""
         reference, estimate = (soundfile.read(file, dtype="float32")[0] for file in self.files)
         return Pair(
             reference=reference,

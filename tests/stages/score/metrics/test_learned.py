@@ -40,7 +40,7 @@ def measure(
 @pytest.fixture(scope="module")
 def speech(real_data: Path) -> tuple[NDArray[np.float32], str]:
     one = golden_pairs(real_data)[0]
-    return one.pair().at(16000)[0], one.text
+    return one.pair.at(16000)[0], one.text
 
 
 @pytest.mark.real
