@@ -15,7 +15,8 @@ from typing import Any, ClassVar, NamedTuple
 from melmill.stages.contract import CorpusTree
 from melmill.stages.ingest.decode import AudioReader
 from melmill.stages.ingest.folder import utterance_id
-from melmill.stages.ingest.parts import Part, Span
+from melmill.stages.ingest.names import stem_of
+from melmill.stages.ingest.parts import Part, Span, file_of
 from melmill.stages.ingest.reader import CorpusFile
 from melmill.stages.ingest.texts.decoding import decoded, lines, one_line
 from melmill.stages.numeric.errors import ParameterError
@@ -34,7 +35,8 @@ class Described(NamedTuple):
     where : str
         Place in the description, for messages: ``wav.scp:7``.
     id, audio : str
-        Id, and the path of the recording as they are written.
+        Id, and the path of the recording as they are written. Without an id it is made of the path, and
+        of the first sample of a segment.
     folder : str
         Folder of the description below the root, to which paths are relative.
     span : Span or None
@@ -126,7 +128,7 @@ class DescribedReader(AudioReader):
                 continue
             if part.start is not None and part.n_samples is not None:
                 spans.setdefault(f"{file.path}:{part.channel}", []).append((part.start, part.n_samples, row.where))
-            entries[path] = _entry(row, replace(file, path=path))
+            entries[path] = _entry(row, replace(file, path=path), part)
         found = Found(sorted(entries.values(), key=lambda entry: entry.path))
         if n_cut:
             tally.said.append(
@@ -274,10 +276,13 @@ class ManifestReader(DescribedReader):
         return list(self._given) or [file.path for file in files if self.looks_described(file.path)]
 
 
-def _entry(row: Described, file: SourceFile) -> CorpusFile:
+def _entry(row: Described, file: SourceFile, part: Part) -> CorpusFile:
+    name = row.id or stem_of(file_of(file.path))
+    if not row.id and part.start is not None:
+        name += f"-{part.start:09d}"
     return CorpusFile(
         file,
-        utterance_id(row.id),
+        utterance_id(name),
         subset=row.subset,
         speaker_id=row.speaker_id,
         chapter_id=row.chapter_id,

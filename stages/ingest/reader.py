@@ -22,6 +22,7 @@ import numpy as np
 from melmill.stages.blame import blame, is_of_file
 from melmill.stages.contract import CorpusTree, Discovery, Input, Mel, Outcome, Product, Waveform
 from melmill.stages.errors import CorpusUnreadable
+from melmill.stages.ingest.facts import Facts
 from melmill.stages.ingest.known import KeptFiles, Known, label_state, utterances_of
 from melmill.stages.ingest.names import AUDIO, suffix_of
 from melmill.stages.ingest.passed_over import unreadable
@@ -125,6 +126,8 @@ class Reader(ABC):
     """What it expects below the root, for messages and documentation."""
     title: ClassVar[str] = ""
     """Name of the corpus or the format that it reads."""
+    facts: ClassVar[Facts | None] = None
+    """What is known of the published corpus that it reads."""
 
     def __post_init__(self) -> None:
         """Check the fields."""

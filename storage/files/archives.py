@@ -237,14 +237,19 @@ def _index_of(path: str, tar: str) -> Archive:
                     members[name] = Member(info.offset_data, info.size, int(info.mtime) * 10**9)
             elif not info.isdir():
                 skipped.append((name, "link, device or sparse file in the archive"))
-        _check_whole(tar, max((one.offset + one.size_bytes for one in members.values()), default=0), len(members))
+        _check_whole(tar, archive.offset, len(members))
     return Archive(path, tar, members, tuple(skipped))
 
 
 def _check_whole(tar: str, end: int, n_members: int) -> None:
-    size = Path(tar).stat().st_size
-    if end > size or not size:
-        raise tarfile.ReadError(f"it has {size:,} bytes, and its {n_members:,} members take {end:,}")
+    """Raise ReadError unless blocks of zeros end a tar, as they do in all that are whole."""
+    descriptor = os.open(tar, os.O_RDONLY)
+    try:
+        block = os.pread(descriptor, tarfile.BLOCKSIZE, end)
+    finally:
+        os.close(descriptor)
+    if len(block) < tarfile.BLOCKSIZE or block.strip(b"\0"):
+        raise tarfile.ReadError(f"after {n_members:,} members it does not end as a tar does")
 
 
 def _ends_sha256(path: str, size_bytes: int) -> str:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 from melmill.stages.contract import OneOf
-from melmill.stages.ingest.corpus import CorpusReader, Download, Facts, Said, named, separated
+from melmill.stages.ingest.corpus import CorpusReader, Said, named, separated
+from melmill.stages.ingest.facts import Download, Facts
 from melmill.stages.ingest.names import stem_of
 from melmill.stages.ingest.reader import CorpusFile
 from melmill.stages.numeric.errors import ParameterError
@@ -36,7 +37,7 @@ class Aishell3(CorpusReader):
     pattern: ClassVar[re.Pattern[str]] = re.compile(
         r"(?s:.*/)?(?P<subset>train|test)/wav/(?P<speaker>SSB\d{4})/(?P<id>SSB\d{8})\.(?i:wav|flac)"
     )
-    facts: ClassVar[Facts] = Facts(
+    facts: ClassVar[Facts | None] = Facts(
         url="https://www.openslr.org/93",
         licence="Apache 2.0",
         language="zh",

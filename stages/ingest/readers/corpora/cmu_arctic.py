@@ -7,7 +7,8 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from melmill.stages.ingest.corpus import CorpusReader, Download, Facts, Said, named
+from melmill.stages.ingest.corpus import CorpusReader, Said, named
+from melmill.stages.ingest.facts import Download, Facts
 from melmill.stages.ingest.reader import CorpusFile
 from melmill.stages.ingest.texts.decoding import lines
 from melmill.storage.utterance import SourceFile
@@ -52,7 +53,7 @@ class CmuArctic(CorpusReader):
     pattern: ClassVar[re.Pattern[str]] = re.compile(
         r"(?s:.*/)?cmu_us_(?P<speaker>[a-z]+)_arctic/wav/(?P<id>arctic_(?P<chapter>[ab])\d{4})\.(?i:wav|flac)"
     )
-    facts: ClassVar[Facts] = Facts(
+    facts: ClassVar[Facts | None] = Facts(
         url="http://festvox.org/cmu_arctic",
         licence="free, with a notice",
         language="en",

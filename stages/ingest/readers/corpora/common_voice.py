@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from melmill.stages.contract import CorpusTree
-from melmill.stages.ingest.corpus import CorpusReader, Facts, Said, named, separated
+from melmill.stages.ingest.corpus import CorpusReader, Said, named, separated
+from melmill.stages.ingest.facts import Facts
 from melmill.stages.ingest.names import stem_of
 from melmill.stages.ingest.passed_over import some_of
 from melmill.stages.ingest.reader import CorpusFile
@@ -48,7 +49,7 @@ class CommonVoice(CorpusReader):
     pattern: ClassVar[re.Pattern[str]] = re.compile(
         r"(?P<subset>(?s:.*/)?)clips/(?P<id>common_voice_[\w-]+_\d+)\.(?i:mp3|wav|flac|opus)"
     )
-    facts: ClassVar[Facts] = Facts(
+    facts: ClassVar[Facts | None] = Facts(
         url="https://commonvoice.mozilla.org/datasets",
         licence="CC0",
         language="over 100",

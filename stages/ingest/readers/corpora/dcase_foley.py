@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from melmill.stages.ingest.corpus import CorpusReader, Facts, Said
+from melmill.stages.ingest.corpus import CorpusReader, Said
+from melmill.stages.ingest.facts import Facts
 from melmill.stages.ingest.reader import CorpusFile
 from melmill.storage.utterance import SourceFile
 
@@ -31,7 +32,7 @@ class DcaseFoley(CorpusReader):
     pattern: ClassVar[re.Pattern[str]] = re.compile(
         rf"(?s:(?P<above>.*)/)?(?P<chapter>{'|'.join(CLASSES)})/(?P<id>[^/]+)\.(?i:wav|flac)"
     )
-    facts: ClassVar[Facts] = Facts(
+    facts: ClassVar[Facts | None] = Facts(
         url="https://zenodo.org/records/8091972",
         licence="mixed; parts for research only, see `DevMeta.csv`",
         language="none",

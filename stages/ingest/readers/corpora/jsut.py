@@ -7,7 +7,8 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from melmill.stages.ingest.corpus import CorpusReader, Download, Facts, Said, named, separated
+from melmill.stages.ingest.corpus import CorpusReader, Said, named, separated
+from melmill.stages.ingest.facts import Download, Facts
 from melmill.stages.ingest.reader import CorpusFile
 from melmill.storage.utterance import SourceFile
 
@@ -26,7 +27,7 @@ class Jsut(CorpusReader):
     pattern: ClassVar[re.Pattern[str]] = re.compile(
         r"(?s:.*/)?(?P<subset>[a-z]+\d+)/wav/(?P<id>[A-Z][A-Za-z0-9-]+(?:_[A-Za-z0-9-]+)*_\d+)\.(?i:wav|flac)"
     )
-    facts: ClassVar[Facts] = Facts(
+    facts: ClassVar[Facts | None] = Facts(
         url="https://sites.google.com/site/shinnosuketakamichi/publication/jsut",
         licence="audio for research and personal use; texts CC BY-SA 4.0 and others",
         language="ja",

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 from melmill.stages.contract import OneOf
-from melmill.stages.ingest.corpus import CorpusReader, Facts, Said, named, separated
+from melmill.stages.ingest.corpus import CorpusReader, Said, named, separated
+from melmill.stages.ingest.facts import Facts
 from melmill.stages.ingest.names import stem_of
 from melmill.stages.ingest.reader import CorpusFile
 from melmill.stages.numeric.errors import ParameterError
@@ -37,7 +38,7 @@ class Kss(CorpusReader):
     pattern: ClassVar[re.Pattern[str]] = re.compile(
         r"(?s:.*/)?(?P<chapter>[1-4])/(?P<id>(?P=chapter)_\d{4})\.(?i:wav|flac)"
     )
-    facts: ClassVar[Facts] = Facts(
+    facts: ClassVar[Facts | None] = Facts(
         url="https://www.kaggle.com/datasets/bryanpark/korean-single-speaker-speech-dataset",
         licence="CC BY-NC-SA 4.0",
         language="ko",

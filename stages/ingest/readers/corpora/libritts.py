@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 from melmill.stages.contract import OneOf
-from melmill.stages.ingest.corpus import CorpusReader, Download, Facts, Said, named
+from melmill.stages.ingest.corpus import CorpusReader, Said, named
+from melmill.stages.ingest.facts import Download, Facts
 from melmill.stages.ingest.reader import CorpusFile
 from melmill.stages.ingest.readers.librispeech import parse_speakers
 from melmill.stages.ingest.texts.decoding import collapsed, lines
@@ -48,7 +49,7 @@ class LibriTTS(CorpusReader):
     pattern: ClassVar[re.Pattern[str]] = re.compile(
         r"(?s:.*/)?(?P<id>(?P<speaker>\d+)_(?P<chapter>\d+)_\d+_\d+)\.(?i:wav|flac)"
     )
-    facts: ClassVar[Facts] = Facts(
+    facts: ClassVar[Facts | None] = Facts(
         url="https://www.openslr.org/60 and https://www.openslr.org/141",
         licence="CC BY 4.0",
         language="en",

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from melmill.stages.ingest.corpus import CorpusReader, Download, Facts, Said, below, named, separated
+from melmill.stages.ingest.corpus import CorpusReader, Said, below, named, separated
+from melmill.stages.ingest.facts import Download, Facts
 from melmill.stages.ingest.reader import CorpusFile
 from melmill.storage.utterance import SourceFile
 
@@ -25,7 +26,7 @@ class LJSpeech(CorpusReader):
     title: ClassVar[str] = "LJSpeech"
     expects: ClassVar[str] = "LJ Speech: wavs/LJ001-0001.wav and metadata.csv"
     pattern: ClassVar[re.Pattern[str]] = below(r"(?P<id>(?P<chapter>LJ\d{3})-\d{4})\.(?i:wav|flac)")
-    facts: ClassVar[Facts] = Facts(
+    facts: ClassVar[Facts | None] = Facts(
         url="https://keithito.com/LJ-Speech-Dataset",
         licence="public domain",
         language="en",

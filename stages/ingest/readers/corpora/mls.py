@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from melmill.stages.contract import CorpusTree
-from melmill.stages.ingest.corpus import CorpusReader, Download, Facts, Said, named, separated
+from melmill.stages.ingest.corpus import CorpusReader, Said, named, separated
+from melmill.stages.ingest.facts import Download, Facts
 from melmill.stages.ingest.reader import CorpusFile
 from melmill.storage.utterance import SourceFile
 
@@ -34,7 +35,7 @@ class Mls(CorpusReader):
         r"(?P<above>(?s:.*/)?)(?P<subset>train|dev|test)/audio/(?P<speaker>\d+)/(?P<chapter>\d+)/"
         r"(?P<id>(?P=speaker)_(?P=chapter)_\d+)\.(?i:flac|opus|wav|mp3)"
     )
-    facts: ClassVar[Facts] = Facts(
+    facts: ClassVar[Facts | None] = Facts(
         url="https://www.openslr.org/94",
         licence="CC BY 4.0",
         language="de en es fr it nl pl pt",

@@ -7,7 +7,8 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from melmill.stages.ingest.corpus import CorpusReader, Facts, Said, named
+from melmill.stages.ingest.corpus import CorpusReader, Said, named
+from melmill.stages.ingest.facts import Facts
 from melmill.stages.ingest.reader import CorpusFile
 from melmill.stages.ingest.texts.decoding import collapsed, lines
 from melmill.storage.utterance import SourceFile
@@ -32,7 +33,7 @@ class Timit(CorpusReader):
         r"(?s:.*/)?(?P<subset>(?i:train|test))/(?P<chapter>(?i:dr[1-8]))/(?P<speaker>(?i:[fm][a-z]{3}\d))/"
         r"(?P<id>(?i:s[aix]\d+))\.(?i:wav|sph|flac|wav\.wav)"
     )
-    facts: ClassVar[Facts] = Facts(
+    facts: ClassVar[Facts | None] = Facts(
         url="https://catalog.ldc.upenn.edu/LDC93S1",
         licence="LDC",
         language="en",

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 from melmill.stages.contract import OneOf
-from melmill.stages.ingest.corpus import CorpusReader, Download, Facts, Said, named
+from melmill.stages.ingest.corpus import CorpusReader, Said, named
+from melmill.stages.ingest.facts import Download, Facts
 from melmill.stages.ingest.reader import CorpusFile
 from melmill.stages.ingest.texts.decoding import collapsed, lines
 from melmill.stages.numeric.errors import ParameterError
@@ -38,7 +39,7 @@ class Vctk(CorpusReader):
     pattern: ClassVar[re.Pattern[str]] = re.compile(
         r"(?s:.*/)?(?P<id>(?P<speaker>[ps]\d+)_\d+)(?:_(?P<chapter>mic[12]))?\.(?i:flac|wav)"
     )
-    facts: ClassVar[Facts] = Facts(
+    facts: ClassVar[Facts | None] = Facts(
         url="https://doi.org/10.7488/ds/2645",
         licence="CC BY 4.0",
         language="en",

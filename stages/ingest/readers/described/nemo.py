@@ -19,8 +19,8 @@ class Nemo(ManifestReader):
     """Ingest what manifests of NVIDIA NeMo name: a JSON object a line, with `audio_filepath` and `text`.
 
     A line with an ``offset`` is a segment, ``duration`` long. Lines with a ``shard_id`` are members of
-    the ``audio_<shard_id>.tar`` beside the manifest. The id is the path, with the offset in ms where a
-    file has several lines. For the fields see `melmill.stages.ingest.described.ManifestReader` and
+    the ``audio_<shard_id>.tar`` beside the manifest. The id is the path, and that of a segment ends with
+    its first sample. For the fields see `melmill.stages.ingest.described.ManifestReader` and
     `melmill.stages.ingest.decode.AudioReader`.
     """
 
@@ -40,17 +40,12 @@ class Nemo(ManifestReader):
         paths = self.descriptions(files)
         for path in paths:
             tars: dict[str, dict[str, SourceFile]] = {}
-            objects = list(json_lines(tree, path, self.encoding))
-            counts: dict[object, int] = {}
-            for _, one in objects:
-                counts[one.get("audio_filepath")] = counts.get(one.get("audio_filepath"), 0) + 1
-            for where, one in objects:
+            for where, one in json_lines(tree, path, self.encoding):
                 audio = one.get("audio_filepath", one.get("audio_file"))
                 if not isinstance(audio, str) or not audio:
                     tally.skip("lines without an audio_filepath", where)
                     continue
-                row = _row(where, one, audio, posixpath.dirname(path), counts.get(audio, 1) > 1)
-                row = row._replace(subset=split_of(path, len(paths) > 1))
+                row = _row(where, one, audio, posixpath.dirname(path))._replace(subset=split_of(path, len(paths) > 1))
                 if "shard_id" in one:
                     tar = posixpath.join(row.folder, f"audio_{one['shard_id']}.tar")
                     if tar not in tars:
@@ -60,18 +55,16 @@ class Nemo(ManifestReader):
                     if file is None:
                         tally.skip("naming files that are not there", f"{audio!r} of {tar!r} ({where})")
                         continue
-                    row = row._replace(file=file)
+                    row = row._replace(file=file, id=row.id or stem_of(audio))
                 yield row
 
 
-def _row(where: str, one: Mapping[str, Any], audio: str, folder: str, shared: bool) -> Described:
+def _row(where: str, one: Mapping[str, Any], audio: str, folder: str) -> Described:
     offset, duration = number(one.get("offset")), number(one.get("duration"))
     span = None if offset is None else Span(offset, length=duration)
-    stem = stem_of(audio).lstrip("/")
-    name = f"{stem}-{int(offset * 1000):08d}" if shared and offset is not None else stem
     return Described(
         where,
-        str(one.get("id") or one.get("utt_id") or name),
+        str(one.get("id") or one.get("utt_id") or ""),
         audio,
         folder,
         text=str(one.get("text") or one.get("normalized_text") or ""),

@@ -12,7 +12,6 @@ from typing import Any, ClassVar
 from melmill.stages.contract import CorpusTree
 from melmill.stages.ingest.columns import ColumnsReader
 from melmill.stages.ingest.described import Described, Tally, json_lines, split_of, text_lines
-from melmill.stages.ingest.names import stem_of
 from melmill.stages.numeric.checks import check_texts
 from melmill.stages.numeric.errors import ParameterError
 from melmill.storage.utterance import SourceFile
@@ -73,13 +72,10 @@ class TableReader(ColumnsReader):
                 if not isinstance(audio, str) or not audio.strip():
                     tally.skip("rows without a file", where)
                     continue
-                name = stem_of(audio.strip()).lstrip("/")
-                one = self.described(row, columns, where, audio.strip(), name, folder)
+                one = self.described(row, columns, where, audio.strip(), "", folder)
                 if one is None:
                     tally.skip("rows whose times are no numbers", where)
                     continue
-                if one.span is not None and "id" not in columns:
-                    one = one._replace(id=f"{one.id}-{one.span.start}")
                 yield one if one.subset else one._replace(subset=subset)
 
     def _rows(self, tree: CorpusTree, path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:

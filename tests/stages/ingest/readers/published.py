@@ -64,7 +64,7 @@ LIBRITTS = Published(
         "LibriTTS/test-clean/61/70968/61_70968_000003_000000.wav": 24000,
     },
     {
-        "LibriTTS/speakers.tsv": "READER\tGENDER\tSUBSET\tNAME\n84\tF\tdev-clean\tChristie Nowak\n61\tM\ttest-clean\tP\n",
+        "LibriTTS/speakers.tsv": "READER\tGENDER\tSUBSET\tNAME\n84\tF\tdev-clean\tC N\n61\tM\ttest-clean\tP\n",
         "LibriTTS/dev-clean/84/121123/84_121123_000007_000001.normalized.txt": "Mister Maximilian.\n",
         "LibriTTS/dev-clean/84/121123/84_121123_000007_000001.original.txt": "Mr. Maximilian.\n",
         "LibriTTS/dev-clean/84/121123/84_121123.trans.tsv": "84_121123_000008_000000\tMr. V.\tMister V.\n",
@@ -115,7 +115,7 @@ VCTK_080 = Published(
     {"VCTK-Corpus/wav48/p225/p225_001.wav": 48000, "VCTK-Corpus/wav48/p315/p315_001.wav": 48000},
     {
         "VCTK-Corpus/txt/p225/p225_001.txt": "Please call Stella.\n",
-        "VCTK-Corpus/speaker-info.txt": "ID  AGE  GENDER  ACCENTS  REGION\n225  23  F    English    Southern  England\n",
+        "VCTK-Corpus/speaker-info.txt": "ID  AGE  GENDER  ACCENTS\n225  23  F    English    Southern  England\n",
     },
     {"p225_001": ("", "p225", "F", "Please call Stella."), "p315_001": ("", "p315", "", "")},
 )
