@@ -15,7 +15,7 @@ from melmill.stages.ingest.names import stem_of
 from melmill.stages.numeric.errors import ParameterError
 from melmill.storage.utterance import SourceFile
 
-_SPLIT = re.compile(r"(?P<split>.+?)-\d+-of-\d+(-[0-9a-f]+)?|data-\d+-of-\d+")
+_SPLIT = re.compile(r"data-\d+-of-\d+|(?P<split>.+?)-\d+-of-\d+(-[0-9a-f]+)?")
 
 
 @dataclass(frozen=True, kw_only=True)
