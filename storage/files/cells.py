@@ -158,3 +158,45 @@ def _plain(column: pa.ChunkedArray) -> list[Any]:
     if pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):
         return [{"path": None, "n_bytes": n} for n in pc.binary_length(column).to_pylist()]
     return column.to_pylist()  # type: ignore[no-any-return]
+
+
+def audio_table(rows: Sequence[Mapping[str, Any]], sr: int, *, with_mel: bool = False) -> bytes:
+    """Return a Parquet file of recordings, whose column `audio` Hugging Face's datasets decode.
+
+    Parameters
+    ----------
+    rows : sequence of mapping
+        With ``id``, ``audio`` (bytes and path), ``text``, ``speaker_id``, ``gender``, ``subset`` and
+        ``duration``, and ``mel`` ``(n_mels, n_frames)`` float32 if there are mels.
+    sr : int
+        Hz.
+    with_mel : bool
+    """
+    import json
+
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    texts = ("text", "speaker_id", "gender", "subset")
+    columns: list[tuple[str, pa.DataType]] = [
+        ("id", pa.string()),
+        ("audio", pa.struct([("bytes", pa.binary()), ("path", pa.string())])),
+        *((name, pa.string()) for name in texts),
+        ("duration", pa.float64()),
+    ]
+    strings = {name: {"dtype": "string", "_type": "Value"} for name in ("id", *texts)}
+    features: dict[str, Any] = {**strings, "audio": {"sampling_rate": sr, "_type": "Audio"}}
+    features["duration"] = {"dtype": "float64", "_type": "Value"}
+    if with_mel:
+        columns.append(("mel", pa.list_(pa.list_(pa.float32()))))
+        inner = {"feature": {"dtype": "float32", "_type": "Value"}, "_type": "List"}
+        features["mel"] = {"feature": inner, "_type": "List"}
+    ordered = {name: features[name] for name, _ in columns}
+    head = {"huggingface": json.dumps({"info": {"features": ordered}})}
+    table = pa.Table.from_pylist(
+        [{**row, **({"mel": list(row["mel"])} if with_mel else {})} for row in rows], pa.schema(columns, metadata=head)
+    )
+    target = pa.BufferOutputStream()
+    # Few rows in a group, so that one recording is read without many others.
+    pq.write_table(table, target, row_group_size=100)
+    return bytes(target.getvalue())
