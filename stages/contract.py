@@ -197,6 +197,18 @@ class CorpusTree(Protocol):
         """Return the first `n` bytes of a file, or all of a shorter file."""
         ...
 
+    def files(self, paths: Iterable[str]) -> Mapping[str, SourceFile]:
+        """Return those of some paths that are files."""
+        ...
+
+    def members(self, path: str) -> Iterator[SourceFile]:
+        """Iterate over the members of an archive, sorted, with paths that `read` takes."""
+        ...
+
+    def rows(self, path: str, columns: Sequence[str] | None = None) -> Iterator[Mapping[str, Any]]:
+        """Iterate over the rows of a Parquet or Arrow file; of bytes they have the number."""
+        ...
+
 
 @dataclass(frozen=True, kw_only=True)
 class Discovery:

@@ -36,6 +36,8 @@ class Registry(Mapping[str, T]):
         Returns the name of an object; an entry point must have the same name.
     order : callable
         Returns what melmill's own objects are sorted by. Those of other packages follow by name.
+    nested : bool
+        Whether the folders in the folder hold modules of such objects too.
     """
 
     def __init__(
@@ -47,9 +49,10 @@ class Registry(Mapping[str, T]):
         is_one: Callable[[object], TypeGuard[T]],
         name_of: Callable[[T], str],
         order: Callable[[T], tuple[int, str]],
+        nested: bool = False,
     ) -> None:
         self.what, self.package, self.group = what, package, group
-        self._is_one, self._name_of, self._order = is_one, name_of, order
+        self._is_one, self._name_of, self._order, self._nested = is_one, name_of, order, nested
         self._loaded: dict[str, T] = {}
 
     def __getitem__(self, name: str) -> T:
@@ -100,8 +103,10 @@ class Registry(Mapping[str, T]):
 
     @cached_property
     def _built_in(self) -> dict[str, T]:
-        folder = importlib.import_module(self.package).__path__
-        modules = [importlib.import_module(f"{self.package}.{module.name}") for module in pkgutil.iter_modules(folder)]
+        package = importlib.import_module(self.package)
+        found = pkgutil.walk_packages if self._nested else pkgutil.iter_modules
+        names = [module.name for module in found(package.__path__, f"{self.package}.")]
+        modules = [importlib.import_module(name) for name in names]
         objects = [value for module in modules for value in vars(module).values() if self._is_one(value)]
         return {self._name_of(value): value for value in sorted(objects, key=self._order)}
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from melmill.storage.utterance import SourceFile
 
@@ -34,3 +35,16 @@ class MemoryTree:
             raise FileNotFoundError(2, "No such file or directory", path)
         data = self._files[path]
         return data if n < 0 else data[:n]
+
+    def files(self, paths: Iterable[str]) -> dict[str, SourceFile]:
+        """Return those of some paths that are files."""
+        wanted = set(paths)
+        return {file.path: file for file in self.walk() if file.path in wanted}
+
+    def members(self, path: str) -> Iterator[SourceFile]:
+        """Refuse: there are no archives in memory."""
+        raise FileNotFoundError(2, "No such archive", path)
+
+    def rows(self, path: str, columns: Sequence[str] | None = None) -> Iterator[Mapping[str, Any]]:
+        """Refuse: there are no tables in memory."""
+        raise FileNotFoundError(2, "No such table", path)

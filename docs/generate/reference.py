@@ -27,6 +27,7 @@ from melmill.flows.cli.group import cli
 from melmill.flows.pipeline.spec import Pipeline
 from melmill.stages.contract import UNSET, Input, Stage, Unset
 from melmill.stages.formats.format import FORMATS
+from melmill.stages.ingest.reader import READERS, Reader
 from melmill.stages.invert.priors import located, shipped_names, shipped_prior
 from melmill.stages.numeric.melspec import MelSpec, StftParams
 from melmill.stages.numeric.presets import preset_names, preset_of
@@ -162,6 +163,34 @@ def statuses() -> str:
     return table(("status", "meaning"), ((f"`{status.value}`", status.says) for status in Status))
 
 
+def corpora() -> str:
+    """List the readers of published corpora, with the facts that they state."""
+    rows = []
+    for name, reader in _readers().items():
+        facts = reader.facts
+        if facts is not None:
+            links = ", ".join(f"[page]({url})" for url in facts.url.split(" and "))
+            title = f"[`{name}`](#{name}) {reader.title} ({links})"
+            fetched = "yes" if facts.downloads else ""
+            texts = f"{facts.texts}. {facts.quirks}".rstrip()
+            rows.append((title, facts.language, facts.rate, _cell(facts.layout), _cell(texts), facts.licence, fetched))
+    return table(("reader", "language", "Hz", "recordings", "texts and quirks", "licence", "fetch"), rows)
+
+
+def descriptions() -> str:
+    """List the readers of descriptions."""
+    rows = [
+        (f"[`{name}`](#{name})", f"{reader.title[:1].upper()}{reader.title[1:]}", _cell(reader.expects))
+        for name, reader in _readers().items()
+        if reader.facts is None and reader.title
+    ]
+    return table(("reader", "reads", "expects"), rows)
+
+
+def _readers() -> dict[str, type[Reader]]:
+    return {name: READERS[name] for name in own_stages() if name in READERS}
+
+
 def formats() -> str:
     """List the formats of exported files."""
     rows = [
@@ -226,7 +255,7 @@ TABLES: dict[str, Callable[..., str]] = {
     function.__name__: function
     for function in (
         stages, node_fields, pipeline_fields, clusters, cluster_fields, mel_fields, presets, metrics, metric_texts,
-        statuses, formats, priors, errors, commands, packages, file,
+        statuses, formats, priors, errors, commands, packages, file, corpora, descriptions,
     )
 }  # fmt: skip
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
@@ -17,7 +16,6 @@ from melmill.stages.ingest.names import AUDIO_SUFFIXES, MEL_SUFFIXES, is_hidden,
 from melmill.stages.ingest.passed_over import unreadable
 from melmill.stages.ingest.reader import READERS, unreadable_here
 from melmill.stages.ingest.readers.audio_folder import AudioFolder
-from melmill.stages.ingest.texts.tables import SKIPPED
 from melmill.stages.numeric.checks import MAX_SR
 from melmill.stages.numeric.errors import ParameterError, StageError, Unusable
 from melmill.stages.numeric.presets import preset, preset_names
@@ -27,10 +25,6 @@ from melmill.storage.utterance import SourceFile
 
 # Headers of so many files tell the shape of a folder's mels.
 _PROBED = 50
-
-_LIBRITTS = re.compile(r"(?P<speaker>\d+)_(?P<chapter>\d+)_\d+_\d+")
-_VCTK = re.compile(r"(?P<speaker>[ps]\d+)_\d+(?P<microphone>_mic\d)?")
-_LJSPEECH = re.compile(r"LJ\d{3}-\d{4}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,6 +108,10 @@ def contents_of(root: str) -> Contents:
             # A path that is relative stays so in the pipeline.
             layout = replace(layout, fields={**layout.fields, "root": root})
         return _audio_contents(layout)
+    for name, reader in READERS.items():
+        fields = reader.recognise_files(root, [file.path for file in files])
+        if fields is not None:
+            return _audio_contents(Layout(name=reader.title, uses=name, fields=fields))
     mels = _with_suffix(files, MEL_SUFFIXES)
     if mels:
         return replace(_mel_contents(root, tree, mels), notes=tuple(unreadable(listed)))
@@ -127,7 +125,7 @@ def contents_of(root: str) -> Contents:
 def recognised(root: str, paths: Sequence[str]) -> Layout:
     """Return the layout that most audio files of a folder have, by their paths below it.
 
-    A reader knows what its corpus looks like. Other corpora are recognised by names of files.
+    A reader knows what its corpus looks like.
 
     >>> recognised("x", ["LJSpeech-1.1/wavs/LJ001-0001.wav", "LJSpeech-1.1/wavs/LJ001-0002.wav"]).name
     'LJSpeech'
@@ -137,11 +135,7 @@ def recognised(root: str, paths: Sequence[str]) -> Layout:
     for name, reader in READERS.items():
         fields = reader.recognise(root, paths)
         if fields is not None:
-            return Layout(name=reader.__name__, uses=name, fields=fields)
-    for name, recognise in _BY_NAMES.items():
-        fields = recognise(paths)
-        if fields is not None:
-            return Layout(name=name, uses="audio_folder", fields={"root": root, **fields})
+            return Layout(name=reader.title or reader.__name__, uses=name, fields=fields)
     levels = ("subset", "speaker", "chapter")[: _depth(paths)]
     return Layout(name="a folder of audio", uses="audio_folder", fields={"root": root, "folders": levels})
 
@@ -186,50 +180,9 @@ def _with_suffix(files: Sequence[SourceFile], suffixes: Sequence[str]) -> list[S
     return [file for file in files if suffix_of(file.path) in suffixes and not is_hidden(file.path)]
 
 
-def _most(paths: Sequence[str], matches: Callable[[str], object]) -> bool:
-    """Tell whether half of the paths match, or more."""
-    return 2 * sum(1 for path in paths if matches(path)) >= len(paths)
-
-
 def _depth(paths: Sequence[str]) -> int:
     """Return how many folders most files lie below."""
     return Counter(path.count("/") for path in paths).most_common(1)[0][0]
-
-
-def _stem(path: str) -> str:
-    return path.rpartition("/")[2].rpartition(".")[0]
-
-
-def _libritts(paths: Sequence[str]) -> dict[str, tuple[str, ...]] | None:
-    if not _most(paths, lambda path: _LIBRITTS.fullmatch(_stem(path))):
-        return None
-    # Extracts of the corpus may leave the folders of chapters out.
-    in_chapters = _most(paths, lambda path: path.split("/")[-2:-1] == _stem(path).split("_")[1:2])
-    inner = ("subset", "speaker", "chapter") if in_chapters else ("subset", "speaker")
-    return {"folders": _roles(_depth(paths), inner)}
-
-
-def _vctk(paths: Sequence[str]) -> dict[str, tuple[str, ...]] | None:
-    if not _most(paths, lambda path: _VCTK.fullmatch(_stem(path))):
-        return None
-    fields = {"folders": _roles(_depth(paths), ("speaker",))}
-    microphones = {match["microphone"] for path in paths if (match := _VCTK.fullmatch(_stem(path)))}
-    return {**fields, "files": ("*_mic1.*",)} if {"_mic1", "_mic2"} <= microphones else fields
-
-
-def _ljspeech(paths: Sequence[str]) -> dict[str, tuple[str, ...]] | None:
-    if not _most(paths, lambda path: _LJSPEECH.fullmatch(_stem(path))):
-        return None
-    return {"folders": _roles(_depth(paths), ())}
-
-
-_BY_NAMES = {"LibriTTS": _libritts, "VCTK": _vctk, "LJSpeech": _ljspeech}
-
-
-def _roles(depth: int, inner: tuple[str, ...]) -> tuple[str, ...]:
-    """Return what `depth` folders stand for: the innermost are `inner`, the others nothing."""
-    inner = inner[max(0, len(inner) - depth) :]
-    return (SKIPPED,) * (depth - len(inner)) + inner
 
 
 def _audio_contents(layout: Layout) -> Contents:
@@ -279,6 +232,15 @@ class _Recordings:
 
     def head(self, path: str, n: int) -> bytes:
         return self.tree.head(path, n)
+
+    def files(self, paths: Iterable[str]) -> dict[str, SourceFile]:
+        return self.tree.files(paths)
+
+    def members(self, path: str) -> Iterator[SourceFile]:
+        return self.tree.members(path)
+
+    def rows(self, path: str, columns: Sequence[str] | None = None) -> Iterator[Mapping[str, Any]]:
+        return self.tree.rows(path, columns)
 
 
 def _mel_contents(root: str, tree: SourceTree, files: Sequence[SourceFile]) -> Contents:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from melmill.stages.contract import CorpusTree, OneOf, Outcome, Product, Scalar, Waveform, as_float
 from melmill.stages.errors import PackageMissing
-from melmill.stages.formats.audio import HEAD_BYTES, Header, decode, read_header, tells
+from melmill.stages.formats.audio import HEAD_BYTES, Header, decode, decode_part, read_header, tells
 from melmill.stages.ingest.levels import (
     MIX,
     channel_identity,
@@ -23,6 +23,7 @@ from melmill.stages.ingest.levels import (
     level_db,
     taken,
 )
+from melmill.stages.ingest.parts import Part, file_of, part_of
 from melmill.stages.ingest.reader import Reader
 from melmill.stages.numeric.checks import MAX_SR, check_full_scale, check_int
 from melmill.stages.numeric.errors import ParameterError, Unusable
@@ -36,6 +37,10 @@ STAY = "recordings stay in"
 _RATES_NAMED = 3
 _MEASURED_ANEW = "run again, and the file is measured anew"
 _FULL_SCALE = np.float32(32768.0)
+
+# Rate and length of recordings that have parts, by root, path, size and time.
+_MOST_CLAIMED = 65_536
+_claimed: dict[tuple[str, str, int, int], tuple[int, int]] = {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,11 +100,33 @@ class AudioReader(Reader):
         return notes
 
     def claims(self, tree: CorpusTree, file: SourceFile) -> tuple[int, int]:
-        """Return rate (Hz) and length (samples) of a file; zeros if it is damaged.
+        """Return rate (Hz) and length (samples) of a file, or of the part of it that is meant.
 
-        Only the first bytes are read where their length is a fact. Of other files all is read, and
-        the samples are counted.
+        They are zeros if the file is damaged, or ends before the part. Only the first bytes are read
+        where their length is a fact. Of other files all is read, and the samples are counted.
         """
+        part = part_of(file.path)
+        if part.is_whole:
+            return self._header_says(tree, file)
+        sr, n_samples = self.recording_claims(tree, file)
+        if part.start is None or part.n_samples is None:
+            return sr, n_samples
+        return (sr, part.n_samples) if part.start + part.n_samples <= n_samples else (0, 0)
+
+    def recording_claims(self, tree: CorpusTree, file: SourceFile) -> tuple[int, int]:
+        """Return rate and length of the whole recording that a file is a part of; zeros for none.
+
+        It is remembered for the other parts.
+        """
+        path = file_of(file.path)
+        key = (self.root, path, file.size_bytes, file.mtime_ns)
+        if key not in _claimed:
+            if len(_claimed) >= _MOST_CLAIMED:
+                _claimed.clear()
+            _claimed[key] = self._header_says(tree, replace(file, path=path))
+        return _claimed[key]
+
+    def _header_says(self, tree: CorpusTree, file: SourceFile) -> tuple[int, int]:
         try:
             head = tree.head(file.path, HEAD_BYTES)
             if tells(head):
@@ -124,8 +151,10 @@ class AudioReader(Reader):
         PackageMissing
             It was catalogued where a package was installed that this process lacks.
         """
-        decoded, header = _decoded(utterance, data)
-        chosen, channels = taken(check_finite(decoded), self.channel)
+        part = part_of(utterance.path)
+        decoded, header = _decoded(utterance, data) if part.start is None else _decoded_part(utterance, data, part)
+        channel = self.channel if part.channel is None else part.channel
+        chosen, channels = taken(check_finite(decoded), channel)
         pcm = to_pcm(chosen, header.sr, utterance.sr)
         check_clipped(pcm.n_clipped, len(chosen), pcm.peak_db)
         peak_db, rms_db = check_sound(pcm.y, utterance.sr)
@@ -194,6 +223,17 @@ def _decoded(utterance: Utterance, data: bytes) -> tuple[NDArray[np.int16 | np.f
             f"catalogued with {then[0]:,} samples, which its header estimates or it held then; {now}: {_MEASURED_ANEW}"
         )
     raise Unusable(f"file changed since it was catalogued: {then[0]:,} samples at {then[1]:,} Hz then, {now}")
+
+
+def _decoded_part(utterance: Utterance, data: bytes, part: Part) -> tuple[NDArray[np.int16 | np.float32], Header]:
+    """Decode the part of a recording that an utterance is."""
+    y, header = decode_part(data, part.start or 0, part.n_samples or 0)
+    if header.sr != utterance.source_sr:
+        raise Unusable(
+            f"recording changed since it was catalogued: {utterance.source_sr:,} Hz then, {header.sr:,} Hz now: "
+            f"{_MEASURED_ANEW}"
+        )
+    return y, header
 
 
 def to_pcm(y: NDArray[np.int16 | np.float32], sr: int, new_sr: int) -> Pcm:

@@ -22,14 +22,16 @@ import numpy as np
 from melmill.stages.blame import blame, is_of_file
 from melmill.stages.contract import CorpusTree, Discovery, Input, Mel, Outcome, Product, Waveform
 from melmill.stages.errors import CorpusUnreadable
+from melmill.stages.ingest.facts import Facts
 from melmill.stages.ingest.known import KeptFiles, Known, label_state, utterances_of
+from melmill.stages.ingest.names import AUDIO, suffix_of
 from melmill.stages.ingest.passed_over import unreadable
 from melmill.stages.ingest.texts.decoding import check_encoding
 from melmill.stages.ingest.texts.decoding import read_texts as read_texts
 from melmill.stages.numeric.checks import check_texts
 from melmill.stages.numeric.errors import ParameterError
 from melmill.stages.plugins import Registry
-from melmill.storage.utterance import Labels, SourceFile, Utterance, resampled_length
+from melmill.storage.utterance import ARCHIVE_SUFFIXES, Labels, SourceFile, Utterance, resampled_length
 
 # Files that are compared with the catalogue at a time.
 _COMPARED = 16_384
@@ -122,6 +124,10 @@ class Reader(ABC):
     inputs: ClassVar[Mapping[str, Input]] = {}
     expects: ClassVar[str]
     """What it expects below the root, for messages and documentation."""
+    title: ClassVar[str] = ""
+    """Name of the corpus or the format that it reads."""
+    facts: ClassVar[Facts | None] = None
+    """What is known of the published corpus that it reads."""
 
     def __post_init__(self) -> None:
         """Check the fields."""
@@ -156,6 +162,19 @@ class Reader(ABC):
         """
         del root, paths
         return None
+
+    @classmethod
+    def recognise_files(cls, root: str, paths: Sequence[str]) -> Mapping[str, Any] | None:
+        """Return the fields that read a folder which holds a description of recordings; else None.
+
+        It is asked where `recognise` finds no corpus. Parameters are as there, with all files.
+        """
+        del root, paths
+        return None
+
+    def listed(self, tree: CorpusTree) -> Iterable[SourceFile]:
+        """Return the files that `find` chooses from: all below the root."""
+        return tree.walk()
 
     @abstractmethod
     def produces(self, inputs: Mapping[str, Sequence[Product]]) -> Waveform | Mel:
@@ -265,9 +284,10 @@ class Reader(ABC):
         CorpusUnreadable
             This machine can't read a file.
         """
-        listed = list(tree.walk())
+        listed = list(self.listed(tree))
         files = [file for file in listed if not file.problem]
-        found = list(self.find(tree, files))
+        made = self.find(tree, files)
+        found = made if isinstance(made, list) else list(made)
         unread = [entry.path for entry in found if not self.can_read(entry.path)]
         refused = {path for path, one in zip(unread, utterances_of(known, unread), strict=True) if one is None}
         entries = [entry for entry in found if entry.path not in refused]
@@ -275,8 +295,10 @@ class Reader(ABC):
         notes = [*unreadable(listed), *left_out, *self.passed_over(files, found)]
         if not entries:
             also = "".join(f"; {note}" for note in notes)
+            hint = looks_like(self.root, files, self.uses)
             raise ParameterError(
-                "root", f"must hold {self.expects}, got {self.root!r} with none among {len(files):,} files{also}"
+                "root",
+                f"must hold {self.expects}, got {self.root!r} with none among {len(files):,} files{hint}{also}",
             )
         chosen = self._chosen(entries, known)
         self._check_unique(chosen)
@@ -481,6 +503,31 @@ def _text_notes(annotate: Annotate | Annotator, n_utterances: int, tally: _Tally
     yield from notes
 
 
+def looks_like(root: str, files: Sequence[SourceFile], uses: str = "") -> str:
+    """Return what a message says of files that another reader reads, or ``""``.
+
+    Parameters
+    ----------
+    root : str
+    files : sequence of SourceFile
+    uses : str
+        The reader that finds nothing in them.
+    """
+    paths = [file.path for file in files]
+    audio = [path for path in paths if suffix_of(path) in AUDIO]
+    for reader in READERS.values():
+        fields = (audio and reader.recognise(root, audio)) or reader.recognise_files(root, paths)
+        if fields and reader.uses != uses:
+            return f"; this looks like {reader.title or reader.uses}: use uses: {reader.uses}"
+    if audio:
+        return "; audio_folder reads any folder of audio" if uses != "audio_folder" else ""
+    unfinished = next((path for path in paths if path.endswith((".part", ".crdownload", ".aria2", ".download"))), None)
+    if unfinished:
+        return f"; {unfinished!r} is a download that is not finished: finish it"
+    archive = next((path for path in paths if path.lower().endswith(ARCHIVE_SUFFIXES)), None)
+    return f"; it holds the archive {archive!r}: say root: {root}/{archive} to read that" if archive else ""
+
+
 def _is_reader(value: object) -> TypeGuard[type[Reader]]:
     return isinstance(value, type) and issubclass(value, Reader) and "uses" in vars(value)
 
@@ -492,5 +539,6 @@ READERS: Registry[type[Reader]] = Registry(
     is_one=_is_reader,
     name_of=lambda reader: reader.uses,
     order=lambda reader: (0, reader.uses),
+    nested=True,
 )
 """All readers by the name of their stage."""

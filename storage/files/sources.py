@@ -7,14 +7,16 @@ import os
 import re
 import stat
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from melmill.storage.errors import ImpossibleKey, SourceError, StoreError
+from melmill.storage.files.archives import Archive, is_archive, opened
+from melmill.storage.files.cells import read_cell, rows_of
 from melmill.storage.files.objects import NO_PATH, ObjectFiles, is_object_store
 from melmill.storage.files.places import absolute
 from melmill.storage.utterance import SourceFile
@@ -32,11 +34,19 @@ _OWN_FAULTS = {errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG, errno
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
+INSIDE = "//"
+"""Separates the path of an archive or a table from what is read in it (``a.tar//b.wav``)."""
+
+# Says which part of a recording an utterance is. The file is the same.
+_PART = re.compile(r"//#.*$", re.DOTALL)
+
+
 class _Reader(Protocol):
     def exists(self, path: str) -> bool: ...
     def read(self, path: str, n: int) -> bytes: ...
     def walk(self, path: str) -> Iterator[SourceFile]: ...
     def folders(self, path: str) -> list[str]: ...
+    def stat(self, path: str) -> SourceFile | None: ...
 
 
 @dataclass(frozen=True)
@@ -50,7 +60,13 @@ class SourceTree:
     ----------
     url : str
         A local path, which is made absolute, a URL of an object store, or any other URL that fsspec
-        knows.
+        knows. A local path may be that of an archive.
+
+    Notes
+    -----
+    A path may lead on into a file: ``a.tar//b.wav`` is a member of an archive, and
+    ``a.parquet//audio/7`` is a cell of a table. What follows ``//#`` says which part of a recording
+    is meant, and does not matter here.
     """
 
     url: str
@@ -68,8 +84,12 @@ class SourceTree:
     @cached_property
     def _reader(self) -> _Reader:
         if "://" not in self.url:
-            return _Local()
+            return _Packed(opened(self.url)) if self._is_packed else _Local()
         return _Objects(self.url) if is_object_store(self.url) else _Remote(self.url)
+
+    @cached_property
+    def _is_packed(self) -> bool:
+        return "://" not in self.url and is_archive(self.url) and Path(self.url).is_file()
 
     def walk(self) -> Iterator[SourceFile]:
         """Yield all files, sorted by path, and what can't be taken with its `problem`.
@@ -119,15 +139,75 @@ class SourceTree:
 
     def head(self, path: str, n: int) -> bytes:
         """Return a file's first `n` bytes, or all where it is shorter; raise as `read` does."""
+        path = _PART.sub("", path) if "//#" in path else path
         try:
+            if INSIDE in path:
+                return self._read_inside(*path.split(INSIDE, 1), n)
             return self._reader.read(self._full_path(path), n)
         except OSError:
             self._check_root()
             raise
 
+    def _read_inside(self, path: str, inner: str, n: int) -> bytes:
+        if is_archive(path):
+            return self._archive(path).read(inner, n)
+        data = read_cell(self._local(path), inner)
+        return data if n < 0 else data[:n]
+
+    @property
+    def _is_local(self) -> bool:
+        return "://" not in self.url and not self._is_packed
+
+    def _archive(self, path: str) -> Archive:
+        return opened(self._local(path))
+
+    def _local(self, path: str) -> str:
+        if not self._is_local:
+            raise SourceError(
+                f"{path!r} of {self.url!r} can't be read in place: only archives and tables in a local folder can be; "
+                "copy it there"
+            )
+        return self._full_path(path)
+
+    def members(self, path: str) -> Iterator[SourceFile]:
+        """Yield the members of an archive below the root, sorted, with paths that `read` takes.
+
+        Raises
+        ------
+        OSError
+            It can't be read.
+        SourceError
+            It is no archive, is cut off, or lies in an object store.
+        """
+        for file in self._archive(path).files():
+            yield replace(file, path=f"{path}{INSIDE}{file.path}")
+
+    def rows(self, path: str, columns: Sequence[str] | None = None) -> Iterator[Mapping[str, Any]]:
+        """Yield the rows of a Parquet or an Arrow file, without the bytes of its binary columns.
+
+        Of a column of audio, which holds bytes and a path, a row has ``{"path": ..., "n_bytes": ...}``.
+
+        Raises
+        ------
+        OSError
+            It can't be read.
+        SourceError
+            It is damaged, or has no such column.
+        """
+        return rows_of(self._local(path), columns)
+
+    def files(self, paths: Iterable[str]) -> dict[str, SourceFile]:
+        """Return those of some paths below the root that are files."""
+        wanted = dict.fromkeys(paths)
+        if not self._is_local:
+            return {file.path: file for file in self.walk() if file.path in wanted and not file.problem}
+        self._check_root()
+        found = ((path, self._reader.stat(self._full_path(path))) for path in wanted)
+        return {path: replace(file, path=path) for path, file in found if file is not None}
+
     def _check_root(self) -> None:
         try:
-            problem = "" if self._reader.exists(self.url) else "it does not exist"
+            problem = "" if self._is_packed or self._reader.exists(self.url) else "it does not exist"
         except (OSError, ValueError) as error:  # a ValueError: no folder can have such a URL
             problem = getattr(error, "strerror", None) or str(error)
         if problem:
@@ -136,9 +216,11 @@ class SourceTree:
     def _full_path(self, path: str) -> str:
         # Split by hand: a plan does this for every file, and making a Path takes as long as a
         # header.
-        if path.startswith("/") or ".." in path.split("/"):
+        if path.startswith("/") or "//" in path or ".." in path.split("/"):
             raise SourceError(f"corpus at {self.url}: {path!r} leads out of it: expected a path below its root")
-        return f"{self.url}/{path}" if path else self.url
+        if self._is_packed:
+            return path
+        return f"{self.url.rstrip('/')}/{path}" if path else self.url
 
 
 class _Local:
@@ -158,6 +240,15 @@ class _Local:
                 raise OSError(errno.EINVAL, f"it is {_kind(mode)}, not a file", path)
             return file.read(n)
 
+    def stat(self, path: str) -> SourceFile | None:
+        try:
+            status = os.stat(path)  # noqa: PTH116 - a plan does this for every file
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        if not stat.S_ISREG(status.st_mode):
+            return None
+        return SourceFile(path=path, size_bytes=status.st_size, mtime_ns=status.st_mtime_ns)
+
     def folders(self, path: str) -> list[str]:
         with os.scandir(path) as entries:
             return [entry.name for entry in entries if entry.is_dir()]
@@ -173,6 +264,33 @@ class _Local:
                 yield found
             else:
                 levels.append(iter(_listed(found)))
+
+
+class _Packed:
+    """The members of an archive that is the root."""
+
+    def __init__(self, archive: Archive) -> None:
+        self._archive = archive
+
+    def exists(self, path: str) -> bool:
+        del path
+        return True
+
+    def read(self, path: str, n: int) -> bytes:
+        return self._archive.read(path, n)
+
+    def walk(self, path: str) -> Iterator[SourceFile]:
+        del path
+        return self._archive.files()
+
+    def folders(self, path: str) -> list[str]:
+        above = f"{path}/" if path else ""
+        below = (name.removeprefix(above) for name in self._archive.members if name.startswith(above))
+        return list({name.partition("/")[0] for name in below if "/" in name})
+
+    def stat(self, path: str) -> SourceFile | None:
+        member = self._archive.members.get(path)
+        return None if member is None else SourceFile(path=path, size_bytes=member.size_bytes, mtime_ns=member.mtime_ns)
 
 
 class _Folder(NamedTuple):
@@ -277,6 +395,9 @@ class _Objects:
             found, _ = self._files.walk_tolerant(path)
             return list({name.partition("/")[0] for name in found if "/" in name})
 
+    def stat(self, path: str) -> SourceFile | None:
+        raise NotImplementedError(path)  # files are found by a listing
+
     def walk(self, path: str) -> Iterator[SourceFile]:
         found, impossible = self._files.walk_tolerant(path)
         named = sorted([*found.items(), *((key, None) for key in impossible)], key=lambda one: one[0])
@@ -306,6 +427,9 @@ class _Remote:
     def folders(self, path: str) -> list[str]:
         entries = self._fs.ls(path, detail=True)
         return [entry["name"].rstrip("/").rpartition("/")[2] for entry in entries if entry["type"] == "directory"]
+
+    def stat(self, path: str) -> SourceFile | None:
+        raise NotImplementedError(path)  # files are found by a listing
 
     def walk(self, path: str) -> Iterator[SourceFile]:
         root = self._fs._strip_protocol(path).rstrip("/") + "/"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 
@@ -14,6 +15,7 @@ from melmill.flows.errors import PipelineError
 from melmill.flows.watching.progress import PLAIN_INTERVAL_S, duration
 from melmill.stages.contract import TRAINED_KINDS, Kind
 from melmill.stages.formats.format import FORMATS, formats_for
+from melmill.storage.files.location import folder_and_name
 from melmill.storage.store import Store
 
 NAMED = 10
@@ -46,6 +48,26 @@ class FormatName(click.types.StringParamType):
         return [CompletionItem(name, help=FORMATS[name].says) for name in self.names if name.startswith(incomplete)]
 
 
+class LayoutName(click.types.StringParamType):
+    """The name of a layout of training sets; help and shells list those that are installed."""
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the layouts."""
+        from melmill.flows.exchange.sets.layout import LAYOUTS
+
+        return [*LAYOUTS, "hf"]
+
+    def get_metavar(self, *_: object, **__: object) -> str:  # its arguments depend on click's version
+        """Return the names, for help texts."""
+        return f"[{'|'.join(self.names)}]"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Return the names that begin with what was typed."""
+        del ctx, param
+        return [CompletionItem(name) for name in self.names if name.startswith(incomplete)]
+
+
 @cli.command()
 @click.argument("store", metavar="STORE")
 @click.argument("node", metavar="NODE")
@@ -53,6 +75,11 @@ class FormatName(click.types.StringParamType):
 @click.option("--format", "format_", type=FormatName(), help="Format of the files.  [default: flac; npy for mels]")
 @click.option("--bits", type=int, metavar="N", help="Bits per sample of flac and wav: 16 or 24.  [default: 16]")
 @click.option("--utterances", multiple=True, metavar="GLOB", help="Only utterances whose id matches (84-*).")
+@click.option("--to", type=LayoutName(), help="Write a training set in this layout, in place of single files.")
+@click.option("--split", metavar="RULE", help="Splits of a training set: subset, or shares as dev=0.05,test=0.05.")
+@click.option("--split-list", metavar="FILE", help="Splits by a list: an id or a speaker, a tab and a split a line.")
+@click.option("--share-speakers", is_flag=True, help="Let splits share speakers.")
+@click.option("--licence", metavar="TEXT", help="Licence of the corpus, for the dataset card.  [default: its reader's]")
 @click.option("--json", "json_", is_flag=True, help="Print one JSON object to standard output.")
 def export(
     store: str,
@@ -61,6 +88,11 @@ def export(
     format_: str | None,
     bits: int | None,
     utterances: tuple[str, ...],
+    to: str | None,
+    split: str | None,
+    split_list: str | None,
+    share_speakers: bool,
+    licence: str | None,
     json_: bool,
 ) -> int:
     """Write what NODE of STORE's last run made to FOLDER, one file per utterance.
@@ -72,13 +104,28 @@ def export(
     stopped goes on where it was: whole files are not written again. Files that another program put
     there are never touched.
 
+    With --to, FOLDER becomes a training set with its lists, a dataset card and checksums. NODE may
+    name a node of recordings and one of mels then: speech,mel.
+
     \b
     Example:
       melmill export runs/demo admm resynthesised --format flac
+      melmill export runs/demo speech,mel train --to hifigan --split dev=0.05
     """
     from melmill.flows.exchange.export import export as export_node
 
     opened = Store.open(store)
+    if to is not None:
+        if format_ or utterances:
+            raise PipelineError(
+                "--to takes all utterances in the format of its layout: leave --format and --utterances out"
+            )
+        return _export_set(opened, node, folder, to, bits, split, split_list, share_speakers, licence, json_)
+    if split or split_list or share_speakers or licence:
+        raise PipelineError(
+            "--split, --split-list, --share-speakers and --licence are about training sets: add --to "
+            f"{'|'.join(LayoutName().names)}"
+        )
     if node in opened.nodes and opened.nodes[node].kind in TRAINED_KINDS:
         return _export_training(opened, node, folder, bool(format_ or bits or utterances), json_)
     summary = export_node(opened, node, folder, format_=format_, bits=bits, utterances=utterances, progress=Progress())
@@ -98,6 +145,73 @@ def export(
             err=True,
         )
     return FAILED if summary.missing else DONE
+
+
+def _export_set(
+    store: Store,
+    node: str,
+    folder: str,
+    to: str,
+    bits: int | None,
+    split: str | None,
+    split_list: str | None,
+    share_speakers: bool,
+    licence: str | None,
+    json_: bool,
+) -> int:
+    from melmill.flows.exchange.sets.export import SetRequest, export_set
+
+    if bits not in (None, 16, 24):
+        raise PipelineError(f"--bits must be 16 or 24, got {bits}")
+    if split and split_list:
+        raise PipelineError("--split and --split-list both say the splits: leave one out")
+    request = SetRequest(
+        # Names of a fan-out hold commas between brackets.
+        nodes=tuple(re.split(r",(?![^\[]*\])", node)),
+        to=to,
+        split=split or "",
+        split_list=None if split_list is None else (_text_of(split_list), split_list),
+        share_speakers=share_speakers,
+        bits=24 if bits == 24 else 16,
+        licence=licence or "",
+    )
+    summary = export_set(store, request, folder, Progress())
+    if json_:
+        as_json(summary.as_dict())
+    else:
+        removed = f", {summary.removed} removed" if summary.removed else ""
+        took = duration(summary.duration_s)
+        click.echo(f"{summary.written} files written, {summary.kept} were there{removed}, in {took}")
+        parts = ", ".join(f"{name} {n:,}" for name, n in summary.splits.items())
+        click.echo(
+            f"{summary.utterances:,} utterances ({parts}), {summary.hours:.2f} h, {summary.speakers:,} speakers; "
+            f"{summary.with_text:,} have texts"
+        )
+        for n, what in (
+            (summary.quarantined, f"utterances in quarantine; see `melmill quarantine {store.location.url}`"),
+            (summary.left_out, f"utterances that {split_list} does not name"),
+        ):
+            if n:
+                click.echo(f"left out: {n:,} {what}")
+        if summary.clipped_samples:
+            click.echo(f"clipped at full scale: {summary.clipped_samples:,} samples")
+        click.echo(f"folder: {summary.folder}")
+    if summary.missing:
+        click.echo(
+            f"error: {summary.missing} utterances are not done yet: run the pipeline, then export again", err=True
+        )
+    return FAILED if summary.missing else DONE
+
+
+def _text_of(place: str) -> str:
+    """Return the content of a list of splits."""
+    location, name = folder_and_name(place)
+    try:
+        return location.read(name).decode()
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise PipelineError(f"--split-list must be a file, got {place!r}, which is not there") from error
+    except UnicodeDecodeError as error:
+        raise PipelineError(f"--split-list must be UTF-8, got {place!r}: byte {error.start:,} is not") from error
 
 
 def _export_training(store: Store, node: str, folder: str, options: bool, json_: bool) -> int:

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from melmill.stages.contract import CorpusTree
 from melmill.stages.ingest.decode import AudioReader
+from melmill.stages.ingest.facts import Download, Facts
 from melmill.stages.ingest.names import AUDIO, is_hidden, suffix_of
 from melmill.stages.ingest.passed_over import count_suffixes, hidden, note, some_of
 from melmill.stages.ingest.reader import Annotator, CorpusFile, stamp_of
@@ -19,6 +20,16 @@ from melmill.stages.numeric.errors import ParameterError
 from melmill.storage.utterance import SourceFile
 
 SPEAKERS = "SPEAKERS.TXT"
+_BASE = "https://www.openslr.org/resources/12"
+_FILES = (
+    ("dev-clean", 337926286, "76f87d090650617fca0cac8f88b9416e0ebf80350acb97b343a85fa903728ab3"),
+    ("dev-other", 314305928, "12661c48e8c3fe1de2c1caa4c3e135193bfb1811584f11f569dd12645aa84365"),
+    ("test-clean", 346663984, "39fde525e59672dc6d1551919b1478f724438a95aa55f874b576be21967e6c23"),
+    ("test-other", 328757843, "d09c181bba5cf717b3dee7d4d592af11a3ee3a09e08ae025c5506f6ebe961c29"),
+    ("train-clean-100", 6387309499, "d4ddd1d5a6ab303066f14971d768ee43278a5f2a0aa43dc716b0e64ecbbbf6e2"),
+    ("train-clean-360", 23049477885, "146a56496217e96c14334a160df97fffedd6e0a04e66b9c5af0d40be3c792ecf"),
+    ("train-other-500", 30593501606, "ddb22f27f96ec163645d53215559df6aa36515f26e01dd70798188350adcb6d2"),
+)
 _UTTERANCE = re.compile(
     r"(?P<above>(?s:.*/)?)(?P<speaker>\w+)/(?P<chapter>\w+)/(?P<id>(?P=speaker)-(?P=chapter)-\w+)\.(?i:flac)\s*"
 )
@@ -36,7 +47,21 @@ class LibriSpeech(AudioReader):
 
     uses: ClassVar[str] = "librispeech"
     version: ClassVar[int] = 1
+    title: ClassVar[str] = "LibriSpeech"
     expects: ClassVar[str] = "a corpus of <subset>/<speaker>/<chapter>/<speaker>-<chapter>-<nnnn>.flac"
+    facts: ClassVar[Facts | None] = Facts(
+        url="https://www.openslr.org/12",
+        licence="CC BY 4.0",
+        language="en",
+        rate="16,000",
+        layout="`<subset>/<speaker>/<chapter>/<id>.flac`",
+        texts="`<speaker>-<chapter>.trans.txt` of each chapter, in capitals",
+        quirks="Speakers are in `SPEAKERS.TXT`.",
+        downloads=tuple(
+            Download(f"{part}.tar.gz", f"{_BASE}/{part}.tar.gz", n_bytes, sha256, part=part)
+            for part, n_bytes, sha256 in _FILES
+        ),
+    )
 
     @classmethod
     def recognise(cls, root: str, paths: Sequence[str]) -> Mapping[str, Any] | None:

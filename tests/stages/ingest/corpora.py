@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,6 +35,16 @@ class Tree:
     def read(self, path: str) -> bytes:
         self.n_read += 1
         return self.contents[path]
+
+    def files(self, paths: Iterable[str]) -> dict[str, SourceFile]:
+        wanted = set(paths)
+        return {file.path: file for file in self.walk() if file.path in wanted}
+
+    def members(self, path: str) -> Iterator[SourceFile]:
+        raise FileNotFoundError(path)
+
+    def rows(self, path: str, columns: Sequence[str] | None = None) -> Iterator[Mapping[str, Any]]:
+        raise FileNotFoundError(path)
 
 
 def flac(y: NDArray[Any], sr: int = 16000, kind: str = "FLAC", subtype: str = "PCM_16") -> bytes:
