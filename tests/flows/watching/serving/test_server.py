@@ -75,11 +75,12 @@ def serving(project: Project, *arguments: str, **environment: str) -> Iterator[S
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory, corpus_files: dict[str, list[bytes]]) -> Project:
-    """Return a project with a failed file, an utterance too short for its metrics' mel, and two runs."""
+    """Return a project with a bad file, an utterance that is too short for a mel, and two runs."""
     made = make_project(tmp_path_factory.mktemp("served"), corpus_files)
     add_chapter(made.root, "dev-clean", "33", [b"no audio at all", flac(voice(0.02, 150.0, 1))])
+    allowed = ("--set", "mel.center=false", "--set", "max_quarantined=0.5")
     for n_iter in (1, 2):
-        made.run("--executor", "serial", "--set", f"gla.n_iter={n_iter}", "--set", "max_quarantined=0.5")
+        made.run("--executor", "serial", "--set", f"gla.n_iter={n_iter}", *allowed)
     return made
 
 
@@ -241,7 +242,7 @@ def test_wrong_arguments_get_one_line(
     answer = project.called("serve", *(one.format(store=project.store, word=tmp_path / "word") for one in arguments))
     assert (answer.returncode, answer.stdout) == (2, "")
     assert message in answer.stderr
-    assert [line for line in answer.stderr.splitlines() if not line.startswith("note:")][0].startswith("error:")
+    assert answer.stderr.splitlines()[-1].startswith("error:")
 
 
 def test_pages_are_encrypted_by_a_certificate(project: Project, tmp_path: Path) -> None:
