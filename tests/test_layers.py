@@ -96,6 +96,8 @@ def test_only_storage_opens_files() -> None:
         "flows/identify/blind.py",  # reads the network that comes with melmill
         "flows/watching/log.py",  # a log goes where asked
         "flows/pipeline/spec.py",  # a pipeline is a file that a person names
+        "flows/runs/trends/page.py",  # reads its own template
+        "flows/watching/serving/site.py",  # reads its own templates
         "flows/cli/show.py",  # scores and drawings go where asked
         "flows/cli/setup/init.py",  # a pipeline goes where asked
     }

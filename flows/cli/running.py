@@ -19,6 +19,7 @@ from melmill.flows.planning.drawing import dot, drawing
 from melmill.flows.planning.estimate import estimate as predicted
 from melmill.flows.planning.plan import NodePlan, Plan, make_plan
 from melmill.flows.planning.svg import svg
+from melmill.flows.runs.trends.page import trends_url
 from melmill.flows.tasks.report import HEADLINE
 from melmill.flows.watching.observers import Watching
 from melmill.flows.watching.progress import duration
@@ -149,6 +150,8 @@ def _show(summary: Summary) -> None:
         for line in gate.unsure:
             click.echo(f"note: {gate.node}: {one_line(line)}")
         click.echo(f"gate:   {gate.node} {'passed' if gate.passed else 'tripped'}: {gate.page}")
+    if summary.reports and (trends := trends_url(summary.store)):
+        click.echo(f"trends: {trends}")
 
 
 @cli.command()

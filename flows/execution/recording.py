@@ -21,6 +21,7 @@ from melmill.flows.errors import RunFailed
 from melmill.flows.execution.summary import Summary, too_many_quarantined
 from melmill.flows.pipeline.graph import Node
 from melmill.flows.planning.plan import Plan
+from melmill.flows.runs.trends.page import write_trends
 from melmill.flows.tasks.job import versions
 from melmill.flows.watching.events import Event
 from melmill.flows.watching.tally import NodeTally, Tally
@@ -93,6 +94,8 @@ class RunRecorder:
             code = 1 if state == "failed" else 3 if summary.tripped else 0
             reason = summary.tripped[0] if code == 3 else ""
             self._publish(state, code, reason=reason, scores=score_summaries(self._plan, self._store))
+            if any(self._plan.nodes[node.name].pending for node in _score_nodes(self._plan)):
+                write_trends(self._store)
         except StoreError as error:
             problem = f"the outcome of this run can't be stored, so that `melmill runs` will not show it: {error}"
             return replace(summary, notes=(*summary.notes, problem))
@@ -175,7 +178,7 @@ def score_summaries(plan: Plan, store: Store) -> tuple[ScoreSummary, ...]:
     A node that had nothing to do, on the same utterances as in the run before, is taken from the
     outcome of that.
     """
-    nodes = [node_plan.node for node_plan in plan.nodes.values() if isinstance(node_plan.node.product, Scores)]
+    nodes = _score_nodes(plan)
     earlier = _earlier(store) if nodes else {}
     summaries: list[ScoreSummary] = []
     for node in nodes:
@@ -187,6 +190,10 @@ def score_summaries(plan: Plan, store: Store) -> tuple[ScoreSummary, ...]:
         else:
             summaries += _score_summaries(plan, store, node, extent)
     return tuple(summaries)
+
+
+def _score_nodes(plan: Plan) -> list[Node]:
+    return [node_plan.node for node_plan in plan.nodes.values() if isinstance(node_plan.node.product, Scores)]
 
 
 def _earlier(store: Store) -> dict[tuple[str, str, str], list[ScoreSummary]]:

@@ -12,6 +12,7 @@ from melmill.flows.cli.group import DONE, FAILED, LocalPath, cli
 from melmill.flows.cli.show import as_json, table, write_file
 from melmill.flows.cli.tables import format_option, print_means
 from melmill.flows.errors import PipelineError
+from melmill.flows.runs.trends.page import trends_url
 from melmill.flows.tasks.report import PAGE
 from melmill.flows.watching.status import run_pages
 from melmill.storage.store import Store
@@ -85,9 +86,11 @@ def report(store: str, node: str | None, run_id: str | None, format_: str, json_
             text = f"store {store!r} holds no report yet: run a pipeline with an aggregate node to its end"
         click.echo(f"error: {text}", err=True)
         return FAILED
+    trends = trends_url(store) if node is None and run_id is None else None
     if json_:
         shown = {} if location is None else {"report": f"{location.url}/{PAGE}", "files": sorted(location.sizes())}
-        as_json({"store": store, **shown, "trainings": list(pages.trainings)})
+        further = {"trends": trends} if trends else {}
+        as_json({"store": store, **shown, "trainings": list(pages.trainings), **further})
         return DONE
     if format_ != "table":
         if location is None:
@@ -99,4 +102,6 @@ def report(store: str, node: str | None, run_id: str | None, format_: str, json_
     if location is not None:
         print_means(location, format_)
         click.echo(f"report: {location.url}/{PAGE}")
+    if trends:
+        click.echo(f"trends: {trends}")
     return DONE

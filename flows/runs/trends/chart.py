@@ -100,9 +100,10 @@ def ticks_between(low: float, high: float, n: int = 4) -> list[float]:
     rough = (high - low) / n
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(times * power for times in (1, 2, 5, 10) if times * power >= rough)
-    first = math.ceil(low / step)
+    # Ends that are ticks but for rounding count.
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
     decimals = max(0, -math.floor(math.log10(step)))
-    return [round(at * step, decimals) for at in range(first, math.floor(high / step) + 1)]
+    return [round(at * step, decimals) for at in range(first, last + 1)]
 
 
 def _axes(scales: Scales, runs: Sequence[RunRecord]) -> list[Markup]:

@@ -84,9 +84,7 @@ def report_pages(store: Store, runs: Sequence[RunRecord]) -> dict[str, str]:
     return pages
 
 
-def trends_page(
-    stores: Sequence[StoreRuns], page: str | None = None, prefixes: Mapping[str, str] | None = None
-) -> bytes:
+def trends_page(stores: Sequence[StoreRuns], page: str | None = None, *, served: bool = False) -> bytes:
     """Return the page as UTF-8.
 
     Parameters
@@ -94,8 +92,8 @@ def trends_page(
     stores : sequence of StoreRuns
     page : str or None
         Where the page will be, a path or URL. Its links to reports are relative to that where they can be.
-    prefixes : mapping of str to str or None
-        By URL of the store: what stands before the reports in links, in place of that.
+    served : bool
+        Whether a server shows the page of one store: the links lead to its files there.
     """
     import jinja2
 
@@ -109,11 +107,13 @@ def trends_page(
     style = resources.files("melmill.stages.report").joinpath("page.css").read_text(encoding="utf-8")
     shown_stores = []
     for one in stores:
-        prefix = (prefixes or {}).get(one.store.location.url) or _prefix(one.store.location.url, page)
+        prefix = "files" if served else _prefix(one.store.location.url, page)
         shown_stores.append(_shown(one, prefix))
     return (
         environment.get_template("page.html.j2")
-        .render(stores=shown_stores, style=Markup(style), title=_title(stores), most=MOST_RUNS)
+        .render(
+            stores=shown_stores, style=Markup(style), title=_title(stores), most=MOST_RUNS, home="./" if served else ""
+        )
         .encode()
     )
 
@@ -130,6 +130,12 @@ def write_trends(store: Store) -> str | None:
     url = f"{folder.url}/{TRENDS_PAGE}"
     folder.replace(TRENDS_PAGE, trends_page([store_runs(store, runs)], url))
     return url
+
+
+def trends_url(store: str) -> str | None:
+    """Return where the page of trends in a store is, None where there is none yet."""
+    folder = Location(store) / "runs"
+    return f"{folder.url}/{TRENDS_PAGE}" if folder.exists(TRENDS_PAGE) else None
 
 
 def _title(stores: Sequence[StoreRuns]) -> str:

@@ -74,7 +74,7 @@ def summary_table(runs: Iterable[RunRecord]) -> pd.DataFrame:
     types["git_dirty"] = "boolean"
     texts = dict.fromkeys(set(columns) - types.keys() - {"started_at"}, "string")
     table = table.astype({**types, **texts})
-    table["started_at"] = pd.to_datetime(table["started_at"], utc=True)
+    table["started_at"] = pd.to_datetime(table["started_at"], utc=True).astype("datetime64[us, UTC]")
     return table
 
 

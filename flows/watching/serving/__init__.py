@@ -1,0 +1,1 @@
+"""The status page: stores as a small website for reading, on this machine unless asked otherwise."""
