@@ -93,6 +93,7 @@ def test_only_storage_opens_files() -> None:
         "cluster/process.py",  # asks the kernel about this process
         "flows/watching/log.py",  # a log goes where asked
         "flows/pipeline/spec.py",  # a pipeline is a file that a person names
+        "flows/runs/gate.py",  # rules are a file that a person names
         "flows/cli/show.py",  # scores and drawings go where asked
         "flows/cli/setup/init.py",  # a pipeline goes where asked
     }
