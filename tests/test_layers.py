@@ -98,6 +98,7 @@ def test_only_storage_opens_files() -> None:
         "flows/pipeline/spec.py",  # a pipeline is a file that a person names
         "flows/runs/trends/page.py",  # reads its own template
         "flows/watching/serving/site.py",  # reads its own templates
+        "flows/runs/gate.py",  # rules are a file that a person names
         "flows/cli/show.py",  # scores and drawings go where asked
         "flows/cli/setup/init.py",  # a pipeline goes where asked
     }

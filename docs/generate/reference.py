@@ -32,6 +32,7 @@ from melmill.stages.invert.priors import located, shipped_names, shipped_prior
 from melmill.stages.numeric.melspec import MelSpec, StftParams
 from melmill.stages.numeric.presets import preset_names, preset_of
 from melmill.stages.registry import stage_class, stage_names
+from melmill.stages.report.comparison.rules import Rule
 from melmill.stages.score.metric import METRICS, Metric
 from melmill.stages.score.status import Status
 
@@ -96,6 +97,11 @@ def pipeline_fields() -> str:
     names = [name for name in shown if name not in ("declarations", "document", "cluster")]
     rows = [(f"`{name}`", _cell(shown[name])) for name in names]
     return table(("field", ""), [*rows, ("`stages`", "The nodes by name."), ("`cluster`", "Where tasks run.")])
+
+
+def rule_fields() -> str:
+    """List the fields of a rule of a gate."""
+    return table(FIELD_HEADER, _rows(Rule))
 
 
 def clusters() -> str:
@@ -254,7 +260,7 @@ def table(header: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
 TABLES: dict[str, Callable[..., str]] = {
     function.__name__: function
     for function in (
-        stages, node_fields, pipeline_fields, clusters, cluster_fields, mel_fields, presets, metrics, metric_texts,
+        stages, node_fields, pipeline_fields, rule_fields, clusters, cluster_fields, mel_fields, presets, metrics, metric_texts,
         statuses, formats, priors, errors, commands, packages, file, corpora, descriptions,
     )
 }  # fmt: skip

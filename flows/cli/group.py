@@ -93,4 +93,6 @@ def cli() -> None:
     melmill scores runs/demo           one row per utterance and method
     melmill score REF EST... -o OUT    other systems' files against recordings, as a report
     melmill export runs/demo admm out  what a node made, as files
+    melmill compare runs/x@v1 runs/x   how one run differs from another
+    melmill gate runs/x --rules FILE   whether a run is good enough
     """

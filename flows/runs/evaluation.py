@@ -28,6 +28,12 @@ if TYPE_CHECKING:
 
 # What metrics compare that depends on the mel of the score node.
 _OF_SPEC = ("waveforms", "spectra", "mels")
+_UNFINISHED = {
+    "running": "{label} is still running: scores that are not there yet are missing",
+    "failed": "{label} failed: some scores may be missing",
+    "interrupted": "{label} was interrupted: some scores may be missing",
+    "lost": "{label} was killed: some scores may be missing",
+}
 # Fields of a reader that decide the samples, not which files it finds.
 _OF_SAMPLES = ("channel", "spec")
 
@@ -46,6 +52,8 @@ class StoredEvaluation:
         What messages call the run.
     document : mapping
         Its pipeline, as plain values.
+    notes : sequence of str
+        Why it may lack scores, a line each.
     """
 
     def __init__(
@@ -54,17 +62,22 @@ class StoredEvaluation:
         nodes: Mapping[str, NodeEntry],
         label: str,
         document: Mapping[str, object] = MappingProxyType({}),
+        notes: Sequence[str] = (),
     ) -> None:
         self.store = store
         self.nodes = nodes
         self.label = label
         self.document = document
+        self.notes = notes
         self._digests: dict[Address, Mapping[str, str]] = {}
+        self._columns: dict[tuple[str, str, str], Mapping[str, str]] = {}
 
     @classmethod
     def of_run(cls, run: ResolvedRun, label: str) -> StoredEvaluation:
         """Return what a store holds of a run."""
-        return cls(run.store, run.manifest.nodes, label, run.manifest.pipeline)
+        state = run.record.state
+        notes = [] if state in ("done", "unknown") else [_UNFINISHED[state].format(label=label)]
+        return cls(run.store, run.manifest.nodes, label, run.manifest.pipeline, notes)
 
     @cached_property
     def _score_nodes(self) -> dict[str, list[str]]:
@@ -98,11 +111,19 @@ class StoredEvaluation:
 
         found = pd.Series("", index=scores.index, dtype=object)
         for scored, names in self._score_nodes.items():
-            table = self.catalogue(self.nodes[names[0]]).table
-            values = dict(zip(table["utterance_id"].to_pylist(), table[column].to_pylist(), strict=True))
+            values = self._values_of(self.nodes[names[0]], column)
             here = scores["node"] == scored
             found[here] = scores.loc[here, "utterance_id"].map(values).fillna("")
         return found
+
+    def _values_of(self, entry: NodeEntry, column: str) -> Mapping[str, str]:
+        """Return a column of a node's catalogue, by utterance id."""
+        place = (*entry.catalogues[0], column)
+        if place not in self._columns:
+            table = self.catalogue(entry).table
+            ids, values = (table[name].to_pylist() for name in ("utterance_id", column))
+            self._columns[place] = dict(zip(ids, values, strict=True))
+        return self._columns[place]
 
     def judges(self, name: str) -> Sequence[str]:
         """Return the scored nodes that the score node of this name judges."""

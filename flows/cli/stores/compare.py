@@ -12,7 +12,7 @@ from melmill.flows.cli.group import DONE, LocalPath, cli
 from melmill.flows.cli.show import as_json, one_line, table, write_file
 
 if TYPE_CHECKING:
-    from melmill.stages.report.comparison.runs import Comparison
+    from melmill.flows.runs.compare import RunComparison
 
 _COLUMNS = (
     *("metric", "node", "A", "B", "B - A", "95 % interval", "verdict", "Holm p", "effect", "detectable", "n"),
@@ -92,7 +92,7 @@ def compare(
     if json_:
         as_json(found.as_dict())
     else:
-        _show(found.comparison)
+        _show(found)
     return DONE
 
 
@@ -102,7 +102,8 @@ def _relative(page: Path, markdown: Path) -> str:
     return page.name if same else page.resolve().as_uri()
 
 
-def _show(comparison: Comparison) -> None:
+def _show(found: RunComparison) -> None:
+    comparison = found.comparison
     click.echo(f"A: {comparison.a}")
     click.echo(f"B: {comparison.b}")
     table(_COLUMNS, _rows(comparison.overall.to_dict("records")))
@@ -115,7 +116,7 @@ def _show(comparison: Comparison) -> None:
             table(columns, rows, title="groups that got worse though the mean did not")
         else:
             click.echo(f"no {' or '.join(comparison.by)} got worse where the mean did not")
-    _show_worst(comparison)
+    _show_worst(found)
     for note in comparison.not_comparable:
         click.echo(f"not comparable: {one_line(note)}")
 
@@ -144,19 +145,19 @@ def _rows(records: Iterable[Mapping[Hashable, Any]]) -> Iterator[tuple[object, .
         )
 
 
-def _show_worst(comparison: Comparison) -> None:
+def _show_worst(found: RunComparison) -> None:
     """Print the worst utterances by the first metric that has some."""
     from melmill.stages.report.tables import number
     from melmill.stages.report.views.page_tables import signed
     from melmill.stages.score.metric import metric as metric_of
 
-    worst = comparison.worst
+    worst = found.comparison.worst
     if worst.empty:
         return
     metric = metric_of(str(worst["metric"].iloc[0]))
     digits = metric.decimals + 1
     table(
-        ("utterance", "speaker", "node", "A", "B", "B - A"),
+        ("utterance", "speaker", "node", "A", "B", "B - A", "recording"),
         (
             (
                 row["utterance_id"],
@@ -165,6 +166,7 @@ def _show_worst(comparison: Comparison) -> None:
                 number(row["value_a"], digits),
                 number(row["value_b"], digits),
                 signed(row["difference"], digits),
+                found.recording(row["node"], row["utterance_id"]),
             )
             for row in worst[worst["metric"] == metric.column].to_dict("records")
         ),

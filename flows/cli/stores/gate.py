@@ -87,7 +87,11 @@ def gate(
 
 
 def _check_tag(baseline: str, judged: ResolvedRun) -> None:
-    """Raise UsageError unless the baseline is a tag of the store."""
+    """Raise UsageError unless the baseline is a tag of the store, and the run came to its end."""
+    if judged.record.state not in ("done", "unknown"):
+        raise click.UsageError(
+            f"--update-baseline takes a run that is done, and run {judged.run_id!r} is {judged.record.state}"
+        )
     if baseline.removeprefix("@") not in judged.store.tags():
         raise click.UsageError(
             f"--update-baseline moves a tag, and {baseline!r} is none of {judged.location.url!r}: make it one with "

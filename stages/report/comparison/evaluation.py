@@ -52,6 +52,11 @@ class Evaluation(Protocol):
         ...
 
     @property
+    def notes(self) -> Sequence[str]:
+        """Why it may lack scores, a line each."""
+        ...
+
+    @property
     def scores(self) -> pd.DataFrame:
         """One row per utterance and scored node.
 

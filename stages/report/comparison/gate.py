@@ -40,7 +40,7 @@ class Gate:
     version: ClassVar[int] = 1
     inputs: ClassVar[Mapping[str, Input]] = {"from": Input(kinds=frozenset({Kind.SCORES}), many=True)}
 
-    rules: tuple[Rule, ...]
+    rules: tuple[Rule, ...] = field(metadata={"example": "[{metric: estoi, at_least: 0.9}]"})
     baseline: str | None = None
     _against: RunAt | None = field(default=None, init=False)
     _unjudged: str = field(default="", init=False)

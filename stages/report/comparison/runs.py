@@ -264,7 +264,7 @@ def compare_runs(
     tests = pd.DataFrame(rows, columns=[*TEST_COLUMNS, "is_worse"])
     tests["wilcoxon_p_holm"] = holm_adjusted(tests["wilcoxon_p"].to_numpy(dtype=np.float64))
     signs = np.array([metric_of(name).sign for name in tests["metric"]])
-    better = tests["n_better"] - tests["n_worse"] if tests.empty else signs * tests["mean_difference"]
+    better = signs * tests["mean_difference"].to_numpy(dtype=np.float64)
     significant = (tests["wilcoxon_p_holm"] < LEVEL).to_numpy()
     tests["outcome"] = np.where(significant & (better > 0), "better", np.where(significant & (better < 0), "worse", ""))
     lost = {(row["metric"], row["node"]) for row in tests[tests["by"] == ALL].to_dict("records") if row["is_worse"]}
@@ -279,7 +279,7 @@ def compare_runs(
         tests=tests,
         worse_slices=tests[sliced & is_worse & np.array(apart, dtype=bool)].reset_index(drop=True),
         worst=pd.DataFrame(worst, columns=list(WORST_COLUMNS)),
-        not_comparable=tuple(note for one in found for note in one.notes),
+        not_comparable=(*a.notes, *b.notes, *(note for one in found for note in one.notes)),
         pairs=tuple(pairs),
         seed=seed,
     )

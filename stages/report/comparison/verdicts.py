@@ -231,7 +231,7 @@ def judge(
         baseline=None if baseline is None else baseline.label,
         rules=tuple(rules),
         checks=tuple(_decided(checks, judge_.found, rules)),
-        notes=tuple(dict.fromkeys(judge_.notes)),
+        notes=tuple(dict.fromkeys((*run.notes, *(() if baseline is None else baseline.notes), *judge_.notes))),
     )
 
 

@@ -229,7 +229,7 @@ def test_runs_without_a_common_utterance(nights: Project, tmp_path: Path, corpus
         ("rules:\n  - {metric: estoy, at_least: 1}", r"gate.yaml:2: metric 'estoy' is none; did you mean 'estoi'\?"),
         (
             "rules:\n  - metric: estoi\n    at_least: high",
-            r"gate.yaml:3: at_least of rule 1 must be a number, got 'high'",
+            r"gate.yaml:3: at_least of rule 1 must be a number or null, got 'high'",
         ),
         ("rules:\n  - metric: estoi", r"gate.yaml:2: a rule must have one limit, and this one limits nothing"),
         ("rule:\n  - {}", r"gate.yaml:1: a file of rules has no field 'rule'; did you mean 'rules'\?"),

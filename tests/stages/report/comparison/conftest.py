@@ -19,6 +19,7 @@ class Numbers:
 
     scores: pd.DataFrame
     label: str = "run"
+    notes: Sequence[str] = ()
     how: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     recordings: Mapping[str, str] = field(default_factory=dict)
     score_nodes: Mapping[str, Sequence[str]] = field(default_factory=dict)
