@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -29,7 +29,7 @@ from melmill.storage.errors import AlreadyThere, StoreError, damaged
 from melmill.storage.files.location import Location
 from melmill.storage.reading.chunks import StoredArray
 from melmill.storage.reading.recordings import Digests, KnownDigests, Recordings, with_digests
-from melmill.storage.records import RECORDS, Facts, Record, RecordedFolder, StoredFile, record_name
+from melmill.storage.records import RECORDS, Facts, Record, RecordedFolder, StoredFile, record_file, record_name
 from melmill.storage.tables import Row, concatenated, from_parquet, rows_at, rows_table, to_parquet, traces_table
 from melmill.storage.utterance import Shard, Utterance
 
@@ -221,6 +221,17 @@ class ProductFolder(RecordedFolder):
         if n_slots > n_stored:
             self.location.replace(ARRAY_METADATA, metadata(description.stored_array, description.slot_length, n_slots))
 
+    def adopt(self, records: Iterable[Record], other: ProductFolder) -> None:
+        """Store records of the same product in another store, as proof that the files there are this product's.
+
+        What is stored here already stays.
+        """
+        for record in records:
+            adopted = replace(record, at=record.at or other.location.url)
+            # Another run may have made it here meanwhile.
+            with suppress(AlreadyThere):
+                self.location.put(record_file(record.name), adopted.to_json())
+
     def delete(self, check: Callable[[], None]) -> None:
         """Remove the product: first its records, so that what is half removed is never taken for whole.
 
@@ -363,6 +374,9 @@ class ProductFolder(RecordedFolder):
         wanted = set(known if ids is None else ids) - set(record.absent)
         if self.description.referenced:
             return self._from_corpus(record, [one for one in shard.current if one.utterance_id in wanted])
+        if record.at:
+            # It may have other codecs than this product here.
+            return self._other(record.at).read_arrays(shard, wanted)
         present = [utterance_id for utterance_id in known if utterance_id in wanted]
         files = {name: self.read_whole(record, f"data/{name}") for name in shard_files(spec, shard)}
         return decode(spec, self.description.slot_length, shard, files, present, self.place(record, "data"))
@@ -384,6 +398,8 @@ class ProductFolder(RecordedFolder):
         files = [f"data/{file}" for file in shard_files(self.array_spec, shard)]
         # The record of an earlier call is used again while the files have its sizes.
         record = self._known_records.get(name)
+        if record is not None and record.at:
+            return self._other(record.at).read_array(shard, utterance_id, part)
         if record is None or self.size_problem(record, files):
             record = self._known_records[name] = self.done(name)
             problem = self.size_problem(record, files)
@@ -391,7 +407,17 @@ class ProductFolder(RecordedFolder):
                 raise damaged(self.place(record, "data"), problem)
         if utterance_id in record.absent or utterance_id in shard.retired:
             raise KeyError(utterance_id)
+        if record.at:
+            return self._other(record.at).read_array(shard, utterance_id, part)
         return self._stored.read(shard, utterance_id, part, self.place(record, "data"))
+
+    def _other(self, at: str) -> ProductFolder:
+        """Return the folder of the same product in another store. It is made once."""
+        return self._others.setdefault(at, ProductFolder(Location(at)))
+
+    @cached_property
+    def _others(self) -> dict[str, ProductFolder]:
+        return {}
 
     def _from_corpus(self, record: Record, utterances: Sequence[Utterance]) -> dict[str, Array]:
         """Return the recordings of utterances of a record, which stay in the corpus."""

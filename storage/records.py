@@ -28,6 +28,7 @@ from melmill.storage.proof.record import (
     record_names,
     record_order,
     sealed,
+    split_place,
     unsealed,
 )
 
@@ -64,6 +65,10 @@ class RecordedFolder:
 
     def __init__(self, location: Location) -> None:
         self.location = location
+
+    def home(self, record: Record) -> Location:
+        """Return the folder that has the files of a record: this one, or one of another store."""
+        return Location(record.at) if record.at else self.location
 
     def record(self, name: str) -> Record | None:
         """Return a record, None where there is none, or its file can't be parsed or is another's."""
@@ -147,15 +152,17 @@ class RecordedFolder:
 
     def _size_of(self) -> Callable[[str], int | None]:
         """Return what tells the sizes of files. On remote stores each folder is listed once."""
-        if not self.location.is_remote:
-            return self.location.size
-        folders: dict[str, dict[str, int]] = {}
+        folders: dict[tuple[str, str], dict[str, int]] = {}
 
         def size(name: str) -> int | None:
-            folder, _, below = name.partition("/")
-            if folder not in folders:
-                folders[folder] = (self.location / folder).tree()
-            return folders[folder].get(below)
+            at, file = split_place(name)
+            place = Location(at) if at else self.location
+            if not place.is_remote:
+                return place.size(file)
+            folder, _, below = file.partition("/")
+            if (at, folder) not in folders:
+                folders[at, folder] = (place / folder).tree()
+            return folders[at, folder].get(below)
 
         return size
 
@@ -177,7 +184,7 @@ class RecordedFolder:
     def forget(self, record: Record) -> None:
         """Remove a record and then its files: the next attempt may write other files."""
         self.drop(record.name)
-        for name in record.files:
+        for name in record.files if not record.at else ():
             self.location.remove(name)
 
     def damage(self, record: Record) -> str | None:
@@ -187,24 +194,25 @@ class RecordedFolder:
     def size_problem(self, record: Record, files: Iterable[str]) -> str | None:
         """Return the first problem of some of a record's files by size, None if there is none."""
         expected = {name: stored.n_bytes for name, stored in record.files.items()}
-        return size_problem(expected, {name: self.location.size(name) for name in files})
+        home = self.home(record)
+        return size_problem(expected, {name: home.size(name) for name in files})
 
     def problems(self, record: Record) -> dict[str, str]:
         """Return the problems of a record's files by file, after reading them all."""
         problems = {}
         for name, stored in record.files.items():
             try:
-                problem = _difference(StoredFile.of(self.location.read(name)), stored)
+                problem = _difference(StoredFile.of(self.home(record).read(name)), stored)
             except FileNotFoundError:
                 problem = "is missing"
             if problem:
-                problems[name] = problem
+                problems[name] = f"{problem}, in {record.at}" if record.at else problem
         return problems
 
     def read_whole(self, record: Record, name: str) -> bytes:
         """Return a record's file, checked against the record; raise DamagedData."""
         try:
-            data = self.location.read(name)
+            data = self.home(record).read(name)
         except FileNotFoundError as error:
             raise damaged(self.place(record, name), "is missing") from error
         if name not in record.files:
@@ -216,7 +224,7 @@ class RecordedFolder:
 
     def place(self, record: Record, name: str) -> str:
         """Return the name of a file in error messages."""
-        return f"node {record.node!r}, record {record.name!r}, file {self.location.url}/{name}"
+        return f"node {record.node!r}, record {record.name!r}, file {self.home(record).url}/{name}"
 
     def publish(self, record: Record, files: Mapping[str, bytes], clock: float | None = None) -> Record:
         """Write files durably, then the record that proves them; return the record that counts.

@@ -47,12 +47,14 @@ __all__ = ["Manifest", "NodeEntry", "Store"]
 T = TypeVar("T")
 
 # What the format of a store stands for. An older melmill refuses a format that it does not know.
-FORMATS = (1, 2, 3, 4)
+FORMATS = (1, 2, 3, 4, 5)
 # A melmill that reads only 1 would show retired utterances.
 FORMAT_RETIRED = 2
 # A melmill that reads only 1 and 2 knows no FLAC, and takes recordings that stay in their corpus for
 # lost ones. One that reads up to 3 takes the codecs of float32 for an error.
 FORMAT = 4
+# A melmill that reads up to 4 takes records of files in another store for damaged ones.
+FORMAT_ELSEWHERE = 5
 MARKER = "melmill.json"
 RUNS = "runs"
 MANIFEST = "manifest.json"

@@ -53,6 +53,8 @@ def strike(scene: Scene, pick: float) -> Struck | None:
     by_use = pick >= 0.5
     if by_use:
         node, key = strays.pop()
+        # It stays if the run in progress ends now.
+        scene.strays.add(scene.store / node / key)
         entry = replace(mine.nodes["speech"], key=key, catalogues=((node, key),))
         store.publish_run(run_id := store.new_run_id(), replace(mine, run_id=run_id, nodes={"speech": entry}))
     before = _records(store, mine)

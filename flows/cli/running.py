@@ -32,6 +32,12 @@ DRAWINGS = {".svg": svg, ".dot": dot}
 
 _pipeline = click.argument("pipeline", type=LocalPath(dir_okay=False), default="pipeline.yaml")
 _store = click.option("--store", metavar="URL", help="Use this store instead of the pipeline's.")
+_also = click.option(
+    "--also",
+    multiple=True,
+    metavar="URL",
+    help="Read what this store of the same project has done, in place of doing it again. It is not written.",
+)
 _set = click.option(
     "--set",
     "overrides",
@@ -55,6 +61,7 @@ _as_catalogued = click.option(
 @cli.command()
 @_pipeline
 @_store
+@_also
 @_set
 @_until
 @_follow
@@ -78,6 +85,7 @@ _as_catalogued = click.option(
 def run(
     pipeline: Path,
     store: str | None,
+    also: tuple[str, ...],
     overrides: tuple[str, ...],
     until: str | None,
     follow: bool,
@@ -98,7 +106,7 @@ def run(
     if executor == "serial":
         keep_freed_memory()  # this process computes
     watching = Watching(log=log, stall_after_s=stall_after)
-    loaded = load(pipeline, overrides, store)
+    loaded = load(pipeline, overrides, store, also)
     plan = _plan(loaded, until, follow=follow, as_catalogued=as_catalogued)
     summary = run_plan(plan, executor, partial=until is not None, watching=watching)
     too_many = too_many_quarantined(plan, summary.quarantined)
@@ -157,6 +165,7 @@ def _show(summary: Summary) -> None:
 @cli.command()
 @_pipeline
 @_store
+@_also
 @_set
 @_until
 @_follow
@@ -172,6 +181,7 @@ def _show(summary: Summary) -> None:
 def plan(
     pipeline: Path,
     store: str | None,
+    also: tuple[str, ...],
     overrides: tuple[str, ...],
     until: str | None,
     follow: bool,
@@ -195,7 +205,7 @@ def plan(
     """
     if graph is not None and graph.suffix not in DRAWINGS:
         raise click.BadParameter(f"must end in {' or '.join(DRAWINGS)}, got {str(graph)!r}", param_hint="--graph")
-    made = _plan(load(pipeline, overrides, store), until, follow=follow, as_catalogued=as_catalogued)
+    made = _plan(load(pipeline, overrides, store, also), until, follow=follow, as_catalogued=as_catalogued)
     if graph is not None:
         write_file(graph, DRAWINGS[graph.suffix](drawing(made)).encode())
     if estimate:

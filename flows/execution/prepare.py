@@ -7,11 +7,13 @@ from collections.abc import Mapping
 from melmill.flows.pipeline.graph import Node
 from melmill.flows.pipeline.recordings import recordings_of
 from melmill.flows.planning.plan import Plan
+from melmill.flows.runs.copying import copy_catalogue
 from melmill.stages.contract import Mel, Scores, Trained, TrustRows, Waveform
 from melmill.storage.arrays import ArraySpec
+from melmill.storage.errors import StoreError
 from melmill.storage.product import ProductDescription
 from melmill.storage.runs import now
-from melmill.storage.store import FORMAT, Manifest, NodeEntry, Store
+from melmill.storage.store import FORMAT, FORMAT_ELSEWHERE, Manifest, NodeEntry, Store
 
 
 def prepare_store(plan: Plan) -> Store:
@@ -30,12 +32,13 @@ def prepare_store(plan: Plan) -> Store:
     nodes = {name: node_plan.node for name, node_plan in plan.nodes.items()}
     if any(map(recordings_of, nodes.values())):
         store.raise_format(FORMAT)
+    adopts = _read_elsewhere(plan, store, nodes)
     for name, node_plan in plan.nodes.items():
         node = node_plan.node
         folder = store.product(node.folder, node.key)
         if node_plan.n_unpacked >= folder.min_unpacked:
             folder.pack()
-        if plan.n_pending:
+        if plan.n_pending or adopts:
             n_slots = 0 if node.is_whole else plan.catalogues[node.corpora[0]].n_slots
             store.prepare(describe(node, nodes, plan.pipeline.shard_duration_s), n_slots)
         if name in plan.catalogues:
@@ -47,7 +50,31 @@ def prepare_store(plan: Plan) -> Store:
             folder.forget(stale)
     for name, catalogue in plan.catalogues.items():
         store.write_labels(nodes[name].folder, nodes[name].key, catalogue)
+    _adopt(plan, store)
     return store
+
+
+def _adopt(plan: Plan, store: Store) -> None:
+    """Store the records of what other stores have done, now that damaged ones are gone."""
+    for node_plan in plan.nodes.values():
+        address = node_plan.node.folder, node_plan.node.key
+        for url, names in node_plan.adopted.names.items():
+            other = Store.open(url).product(*address)
+            records = other.records(names)
+            if len(records) < len(names):
+                n_lost = len(names) - len(records)
+                raise StoreError(f"{other.location.url} has lost {n_lost} records since the run was planned: run again")
+            store.product(*address).adopt(records.values(), other)
+
+
+def _read_elsewhere(plan: Plan, store: Store, nodes: Mapping[str, Node]) -> bool:
+    """Get ready to read what other stores have done; return whether they have done anything."""
+    for name, url in plan.catalogued_in.items():
+        copy_catalogue(Store.open(url), store, (nodes[name].folder, nodes[name].key))
+    adopts = any(node_plan.adopted.names for node_plan in plan.nodes.values())
+    if adopts:
+        store.raise_format(FORMAT_ELSEWHERE)
+    return adopts
 
 
 def publish_manifest(plan: Plan, store: Store, *, partial: bool) -> str:

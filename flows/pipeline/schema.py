@@ -53,6 +53,13 @@ def pipeline_schema() -> Schema:
     properties: dict[str, Schema] = {
         "name": {"type": "string", "minLength": 1},
         "store": {"type": "string", "minLength": 1},
+        "also": {
+            "anyOf": [
+                {"type": "string", "minLength": 1},
+                {"type": "array", "items": {"type": "string", "minLength": 1}},
+                {"type": "null"},
+            ]
+        },
         "shard_duration_s": {**seconds, "maximum": MAX_SHARD_DURATION_S, "default": DEFAULT_SHARD_DURATION_S},
         "max_quarantined": {
             "anyOf": [

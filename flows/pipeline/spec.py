@@ -26,7 +26,7 @@ MAX_TIME_LIMIT_S = 365 * 24 * 3600.0
 # A number, or one of percent.
 SHARE = re.compile(r"\s*(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?\s*%?\s*", re.ASCII)
 
-_FIELDS = ("name", "store", "shard_duration_s", "max_quarantined", "time_limit_s", "stages", "cluster")
+_FIELDS = ("name", "store", "also", "shard_duration_s", "max_quarantined", "time_limit_s", "stages", "cluster")
 NODE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 RESERVED_NAMES = {*_FIELDS, "runs"}
 
@@ -51,6 +51,8 @@ class Pipeline:
         Name of the project. A store belongs to one project.
     store : str
         Where results go: a path, or any URL that fsspec knows. A leading ``~`` is expanded.
+    also : tuple of str
+        Other stores of the project, which are only read: what they have done is not done again.
     shard_duration_s : float
         Audio in a shard, s. A shard is the unit of work and of resuming.
     max_quarantined : float
@@ -75,10 +77,11 @@ class Pipeline:
     declarations: tuple[Declaration, ...]
     cluster: ClusterSpec
     document: Mapping[str, Any]
+    also: tuple[str, ...] = ()
     overrides: tuple[str, ...] = ()
 
 
-def load(path: Path, overrides: Sequence[str] = (), store: str | None = None) -> Pipeline:
+def load(path: Path, overrides: Sequence[str] = (), store: str | None = None, also: Sequence[str] = ()) -> Pipeline:
     """Return the pipeline in a file.
 
     Parameters
@@ -88,6 +91,8 @@ def load(path: Path, overrides: Sequence[str] = (), store: str | None = None) ->
         ``node.field=value`` or ``field=value``, with YAML values. They are applied in order.
     store : str or None
         Replaces the `store` of the file.
+    also : sequence of str
+        Further stores, after those of the file.
 
     Raises
     ------
@@ -99,16 +104,22 @@ def load(path: Path, overrides: Sequence[str] = (), store: str | None = None) ->
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise PipelineError(f"pipeline {str(path)!r} can't be read: {reason}") from error
-    return read(text, str(path), overrides, store)
+    return read(text, str(path), overrides, store, also)
 
 
-def read(text: str, name: str, overrides: Sequence[str] = (), store: str | None = None) -> Pipeline:
+def read(
+    text: str, name: str, overrides: Sequence[str] = (), store: str | None = None, also: Sequence[str] = ()
+) -> Pipeline:
     """Return the pipeline in a text, as `load` does; `name` stands before line numbers."""
     document = parse(text, name)
     for override in overrides:
         document = _overridden(document, override)
     if store is not None:
         document = _with(document, ["store"], Located(store, "--store"), "--store")
+    if also:
+        listed = _listed(_mapping(document, "a pipeline").get("also"))
+        stores = [*listed, *(Located(one, "--also") for one in also)]
+        document = _with(document, ["also"], Located(stores, "--also"), "--also")
     return replace(_pipeline(document), overrides=tuple(overrides))
 
 
@@ -127,6 +138,7 @@ def _pipeline(document: Located) -> Pipeline:
     return Pipeline(
         name=convert(fields["name"], str, "name"),
         store=convert_place(fields["store"], str, "store"),
+        also=tuple(convert_place(one, str, "also") for one in _listed(fields.get("also"))),
         shard_duration_s=_seconds(duration, "shard_duration_s", MAX_SHARD_DURATION_S, "a day"),
         max_quarantined=_share(fields.get("max_quarantined", Located(DEFAULT_MAX_QUARANTINED, document.where))),
         time_limit_s=_seconds(time_limit, "time_limit_s", MAX_TIME_LIMIT_S, "a year"),
@@ -134,6 +146,13 @@ def _pipeline(document: Located) -> Pipeline:
         cluster=_cluster(fields.get("cluster")),
         document=document.plain(),
     )
+
+
+def _listed(value: Located | None) -> list[Located]:
+    """Return the values of a list, or the one value that stands for a list of it."""
+    if value is None or value.value is None:
+        return []
+    return value.value if isinstance(value.value, list) else [value]
 
 
 def _declaration(name: str, value: Located) -> Declaration:

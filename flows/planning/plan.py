@@ -19,6 +19,7 @@ from melmill.flows.pipeline.graph import Node, build_graph, needed_for
 from melmill.flows.pipeline.spec import Pipeline
 from melmill.flows.planning.corpus import Surveyed, survey
 from melmill.flows.planning.corpus import as_catalogued as stored_catalogue
+from melmill.flows.planning.elsewhere import Adopted, OtherStores, whole_mask
 from melmill.flows.planning.pairing import Paired, pair
 from melmill.flows.runs.prune import wait_until_deleted
 from melmill.flows.tasks.levels import current_levels
@@ -64,6 +65,8 @@ class NodePlan:
         Of the recordings of an ingest node that are reused.
     counts : mapping of str to int
         What the records that are reused count of their utterances.
+    adopted : Adopted
+        What other stores have done. It is reused, and read there.
     """
 
     node: Node
@@ -77,6 +80,7 @@ class NodePlan:
     note: str = ""
     levels: Levels = field(default_factory=Levels)
     counts: Mapping[str, int] = field(default_factory=dict)
+    adopted: Adopted = field(default_factory=Adopted)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +98,8 @@ class Plan:
         What a person should know of each corpus, by ingest node.
     paired : mapping of str to Paired
         Pairs of the nodes that read two corpora, by node.
+    catalogued_in : mapping of str to str
+        URL of the other store that has the catalogue of an ingest node, where its own has none.
     n_prunings : int
         How often products had been deleted in the store when it was made. If it is more often now,
         what it calls done may be gone.
@@ -109,6 +115,7 @@ class Plan:
     catalogues: Mapping[str, Catalogue]
     corpus_notes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     paired: Mapping[str, Paired] = field(default_factory=dict)
+    catalogued_in: Mapping[str, str] = field(default_factory=dict)
     n_prunings: int = 0
     again: Callable[[], Plan] | None = None
     listened: str = ""
@@ -229,11 +236,13 @@ def _compared(
 ) -> Plan:
     # Records first: another run may be storing shards of a catalogue, and then their records.
     records = {name: store.product(node.folder, node.key).inventory() for name, node in nodes.items()}
-    surveyed = {
-        node.name: surveyed_as(node, records=records[node.name])
-        for node in nodes.values()
-        if isinstance(node.stage, IngestStage)
-    }
+    others = OtherStores(pipeline, store)
+    bases = {node.name: others.catalogued_in(node) for node in nodes.values() if isinstance(node.stage, IngestStage)}
+    surveyed = {}
+    for name, base in bases.items():
+        node = nodes[name]
+        there = records[name] if base is store else base.product(node.folder, node.key).inventory()
+        surveyed[name] = surveyed_as(node, store=base, records=there)
     catalogues = {name: corpus.catalogue for name, corpus in surveyed.items()}
     pairs = {name: pair(node, nodes, catalogues) for name, node in nodes.items()}
     plan = Plan(
@@ -243,10 +252,18 @@ def _compared(
         corpus_notes={name: corpus.notes for name, corpus in surveyed.items()},
         paired={name: paired for name, paired in pairs.items() if paired is not None},
         listened=digest(store) if any(node.is_whole and not node.trains for node in nodes.values()) else "",
+        catalogued_in={name: base.location.url for name, base in bases.items() if base is not store},
     )
+    adopted = {}
+    for name, node in nodes.items() if others.stores else ():
+        corpus = node.corpora[0]
+        adopted[name] = others.adopted(node, records[name], nodes[corpus], catalogues[corpus], bases[corpus])
     manifest = store.latest_manifest()
     before = {} if manifest is None else {name: entry.key for name, entry in manifest.nodes.items()}
-    node_plans = {name: _node_plan(plan, store, node, records[name], before) for name, node in nodes.items()}
+    node_plans = {
+        name: _node_plan(plan, store, node, records[name], before, adopted.get(name, Adopted()))
+        for name, node in nodes.items()
+    }
     return replace(plan, nodes=node_plans)
 
 
@@ -262,10 +279,12 @@ def _collector_paused() -> Iterator[None]:
             gc.enable()
 
 
-def _node_plan(plan: Plan, store: Store, node: Node, records: Inventory, before: Mapping[str, str]) -> NodePlan:
+def _node_plan(
+    plan: Plan, store: Store, node: Node, records: Inventory, before: Mapping[str, str], adopted: Adopted
+) -> NodePlan:
     why_new = _why_new(store, node, before, bool(records.n_records))
     if node.is_whole:
-        return _whole_plan(plan, node, records, why_new)
+        return _whole_plan(plan, node, records, why_new, adopted)
     folder = store.product(node.folder, node.key)
     catalogue = plan.catalogues[node.corpora[0]]
     current = catalogue.current_mask
@@ -277,7 +296,7 @@ def _node_plan(plan: Plan, store: Store, node: Node, records: Inventory, before:
         whole[[int(name) for name in outdated]] = False
     damaged = {name: records.problems[name] for name in records.problems if ShardSet(current).has_named(name)}
     whys = {**dict.fromkeys(outdated, "its pairs changed"), **dict.fromkeys(damaged, "damaged")}
-    pending = ShardSet(current & ~whole)
+    pending = ShardSet(current & ~whole & ~whole_mask(adopted.every, len(current)))
     reasons = Counter(why for name, why in whys.items() if pending.has_named(name))
     if n_new := len(pending) - reasons.total():
         reasons[why_new] += n_new
@@ -289,8 +308,11 @@ def _node_plan(plan: Plan, store: Store, node: Node, records: Inventory, before:
         reasons=reasons,
         damaged=damaged,
         outdated=outdated,
-        quarantined=frozenset(record_name(shard) for shard in records.quarantined if shard in reused_now),
+        quarantined=frozenset(record_name(shard) for shard in records.quarantined if shard in reused_now)
+        | adopted.quarantined,
         n_unpacked=records.n_unpacked,
+        note=f"{node.name}: {adopted.note}" if adopted.names else "",
+        adopted=adopted,
         levels=current_levels(
             folder,
             catalogue,
@@ -302,20 +324,27 @@ def _node_plan(plan: Plan, store: Store, node: Node, records: Inventory, before:
     )
 
 
-def _whole_plan(plan: Plan, node: Node, records: Inventory, why_new: str) -> NodePlan:
+def _whole_plan(plan: Plan, node: Node, records: Inventory, why_new: str, adopted: Adopted) -> NodePlan:
     """Return what a node over whole corpora has to do."""
     name = plan.record_name(node, ALL_SHARDS)
     damaged = {one: problem for one, problem in records.problems.items() if one == name}
-    is_whole = name in records.others and not damaged
+    is_whole = (name in records.others and not damaged) or bool(adopted.names)
     return NodePlan(
         node=node,
         n_shards=1,
         pending=frozenset() if is_whole else frozenset({ALL_SHARDS}),
         reasons=Counter() if is_whole else Counter(["damaged" if damaged else why_new]),
         damaged=damaged,
-        quarantined=frozenset({name} if is_whole and records.others[name].n_quarantined else ()),
-        note=_outdated(plan, node, records.others[TRAINED]) if node.trains and is_whole else "",
+        quarantined=frozenset({name} if name in records.others and records.others[name].n_quarantined else ()),
+        note=_whole_note(plan, node, records, adopted) if is_whole else "",
+        adopted=adopted,
     )
+
+
+def _whole_note(plan: Plan, node: Node, records: Inventory, adopted: Adopted) -> str:
+    if adopted.names:
+        return f"{node.name}: {adopted.note}"
+    return _outdated(plan, node, records.others[TRAINED]) if node.trains else ""
 
 
 def _outdated(plan: Plan, node: Node, record: Record) -> str:

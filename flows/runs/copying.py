@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -110,7 +110,7 @@ def copy_runs(
         with suppress(StoreUnwritable):
             claims.enter_context(claim(source)).take(source.location, wanted | catalogues)
         for address in sorted(catalogues):
-            _copy_catalogue(source, target, address)
+            copy_catalogue(source, target, address)
         copied = [_copy_product(source, target, address, say) for address in sorted(wanted)]
         for run in runs if with_runs else ():
             _copy_run(source.location, target.location, run)
@@ -143,7 +143,7 @@ def _target(source: Store, url: str) -> Store:
     return target
 
 
-def _copy_catalogue(source: Store, target: Store, address: Address) -> None:
+def copy_catalogue(source: Store, target: Store, address: Address) -> None:
     """Copy the catalogue of an ingest node and its description, without what it ingested.
 
     Shards are numbered by the catalogue. So it must be that of the target, or go on from it.
@@ -235,7 +235,7 @@ def _copy_record(read: ProductFolder, written: ProductFolder, name: str) -> int 
         return str(error)
     if there is not None:
         written.forget(there)
-    written.publish(record, files)
+    written.publish(replace(record, at=""), files)
     return sum(map(len, files.values()))
 
 

@@ -35,6 +35,8 @@ class ProductUsage:
         Audio of those shards, and the time that stages took for them, s.
     made_at : str
         When its last task began, ISO 8601, UTC. Empty without records.
+    n_elsewhere : int
+        Further records whose files another store has. They are counted nowhere else.
     """
 
     node: str
@@ -49,6 +51,7 @@ class ProductUsage:
     audio_s: float = 0.0
     compute_s: float = 0.0
     made_at: str = ""
+    n_elsewhere: int = 0
 
     @property
     def address(self) -> Address:
@@ -177,7 +180,13 @@ class Usage:
 def as_plain(product: ProductUsage) -> dict[str, Any]:
     """Return the fields of a product as plain values, for JSON."""
     fields = asdict(product)
-    renamed = {"n_bytes": "bytes", "n_files": "files", "n_records": "records", "n_utterances": "utterances"}
+    renamed = {
+        "n_bytes": "bytes",
+        "n_files": "files",
+        "n_records": "records",
+        "n_utterances": "utterances",
+        "n_elsewhere": "elsewhere",
+    }
     plain = {renamed.get(name, name): value for name, value in fields.items()}
     return {name: list(value) if isinstance(value, tuple) else value for name, value in plain.items()}
 
@@ -258,7 +267,8 @@ def product_usage(
         stage = folder.description.stage
     except StoreError:
         stage = ""
-    records = folder.records().values()
+    everywhere = folder.records().values()
+    records = [record for record in everywhere if not record.at]
     return ProductUsage(
         node=node,
         key=key,
@@ -271,7 +281,8 @@ def product_usage(
         n_utterances=sum(record.n_utterances - len(record.absent) for record in records),
         audio_s=sum(record.duration_s for record in records),
         compute_s=sum(record.compute_s for record in records),
-        made_at=max((record.started_at for record in records), default=""),
+        made_at=max((record.started_at for record in everywhere), default=""),
+        n_elsewhere=len(everywhere) - len(records),
     )
 
 

@@ -58,7 +58,7 @@ class TrainedFiles:
         record = self._folder.done(TRAINED)
         return {
             role: StageFile(
-                url=f"{self._folder.location.url}/{_path(name)}", data=self._folder.read_whole(record, _path(name))
+                url=f"{self._folder.home(record).url}/{_path(name)}", data=self._folder.read_whole(record, _path(name))
             )
             for role, name in self.product.files.items()
         }
@@ -73,7 +73,7 @@ def trained_page(product: ProductFolder) -> list[str]:
     record = product.record(TRAINED)
     if record is None or _path(_PAGE) not in record.files:
         return []
-    return [f"{product.location.url}/{_path(_PAGE)}"]
+    return [f"{product.home(record).url}/{_path(_PAGE)}"]
 
 
 def _path(name: str) -> str:

@@ -34,6 +34,7 @@ BEAT_S = 30.0
 # Pause between two looks at what another process deletes, s.
 _LOOK_S = 0.2
 
+_CLOCK = "clock-"
 _LOCK = re.compile(r"lock-(\d+)\.json")
 
 Say = Callable[[str], None]
@@ -128,7 +129,7 @@ def store_now(store: Location) -> float:
 
     Ages of files are counted by one clock, whatever those of machines say.
     """
-    folder, name = store / FOLDER, f"clock-{uuid.uuid4().hex}"
+    folder, name = store / FOLDER, f"{_CLOCK}{uuid.uuid4().hex}"
     folder.replace(name, b"")
     try:
         return folder.modified_s(name) or time.time()
@@ -138,8 +139,10 @@ def store_now(store: Location) -> float:
 
 def _is_gone(store: Location, name: str, owner: Owner) -> bool:
     """Tell whether the process that holds a file is over, by the kernel or else by its silence."""
-    if owner.runs is not None:
-        return not owner.runs
+    return _is_silent(store, name) if owner.runs is None else not owner.runs
+
+
+def _is_silent(store: Location, name: str) -> bool:
     written_s = (store / FOLDER).modified_s(name)
     return written_s is not None and store_now(store) - written_s > LEASE_S
 
@@ -152,6 +155,7 @@ class _Beating:
         self._writing = threading.Lock()
         self._end = threading.Event()
         self._written_at = (time.monotonic(), time.time())
+        self._longest_s = 0.0
         self._thread = threading.Thread(target=self._run, name="melmill-claim", daemon=True)
 
     def start(self) -> None:
@@ -162,13 +166,20 @@ class _Beating:
         """Write it now."""
         with self._writing:
             if not self._end.is_set():
+                self._longest_s = max(self._longest_s, self._silent_s)
                 self._folder.replace(self._name, self._data())
                 self._written_at = (time.monotonic(), time.time())
 
     @property
-    def silent_s(self) -> float:
+    def _silent_s(self) -> float:
         """Time since it was written last, s, also while the process or the machine was stopped."""
         return max(now - then for now, then in zip((time.monotonic(), time.time()), self._written_at, strict=True))
+
+    def longest_silence_s(self) -> float:
+        """Return the longest time without a sign of life since the last call, s."""
+        with self._writing:
+            longest_s, self._longest_s = max(self._longest_s, self._silent_s), 0.0
+        return longest_s
 
     def stop(self) -> None:
         """Write it no more."""
@@ -218,7 +229,7 @@ class Lock:
 
     def check(self) -> None:
         """Raise StoreBusy unless this process still has the lock. To be called before each removal."""
-        if self._beating.silent_s > LEASE_S / 4:
+        if self._beating.longest_silence_s() > LEASE_S / 4:
             self._check_number()
             self._beating.write()
 
@@ -240,6 +251,10 @@ class Lock:
         for number in _numbers(self._folder):
             if number < self.held.number:
                 self._folder.remove(_file(number))
+        for name in self._folder.sizes():
+            # Whoever asked for the time was killed.
+            if name.startswith(_CLOCK) and _is_silent(self.store, name):
+                self._folder.remove(name)
 
     def release(self) -> None:
         """Let another process have it. What is left to delete, that one goes on with."""

@@ -63,7 +63,7 @@ class Gist:
     ----------
     name : str
     n_bytes : mapping of str to int
-        Sizes of its files.
+        Sizes of its files, by `Record.file_place`.
     absent : sequence of str
         Ids without data.
     n_quarantined : int
@@ -84,7 +84,7 @@ class Gist:
     @classmethod
     def of(cls, record: Record) -> Gist:
         """Return what a plan asks of a record."""
-        n_bytes = {file: stored.n_bytes for file, stored in record.files.items()}
+        n_bytes = {record.file_place(file): stored.n_bytes for file, stored in record.files.items()}
         return cls(record.name, n_bytes, record.absent, record.n_quarantined, record.levels, record.counts)
 
 

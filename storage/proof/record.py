@@ -125,6 +125,8 @@ class Record(Facts):
         From the task's start until all files were stored, s. 0 where it was not measured.
     n_retired : int
         Utterances that the corpus of a training had retired before.
+    at : str
+        Where the files are, if another store has them: its folder of the product. Empty: here.
     """
 
     node: str
@@ -137,6 +139,11 @@ class Record(Facts):
     duration_s: float
     wall_s: float = 0.0
     n_retired: int = 0
+    at: str = ""
+
+    def file_place(self, file: str) -> str:
+        """Return a name of the record, or where it is in another store, which `split_place` takes apart."""
+        return f"{self.at}//{file}" if self.at else file
 
     def to_json(self) -> bytes:
         """Return the record as the bytes of its file."""
@@ -144,7 +151,7 @@ class Record(Facts):
         # Whose it is stands first in the file, and the facts last.
         fields |= {name: fields.pop(name) for name in Facts.__dataclass_fields__}
         # Older versions don't know these, and read stores where nothing is retired or counted.
-        for name in ("n_retired", "counts"):
+        for name in ("n_retired", "counts", "at"):
             if not fields[name]:
                 del fields[name]
         return sealed(fields)
@@ -168,7 +175,7 @@ class Record(Facts):
 
     def _is_plausible(self) -> bool:
         """Tell whether all fields have their types, and times and numbers are such."""
-        texts = (self.node, self.key, self.name, self.host, self.pool, self.device, self.worker, *self.absent)
+        texts = (self.node, self.key, self.name, self.host, self.pool, self.device, self.worker, self.at, *self.absent)
         counts = (self.n_utterances, self.n_quarantined, self.attempt, self.peak_mem_bytes)
         times = (self.duration_s, self.compute_s, self.wall_s, self.busy_s or 0.0)
         return (
@@ -180,6 +187,16 @@ class Record(Facts):
             and all(isinstance(count, int) for count in self.counts.values())
             and datetime.fromisoformat(self.started_at).tzinfo is not None
         )
+
+
+def split_place(place: str) -> tuple[str, str]:
+    """Return the folder of another store's product, empty for this one, and the file's name below it.
+
+    >>> split_place("s3://team/store/mel/0a//data/c/0"), split_place("data/c/0")
+    (('s3://team/store/mel/0a', 'data/c/0'), ('', 'data/c/0'))
+    """
+    at, _, file = place.rpartition("//")
+    return at, file
 
 
 def record_name(index: int) -> str:

@@ -52,6 +52,23 @@ def test_to_a_bucket_and_back(project: Project, bucket: str, proxy: Proxy, tmp_p
     assert project.run(*SERIAL, "--store", back)["tasks"]["run"] == 0
 
 
+def test_a_bucket_is_read_and_not_written(project: Project, bucket: str, proxy: Proxy, tmp_path: Path) -> None:
+    place = f"{bucket}/team/store"
+    copied(project, str(project.store), place)
+    before = Store.open(place).location.tags()
+    mine = tmp_path / "mine"
+    with proxy.counted() as counts:
+        tasks = project.run(*SERIAL, "--store", str(mine), "--also", place, "--set", "mel.n_mels=40")["tasks"]
+    assert tasks["reused"] == tasks["run"] > 0
+    assert set(counts) == {"GET", "LIST"}
+    assert Store.open(place).location.tags() == before
+    store = Store.open(str(mine))
+    assert verify(store) == []
+    speech = Store.open(place)["speech"]
+    assert all((store["speech"][name] == y).all() for name, y in speech.items())
+    assert all((store["speech"].part(name, slice(5, 50)) == y[5:50]).all() for name, y in speech.items())
+
+
 @pytest.mark.parametrize("nth", [6, 12])
 def test_a_copy_that_is_killed_goes_on(project: Project, bucket: str, proxy: Proxy, nth: int) -> None:
     place, numbers, reached = f"{bucket}/store", itertools.count(1), threading.Event()

@@ -103,6 +103,8 @@ def du(store: str, by: str, json_: bool) -> int:
         click.echo(
             f"{unreached.products} products, {size(unreached.n_bytes)}, are of no run: see `melmill prune {store}`"
         )
+    if n_elsewhere := sum(one.n_elsewhere for one in used.products):
+        click.echo(f"{n_elsewhere} further records are of files in other stores, which are counted there")
     click.echo(
         f"{size(used.n_bytes)} in {used.n_files} files; computing all of it took {duration(used.compute_s)} of work"
     )

@@ -262,3 +262,15 @@ def test_a_damaged_lock_is_nobodys(store: Location, data: bytes) -> None:
     (store / FOLDER / CLAIMS).put("x.json", data)
     assert claimed(store) == frozenset()
     assert (store / FOLDER / CLAIMS).sizes() == {}
+
+
+def test_a_sign_of_life_does_not_hide_a_long_silence(store: Location) -> None:
+    with taken(store) as lock:
+        lock.begin([A])
+        lock.check()
+        # It was stopped for long, and its thread was the first to go on.
+        lock._beating._written_at = (0.0, 0.0)
+        lock._beating.write()
+        (store / FOLDER).put(f"lock-{lock.held.number + 1:06d}.json", replace(lock.held, token="other").to_json())
+        with pytest.raises(StoreBusy, match="another one took its place"):
+            lock.check()
