@@ -399,7 +399,7 @@
             };
             const slider = element("input", {
               type: "range", min: 0, max: 100, step: 1, value: 50, "aria-label": `Quality of ${at + 1}`, "data-rating": token,
-              "aria-valuetext": "not rated", oninput: rate, onchange: rate,
+              "aria-valuetext": "not rated", oninput: rate, onchange: rate, onclick: rate, // a click may leave it at 50
             });
             row.append(players.get(token), slider, output);
             return row;

@@ -176,6 +176,9 @@ def _run_and_judge(schedule: Schedule, store: str, held: Held) -> dict[str, Any]
     code, run, error = _called(schedule.run_arguments, held)
     if held.is_lost:
         error = "another process took the lock over, as this one was silent for too long\n" + error
+    if code == RED and not held.is_lost:
+        # A gate of the pipeline's own has tripped.
+        return {"state": "red", "exit_code": code, "run": run, "error": error}
     if code or held.is_lost:
         return {"state": "failed", "exit_code": code or FAILED, "run": run, "error": error}
     if schedule.rules is None:

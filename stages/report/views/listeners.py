@@ -38,8 +38,10 @@ def shown(test: HeardTest, made: Outcome) -> ShownTest:
 
 
 def tables(made: Outcome) -> list[Grid]:
-    """Return systems, pairs of a paired test, and how far metrics agree."""
+    """Return systems, pairs of a paired test, and how far metrics agree; nothing if no listener counts."""
     kind = made.kind
+    if made.systems.empty:
+        return []
     grids = [_systems(kind, made)]
     if kind.is_paired:
         grids.append(_pairs(kind, made))

@@ -78,8 +78,11 @@ class Outcome:
             lines = [f"{len(self.rejected)} of {self.n_listeners} listeners {rule} and do not count{names}."]
         else:
             lines = [f"All {self.n_listeners} listeners count: there is no screening for {self.kind.title}."]
-        if self.n_listeners - len(self.rejected) < 2:
-            lines.append("With fewer than two listeners there are no intervals.")
+        n_kept = self.n_listeners - len(self.rejected)
+        if n_kept == 0:
+            return [*lines, "So there is no number."]
+        if n_kept == 1:
+            lines.append("With one listener there are no intervals.")
         if self.kind.name == "abx":
             lines.append(
                 "p is of the one-sided exact binomial test against guessing, which takes trials as independent."

@@ -88,7 +88,9 @@ def test_mushra_from_a_disk_on_a_phone(listening: Listening) -> None:
             browser.click("#next")
             assert "Rate 1, 2, 3, 4, 5 first." in browser.text()
             for at, token in enumerate(browser.value(SLIDERS)):
-                browser.click(f'[data-rating="{token}"]', (0.15 + 0.17 * at, 0.5))
+                # One click hits the middle, where the slider stands already.
+                share = 0.995 if systems(design)[token] == REFERENCE else (0.5, 0.2, 0.35, 0.7, 0.8)[at]
+                browser.click(f'[data-rating="{token}"]', (share, 0.5))
                 rating = int(browser.value(f"document.getElementById('out-{token}').textContent"))
                 expected.setdefault(systems(design)[token], []).append(rating)
             browser.click("#next")

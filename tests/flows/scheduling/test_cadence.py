@@ -39,7 +39,7 @@ def following(text: str, count: int) -> list[datetime]:
         ("0 0 * * sun", datetime(2026, 7, 5)),
         ("0 0 29 feb *", datetime(2028, 2, 29)),
         ("0 0 13 * fri", datetime(2026, 7, 3)),  # the 13th or a Friday
-        ("0 0 13 * */2", datetime(2026, 9, 13)),  # the 13th and one of these days: the field begins with *
+        ("0 0 13 * */2", datetime(2026, 8, 13)),  # the 13th and one of these days: the field begins with *
     ],
 )
 def test_the_next_time(text: str, first: datetime) -> None:

@@ -67,7 +67,7 @@ def alone(project: Project, script: str) -> Iterator[None]:
 
 
 def wait_for(project: Project, file: str) -> str:
-    path, end = project.folder / file, time.monotonic() + 180
+    path, end = project.folder / file, time.monotonic() + 400
     while not path.exists() or not path.read_text():
         assert time.monotonic() < end, (project.folder / "timer.log").read_text()[-2000:]
         time.sleep(0.2)

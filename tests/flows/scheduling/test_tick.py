@@ -23,7 +23,8 @@ TICK = ("schedule", "tick", "pipeline.yaml", "--executor", "serial", "--json")
 
 
 def ticked(project: Project, *arguments: str) -> tuple[int, dict[str, Any], str]:
-    done = project.melmill(*TICK, *arguments)
+    # The tick is in this process, and what it runs in one of its own.
+    done = project.called(*TICK, *arguments)
     return done.returncode, json.loads(done.stdout), done.stderr
 
 
@@ -35,7 +36,8 @@ def told(project: Project) -> list[dict[str, Any]]:
 def test_failure_and_recovery_are_told_once_each_and_nothing_else(done: Project) -> None:
     tell = ("--notify", "cat >> told")
     code, made, _ = ticked(done, *tell)
-    assert (code, made["state"], made["event"], made["run"]["tasks"]["total"]) == (0, "green", "", 13)
+    assert (code, made["state"], made["event"]) == (0, "green", "")
+    assert made["run"]["tasks"]["total"] == made["run"]["tasks"]["reused"] > 0
     recordings = done.root.rename(done.folder / "gone")
     code, made, _ = ticked(done, *tell)
     assert (code, made["state"], made["event"], made["notified"]) == (2, "failed", "failed", True)

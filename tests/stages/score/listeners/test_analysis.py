@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from melmill.stages.report.views.listeners import tables
 from melmill.stages.score.listeners.analysis import as_plain, binomial_p, outcome, spearman
 from melmill.stages.score.listeners.answers import screening
 from melmill.stages.score.listeners.kinds import KINDS, REFERENCE
@@ -51,6 +52,8 @@ def test_if_all_listeners_are_rejected_there_is_no_number() -> None:
     made = outcome(KINDS["mushra"], mushra({"a": {REFERENCE: [10], "x": [90]}}))
     assert len(made.systems) == 0
     assert made.says[0].startswith("1 of 1 listeners")
+    assert made.says[-1] == "So there is no number."
+    assert tables(made) == []
 
 
 def test_a_listener_counts_once_however_much_he_answered() -> None:
