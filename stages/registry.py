@@ -22,6 +22,7 @@ _BUILT_IN = {
     "aggregate": "melmill.stages.report.stage:Aggregate",
     "extract": "melmill.stages.extract.stage:Extract",
     "score": "melmill.stages.score.stage:Score",
+    "transcode": "melmill.stages.extract.transcode:Transcode",
     "train_prior": "melmill.stages.train.prior_stage:TrainPrior",
     "train_vocoder": "melmill.stages.train.vocoder_stage:TrainVocoder",
     "vocoder": "melmill.stages.vocode.stage:Vocode",

@@ -80,7 +80,7 @@ def mel_spectrogram(y: NDArray[np.floating | np.int16], spec: MelSpec) -> NDArra
             f"{y.size} samples are shorter than one frame (n_fft={spec.n_fft}, hop_length={spec.hop_length}, "
             f"center={spec.center!r})"
         )
-    bands = _bands(y, spec)
+    bands = linear_bands(y, spec)
     if not np.isfinite(bands).all():
         raise Unusable("the waveform holds samples that are not finite, or far outside [-1, 1]")
     return framed(from_bands(chosen_frames(bands, spec, y.size), spec), spec)
@@ -111,8 +111,11 @@ def band_statistics(
     return _statistics(values[:, : _n_counted(values.shape[1], spec)], spec.per_utterance)
 
 
-def _bands(y: NDArray[np.floating | np.int16], spec: MelSpec) -> NDArray[np.float32]:
-    """Return what the bank makes of a waveform, of all frames of the transform."""
+def linear_bands(y: NDArray[np.floating | np.int16], spec: MelSpec) -> NDArray[np.float32]:
+    """Return what a spec's bank makes of a waveform, of all frames of the transform.
+
+    It is what `from_bands` takes. The waveform takes the spec's steps before.
+    """
     if spec.wave:
         y = prepared(y, spec.wave, spec.sr)
     elif y.dtype != np.int16:
