@@ -252,6 +252,11 @@ def _distance_db(x: NDArray[np.float32], y: NDArray[np.float32], spec: MelSpec) 
 
 def _notes(a: MelSpec, b: MelSpec, unseen: tuple[int, ...]) -> tuple[str, ...]:
     lines = [f"the mel given does not hold {phrase}" for phrase in a.lost()]
+    lines += [
+        f"{step} was set on a waveform of another phase, whose peak may differ: the level may be off"
+        for step in b.wave
+        if step.step in ("peak", "clamp")
+    ]
     if unseen:
         which = f"bands {unseen[0]} to {unseen[-1]}" if len(unseen) > 1 else f"band {unseen[0]}"
         lines.append(

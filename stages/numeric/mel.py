@@ -403,7 +403,7 @@ def range_problem(M: NDArray[np.floating], spec: MelSpec) -> str:
         What is wrong, the range that mels of the spec have, the one found, and what it looks like.
         Empty where nothing is wrong.
     """
-    problem = _problem(M, spec)
+    problem = _problem(unframed(M, spec), spec)
     if not problem:
         return ""
     known = mel_range(spec)
@@ -451,7 +451,10 @@ def _problem(M: NDArray[np.floating], spec: MelSpec) -> str:
 def _other_floor(M: NDArray[np.floating], low: float, spec: MelSpec) -> str:
     """Return what shows that a mel ends at a floor of other logs, empty where nothing does."""
     if (spec.shift, spec.scale) == (0.0, 1.0):
+        lowest = mel_range(spec).lowest
         for floor in _OTHER_FLOORS.get(spec.log or "", ()):
+            if abs(floor - lowest) < _FLOOR_SLACK:
+                continue
             n_there = np.count_nonzero(np.less(M, floor + _FLOOR_SLACK))
             if abs(low - floor) < _FLOOR_SLACK and n_there > _AT_FLOOR * M.size:
                 return f"many values are {floor:g} and none is lower, but its floor is {mel_range(spec).lowest:.4g}"
