@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     from melmill.flows.execution.summary import Summary
     from melmill.flows.identify.result import Identified
     from melmill.flows.runs.compare import RunComparison
+    from melmill.stages.extract.transcoding import Transcoded
     from melmill.stages.numeric.prior import Prior
     from melmill.stages.score.status import Measured
     from melmill.stages.vocode.loaded import LoadedVocoder
@@ -124,6 +125,7 @@ __all__ = [
     "run",
     "score",
     "torch_dataset",
+    "transcode",
     "trust",
 ]
 
@@ -249,6 +251,84 @@ def identify(M: ArrayLike, y: ArrayLike | None = None, sr: int | None = None, *,
     check_waveform(samples)
     check_full_scale(samples)
     return identified(values, samples, sr, top)
+
+
+def transcode(
+    M: ArrayLike,
+    a: MelSpec | str,
+    b: MelSpec | str,
+    *,
+    y: ArrayLike | None = None,
+    sr: int | None = None,
+    length: int | None = None,
+    via: Literal["auto", "magnitude", "waveform"] = "auto",
+    quality: Literal["draft", "good", "best"] = "good",
+    seed: int = 0,
+    device: Literal["cpu", "cuda"] = "cpu",
+) -> Transcoded:
+    """Return the mel of kind `b` of the sound under a mel of kind `a`, and its measured error.
+
+    It is exact where both are functions of the same bands. Where both have the same frames, it is
+    the mel of a magnitude that agrees with `M`: no phase is needed. Else `M` is inverted.
+
+    Parameters
+    ----------
+    M : array_like, shape (n_mels, n_frames)
+        Made by `a`: an array, lists or a tensor.
+    a, b : MelSpec or str
+        How `M` was made, and what is needed: specs, or names of presets.
+    y : array_like, shape (n_samples,), or None
+        The recording of `M`. With it, the error is that against its mel.
+    sr : int or None
+        Rate of `y`, Hz. None: that of `a`.
+    length : int or None
+        Samples of the sound at the rate of `a`. None: those of `y`, else the fewest that have the
+        frames of `M`.
+    via : {"auto", "magnitude", "waveform"}
+        How, where it is not exact.
+    quality, seed, device
+        Of the inversion, see `invert`.
+
+    Returns
+    -------
+    Transcoded
+        ``M_b, error_db = melmill.transcode(...)``. `error_db` is the mean absolute error of the log
+        mel, dB of magnitude. `measured` says against what. `unseen` are bands that are guessed, as
+        `M` holds nothing there.
+
+    Raises
+    ------
+    ParameterError
+        There is no such preset, or a parameter has a wrong type or lies outside its range.
+    ContractError
+        `M` is no mel of `a`, or can't be undone.
+    Unusable
+        A value is not finite, `length` does not give the frames of `M`, or the range of its values
+        shows that it was made otherwise than by `a`.
+
+    Examples
+    --------
+    >>> M = mel(np.sin(np.arange(22050) / 8), preset="hifigan")
+    >>> M_b, error_db = transcode(M, "hifigan", "grad_tts")
+    >>> M_b.shape, error_db
+    ((80, 86), 0.0)
+    """
+    from melmill.stages.extract.transcoding import transcode as carried
+
+    if y is not None:
+        check_full_scale(as_array("y", y))
+    return carried(
+        as_array("M", M),
+        _spec(a, None) if isinstance(a, MelSpec) else _spec(None, a),
+        _spec(b, None) if isinstance(b, MelSpec) else _spec(None, b),
+        recording=None if y is None else as_array("y", y),
+        sr=sr,
+        length=length,
+        via=via,
+        quality=quality,
+        seed=seed,
+        device=device,
+    )
 
 
 def invert(

@@ -26,6 +26,7 @@ _BUILT_IN = {
     "paired_mels": "melmill.stages.ingest.paired:PairedMels",
     "recombine": "melmill.stages.invert.recombine:Recombine",
     "score": "melmill.stages.score.stage:Score",
+    "transcode": "melmill.stages.extract.transcode:Transcode",
     "train_prior": "melmill.stages.train.prior_stage:TrainPrior",
     "train_vocoder": "melmill.stages.train.vocoder_stage:TrainVocoder",
     "trust": "melmill.stages.score.trust.stage:Trust",

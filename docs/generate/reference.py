@@ -142,6 +142,46 @@ def presets() -> str:
     return table(("preset", "project", "Hz", "bands", "FFT/hop", "log", ""), rows)
 
 
+def golden_mels() -> str:
+    """Count the presets that equal what their projects' own code answered, and list the errors."""
+    found = _measured()["golden"]
+    n_equal = sum(max(errors) <= 1e-5 for errors in found.values())
+    counted = f"{n_equal} of {len(found)} presets with such an answer equal it to 1e-5, on both signals."
+    rows = ((f"`{name}`", *(f"{error:.1e}" for error in errors)) for name, errors in found.items())
+    return f"{counted}\n\n{table(('preset', 'speech', 'with gaps'), rows)}"
+
+
+def mel_distances() -> str:
+    """List the presets with those of the same shape: the equal ones, the nearest other, and how far it is."""
+    rows = []
+    for name, found in _measured()["distances"].items():
+        equal = ", ".join(f"`{other}`" for other in found["equal"])
+        nearest = "" if found["nearest"] is None else f"`{found['nearest']}`"
+        rows.append((f"`{name}`", preset_of(name).project, equal, nearest, *_decibels(found)))
+    return table(("preset", "project", "equal to", "nearest other", "dB", "farthest, dB"), rows)
+
+
+def _decibels(found: Mapping[str, Any]) -> tuple[str, str]:
+    return ("", "") if found["db"] is None else (f"{found['db']:.2f}", f"{found['farthest_db']:.1f}")
+
+
+def transcoding() -> str:
+    """Show the error of each pair of presets, dB: made by a row's, needed by a column's."""
+    found = _measured()["transcoding"]
+    names = list(found)
+    marks = {"exact": "", "values": "", "magnitude": " m", "waveform": " w"}
+    rows = [
+        (f"`{a}`", *("" if a == b else f"{found[a][b][0]:.2f}{marks[found[a][b][1]]}" for b in names)) for a in names
+    ]
+    return table(("from", *(f"`{name}`" for name in names)), rows)
+
+
+def _measured() -> dict[str, Any]:
+    """Return what `python -m benchmarks.mels --write` measured."""
+    measured: dict[str, Any] = json.loads((ROOT / "docs" / "assets" / "mels.json").read_text(encoding="utf-8"))
+    return measured
+
+
 def priors() -> str:
     """List the priors that come with melmill, with the mels that they serve."""
     rows = []
@@ -260,8 +300,9 @@ def table(header: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
 TABLES: dict[str, Callable[..., str]] = {
     function.__name__: function
     for function in (
-        stages, node_fields, pipeline_fields, rule_fields, clusters, cluster_fields, mel_fields, presets, metrics, metric_texts,
-        statuses, formats, priors, errors, commands, packages, file, corpora, descriptions,
+        stages, node_fields, pipeline_fields, rule_fields, clusters, cluster_fields, mel_fields, presets,
+        golden_mels, mel_distances, transcoding, metrics, metric_texts, statuses, formats, priors, errors,
+        commands, packages, file, corpora, descriptions,
     )
 }  # fmt: skip
 

@@ -15,6 +15,7 @@ from melmill.flows.errors import PipelineError
 from melmill.flows.exchange.export import format_for
 from melmill.pcm import as_float
 from melmill.stages.contract import Kind
+from melmill.stages.extract.transcoding import Transcoded, Via, transcode
 from melmill.stages.formats.audio import decode
 from melmill.stages.formats.format import FORMATS, ExchangeFormat, formats_for
 from melmill.stages.formats.npy import decode_npy, encode_npy
@@ -219,3 +220,54 @@ def _read(path: str) -> bytes:
 def _write(path: str, data: bytes) -> None:
     folder, name = folder_and_name(path)
     folder.replace(name, data)
+
+
+def transcode_file(
+    path: str,
+    out: str,
+    a: MelSpec,
+    b: MelSpec,
+    *,
+    layout: Layout | None = None,
+    audio: str | None = None,
+    length: int | None = None,
+    via: Via = "auto",
+    quality: str = "good",
+) -> tuple[Made, Transcoded]:
+    """Write the mel of another kind of a mel, a ``.npy`` file ``(n_mels, n_frames)``.
+
+    Parameters
+    ----------
+    path, out : str
+        The mel, and the mel made of it, ``.npy`` files.
+    a, b : MelSpec
+        How the mel was made, and how the other is to be.
+    layout : {"bands_first", "frames_first"} or None
+        See `melmill.stages.ingest.readers.mel_folder.MelFolder`.
+    audio : str or None
+        Recording of the mel. With it, the error is measured against its mel.
+    length, via, quality
+        See `melmill.stages.extract.transcoding.transcode`.
+
+    Raises
+    ------
+    StageError
+        The file is no mel of `a`, or can't be undone.
+    StoreError
+        A file can't be read or written.
+    """
+    M = checked(decode_npy(_read(path)), a, layout)
+    y, sr = None, None
+    if audio is not None:
+        try:
+            decoded, header = decode(_read(audio))
+        except PipelineError as error:
+            raise PipelineError(f"{audio}: {error}") from error
+        chosen, _ = taken(check_finite(decoded), MIX)
+        y, sr = to_pcm(chosen, header.sr, a.sr).y, a.sr
+    started = time.perf_counter()
+    made = transcode(M, a, b, recording=y, sr=sr, length=length, via=via, quality=quality)
+    compute_s = time.perf_counter() - started
+    _write(out, encode_npy(made.M))
+    duration_s = made.M.shape[1] * b.hop_length / b.sr
+    return Made(out=out, duration_s=duration_s, compute_s=compute_s), made

@@ -80,7 +80,7 @@ def mel_spectrogram(y: NDArray[np.floating | np.int16], spec: MelSpec) -> NDArra
             f"{y.size} samples are shorter than one frame (n_fft={spec.n_fft}, hop_length={spec.hop_length}, "
             f"center={spec.center!r})"
         )
-    bands = _bands(y, spec)
+    bands = linear_bands(y, spec)
     if not np.isfinite(bands).all():
         raise Unusable("the waveform holds samples that are not finite, or far outside [-1, 1]")
     return framed(from_bands(chosen_frames(bands, spec, y.size), spec), spec)
@@ -111,8 +111,11 @@ def band_statistics(
     return _statistics(values[:, : _n_counted(values.shape[1], spec)], spec.per_utterance)
 
 
-def _bands(y: NDArray[np.floating | np.int16], spec: MelSpec) -> NDArray[np.float32]:
-    """Return what the bank makes of a waveform, of all frames of the transform."""
+def linear_bands(y: NDArray[np.floating | np.int16], spec: MelSpec) -> NDArray[np.float32]:
+    """Return what a spec's bank makes of a waveform, of all frames of the transform.
+
+    It is what `from_bands` takes. The waveform takes the spec's steps before.
+    """
     if spec.wave:
         y = prepared(y, spec.wave, spec.sr)
     elif y.dtype != np.int16:
@@ -400,7 +403,7 @@ def range_problem(M: NDArray[np.floating], spec: MelSpec) -> str:
         What is wrong, the range that mels of the spec have, the one found, and what it looks like.
         Empty where nothing is wrong.
     """
-    problem = _problem(M, spec)
+    problem = _problem(unframed(M, spec), spec)
     if not problem:
         return ""
     known = mel_range(spec)
@@ -448,7 +451,10 @@ def _problem(M: NDArray[np.floating], spec: MelSpec) -> str:
 def _other_floor(M: NDArray[np.floating], low: float, spec: MelSpec) -> str:
     """Return what shows that a mel ends at a floor of other logs, empty where nothing does."""
     if (spec.shift, spec.scale) == (0.0, 1.0):
+        lowest = mel_range(spec).lowest
         for floor in _OTHER_FLOORS.get(spec.log or "", ()):
+            if abs(floor - lowest) < _FLOOR_SLACK:
+                continue
             n_there = np.count_nonzero(np.less(M, floor + _FLOOR_SLACK))
             if abs(low - floor) < _FLOOR_SLACK and n_there > _AT_FLOOR * M.size:
                 return f"many values are {floor:g} and none is lower, but its floor is {mel_range(spec).lowest:.4g}"

@@ -24,6 +24,8 @@ from melmill.stages.contract import (
     TrainedVocoder,
     Waveform,
 )
+from melmill.stages.extract.transcoding import VERSION as TRANSCODE_VERSION
+from melmill.stages.extract.transcoding import route
 from melmill.stages.invert.inversion import DEVICES, Device
 from melmill.stages.numeric.checks import check_int
 from melmill.stages.numeric.contract import Difference, differences
@@ -74,6 +76,9 @@ class Vocode:
         silent.
     allow_lossy : bool
         Convert the mels to those that it needs even where something is lost.
+    transcode : {None, "auto"}
+        ``"auto"``: where a conversion would lose something, make the mel that it needs by a
+        magnitude or a waveform, as the stage `transcode` does, in place of refusing the mel.
     precision : {"float32", "bfloat16", "float16"}
         Precision of convolutions and matrix products.
     seed : int
@@ -99,6 +104,7 @@ class Vocode:
     config: str | None = field(default=None, metadata={"place": True})
     mel: Annotated[str, OneOf(preset_names)] | None = None
     allow_lossy: bool = False
+    transcode: Literal["auto"] | None = None
     precision: Precision = "float32"
     seed: int = 0
     dtype: Literal["float32", "int16"] = "float32"
@@ -113,6 +119,10 @@ class Vocode:
             if getattr(self, name) not in allowed:
                 raise ParameterError(name, f"must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
         check_int("seed", self.seed, at_least=0)
+        if self.transcode not in (None, "auto"):
+            raise ParameterError("transcode", f"must be 'auto' or null, got {self.transcode!r}")
+        if self.transcode is not None and self.allow_lossy:
+            raise ParameterError("transcode", "excludes allow_lossy: leave one out")
         if self.mel is not None:
             preset(self.mel)
         self._family_options()
@@ -221,6 +231,7 @@ class Vocode:
             "precision": self.precision,
             "seed": self.seed,
             "dtype": self.dtype,
+            **({} if self.transcode is None else {"transcode": [self.transcode, TRANSCODE_VERSION]}),
             **({} if options is None else vars(options)),
         }
 
@@ -238,9 +249,11 @@ class Vocode:
         differing = differences(made.spec, self.known.spec)
         allowed = ("lossless", "lossy") if self.allow_lossy else ("lossless",)
         wrong = [difference for difference in differing if difference.conversion not in allowed]
-        if wrong:
+        if wrong and self.transcode is None:
             raise ContractError(self._explained(wrong))
         conversions = tuple((difference.field, difference.conversion) for difference in differing)
+        if wrong:
+            conversions = (("transcode", route(made.spec, self.known.spec)),)
         return Waveform(sr=self.known.spec.sr, dtype=self.dtype, mel=made.spec, conversions=conversions)
 
     def opened(self, read: Callable[[], StageFiles]) -> Processor:
@@ -260,6 +273,7 @@ class Vocode:
             dtype=self.dtype,
             precision=self.precision,
             allow_lossy=self.allow_lossy,
+            transcode=self.transcode is not None,
             batched=self.device != "cpu",
         )
 
@@ -296,7 +310,7 @@ class Vocode:
         fix = "" if same is None else f". A mel that fits: {{uses: extract, preset: {same}}}"
         lossy = all(difference.conversion == "lossy" for difference in wrong)
         return f"{self.known.name} needs another mel: {differing}{fix}" + (
-            ", or set allow_lossy: true" if lossy else ""
+            ", or set allow_lossy: true, or transcode: auto" if lossy else ", or set transcode: auto"
         )
 
 

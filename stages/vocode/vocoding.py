@@ -7,15 +7,17 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from melmill.stages.contract import Item, Mel, Outcome, Product, each, stored
+from melmill.stages.extract.transcode import fitted
+from melmill.stages.extract.transcoding import transcode
 from melmill.stages.numeric.batched.device import batches, device_lock, in_halves
-from melmill.stages.numeric.contract import convert
+from melmill.stages.numeric.contract import conversion, convert
 from melmill.stages.numeric.errors import ContractError, Unusable
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.task_context import enter_utterance
@@ -54,6 +56,9 @@ class Vocoding:
         Precision of convolutions and matrix products.
     allow_lossy : bool
         Convert mels even where something is lost.
+    transcode : bool
+        Where a conversion would lose something, make the mel that is needed by a magnitude or a
+        waveform.
     batched : bool
         Work as a GPU needs it: on utterances of like length together, while threads of the host
         prepare the next batch and finish the last one. On the CPU padding would only cost time, and
@@ -65,6 +70,7 @@ class Vocoding:
     dtype: Literal["float32", "int16"] = "float32"
     precision: Precision = "float32"
     allow_lossy: bool = False
+    transcode: bool = False
     batched: bool = False
 
     def process(self, items: Sequence[Item], inputs: Mapping[str, Product], product: Product) -> Sequence[Outcome]:
@@ -92,7 +98,7 @@ class Vocoding:
         mels: list[NDArray[np.float32]] = []
 
         def needed(item: Item) -> Outcome:
-            mels.append(self._needed(item.inputs["from"], spec, self._length(item)))
+            mels.append(self._needed(item, spec))
             return Outcome()
 
         outcomes = list(zip(items, each(items, needed), strict=True))
@@ -127,16 +133,21 @@ class Vocoding:
     def _length(self, item: Item) -> int:
         return resampled_length(item.utterance.n_samples, item.utterance.sr, self.voc.spec.sr)
 
-    def _needed(self, M: NDArray[Any], spec: MelSpec, length: int) -> NDArray[np.float32]:
+    def _needed(self, item: Item, spec: MelSpec) -> NDArray[np.float32]:
         """Return the mel that the vocoder needs.
 
         Frames that other framing lacks repeat those at the ends.
         """
+        M, length = item.inputs["from"], self._length(item)
         if M.shape[1] == 0:
             raise Unusable("the mel has no frames: the recording is shorter than a window")
         self.voc.model.check_length(M.shape[1])
         if not np.isfinite(M).all():
             raise Unusable(f"{int((~np.isfinite(M)).sum())} values of the mel are not finite")
+        if self.transcode and conversion(spec, self.voc.spec) not in ("same", "lossless"):
+            own = resampled_length(item.utterance.n_samples, item.utterance.sr, spec.sr)
+            found = transcode(M, spec, self.voc.spec, length=own, seed=item.seed)
+            return fitted(found.M, self.voc.spec.n_frames(length))
         M = convert(M, spec, self.voc.spec, allow_lossy=self.allow_lossy)
         return np.pad(M, ((0, 0), _lacking(M.shape[1], spec, self.voc.spec, length)), mode="edge")
 

@@ -30,6 +30,7 @@ from melmill.storage.errors import StoreError
 
 if TYPE_CHECKING:
     from melmill.flows.exchange.single import Made
+    from melmill.stages.extract.transcoding import Via
 
 _files = click.argument("files", metavar="FILE...", nargs=-1, required=True)
 _preset = click.option("--preset", metavar="NAME", help="How the mels are made: a preset, or a node as PIPELINE:NODE.")
@@ -210,6 +211,78 @@ def identify(files: tuple[str, ...], audio: str | None, top: int, json_: bool) -
     if json_:
         as_json(answers)
     return FAILED if failed else DONE
+
+
+@mel.command()
+@click.argument("files", metavar="IN...", nargs=-1, required=True)
+@click.argument("output", metavar="OUT")
+@click.option("--from", "made_by", required=True, metavar="A", help="How IN was made: a preset, or PIPELINE:NODE.")
+@click.option("--to", "needed", required=True, metavar="B", help="How OUT is to be: a preset, or PIPELINE:NODE.")
+@click.option("--audio", metavar="FILE", help="Recording of one IN: the error is measured against its mel.")
+@click.option(
+    "--via",
+    type=click.Choice(("auto", "magnitude", "waveform")),
+    default="auto",
+    show_default=True,
+    help="How, where it is not exact.",
+)
+@click.option(
+    "--quality",
+    type=click.Choice(("draft", "good", "best")),
+    default="good",
+    show_default=True,
+    help="What an inversion spends.",
+)
+@click.option("--length", type=int, help="Samples of the sound of one IN at the rate of A.")
+@click.option(
+    "--layout", type=click.Choice(LAYOUTS), help="Order of the arrays' axes.  [default: known by their shape]"
+)
+@click.option("--json", "json_", is_flag=True, help="Print one JSON object to standard output.")
+def transcode(
+    files: tuple[str, ...],
+    output: str,
+    made_by: str,
+    needed: str,
+    audio: str | None,
+    via: Via,
+    quality: str,
+    length: int | None,
+    layout: Layout | None,
+    json_: bool,
+) -> int:
+    """Make the mel of kind B of each mel of kind A in IN..., .npy files, and print its error.
+
+    OUT is a .npy file, or a folder for several IN. What is a function of the same bands is exact.
+    Mels of the same frames come from a magnitude, others from a waveform.
+
+    \b
+    Example:
+      melmill mel transcode mel.npy other.npy --from hifigan --to vocos_24khz
+    """
+    from melmill.flows.exchange.single import targets, transcode_file
+
+    if len(files) > 1 and (audio is not None or length is not None):
+        raise click.UsageError(f"--audio and --length take one IN, got {len(files)}: leave them out")
+    a, b = spec_from(made_by, ()), spec_from(needed, ())
+    found: list[dict[str, object]] = []
+
+    def work(file: str, out: str) -> Made:
+        made, result = transcode_file(
+            file, out, a, b, layout=layout, audio=audio, length=length, via=via, quality=quality
+        )
+        row = {"in": file, "out": out, "error_db": result.error_db, "measured": result.measured}
+        found.append({**row, "via": result.via, "unseen": list(result.unseen), "notes": list(result.notes)})
+        if not json_:
+            said = "exact" if result.measured == "exact" else f"{result.error_db:.3g} dB ({result.measured})"
+            click.echo(f"{out}: {result.M.shape[0]} bands, {result.M.shape[1]} frames, by {result.via}, error {said}")
+            for note in result.notes:
+                click.echo(f"note: {note}", err=True)
+        return made
+
+    code = _each(targets(files, output, ["npy"]), work, verbose=False)
+    if json_:
+        as_json({"mels": found})
+    return code
 
 
 @cli.command()

@@ -91,7 +91,7 @@ def response(steps: Sequence[WaveStep], frequencies: NDArray[np.float64], sr: in
 def _taken(y: Signal, step: WaveStep, sr: int) -> Signal:
     value = 0.0 if step.value is None else step.value
     if step.step == "mean":
-        return y - y.mean()
+        return np.asarray(y - y.mean())
     if step.step == "gain":
         return y * value
     if step.step == "clamp":

@@ -131,6 +131,28 @@ def test_a_lossy_conversion_is_asked_for() -> None:
         tiny(allow_lossy=True).produces({"from": [Mel(spec=replace(higher, fmin=20.0))]})
 
 
+def test_a_mel_of_another_kind_is_transcoded_where_that_is_asked_for() -> None:
+    needed = tiny().known.spec
+    given = replace(needed, center=True, fmin=20.0)
+    with pytest.raises(ContractError, match=r"fmin is 20\.0, needed 0.*or set transcode: auto"):
+        tiny().produces({"from": [Mel(spec=given)]})
+    stage = tiny(transcode="auto")
+    assert stage.produces({"from": [Mel(spec=given)]}).conversions == (("transcode", "waveform"),)  # type: ignore[attr-defined]
+    n_samples = 4000
+    y = 0.1 * np.random.default_rng(0).standard_normal(n_samples).astype(np.float32)
+    M = melmill.mel(y, given)
+    made = array(run(stage, [item(M, n_samples)], given)[0])
+    found = melmill.transcode(M, given, needed, length=n_samples, seed=7)
+    expected = array(run(tiny(), [item(found.M, n_samples)], needed)[0])
+    np.testing.assert_allclose(made, expected, atol=1e-5)
+    assert "transcode" not in tiny().identity()
+    assert stage.identity() != tiny().identity()
+    with pytest.raises(ParameterError, match="transcode excludes allow_lossy"):
+        tiny(transcode="auto", allow_lossy=True)
+    with pytest.raises(ContractError, match="can't be undone without the numbers"):
+        stage.produces({"from": [Mel(spec=replace(given, per_utterance="mean_var"))]})
+
+
 @pytest.mark.parametrize("n_samples", [80, 83])
 def test_frames_that_other_padding_lacks_repeat_those_at_the_ends(n_samples: int) -> None:
     stage = tiny(allow_lossy=True)

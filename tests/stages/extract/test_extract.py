@@ -166,6 +166,6 @@ def test_half_precision_overflow_is_rejected_not_infinite() -> None:
 def test_importing_the_stage_is_cheap() -> None:
     heavy = "{'librosa', 'numba', 'soxr', 'torch'}"
     code = f"import sys, melmill.stages.extract.stage; print(sorted({heavy} & set(sys.modules)))"
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root)
     assert done.stdout.strip() == "[]"
