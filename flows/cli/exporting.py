@@ -53,6 +53,11 @@ class FormatName(click.types.StringParamType):
 @click.option("--format", "format_", type=FormatName(), help="Format of the files.  [default: flac; npy for mels]")
 @click.option("--bits", type=int, metavar="N", help="Bits per sample of flac and wav: 16 or 24.  [default: 16]")
 @click.option("--utterances", multiple=True, metavar="GLOB", help="Only utterances whose id matches (84-*).")
+@click.option(
+    "--pairs-with",
+    metavar="AUDIO",
+    help="Write mels with the recordings of this node, in the layout from which HiFi-GAN's code fine-tunes.",
+)
 @click.option("--json", "json_", is_flag=True, help="Print one JSON object to standard output.")
 def export(
     store: str,
@@ -61,6 +66,7 @@ def export(
     format_: str | None,
     bits: int | None,
     utterances: tuple[str, ...],
+    pairs_with: str | None,
     json_: bool,
 ) -> int:
     """Write what NODE of STORE's last run made to FOLDER, one file per utterance.
@@ -79,6 +85,8 @@ def export(
     from melmill.flows.exchange.export import export as export_node
 
     opened = Store.open(store)
+    if pairs_with is not None:
+        return _export_pairs(opened, node, pairs_with, folder, bool(format_ or bits or utterances), json_)
     if node in opened.nodes and opened.nodes[node].kind in TRAINED_KINDS:
         return _export_training(opened, node, folder, bool(format_ or bits or utterances), json_)
     summary = export_node(opened, node, folder, format_=format_, bits=bits, utterances=utterances, progress=Progress())
@@ -98,6 +106,22 @@ def export(
             err=True,
         )
     return FAILED if summary.missing else DONE
+
+
+def _export_pairs(store: Store, node: str, audio: str, folder: str, options: bool, json_: bool) -> int:
+    from melmill.flows.exchange.pairs import export_pairs
+
+    if options:
+        raise PipelineError(
+            "--pairs-with writes .npy and 16-bit .wav files: leave --format, --bits and --utterances out"
+        )
+    exported = export_pairs(store, node, audio, folder)
+    if json_:
+        as_json(exported.as_dict())
+    else:
+        click.echo(f"{exported.written} pairs written, {exported.left_out} utterances lack one side")
+        click.echo(f"folder: {exported.folder}")
+    return DONE
 
 
 def _export_training(store: Store, node: str, folder: str, options: bool, json_: bool) -> int:
