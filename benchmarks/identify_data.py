@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -33,11 +33,23 @@ class Clip:
         return np.asarray(resample(self.y, self.sr, sr), dtype=np.float32)
 
 
-def clips(root: Path, rng: np.random.Generator, *, longest_s: float, corpora: Sequence[str] = ()) -> Iterator[Clip]:
-    """Yield a part of each recording below ``root/CORPUS/``."""
-    for path in sorted(root.rglob("*")):
-        if path.suffix not in _SUFFIXES or (corpora and path.relative_to(root).parts[0] not in corpora):
-            continue
+def recordings(root: Path, *, without: Sequence[str] = (), speakers: Collection[str] = ()) -> list[Path]:
+    """Return the recordings below ``root/CORPUS/``, without some corpora and speakers (``CORPUS/NAME``)."""
+    found = [path for path in sorted(root.rglob("*")) if path.suffix in _SUFFIXES]
+    return [
+        path for path in found if path.relative_to(root).parts[0] not in without and owner(path, root) not in speakers
+    ]
+
+
+def owner(path: Path, root: Path) -> str:
+    """Return corpus and speaker of a recording, ``CORPUS/NAME``."""
+    parts = path.relative_to(root).parts
+    return f"{parts[0]}/{_speaker(parts)}"
+
+
+def clips(paths: Sequence[Path], root: Path, rng: np.random.Generator, *, longest_s: float) -> Iterator[Clip]:
+    """Yield a part of each recording."""
+    for path in paths:
         y, header = decode(path.read_bytes())
         mono = (y / 32768.0 if y.dtype == np.int16 else y).astype(np.float32)
         mono = mono.mean(axis=1) if mono.ndim == 2 else mono

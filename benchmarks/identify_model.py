@@ -13,6 +13,7 @@ import itertools
 import json
 import warnings
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +23,16 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from benchmarks.identify_data import NORMALISATIONS, Clip, clips, normalised, predicted, unknown_make
+from benchmarks.identify_data import (
+    NORMALISATIONS,
+    Clip,
+    clips,
+    normalised,
+    owner,
+    predicted,
+    recordings,
+    unknown_make,
+)
 from melmill.flows.identify.blind import FILE, digest
 from melmill.flows.identify.candidates import candidates
 from melmill.flows.identify.features import features
@@ -36,7 +46,7 @@ _WIDTHS = (160, 96)
 _SLOPE = 0.1
 # Of all clips, those that judge when to stop and how to calibrate.
 _JUDGED = 0.12
-_VERSIONS = 3
+_VERSIONS = 2
 _UNKNOWN = 0.25
 
 
@@ -63,30 +73,40 @@ def floors_of(specs: Sequence[MelSpec]) -> list[float]:
     return sorted(found)
 
 
-def examples(chosen: Sequence[Clip], floors: Sequence[float], seed: int) -> Examples:
+def examples(chosen: Sequence[Clip], floors: Sequence[float], seed: int, jobs: int) -> Examples:
     """Make mels of the clips by every spec and by unknown makes, and read their features."""
+    with ProcessPoolExecutor(jobs) as pool:
+        parts = list(pool.map(_of_clip, chosen, [floors] * len(chosen), range(seed, seed + len(chosen))))
+    return Examples(
+        x=np.concatenate([part.x for part in parts]),
+        make=np.concatenate([part.make for part in parts]),
+        bands=np.concatenate([part.bands for part in parts]),
+        speaker=[speaker for part in parts for speaker in part.speaker],
+    )
+
+
+def _of_clip(clip: Clip, floors: Sequence[float], seed: int) -> Examples:
+    warnings.simplefilter("ignore", EmptyBandWarning)
     rng = np.random.default_rng(seed)
-    specs = [candidate.spec for candidate in candidates()]
-    x, make, bands, speaker = [], [], [], []
-    for clip in chosen:
-        for label, M in _mels(clip, specs, rng):
-            for _ in range(_VERSIONS):
-                made = predicted(M, rng) if rng.random() < 0.4 else M
-                kind = "none" if rng.random() < 0.5 else str(rng.choice(NORMALISATIONS))
-                values = np.asarray(normalised(made, kind, rng), dtype=np.float64)
-                x.append(features(values, floors))
-                make.append(label)
-                bands.append(len(M))
-                speaker.append(f"{clip.corpus}/{clip.speaker}")
+    x, make, bands = [], [], []
+    for label, M in _mels(clip, [candidate.spec for candidate in candidates()], rng):
+        for _ in range(_VERSIONS):
+            made = predicted(M, rng) if rng.random() < 0.4 else M
+            kind = "none" if rng.random() < 0.5 else str(rng.choice(NORMALISATIONS))
+            values = np.asarray(normalised(made, kind, rng), dtype=np.float64)
+            x.append(features(values, floors))
+            make.append(label)
+            bands.append(len(M))
+    speaker = [f"{clip.corpus}/{clip.speaker}"] * len(x)
     return Examples(x=np.stack(x), make=np.array(make), bands=np.array(bands), speaker=speaker)
 
 
 def _mels(clip: Clip, specs: Sequence[MelSpec], rng: np.random.Generator) -> Iterator[tuple[int, NDArray[np.float64]]]:
     """Yield a mel by every spec with its number, and by unknown makes with the number after the last."""
-    jobs = list(enumerate(specs))
-    jobs += [(len(specs), unknown_make(rng, specs)) for _ in range(int(_UNKNOWN * len(specs)))]
+    makes = list(enumerate(specs))
+    makes += [(len(specs), unknown_make(rng, specs)) for _ in range(int(_UNKNOWN * len(specs)))]
     at: dict[int, NDArray[np.float32]] = {}
-    for label, spec in jobs:
+    for label, spec in makes:
         if spec.sr not in at:
             at[spec.sr] = clip.at(spec.sr)
         try:
@@ -102,7 +122,7 @@ def network(n_features: int, n_out: int) -> nn.Sequential:
     sizes = (n_features, *_WIDTHS)
     layers: list[nn.Module] = []
     for a, b in itertools.pairwise(sizes):
-        layers += [nn.Linear(a, b), nn.LeakyReLU(_SLOPE), nn.Dropout(0.1)]
+        layers += [nn.Linear(a, b), nn.LeakyReLU(_SLOPE), nn.Dropout(0.2)]
     return nn.Sequential(*layers, nn.Linear(sizes[-1], n_out))
 
 
@@ -119,7 +139,7 @@ def trained(
     x = torch.from_numpy(np.clip((data.x - mean) / scale, -8, 8).astype(np.float32))
     y, allowed = torch.from_numpy(data.make), possible[torch.from_numpy(data.bands)]
     model = network(x.shape[1], possible.shape[1])
-    optimiser = torch.optim.AdamW(model.parameters(), 2e-3, weight_decay=1e-2)
+    optimiser = torch.optim.AdamW(model.parameters(), 2e-3, weight_decay=5e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 4e-3, total_steps=steps)
     rows = torch.from_numpy(np.flatnonzero(~judged))
     draws = torch.Generator().manual_seed(seed)
@@ -172,6 +192,7 @@ def file_of(
 @click.option("--without", multiple=True, help="Leave this corpus out. Repeatable.")
 @click.option("--speakers-not-of", type=click.Path(path_type=Path), help="Leave out who speaks in these corpora.")
 @click.option("--cache", type=click.Path(path_type=Path), help="Keep the features in this .npz file.")
+@click.option("--jobs", default=2, show_default=True)
 @click.option("--seed", default=0, show_default=True)
 def main(
     corpora: Path,
@@ -181,6 +202,7 @@ def main(
     without: Sequence[str],
     speakers_not_of: Path | None,
     cache: Path | None,
+    jobs: int,
     seed: int,
 ) -> None:
     """Train the network and write its file."""
@@ -193,18 +215,13 @@ def main(
         data = Examples(x=kept["x"], make=kept["make"], bands=kept["bands"], speaker=list(kept["speaker"]))
     else:
         rng = np.random.default_rng(seed)
-        others = set()
-        if speakers_not_of is not None:
-            others = {f"{path.parts[-3]}/{path.parts[-2]}" for path in speakers_not_of.rglob("*.*")}
-            others |= {f"LibriSpeech/{path.parts[-3]}" for path in speakers_not_of.rglob("LibriSpeech/*/*/*/*.flac")}
-        found = [
-            clip
-            for clip in clips(corpora, rng, longest_s=6.0)
-            if clip.corpus not in without and f"{clip.corpus}/{clip.speaker}" not in others
-        ]
-        chosen = [found[i] for i in rng.permutation(len(found))[:n_clips]]
+        folder = speakers_not_of
+        others = {owner(path, folder) for path in recordings(folder)} if folder is not None else set()
+        found = recordings(corpora, without=without, speakers=others)
+        paths = [found[i] for i in rng.permutation(len(found))[:n_clips]]
+        chosen = list(clips(paths, corpora, rng, longest_s=5.0))
         click.echo(f"{len(chosen)} of {len(found)} clips, {len({clip.speaker for clip in chosen})} speakers")
-        data = examples(chosen, floors, seed)
+        data = examples(chosen, floors, seed, jobs)
         if cache is not None:
             np.savez(cache, x=data.x, make=data.make, bands=data.bands, speaker=np.array(data.speaker))
     click.echo(f"{len(data.x)} mels, {data.x.shape[1]} features, {len(specs)} makes")

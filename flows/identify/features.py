@@ -58,7 +58,7 @@ def features(M: NDArray[np.floating], floors: Sequence[float]) -> NDArray[np.flo
 
 def _ends(values: Values, floors: Sequence[float]) -> Values:
     """Return the range of the values as they are, and which known floor they end at."""
-    quantiles = np.quantile(values, _QUANTILES)
+    quantiles = _quantiles(values)
     low, high = quantiles[0], quantiles[-1]
     near = _AT_END * (high - low)
     shares = [float((values <= low + near).mean()), float((values >= high - near).mean())]
@@ -72,7 +72,13 @@ def _ends(values: Values, floors: Sequence[float]) -> Values:
 def _spread(standard: Values) -> Values:
     """Return how values are spread, by quantiles and moments."""
     moments = [float((standard**3).mean()), float(np.log1p((standard**4).mean()))]
-    return np.concatenate([np.quantile(standard, _QUANTILES[1:-1]), moments])
+    return np.concatenate([_quantiles(standard)[1:-1], moments])
+
+
+def _quantiles(values: Values) -> Values:
+    """Return the quantiles, the nearest values below, which a sort gives sooner than a mean of two."""
+    ranked = np.sort(values, axis=None)
+    return np.asarray(ranked[(np.asarray(_QUANTILES) * (ranked.size - 1)).astype(int)])
 
 
 def _levels(standard: Values) -> Values:

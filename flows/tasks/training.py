@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import ClassVar
+from typing import ClassVar, cast
 
 from melmill.cluster.process import threads_limited
+from melmill.flows.pipeline.stage_files import ready
 from melmill.flows.tasks.job import NodeJob, Source, Stopwatch
 from melmill.flows.tasks.task import Receipt
 from melmill.flows.tasks.trained import TRAINED
@@ -158,7 +159,8 @@ class TrainingJob(NodeJob):
         begun = folder.begin([_row(catalogue, utterance.utterance_id) for utterance in Segments(mel, audio).utterances])
         data = Segments(mel, audio, [row.partition("\t")[0] for row in begun])
         with watch.computing(), threads_limited(self.stage.threads):
-            files = self.stage.train(data, folder, {port: source.product for port, source in self.ports.items()})
+            stage = cast("TrainingStage", ready(self.stage))
+            files = stage.train(data, folder, {port: source.product for port, source in self.ports.items()})
         made = self.node.product
         missing = set(made.files.values()) - files.keys() if isinstance(made, Trained) else set()
         if missing:

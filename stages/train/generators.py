@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import fnmatch
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
+from melmill.stages.contract import StageFiles
 from melmill.stages.numeric.errors import ParameterError
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.train.recipe import Generator, Size
+from melmill.stages.vocode.files.checkpoint import read_files
 from melmill.stages.vocode.files.companions import OWN
+from melmill.stages.vocode.loaded import load
 from melmill.stages.vocode.network import Vocoder
 from melmill.stages.vocode.registry import family
 
@@ -66,6 +70,41 @@ def fresh(name: Generator, size: Size, spec: MelSpec, seed: int) -> Fresh:
     made.model.train().requires_grad_(True)
     config = {**made.config, OWN: {"mel": spec.as_dict()}}
     return Fresh(model=made.model, config=config, learning_rate=made.learning_rate)
+
+
+def begun(files: StageFiles, spec: MelSpec, frozen: Sequence[str], rate: float) -> Fresh:
+    """Return the generator of a checkpoint, to train further on mels of a spec.
+
+    Parameters
+    ----------
+    files : mapping of str to StageFile
+        The checkpoint's, by role.
+    spec : MelSpec
+        The mels to learn from.
+    frozen : sequence of str
+        Patterns of names of tensors that stay as they are, such as ``ups.*``.
+    rate : float
+        Learning rate to start from.
+
+    Raises
+    ------
+    ParameterError
+        A pattern matches no tensor, or all are frozen.
+    """
+    checkpoint = read_files(files)
+    model = load(checkpoint).model
+    model.spec = spec
+    model.train().requires_grad_(True)
+    names = dict(model.named_parameters())
+    for pattern in frozen:
+        held = fnmatch.filter(names, pattern)
+        if not held:
+            raise ParameterError("frozen", f"{pattern!r} matches no tensor: they read like {next(iter(names))!r}")
+        for name in held:
+            names[name].requires_grad_(False)
+    if not any(parameter.requires_grad for parameter in names.values()):
+        raise ParameterError("frozen", f"must leave a tensor to train, got {list(frozen)!r}, which match all")
+    return Fresh(model=model, config={**checkpoint.config, OWN: {"mel": spec.as_dict()}}, learning_rate=rate)
 
 
 def draw_weights(model: nn.Module, draw: Callable[[torch.Tensor], object]) -> None:

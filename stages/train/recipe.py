@@ -37,6 +37,8 @@ class Recipe:
     seed: int
     precision: Precision
     device: str
+    init: str | None = None
+    frozen: tuple[str, ...] = ()
 
     def is_adversarial(self, step: int) -> bool:
         """Tell whether discriminators take part in a step, counted from 0."""

@@ -133,7 +133,11 @@ def session_of(stage: TrainingFields, name: str, recipe: DataclassInstance) -> S
     return Session(
         uses=stage.uses,
         name=name,
-        recipe={field: value for field, value in asdict(recipe).items() if field != "device"},
+        recipe={
+            field: value
+            for field, value in asdict(recipe).items()
+            if field != "device" and (value or field not in ("init", "frozen"))
+        },
         steps=stage.steps,
         seed=stage.seed,
         held_out=stage.held_out,

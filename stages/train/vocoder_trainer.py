@@ -16,19 +16,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from melmill.stages.contract import Batch, StageFile, TrainedVocoder, TrainingData
+from melmill.stages.contract import Batch, StageFile, StageFiles, TrainedVocoder, TrainingData
 from melmill.stages.numeric.batched.device import placement
 from melmill.stages.numeric.filterbank import mel_bank
 from melmill.stages.numeric.mel import from_bands, to_linear
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.train import losses
 from melmill.stages.train.discriminators import Discriminators, phase_rotated
-from melmill.stages.train.generators import fresh
+from melmill.stages.train.generators import begun, fresh
 from melmill.stages.train.held_out import CHECKED_S, mean_of, references
 from melmill.stages.train.recipe import Recipe
 from melmill.stages.train.trainer import Made, Trainer, descend
 from melmill.stages.vocode.files.checkpoint import read_files
 from melmill.stages.vocode.files.companions import CONFIG, WEIGHTS
+from melmill.stages.vocode.files.rewriting import rewritten
 from melmill.stages.vocode.loaded import LoadedVocoder, load
 from melmill.stages.vocode.network import Vocoder
 from melmill.storage.utterance import Utterance
@@ -36,6 +37,8 @@ from melmill.storage.utterance import Utterance
 _BETAS = (0.8, 0.99)
 _WARM_UP = 200
 _LEAST_RATE = 0.02
+# Rate to start from with a checkpoint, a tenth of the usual one.
+_FINE_RATE = 2e-5
 # Level of a segment relative to its recording, dB: other corpora are louder or quieter than this
 # one.
 _GAIN_DB = (-10.0, 6.0)
@@ -52,12 +55,17 @@ class VocoderTrainer(Trainer):
     recipe : Recipe
     spec : MelSpec
         Spec of the mels.
+    init : mapping of str to StageFile or None
+        The files of a checkpoint to begin with. None: random weights.
     """
 
-    def __init__(self, recipe: Recipe, spec: MelSpec) -> None:
-        self.recipe = recipe
+    def __init__(self, recipe: Recipe, spec: MelSpec, init: StageFiles | None = None) -> None:
+        self.recipe, self.init = recipe, init
         self.device = placement(recipe.device, "float32").device
-        made = fresh(recipe.generator, recipe.size, spec, recipe.seed)
+        if init is None:
+            made = fresh(recipe.generator, recipe.size, spec, recipe.seed)
+        else:
+            made = begun(init, spec, recipe.frozen, _FINE_RATE)
         self.config = made.config
         self.generator = made.model.to(self.device)
         super().__init__(
@@ -210,24 +218,34 @@ class VocoderTrainer(Trainer):
             return np.pad(y, (0, n_samples - y.size))
 
         recipe, n_bytes = self.recipe, len(files[TrainedVocoder.files[WEIGHTS]])
+        kind = " in float16" if self.init is None else f", begun with `{self.init[WEIGHTS].name}` in whose layout it is"
         parameters = sum(parameter.numel() for parameter in self.model.parameters())
         return Made(
             files=files,
-            says=f"A vocoder of the family `{recipe.generator}`, {parameters:,} parameters, {n_bytes / 1e6:.1f} MB in "
-            "float16, trained by melmill's `train_vocoder`. Made for the mel that `config.json` describes; `melmill "
+            says=f"A vocoder of the family `{self.model.family}`, {parameters:,} parameters, {n_bytes / 1e6:.1f} MB"
+            f"{kind}, trained by melmill's `train_vocoder`. Made for the mel that `config.json` describes; `melmill "
             "mel explain` says what differs from another.",
             facts={
                 "parameters": parameters,
                 "bytes": n_bytes,
                 "heard_h": self.heard_h(recipe.batch_size, recipe.segment_frames),
             },
-            inverters={f"{recipe.generator} {recipe.size}": generated, **references(self.spec)},
+            inverters={self._called: generated, **references(self.spec)},
             metrics=("pesq_wb", "estoi", "scm", "mel_mae", "lsd"),
             baseline="griffin_lim 100",
         )
 
+    @property
+    def _called(self) -> str:
+        if self.init is not None:
+            return f"{self.model.family} fine-tuned"
+        return f"{self.recipe.generator} {self.recipe.size}"
+
     def _weights(self) -> bytes:
-        """Return the averaged generator's weights in float16."""
+        """Return the averaged generator's weights: in float16, or as the checkpoint that it began with."""
+        if self.init is not None:
+            file = self.init[WEIGHTS]
+            return rewritten(file.name, file.data, self.model.state_dict())
         state = {
             name: tensor.detach().cpu().half() if tensor.is_floating_point() else tensor.detach().cpu()
             for name, tensor in self.model.state_dict().items()

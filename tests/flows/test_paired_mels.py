@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,26 @@ def test_predicted_mels_are_scored_and_inverted_as_the_recordings(project: Proje
     np.testing.assert_allclose(store["predicted"]["u3"], predicted(3), atol=1e-6)
     scores = store.scores()
     assert set(scores["utterance_id"]) == {f"u{i}" for i in range(6)}
-    assert scores["value"].notna().all()
+    assert scores["mel_mae"].notna().all()
+
+
+def test_pairs_are_exported_for_hifigan(project: Project) -> None:
+    import soundfile
+
+    project.run("--executor", "serial", "--until", "predicted")
+    out = project.folder / "ft"
+    answer = project.melmill("export", str(project.store), "predicted", str(out), "--pairs-with", "speech", "--json")
+    assert answer.returncode == 0, answer.stderr
+    assert json.loads(answer.stdout)["written"] == 6
+    lines = [(out / name).read_text().splitlines() for name in ("training.txt", "validation.txt")]
+    assert [len(names) for names in lines] == [5, 1]
+    for i in range(6):
+        M, (y, sr) = np.load(out / "mels" / f"u{i}.npy"), soundfile.read(out / "wavs" / f"u{i}.wav", dtype="float32")
+        assert sr == SR
+        assert M.shape == (80, y.size // 256)
+        assert y.size % 256 == 0
+        np.testing.assert_allclose(M, predicted(i)[:, : M.shape[1]], atol=1e-6)
+        np.testing.assert_allclose(y, speech_like(i)[: y.size], atol=1e-4)
 
 
 def test_wrong_pairs_are_quarantined_by_name(project: Project) -> None:

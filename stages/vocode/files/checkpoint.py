@@ -39,7 +39,7 @@ _CONTAINERS = ("generator", "model_g", "model", "state_dict")
 _GENERATORS = ("generator", "model_g")
 # Where a training checkpoint keeps its settings, as a mapping or as YAML text.
 _SETTINGS = ("hp_str", "config", "params", "hparams", "args")
-_WEIGHT_NORMS = (
+WEIGHT_NORMS = (
     (".weight_g", ".weight_v"),
     (".parametrizations.weight.original0", ".parametrizations.weight.original1"),
 )
@@ -122,7 +122,7 @@ def read(name: str, data: bytes) -> Checkpoint:
     program = _program(name, data)
     if program is not None:
         return Checkpoint(name=name, state={}, layout=program, program=data)
-    content = _safetensors(name, data) if is_safetensors(data) else _unpickled(name, data)
+    content = safetensors(name, data) if is_safetensors(data) else unpickled(name, data)
     state, config, layout = _opened(name, content)
     return Checkpoint(name=name, state=_plain(name, state), config=config, layout=layout)
 
@@ -146,7 +146,7 @@ def _program(name: str, data: bytes) -> str | None:
     return "torchscript" if "constants.pkl" in members else None
 
 
-def _safetensors(name: str, data: bytes) -> dict[str, Tensor]:
+def safetensors(name: str, data: bytes) -> dict[str, Tensor]:
     """Return the tensors of a file.
 
     Raises
@@ -170,7 +170,8 @@ def _tensor(stored: Stored) -> Tensor:
     return torch.frombuffer(bytearray(stored.data), dtype=dtype).reshape(stored.shape)
 
 
-def _unpickled(name: str, data: bytes) -> Any:  # noqa: ANN401 - checkpoints hold anything
+def unpickled(name: str, data: bytes) -> Any:  # noqa: ANN401 - checkpoints hold anything
+    """Return what a torch.save file of tensors and plain values holds; raise VocoderError."""
     if data.startswith(b"version https://git-lfs"):
         raise VocoderError(f"{name}: is a Git LFS pointer of {len(data)} bytes, not the file: run `git lfs pull`")
     try:
@@ -191,15 +192,7 @@ def _unpickled(name: str, data: bytes) -> Any:  # noqa: ANN401 - checkpoints hol
 
 def _opened(name: str, content: Any) -> tuple[Mapping[str, Tensor], dict[str, Any], str]:  # noqa: ANN401
     """Return the tensors, the settings and the path of containers that led to the tensors."""
-    config: dict[str, Any] = {}
-    path: list[str] = []
-    while isinstance(content, Mapping):
-        config = config or _settings(name, content)
-        inner = next((key for key in _CONTAINERS if isinstance(content.get(key), Mapping)), None)
-        if inner is None:
-            break
-        path.append(inner)
-        content = content[inner]
+    path, content, config = _walked(name, content)
     state = (
         {key: value for key, value in content.items() if isinstance(value, Tensor) and isinstance(key, str)}
         if isinstance(content, Mapping)
@@ -211,6 +204,25 @@ def _opened(name: str, content: Any) -> tuple[Mapping[str, Tensor], dict[str, An
             f"{name}: holds no generator: expected one of {', '.join(_CONTAINERS)} or tensors, got {names}"
         )
     return state, config, ".".join(path) or "bare"
+
+
+def containers(content: Any) -> tuple[list[str], Mapping[str, Any]]:  # noqa: ANN401
+    """Return the names of the containers that lead to the tensors, and the mapping that holds them."""
+    path, inner, _ = _walked("", content, settings=False)
+    return path, inner if isinstance(inner, Mapping) else {}
+
+
+def _walked(name: str, content: Any, *, settings: bool = True) -> tuple[list[str], Any, dict[str, Any]]:  # noqa: ANN401
+    config: dict[str, Any] = {}
+    path: list[str] = []
+    while isinstance(content, Mapping):
+        config = config or (_settings(name, content) if settings else {})
+        inner = next((key for key in _CONTAINERS if isinstance(content.get(key), Mapping)), None)
+        if inner is None:
+            break
+        path.append(inner)
+        content = content[inner]
+    return path, content, config
 
 
 def _settings(name: str, content: Mapping[str, Any]) -> dict[str, Any]:
@@ -230,7 +242,7 @@ def _plain(name: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """
     state = {
         key: value.detach().float() if value.is_floating_point() else value.detach()
-        for key, value in _unwrapped(state).items()
+        for key, value in unwrapped(state).items()
     }
     folded = dict(_folded(name, state))
     for key, value in folded.items():
@@ -241,7 +253,7 @@ def _plain(name: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return folded
 
 
-def _unwrapped(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+def unwrapped(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     """Return the generator's tensors without the prefixes that wrappers put before their names.
 
     ``torch.compile`` adds ``_orig_mod`` at any depth. DataParallel adds ``module``, and a training
@@ -271,7 +283,7 @@ def _wrapper(state: Mapping[str, Tensor]) -> str | None:
 
 def _folded(name: str, state: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
     for key, value in state.items():
-        norm = next(((g, v) for g, v in _WEIGHT_NORMS if key.endswith((g, v))), None)
+        norm = next(((g, v) for g, v in WEIGHT_NORMS if key.endswith((g, v))), None)
         if norm is None:
             yield key, value
             continue
