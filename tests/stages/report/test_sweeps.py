@@ -15,10 +15,10 @@ from melmill.stages.report.contract import Provenance, Tables
 from melmill.stages.report.figures import COLOURS
 from melmill.stages.report.stage import Aggregate
 from melmill.stages.report.statistics import summary
-from melmill.stages.report.views.sweep_figures import Line, Map, against, heat_map, lines, maps
 from melmill.stages.report.sweeps import CROWDED, arrange, find_sweeps
 from melmill.stages.report.tables import results
 from melmill.stages.report.views.page_tables import folded_maps, headline, of_map
+from melmill.stages.report.views.sweep_figures import Line, Map, against, heat_map, lines, maps
 from tests.stages.report.test_figures import texts
 from tests.stages.report.test_page import example_of, page_of, read, words
 
