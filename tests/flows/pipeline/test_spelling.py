@@ -54,7 +54,8 @@ def test_several_systems_share_one_trust(tmp_path: Path) -> None:
     [
         ("  scores: {uses: score, from: gla, metrics: [dnsmos_ovrl], trust: true}\n", "needs recordings to damage"),
         (
-            "  scores: {uses: score, from: gla, against: speech, trust: true}\n  scores-trust: {uses: pghi, from: mel}\n",
+            "  scores: {uses: score, from: gla, against: speech, trust: true}\n"
+            "  scores-trust: {uses: pghi, from: mel}\n",
             "makes a node 'scores-trust', and there is one already",
         ),
         ("  scores: {uses: score, from: gla, against: speech, trust: maybe}\n", "trust"),
