@@ -831,6 +831,12 @@ def score(
     for name, value in (("output", output), ("pairs", pairs), ("store", store)):
         if value is not None:
             raise ParameterError(name, f"is for folders, got {value!r} with signals")
+    if lengths != "same":
+        raise ParameterError(
+            "lengths", f"is for folders, got {lengths!r} with signals: cut them to one length yourself"
+        )
+    if jobs != 1:
+        raise ParameterError("jobs", f"is for folders, got {jobs!r} with signals, which are scored in this process")
     chosen = None if spec is None and preset is None else _spec(spec, preset)
     names = DEFAULT_METRICS if metrics is None else metrics
     signals = cast("ArrayLike | None", y), cast("ArrayLike", y_hat)

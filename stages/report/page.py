@@ -13,7 +13,7 @@ from markupsafe import Markup
 from melmill.stages.report import figures
 from melmill.stages.report.contract import Example, Tables
 from melmill.stages.report.examples import DIFFERENCE_DB, RANGE_DB, shown
-from melmill.stages.report.statistics import Cube, cube, measured
+from melmill.stages.report.statistics import Cube, measured
 from melmill.stages.report.sweeps import Arrangement, arrange
 from melmill.stages.report.tables import Results
 from melmill.stages.report.views import explorer, listeners, overview, page_tables, sweep_figures, trusted
@@ -45,7 +45,7 @@ def page(tables: Tables, results: Results, examples: Sequence[Example], settings
         rows = results.summary[(results.summary["level"] == "all") & (results.summary["metric"] == metric)]
         goodness = dict(zip(rows["node"], sign * rows["mean"].fillna(-sign * math.inf), strict=True))
     arrangement = arrange(tables.made, list(map(str, tables.scores["node"].unique())), goodness)
-    table = cube(tables.scores)
+    table = results.cube
     rejected, quarantine = tables.quarantine, None
     if len(rejected):
         quarantine = {

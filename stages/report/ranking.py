@@ -63,14 +63,14 @@ class Standing:
         return [(1 + int(b), len(self.nodes) - int(w)) for b, w in zip(better, worse, strict=True)]
 
 
-def standings(scores: pd.DataFrame, *, draws: int = DRAWS, seed: int = 0) -> list[Standing]:
+def standings(scores: pd.DataFrame | Cube, *, draws: int = DRAWS, seed: int = 0) -> list[Standing]:
     """Return the order of the nodes by each metric, in the order of the metrics.
 
     A metric for which fewer than two nodes have values in common is left out.
 
     Parameters
     ----------
-    scores : DataFrame
+    scores : DataFrame or Cube
         One row per utterance and node.
     draws, seed : int
         Of the bootstrap over utterances.
@@ -151,7 +151,7 @@ def ranks(found: Sequence[Standing]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(RANK_COLUMNS))
 
 
-def correlations(scores: pd.DataFrame) -> pd.DataFrame:
+def correlations(scores: pd.DataFrame | Cube) -> pd.DataFrame:
     """Return how far each two metrics agree, by Spearman's rank correlation.
 
     Values are turned so that more is better in all: 1 is agreement. ``over_utterances`` says whether

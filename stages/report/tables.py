@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import pandas as pd
 from melmill.stages.report.comparison.paired import paired
 from melmill.stages.report.contract import HeardTest, Tables
 from melmill.stages.report.ranking import correlations, ranks, standings
-from melmill.stages.report.statistics import convergence, failures, summary
+from melmill.stages.report.statistics import Cube, convergence, cube, failures, summary
 from melmill.stages.score.listeners.analysis import Outcome, outcome
 from melmill.stages.score.metric import metric as metric_of
 
@@ -21,10 +22,11 @@ from melmill.stages.score.metric import metric as metric_of
 class Results:
     """Hold the tables of `statistics`, `comparison` and `ranking`, and what listeners said.
 
-    `paired` is None without a baseline, and `trust`, what `judged` says of each node that was
-    damaged, without such nodes.
+    `cube` holds the scores. `paired` is None without a baseline, and `trust`, what `judged` says of
+    each node that was damaged, without such nodes.
     """
 
+    cube: Cube
     summary: pd.DataFrame
     failures: pd.DataFrame
     paired: pd.DataFrame | None
@@ -46,12 +48,14 @@ class Results:
 def results(tables: Tables, *, by: Sequence[str], baseline: str | None, seed: int) -> Results:
     """Compute every table of statistics that a report shows."""
     scores = tables.scores
+    table = cube(scores)  # of a large corpus this takes a while
     return Results(
-        summary=summary(scores, by=by, seed=seed),
+        cube=table,
+        summary=summary(table, by=by, seed=seed),
         failures=failures(scores),
-        paired=None if baseline is None else paired(scores, baseline, seed=seed),
-        ranks=ranks(standings(scores, seed=seed)),
-        correlations=correlations(scores),
+        paired=None if baseline is None else paired(table, baseline, seed=seed),
+        ranks=ranks(standings(table, seed=seed)),
+        correlations=correlations(table),
         convergence=convergence(tables.traces),
         heard=[(one, outcome(one.test, one.ratings, scores, seed=seed)) for one in tables.listening],
         trust=None if tables.trust is None else judged_by_node(tables.trust),
@@ -87,7 +91,7 @@ def files(tables: Tables, results: Results) -> dict[str, bytes]:
     written: dict[str, bytes] = {}
     for name, frame in frames.items():
         if frame is not None:
-            written[f"{name}.csv"] = frame.to_csv(index=False).encode()
+            written[f"{name}.csv"] = as_csv(frame)
             written[f"{name}.parquet"] = frame.to_parquet(index=False)
     return written
 
@@ -102,6 +106,13 @@ def _heard(results: Results) -> dict[str, pd.DataFrame]:
         "listening": pd.concat(systems, ignore_index=True),
         "listening_agreement": pd.concat(agreement, ignore_index=True),
     }
+
+
+def as_csv(frame: pd.DataFrame) -> bytes:
+    """Return a table as CSV, without a copy of it as text."""
+    buffer = io.BytesIO()
+    frame.to_csv(buffer, index=False)
+    return buffer.getvalue()
 
 
 def headline(summary: pd.DataFrame, failures: pd.DataFrame) -> pd.DataFrame:

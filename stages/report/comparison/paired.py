@@ -7,7 +7,7 @@ import pandas as pd
 
 from melmill.stages.numeric.errors import ParameterError
 from melmill.stages.report.comparison.differences import holm_adjusted, p_values
-from melmill.stages.report.statistics import DRAWS, cube, generator, intervals
+from melmill.stages.report.statistics import DRAWS, Cube, cube, generator, intervals
 from melmill.stages.score.metric import metric as metric_of
 
 PAIRED_COLUMNS = (
@@ -16,7 +16,7 @@ PAIRED_COLUMNS = (
 )
 
 
-def paired(scores: pd.DataFrame, baseline: str, *, draws: int = DRAWS, seed: int = 0) -> pd.DataFrame:
+def paired(scores: pd.DataFrame | Cube, baseline: str, *, draws: int = DRAWS, seed: int = 0) -> pd.DataFrame:
     """Compare every node with `baseline`, utterance by utterance.
 
     Parameters

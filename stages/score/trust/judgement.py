@@ -200,8 +200,9 @@ def overall(table: pd.DataFrame) -> pd.DataFrame:
 def cell(row: Mapping[str, Any]) -> str:
     """Return what a metric makes of a damage, in a few characters.
 
-    For what is heard: the correlation and the mildest step told from the recording. For what is
-    not: that the score stays, or what noise moves it as far.
+    For what is heard: the correlation, the mildest step told from the recording, and what noise
+    costs as much as the strongest step. For what is not: that the score stays, or what noise moves
+    it as far.
     """
     damage = DAMAGES[row["damage"]]
     if row["verdict"] == "no value":
@@ -211,4 +212,7 @@ def cell(row: Mapping[str, Any]) -> str:
         return noise if row["verdict"] == "moves" else "stays"
     if row["verdict"] != "right":
         return {"wrong": "wrong way", "deaf": "deaf"}[row["verdict"]]
-    return f"{row['correlation']:.2f}, from {damage.step_label(row['smallest'])}"
+    text = f"{row['correlation']:.2f}, from {damage.step_label(row['smallest'])}"
+    if damage.name == SCALE or math.isnan(row["as_noise"]):
+        return text
+    return f"{text}; {damage.step_label(damage.steps[-1])} as noise at {row['as_noise']:.0f} dB"

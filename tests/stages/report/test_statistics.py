@@ -16,6 +16,7 @@ from melmill.stages.numeric.errors import ParameterError, StageError
 from melmill.stages.report.comparison.differences import holm_adjusted
 from melmill.stages.report.comparison.paired import paired
 from melmill.stages.report.statistics import (
+    MOST_DRAWN,
     convergence,
     cube,
     failures,
@@ -273,3 +274,17 @@ def test_large_tables_take_seconds() -> None:
     assert len(found) == 5 * (1 + 1 + 250)
     half = (found["ci_high"] - found["ci_low"])[0] / 2
     assert half == pytest.approx(1.96 / np.sqrt(n), rel=0.1)
+
+
+def test_many_rows_are_drawn_in_groups_with_the_same_interval() -> None:
+    """The interval of a mean of n values of standard deviation 1 is 1.96 / sqrt(n) either way."""
+    rng = np.random.default_rng(0)
+    values = rng.standard_normal((MOST_DRAWN + 1000, 3))
+    values[::7, 1] = np.nan
+    low, high = intervals(values, np.random.default_rng(1), draws=2000)
+    n = (~np.isnan(values)).sum(axis=0)
+    np.testing.assert_allclose((high - low) / 2, 1.96 / np.sqrt(n), rtol=0.08)
+    np.testing.assert_allclose((high + low) / 2, np.nanmean(values, axis=0), atol=0.1 / np.sqrt(len(values)))
+    constant = np.full((MOST_DRAWN + 1, 1), 0.1)
+    low, high = intervals(constant, np.random.default_rng(1), draws=10)
+    assert (low[0], high[0]) == (0.1, 0.1)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +13,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+import melmill
 from melmill.stages.contract import Item, Scalar, Scores, Stage, UtteranceStage, Waveform
 from melmill.stages.numeric.errors import ParameterError
 from melmill.stages.numeric.presets import preset
 from melmill.stages.registry import stage_class
 from melmill.stages.score.metric import METRICS
+from melmill.stages.score.networks.weights import digest_of
 from melmill.stages.score.stage import Score
 from melmill.storage.utterance import Utterance
 
@@ -177,3 +181,32 @@ def test_scores_of_speech_equal_the_libraries(real_data: Path) -> None:
         assert found["sc_db"] == pytest.approx(20 * np.log10(np.linalg.norm(A_hat - A) / np.linalg.norm(A)), abs=1e-5)
         assert found["pesq_wb"] == pytest.approx(pesq.pesq(sr, reference, y, "wb"), abs=1e-3)
         assert found["estoi"] == pytest.approx(pystoi.stoi(reference, y, sr, extended=True), abs=1e-6)
+
+
+def test_the_key_holds_the_weights_and_whether_their_package_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "melmill_test_weights"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    network = replace(METRICS["sc"], name="net", column="net", package=package.name, weights=("net.bin",))
+    monkeypatch.setitem(METRICS._built_in, "net", network)
+    identities = [Score(metrics=("net",)).identity()]
+    monkeypatch.syspath_prepend(tmp_path)
+    for content in (b"first", b"other", b"first"):
+        (package / "net.bin").write_bytes(content)
+        digest_of.cache_clear()  # as each process reads the weights once
+        identities.append(Score(metrics=("net",)).identity())
+    absent, first, other, again = identities
+    assert "weights" not in absent or absent["weights"] == {"net": []}
+    assert first["weights"] == {"net": [hashlib.sha256(b"first").hexdigest()]}
+    assert first == again != other
+    assert (absent[f"{package.name}_installed"], first[f"{package.name}_installed"]) == (False, True)
+    assert "weights" not in Score(metrics=("sc",)).identity()
+
+
+@pytest.mark.parametrize(("name", "value"), [("jobs", 2), ("lengths", "cut")])
+def test_what_is_for_folders_is_refused_with_signals(name: str, value: object) -> None:
+    y = voice(8000)
+    with pytest.raises(ParameterError, match=f"{name} is for folders, got {value!r} with signals"):
+        melmill.score(y, y, 16000, metrics=["sc"], **{name: value})  # type: ignore[call-overload]

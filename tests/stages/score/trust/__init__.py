@@ -1,0 +1,1 @@
+"""Damaged recordings, and what metrics make of them."""
