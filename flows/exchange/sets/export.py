@@ -310,8 +310,10 @@ def _views(store: Store, nodes: Sequence[str], layout: SetLayout) -> tuple[Produ
             f"{len(mels)}: name them as in speech,mel"
         )
     if mels and not layout.takes_mel:
+        # Not by `index`, which would compare arrays.
+        named = next(node for node, view in zip(nodes, views, strict=True) if view is mels[0])
         takers = ", ".join(name for name, one in LAYOUTS.items() if one.takes_mel)
-        raise PipelineError(f"--to {layout.name} holds no mels, got node {nodes[views.index(mels[0])]!r}: use {takers}")
+        raise PipelineError(f"--to {layout.name} holds no mels, got node {named!r}: use {takers}")
     if mels and mels[0].description.catalogue != audio[0].description.catalogue:
         raise PipelineError(f"nodes {' and '.join(nodes)} are of two corpora: name nodes of one")
     return audio[0], mels[0] if mels else None

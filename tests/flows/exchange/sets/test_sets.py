@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 import soundfile
 
-import melmill
 from melmill.errors import Error
 from melmill.flows.errors import PipelineError
 from melmill.flows.exchange.sets import export as sets
@@ -194,10 +193,10 @@ def test_subsets_of_the_corpus_are_splits(store: Store, tmp_path: Path) -> None:
 # Resuming
 
 
-@pytest.mark.parametrize("to", ["hifigan", "parquet", "shar"])
-@pytest.mark.parametrize("at", [1, 2, 4])
+@pytest.mark.parametrize(("to", "n_per_chunk"), [("hifigan", 6), ("parquet", 1), ("shar", 2)])
+@pytest.mark.parametrize("at", [0, 3, 6])
 def test_an_export_that_failed_anywhere_goes_on(
-    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, to: str, at: int
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, to: str, n_per_chunk: int, at: int
 ) -> None:
     """The bytes are those of an undisturbed export, and what was whole is not written again."""
     monkeypatch.setattr(sets, "SHARD_S", 2.0)
@@ -220,7 +219,7 @@ def test_an_export_that_failed_anywhere_goes_on(
     monkeypatch.setattr(ExportFolder, "write", write)
     summary = export_set(store, request(to, nodes), str(tmp_path / "killed"))
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
-    assert summary.written < len(contents(tmp_path / "whole")) or at == 1
+    assert summary.kept == at - at % n_per_chunk
 
 
 def test_an_export_that_was_killed_goes_on(made: Path, tmp_path: Path) -> None:
@@ -231,7 +230,7 @@ def test_an_export_that_was_killed_goes_on(made: Path, tmp_path: Path) -> None:
     process = subprocess.Popen([*command, str(killed), *rest], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
     while len(list(killed.glob("*/*"))) < 5 and time.monotonic() < deadline and process.poll() is None:
-        pass
+        time.sleep(0.002)
     os.kill(process.pid, signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     assert not (killed / "SHA256SUMS").exists()
@@ -265,7 +264,7 @@ def test_bad_requests_are_refused_in_a_line(store: Store, tmp_path: Path, made: 
     )
     assert "--to vits holds no mels, got node 'mel': use" in refusal(store, tmp_path, "vits", "speech,mel")
     assert "centred as its code has them (center: same)" in refusal(store, tmp_path, "hifigan", "speech,other")
-    assert "no node 'speach'" in refusal(store, tmp_path, "vits", "speach") or True
+    assert "'speach'" in refusal(store, tmp_path, "vits", "speach")
     assert "is in the store" in refusal(store, made / "out", "vits")
     assert not list(tmp_path.iterdir())
 
@@ -292,4 +291,3 @@ def test_a_set_of_another_rule_removes_nothing_of_others(store: Store, tmp_path:
     (tmp_path / "mine.txt").write_text("mine")
     export_set(store, request("nemo"), str(tmp_path))
     assert (tmp_path / "mine.txt").read_text() == "mine"
-    assert melmill.open(store.location.url).runs is not None
