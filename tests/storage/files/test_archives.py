@@ -10,6 +10,7 @@ import sys
 import tarfile
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -39,7 +40,8 @@ def packed(path: Path, contents: dict[str, bytes] = CONTENTS) -> Path:
                 archive.writestr(zipfile.ZipInfo(name, (2020, 9, 13, 12, 26, 40)), data)
         return path
     target = io.BytesIO()
-    with tarfile.open(fileobj=target, mode=f"w:{kind[4:].replace('zst', '')}") as tar:
+    mode: Any = f"w:{kind[4:].replace('zst', '')}"
+    with tarfile.open(fileobj=target, mode=mode) as tar:
         for name, data in contents.items():
             info = tarfile.TarInfo(f"./{name}")
             info.size, info.mtime = len(data), TIME
@@ -163,7 +165,7 @@ def test_a_damaged_member_of_a_zip_is_that_members_fault(tmp_path: Path) -> None
 def test_without_room_it_says_so(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = packed(tmp_path / "x.tar.gz")
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
-    monkeypatch.setattr(archives.shutil, "disk_usage", lambda _: usage)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
     with pytest.raises(
         SourceError, match=rf"there is no room to unpack {path} in {cache}/archives, after 0.0 GB: free some"
     ):
