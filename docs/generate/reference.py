@@ -24,6 +24,7 @@ from docs.generate.docstrings import fields_of, markdown, read
 from melmill.cluster.contract import ClusterSpec
 from melmill.cluster.registry import cluster_type, cluster_types
 from melmill.flows.cli.group import cli
+from melmill.flows.exchange.sets.layout import LAYOUTS
 from melmill.flows.pipeline.spec import Pipeline
 from melmill.stages.contract import UNSET, Input, Stage, Unset
 from melmill.stages.formats.format import FORMATS
@@ -233,6 +234,15 @@ def descriptions() -> str:
     return table(("reader", "reads", "expects"), rows)
 
 
+def layouts() -> str:
+    """List the layouts of training sets."""
+    rows = [
+        (f"`{name}`", _cell(one.says), "yes" if one.takes_mel else "", _cell(one.read_by))
+        for name, one in LAYOUTS.items()
+    ]
+    return table(("layout", "files", "mels", "read by"), rows)
+
+
 def _readers() -> dict[str, type[Reader]]:
     return {name: READERS[name] for name in own_stages() if name in READERS}
 
@@ -302,7 +312,7 @@ TABLES: dict[str, Callable[..., str]] = {
     for function in (
         stages, node_fields, pipeline_fields, rule_fields, clusters, cluster_fields, mel_fields, presets,
         golden_mels, mel_distances, transcoding, metrics, metric_texts, statuses, formats, priors, errors,
-        commands, packages, file, corpora, descriptions,
+        commands, packages, file, corpora, descriptions, layouts,
     )
 }  # fmt: skip
 

@@ -195,7 +195,7 @@ class _Exporter:
             if page.files:
                 gone = [u for u in catalogue.shard(index).utterances if u.utterance_id in retired]
                 stale[index] = page.files.keys() & {
-                    _file_name(u.path or u.utterance_id, self.format.suffix) for u in gone
+                    _file_name(_source(u.path, u.utterance_id), self.format.suffix) for u in gone
                 }
         return {index: files for index, files in stale.items() if files}
 
@@ -350,7 +350,12 @@ def _names(view: ProductView, suffix: str) -> dict[str, str]:
     """
     table = view.catalogue.table
     pairs = zip(table["utterance_id"].to_pylist(), table["path"].to_pylist(), strict=True)
-    return {name: _file_name(path or name, suffix) for name, path in pairs}
+    return {name: _file_name(_source(path, name), suffix) for name, path in pairs}
+
+
+def _source(path: str, utterance_id: str) -> str:
+    """Return what a file is named after: the source, or the id of what is only a part of a file."""
+    return utterance_id if not path or "//" in path else path
 
 
 def _wanted(names: Mapping[str, str], patterns: Sequence[str]) -> dict[str, str]:

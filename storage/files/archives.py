@@ -173,17 +173,18 @@ def _zipped(path: str) -> Archive:
                 skipped.append((info.filename, problem))
             else:
                 # A zip knows no zone; UTC is the same everywhere.
-                changed = datetime(*_date(info.date_time), tzinfo=UTC)
-                members[info.filename] = Member(0, info.file_size, int(changed.timestamp()) * 10**9)
+                members[info.filename] = Member(0, info.file_size, _time_ns(info.date_time))
     return Archive(path, "", members, tuple(skipped))
 
 
-def _date(said: tuple[int, ...]) -> tuple[int, int, int, int, int, int]:
+def _time_ns(said: tuple[int, int, int, int, int, int]) -> int:
+    """Return a time of a zip, the earliest that it can say for one that is none."""
+    year, month, day, hour, minute, second = said
     try:
-        datetime(*said, tzinfo=UTC)  # type: ignore[arg-type]
+        changed = datetime(year, month, day, hour, minute, second, tzinfo=UTC)
     except ValueError:
-        return (1980, 1, 1, 0, 0, 0)
-    return cast("tuple[int, int, int, int, int, int]", said)
+        changed = datetime(1980, 1, 1, tzinfo=UTC)
+    return int(changed.timestamp()) * 10**9
 
 
 def _problem(name: str) -> str:

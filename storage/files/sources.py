@@ -142,7 +142,8 @@ class SourceTree:
         path = _PART.sub("", path) if "//#" in path else path
         try:
             if INSIDE in path:
-                return self._read_inside(*path.split(INSIDE, 1), n)
+                outer, inner = path.split(INSIDE, 1)
+                return self._read_inside(outer, inner, n)
             return self._reader.read(self._full_path(path), n)
         except OSError:
             self._check_root()

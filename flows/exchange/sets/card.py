@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
 from melmill.flows.exchange.sets.layout import SetInfo, SetLayout
-
-if TYPE_CHECKING:
-    from melmill.flows.exchange.sets.export import SetSummary
+from melmill.flows.exchange.sets.summary import SetSummary
 
 # Licences that Hugging Face has names for; another is "other".
 _TAGS = {

@@ -6,7 +6,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -17,6 +17,7 @@ from melmill.flows.exchange.export import check_outside
 from melmill.flows.exchange.sets import splits
 from melmill.flows.exchange.sets.card import card
 from melmill.flows.exchange.sets.layout import LAYOUTS, Content, Item, SetInfo, SetLayout
+from melmill.flows.exchange.sets.summary import SetSummary
 from melmill.stages.formats.exchange.pcm import Bits
 from melmill.stages.ingest.reader import READERS
 from melmill.storage.errors import DamagedData, SourceError, StoreFull, StoreUnwritable
@@ -63,54 +64,6 @@ class SetRequest:
     share_speakers: bool = False
     bits: Bits = 16
     licence: str = ""
-
-
-@dataclass(kw_only=True)
-class SetSummary:
-    """Count what a training set holds; `melmill export --json` prints the fields.
-
-    Parameters
-    ----------
-    store, folder, to : str
-    nodes, keys : list of str
-    written, kept, removed : int
-        Files that were written, that were there and whole, and that were removed.
-    utterances : int
-    hours : float
-    splits : dict of str to int
-        Utterances by split.
-    with_text, speakers : int
-    quarantined, missing, left_out : int
-        Utterances that a node could not process, that no run has processed yet, and that a list of splits
-        does not name.
-    clipped_samples : int
-    licence : str
-    duration_s : float
-    """
-
-    store: str
-    folder: str
-    to: str
-    nodes: list[str]
-    keys: list[str]
-    written: int = 0
-    kept: int = 0
-    removed: int = 0
-    utterances: int = 0
-    hours: float = 0.0
-    splits: dict[str, int] = field(default_factory=dict)
-    with_text: int = 0
-    speakers: int = 0
-    quarantined: int = 0
-    missing: int = 0
-    left_out: int = 0
-    clipped_samples: int = 0
-    licence: str = ""
-    duration_s: float = 0.0
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain values, for JSON."""
-        return asdict(self)
 
 
 class _Chunk(NamedTuple):
@@ -357,8 +310,10 @@ def _views(store: Store, nodes: Sequence[str], layout: SetLayout) -> tuple[Produ
             f"{len(mels)}: name them as in speech,mel"
         )
     if mels and not layout.takes_mel:
+        # Not by `index`, which would compare arrays.
+        named = next(node for node, view in zip(nodes, views, strict=True) if view is mels[0])
         takers = ", ".join(name for name, one in LAYOUTS.items() if one.takes_mel)
-        raise PipelineError(f"--to {layout.name} holds no mels, got node {nodes[views.index(mels[0])]!r}: use {takers}")
+        raise PipelineError(f"--to {layout.name} holds no mels, got node {named!r}: use {takers}")
     if mels and mels[0].description.catalogue != audio[0].description.catalogue:
         raise PipelineError(f"nodes {' and '.join(nodes)} are of two corpora: name nodes of one")
     return audio[0], mels[0] if mels else None

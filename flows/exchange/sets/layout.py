@@ -159,7 +159,7 @@ def json_line(fields: Mapping[str, Any]) -> str:
 def tar_of(files: Iterable[tuple[str, bytes]]) -> bytes:
     """Return a tar of files, of the same bytes for the same files."""
     target = io.BytesIO()
-    with tarfile.open(fileobj=target, mode="w", format=tarfile.GNU_FORMAT) as tar:
+    with tarfile.TarFile(fileobj=target, mode="w", format=tarfile.GNU_FORMAT) as tar:
         for name, data in files:
             info = tarfile.TarInfo(name)
             info.size = len(data)

@@ -191,7 +191,7 @@ class KaldiLayout(_Wavs):
                 by_speaker.setdefault(speaker, []).append(name)
             tables = {
                 "wav.scp": [f"{name} {info.url}/{_wav(one)}" for name, _, one in rows],
-                "text": [f"{name} {one.text}".rstrip() for name, _, one in rows if one.text],
+                "text": [f"{name} {one.text}" for name, _, one in rows if one.text],
                 "utt2spk": [f"{name} {speaker}" for name, speaker, _ in rows],
                 "spk2utt": [
                     f"{speaker} {' '.join(names)}"
