@@ -84,7 +84,7 @@ def _column(metric: str, listed: list[RunRecord]) -> str:
         one for one in known if one.rpartition("_")[0] == metric
     ]
     if len(meant) != 1:
-        raise PipelineError(unknown("metric", metric, sorted(known), "these runs"), "--metric")
+        raise PipelineError(unknown("metric", metric, sorted(known), "the history"), "--metric")
     return meant[0]
 
 
