@@ -444,10 +444,13 @@ class RunRecord:
         """Wall time so far, s; None where nobody knows."""
         if self.outcome is not None:
             return self.outcome.duration_s
-        end = self.at.isoformat() if self.state == "running" else self.progress and self.progress.updated_at
-        if not end:
+        if self.state == "running":
+            end = self.at
+        elif self.progress is not None:
+            end = datetime.fromisoformat(self.progress.updated_at)
+        else:
             return None
-        return max(0.0, (datetime.fromisoformat(end) - datetime.fromisoformat(self.started_at)).total_seconds())
+        return max(0.0, (end - datetime.fromisoformat(self.started_at)).total_seconds())
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON: facts and outcome as stored, None where there are none."""

@@ -84,7 +84,7 @@ def _column(metric: str, listed: list[RunRecord]) -> str:
         one for one in known if one.rpartition("_")[0] == metric
     ]
     if len(meant) != 1:
-        raise PipelineError(unknown("metric", metric, sorted(known), "these runs"), "--metric")
+        raise PipelineError(unknown("metric", metric, sorted(known), "the history"), "--metric")
     return meant[0]
 
 
@@ -198,7 +198,7 @@ def _show(found: ResolvedRun) -> None:
     rows = []
     for name, entry in found.manifest.nodes.items():
         node = None if outcome is None else outcome.nodes.get(name)
-        counts = ("", "", "", "", "", "")
+        counts: tuple[str, ...] = ("",) * 6
         if node is not None:
             numbers = (node.done, node.reused, node.failed, node.retried, node.quarantined)
             counts = (*map(str, numbers), duration(node.compute_s))

@@ -95,10 +95,12 @@ def parse_address(text: str) -> Address:
     path = text.removesuffix(values)
     match = _FOLDERS.match(path)
     folders = match.group() if match else ""
-    last, node, at = path.removeprefix(folders), None, None
+    last = path.removeprefix(folders)
+    node: str | None = None
+    at: str | None = None
     if ":" in last and "@" not in last.rpartition(":")[2]:
-        last, _, node = last.rpartition(":")
-        node += values
+        last, _, name = last.rpartition(":")
+        node = name + values
     elif values:
         last += values
     if "@" in last:

@@ -84,7 +84,9 @@ class _Handler(tornado.web.RequestHandler):
         self.finish(data)
 
     async def head(self, *args: str) -> None:
-        await self.get(*args)
+        answer = self.get(*args)
+        if answer is not None:
+            await answer
 
     def write_error(self, status_code: int, **_: Any) -> None:  # noqa: ANN401 - as tornado calls it
         self.set_header("Content-Type", "text/plain; charset=UTF-8")

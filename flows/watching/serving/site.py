@@ -16,8 +16,9 @@ import jinja2
 from melmill.flows.runs.trends.page import report_pages, store_runs, trends_page
 from melmill.flows.watching.progress import duration
 from melmill.flows.watching.status import RunStatus, StatusReader
+from melmill.stages.contract import as_float
 from melmill.storage.errors import StoreError
-from melmill.storage.runs import RunRecord
+from melmill.storage.runs import SILENT_S, RunRecord
 from melmill.storage.store import Store
 
 # Stores are read again after this time, s.
@@ -93,7 +94,7 @@ class Shown:
         y = store[node][utterance_id]
         if y.ndim != 1:
             raise StoreError(f"node {node!r} makes no waveforms")
-        return encode_audio(y, store[node].folder.array_spec.sr, "wav", 16).data
+        return encode_audio(as_float(y), store[node].folder.array_spec.sr, "wav", 16).data
 
 
 def progress(status: RunStatus | None, store: str) -> dict[str, Any]:
@@ -101,8 +102,8 @@ def progress(status: RunStatus | None, store: str) -> dict[str, Any]:
     if status is None:
         return {"store": store, "run": None, "nodes": [], "line": "no runs yet", "state": ""}
     run = status.run
-    state = "" if run is None else run.state
-    if state == "running" and status.silent_s > 60:
+    state: str = "" if run is None else run.state
+    if state == "running" and status.silent_s > SILENT_S:
         state = "lost"
     line = f"{status.n_done} of {status.n_tasks} tasks"
     if state == "running":

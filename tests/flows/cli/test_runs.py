@@ -139,7 +139,7 @@ def test_tags_by_command(done: Project) -> None:
     [
         (("runs", "--json"), "Missing argument 'STORE...'"),
         (("runs", "{store}x"), "is not a store"),
-        (("runs", "{store}", "--metric", "scn"), "did you mean 'sc_db'?"),
+        (("runs", "{store}", "--metric", "sc_bd"), "did you mean 'sc_db'?"),
         (("runs", "show", "{store}@bass"), "has no tag or run 'bass'; did you mean 'base'?"),
         (("runs", "show", "{store}:glaa"), "has no node 'glaa'; did you mean 'gla'?"),
         (("runs", "diff", "{store}", "{store}@"), "has no run or tag: expected STORE, STORE@TAG"),

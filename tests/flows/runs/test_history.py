@@ -10,7 +10,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 from scipy import stats
 
@@ -59,7 +58,7 @@ def test_scores_are_summed_up_with_intervals(finished: Project) -> None:
         assert (one.n, one.n_failed, one.node) == (16, 0, f"scores[{one.scored}]")
         low, high = stats.t.interval(0.95, 15, values.mean(), stats.sem(values))
         expected = (values.mean(), low, high, values.std(ddof=1))
-        np.testing.assert_allclose((one.mean, one.low, one.high, one.std), expected, rtol=1e-9)
+        assert (one.mean, one.low, one.high, one.std) == pytest.approx(expected, rel=1e-9)
 
 
 def test_each_run_is_listed_and_says_what_it_reused(done: Project) -> None:

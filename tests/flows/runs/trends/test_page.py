@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import json
 import re
@@ -222,8 +223,5 @@ def test_runs_are_logged_to_mlflow_once(history: Project, tmp_path: Path) -> Non
 
 
 def _has_database() -> bool:
-    try:
-        import sqlalchemy  # noqa: F401 - the lighter package of mlflow does without
-    except ImportError:
-        return False
-    return True
+    # The lighter package of mlflow does without.
+    return importlib.util.find_spec("sqlalchemy") is not None

@@ -99,9 +99,9 @@ def test_pages_show_the_stores(served: Served, project: Project, finished: Proje
     store = served.page("/0/")
     for run in runs:
         assert run.run_id in store
-    run = served.page(f"/0/run/{runs[0].run_id}")
+    first = served.page(f"/0/run/{runs[0].run_id}")
     for text in ("gla", runs[0].manifest.nodes["gla"].key, "SCM", "--set gla.n_iter=1"):
-        assert text in run
+        assert text in first
 
 
 def test_every_link_of_every_page_leads_somewhere(served: Served) -> None:
