@@ -30,6 +30,15 @@ TRAINED_KINDS = frozenset({Kind.VOCODER, Kind.PRIOR})
 WHOLE_KINDS = TRAINED_KINDS | {Kind.REPORT}
 
 
+def declared(node: str) -> str:
+    """Return the name that a node was declared by, without the values of its fan-out.
+
+    >>> declared("admm[n_iter=10,rho=0.1]")
+    'admm'
+    """
+    return node.partition("[")[0]
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Product:
     """Describe what a node makes.

@@ -43,6 +43,13 @@ def completed(block: str) -> str:
     corpus = {"speech": "{uses: librispeech, root: x}", "mel": "{uses: extract, from: speech}"}
     usual = {"name": "x", "store": "x", "stages": f"{{speech: {corpus['speech']}}}"}
     text = block
+    if block.startswith("rules:"):  # a file of rules, which a gate takes as a field
+        rules = "".join(f"    {line}\n" for line in block.splitlines())
+        block = (
+            "  gla:    {uses: griffin_lim, from: mel}\n  admm:   {uses: admm, from: mel}\n"
+            "  scores: {uses: score, from: [gla, admm], against: speech, metrics: [estoi, pesq_wb]}\n"
+            f"  gate:\n    uses: gate\n    from: scores\n    baseline: nightly\n{rules}"
+        )
     if block.startswith(" "):  # nodes, which may read others of their page
         nodes = yaml.safe_load(block)
         others = (f"  {name}: {node}\n" for name, node in corpus.items() if name not in nodes)

@@ -253,7 +253,9 @@ def _choice(hint: Hint, defs: dict[str, Schema]) -> Schema:
         return {"type": "array", "prefixItems": items, "minItems": len(items), "maxItems": len(items)}
     if origin in (tuple, list):
         item = _value(arguments[0], defs)
-        return {"anyOf": [item, {"type": "array", "items": item}]}
+        listed = {"type": "array", "items": item}
+        # A single value stands for a list of it, but a mapping does not.
+        return listed if dataclasses.is_dataclass(arguments[0]) else {"anyOf": [item, listed]}
     if dataclasses.is_dataclass(hint):
         cls = typing.cast("type", hint)
         name = f"{cls.__module__}.{cls.__qualname__}"

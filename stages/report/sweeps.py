@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from melmill.stages.products import declared
 from melmill.stages.report.contract import Provenance
 
 # With more scored nodes than these, boxes, pictures and lists show only some of them.
@@ -48,15 +49,6 @@ class Sweep:
     def iterations(self, node: str) -> float:
         """Return a node's number of iterations; 0 where that is no axis."""
         return self.points[node][self.axes.index(ITERATIONS)] if ITERATIONS in self.axes else 0.0
-
-
-def declared(node: str) -> str:
-    """Return the name that a node was declared by, without the values of its fan-out.
-
-    >>> declared("admm[n_iter=10,rho=0.1]")
-    'admm'
-    """
-    return node.partition("[")[0]
 
 
 def find_sweeps(made: Iterable[Provenance], nodes: Sequence[str]) -> list[Sweep]:

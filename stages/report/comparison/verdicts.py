@@ -12,12 +12,12 @@ import numpy as np
 import pandas as pd
 
 from melmill.stages.errors import NotComparable
+from melmill.stages.products import declared
 from melmill.stages.report.comparison.differences import Decision, Inferiority, decide, inferiority
 from melmill.stages.report.comparison.evaluation import SLICES, Evaluation, chosen_nodes, nearest, scored_nodes
 from melmill.stages.report.comparison.rules import Rule, shown_bytes
 from melmill.stages.report.comparison.runs import Paired, Side, how_measured_differently, paired_scores
 from melmill.stages.report.statistics import ALL, OK, metric_columns, statuses
-from melmill.stages.report.sweeps import declared
 from melmill.stages.report.tables import number
 from melmill.stages.score.metric import Metric
 from melmill.stages.score.metric import metric as metric_of
@@ -188,9 +188,8 @@ def judge(
     """Judge a run by the rules of a gate.
 
     Means, shares, speeds and sizes are facts of the run, and are compared with their limits as they
-    are. A `not_worse_than` is a test: it trips where the mean is worse than the baseline's by
-    Student's one-sided paired t test, and its one-sided 95 % interval reaches beyond the margin. The
-    p-values of all such checks, over rules, nodes and groups, are corrected by Holm's method at
+    are. A `not_worse_than` is a test: it trips where the mean is worse than the baseline's by a
+    one-sided paired t test, and its one-sided 95 % interval reaches beyond the margin. The p-values of all such checks, over rules, nodes and groups, are corrected by Holm's method at
     5 %. So a gate trips falsely in at most 5 % of evaluations without a change.
 
     Parameters

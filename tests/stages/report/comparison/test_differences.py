@@ -21,13 +21,21 @@ RNG = np.random.default_rng(0)
 
 
 def test_an_inferiority_is_a_one_sided_t_test() -> None:
-    d = RNG.normal(-0.1, 0.5, 37)
+    half = RNG.normal(0, 0.5, 18)
+    d = np.concatenate([half, -half, [0.0]]) - 0.1  # symmetric, so that skewness changes nothing
     found, expected = inferiority(d), stats.ttest_1samp(d, 0.0, alternative="less")
     assert found.n == 37
     assert found.mean == pytest.approx(d.mean())
     assert found.p == pytest.approx(expected.pvalue)
     # Of the two-sided 90 % interval, the lower end is that of the one-sided 95 % interval.
     assert found.low == pytest.approx(stats.ttest_1samp(d, 0.0).confidence_interval(0.9).low)
+
+
+def test_a_long_tail_of_gains_makes_losses_less_certain() -> None:
+    gains = np.array([-0.2] * 20 + [0.1] * 10 + [1.5])
+    assert inferiority(gains).p > stats.ttest_1samp(gains, 0.0, alternative="less").pvalue
+    # A tail of losses does not make a loss more certain than Student's t.
+    assert inferiority(-gains).p == pytest.approx(stats.ttest_1samp(-gains, 0.0, alternative="less").pvalue)
 
 
 @pytest.mark.parametrize(
