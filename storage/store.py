@@ -271,7 +271,8 @@ class Store:
             if manifest is None:
                 raise
             # The lost format was no later one.
-            self.location.replace(MARKER, _marker(manifest.project))
+            lost = FORMAT_ELSEWHERE if manifest.pipeline.get("also") else FORMAT
+            self.location.replace(MARKER, _marker(manifest.project, lost))
 
     def new_run_id(self) -> str:
         """Return an id for a run that starts now: the time, and after the ids of earlier runs.

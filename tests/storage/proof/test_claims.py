@@ -93,7 +93,7 @@ def test_only_one_process_deletes(store: Location, holder: subprocess.Popen[str]
 def test_a_dead_process_leaves_its_deletions_to_the_next(store: Location, holder: subprocess.Popen[str]) -> None:
     before = latest(store)
     assert before is not None
-    assert (before.deleting, before.begun, before.deletions) == ({A}, True, 1)
+    assert (before.deleting, before.begun, before.deletions) == (frozenset({A}), True, 1)
     holder.kill()
     # Not waited for: what is a zombie is dead.
     deadline = time.monotonic() + 20
@@ -124,7 +124,7 @@ def test_a_lock_that_an_error_ends_keeps_what_is_half_deleted(store: Location) -
     interrupt_after(store, begun=[A, B], gone=[B])
     held = latest(store)
     assert held is not None
-    assert (held.released, held.deleting) == (True, {A})
+    assert (held.released, held.deleting) == (True, frozenset({A}))
     finished: list[frozenset[tuple[str, str]]] = []
 
     def finish(lock: Lock) -> None:
