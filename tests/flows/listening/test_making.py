@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -89,7 +90,7 @@ def test_a_test_leaves_the_products_of_the_store_alone(listening: Listening, fin
         ({"nodes": ()}, 3),  # all that are scored
     ],
 )
-def test_paired_tests_compare_pairs(listening: Listening, fields: dict[str, object], n_trials: int) -> None:
+def test_paired_tests_compare_pairs(listening: Listening, fields: dict[str, Any], n_trials: int) -> None:
     design = listening.make("abx", **fields)
     assert len(design.trials) == n_trials
     assert all(len(trial.stimuli) == 2 for trial in design.trials)
@@ -121,9 +122,9 @@ def test_long_utterances_are_cut_and_said(listening: Listening) -> None:
         ({"nodes": ("speech",)}, r"compares two systems or more, got speech"),
     ],
 )  # fmt: skip
-def test_bad_requests_are_one_line(listening: Listening, fields: dict[str, object], said: str) -> None:
+def test_bad_requests_are_one_line(listening: Listening, fields: dict[str, Any], said: str) -> None:
     with pytest.raises(PipelineError, match=said) as caught:
-        listening.make("abx", **fields)  # type: ignore[arg-type]
+        listening.make("abx", **fields)
     assert "\n" not in str(caught.value)
     assert not (listening.folder / "abx" / "index.html").exists()
 
