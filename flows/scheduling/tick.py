@@ -150,7 +150,7 @@ def tick(schedule: Schedule, say: Say) -> Tick:
         say(f"failed: {error}")
         return _told(schedule, broken, say)
     folder = Location(loaded.store) / SCHEDULES / schedule.name
-    about = {"schedule": schedule.name, "pipeline": str(schedule.pipeline), "store": loaded.store}
+    about: dict[str, Any] = {"schedule": schedule.name, "pipeline": str(schedule.pipeline), "store": loaded.store}
     with locked(folder) as held:
         if held is None:
             say(f"skipped: a run of schedule {schedule.name!r} is still at work")

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Install what the tests marked `cluster` need, from Debian's packages: an SSH server, Slurm and tools
+# Install what the tests marked `cluster` need, from Debian's packages: an SSH server, Slurm, cron and tools
 # for networks. It is quick if all is there. It starts nothing: the tests start and stop their own
 # servers, on high ports.
 set -euo pipefail
-packages=(iproute2 munge openssh-client openssh-server slurm-client slurmctld slurmd)
+packages=(cron iproute2 munge openssh-client openssh-server slurm-client slurmctld slurmd)
 missing=()
 for package in "${packages[@]}"; do
     dpkg-query --show --showformat '${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed || missing+=("$package")

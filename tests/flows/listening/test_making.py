@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import scipy.signal
+import soundfile
 
 from melmill.flows.errors import PipelineError
 from melmill.flows.listening.making import sounds_of
@@ -16,7 +19,7 @@ from melmill.flows.listening.stored import read_design
 from melmill.stages.score.listeners.kinds import REFERENCE
 from melmill.stages.score.metrics.loudness import integrated_loudness
 from melmill.storage.store import Store
-from tests.flows.conftest import Project
+from tests.flows.conftest import Project, voice
 from tests.flows.listening.conftest import Listening
 
 
@@ -89,7 +92,7 @@ def test_a_test_leaves_the_products_of_the_store_alone(listening: Listening, fin
         ({"nodes": ()}, 3),  # all that are scored
     ],
 )
-def test_paired_tests_compare_pairs(listening: Listening, fields: dict[str, object], n_trials: int) -> None:
+def test_paired_tests_compare_pairs(listening: Listening, fields: dict[str, Any], n_trials: int) -> None:
     design = listening.make("abx", **fields)
     assert len(design.trials) == n_trials
     assert all(len(trial.stimuli) == 2 for trial in design.trials)
@@ -121,9 +124,9 @@ def test_long_utterances_are_cut_and_said(listening: Listening) -> None:
         ({"nodes": ("speech",)}, r"compares two systems or more, got speech"),
     ],
 )  # fmt: skip
-def test_bad_requests_are_one_line(listening: Listening, fields: dict[str, object], said: str) -> None:
+def test_bad_requests_are_one_line(listening: Listening, fields: dict[str, Any], said: str) -> None:
     with pytest.raises(PipelineError, match=said) as caught:
-        listening.make("abx", **fields)  # type: ignore[arg-type]
+        listening.make("abx", **fields)
     assert "\n" not in str(caught.value)
     assert not (listening.folder / "abx" / "index.html").exists()
 
@@ -143,3 +146,26 @@ def test_the_command_line_takes_names_with_commas_in_brackets(done: Project) -> 
     answer = done.called("listen", str(done.store), "--nodes", "gla,admm[n_iter=2,rho=1]", "--test", "abx", "-o", "x")
     assert answer.returncode == 2
     assert "has no node 'admm[n_iter=2,rho=1]'" in answer.stderr
+
+
+def test_files_of_other_systems_are_heard_with_their_recordings(tmp_path: Path) -> None:
+    for folder, sign in (("ref", 1), ("est", -1)):
+        (tmp_path / folder).mkdir()
+        for at, name in enumerate(("one", "two", "three")):
+            soundfile.write(tmp_path / folder / f"{name}.wav", sign * voice(1.0 + at / 10, 110.0 + 40 * at, at), 16000)
+    project = Project(tmp_path)
+    scored = project.called("score", "ref", "mine=est", "-o", "report", "-m", "scm", "-j", "1")
+    assert scored.returncode == 0, scored.stderr
+    made = project.called(
+        "listen", "report/store", "--test", "abx", "--n", "2", "-o", "test", "--nodes", "mine", "--json"
+    )
+    assert made.returncode == 0, made.stderr
+    answer = json.loads(made.stdout)
+    assert answer["systems"] == [answer["reference"], "mine"]
+    design = read_design(Store.open(str(tmp_path / "report" / "store")), answer["test"])
+    assert design is not None
+    for trial in design.trials:
+        sounds = sounds_of(str(tmp_path / "test"), trial.name)
+        named = {system: sounds[token][0] for token, system in trial.stimuli.items()}
+        # The same voice with the other sign, so each is with its own.
+        np.testing.assert_allclose(named["mine"], -named[answer["reference"]], atol=1e-4)

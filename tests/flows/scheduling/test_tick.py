@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
 from melmill.flows.cli.group import cli
@@ -128,7 +129,7 @@ def test_state_and_lock_are_no_products(done: Project) -> None:
     assert done.called("verify", str(done.store)).returncode == 0
 
 
-@pytest.mark.skipif("gate" not in cli.list_commands(None), reason="needs the command gate")  # type: ignore[arg-type]
+@pytest.mark.skipif("gate" not in cli.list_commands(click.Context(cli)), reason="needs the command gate")
 def test_a_gate_that_trips_is_red_and_its_code_is_kept(done: Project) -> None:
     rules = done.folder / "gate.yaml"
     rules.write_text("rules:\n  - {metric: scm, node: admm, at_most: -200}\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from melmill.stages.numeric.errors import StageError, Unusable
 from melmill.stages.score.listeners.design import Candidate, check_size, drawn, trials
@@ -12,7 +13,7 @@ from melmill.stages.score.listeners.stimuli import aligned, has_anchor, low_pass
 from melmill.stages.score.metrics.loudness import integrated_loudness
 
 
-def noise(n: int, level: float = 0.05, seed: int = 0) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
+def noise(n: int, level: float = 0.05, seed: int = 0) -> NDArray[np.float32]:
     return (level * np.random.default_rng(seed).standard_normal(n)).astype(np.float32)
 
 
@@ -78,7 +79,7 @@ def test_what_is_cut_fades_out() -> None:
         (np.full(16000, np.nan, np.float32), "a has samples that are not finite"),
     ],
 )
-def test_what_nobody_can_hear_is_named(y: np.ndarray[tuple[int], np.dtype[np.float32]], said: str) -> None:
+def test_what_nobody_can_hear_is_named(y: NDArray[np.float32], said: str) -> None:
     with pytest.raises(Unusable, match=said):
         aligned({"a": (y, 16000)}, loudness_lufs=-23, longest_s=10)
 
