@@ -24,6 +24,7 @@ from melmill.stages.errors import (
     PackageMissing,
     UnknownStage,
 )
+from melmill.stages.extract.reading import read_with
 from melmill.stages.numeric.checks import MAX_SR, as_array, check_choice, check_full_scale, check_int
 from melmill.stages.numeric.errors import (
     ContractError,
@@ -932,8 +933,16 @@ def _converter(recordings: Recordings) -> Convert:
     return converter(recordings)
 
 
-# The store knows no readers, and every process imports this module first.
+def _bytes_of(path: str) -> bytes:
+    from melmill.storage.files.location import folder_and_name
+
+    folder, name = folder_and_name(path)
+    return folder.read(name)
+
+
+# The store knows no readers and stages open no files, and every process imports this module first.
 convert_with(_converter)
+read_with(_bytes_of)
 
 
 def _spec(spec: MelSpec | None, name: str | None) -> MelSpec:

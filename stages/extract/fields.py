@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Annotated, Literal
 
 from melmill.stages.contract import UNSET, OneOf, Unset
+from melmill.stages.extract.reading import read_file
 from melmill.stages.numeric.errors import ParameterError, Unusable
 from melmill.stages.numeric.mels.steps import WaveStep
 from melmill.stages.numeric.melspec import Centering, Frames, MelSpec, Pcen, PerUtterance, Window
@@ -142,11 +143,9 @@ def with_statistics(spec: MelSpec, path: str) -> MelSpec:
         The file is missing, is none of these, or has other bands.
     """
     from melmill.stages.formats.statistics import read_statistics  # here, as specs without one need no reader
-    from melmill.storage.files.location import folder_and_name
 
-    folder, name = folder_and_name(path)
     try:
-        mean, std = read_statistics(name, folder.read(name))
+        mean, std = read_statistics(path.rpartition("/")[2], read_file(path))
     except FileNotFoundError as error:
         raise ParameterError("stats", f"must be a file that exists, got {path!r}") from error
     except Unusable as error:

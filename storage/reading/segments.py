@@ -353,5 +353,5 @@ class Segments:
         ]
 
     @cached_property
-    def _silence(self) -> float:
+    def _silence(self) -> float | NDArray[np.float64]:
         return silence_of(self._mel.description)

@@ -39,8 +39,9 @@ def shifted_bands(y: NDArray[np.floating | np.int16], spec: MelSpec) -> NDArray[
     longer = StftParams(n_fft=n_fft, win_length=win_length, hop_length=min(spec.hop_length, win_length))
     total = n_fft - spec.hop_length if spec.center == "same" else 2 * (n_fft // 2)
     before = max(total, 0) // 2
-    mode = "reflect" if spec.pad_mode == "reflect" and signal.size > 1 else "constant"
-    padded = np.pad(signal, (before, max(total, 0) - before), mode=mode)
+    width = (before, max(total, 0) - before)
+    reflected = spec.pad_mode == "reflect" and signal.size > 1
+    padded = np.pad(signal, width, mode="reflect") if reflected else np.pad(signal, width)
     # A frame may be lacking where the window became longer by an odd number of samples.
     n_frames = spec.stft.n_frames(signal.size)
     padded = np.pad(padded, (0, max(0, (n_frames - 1) * spec.hop_length + n_fft - padded.size)))
