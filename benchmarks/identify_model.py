@@ -1,14 +1,16 @@
-"""Train the network by which `melmill mel identify` tells how a mel was made without its recording.
+r"""Train the network by which `melmill mel identify` tells how a mel was made without its recording.
 
 python -m benchmarks.identify_model CORPORA [--out FILE] [--clips N] [--steps N] [--without CORPUS ...]
 
 CORPORA holds a folder of recordings for each corpus. The file that comes with melmill was made by
 
-python -m benchmarks.identify_model ../shared/corpora-more --without LJSpeech --speakers-not-of ../shared/corpora
+python -m benchmarks.identify_model ../shared/corpora-more --without LJSpeech --speakers-not-of ../shared/corpora \
+    --clips 32 --steps 2000
 """
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import warnings
@@ -238,7 +240,7 @@ def main(
     }
     data_bytes = file_of(model, mean, scale, about)
     out.write_bytes(data_bytes)
-    click.echo(f"{out}: {len(data_bytes):,} bytes")
+    click.echo(f"{out}: {len(data_bytes):,} bytes, sha256 {hashlib.sha256(data_bytes).hexdigest()}")
 
 
 if __name__ == "__main__":

@@ -208,4 +208,4 @@ def _compared(M: NDArray[np.floating], spec: MelSpec) -> NDArray[np.float64]:
     values = M.astype(np.float64)
     if spec.log is None and spec.pcen is None:
         values = np.log(np.maximum(values, 0.0) + 1e-5 * max(1e-30, float(values.max())))
-    return values - values.mean(axis=1, keepdims=True)
+    return np.asarray(values - values.mean(axis=1, keepdims=True))

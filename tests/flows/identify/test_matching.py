@@ -19,7 +19,7 @@ Mel = NDArray[np.floating[Any]]
 
 
 def standard(M: Mel) -> Mel:
-    return (M - M.mean(axis=1, keepdims=True)) / (M.std(axis=1, keepdims=True) + 1e-5)
+    return np.asarray((M - M.mean(axis=1, keepdims=True)) / (M.std(axis=1, keepdims=True) + 1e-5))
 
 
 @pytest.mark.parametrize("candidate", candidates(), ids=lambda candidate: candidate.names[0])
