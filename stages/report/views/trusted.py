@@ -63,6 +63,6 @@ def _cell(row: Mapping[Hashable, Any]) -> Cell:
         strongest, itself = (f"{row[name]:.{metric.decimals}f}" for name in ("strongest", "itself"))
         hint += f"; strongest step {strongest}, the recording {itself}; "
         hint += f"{row['n_told']} of {row['n_steps']} steps told from the one before"
-    text, _, small = cell({str(name): value for name, value in row.items()}).partition("; ")
+    text, _, small = cell(row).partition("; ")
     mark = "worse" if row["verdict"] in ("wrong", "deaf") else ""
     return Cell(text=text, small=small, hint=hint, mark=mark, kind="label")
