@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -203,8 +203,7 @@ def _of_folder(place: str, utterances: int) -> Iterator[Recording]:
     if not contents.rates:
         raise PipelineError(f"{place!r} holds no audio that can be read: name a folder of recordings, or a store")
     sr = next(iter(contents.rates))
-    stage = stage_class(contents.layout.uses)(**contents.layout.fields, sr=sr)
-    assert isinstance(stage, IngestStage)
+    stage = cast("IngestStage", cast("Any", stage_class(contents.layout.uses))(**contents.layout.fields, sr=sr))
     tree = SourceTree(stage.root)
     found = list(stage.discover(tree, {}).every())
     for one in found:

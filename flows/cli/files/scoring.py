@@ -1,4 +1,4 @@
-"""`melmill score`: folders of audio against recordings, without a pipeline of one's own."""
+"""`melmill score` and `trust`: folders of audio against recordings, and which metric to trust on them."""
 
 from __future__ import annotations
 
@@ -10,12 +10,20 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from melmill.flows.cli.group import DONE, FAILED, LocalPath, cli
-from melmill.flows.cli.show import as_json, one_line
+from melmill.flows.cli.show import as_json, one_line, table
 from melmill.flows.cli.tables import format_option, print_means
 from melmill.stages.numeric.checks import MAX_SR
+from melmill.stages.score.trust.damages import DAMAGES
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from melmill.flows.scoring.card import Card
+
+_LEGEND = (
+    "A cell: Spearman's correlation of step and score, and the mildest step from which on all are told from the "
+    "recording."
+)
 
 
 @cli.command()
@@ -119,3 +127,119 @@ def _said(card: Card) -> Iterator[str]:
     yield f"pipeline: {card.request.pipeline_path}"
     if card.page is not None:
         yield f"report: {card.page}"
+
+
+@cli.command()
+@click.argument("place", metavar="STORE|FOLDER")
+@click.option(
+    "-m",
+    "--metrics",
+    "metrics",
+    multiple=True,
+    metavar="NAMES",
+    help="Metrics, between commas; all: each that is installed. Repeatable.  [default: pesq_wb,estoi,scm,sc]",
+)
+@click.option("-n", "--utterances", type=click.IntRange(6, 100_000), metavar="N", help="Damage about N.  [default: 30]")
+@click.option(
+    "-d", "--damage", "damages", multiple=True, type=click.Choice(list(DAMAGES)), help="Do this one only. Repeatable."
+)
+@click.option(
+    "--preset", metavar="NAME", help="Mel of the spectral metrics.  [default: paper, at the recordings' rate]"
+)
+@click.option(
+    "-j", "--jobs", type=click.IntRange(min=1, max=4096), metavar="N", help="Processes.  [default: one per core]"
+)
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(["table", "md", "csv"]),
+    default="table",
+    show_default=True,
+    help="csv has the numbers: a row per metric and damage.",
+)
+@click.option("--json", "json_", is_flag=True, help="Print one JSON object to standard output.")
+def trust(
+    place: str,
+    metrics: tuple[str, ...],
+    utterances: int | None,
+    damages: tuple[str, ...],
+    preset: str | None,
+    jobs: int | None,
+    format_: str,
+    json_: bool,
+) -> int:
+    """Damage recordings in known steps, and say which metric hears it.
+
+    The recordings are some of a STORE's or a FOLDER's. Each is damaged in kinds that listeners hear
+    (phase, smeared bands, buzz, noise, clipping, low-pass, quantisation) and in some that nobody
+    hears (a shift, another level, polarity). A metric to trust hears the first, in order, and not
+    the second.
+
+    If the last run of a STORE has measured this (`trust: true` on a score node), that is printed,
+    unless an option asks for something else.
+
+    \b
+    Examples:
+      melmill trust recordings
+      melmill trust runs/demo -m pesq_wb,estoi,mcd -n 40 --format md
+    """
+    from melmill.flows.scoring.trust import UTTERANCES, TrustRequest, stored_trust, trust_rows
+    from melmill.stages.report.tables import judged_by_node
+    from melmill.stages.score.trust.judgement import judged, overall
+
+    asked = bool(metrics or utterances or damages or preset)
+    rows = None if asked else stored_trust(place)
+    if rows is None:
+        request = TrustRequest(
+            place=place,
+            metrics=tuple(name.strip() for names in metrics for name in names.split(",") if name.strip()),
+            preset=preset,
+            utterances=utterances or UTTERANCES,
+            damages=damages or tuple(DAMAGES),
+            jobs=jobs or len(os.sched_getaffinity(0)),
+        )
+        made = judged(trust_rows(request))
+    else:
+        made = judged_by_node(rows)
+        made = made[made["node"] == made["node"].iloc[0]].drop(columns="node")
+    if json_:
+        whole = overall(made)
+        as_json({"place": place, "metrics": _records(whole), "damages": _records(made)})
+    elif format_ == "csv":
+        click.echo(made.to_csv(index=False), nl=False)
+    else:
+        _print(made, as_markdown=format_ == "md")
+    return DONE
+
+
+def _records(frame: pd.DataFrame) -> list[dict[str, object]]:
+    import json
+
+    rows: list[dict[str, object]] = json.loads(frame.to_json(orient="records", double_precision=15))
+    return rows
+
+
+def _print(made: pd.DataFrame, *, as_markdown: bool) -> None:
+    """Print metrics across and damages down, as a terminal is higher than wide."""
+    from melmill.stages.score.metric import metric
+    from melmill.stages.score.trust.judgement import cell, overall
+
+    names = list(dict.fromkeys(made["metric"]))
+    cells = {(row["metric"], row["damage"]): cell(row) for row in made.to_dict("records")}
+    whole = {row["metric"]: row for row in overall(made).to_dict("records")}
+    header = ["", *(metric(name).title for name in names)]
+    rows = [
+        [f"{DAMAGES[damage].title}{'' if DAMAGES[damage].expected == 'worse' else ' (not heard)'}"]
+        + [cells[name, damage] for name in names]
+        for damage in dict.fromkeys(made["damage"])
+    ]
+    if any(whole[name]["n_damages"] for name in whole):
+        right = [f"{whole[name]['n_right']} of {whole[name]['n_damages']}" if name in whole else "–" for name in names]
+        told = [f"{whole[name]['told']:.0%}" if name in whole else "–" for name in names]
+        rows += [["right direction", *right], ["steps told from the one before", *told]]
+    if as_markdown:
+        for line in (header, ["---"] * len(header), *rows):
+            click.echo("| " + " | ".join(line) + " |")
+    else:
+        table(header, rows)
+    click.echo(f"{chr(10) if as_markdown else ''}Of {int(made['n'].max())} recordings. {_LEGEND}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
 from typing import TYPE_CHECKING, Any
@@ -40,7 +40,6 @@ from melmill.stages.score.trust.damages import DAMAGES
 
 if TYPE_CHECKING:
     from melmill.stages.numeric.melspec import MelSpec
-    from melmill.stages.report.budget.stage import ErrorBudget
     from melmill.stages.report.contract import ReportData
 
 _CLIP_S = 3.0
@@ -60,11 +59,22 @@ class Take:
     scores: Sequence[tuple[str, str]]
 
 
-def budget_files(stage: ErrorBudget, data: ReportData) -> ReportFiles:
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Hold the settings of the page; see `melmill.stages.report.budget.stage.ErrorBudget`."""
+
+    roles: Mapping[str, str]
+    error: str
+    quality: str
+    preset: str
+    title: str
+    seed: int
+
+
+def budget_files(stage: Settings, data: ReportData) -> ReportFiles:
     """Return the files of the report: the page, and the losses as CSV."""
-    roles = {role: getattr(stage, role) for role in _roles()}
     scores = data.scores
-    found = losses(scores, roles, stage.seed)
+    found = losses(scores, stage.roles, stage.seed)
     quality = metric_of(stage.quality)
     dots = scatter(scores, metric_of(stage.error).column, quality.column, list(map(str, scores["node"].unique())))
     demonstrated = _demonstrations(stage, data, scores)
@@ -74,7 +84,7 @@ def budget_files(stage: ErrorBudget, data: ReportData) -> ReportFiles:
          "loss": loss.losses[name][0], "ci_low": loss.losses[name][1], "ci_high": loss.losses[name][2]}
         for loss in found for name in columns
     ]  # fmt: skip
-    base = summary(scores[scores["node"] == stage.base], by=(), seed=stage.seed)
+    base = summary(scores[scores["node"] == stage.roles["base"]], by=(), seed=stage.seed)
     page = _environment().get_template("budget.html.j2").render(
         stage=stage,
         style=Markup(_resource("melmill.stages.report", "page.css")),
@@ -98,12 +108,6 @@ def budget_files(stage: ErrorBudget, data: ReportData) -> ReportFiles:
     )
 
 
-def _roles() -> Sequence[str]:
-    from melmill.stages.report.budget.stage import ROLES
-
-    return ROLES
-
-
 def _headline(found: Sequence[Loss], columns: Sequence[str]) -> str:
     """Return what the terminal shows: a row per part, its loss by each metric."""
     titles = [metric_of(name).label for name in columns]
@@ -123,7 +127,7 @@ def loss_text(loss: Loss, metric: Metric) -> str:
     return f"{number(mean, metric.decimals)}{half}"
 
 
-def _demonstrations(stage: ErrorBudget, data: ReportData, scores: pd.DataFrame) -> dict[str, Any]:
+def _demonstrations(stage: Settings, data: ReportData, scores: pd.DataFrame) -> dict[str, Any]:
     """Return what the page shows of one clip: the median recording by the quality."""
     column = metric_of(stage.quality).column
     only = scores[[*scores.columns[:5], column, f"status_{column}"]]

@@ -104,6 +104,14 @@ class ErrorBudget:
 
     def report(self, data: ReportData) -> ReportFiles:
         """Return the page, and the losses as a table."""
-        from melmill.stages.report.budget.page import budget_files
+        from melmill.stages.report.budget.page import Settings, budget_files
 
-        return budget_files(self, data)
+        settings = Settings(
+            roles={role: getattr(self, role) for role in ROLES},
+            error=self.error,
+            quality=self.quality,
+            preset=self.preset,
+            title=self.title,
+            seed=self.seed,
+        )
+        return budget_files(settings, data)

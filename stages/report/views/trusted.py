@@ -27,7 +27,8 @@ def shown_damages(trust: pd.DataFrame | None) -> list[Damage]:
 
 
 def _grid(rows: pd.DataFrame, node: str) -> Grid:
-    damages = [DAMAGES[name] for name in dict.fromkeys(rows["damage"])]
+    # First what nobody hears: it tells metrics apart.
+    damages = sorted((DAMAGES[name] for name in dict.fromkeys(rows["damage"])), key=lambda one: one.expected)
     of = {(row["metric"], row["damage"]): row for row in rows.to_dict("records")}
     whole = {row["metric"]: row for row in overall(rows).to_dict("records")}
     groups = grouped(rows["metric"])
@@ -62,10 +63,6 @@ def _cell(row: Mapping[Hashable, Any]) -> Cell:
         strongest, itself = (f"{row[name]:.{metric.decimals}f}" for name in ("strongest", "itself"))
         hint += f"; strongest step {strongest}, the recording {itself}; "
         hint += f"{row['n_told']} of {row['n_steps']} steps told from the one before"
-    bad = row["verdict"] in ("wrong", "deaf")
-    return Cell(
-        text=cell({str(name): value for name, value in row.items()}),
-        hint=hint,
-        mark="worse" if bad else "",
-        kind="label",
-    )
+    text, _, small = cell(row).partition("; ")
+    mark = "worse" if row["verdict"] in ("wrong", "deaf") else ""
+    return Cell(text=text, small=small, hint=hint, mark=mark, kind="label")

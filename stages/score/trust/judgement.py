@@ -197,7 +197,7 @@ def overall(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(made)
 
 
-def cell(row: Mapping[str, Any]) -> str:
+def cell(row: Mapping[Any, Any]) -> str:
     """Return what a metric makes of a damage, in a few characters.
 
     For what is heard: the correlation, the mildest step told from the recording, and what noise
