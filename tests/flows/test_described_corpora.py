@@ -10,6 +10,7 @@ import pytest
 
 import melmill
 from melmill.flows.exchange.export import export
+from melmill.flows.execution.summary import Summary
 from tests.stages.ingest.readers.published import LIBRITTS, noise, write_audio
 
 PIPELINE = """\
@@ -22,7 +23,7 @@ stages:
 """
 
 
-def run(folder: Path, speech: str, store: str = "store") -> melmill.Summary:
+def run(folder: Path, speech: str, store: str = "store") -> Summary:
     path = folder / "pipeline.yaml"
     path.write_text(PIPELINE.format(store=folder / store, speech=speech))
     return melmill.run(path, executor="serial")

@@ -39,7 +39,10 @@ def install(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Registry[Metric]]:
 
 
 def test_what_comes_with_melmill_is_found() -> None:
-    assert list(READERS) == ["audio_folder", "librispeech", "mel_folder"]
+    # Those in the folders of the folder too.
+    assert list(READERS) == sorted(READERS)
+    assert {"audio_folder", "librispeech", "mel_folder", "vctk", "kaldi"} < READERS.keys()
+    assert len(READERS) == 21
     assert list(FORMATS) == ["flac", "wav", "npy"]
     assert len(METRICS) == 35
     assert METRICS["stoi"] is STOI

@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -361,4 +361,4 @@ def _read(view: ProductView, by_shard: Mapping[int, Sequence[str]]) -> dict[str,
     arrays: dict[str, NDArray[Any]] = {}
     for index, ids in by_shard.items():
         arrays |= view.folder.read_arrays(view.catalogue.shard(index), ids)
-    return {name: cast("NDArray[Any]", np.asarray(array)) for name, array in arrays.items()}
+    return {name: np.asarray(array) for name, array in arrays.items()}

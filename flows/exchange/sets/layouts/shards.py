@@ -73,7 +73,13 @@ class WebDatasetLayout(SetLayout):
         members: list[tuple[str, bytes]] = []
         for content in contents:
             one, key = content.item, content.item.id.replace(".", "_")
-            said = {"id": one.id, "text": one.text, "speaker": one.speaker, "gender": one.sex, "subset": one.subset}
+            said: dict[str, Any] = {
+                "id": one.id,
+                "text": one.text,
+                "speaker": one.speaker,
+                "gender": one.sex,
+                "subset": one.subset,
+            }
             said |= {"sampling_rate": info.sr, "num_samples": one.n_samples}
             members += [(f"{key}.flac", made.audio(content, info, "flac")), (f"{key}.json", json_line(said).encode())]
             if content.M is not None:

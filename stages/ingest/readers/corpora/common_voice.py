@@ -92,12 +92,12 @@ class CommonVoice(CorpusReader):
         chosen = _Found()
         left_out = []
         for entry in clips:
-            split = listed.get((entry.subset, entry.utterance_id))
-            if split is None:
+            listing = listed.get((entry.subset, entry.utterance_id))
+            if listing is None:
                 left_out.append(entry.path)
                 continue
             language = posixpath.basename(entry.subset.rstrip("/"))
-            chosen.append(entry._replace(subset=f"{language}/{split}" if several else split))
+            chosen.append(entry._replace(subset=f"{language}/{listing}" if several else listing))
         notes = []
         if left_out:
             notes.append(f"{len(left_out):,} clips are in none of {', '.join(self.splits)}: {some_of(left_out)}")

@@ -38,7 +38,8 @@ def texts(store: Store) -> dict[str, str]:
 
 
 def pcm(y: Any) -> np.ndarray[Any, np.dtype[np.int16]]:
-    return np.rint(np.asarray(y) * 32768).astype(np.int16)
+    samples: np.ndarray[Any, np.dtype[np.int16]] = np.rint(np.asarray(y) * 32768).astype(np.int16)
+    return samples
 
 
 def test_datasets_loads_parquet(store: Store, exported: Make) -> None:

@@ -28,15 +28,15 @@ from melmill.storage.files.ledger import LEDGER, ExportFolder
 from melmill.storage.files.sources import SourceTree
 from melmill.storage.store import Store
 
-# The reader of ours that reads each layout back, and its root below the set.
+# The reader of ours that reads each layout back.
 READ_BY = {
-    "ljspeech": ("audio_folder", {"manifest": "metadata.csv"}, "wavs"),
-    "kaldi": ("kaldi", {}, ""),
-    "espnet": ("kaldi", {}, ""),
-    "nemo": ("nemo", {}, ""),
-    "parquet": ("parquet", {}, ""),
-    "webdataset": ("webdataset", {}, ""),
-    "shar": ("shar", {}, ""),
+    "ljspeech": "audio_folder",
+    "kaldi": "kaldi",
+    "espnet": "kaldi",
+    "nemo": "nemo",
+    "parquet": "parquet",
+    "webdataset": "webdataset",
+    "shar": "shar",
 }
 
 
@@ -56,7 +56,8 @@ def test_a_set_is_counted_and_checksummed(store: Store, tmp_path: Path, to: str)
     assert (summary.utterances, summary.with_text, summary.speakers, summary.missing) == (16, 12, 4, 0)
     assert sum(summary.splits.values()) == 16
     assert summary.splits.keys() == {"train", "dev"}
-    said = dict(reversed(line.split("  ", 1)) for line in (tmp_path / "SHA256SUMS").read_text().splitlines())
+    sums = [line.split("  ", 1) for line in (tmp_path / "SHA256SUMS").read_text().splitlines()]
+    said = {name: sha256 for sha256, name in sums}
     there = contents(tmp_path)
     assert said == {name: sha256 for name, sha256 in there.items() if name != "SHA256SUMS"}
     assert summary.written == len(there)
@@ -70,10 +71,8 @@ def test_a_set_is_counted_and_checksummed(store: Store, tmp_path: Path, to: str)
 @pytest.mark.parametrize("to", READ_BY)
 def test_our_reader_reads_the_samples_and_texts_back(store: Store, tmp_path: Path, to: str) -> None:
     export_set(store, request(to, split="dev=0.2"), str(tmp_path))
-    uses, fields, _ = READ_BY[to]
-    if to == "ljspeech":
-        uses, fields = "audio_folder", {"folders": ()}
-    stage: Any = READERS[uses](root=str(tmp_path), **fields)
+    reader: Any = READERS[READ_BY[to]]
+    stage = reader(root=str(tmp_path), **({"folders": ()} if to == "ljspeech" else {}))
     tree = SourceTree(str(tmp_path))
     found = stage.discover(tree, {}).utterances
     assert len(found) == 16

@@ -64,7 +64,8 @@ def test_every_corpus_has_facts_and_a_tree_here() -> None:
     published = {name for name, one in READERS.items() if issubclass(one, CorpusReader)}
     assert published == CORPORA.keys() - {"librispeech"}
     for name in published:
-        facts = READERS[name].facts  # type: ignore[attr-defined]
+        facts = READERS[name].facts
+        assert facts is not None
         assert facts.url
         assert facts.licence
         assert all(one.url.startswith("http") for one in facts.downloads)

@@ -175,10 +175,10 @@ def test_recordings_and_supervisions_of_lhotse_are_joined(tmp_path: Path) -> Non
 
 def test_cuts_of_lhotse_are_utterances(tmp_path: Path) -> None:
     (tmp_path / "a.flac").write_bytes(audio(32000))
-    cut = {"id": "cut-1", "type": "MonoCut", "start": 0.25, "duration": 1.0, "channel": 0}
+    cut: dict[str, Any] = {"id": "cut-1", "type": "MonoCut", "start": 0.25, "duration": 1.0, "channel": 0}
     said_twice = [supervision("2", "a", 0.5, 0.5, "world"), supervision("1", "a", 0.0, 0.5, "hello")]
-    mixed = {"id": "m", "type": "MixedCut", "tracks": []}
-    cuts = [{**cut, "supervisions": said_twice, "recording": recording("a", "a.flac")}, mixed]
+    mixed: dict[str, Any] = {"id": "m", "type": "MixedCut", "tracks": []}
+    cuts: list[dict[str, Any]] = [{**cut, "supervisions": said_twice, "recording": recording("a", "a.flac")}, mixed]
     written(tmp_path / "cuts_train.jsonl.gz", cuts)
     utterances, notes, outcomes = read(reader("lhotse", tmp_path))
     assert said(utterances) == {"cut-1": ("", "s1", "F", "hello world")}
