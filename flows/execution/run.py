@@ -8,7 +8,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from types import FrameType
@@ -209,12 +209,7 @@ class JobMaker:
                 },
                 record_name=self._plan.record_name(node, ALL_SHARDS),
                 pipeline=self._plan.pipeline.name,
-                pair_notes=tuple(
-                    f"{name}: {note}"
-                    for name, paired in self._plan.paired.items()
-                    if name in before
-                    for note in paired.notes
-                ),
+                pair_notes=self._pair_notes(before),
             )
         if node.is_whole:
             methods = "report()" if node.product.kind is Kind.REPORT else "train()"
@@ -238,6 +233,11 @@ class JobMaker:
 
     def _ports(self, node: Node) -> dict[str, Source]:
         return {port: Source.of(self._nodes[names[0]]) for port, names in node.inputs.items()}
+
+    def _pair_notes(self, among: Collection[str]) -> tuple[str, ...]:
+        """Return what a person should know of the pairs of some nodes, a line each."""
+        paired = {name: one for name, one in self._plan.paired.items() if name in among}
+        return tuple(f"{name}: {note}" for name, one in paired.items() for note in one.notes)
 
     def _share(self, node: Node) -> float:
         """Return the share of utterances that a node works on."""

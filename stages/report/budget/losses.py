@@ -58,11 +58,11 @@ PARTS = (
         says="The magnitude of the recording, and a phase that is retrieved from it.",
     ),
     Part(
-        role="kept_phase", before="inverted", title="What the true phase would bring back",
+        role="kept_phase", before="inverted", title="With the true phase again",
         says="The magnitude of the best inversion with the phase of the recording. A negative loss is a gain.",
     ),
     Part(
-        role="kept_magnitude", before="inverted", title="What the true magnitude would bring back",
+        role="kept_magnitude", before="inverted", title="With the true magnitude again",
         says="The phase of the best inversion with the magnitude of the recording. A negative loss is a gain.",
     ),
 )  # fmt: skip
