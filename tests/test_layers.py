@@ -87,7 +87,7 @@ def test_only_storage_opens_files() -> None:
         "stages/invert/priors/__init__.py",  # reads what comes with melmill
         "stages/report/page.py",  # reads its own template
         "flows/listening/page.py",  # reads its own template
-        "flows/scheduling/files.py",  # reads the files that a CronJob carries
+        "flows/runs/scheduling/files.py",  # reads the files that a CronJob carries
         "stages/score/networks/weights.py",  # hashes what other packages carry
         # keys are no data: they have modes and stay off every store
         "cluster/authority.py",
