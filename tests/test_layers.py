@@ -88,8 +88,8 @@ def test_only_storage_opens_files() -> None:
         "stages/numeric/presets.py",  # reads what comes with melmill
         "stages/report/views/templates.py",  # reads the templates of pages
         "flows/listening/page.py",  # reads its own template
-        "flows/scheduling/files.py",  # reads the files that a CronJob carries
         "stages/report/budget/page.py",  # likewise
+        "flows/runs/scheduling/files.py",  # reads the files that a CronJob carries
         "stages/score/networks/weights.py",  # hashes what other packages carry
         # keys are no data: they have modes and stay off every store
         "cluster/authority.py",

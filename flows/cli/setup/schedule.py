@@ -82,8 +82,8 @@ def make(
       melmill schedule pipeline.yaml --every day --gate gate.yaml --baseline good --notify ./tell.sh
       melmill schedule pipeline.yaml --every '*/30 8-18 * * mon-fri' --kind cron -o schedules
     """
-    from melmill.flows.scheduling.files import files_of, has_systemd
-    from melmill.flows.scheduling.planned import planned
+    from melmill.flows.runs.scheduling.files import files_of, has_systemd
+    from melmill.flows.runs.scheduling.planned import planned
 
     made = planned(
         pipeline, every=every, name=name, store=store, overrides=overrides, executor=executor, rules=rules,
@@ -147,10 +147,10 @@ def tick(
     Example:
       melmill schedule tick pipeline.yaml --every day --gate gate.yaml --baseline good --notify ./tell.sh
     """
-    from melmill.flows.scheduling.cadence import read_cadence
-    from melmill.flows.scheduling.planned import schedule_name
-    from melmill.flows.scheduling.tick import Schedule
-    from melmill.flows.scheduling.tick import tick as run_once
+    from melmill.flows.runs.scheduling.cadence import read_cadence
+    from melmill.flows.runs.scheduling.planned import schedule_name
+    from melmill.flows.runs.scheduling.tick import Schedule
+    from melmill.flows.runs.scheduling.tick import tick as run_once
 
     made = run_once(
         Schedule(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ class Listening:
         path.write_text(json.dumps({**fields, "answers": listed}))
         return path
 
-    def rated(self, design: Design, listener: str, of: dict[str, float], name: str = "") -> Path:
+    def rated(self, design: Design, listener: str, of: Mapping[str, float], name: str = "") -> Path:
         """Write a result of a MUSHRA test that rates each system with the same number on every page."""
         answers = {
             trial.name: {"ratings": {token: of[system] for token, system in trial.stimuli.items()}}

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 import pytest
 
 from melmill.flows.errors import PipelineError
-from melmill.flows.scheduling.cadence import read_cadence
+from melmill.flows.runs.scheduling.cadence import read_cadence
 
 # A Wednesday.
 BASE = datetime(2026, 7, 1, 12, 0)

@@ -13,7 +13,7 @@ from pathlib import Path
 import yaml
 
 from melmill.flows.errors import PipelineError
-from melmill.flows.scheduling.planned import Planned
+from melmill.flows.runs.scheduling.planned import Planned
 
 # A folder of a container.
 _MOUNT = "/etc/melmill"

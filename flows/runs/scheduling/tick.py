@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from melmill.flows.errors import PipelineError
 from melmill.flows.pipeline.spec import load
-from melmill.flows.scheduling.cadence import Cadence
+from melmill.flows.runs.scheduling.cadence import Cadence
 from melmill.storage.files.location import Location
 from melmill.storage.files.locks import Held, locked
 from melmill.storage.records import sealed, unsealed

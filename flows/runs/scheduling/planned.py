@@ -12,7 +12,7 @@ from pathlib import Path
 
 from melmill.flows.errors import PipelineError
 from melmill.flows.pipeline.spec import load
-from melmill.flows.scheduling.cadence import Cadence, read_cadence
+from melmill.flows.runs.scheduling.cadence import Cadence, read_cadence
 
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,40}[a-z0-9])?")
 
