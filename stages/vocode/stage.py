@@ -251,7 +251,7 @@ class Vocode:
         wrong = [difference for difference in differing if difference.conversion not in allowed]
         if wrong and self.transcode is None:
             raise ContractError(self._explained(wrong))
-        conversions = tuple((difference.field, difference.conversion) for difference in differing)
+        conversions: tuple[tuple[str, str], ...] = tuple((d.field, d.conversion) for d in differing)
         if wrong:
             conversions = (("transcode", route(made.spec, self.known.spec)),)
         return Waveform(sr=self.known.spec.sr, dtype=self.dtype, mel=made.spec, conversions=conversions)

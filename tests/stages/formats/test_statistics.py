@@ -44,6 +44,8 @@ FILES = {
 @pytest.mark.parametrize("name", FILES)
 def test_files_of_recipes_are_read(name: str) -> None:
     mean, std = read_statistics(name, FILES[name])
+    assert mean is not None
+    assert std is not None
     np.testing.assert_allclose(mean, MEAN)
     np.testing.assert_allclose(std, STD)
 
