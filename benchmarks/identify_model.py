@@ -161,7 +161,7 @@ def trained(
     with torch.no_grad():
         logits = model(x[judged]).masked_fill(~allowed[judged], -1e9)
     temperature = min(
-        np.geomspace(0.5, 4.0, 40), key=lambda t: float(nn.functional.cross_entropy(logits / t, y[judged]))
+        np.geomspace(0.5, 10.0, 60), key=lambda t: float(nn.functional.cross_entropy(logits / t, y[judged]))
     )
     top = logits.topk(3, dim=1).indices
     right = (top == y[judged][:, None]).any(dim=1).float().mean()

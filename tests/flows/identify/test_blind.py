@@ -30,7 +30,7 @@ def test_probabilities_are_of_makes_with_as_many_bands() -> None:
     assert all(chance == 0 for chance, n in zip(chances[:-1], model().bands, strict=True) if n != 80)
 
 
-@pytest.mark.parametrize("preset", ["hifigan", "vocos_24khz", "whisper_80"])
+@pytest.mark.parametrize("preset", ["hifigan", "vocos_24khz"])
 def test_the_preset_of_speech_is_among_the_first(preset: str, speech: NDArray[np.float32]) -> None:
     M = melmill.mel(speech, preset=preset, sr=22050)
     found = melmill.identify(M.T)
