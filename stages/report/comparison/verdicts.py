@@ -189,8 +189,9 @@ def judge(
 
     Means, shares, speeds and sizes are facts of the run, and are compared with their limits as they
     are. A `not_worse_than` is a test: it trips where the mean is worse than the baseline's by a
-    one-sided paired t test, and its one-sided 95 % interval reaches beyond the margin. The p-values of all such checks, over rules, nodes and groups, are corrected by Holm's method at
-    5 %. So a gate trips falsely in at most 5 % of evaluations without a change.
+    one-sided paired t test, and its one-sided 95 % interval reaches beyond the margin. The p-values
+    of all such checks, over rules, nodes and groups, are corrected by Holm's method at 5 %. So a
+    gate trips falsely in at most 5 % of evaluations without a change.
 
     Parameters
     ----------
