@@ -125,7 +125,8 @@ class Inferiority:
         """Return the chance that a degradation of `margin` would have tripped, in [0, 1].
 
         A rule trips where the degradation is significant among `n_tests` tests, and where `low` is
-        below ``-margin``. Bonferroni's level stands for Holm's, which is never smaller.
+        below ``-margin``. Bonferroni's level stands for Holm's, which is never smaller. Student's t
+        stands for both: skewed differences trip a little more rarely.
         """
         from scipy.special import stdtr, stdtrit
 

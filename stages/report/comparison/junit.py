@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 import xml.etree.ElementTree as ET
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
-
-import pandas as pd
+from typing import Any
 
 from melmill.stages.report.comparison.runs import Comparison
 from melmill.stages.report.comparison.verdicts import Judgement
@@ -94,7 +93,7 @@ def of_comparison(comparison: Comparison) -> bytes:
     return _xml("melmill compare", f"{comparison.a} and {comparison.b}", cases)
 
 
-def _place(row: dict[str, object] | pd.Series) -> tuple[str, ...]:
+def _place(row: Mapping[Hashable, Any]) -> tuple[str, ...]:
     return tuple(str(row[name]) for name in ("metric", "node", "by", "slice"))
 
 
@@ -118,7 +117,8 @@ def _xml(program: str, name: str, cases: Iterable[Case]) -> bytes:
         elif case.output:
             ET.SubElement(made, "system-out").text = _clean(case.output)
     ET.indent(root)
-    return b"<?xml version='1.0' encoding='utf-8'?>\n" + ET.tostring(root, encoding="utf-8") + b"\n"
+    text: bytes = ET.tostring(root, encoding="utf-8", xml_declaration=True)
+    return text + b"\n"
 
 
 def _clean(text: str) -> str:

@@ -60,7 +60,8 @@ def test_the_power_is_the_share_of_degradations_that_trip() -> None:
         found = inferiority(RNG.normal(-margin, spread, n))
         said += found.power(margin, n_tests) / 4000
         hits += found.p * n_tests < 0.05 and found.low < -margin
-    assert hits / 4000 == pytest.approx(said, abs=0.03)
+    # Johnson's t counts where it is less certain, so that a few less trip.
+    assert said - 0.06 < hits / 4000 < said + 0.02
     assert 0.2 < said < 0.6
 
 

@@ -84,7 +84,8 @@ def test_what_is_not_comparable_is_said() -> None:
     a.recordings = {f"u{i}": "x" for i in range(12)}
     b.recordings = {**a.recordings, "u3": "y"}
     a.scores = a.scores[a.scores["utterance_id"] != "u0"]
-    b.scores.loc[5, ["estoi", "status_estoi"]] = [math.nan, "non_finite"]
+    b.scores.loc[5, "estoi"] = math.nan
+    b.scores.loc[5, "status_estoi"] = "non_finite"
     found = compared(a, b)
     assert found.tests[["metric", "n"]].to_numpy().tolist() == [
         ["estoi", 9]

@@ -53,7 +53,8 @@ def changed(shift: float, noise: float, metric: str = "estoi", seed: int = 0) ->
 def test_facts_are_compared_with_their_limits(rule: dict[str, Any], state: str) -> None:
     run = numbers({"estoi": [0.6, 0.8, 0.6, 0.8], "lsd_db": [1.0, 1.0, 1.0, 1.0]})
     if "failed_share" in rule:
-        run.scores.loc[[1, 3], ["estoi", "status_estoi"]] = [math.nan, "too_short"]
+        run.scores.loc[[1, 3], "estoi"] = math.nan
+        run.scores.loc[[1, 3], "status_estoi"] = "too_short"
     run.quarantined = {"mel": frozenset({"x"}), "gla": frozenset({"x", "y"})}
     run.disk_bytes = {"mel": 1000, "gla": 2000}
     run.throughput = pd.DataFrame(
