@@ -23,10 +23,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.identify_data import NORMALISATIONS, Clip, clips, normalised, predicted, recordings, unknown_make
-from melmill.flows.identify.candidates import Candidate, candidates
-from melmill.flows.identify.fits import best_form
-from melmill.flows.identify.identify import identify
-from melmill.flows.identify.result import Identified
+from melmill.flows.exchange.identify.candidates import Candidate, candidates
+from melmill.flows.exchange.identify.fits import best_form
+from melmill.flows.exchange.identify.identify import identify
+from melmill.flows.exchange.identify.result import Identified
 from melmill.stages.numeric.errors import EmptyBandWarning, StageError
 from melmill.stages.numeric.mel import mel_spectrogram
 

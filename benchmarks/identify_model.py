@@ -35,10 +35,10 @@ from benchmarks.identify_data import (
     recordings,
     unknown_make,
 )
-from melmill.flows.identify.blind import FILE, digest
-from melmill.flows.identify.candidates import candidates
-from melmill.flows.identify.features import features
-from melmill.flows.identify.looks import FEWEST_FRAMES
+from melmill.flows.exchange.identify.blind import FILE, digest
+from melmill.flows.exchange.identify.candidates import candidates
+from melmill.flows.exchange.identify.features import features
+from melmill.flows.exchange.identify.looks import FEWEST_FRAMES
 from melmill.safetensors import Stored, packed
 from melmill.stages.numeric.errors import EmptyBandWarning, StageError
 from melmill.stages.numeric.mel import mel_range, mel_spectrogram

@@ -63,8 +63,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import ArrayLike, NDArray
 
+    from melmill.flows.exchange.identify.result import Identified
     from melmill.flows.execution.summary import Summary
-    from melmill.flows.identify.result import Identified
     from melmill.flows.runs.compare import RunComparison
     from melmill.stages.extract.transcoding import Transcoded
     from melmill.stages.numeric.prior import Prior
@@ -237,7 +237,7 @@ def identify(M: ArrayLike, y: ArrayLike | None = None, sr: int | None = None, *,
     >>> found.verdict, found.best.name, found.transposed
     ('fits', 'melgan', True)
     """
-    from melmill.flows.identify.identify import identify as identified
+    from melmill.flows.exchange.identify.identify import identify as identified
     from melmill.stages.numeric.mel import check_waveform
 
     check_int("top", top, at_least=1)

@@ -87,7 +87,7 @@ def test_only_storage_opens_files() -> None:
         "stages/invert/priors/__init__.py",  # reads what comes with melmill
         "stages/numeric/presets.py",  # reads what comes with melmill
         "stages/report/views/templates.py",  # reads the templates of pages
-        "flows/listening/page.py",  # reads its own template
+        "flows/runs/listening/page.py",  # reads its own template
         "stages/report/budget/page.py",  # likewise
         "flows/runs/scheduling/files.py",  # reads the files that a CronJob carries
         "stages/score/networks/weights.py",  # hashes what other packages carry
@@ -95,7 +95,7 @@ def test_only_storage_opens_files() -> None:
         "cluster/authority.py",
         "cluster/credentials.py",
         "cluster/process.py",  # asks the kernel about this process
-        "flows/identify/blind.py",  # reads the network that comes with melmill
+        "flows/exchange/identify/blind.py",  # reads the network that comes with melmill
         "flows/watching/log.py",  # a log goes where asked
         "flows/pipeline/spec.py",  # a pipeline is a file that a person names
         "flows/runs/trends/page.py",  # reads its own template

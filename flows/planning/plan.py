@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 
 from melmill.flows.errors import PipelineError
-from melmill.flows.listening.stored import digest
 from melmill.flows.pipeline.graph import Node, build_graph, needed_for
 from melmill.flows.pipeline.spec import Pipeline
 from melmill.flows.planning.corpus import Surveyed, survey
 from melmill.flows.planning.corpus import as_catalogued as stored_catalogue
 from melmill.flows.planning.elsewhere import Adopted, OtherStores, whole_mask
 from melmill.flows.planning.pairing import Paired, pair
+from melmill.flows.runs.listening.stored import digest
 from melmill.flows.runs.prune import wait_until_deleted
 from melmill.flows.tasks.levels import current_levels
 from melmill.flows.tasks.report import report_record

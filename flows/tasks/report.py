@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from melmill.flows.listening.results import heard_tests
-from melmill.flows.listening.stored import heard, read_tests
 from melmill.flows.runs.evaluation import StoredEvaluation
+from melmill.flows.runs.listening.results import heard_tests
+from melmill.flows.runs.listening.stored import heard, read_tests
 from melmill.flows.tasks.job import NodeJob, Source, Stopwatch, versions
 from melmill.flows.tasks.levels import current_levels
 from melmill.flows.tasks.task import Receipt

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from melmill.flows.listening.stored import digest
+from melmill.flows.runs.listening.stored import digest
 from melmill.flows.tasks.report import is_verdict, report_folder, report_record
 from melmill.flows.tasks.trained import trained_page
 from melmill.flows.tasks.training import TrainingFolder

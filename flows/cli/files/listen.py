@@ -14,7 +14,7 @@ from melmill.flows.cli.show import as_json, one_line, table
 from melmill.flows.runs.addresses import parse_address, resolve
 
 if TYPE_CHECKING:
-    from melmill.flows.listening.results import HeardResults
+    from melmill.flows.runs.listening.results import HeardResults
 
 KINDS = ("abx", "mushra", "cmos", "preference")
 _JSON = click.option("--json", "json_", is_flag=True, help="Print one JSON object to standard output.")
@@ -92,7 +92,7 @@ def make(
       melmill listen runs/demo --nodes gla,admm --test mushra --n 20 -o test
       melmill listen runs/demo --nodes admm --test abx --by speaker -o abx        against the recordings
     """
-    from melmill.flows.listening.making import ListeningRequest, make_test
+    from melmill.flows.runs.listening.making import ListeningRequest, make_test
 
     request = ListeningRequest(
         kind=kind, nodes=nodes, n=n, seed=seed, reference=reference, against=against, by=by, speakers=speakers,
@@ -133,7 +133,7 @@ def serve(folder: Path, port: int) -> int:
       melmill listen serve test
       melmill listen import runs/demo test/results
     """
-    from melmill.flows.listening.serving import serve as serve_folder
+    from melmill.flows.runs.listening.serving import serve as serve_folder
 
     try:
         serve_folder(str(folder), port, click.echo)
@@ -157,7 +157,7 @@ def import_(store: str, results: tuple[str, ...], listener: str | None, json_: b
       melmill listen import runs/demo mushra-*.json
       melmill listen import runs/demo test/results
     """
-    from melmill.flows.listening.results import import_results
+    from melmill.flows.runs.listening.results import import_results
 
     done = import_results(resolve(parse_address(store)).store, results, listener)
     if json_:
@@ -183,7 +183,7 @@ def results(store: str, test: str | None, json_: bool) -> int:
       melmill listen results runs/demo
       melmill listen results runs/demo --test mushra-77b6cfa8b9bb --json
     """
-    from melmill.flows.listening.results import results_of
+    from melmill.flows.runs.listening.results import results_of
 
     run = resolve(parse_address(store))
     found = results_of(run.store, run.manifest, test)
@@ -198,7 +198,7 @@ def results(store: str, test: str | None, json_: bool) -> int:
 
 
 def _print(one: HeardResults) -> None:
-    from melmill.flows.listening.results import shown_tables
+    from melmill.flows.runs.listening.results import shown_tables
 
     made = one.outcome
     click.echo(f"{one.design.test_id} ({made.kind.source})")

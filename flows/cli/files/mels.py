@@ -189,9 +189,9 @@ def identify(files: tuple[str, ...], audio: str | None, top: int, json_: bool) -
     Example:
       melmill mel identify mel.npy --audio speech.wav
     """
+    from melmill.flows.exchange.identify.array import read_array
+    from melmill.flows.exchange.identify.identify import identify as identified
     from melmill.flows.exchange.single import recording
-    from melmill.flows.identify.array import read_array
-    from melmill.flows.identify.identify import identify as identified
 
     y, sr = recording(audio) if audio else (None, None)
     answers: dict[str, object] = {}

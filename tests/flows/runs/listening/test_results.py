@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from melmill.flows.errors import PipelineError
-from melmill.flows.listening.results import import_results
+from melmill.flows.runs.listening.results import import_results
 from melmill.stages.score.listeners.kinds import REFERENCE
 from melmill.storage.store import Store
 from tests.flows.conftest import Project
-from tests.flows.listening.conftest import Listening
+from tests.flows.runs.listening.conftest import Listening
 
 GOOD = {"gla": 40, "admm": 60, REFERENCE: 100, "low anchor": 20, "mid anchor": 90}
 
@@ -145,7 +145,7 @@ def test_abx_says_how_likely_guessing_is(listening: Listening) -> None:
         a, b = trial.stimuli
         answers[trial.name] = {"a": a, "b": b, "x": b, "answer": "b" if at < 12 else "a"}
     imported(listening, listening.result(design, "anna", answers))
-    from melmill.flows.listening.results import results_of
+    from melmill.flows.runs.listening.results import results_of
 
     store = Store.open(str(listening.store))
     manifest = store.latest_manifest()

@@ -11,9 +11,9 @@ import pytest
 from numpy.typing import NDArray
 
 import melmill
-from melmill.flows.identify.candidates import candidates
-from melmill.flows.identify.fits import lag_of
-from tests.flows.identify.conftest import SR
+from melmill.flows.exchange.identify.candidates import candidates
+from melmill.flows.exchange.identify.fits import lag_of
+from tests.flows.exchange.identify.conftest import SR
 
 Mel = NDArray[np.floating[Any]]
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from melmill.flows.identify.candidates import Candidate
-from melmill.flows.identify.fits import Fit
-from melmill.flows.identify.result import How, Match, level_note, with_affine
+from melmill.flows.exchange.identify.candidates import Candidate
+from melmill.flows.exchange.identify.fits import Fit
+from melmill.flows.exchange.identify.result import How, Match, level_note, with_affine
 from melmill.stages.numeric.melspec import MelSpec
 
 # A form says more about a mel the fewer numbers of its own it needs.

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from melmill.flows.identify.looks import NoMel, planes
-from melmill.flows.identify.matching import equals, matched
-from melmill.flows.identify.result import Identified, Match
+from melmill.flows.exchange.identify.looks import NoMel, planes
+from melmill.flows.exchange.identify.matching import equals, matched
+from melmill.flows.exchange.identify.result import Identified, Match
 
 # Of a mel less its mean, this share of the norm may stay unexplained where a spec is close.
 _CLOSE = 0.35
@@ -24,7 +24,7 @@ def identify(
     except NoMel as what:
         return Identified(verdict="no_mel", looks_like=str(what), shape=values.shape)
     if y is None or sr is None:
-        from melmill.flows.identify.blind import likely
+        from melmill.flows.exchange.identify.blind import likely
 
         return likely(ways, values.shape, top)
     answers = []

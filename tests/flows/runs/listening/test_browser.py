@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from melmill.flows.listening.results import import_results, results_of
+from melmill.flows.runs.listening.results import import_results, results_of
 from melmill.stages.score.listeners.design import Design
 from melmill.stages.score.listeners.kinds import REFERENCE
 from melmill.storage.store import Store
-from tests.flows.listening.browser import CHROMIUM, DESK, PHONE, Browser
-from tests.flows.listening.conftest import Listening
-from tests.flows.listening.test_serving import served
+from tests.flows.runs.listening.browser import CHROMIUM, DESK, PHONE, Browser
+from tests.flows.runs.listening.conftest import Listening
+from tests.flows.runs.listening.test_serving import served
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium, which runs the page")
 

@@ -74,4 +74,4 @@ def _embedded(value: object) -> str:
 
 
 def _resource(name: str) -> str:
-    return resources.files("melmill.flows.listening").joinpath(name).read_text(encoding="utf-8")
+    return resources.files("melmill.flows.runs.listening").joinpath(name).read_text(encoding="utf-8")

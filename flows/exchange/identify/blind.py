@@ -1,6 +1,6 @@
 """Which specs probably made a mel, by its values alone.
 
-A small network reads `melmill.flows.identify.features`. It was trained by ``python -m
+A small network reads `melmill.flows.exchange.identify.features`. It was trained by ``python -m
 benchmarks.identify_model`` on real speech, with mels of all presets, normalised and disturbed at
 random, and with mels of makes that no preset has.
 """
@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from melmill.flows.identify.candidates import Candidate, candidates, fingerprint
-from melmill.flows.identify.features import features
-from melmill.flows.identify.looks import Plane
-from melmill.flows.identify.result import Identified, Match
+from melmill.flows.exchange.identify.candidates import Candidate, candidates, fingerprint
+from melmill.flows.exchange.identify.features import features
+from melmill.flows.exchange.identify.looks import Plane
+from melmill.flows.exchange.identify.result import Identified, Match
 from melmill.safetensors import unpacked
 from melmill.stages.numeric.mel import range_problem
 

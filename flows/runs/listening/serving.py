@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from melmill.flows.errors import PipelineError
-from melmill.flows.listening.making import TRIALS
-from melmill.flows.listening.page import PAGE, RESULTS_META, read_public
-from melmill.flows.listening.stored import answers_bytes
+from melmill.flows.runs.listening.making import TRIALS
+from melmill.flows.runs.listening.page import PAGE, RESULTS_META, read_public
+from melmill.flows.runs.listening.stored import answers_bytes
 from melmill.stages.numeric.errors import StageError
 from melmill.stages.score.listeners.answers import Answers
 from melmill.storage.files.location import Location

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import melmill
-from melmill.flows.identify.array import decoded
+from melmill.flows.exchange.identify.array import decoded
 from melmill.safetensors import Stored, packed
 
 M = np.arange(12, dtype=np.float32).reshape(3, 4)

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melmill.flows.errors import PipelineError, RunFailed
-from melmill.flows.listening.page import PAGE, index_page
-from melmill.flows.listening.sounds import Sounds
-from melmill.flows.listening.stored import write_design
+from melmill.flows.runs.listening.page import PAGE, index_page
+from melmill.flows.runs.listening.sounds import Sounds
+from melmill.flows.runs.listening.stored import write_design
 from melmill.stages.numeric.errors import StageError, Unusable
 from melmill.stages.score.listeners.design import (
     Candidate,

@@ -10,11 +10,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from melmill.flows.identify.candidates import Candidate, bands_of, candidates
-from melmill.flows.identify.explaining import Setup, Trial, level_db, match_of
-from melmill.flows.identify.fits import Fit, Values, best_form, better, fit, lag_of, of_floors, overlap
-from melmill.flows.identify.looks import Plane
-from melmill.flows.identify.result import Match
+from melmill.flows.exchange.identify.candidates import Candidate, bands_of, candidates
+from melmill.flows.exchange.identify.explaining import Setup, Trial, level_db, match_of
+from melmill.flows.exchange.identify.fits import Fit, Values, best_form, better, fit, lag_of, of_floors, overlap
+from melmill.flows.exchange.identify.looks import Plane
+from melmill.flows.exchange.identify.result import Match
 from melmill.pcm import as_float
 from melmill.stages.numeric.errors import EmptyBandWarning, StageError
 from melmill.stages.numeric.mel import mel_spectrogram

@@ -9,7 +9,7 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from melmill.flows.identify.result import How
+from melmill.flows.exchange.identify.result import How
 
 Values = NDArray[np.float64]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from melmill.flows.errors import PipelineError
-from melmill.flows.listening.stored import (
+from melmill.flows.runs.listening.stored import (
     StoredTest,
     answers_bytes,
     answers_file,

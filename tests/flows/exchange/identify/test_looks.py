@@ -10,7 +10,7 @@ import scipy.fft
 from numpy.typing import NDArray
 
 import melmill
-from tests.flows.identify.conftest import SR
+from tests.flows.exchange.identify.conftest import SR
 
 Array = NDArray[Any]
 

@@ -9,9 +9,9 @@ import pytest
 from numpy.typing import NDArray
 
 import melmill
-from melmill.flows.identify.blind import FILE, SHA256, digest, model
-from melmill.flows.identify.candidates import candidates
-from melmill.flows.identify.features import features
+from melmill.flows.exchange.identify.blind import FILE, SHA256, digest, model
+from melmill.flows.exchange.identify.candidates import candidates
+from melmill.flows.exchange.identify.features import features
 
 
 def test_the_network_is_the_one_that_was_measured() -> None:

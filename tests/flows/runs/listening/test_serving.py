@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from tests.flows.conftest import ROOT
-from tests.flows.listening.conftest import Listening
+from tests.flows.runs.listening.conftest import Listening
 
 
 @contextmanager

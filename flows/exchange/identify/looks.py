@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from melmill.flows.identify.candidates import band_numbers
+from melmill.flows.exchange.identify.candidates import band_numbers
 
 # Fewer frames tell nothing.
 FEWEST_FRAMES = 8

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from melmill.flows.listening.making import ListeningRequest, make_test
+from melmill.flows.runs.listening.making import ListeningRequest, make_test
 from melmill.stages.score.listeners.design import Design
 from melmill.storage.store import Store
 from tests.flows.conftest import Project
