@@ -188,7 +188,7 @@ def recombined(y: Signal, phase: Signal | str, spec: MelSpec, *, n_iter: int = 0
     else:
         unit = np.exp(2j * np.pi * np.random.default_rng(seed).random(A.shape))
     x = stft.inverse(A * unit, y.size)
-    previous = np.zeros_like(A, dtype=np.complex128)
+    previous: NDArray[np.complexfloating] = np.zeros_like(A, dtype=np.complex128)
     for _ in range(n_iter):
         D = stft.forward(x)
         x = stft.inverse(A * _unit(D + MOMENTUM * (D - previous)), y.size)

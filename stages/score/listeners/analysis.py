@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from melmill.stages.report.comparison import holm_adjusted
+from melmill.stages.report.comparison.differences import holm_adjusted
 from melmill.stages.report.statistics import DRAWS, LEVEL, cube, generator, intervals
 from melmill.stages.score.listeners.answers import screening
 from melmill.stages.score.listeners.kinds import ListeningKind

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melmill.stages.numeric.errors import Unusable
+from melmill.stages.numeric.mels.loudness import integrated_loudness
 from melmill.stages.numeric.resample import resample
-from melmill.stages.score.metrics.loudness import integrated_loudness
 
 ANCHORS = {"low anchor": 3500.0, "mid anchor": 7000.0}
 """Cut-off of the anchors of MUSHRA, Hz."""

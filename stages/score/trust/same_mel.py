@@ -114,7 +114,7 @@ class _Mel:
         G = (difference @ self.E) * (p * A ** (p - 2.0)) * D
         # Bins between the ends of a real transform count twice in its inverse.
         G[:, 1 : (self.spec.n_fft + 1) // 2] *= 0.5
-        return self._unpadded(self.stft.overlapped(G) * self.spec.n_fft, n_samples)
+        return self._unpadded(np.asarray(self.stft.overlapped(G) * self.spec.n_fft, dtype=np.float64), n_samples)
 
     def _unpadded(self, padded: NDArray[np.float64], n_samples: int) -> NDArray[np.float64]:
         """Return the adjoint of the padding: what lies at the edges is folded back, or falls off."""

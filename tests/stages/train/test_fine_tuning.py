@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 import melmill
-from melmill.stages.contract import Mel, StageFile, TrainedVocoder, Waveform
+from melmill.stages.contract import Mel, Product, StageFile, TrainedVocoder, Waveform
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.train.recipe import Recipe
 from melmill.stages.train.stage import recipe_of
@@ -191,7 +191,7 @@ def test_what_can_not_be_fine_tuned_is_refused(golden: Path) -> None:
     with pytest.raises(melmill.ParameterError, match="give init too"):
         TrainVocoder(frozen=("ups.*",))
     other = replace(spec_of(files), fmax=7600.0)
-    inputs = {"from": [Mel(spec=other)], "audio": [Waveform(sr=other.sr)]}
+    inputs: dict[str, list[Product]] = {"from": [Mel(spec=other)], "audio": [Waveform(sr=other.sr)]}
     with pytest.raises(melmill.ContractError, match="was trained with another mel: fmax is 7600"):
         stage(files).produces(inputs)
     framed = replace(spec_of(files), center=True)

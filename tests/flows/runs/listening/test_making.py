@@ -16,8 +16,8 @@ from melmill.flows.errors import PipelineError
 from melmill.flows.runs.listening.making import sounds_of
 from melmill.flows.runs.listening.page import read_public
 from melmill.flows.runs.listening.stored import read_design
+from melmill.stages.numeric.mels.loudness import integrated_loudness
 from melmill.stages.score.listeners.kinds import REFERENCE
-from melmill.stages.score.metrics.loudness import integrated_loudness
 from melmill.storage.store import Store
 from tests.flows.conftest import Project, voice
 from tests.flows.runs.listening.conftest import Listening

@@ -7,10 +7,10 @@ import pytest
 from numpy.typing import NDArray
 
 from melmill.stages.numeric.errors import StageError, Unusable
+from melmill.stages.numeric.mels.loudness import integrated_loudness
 from melmill.stages.score.listeners.design import Candidate, check_size, drawn, trials
 from melmill.stages.score.listeners.kinds import KINDS
 from melmill.stages.score.listeners.stimuli import aligned, has_anchor, low_passed
-from melmill.stages.score.metrics.loudness import integrated_loudness
 
 
 def noise(n: int, level: float = 0.05, seed: int = 0) -> NDArray[np.float32]:
