@@ -112,6 +112,7 @@ class _TaskStream:
 
         self.cluster = cluster
         self.client = client = cluster.client
+        self.scheduler_address = client.scheduler.address
         self.window = window
         self.make_job = make_job
         self.announce = announce
@@ -461,7 +462,7 @@ class _TaskStream:
         if answers != self.scheduler_answers:
             self.scheduler_answers = answers
             what = "answers again" if answers else "does not answer; the run goes on when it does"
-            self.announce(Note(text=f"the Dask scheduler at {self.client.scheduler.address} {what}"))
+            self.announce(Note(text=f"the Dask scheduler at {self.scheduler_address} {what}"))
 
 
 def _last_place(error: Exception) -> Place:

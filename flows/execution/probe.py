@@ -47,9 +47,11 @@ def probe_workers(client: Client, in_flight: Mapping[str, Mapping[str, InFlight]
     Raises
     ------
     TimeoutError
-        The scheduler does not answer either.
+        The scheduler does not answer either, or the client is not connected to it.
     """
     statuses = []
+    if client.scheduler is None:
+        raise TimeoutError("the client has lost its connection to the scheduler")
     for worker, keys in client.sync(client.scheduler.processing, callback_timeout=TIMEOUT_S).items():
         held = {label: one for key in keys for label, one in in_flight.get(key, {}).items()}
         if held:
