@@ -80,11 +80,6 @@ class LayoutName(click.types.StringParamType):
 @click.option("--split-list", metavar="FILE", help="Splits by a list: an id or a speaker, a tab and a split a line.")
 @click.option("--share-speakers", is_flag=True, help="Let splits share speakers.")
 @click.option("--licence", metavar="TEXT", help="Licence of the corpus, for the dataset card.  [default: its reader's]")
-@click.option(
-    "--pairs-with",
-    metavar="AUDIO",
-    help="Write mels with the recordings of this node, in the layout from which HiFi-GAN's code fine-tunes.",
-)
 @click.option("--json", "json_", is_flag=True, help="Print one JSON object to standard output.")
 def export(
     store: str,
@@ -98,7 +93,6 @@ def export(
     split_list: str | None,
     share_speakers: bool,
     licence: str | None,
-    pairs_with: str | None,
     json_: bool,
 ) -> int:
     """Write what NODE of STORE's last run made to FOLDER, one file per utterance.
@@ -132,8 +126,6 @@ def export(
             "--split, --split-list, --share-speakers and --licence are about training sets: add --to "
             f"{'|'.join(LayoutName().names)}"
         )
-    if pairs_with is not None:
-        return _export_pairs(opened, node, pairs_with, folder, bool(format_ or bits or utterances), json_)
     if node in opened.nodes and opened.nodes[node].kind in TRAINED_KINDS:
         return _export_training(opened, node, folder, bool(format_ or bits or utterances), json_)
     summary = export_node(opened, node, folder, format_=format_, bits=bits, utterances=utterances, progress=Progress())
@@ -220,22 +212,6 @@ def _text_of(place: str) -> str:
         raise PipelineError(f"--split-list must be a file, got {place!r}, which is not there") from error
     except UnicodeDecodeError as error:
         raise PipelineError(f"--split-list must be UTF-8, got {place!r}: byte {error.start:,} is not") from error
-
-
-def _export_pairs(store: Store, node: str, audio: str, folder: str, options: bool, json_: bool) -> int:
-    from melmill.flows.exchange.pairs import export_pairs
-
-    if options:
-        raise PipelineError(
-            "--pairs-with writes .npy and 16-bit .wav files: leave --format, --bits and --utterances out"
-        )
-    exported = export_pairs(store, node, audio, folder)
-    if json_:
-        as_json(exported.as_dict())
-    else:
-        click.echo(f"{exported.written} pairs written, {exported.left_out} utterances lack one side")
-        click.echo(f"folder: {exported.folder}")
-    return DONE
 
 
 def _export_training(store: Store, node: str, folder: str, options: bool, json_: bool) -> int:

@@ -77,10 +77,10 @@ class HifiGanLayout(_Wavs):
     def check(self, info: SetInfo) -> None:
         """Refuse mels that HiFi-GAN's code would pair with other samples."""
         super().check(info)
-        if info.mel is not None and info.mel.get("center") != "same":
+        if info.mel is not None and not info.mel.get("center"):
             raise PipelineError(
-                f"--to hifigan takes mels whose frames are centred as its code has them (center: same), got center: "
-                f"{info.mel.get('center')!r}: extract them with preset: hifigan, or with center: same"
+                "--to hifigan takes mels whose frame k belongs to the samples from k * hop_length on (center: same or "
+                f"true), got center: {info.mel.get('center')!r}: extract them with preset: hifigan"
             )
 
     def files(self, split: str, number: int, n_chunks: int, contents: Sequence[Content], info: SetInfo) -> Made:
@@ -88,7 +88,10 @@ class HifiGanLayout(_Wavs):
         made = super().files(split, number, n_chunks, contents, info)
         for content in contents:
             if content.M is not None:
-                made.files[f"ft_dataset/{content.item.id}.npy"] = encode_npy(content.M.astype(np.float32))
+                # The frame on the end of centred mels has no samples of its own.
+                n_frames = content.y.size // info.mel["hop_length"] if info.mel else None
+                M = content.M[:, :n_frames].astype(np.float32)
+                made.files[f"ft_dataset/{content.item.id}.npy"] = encode_npy(M)
         return made
 
     def lists(self, info: SetInfo) -> Mapping[str, bytes]:

@@ -19,7 +19,7 @@ shard_duration_s: 4
 stages:
   speech: {{uses: librispeech, root: {root}}}
   mel:    {{uses: extract, from: speech, preset: hifigan, sr: 16000, fmax: 8000}}
-  other:  {{uses: extract, from: speech, preset: paper}}
+  other:  {{uses: extract, from: speech, preset: paper, center: false}}
 """
 
 
