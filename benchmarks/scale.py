@@ -146,6 +146,7 @@ def _faked(folder: Path, n_utterances: int, n_nodes: int) -> list[Figure]:
         Figure(name=f"  driver grows over {n_handed_out:,} tasks", measured=grown_mib, unit="MiB", goal=GROWTH_MIB),
         Figure(name="  frontier, a task", measured=1e6 * first.result["task_s"], unit="us", goal=200),
         Figure(name="plan, corpus compared, records of 1 %", measured=whole.process_s, unit="s"),
+        Figure(name="  CPU", measured=whole.cpu_s, unit="s"),
         Figure(name="  peak memory of the driver", measured=whole.peak_bytes / GIB, unit="GiB", goal=4),
         Figure(name="  CPU, a record", measured=1e6 * records.result["record_s"], unit="us"),
         Figure(name="  with the records of all, extrapolated", measured=whole_min, unit="min", goal=20),
