@@ -105,7 +105,7 @@ def envelopes(
     signal[:size] = y[:size]
     s.signal[...] = tiled(signal, hop)
     power = np.empty((len(bands), n_groups(n_frames) * LANES))
-    sweep_bands(s, _runs(bands.tobytes(), bands.shape), 1.0, 0.0, 2.0, power)
+    sweep_bands(s, _runs(bands.tobytes(), bands.shape), 1.0, 0.0, 0.0, 2.0, power)
     return np.asarray(np.sqrt(power[:, :n_frames]))
 
 
