@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from melmill.errors import Error
 from melmill.flows.exchange.identify.candidates import band_numbers
 
 # Fewer frames tell nothing.
@@ -22,7 +23,7 @@ _FFT_SIZES = (400, 1200, 1280, 1920, *(2**power for power in range(7, 15)))
 _HALF = 4.5e-4
 
 
-class NoMel(Exception):
+class NoMel(Error):
     """Say what an array is that is no mel."""
 
 
