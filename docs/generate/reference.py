@@ -79,10 +79,14 @@ def groups() -> dict[str, list[str]]:
 def stages(group: str) -> str:
     """Describe every stage of a group: what it does, its inputs, its fields."""
     classes = {name: stage_class(name) for name in groups()[group]}
-    rows = [_stage_rows(cls) for cls in classes.values()]
-    common = [row for row in rows[0] if len(rows) >= _MANY and all(row in other for other in rows)]
-    parts = [f"All of them have these fields:\n\n{table(FIELD_HEADER, common)}"] if common else []
-    parts += [_stage(name, cls, set(common)) for name, cls in classes.items()]
+    rows = {name: _stage_rows(cls) for name, cls in classes.items()}
+    every = [row for one in rows.values() for row in one]
+    # One stage of another make does not hide what all others share.
+    common = [row for row in dict.fromkeys(every) if len(rows) >= _MANY and every.count(row) >= len(rows) - 1]
+    others = [name for name, one in rows.items() if not set(common) <= set(one)]
+    whose = f"All but {', '.join(f'`{name}`' for name in others)}" if others else "All of them"
+    parts = [f"{whose} have these fields:\n\n{table(FIELD_HEADER, common)}"] if common else []
+    parts += [_stage(name, cls, set() if name in others else set(common)) for name, cls in classes.items()]
     return "\n\n".join(parts)
 
 
