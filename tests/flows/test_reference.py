@@ -147,7 +147,7 @@ def test_mels_alone_have_no_such_choice(fresh: Project) -> None:
         f"  made: {{uses: mel_folder, root: {fresh.root}, preset: hifigan, audio: reference}}\n"
     )
     done = fresh.called("plan", str(fresh.pipeline))
-    assert (done.returncode, "mel_folder has no field 'audio'" in done.stderr) == (2, True)
+    assert (done.returncode, "audio of 'made' has no node 'reference'" in done.stderr) == (2, True)
 
 
 def test_dask_makes_the_same_bytes(fresh: Project, whole: Project) -> None:

@@ -18,6 +18,10 @@ from melmill.stages.score.trust.measuring import SHORTEST_S, columns, measured
 MAX_UTTERANCES = 100_000
 
 
+def _damages() -> tuple[str, ...]:
+    return tuple(DAMAGES)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Trust(Measuring):
     """Damage some recordings in known steps, and measure every step with every metric.
@@ -41,7 +45,7 @@ class Trust(Measuring):
     inputs: ClassVar[Mapping[str, Input]] = {"from": Input(kinds=frozenset({Kind.WAVEFORM}), absent_ok=True)}
 
     utterances: int = 30
-    damages: tuple[Annotated[str, OneOf(lambda: list(DAMAGES))], ...] = tuple(DAMAGES)
+    damages: tuple[Annotated[str, OneOf(_damages)], ...] = tuple(DAMAGES)
 
     def __post_init__(self) -> None:
         """Check the fields."""

@@ -254,9 +254,10 @@ def test_mels_are_inverted_and_nothing_else() -> None:
 # Name of the folder, name of the layout, files, and rate of most of them.
 CORPORA = [
     ("LibriSpeech", "LibriSpeech", 204, 16000),
-    ("VCTK", "VCTK", 20, 48000),
-    ("LJSpeech", "LJSpeech", 20, 22050),
-    ("LibriTTS", "LibriTTS", 16, 24000),
+    # Files of other names than the corpus has are counted as passed over.
+    ("VCTK", "VCTK", 12, 48000),
+    ("LJSpeech", "LJSpeech", 10, 22050),
+    ("LibriTTS", "LibriTTS", 12, 24000),
     ("ESC-10", "a folder of audio", 48, 44100),
 ]
 

@@ -34,7 +34,7 @@ def needed(cls: Any) -> dict[str, object]:
     missing = dataclasses.MISSING
     fields = [field for field in dataclasses.fields(cls) if field.init]
     required = {f.name: "x" for f in fields if f.default is missing and f.default_factory is missing}
-    return {**required, **({"preset": "paper"} if cls.uses == "mel_folder" else {})}
+    return {**required, **({"preset": "paper"} if cls.uses in ("mel_folder", "transcode") else {})}
 
 
 FIELDS = [

@@ -18,6 +18,10 @@ from melmill.storage.utterance import SourceFile
 _TEXTS = ("characters", "pinyin")
 
 
+def _texts() -> tuple[str, ...]:
+    return _TEXTS
+
+
 @dataclass(frozen=True, kw_only=True)
 class Aishell3(CorpusReader):
     """Ingest AISHELL-3: `train/wav/SSB0005/SSB00050001.wav` and `train/content.txt`.
@@ -48,7 +52,7 @@ class Aishell3(CorpusReader):
         downloads=(Download("data_aishell3.tgz", "https://www.openslr.org/resources/93/data_aishell3.tgz"),),
     )
 
-    texts: Annotated[str, OneOf(lambda: _TEXTS)] = "characters"
+    texts: Annotated[str, OneOf(_texts)] = "characters"
 
     def __post_init__(self) -> None:
         """Check the fields."""

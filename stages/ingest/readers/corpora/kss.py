@@ -18,6 +18,10 @@ from melmill.storage.utterance import SourceFile
 _TEXTS = {"original": 1, "expanded": 2, "decomposed": 3, "english": 5}
 
 
+def _texts() -> tuple[str, ...]:
+    return tuple(_TEXTS)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Kss(CorpusReader):
     """Ingest KSS: `1/1_0000.wav` and `transcript.v.1.4.txt` (or another version of it).
@@ -49,7 +53,7 @@ class Kss(CorpusReader):
         "account.",
     )
 
-    texts: Annotated[str, OneOf(lambda: tuple(_TEXTS))] = "expanded"
+    texts: Annotated[str, OneOf(_texts)] = "expanded"
 
     def __post_init__(self) -> None:
         """Check the fields."""

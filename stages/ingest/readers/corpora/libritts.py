@@ -30,6 +30,10 @@ _FILES = (
 )
 
 
+def _texts() -> tuple[str, ...]:
+    return _TEXTS
+
+
 @dataclass(frozen=True, kw_only=True)
 class LibriTTS(CorpusReader):
     """Ingest LibriTTS or LibriTTS-R: `<subset>/<speaker>/<chapter>/<speaker>_<chapter>_<n>_<n>.wav`.
@@ -63,7 +67,7 @@ class LibriTTS(CorpusReader):
         ),
     )
 
-    texts: Annotated[str, OneOf(lambda: _TEXTS)] = "normalized"
+    texts: Annotated[str, OneOf(_texts)] = "normalized"
 
     def __post_init__(self) -> None:
         """Check the fields."""

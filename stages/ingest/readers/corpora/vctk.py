@@ -19,6 +19,10 @@ from melmill.storage.utterance import SourceFile
 _MICROPHONES = ("mic1", "mic2", "both")
 
 
+def _microphones() -> tuple[str, ...]:
+    return _MICROPHONES
+
+
 @dataclass(frozen=True, kw_only=True)
 class Vctk(CorpusReader):
     """Ingest VCTK 0.80 (`wav48/p225/p225_001.wav`) or 0.92 (`wav48_silence_trimmed/p225/p225_001_mic1.flac`).
@@ -58,7 +62,7 @@ class Vctk(CorpusReader):
         ),
     )
 
-    microphone: Annotated[str, OneOf(lambda: _MICROPHONES)] = "mic1"
+    microphone: Annotated[str, OneOf(_microphones)] = "mic1"
 
     def __post_init__(self) -> None:
         """Check the fields."""

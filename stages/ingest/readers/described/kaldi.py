@@ -26,6 +26,10 @@ _COPIES = re.compile(r"(^|/)(\.backup|split\d+(utt)?|log|q)(/|$)")
 _ARK = re.compile(r".+\.ark:\d+(\[.*\])?")
 
 
+def _pipes() -> tuple[str, ...]:
+    return _PIPES
+
+
 @dataclass(frozen=True, kw_only=True)
 class Kaldi(ManifestReader):
     """Ingest data folders of Kaldi: `wav.scp`, and `segments`, `text`, `utt2spk` and others beside it.
@@ -46,7 +50,7 @@ class Kaldi(ManifestReader):
     expects: ClassVar[str] = "a Kaldi data folder with wav.scp"
     signs: ClassVar[tuple[str, ...]] = ("/wav.scp",)
 
-    pipes: Annotated[str, OneOf(lambda: _PIPES)] = "refuse"
+    pipes: Annotated[str, OneOf(_pipes)] = "refuse"
 
     def __post_init__(self) -> None:
         """Check the fields."""

@@ -88,7 +88,7 @@ def test_another_framing_is_found(center: Any, pad_mode: Any, speech: NDArray[np
 def test_samples_before_the_first_frame_are_found(speech: NDArray[np.float32]) -> None:
     found = melmill.identify(melmill.mel(speech[77:], preset="melgan"), speech, SR)
     assert found.best is not None
-    assert found.best.name == "melgan"
+    assert "melgan" in (found.best.name, *found.equals)
     assert any("begins 77 samples" in note for note in found.best.notes)
 
 
@@ -159,7 +159,7 @@ def test_wrong_arguments_are_refused(speech: NDArray[np.float32]) -> None:
     M = melmill.mel(speech, preset="melgan")
     with pytest.raises(melmill.ParameterError, match="sr must be given with y"):
         melmill.identify(M, speech)
-    with pytest.raises(melmill.StageError, match="one channel"):
+    with pytest.raises(melmill.StageError, match="mix its channels first"):
         melmill.identify(M, np.zeros((2, 100)), SR)
     with pytest.raises(melmill.ParameterError, match="top"):
         melmill.identify(M, top=0)

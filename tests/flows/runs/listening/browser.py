@@ -52,10 +52,13 @@ class Browser:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, _: object, __: TracebackType | None) -> None:
-        self._socket.close()
+        self._do(self._closed())
         os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         self._loop.close()
+
+    async def _closed(self) -> None:
+        self._socket.close()
 
     def _do(self, coroutine: Any) -> Any:
         return self._loop.run_until_complete(asyncio.wait_for(coroutine, 60))
