@@ -35,7 +35,7 @@ _FRAMINGS: tuple[tuple[Centering, Literal["constant", "reflect"]], ...] = (
 _TINY = 1e-12
 # Misfits that are equal but for rounding.
 _TIE, _SAME = 1.02, 2e-6
-_REFRAMED = 3
+_REFRAMED, _SHIFTED = 3, 6
 _MOST_GAIN_DB = 120.0
 
 
@@ -115,8 +115,12 @@ class Search:
         if not self.fits(trials[0]):
             trials[:_REFRAMED] = [self._other_framing(trial) for trial in trials[:_REFRAMED]]
             trials.sort(key=self._order)
-        if not self.fits(trials[0]):
-            trials[0] = self._off_grid(trials[0])
+        # Between two frames a kindred preset may lie nearer than the true one.
+        for i, trial in enumerate(trials[:_SHIFTED] if not self.fits(trials[0]) else []):
+            trials[i] = self._off_grid(trial)
+            if self.fits(trials[i]):
+                break
+        trials.sort(key=self._order)
         return trials
 
     def _order(self, trial: Trial) -> tuple[float, float]:
