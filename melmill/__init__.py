@@ -232,6 +232,8 @@ def identify(M: ArrayLike, y: ArrayLike | None = None, sr: int | None = None, *,
 
     Examples
     --------
+    >>> import numpy as np
+    >>> import melmill
     >>> noise = np.random.default_rng(0).normal(scale=0.1, size=22050).astype(np.float32)
     >>> found = melmill.identify(melmill.mel(noise, preset="melgan").T * 2 + 1, noise, 22050)
     >>> found.verdict, found.best.name, found.transposed
@@ -309,6 +311,7 @@ def transcode(
 
     Examples
     --------
+    >>> import numpy as np
     >>> M = mel(np.sin(np.arange(22050) / 8), preset="hifigan")
     >>> M_b, error_db = transcode(M, "hifigan", "grad_tts")
     >>> M_b.shape, error_db

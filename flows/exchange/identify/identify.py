@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from melmill.flows.exchange.identify.looks import NoMel, planes
+from melmill.flows.exchange.identify.looks import NoMel, Plane, planes
 from melmill.flows.exchange.identify.matching import equals, matched
 from melmill.flows.exchange.identify.result import Identified, Match
 
@@ -22,16 +22,21 @@ def identify(
     try:
         ways = planes(values)
     except NoMel as what:
-        return Identified(verdict="no_mel", looks_like=str(what), shape=values.shape)
+        # A recording proves what the values alone speak against: noise has no structure of speech.
+        proven = [] if y is None or sr is None else [_matched(way, y, sr, top, values.shape) for way in what.ways]
+        other = Identified(verdict="no_mel", looks_like=str(what), shape=values.shape)
+        return next((answer for answer in proven if answer.verdict == "fits"), other)
     if y is None or sr is None:
         from melmill.flows.exchange.identify.blind import likely
 
         return likely(ways, values.shape, top)
-    answers = []
-    for way in ways:
-        matches, fits = matched(way, y, sr, top)
-        answers.append(_answer(matches, fits, way.transposed, values.shape))
+    answers = [_matched(way, y, sr, top, values.shape) for way in ways]
     return min(answers, key=lambda answer: answer.best.misfit if answer.best and answer.best.misfit else 2.0)
+
+
+def _matched(way: Plane, y: NDArray[np.floating | np.int16], sr: int, top: int, shape: tuple[int, ...]) -> Identified:
+    matches, fits = matched(way, y, sr, top)
+    return _answer(matches, fits, way.transposed, shape)
 
 
 def _answer(matches: list[Match], fits: bool, transposed: bool, shape: tuple[int, ...]) -> Identified:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +25,15 @@ _HALF = 4.5e-4
 
 
 class NoMel(Error):
-    """Say what an array is that is no mel."""
+    """Say what an array is that is no mel.
+
+    `ways` are those in which it can be one by its shape, where only its values speak against it.
+    """
+
+    def __init__(self, what: str, ways: Sequence[Plane] = ()) -> None:
+        """Keep what it looks like, and the ways."""
+        super().__init__(what)
+        self.ways = tuple(ways)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -77,7 +86,7 @@ def planes(values: NDArray[Any]) -> list[Plane]:
     looks = [_structure(way.M) for way in ways]
     fine = [way for way, look in zip(ways, looks, strict=True) if not look]
     if not fine:
-        raise NoMel(looks[0])
+        raise NoMel(looks[0], ways)
     return fine
 
 
