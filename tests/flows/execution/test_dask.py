@@ -98,10 +98,18 @@ class Answer:
 
 
 @dataclass
+class Scheduler:
+    """The place of a scheduler that nothing is asked of."""
+
+    address: str = "tcp://127.0.0.1:8786"
+
+
+@dataclass
 class Client:
     """A client whose workers answer as a test says."""
 
     id: str = "Client-test"
+    scheduler: Scheduler = field(default_factory=Scheduler)
     loop: object = None
     at_once: Callable[[Answer], None] = lambda answer: None
     answers: list[Answer] = field(default_factory=list)
