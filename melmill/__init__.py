@@ -475,6 +475,7 @@ def run(
     *,
     set: Mapping[str, object] | None = None,
     store: str | os.PathLike[str] | None = None,
+    also: Sequence[str | os.PathLike[str]] = (),
     until: str | None = None,
     executor: Literal["dask", "serial"] = "dask",
     follow: bool = False,
@@ -493,6 +494,9 @@ def run(
         Fields to override, such as ``{"admm.n_iter": 50}``. Lists fan out.
     store : str, path or None
         Store to use in place of the pipeline's, a path or a URL.
+    also : sequence of str or path
+        Further stores of the same project, after those of the pipeline. What they have done is read
+        there, and nothing is written there.
     until : str or None
         Run this node and what it needs, no more.
     executor : {"dask", "serial"}
@@ -533,7 +537,14 @@ def run(
     if not isinstance(set, Mapping | None):
         raise ParameterError("set", f"must be a mapping such as {{'admm.n_iter': 50}}, got {set!r}")
     overrides = [f"{name}={_as_yaml(value)}" for name, value in (set or {}).items()]
-    pipeline = load(Path(_path("path", path)).expanduser(), overrides, None if store is None else _path("store", store))
+    if isinstance(also, str | os.PathLike) or not isinstance(also, Sequence):
+        raise ParameterError("also", f"must be a list of stores, got {also!r}: write [{also!r}] for one")
+    pipeline = load(
+        Path(_path("path", path)).expanduser(),
+        overrides,
+        None if store is None else _path("store", store),
+        [_path("also", one) for one in also],
+    )
     plan = make_plan(pipeline, until, follow=follow, as_catalogued=as_catalogued)
     return run_plan(plan, executor, partial=until is not None)
 

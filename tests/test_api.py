@@ -170,6 +170,8 @@ REFUSED: dict[str, Callable[[], object]] = {
     "executor must be 'dask' or 'serial', got 'ray'": lambda: melmill.run(executor="ray"),  # type: ignore[arg-type]
     "set must be a mapping": lambda: melmill.run(set=["a=1"]),  # type: ignore[arg-type]
     "set can't hold <object": lambda: melmill.run(set={"a.b": object()}),
+    "also must be a list of stores, got 's3://x'": lambda: melmill.run(also="s3://x"),
+    "also must be a path or URL, got 3": lambda: melmill.run(also=[3]),  # type: ignore[list-item]
     "until must be the name of a node, got 3": lambda: melmill.run(until=3),  # type: ignore[arg-type]
     "store must be a path or URL, got 3": lambda: melmill.torch_dataset(3),  # type: ignore[arg-type]
     "mel must be the name of a node, got None": lambda: melmill.torch_dataset("x", mel=None),  # type: ignore[arg-type]

@@ -7,7 +7,7 @@ from datetime import datetime
 
 import click
 
-from melmill.flows.cli.group import DONE, cli
+from melmill.flows.cli.group import DONE, Defaulted, cli
 from melmill.flows.cli.show import as_json, table
 from melmill.flows.runs.addresses import ResolvedRun, parse_address, resolve
 from melmill.flows.watching.progress import duration
@@ -17,14 +17,10 @@ from melmill.storage.store import Store
 _json = click.option("--json", "json_", is_flag=True, help="Print one JSON object to standard output.")
 
 
-class RunsGroup(click.Group):
+class RunsGroup(Defaulted):
     """A group whose first argument may be a store: then it lists."""
 
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Insert `list` where no command is named."""
-        if args and args[0] not in self.commands and args[0] not in ctx.help_option_names:
-            args = ["list", *args]
-        return super().parse_args(ctx, args)
+    MAIN = "list"
 
 
 @cli.group(cls=RunsGroup)
@@ -154,7 +150,7 @@ def show(run: str, as_pipeline: bool, json_: bool) -> int:
       melmill runs show runs/demo
       melmill runs show runs/demo@baseline --pipeline > pipeline.yaml
     """
-    found = resolve(parse_address(run))
+    found = _whole_run(run)
     if as_pipeline:
         import yaml
 
@@ -164,6 +160,14 @@ def show(run: str, as_pipeline: bool, json_: bool) -> int:
     else:
         _show(found)
     return DONE
+
+
+def _whole_run(text: str) -> ResolvedRun:
+    address = parse_address(text)
+    found = resolve(address)
+    if found.node is not None:
+        raise click.UsageError(f"expected a run, got {text!r}, which names the node {found.node!r}: leave it out")
+    return found
 
 
 def _show(found: ResolvedRun) -> None:
@@ -227,7 +231,7 @@ def diff(a: str, b: str, json_: bool) -> int:
     """
     from melmill.flows.runs.differences import run_difference, shown
 
-    found = run_difference(resolve(parse_address(a)), resolve(parse_address(b)))
+    found = run_difference(_whole_run(a), _whole_run(b))
     if json_:
         as_json(found.as_dict())
         return DONE

@@ -38,7 +38,7 @@ def serve(
     certificate: Path | None,
     key: Path | None,
 ) -> int:
-    """Show each STORE in a browser: runs, live progress, reports, trends, quarantine with players.
+    """Show each STORE in a browser: runs, live progress, reports, trends, disk usage, quarantine with players.
 
     The pages only read. They are served to this machine. At another address a password is needed:
     browsers ask for it, and any user name will do.

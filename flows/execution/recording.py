@@ -94,11 +94,15 @@ class RunRecorder:
             code = 1 if state == "failed" else 3 if summary.tripped else 0
             reason = summary.tripped[0] if code == 3 else ""
             self._publish(state, code, reason=reason, scores=score_summaries(self._plan, self._store))
+        except StoreError as error:
+            return _noted(
+                summary, f"the outcome of this run can't be stored, so that `melmill runs` will not show it: {error}"
+            )
+        try:
             if any(self._plan.nodes[node.name].pending for node in _score_nodes(self._plan)):
                 write_trends(self._store)
         except StoreError as error:
-            problem = f"the outcome of this run can't be stored, so that `melmill runs` will not show it: {error}"
-            return replace(summary, notes=(*summary.notes, problem))
+            return _noted(summary, f"the page of trends can't be made anew: {error}")
         return summary
 
     def __exit__(
@@ -141,6 +145,10 @@ class RunRecorder:
             scores=scores,
         )
         self._store.publish_outcome(outcome)
+
+
+def _noted(summary: Summary, note: str) -> Summary:
+    return replace(summary, notes=(*summary.notes, note))
 
 
 def git_state() -> tuple[str | None, bool | None]:

@@ -184,7 +184,8 @@ def _run_id(store: Store, at: str | None, run_ids: list[str]) -> str:
         if tagged in run_ids:
             return tagged
         raise StoreError(f"tag {at!r} of store {store.location.url!r} means run {tagged!r}, which is gone")
-    begun = [run_id for run_id in run_ids if run_id.startswith(at)]
+    # An empty variable of a script must not mean the only run of a store.
+    begun = [run_id for run_id in run_ids if at and run_id.startswith(at)]
     if at in run_ids or len(begun) == 1:
         return at if at in run_ids else begun[0]
     if begun:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from melmill.flows.runs.addresses import Address, ResolvedRun, parse_address, resolve
 from melmill.stages.report.comparison.evaluation import RunAt
 from melmill.storage.errors import StoreError, StoreMissing
+from melmill.storage.runs import RunRecord
 from melmill.storage.store import Store
 
 
@@ -62,24 +63,31 @@ def find_baseline(text: str, store: str) -> tuple[ResolvedRun, str | None]:
 def published_baseline(text: str, store: str) -> tuple[RunAt | None, str]:
     """Return what the baseline of a gate node means now, or why there is none yet.
 
-    There is none in the first run of a store. Later a baseline that is not found is an error.
+    There is none until a run of the store is done and has scores. So a first run that was interrupted
+    goes on. Later a baseline that is not found is an error.
 
     Raises
     ------
     StoreError
-        Nothing has that name, and the store has runs.
+        Nothing has that name, and the store has a run that could be the baseline.
     """
     try:
-        has_runs = bool(Store.open(store).runs())
+        runs = Store.open(store).runs()
     except StoreMissing:
-        has_runs = False
+        runs = []
     try:
         run, node = find_baseline(text, store)
     except StoreError as error:
-        if has_runs:
+        if any(map(_could_be_baseline, runs)):
             raise StoreError(
                 f"{error}. Tag the run that is to be the baseline (`melmill tag {store} {text}`), or name another"
             ) from error
-        return None, f"there is no baseline {text!r} yet, as this is the store's first run"
+        why = "no run of the store is done and has scores" if runs else "this is the store's first run"
+        return None, f"there is no baseline {text!r} yet, as {why}"
     products = tuple((name, entry.key) for name, entry in sorted(run.manifest.nodes.items()) if entry.kind == "scores")
     return RunAt(store=run.location.url, run_id=run.manifest.run_id, label=text, node=node, products=products), ""
+
+
+def _could_be_baseline(run: RunRecord) -> bool:
+    is_done = run.state in ("done", "unknown")
+    return is_done and any(entry.kind == "scores" for entry in run.manifest.nodes.values())

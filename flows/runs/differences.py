@@ -76,13 +76,7 @@ class RunDifference:
 
 
 def run_difference(a: ResolvedRun, b: ResolvedRun) -> RunDifference:
-    """Return how run `b` differs from run `a`, of the same store or of two.
-
-    Parameters
-    ----------
-    a, b : ResolvedRun
-        If both name a node, only that node and what it reads are compared.
-    """
+    """Return how run `b` differs from run `a`, of the same store or of two."""
     before, after = _facts(a), _facts(b)
     return RunDifference(
         a=a.run_id,

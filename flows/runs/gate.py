@@ -90,7 +90,7 @@ def gate_store(
     from melmill.stages.report.comparison.verdicts import judge
 
     judged, node = resolved(run)
-    found = None if baseline is None else find_baseline(baseline, parse_address(run).store)
+    found = None if baseline is None else find_baseline(baseline, judged.location.url)
     if found is not None and not other_project:
         check_same_project(found[0], judged)
     placed = list(rules)

@@ -13,6 +13,19 @@ from melmill.storage.runs import Manifest, RunRecord
 from melmill.storage.store import Store
 
 
+def size(n_bytes: float) -> str:
+    """Return a size for people.
+
+    >>> size(0), size(1536), size(3 * 2**30)
+    ('0 B', '1.5 KiB', '3.0 GiB')
+    """
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if n_bytes < 1024:
+            return f"{n_bytes:.1f} {unit}" if unit != "B" else f"{n_bytes:.0f} B"
+        n_bytes /= 1024
+    return f"{n_bytes:.1f} TiB"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProductUsage:
     """What one product takes, and what it takes to make it again.

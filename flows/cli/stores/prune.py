@@ -13,7 +13,7 @@ from melmill.flows.runs.addresses import parse_address, resolve
 from melmill.flows.runs.copying import copy_runs
 from melmill.flows.runs.prune import GRACE_S, KEEP, Candidate, Found, Pruned, Rules, candidate_as_plain, look
 from melmill.flows.runs.prune import prune as prune_store
-from melmill.flows.runs.usage import ProductUsage, Total
+from melmill.flows.runs.usage import ProductUsage, Total, size
 from melmill.flows.runs.usage import usage as usage_of
 from melmill.flows.watching.progress import duration
 from melmill.storage.store import Store
@@ -39,19 +39,6 @@ class Age(click.ParamType[float]):
         if found is None or (not found[2] and float(found[1])):
             self.fail(f"{str(value)!r} is not a time such as 30d, 12h, 90m, 45s or 2w", param, ctx)
         return float(found[1]) * _UNITS_S[found[2] or "s"]
-
-
-def size(n_bytes: float) -> str:
-    """Return a size for people.
-
-    >>> size(0), size(1536), size(3 * 2**30)
-    ('0 B', '1.5 KiB', '3.0 GiB')
-    """
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if n_bytes < 1024:
-            return f"{n_bytes:.1f} {unit}" if unit != "B" else f"{n_bytes:.0f} B"
-        n_bytes /= 1024
-    return f"{n_bytes:.1f} TiB"
 
 
 @cli.command()

@@ -39,7 +39,7 @@ def chart(
     runs : sequence of RunRecord
         All runs of the axis, the oldest first.
     versions : mapping of str to sequence of str
-        By id of the run: what changed of the versions since the run before.
+        By id of the run: what changed of the versions since the run before it on the axis.
     links : mapping of str to str
         By id of the run: where its points lead.
     """

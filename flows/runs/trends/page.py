@@ -14,7 +14,7 @@ from markupsafe import Markup
 from melmill.flows.runs.differences import changes_between, flat, shown
 from melmill.flows.runs.trends.chart import chart, key_mark
 from melmill.flows.runs.trends.series import Series, series_of, version_changes
-from melmill.flows.tasks.report import PAGE, report_folder
+from melmill.flows.tasks.report import PAGE, is_verdict, report_folder
 from melmill.flows.watching.progress import duration
 from melmill.flows.watching.status import run_id_at
 from melmill.stages.contract import Kind
@@ -54,19 +54,24 @@ def store_runs(store: Store, runs: Sequence[RunRecord] | None = None) -> StoreRu
 
 
 def report_pages(store: Store, runs: Sequence[RunRecord]) -> dict[str, str]:
-    """Return the newest report of each run that has one: its page, relative to the store."""
-    made: dict[Address, dict[str, str]] = {}
+    """Return the newest report of each run that has one: its page, relative to the store.
+
+    A run without a report leads to the newest verdict of its gates.
+    """
+    made: dict[Address, dict[str, tuple[bool, str]]] = {}
     pages: dict[str, str] = {}
     addresses = [
         {(entry.folder, entry.key) for entry in run.manifest.nodes.values() if entry.kind == Kind.REPORT}
         for run in runs
     ]
     for at, run in enumerate(runs):
-        newest = ("", "")
+        newest = (False, "", "")
         for address in addresses[at]:
             if address not in made:
                 records = store.product(*address).records()
-                made[address] = {name: run_id_at(record.started_at) for name, record in records.items()}
+                made[address] = {
+                    name: (not is_verdict(record), run_id_at(record.started_at)) for name, record in records.items()
+                }
             # A later run may have extended the same product.
             until = next(
                 (
@@ -76,11 +81,12 @@ def report_pages(store: Store, runs: Sequence[RunRecord]) -> dict[str, str]:
                 ),
                 None,
             )
-            for name, began in made[address].items():
+            for name, (is_report, began) in made[address].items():
                 if until is None or began < until:
-                    newest = max(newest, (began, f"{address[0]}/{address[1]}/{report_folder(name)}/{PAGE}"))
-        if newest[1]:
-            pages[run.run_id] = newest[1]
+                    page = f"{address[0]}/{address[1]}/{report_folder(name)}/{PAGE}"
+                    newest = max(newest, (is_report, began, page))
+        if newest[2]:
+            pages[run.run_id] = newest[2]
     return pages
 
 
@@ -160,6 +166,8 @@ def _shown(one: StoreRuns, prefix: str) -> dict[str, Any]:
     for before, run in zip([None, *one.runs], one.runs, strict=False):
         versions[run.run_id] = version_changes(before, run)
         fields[run.run_id] = "" if before is None else _fields(before, run)
+    # A run without scores is not in the charts. What changed with it is marked at the next one.
+    marks = {run.run_id: version_changes(before, run) for before, run in zip([None, *scored], scored, strict=False)}
     charts: dict[str, list[Series]] = {}
     for series in series_of(one.runs):
         charts.setdefault(series.metric, []).append(series)
@@ -168,7 +176,7 @@ def _shown(one: StoreRuns, prefix: str) -> dict[str, Any]:
         "charts": [
             {
                 **described(metric),
-                "svg": chart(series, scored, versions, links),
+                "svg": chart(series, scored, marks, links),
                 "series": [(key_mark(at), line.scored) for at, line in enumerate(series)],
                 "changes": _change_lines(series),
             }

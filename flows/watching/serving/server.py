@@ -103,7 +103,7 @@ class _Front(_Handler):
 
 class _Page(_Handler):
     async def get(self, name: str, page: str = "") -> None:
-        made = {"": self.site.store, "quarantine": self.site.quarantine}[page]
+        made = {"": self.site.store, "quarantine": self.site.quarantine, "disk": self.site.disk}[page]
         await self._send(lambda: made(name))
 
 
@@ -157,7 +157,7 @@ def application(site: Site, access: Access, pool: ThreadPoolExecutor) -> tornado
             (r"/", _Front, parts),
             (r"/own/(page\.css|site\.css|site\.js)", _Resource, parts),
             (r"/(\d+)/", _Page, parts),
-            (r"/(\d+)/(quarantine)", _Page, parts),
+            (r"/(\d+)/(quarantine|disk)", _Page, parts),
             (r"/(\d+)/trends", _Trends, parts),
             (r"/(\d+)/progress\.json", _Progress, parts),
             (r"/(\d+)/run/([0-9A-Za-z]+)", _Run, parts),

@@ -14,6 +14,7 @@ from typing import Any
 import jinja2
 
 from melmill.flows.runs.trends.page import report_pages, store_runs, trends_page
+from melmill.flows.runs.usage import Usage, size, usage
 from melmill.flows.watching.progress import duration
 from melmill.flows.watching.status import RunStatus, StatusReader
 from melmill.stages.contract import as_float
@@ -21,8 +22,9 @@ from melmill.storage.errors import StoreError
 from melmill.storage.runs import SILENT_S, RunRecord
 from melmill.storage.store import Store
 
-# Stores are read again after this time, s.
+# Stores are read again after this time, s. What one takes needs a look at every file.
 _FRESH_S = 5.0
+_USAGE_FRESH_S = 60.0
 # Files of a store that the page leads to: reports and trainings show themselves by these.
 _SHOWN_FILE = re.compile(r"[^/]+/[0-9a-f]{20}/(report/[^/]+|trained)/[^/]+\.(html|csv|svg|json|parquet|png|txt)")
 # Utterances in quarantine that one page has, at most.
@@ -46,6 +48,9 @@ class Shown:
     _reader: StatusReader | None = None
     _runs: list[RunRecord] = field(default_factory=list)
     _read_at: float = -_FRESH_S
+    _usage_lock: threading.Lock = field(default_factory=threading.Lock)
+    _usage: Usage | None = None
+    _usage_at: float = 0.0
     _reports: dict[str, str] = field(default_factory=dict)
     _reports_of: tuple[str, ...] = ()
 
@@ -61,6 +66,14 @@ class Shown:
                 self._runs = self.store.runs()
                 self._read_at = time.monotonic()
             return self._runs
+
+    def usage(self) -> Usage:
+        """Return what it takes, a minute old at most."""
+        with self._usage_lock:
+            if self._usage is None or time.monotonic() - self._usage_at > _USAGE_FRESH_S:
+                self._usage = usage(self.store)
+                self._usage_at = time.monotonic()
+            return self._usage
 
     def status(self) -> RunStatus | None:
         """Return how far its last run is; None without any run."""
@@ -227,6 +240,13 @@ class Site:
         """Return the page of trends of a store."""
         shown = self.stores[name]
         return trends_page([store_runs(shown.store, shown.runs())], served=True)
+
+    def disk(self, name: str) -> bytes:
+        """Return the page of what a store takes, by node and by run."""
+        shown = self.stores[name]
+        return self._page(
+            "disk", f"Disk usage of {shown.url}", store=shown, used=shown.usage(), size=size, duration=duration
+        )
 
     def quarantine(self, name: str) -> bytes:
         """Return the page of the utterances that the last run could not process, with players."""

@@ -94,12 +94,14 @@ def comparison_page(
     ----------
     comparison : Comparison
     examples : sequence of (str, Example)
-        What can be played: the node as the comparison names it, and audio by names of the sides.
+        What can be played of `worst_first_heard`: the node as the comparison names it, and audio by
+        names of the sides.
     problems : sequence of str
         Why others can't be played, a line each.
     """
-    heard = list(_heard(examples))
-    anchors = {(node, one.utterance_id): one.anchor for (node, _), one in zip(examples, heard, strict=True)}
+    known = listening_anchors(comparison)
+    heard = list(_heard(examples, known))
+    anchors = {(node, one.utterance_id): known[node, one.utterance_id] for node, one in examples}
     worst = list(_worst(comparison, anchors))
     sections = [("changes", "Changes"), ("groups", f"By {' and '.join(comparison.by)}")]
     sections += [("worst", "Worst utterances"), ("listen", "Listen"), ("missing", "What is not comparable")]
@@ -236,10 +238,16 @@ def worst_first_heard(comparison: Comparison, most: int = MOST_HEARD) -> list[tu
     return [(node, utterance_id, why) for (node, utterance_id), why in list(found.items())[:most]]
 
 
-def _heard(examples: Sequence[tuple[str, Example]]) -> Iterator[Heard]:
+def listening_anchors(comparison: Comparison) -> dict[tuple[str, str], str]:
+    """Return the anchor of each utterance to play, by node and id, whether it can be played or not."""
+    heard = worst_first_heard(comparison)
+    return {(node, utterance_id): f"listen-{at}" for at, (node, utterance_id, _) in enumerate(heard, start=1)}
+
+
+def _heard(examples: Sequence[tuple[str, Example]], anchors: Mapping[tuple[str, str], str]) -> Iterator[Heard]:
     rates = [rate for _, one in examples for rate in (one.sr, *(one.rates[side] for side in one.reconstructions))]
     seconds = excerpt_s(rates, n_pictures=0, budget_bytes=_AUDIO_BYTES)
-    for at, (_, one) in enumerate(examples, start=1):
+    for node, one in examples:
         duration_s = one.reference.size / one.sr
         takes = [("recording", clip(one.reference[: round(seconds * one.sr)], one.sr))] if one.reference.size else []
         takes += [
@@ -248,7 +256,7 @@ def _heard(examples: Sequence[tuple[str, Example]]) -> Iterator[Heard]:
         ]
         cut = f"The first {seconds:.1f} s of {duration_s:.1f} s." if duration_s > seconds else ""
         yield Heard(
-            anchor=f"listen-{at}",
+            anchor=anchors[node, one.utterance_id],
             utterance_id=one.utterance_id,
             text=one.text,
             why=one.why,
@@ -274,9 +282,7 @@ def comparison_markdown(comparison: Comparison, page: str = "") -> str:
             lines += _markdown(_groups(comparison.worse_slices, ""))
         else:
             lines += ["No group got worse where the mean over all utterances did not."]
-    heard = worst_first_heard(comparison)
-    anchors = {(node, utterance_id): f"listen-{at}" for at, (node, utterance_id, _) in enumerate(heard, start=1)}
-    for table, rows in _worst(comparison, anchors):
+    for table, rows in _worst(comparison, listening_anchors(comparison)):
         lines += [
             "",
             f"## Worst by {_plain(table)}",

@@ -142,6 +142,8 @@ def test_tags_by_command(done: Project) -> None:
         (("runs", "{store}", "--metric", "sc_bd"), "did you mean 'sc_db'?"),
         (("runs", "show", "{store}@bass"), "has no tag or run 'bass'; did you mean 'base'?"),
         (("runs", "show", "{store}:glaa"), "has no node 'glaa'; did you mean 'gla'?"),
+        (("runs", "show", "{store}:gla"), "which names the node 'gla': leave it out"),
+        (("runs", "diff", "{store}", "{store}:gla"), "which names the node 'gla': leave it out"),
         (("runs", "diff", "{store}", "{store}@"), "has no run or tag: expected STORE, STORE@TAG"),
         (("tag", "{store}", "a", "b", "c"), "expected STORE [RUN] NAME"),
         (("tag", "{store}", "a b"), "got 'a b'"),

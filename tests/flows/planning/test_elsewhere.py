@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.faults.comparing import differing_contents
+import melmill
 from melmill import open as open_store
 from melmill.flows.runs.copying import copy_runs
 from melmill.flows.runs.prune import Rules, prune
@@ -89,6 +90,12 @@ def test_what_the_team_has_done_is_read_there(team: Project, mine: Project) -> N
     assert mine.run(*SERIAL)["tasks"]["run"] == 0
     mine.write(PIPELINE)
     assert mine.run(*SERIAL)["tasks"]["run"] == 0
+
+
+def test_python_names_such_a_store_too(team: Project, mine: Project) -> None:
+    mine.write(PIPELINE)
+    tasks = melmill.run(mine.pipeline, also=[team.store], executor="serial").tasks
+    assert (tasks.run, tasks.reused) == (1, 8)
 
 
 def test_parts_are_read_there(team: Project, mine: Project) -> None:

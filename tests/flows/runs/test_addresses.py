@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from melmill.flows.runs.addresses import parse_address, resolve
+from melmill.flows.runs.addresses import Address, parse_address, resolve
 from melmill.flows.runs.history import set_tag
 from melmill.storage.errors import StoreError
 from melmill.storage.runs import Manifest, NodeEntry
@@ -100,6 +100,13 @@ def test_a_tag_goes_before_a_run(store: Store) -> None:
 def test_what_is_not_there_is_told_with_the_nearest(store: Store, rest: str, message: str) -> None:
     with pytest.raises(StoreError, match=re.escape(message)):
         resolve(parse_address(f"{store.location.url}{rest}"))
+
+
+def test_an_empty_name_means_no_run(tmp_path: Path) -> None:
+    store = Store.create(str(tmp_path), "test")
+    store.publish_run(RUNS[0], Manifest(run_id=RUNS[0], project="test", started_at="2026-01-01", nodes={}))
+    with pytest.raises(StoreError, match="has no tag or run ''"):
+        resolve(Address(store=str(tmp_path), at=""))
 
 
 def test_a_tag_of_a_run_that_is_gone_says_so(store: Store) -> None:

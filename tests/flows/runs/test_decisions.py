@@ -112,6 +112,21 @@ def test_a_gate_in_a_pipeline_ends_the_run_with_3(project: Project) -> None:
     assert project.called("run", "pipeline.yaml", "--executor", "serial").returncode == 0
 
 
+def test_a_first_run_that_did_not_come_to_its_end_goes_on(project: Project) -> None:
+    project.write(NIGHTLY + GATE)
+    # No run of the store could be the baseline yet: one has no scores, and one failed.
+    project.run("--executor", "serial", "--until", "mel")
+    victim = next(project.store.glob("mel/*/data/c/2/0"))
+    data = bytearray(victim.read_bytes())
+    data[len(data) // 2] ^= 1
+    victim.write_bytes(data)
+    project.run("--executor", "serial", expect=1)
+    assert project.called("repair", "store").returncode == 0
+    (gate,) = project.run("--executor", "serial")["gates"]
+    assert "there is no baseline 'good' yet, as no run of the store is done and has scores" in gate["unsure"][0]
+    assert project.called("run", "pipeline.yaml", "--executor", "serial").returncode == 2
+
+
 def test_two_runs_are_compared(nights: Project, tmp_path: Path) -> None:
     files = {name: tmp_path / f"difference.{name}" for name in ("html", "md", "xml")}
     done = nights.called(

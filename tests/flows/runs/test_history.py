@@ -229,6 +229,18 @@ def test_a_damaged_file_is_told_and_repaired(done: Project, damage: Callable[[by
     assert (verify(store), last(done).state, tags_of(store)) == ([], "done", {})
 
 
+def test_a_page_of_trends_that_fails_hides_no_outcome(done: Project) -> None:
+    facts = done.store / "runs" / last(done).run_id / "facts.json"
+    whole = facts.read_bytes()
+    facts.write_bytes(whole[:-20])
+    (note,) = done.run(*SERIAL, "--set", "gla.n_iter=3")["notes"]
+    assert note.startswith("the page of trends can't be made anew: ")
+    facts.write_bytes(whole)
+    outcome = last(done).outcome
+    assert outcome is not None
+    assert outcome.scores != ()
+
+
 def test_the_record_of_a_run_is_written_once(done: Project) -> None:
     run = last(done)
     assert run.facts is not None

@@ -21,7 +21,7 @@ from melmill.flows.runs.trends.tables import export_to_mlflow, summary_parquet, 
 from melmill.stages.errors import PackageMissing
 from melmill.storage.records import sealed, unsealed
 from melmill.storage.store import Store
-from tests.flows.conftest import Project, make_project
+from tests.flows.conftest import PIPELINE, Project, make_project
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +133,31 @@ def test_runs_lead_to_their_own_reports(history: Project) -> None:
         named = json.loads(history.called("report", str(history.store), "--run", run.run_id, "--json").stdout)["report"]
         # The second run found the report of the first one done.
         assert run is runs[0] or named == f"{store.location.url}/{pages[run.run_id]}"
+
+
+def test_versions_that_changed_with_a_run_without_scores_are_marked(history: Project, tmp_path: Path) -> None:
+    store = Store.open(str(shutil.copytree(history.store, tmp_path / "store")))
+    changed, last = store.runs()[2:]
+    folder = tmp_path / "store" / "runs"
+    (folder / changed.run_id / "outcome.json").unlink()
+    shutil.copy(folder / last.run_id / "facts.json", folder / changed.run_id)
+    page = trends_page([store_runs(store)]).decode()
+    marks = re.findall(r'<line class="version"[^>]*><title>([^<]*)', page)
+    assert len(marks) == 2  # one in each chart
+    assert all("numba" in mark for mark in marks)
+
+
+def test_a_gate_does_not_hide_the_report(done: Project) -> None:
+    gate = "  gate: {{uses: gate, from: scores, rules: [{{metric: scm, at_most: 99}}]}}\n"
+    done.write(PIPELINE.replace("cluster:", f"{gate}cluster:"))
+    report = done.run("--executor", "serial")["report"]
+    store = runs_of(done)
+    run = store.runs()[-1]
+    assert f"{store.location.url}/{report_pages(store, [run])[run.run_id]}" == report
+    done.write(PIPELINE.replace("cluster:", f"{gate}cluster:").replace("  report:", "  # report:"))
+    page = done.run("--executor", "serial")["gates"][0]["page"]
+    run = store.runs()[-1]
+    assert f"{store.location.url}/{report_pages(store, [run])[run.run_id]}" == page
 
 
 def test_text_of_a_store_is_escaped(history: Project, tmp_path: Path) -> None:

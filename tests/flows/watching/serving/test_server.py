@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from melmill.flows.runs.usage import size, usage
 from melmill.storage.store import Store
 from tests.flows.conftest import Project, add_chapter, flac, make_project, voice
 from tests.flows.processes import running
@@ -134,6 +135,17 @@ def test_reports_and_trends_are_served(served: Served) -> None:
     assert "allow-same-origin" not in headers["content-security-policy"]
 
 
+def test_disk_usage_is_that_of_the_command(served: Served, project: Project) -> None:
+    page = served.page("/0/disk")
+    used = usage(Store.open(str(project.store)))
+    rows = {name: re.findall("<td>([^<]*)", row) for name, row in re.findall(r'<th scope="row">(\w+)</th>(.*)', page)}
+    assert {name: row[1] for name, row in rows.items()} == {one.name: size(one.n_bytes) for one in used.by_node()}
+    for one in used.by_run():
+        assert f'href="/0/run/{one.name}"' in page
+        assert f"<td>{size(one.exclusive_bytes)}</td>" in page
+    assert f"<dd>{used.n_files}</dd>" in page
+
+
 def test_quarantine_has_players(served: Served, project: Project) -> None:
     page = served.page("/0/quarantine")
     assert "33-1-0000" in page
@@ -205,7 +217,7 @@ def test_progress_is_live(served: Served, project: Project, finished: Project, t
 def test_an_empty_store_is_shown(project: Project, tmp_path: Path) -> None:
     Store.create(str(tmp_path / "empty"), "empty")
     with serving(project, str(tmp_path / "empty")) as server:
-        for path in ("/", "/0/", "/0/trends", "/0/quarantine"):
+        for path in ("/", "/0/", "/0/trends", "/0/disk", "/0/quarantine"):
             assert server.page(path)
         assert "no runs yet" in server.page("/0/")
 

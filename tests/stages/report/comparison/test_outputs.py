@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 import xml.etree.ElementTree as ET
 
 import numpy as np
 
 from melmill.stages.report.comparison import junit
-from melmill.stages.report.comparison.page import comparison_markdown, comparison_page, gate_page
+from melmill.stages.report.comparison.page import comparison_markdown, comparison_page, gate_page, worst_first_heard
 from melmill.stages.report.comparison.rules import Rule
 from melmill.stages.report.comparison.runs import Comparison, NodePair, compare_runs
 from melmill.stages.report.comparison.verdicts import Placed, judge
@@ -74,6 +75,20 @@ def test_the_page_escapes_and_plays() -> None:
     assert 'id="listen-1"' in page
     assert "got worse by their 95 % interval" in page
     assert "http" not in page.replace("http-equiv", "")
+
+
+def test_markdown_links_to_what_the_page_plays() -> None:
+    found = compared()
+    (_, first), (_, second) = ((node, name) for node, name, _ in worst_first_heard(found)[:2])
+    y = np.zeros(8000, np.float32)
+    # The worst one can't be played.
+    example = Example(
+        utterance_id=second, text="", why="", sr=16000, reference=y, reconstructions={"A: gla": y}, rates={"A: gla": 16000}
+    )  # fmt: skip
+    page = comparison_page(found, [("gla", example)]).decode()
+    assert re.findall(r'id="(listen-\d+)"', page) == ["listen-2"]
+    links = dict(re.findall(r"\[(.*?)\]\(page.html#(listen-\d+)\)", comparison_markdown(found, "page.html")))
+    assert (links[first], links[second]) == ("listen-1", "listen-2")
 
 
 def test_markdown_means_itself() -> None:
