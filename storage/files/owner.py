@@ -56,11 +56,17 @@ class Owner:
 
     @property
     def runs(self) -> bool | None:
-        """Whether it runs, or is stopped. None where it is of another machine, which nobody here can ask."""
+        """Whether it runs, or is stopped.
+
+        None where nobody here can tell: it is of another machine, or the kernel hides the processes
+        of other users (``hidepid``).
+        """
         if self.machine != _machine():
             return None
         state, began = _stat(self.pid)
-        return bool(state) and state not in _GONE and began == self.began
+        if not state or state in _GONE:
+            return False
+        return began == self.began if began or not self.began else None
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}"
@@ -75,15 +81,14 @@ def _machine() -> str:
 
 
 def _stat(pid: int) -> tuple[str, str]:
-    """Return the state of a process and when it began; an empty state where there is none."""
+    """Return the state of a process and when it began, each empty where there is none to be seen."""
     try:
         # The name before may hold anything, brackets too.
         fields = (_PROC / str(pid) / "stat").read_text(errors="replace").rpartition(")")[2].split()
         return fields[_STATE], fields[_BEGAN]
     except (OSError, IndexError):
         pass
-    if _PROC.is_dir():
-        return "", ""
+    # There may be no /proc, or it may hide the processes of other users.
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from melmill.storage.errors import StoreBusy
+from melmill.storage.files import owner
 from melmill.storage.files.location import Location
 from melmill.storage.files.owner import Owner
 from melmill.storage.proof import claims
@@ -251,6 +252,21 @@ def test_a_number_of_a_process_that_is_used_again_is_another(store: Location) ->
     child = subprocess.Popen([sys.executable, "-c", ""])
     child.wait()
     assert replace(me, pid=child.pid).runs is False
+
+
+def test_a_process_that_the_kernel_hides_may_run(
+    store: Location, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    me = Owner.me()
+    with Claim(nothing, silent) as claim:
+        claim.take(store, [A])
+        # With hidepid, /proc has no folders of other users' processes.
+        monkeypatch.setattr(owner, "_PROC", tmp_path / "proc")
+        assert me.runs is None
+        assert claimed(store) == {A}
+        child = subprocess.Popen([sys.executable, "-c", ""])
+        child.wait()
+        assert replace(me, pid=child.pid).runs is False
 
 
 @pytest.mark.parametrize("data", [b"", b"{}", b"\xff", b'{"number": 1}', b"[]"])
