@@ -82,6 +82,30 @@ class Cadence:
             return [f"*-{months}-{days} {clock}", f"{weekdays}*-{months}-* {clock}"]
         return [f"{weekdays}*-{months}-{days} {clock}"]
 
+    @property
+    def kubernetes(self) -> str:
+        """The five fields as Kubernetes reads them: Sunday is 0 there, and only a plain ``*`` is every day.
+
+        Raises
+        ------
+        PipelineError
+            Kubernetes has no such times.
+
+        >>> read_cadence("0 2 * * fri-7").kubernetes
+        '0 2 * * 0,5,6'
+        """
+        minute, hour, _, month, _ = self.cron.split()
+        days, weekdays = _listed(self.days, 1, 31, "d"), _listed(self.weekdays, 0, 6, "d")
+        if self.by_day and self.by_weekday:
+            if "*" in (days, weekdays):
+                days = weekdays = "*"
+        elif "*" not in (days, weekdays):
+            raise PipelineError(
+                f"--every {self.cron!r} means days of the month that are also such days of the week. Kubernetes would "
+                "take either: give one of them, or use --kind cron or systemd"
+            )
+        return f"{minute} {hour} {days} {month} {weekdays}"
+
 
 def _listed(values: frozenset[int], least: int, most: int, form: str) -> str:
     return "*" if len(values) == most - least + 1 else ",".join(format(value, form) for value in sorted(values))

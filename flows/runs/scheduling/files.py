@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import shutil
 import subprocess
@@ -15,9 +14,9 @@ import yaml
 from melmill.flows.errors import PipelineError
 from melmill.flows.runs.scheduling.planned import Planned
 
-# A folder of a container.
+# Folders of a container. Volumes are at /data in cluster/deploy too.
 _MOUNT = "/etc/melmill"
-_STORE_OF_IMAGE = "/work/store"
+_STORE_OF_IMAGE = "/data/store"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,9 +63,9 @@ def files_of(schedule: Planned, kind: str, image: str | None = None) -> Schedule
         if image is None:
             raise PipelineError("a CronJob needs --image, the image of a container that has melmill")
         return _kubernetes(schedule, image)
-    for what, text in (("pipeline", str(schedule.pipeline)), ("command", schedule.notify or "")):
+    for text in (*schedule.command, str(schedule.folder)):
         if "\n" in text:
-            raise PipelineError(f"the {what} of a schedule can't hold line ends, got {text!r}")
+            raise PipelineError(f"an argument of a schedule can't hold line ends, got {text!r}")
     return _systemd(schedule) if kind == "systemd" else _cron(schedule)
 
 
@@ -124,6 +123,7 @@ WantedBy=timers.target
 
     def install(folder: Path) -> list[str]:
         return [
+            "mkdir -p ~/.config/systemd/user",
             f"cp {' '.join(shlex.quote(str(folder / file)) for file in files)} ~/.config/systemd/user/",
             f"systemctl --user daemon-reload && systemctl --user enable --now {unit}.timer",
             "loginctl enable-linger    # so that it runs while nobody is logged in",
@@ -159,13 +159,30 @@ def _cron(schedule: Planned) -> ScheduleFiles:
         program = shutil.which("crontab")
         if program is None:
             return ["crontab is not there, so the line is checked by melmill alone"]
-        _checked([program, "-n", str(folder / file)])
-        return ["crontab -n finds no fault"]
+        option = _dry_run(program)
+        if option is None:
+            return ["this crontab can't check a file, so the line is checked by melmill alone"]
+        _checked([program, option, str(folder / file)])
+        return [f"crontab {option} finds no fault"]
 
     def install(folder: Path) -> list[str]:
         return [f"(crontab -l; cat {shlex.quote(str(folder / file))}) | crontab -"]
 
     return ScheduleFiles(kind="cron", files=files, notes=tuple(notes), check=check, install=install)
+
+
+def _dry_run(program: str) -> str | None:
+    """Return the option by which a crontab only checks a file, None if it has none.
+
+    It is ``-n`` in Debian's and ``-T`` in cronie, where ``-n`` would change something.
+    """
+    asked = subprocess.run(
+        [program, "-?"], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=60
+    )
+    lines = (asked.stderr + asked.stdout).splitlines()
+    return next(
+        (option for option in ("-n", "-T") for line in lines if line.split()[:1] == [option] and "syntax" in line), None
+    )
 
 
 # -- Kubernetes
@@ -199,7 +216,7 @@ def _kubernetes(schedule: Planned, image: str) -> ScheduleFiles:
         "volumes": [{"name": "files", "configMap": {"name": unit}}],
     }
     job = {
-        "schedule": schedule.times.cron,
+        "schedule": schedule.times.kubernetes,
         "concurrencyPolicy": "Forbid",
         "startingDeadlineSeconds": 3600,
         "successfulJobsHistoryLimit": 3,
@@ -243,4 +260,5 @@ def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise PipelineError(f"{str(path)!r} can't be read: {os.strerror(getattr(error, 'errno', 0) or 0)}") from error
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise PipelineError(f"{str(path)!r} can't be read: {reason}") from error

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from melmill.flows.errors import PipelineError
 from melmill.flows.pipeline.spec import load
+from melmill.flows.runs.gate import read_rules
 from melmill.flows.runs.scheduling.cadence import Cadence, read_cadence
 
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,40}[a-z0-9])?")
@@ -104,8 +105,10 @@ def planned(
         One of them is not.
     """
     loaded = load(pipeline, overrides, store)
-    if rules is not None and not rules.is_file():
-        raise PipelineError(f"--gate {str(rules)!r}: there is no such file")
+    if rules is not None:
+        if not rules.is_file():
+            raise PipelineError(f"--gate {str(rules)!r}: there is no such file")
+        read_rules(rules)
     if baseline is not None and rules is None:
         raise PipelineError("--baseline is what the rules of --gate compare with: give --gate too")
     if name is not None and not _NAME.fullmatch(name):

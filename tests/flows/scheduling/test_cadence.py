@@ -74,6 +74,26 @@ def test_systemd_reads_the_same_times(text: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "fields"),
+    [
+        ("week", "0 2 * * 1"),
+        ("0 2 * * 7", "0 2 * * 0"),  # Kubernetes refuses 7
+        ("0 0 13 * fri", "0 0 13 * 5"),  # either
+        ("0 0 1-31 * fri", "0 0 * * *"),  # either, and that is every day
+        ("5/20 8 */15 jan *", "5/20 8 1,16,31 jan *"),
+    ],
+)
+def test_kubernetes_gets_fields_that_mean_the_same_there(text: str, fields: str) -> None:
+    assert read_cadence(text).kubernetes == fields
+
+
+def test_times_that_kubernetes_reads_otherwise_are_refused() -> None:
+    # Its library takes a star with a step for a list, so that either would do.
+    with pytest.raises(PipelineError, match=r"'0 0 13 \* \*/2' means days .* Kubernetes would take either"):
+        _ = read_cadence("0 0 13 * */2").kubernetes
+
+
+@pytest.mark.parametrize(
     ("text", "said"),
     [
         ("fortnight", "--every must be hour, day, week, month or five fields of cron such as '30 2 \\* \\* \\*', got"),

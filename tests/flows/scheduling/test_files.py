@@ -74,6 +74,30 @@ def test_a_cron_job_is_one_for_kubernetes_own_client(gated: Project) -> None:
     assert read.spec.concurrency_policy == "Forbid"
 
 
+DEBIAN = "usage:\tcrontab [-u user] [-n] file\n\t-n\t(dry run: checks the syntax, then bails out)"
+CRONIE = " -n <host>  set host in cluster\n -T <file>  test a crontab file syntax"
+
+
+@pytest.mark.parametrize(("usage", "option"), [(DEBIAN, "-n"), (CRONIE, "-T"), ("Usage: crontab [-c DIR]", None)])
+def test_each_crontab_is_asked_for_its_own_dry_run(tmp_path: Path, usage: str, option: str | None) -> None:
+    from melmill.flows.runs.scheduling.files import _dry_run
+
+    program = tmp_path / "crontab"
+    program.write_text(f"#!/bin/sh\ncat >&2 <<'END'\n{usage}\nEND\nexit 1\n")
+    program.chmod(0o755)
+    assert _dry_run(str(program)) == option
+
+
+def test_a_store_on_this_machine_is_a_volume_in_kubernetes(project: Project) -> None:
+    answer = made(project, "--kind", "kubernetes", "--image", "registry/melmill:1", "--every", "0 2 * * 7")
+    text = (project.folder / "out" / "melmill-test.yaml").read_text()
+    job = list(yaml.safe_load_all(text))[1]["spec"]
+    assert job["schedule"] == "0 2 * * 0"
+    (container,) = job["jobTemplate"]["spec"]["template"]["spec"]["containers"]
+    assert container["args"][container["args"].index("--store") + 1] == "/data/store"
+    assert f"the store '{project.store}' is on this machine" in str(answer["notes"])
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -85,9 +109,15 @@ def test_a_cron_job_is_one_for_kubernetes_own_client(gated: Project) -> None:
         (["--every", "day", "--name", "My Name"], "--name must be small letters"),
         (["--every", "day", "--kind", "cron", "--notify", "x" * 1000], "cron takes 1000"),
         (["--every", "day", "--kind", "cron", "--notify", "a\nb"], "can't hold line ends"),
+        (["--every", "day", "--kind", "systemd", "--baseline", "a\nb", "--gate", "gate.yaml"], "can't hold line ends"),
+        (["--every", "day", "--gate", "typo.yaml"], "typo.yaml:2"),
+        (["--every", "day", "--gate", "latin.yaml"], "not UTF-8 text"),
     ],
 )
-def test_bad_schedules_are_one_line(project: Project, arguments: list[str], said: str) -> None:
+def test_bad_schedules_are_one_line(gated: Project, arguments: list[str], said: str) -> None:
+    project = gated
+    (project.folder / "typo.yaml").write_text("rules:\n  - {metrik: scm, node: admm, at_most: 5}\n")
+    (project.folder / "latin.yaml").write_bytes(b"rules:\n  - {metric: scm, node: \xe4, at_most: 5}\n")
     done = project.called("schedule", "pipeline.yaml", "-o", "out", *arguments)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert said in done.stderr
