@@ -7,10 +7,10 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -139,28 +139,31 @@ def tick(schedule: Schedule, say: Say) -> Tick:
     StoreUnwritable
         The store can't be written, so that runs can't be kept apart.
     """
+    store, project, broken = schedule.store, "", ""
     try:
         loaded = load(schedule.pipeline, schedule.overrides, schedule.store)
+        store, project = loaded.store, loaded.name
     except PipelineError as error:
-        broken = Tick(
-            schedule=schedule.name, pipeline=str(schedule.pipeline), store=schedule.store or "", project="",
-            state="failed", event="failed", exit_code=BAD_USAGE, started_at=_now(), finished_at=_now(),
-            error=str(error),
-        )  # fmt: skip
+        broken = str(error)
         say(f"failed: {error}")
-        return _told(schedule, broken, say)
-    folder = Location(loaded.store) / SCHEDULES / schedule.name
-    about: dict[str, Any] = {"schedule": schedule.name, "pipeline": str(schedule.pipeline), "store": loaded.store}
+    about: dict[str, Any] = {
+        "schedule": schedule.name, "pipeline": str(schedule.pipeline), "store": store or "", "project": project,
+    }  # fmt: skip
+    failure = {"state": "failed", "exit_code": BAD_USAGE, "error": broken}
+    if store is None:
+        # Nobody knows the store, so that nothing is kept of it.
+        return _told(schedule, Tick(**about, **failure, event="failed", started_at=_now(), finished_at=_now()), say)
+    folder = Location(store) / SCHEDULES / schedule.name
     with locked(folder) as held:
         if held is None:
             say(f"skipped: a run of schedule {schedule.name!r} is still at work")
-            return Tick(**about, project=loaded.name, state="skipped")
+            return Tick(**about, state="skipped")
         before = _read_state(folder)
         missed = _missed(schedule, before, say)
         started = _now()
         made = Tick(
-            **about, project=loaded.name, previous=str(before.get("state", "")), missed=missed, started_at=started,
-            **_run_and_judge(schedule, loaded.store, held),
+            **about, previous=str(before.get("state", "")), missed=missed, started_at=started,
+            **(failure if broken else _run_and_judge(schedule, store, held)),
         )  # fmt: skip
         made = _told(schedule, replace(made, event=_event(made), finished_at=_now()), say)
         if not held.is_lost:
@@ -245,16 +248,15 @@ def _missed(schedule: Schedule, before: dict[str, Any], say: Say) -> tuple[str, 
     if schedule.cadence is None or "started_at" not in before:
         return ()
     last, now = _local(str(before["started_at"])), datetime.now()
-    if now < last:
+    # The end of summer time sets no clock back.
+    if datetime.now(UTC) < datetime.fromisoformat(str(before["started_at"])):
         say(f"note: the last run began at {last:%Y-%m-%d %H:%M}, which this clock has not reached yet")
         return ()
-    times: list[datetime] = []
-    for at in schedule.cadence.between(last, now):
-        times.append(at)
-        if len(times) > _MOST_MISSED:
-            break
+    times = list(islice(schedule.cadence.between(last, now), _MOST_MISSED + 1))
     missed = tuple(at.isoformat(timespec="minutes") for at in times[:-1])
-    if missed:
+    if len(missed) == _MOST_MISSED:
+        say(f"note: {_MOST_MISSED} runs or more were missed since {last:%Y-%m-%d %H:%M}")
+    elif missed:
         say(f"note: {len(missed)} runs were missed since {last:%Y-%m-%d %H:%M}, the last at {missed[-1]}")
     return missed
 
@@ -270,16 +272,19 @@ def _told(schedule: Schedule, made: Tick, say: Say) -> Tick:
     if not made.event or not schedule.notify:
         return made
     message = json.dumps(made.as_dict(), ensure_ascii=False) + "\n"
-    started = time.monotonic()
+    command = subprocess.Popen(
+        schedule.notify, shell=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    )  # fmt: skip
     try:
-        done = subprocess.run(
-            schedule.notify, shell=True, input=message, text=True, capture_output=True, timeout=NOTIFY_TIMEOUT_S,
-            check=False,
-        )  # fmt: skip
+        said, complained = command.communicate(message, timeout=NOTIFY_TIMEOUT_S)
     except subprocess.TimeoutExpired:
-        say(f"note: the command of --notify took longer than {time.monotonic() - started:.0f} s and was ended")
+        # The shell has started others, which go with it.
+        os.killpg(command.pid, signal.SIGKILL)
+        command.communicate()
+        say(f"note: the command of --notify took longer than {NOTIFY_TIMEOUT_S:g} s and was ended")
         return replace(made, notified=False)
-    if done.returncode:
-        said = " ".join((done.stderr or done.stdout).split())[-300:]
-        say(f"note: the command of --notify failed with exit code {done.returncode}: {said}")
-    return replace(made, notified=done.returncode == 0)
+    if command.returncode:
+        end = " ".join((complained or said).split())[-300:]
+        say(f"note: the command of --notify failed with exit code {command.returncode}: {end}")
+    return replace(made, notified=command.returncode == 0)

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import time
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ import click
 import pytest
 
 from melmill.flows.cli.group import cli
+from melmill.flows.runs.scheduling import tick as ticking
+from melmill.flows.runs.scheduling.cadence import read_cadence
 from melmill.storage.files.location import Location
 from melmill.storage.files.locks import locked
 from melmill.storage.records import sealed
@@ -67,6 +69,55 @@ def test_a_broken_pipeline_is_told(done: Project) -> None:
     assert (code, made["event"], made["schedule"]) == (2, "failed", "pipeline")
     assert told(done)[0]["error"] == made["error"]
     assert "pipeline.yaml" in said
+
+
+def test_a_pipeline_that_is_mended_has_recovered(done: Project) -> None:
+    tell = ("--notify", "cat >> told", "--store", str(done.store), "--name", "test")
+    sound = done.pipeline.read_text()
+    done.pipeline.write_text("name: [\n")
+    assert ticked(done, *tell)[1]["state"] == "failed"
+    done.pipeline.write_text(sound)
+    code, made, _ = ticked(done, *tell)
+    assert (code, made["previous"], made["event"]) == (0, "failed", "recovered")
+    assert [message["event"] for message in told(done)] == ["failed", "recovered"]
+
+
+def test_a_command_that_never_ends_is_ended_whole(
+    done: Project, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(ticking, "NOTIFY_TIMEOUT_S", 1.0)
+    done.pipeline.write_text("name: [\n")
+    schedule = ticking.Schedule(
+        name="test", pipeline=done.pipeline, notify=f"sleep 600 & echo $! > {done.folder}/pid; wait"
+    )
+    said: list[str] = []
+    assert ticking.tick(schedule, said.append).notified is False
+    assert said[-1] == "note: the command of --notify took longer than 1 s and was ended"
+    stat = Path(f"/proc/{int((done.folder / 'pid').read_text())}/stat")
+    assert not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "Z"
+
+
+def test_the_end_of_summer_time_sets_no_clock_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    # 02:40 of summer time, and half an hour later 02:10.
+    began, now = datetime(2026, 10, 25, 0, 40, tzinfo=UTC), datetime(2026, 10, 25, 1, 10, tzinfo=UTC)
+
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Clock:
+            return cls.fromtimestamp(now.timestamp(), tz)
+
+    monkeypatch.setattr(ticking, "datetime", Clock)
+    monkeypatch.setenv("TZ", "CET-1CEST,M3.5.0,M10.5.0/3")
+    time.tzset()
+    try:
+        assert began.astimezone().replace(tzinfo=None) > Clock.now()
+        said: list[str] = []
+        schedule = ticking.Schedule(name="test", pipeline=Path("pipeline.yaml"), cadence=read_cadence("hour"))
+        assert ticking._missed(schedule, {"started_at": began.isoformat()}, said.append) == ()
+        assert said == []
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 def test_two_are_kept_apart(done: Project) -> None:
