@@ -52,18 +52,25 @@ def empty_bands() -> MelSpec:
     return MelSpec(sr=48000, n_fft=512, win_length=512, hop_length=128, n_mels=200)
 
 
-# Bands that are nearly alike: what of them counts is a matter of rounding, and the answers part.
-SINGULAR = ("audioldm_48k", "audiosr", "moonintheriver_diffsinger", "moonintheriver_diffsinger_norm", "whisper_80")
+# Bands that are nearly dependent, with a singular value of 3e-6: leaving a row out and leaving that
+# value out differ by as much.
+NEARLY = {"whisper_80": 1e-5}
+# Smaller singular values, relative to the largest, are those of rounding.
+ROUNDING = 1e-5
 
 
-@pytest.mark.parametrize("spec", [*(preset(name) for name in preset_names() if name not in SINGULAR), empty_bands()])
-def test_the_pseudo_inverse_is_that_of_a_singular_value_decomposition(spec: MelSpec) -> None:
+@pytest.mark.parametrize(
+    ("spec", "tolerance"),
+    [*((preset(name), NEARLY.get(name, 1e-8)) for name in preset_names()), (empty_bands(), 1e-8)],
+    ids=[*preset_names(), "empty bands"],
+)
+def test_the_pseudo_inverse_is_that_of_a_singular_value_decomposition(spec: MelSpec, tolerance: float) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", EmptyBandWarning)
         E = bank_of(spec).E
-    expected = np.linalg.pinv(E)
+    expected = np.linalg.pinv(E, rcond=ROUNDING)
 
-    np.testing.assert_allclose(pseudo_inverse(E), expected, atol=1e-8 * np.abs(expected).max())
+    np.testing.assert_allclose(pseudo_inverse(E), expected, atol=tolerance * np.abs(expected).max())
 
 
 def test_dependent_rows_share_what_they_say() -> None:
