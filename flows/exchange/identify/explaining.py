@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from melmill.flows.exchange.identify.candidates import Candidate
+from melmill.flows.exchange.identify.candidates import Candidate, bands_of
 from melmill.flows.exchange.identify.fits import Fit
 from melmill.flows.exchange.identify.result import How, Match, level_note, with_affine
 from melmill.stages.numeric.melspec import MelSpec
@@ -81,11 +81,14 @@ def match_of(trial: Trial, sr: int) -> Match:
         spec, more = _floor_spec(trial)
         notes += more
     elif fit.how == "no log":
-        spec = replace(spec, log=None, floor=None, shift=0.0, scale=float(fit.scale[0]), clip=None)
+        spec = replace(bands_of(spec), scale=float(fit.scale[0]))
         notes.append("no log was taken")
     elif fit.how == "per band":
         band_scale, band_shift = fit.scale, fit.shift
-        notes.append("each band was normalised by numbers of its own, such as mean and variance")
+        notes.append(
+            "each band was normalised by numbers of its own, such as mean and variance: the YAML has those of this mel, "
+            "which are those of others only if they come from one file of statistics"
+        )
     notes += _framing_notes(trial, sr)
     return Match(
         presets=trial.candidate.names,
@@ -148,14 +151,7 @@ def _floor_spec(trial: Trial) -> tuple[MelSpec, list[str]]:
     lowest = trial.fit.floor
     floor = 1e-10 if lowest is None else float(np.exp((lowest - shift) / scale))
     made = replace(
-        spec,
-        log=log,
-        floor=max(floor, 1e-30),
-        compression=None,
-        pcen=None,
-        scale=scale / unit,
-        shift=shift / scale * unit,
-        clip=None,
+        bands_of(spec), log=log, floor=max(floor, 1e-30), scale=scale / unit, shift=shift / scale * unit
     )
     notes = [f"the log's floor is {floor:.3g}" if lowest is not None else "no value is at a floor"]
     level = level_db(trial)

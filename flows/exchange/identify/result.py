@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
@@ -22,6 +23,8 @@ _WHAT: Mapping[Verdict, str] = {
     "unknown": "none fits",
     "no_mel": "no mel",
 }
+# Differences of numbers that were fitted, and mean nothing.
+_FITTED = 1e-6
 # Gain that turns samples in [-1, 1] into 16-bit integers.
 _INT16_DB = 20.0 * np.log10(32768.0)
 
@@ -70,8 +73,22 @@ class Match:
 
     def overrides(self) -> dict[str, Any]:
         """Return the fields in which the spec differs from its preset's, as plain values."""
-        base, found = preset(self.name).as_dict(), self.spec.as_dict()
-        return {name: _rounded(found[name]) for name in found if found[name] != base[name]}
+        base, plain = preset(self.name), self.spec.as_dict()
+        values = {each.name: (getattr(self.spec, each.name), getattr(base, each.name)) for each in fields(MelSpec)}
+        return {
+            name: _rounded(plain.get(name, value)) for name, (value, other) in values.items() if not _same(value, other)
+        }
+
+    def band_numbers(self) -> dict[str, Any]:
+        """Return the fields of a spec that say a normalisation per band. Empty where none was found.
+
+        A spec has no negative deviations: where a band is mirrored, it is empty too.
+        """
+        if self.band_scale is None or self.band_shift is None or not (self.band_scale > 0).all():
+            return {}
+        clip = {} if self.spec.clip is None else {"clip": None}
+        mean, std = -self.band_shift / self.band_scale, 1.0 / self.band_scale
+        return {**clip, "band_mean": _rounded(mean.tolist()), "band_std": _rounded(std.tolist())}
 
     def undone(self, M: NDArray[np.floating]) -> NDArray[np.float32]:
         """Return a mel ``(n_mels, n_frames)`` without its normalisation per band: one of `spec`."""
@@ -136,7 +153,7 @@ class Identified:
         """Return the node of a pipeline that reads such mels, one line. Empty without a match."""
         if self.best is None:
             return ""
-        said = {"preset": self.best.name, **self.best.overrides()}
+        said = {"preset": self.best.name, **self.best.overrides(), **self.best.band_numbers()}
         if self.transposed:
             said["layout"] = "frames_first"
         inside = ", ".join(f"{name}: {_as_yaml(value)}" for name, value in said.items())
@@ -209,6 +226,14 @@ def level_note(gain_db: float) -> str:
     if abs(gain_db - _INT16_DB) < 0.01:
         return "the samples were 16-bit integers, not divided by 32768"
     return f"or the recording was {abs(gain_db):.3g} dB {'louder' if gain_db > 0 else 'quieter'}"
+
+
+def _same(value: object, other: object) -> bool:
+    """Tell whether two values of a field are equal but for the rounding of a fit."""
+    if isinstance(value, float) and isinstance(other, float):
+        near_zero = _FITTED * (other == 0.0)
+        return math.isclose(value, other, rel_tol=_FITTED, abs_tol=near_zero)
+    return value == other
 
 
 def _rounded(value: object) -> object:

@@ -11,8 +11,11 @@ import pytest
 from numpy.typing import NDArray
 
 import melmill
-from melmill.flows.exchange.identify.candidates import candidates
+from melmill.flows.exchange.identify.candidates import bands_of, candidates
 from melmill.flows.exchange.identify.fits import lag_of
+from melmill.flows.pipeline.located import parse
+from melmill.stages.extract.fields import MelFields
+from melmill.stages.numeric.melspec import MelSpec
 from tests.flows.exchange.identify.conftest import SR
 
 Mel = NDArray[np.floating[Any]]
@@ -73,6 +76,31 @@ def test_a_normalisation_per_band_is_undone(speech: NDArray[np.float32]) -> None
     assert best is not None
     assert best.band_scale is not None
     np.testing.assert_allclose(best.undone(standard(M)), M, atol=1e-3)
+
+
+def test_the_fix_says_the_numbers_of_each_band(speech: NDArray[np.float32]) -> None:
+    M = standard(melmill.mel(speech, preset="melgan"))
+    said = parse(melmill.identify(M, speech, SR).fix_yaml(), "fix").value["mels"].value
+    read = {name: said[name].value for name in ("preset", "band_mean", "band_std")}
+    numbers = {name: tuple(each.value for each in read[name]) for name in ("band_mean", "band_std")}
+    made = MelFields(preset=read["preset"], **numbers).spec
+    np.testing.assert_allclose(melmill.mel(speech, made), M, atol=1e-3)
+
+
+# NeMo adds its floor and overwrites a frame, Whisper's floor follows the utterance.
+@pytest.mark.parametrize("name", ["nemo_fastpitch", "nemo_hifigan_44k", "starganv2_vc", "whisper_128"])
+@pytest.mark.parametrize("floor", [None, 1e-3], ids=["no log", "other floor"])
+def test_what_a_preset_does_after_its_bank_is_no_part_of_another_form(
+    name: str, floor: float | None, speech: NDArray[np.float32]
+) -> None:
+    bands = melmill.mel(speech, bands_of(melmill.preset(name)), sr=SR)
+    M = 3.0 * bands if floor is None else np.log(np.maximum(bands, floor))
+    found = melmill.identify(M, speech, SR)
+    assert found.fits
+    assert found.best is not None
+    np.testing.assert_allclose(melmill.mel(speech, found.best.spec, sr=SR), M, rtol=1e-4, atol=1e-5)
+    fixed = MelSpec.from_dict(melmill.preset(found.best.name).as_dict() | found.best.overrides())
+    np.testing.assert_allclose(melmill.mel(speech, fixed, sr=SR), M, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(("center", "pad_mode"), [("same", "constant"), (True, "constant")])
