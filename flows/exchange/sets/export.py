@@ -173,7 +173,7 @@ class _Maker:
             {
                 "node": ",".join(request.nodes),
                 "key": ",".join(summary.keys),
-                "format": request.to,
+                "format": self.layout.name,
                 "bits": request.bits,
                 "split": request.split or (request.split_list[1] if request.split_list else ""),
             }
@@ -239,7 +239,9 @@ class _Maker:
 
     def _fingerprint(self, chunk: _Chunk) -> str:
         """Return a hash of all that decides the bytes of a chunk."""
-        said = [self.summary.keys, self.info.sr, self.info.bits, self.layout.name, chunk.n_chunks, chunk.items]
+        # A recording that changed is in another shard, under the key that it had.
+        shards = [self.shard_of[one.id] for one in chunk.items]
+        said = [self.summary.keys, self.info.sr, self.info.bits, self.layout.name, chunk.n_chunks, chunk.items, shards]
         return hashlib.sha256(json.dumps(said).encode()).hexdigest()
 
     def _pages(self) -> set[str]:

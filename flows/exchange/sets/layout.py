@@ -6,7 +6,7 @@ import io
 import json
 import tarfile
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar, NamedTuple, TypeGuard
@@ -149,6 +149,18 @@ def refuse_texts(info: SetInfo, marks: str, name: str) -> None:
                     f"--to {name} can't hold {mark!r} in a text, got {one.id!r} with {said[:60]!r}: "
                     "mend the text, or use --to parquet, which holds any"
                 )
+
+
+def refuse_same(info: SetInfo, name_of: Callable[[Item], str], layout: str) -> None:
+    """Raise PipelineError if two utterances would have one name in a layout."""
+    first: dict[str, str] = {}
+    for one in info.items:
+        earlier = first.setdefault(name_of(one), one.id)
+        if earlier != one.id:
+            raise PipelineError(
+                f"--to {layout} would name utterances {earlier!r} and {one.id!r} alike, {name_of(one)!r}: "
+                "use --to parquet"
+            )
 
 
 def json_line(fields: Mapping[str, Any]) -> str:

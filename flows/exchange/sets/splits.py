@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -36,16 +37,23 @@ def shares_of(text: str) -> dict[str, float]:
             share = -1.0
         if match is None or not 0 < share < 1:
             raise PipelineError(
-                f"--split must be subset, a list ID<tab>SPLIT, or shares such as dev=0.05,test=0.05, got {part!r} "
-                f"in {text!r}"
+                f"--split must be subset, or shares such as dev=0.05,test=0.05, got {part!r} in {text!r}; a list of "
+                "ids or speakers goes to --split-list"
             )
         check_name(match["name"])
+        if match["name"] in shares:
+            raise PipelineError(f"--split must say one share for each split, got two for {match['name']!r} in {text!r}")
         shares[match["name"]] = share
-    if sum(shares.values()) >= 1 and TRAIN not in shares:
-        raise PipelineError(
-            f"--split must leave a share for {TRAIN}, got {text!r}, which sums up to {sum(shares.values()):g}"
-        )
-    shares.pop(TRAIN, None)
+    total = sum(shares.values())
+    if TRAIN in shares:
+        if not math.isclose(total, 1, abs_tol=1e-6):
+            raise PipelineError(
+                f"--split must sum up to 1 where it names {TRAIN}, got {text!r}, which sums up to {total:g}: leave "
+                f"{TRAIN} out, and it has the rest"
+            )
+        del shares[TRAIN]
+    elif total >= 1:
+        raise PipelineError(f"--split must leave a share for {TRAIN}, got {text!r}, which sums up to {total:g}")
     return shares
 
 

@@ -16,6 +16,7 @@ from melmill.flows.exchange.sets.layout import (
     SetLayout,
     json_line,
     lines_of,
+    refuse_same,
     refuse_texts,
 )
 from melmill.stages.formats.npy import encode_npy
@@ -48,7 +49,7 @@ class LJSpeechLayout(_Wavs):
     says: ClassVar[str] = (
         "`wavs/ID.wav`, and `metadata.csv` with id, text and text again; a list `SPLIT.csv` of each split"
     )
-    read_by: ClassVar[str] = "torchaudio.datasets.LJSPEECH, TTS recipes for LJ Speech, melmill's `ljspeech`"
+    read_by: ClassVar[str] = "torchaudio.datasets.LJSPEECH, TTS recipes for LJ Speech, melmill's `audio_folder`"
 
     def lists(self, info: SetInfo) -> Mapping[str, bytes]:
         """Return ``metadata.csv``, and a list of each split."""
@@ -175,8 +176,9 @@ class KaldiLayout(_Wavs):
     read_by: ClassVar[str] = "Kaldi, `kaldiio.load_scp`, Lhotse's `load_kaldi_data_dir`, melmill's `kaldi`"
 
     def check(self, info: SetInfo) -> None:
-        """Refuse line ends in texts."""
+        """Refuse line ends in texts, and utterances that would have one id."""
         refuse_texts(info, "\n\r", self.name)
+        refuse_same(info, _kaldi_id, self.name)
 
     def folder(self, split: str) -> str:
         """Return the data folder of a split."""
@@ -217,9 +219,12 @@ def _kaldi_speaker(item: Item) -> str:
 
 
 def _kaldi_id(item: Item) -> str:
-    """Return an id that begins with its speaker, as Kaldi's sorting wants it."""
+    """Return an id that begins with its speaker and a hyphen, which sorts before letters, digits and ``_``.
+
+    Kaldi refuses tables whose order by ids is not that by speakers.
+    """
     speaker = _kaldi_speaker(item)
-    return item.id if item.id.startswith(speaker) else f"{speaker}-{item.id}"
+    return item.id if item.id == speaker or item.id.startswith(f"{speaker}-") else f"{speaker}-{item.id}"
 
 
 class EspnetLayout(KaldiLayout):

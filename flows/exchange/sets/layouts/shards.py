@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from melmill.flows.exchange.sets.layout import Content, Item, Made, SetInfo, SetLayout, json_line, tar_of
+from melmill.flows.exchange.sets.layout import Content, Item, Made, SetInfo, SetLayout, json_line, refuse_same, tar_of
 from melmill.stages.formats.npy import encode_npy
 from melmill.storage.files.cells import audio_table
 
@@ -66,13 +66,17 @@ class WebDatasetLayout(SetLayout):
     takes_mel: ClassVar[bool] = True
     in_shards: ClassVar[bool] = True
 
+    def check(self, info: SetInfo) -> None:
+        """Refuse utterances that would have one key."""
+        refuse_same(info, _key, self.name)
+
     def files(self, split: str, number: int, n_chunks: int, contents: Sequence[Content], info: SetInfo) -> Made:
-        """Return a tar. A key holds no dot, where its suffix would begin."""
+        """Return a tar."""
         del n_chunks
         made = Made()
         members: list[tuple[str, bytes]] = []
         for content in contents:
-            one, key = content.item, content.item.id.replace(".", "_")
+            one, key = content.item, _key(content.item)
             said: dict[str, Any] = {
                 "id": one.id,
                 "text": one.text,
@@ -92,6 +96,11 @@ class WebDatasetLayout(SetLayout):
         """Return no lists: the names say it."""
         del info
         return {}
+
+
+def _key(item: Item) -> str:
+    """Return a key, which holds no dot: its suffix would begin there."""
+    return item.id.replace(".", "_")
 
 
 class SharLayout(SetLayout):

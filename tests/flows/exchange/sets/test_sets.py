@@ -16,17 +16,19 @@ import numpy as np
 import pytest
 import soundfile
 
+import melmill
 from melmill.errors import Error
 from melmill.flows.errors import PipelineError
 from melmill.flows.exchange.sets import export as sets
 from melmill.flows.exchange.sets.export import SetRequest, export_set
-from melmill.flows.exchange.sets.layout import LAYOUTS, Item
+from melmill.flows.exchange.sets.layout import LAYOUTS, Item, SetInfo
 from melmill.flows.exchange.sets.splits import by_list, by_shares, check_apart, shares_of
 from melmill.stages.ingest.reader import READERS
 from melmill.storage.errors import StoreError
 from melmill.storage.files.ledger import LEDGER, ExportFolder
 from melmill.storage.files.sources import SourceTree
 from melmill.storage.store import Store
+from tests.flows.conftest import add_chapter, flac, voice
 
 # The reader of ours that reads each layout back.
 READ_BY = {
@@ -121,6 +123,27 @@ def test_kaldis_tables_are_sorted_and_consistent(store: Store, tmp_path: Path) -
     assert len((data / "text").read_text().splitlines()) == 12
 
 
+def test_ids_of_kaldi_sort_as_their_speakers_do() -> None:
+    """As `validate_data_dir.sh` wants it: ``84_1`` and ``841_1`` alone would sort the other way round."""
+    some = tuple(Item(f"{speaker}_1", "train", 100, speaker=speaker) for speaker in ("84", "841", "a", "a_b"))
+    tables = LAYOUTS["kaldi"].lists(SetInfo(name="x", url="/x", sr=16000, bits=16, items=some))
+    rows = [line.split() for line in tables["data/train/utt2spk"].decode().splitlines()]
+    assert rows == [["84-84_1", "84"], ["841-841_1", "841"], ["a-a_1", "a"], ["a_b-a_b_1", "a_b"]]
+    assert rows == sorted(rows, key=lambda row: (row[1].encode(), row[0].encode()))
+
+
+@pytest.mark.parametrize(
+    ("to", "ids", "name"),
+    [("webdataset", ("a.b", "a_b"), "a_b"), ("kaldi", ("s-x", "x"), "s-x"), ("espnet", ("s-x", "x"), "s-x")],
+)
+def test_utterances_that_would_have_one_name_are_refused(to: str, ids: tuple[str, str], name: str) -> None:
+    some = tuple(Item(one, "train", 100, speaker="s") for one in ids)
+    with pytest.raises(
+        PipelineError, match=f"--to {to} would name utterances '{ids[0]}' and '{ids[1]}' alike, '{name}'"
+    ):
+        LAYOUTS[to].check(SetInfo(name="x", url="/x", sr=16000, bits=16, items=some))
+
+
 # Splits
 
 
@@ -153,10 +176,18 @@ def test_few_speakers_can_still_be_split() -> None:
     assert {one.split for one in shared} == {"train", "dev", "test"}
 
 
-@pytest.mark.parametrize("text", ["dev", "dev=", "dev=2", "dev=0", "dev=x", "a b=0.1", "dev=0.5,test=0.5"])
+# Two shares of one split, and shares that do not sum up to 1.
+ODD = ("dev=0.1,dev=0.2", "train=0.5,dev=0.2", "train=0.9,dev=0.5")
+
+
+@pytest.mark.parametrize("text", ["dev", "dev=", "dev=2", "dev=0", "dev=x", "a b=0.1", "dev=0.5,test=0.5", *ODD])
 def test_shares_that_are_none_are_refused(text: str) -> None:
     with pytest.raises(PipelineError, match=r"--split must|a split must have a name"):
         shares_of(text)
+
+
+def test_the_share_of_train_may_be_named() -> None:
+    assert shares_of("train=0.9,dev=0.05,test=0.05") == shares_of("dev=0.05,test=0.05") == {"dev": 0.05, "test": 0.05}
 
 
 def test_a_list_names_ids_or_speakers() -> None:
@@ -244,6 +275,30 @@ def test_a_file_that_is_damaged_is_written_again(store: Store, tmp_path: Path) -
     (tmp_path / "metadata.csv").unlink()
     export_set(store, request("ljspeech"), str(tmp_path))
     assert contents(tmp_path) == before
+
+
+def test_a_recording_that_changed_is_written_again(tmp_path: Path) -> None:
+    """Its length, its texts and the key of its node are as they were."""
+    add_chapter(tmp_path / "corpus", "dev-clean", "84", [flac(voice(0.5, 120.0, seed=i)) for i in range(3)])
+    pipeline = tmp_path / "pipeline.yaml"
+    pipeline.write_text(
+        f"{{name: sets, store: {tmp_path}/store, stages: {{speech: {{uses: librispeech, root: {tmp_path}/corpus}}}}}}\n"
+    )
+    melmill.run(str(pipeline), executor="serial")
+    out = tmp_path / "out"
+    export_set(melmill.open(str(tmp_path / "store")), request("nemo"), str(out))
+    (tmp_path / "corpus/dev-clean/84/1/84-1-0001.flac").write_bytes(flac(voice(0.5, 180.0, seed=9)))
+    melmill.run(str(pipeline), executor="serial", follow=True)
+    store = melmill.open(str(tmp_path / "store"))
+    export_set(store, request("nemo"), str(out))
+    for name in ("84-1-0000", "84-1-0001", "84-1-0002"):
+        y, _ = soundfile.read(out / "wavs" / f"{name}.wav", dtype="int16")
+        np.testing.assert_array_equal(y, np.asarray(store["speech"][name]))
+
+
+def test_hf_is_another_name_of_parquet(store: Store, tmp_path: Path) -> None:
+    export_set(store, request("hf"), str(tmp_path))
+    assert export_set(store, request("parquet"), str(tmp_path)).written == 0
 
 
 # What is refused
