@@ -5,10 +5,12 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, ClassVar, Literal
 
 from melmill.stages.ingest.described import Described, ManifestReader
 from melmill.stages.ingest.parts import Span, number
+from melmill.stages.numeric.checks import check_choice
 from melmill.stages.numeric.errors import ParameterError
 
 # Columns that are taken where none is declared, by what they are; the first that is there counts.
@@ -68,8 +70,7 @@ class ColumnsReader(ManifestReader):
     def __post_init__(self) -> None:
         """Check the fields."""
         super().__post_init__()
-        if self.times not in ("s", "ms", "samples"):
-            raise ParameterError("times", f"must be s, ms or samples, got {self.times!r}")
+        check_choice("times", self.times, ("s", "ms", "samples"))
 
     def identity(self) -> Mapping[str, Any]:
         """Return what is chosen, and the columns that decide which samples an utterance has."""
@@ -118,8 +119,7 @@ class ColumnsReader(ManifestReader):
         values = {role: number(value) for role, value in said.items()}
         if None in values.values():
             return "wrong"
-        scale = {"ms": number("0.001")}.get(self.times) or number(1)
-        assert scale is not None
+        scale = Decimal("0.001") if self.times == "ms" else Decimal(1)
         scaled = {role: value * scale for role, value in values.items() if value is not None}
         end = scaled.get("end")
         return Span(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from abc import abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cache
 from sys import intern
 from typing import Any, ClassVar, NamedTuple
@@ -113,13 +113,18 @@ class CorpusTexts(Annotator):
         self._speaker_tables = list(reader.speakers(files))
         self._of_speakers: dict[str, Said] | None = None
         self._read = cache(self._parsed)
+        # What a corpus itself may be asked for chooses its texts too, and all change with it.
+        common = {one.name for one in fields(AudioReader)}
+        self._settings = [getattr(reader, one.name) for one in fields(reader) if one.name not in common]
         self._chosen = {entry.utterance_id for entry in chosen}
         self.has_tables = bool(self._tables)
 
     def stamp(self, entry: CorpusFile) -> int:
         """Return a number for the tables that say something of the utterance."""
         paths = [*self._reader.table_of(entry, self._tables), *self._speaker_tables]
-        return stamp_of((self._stats[path] for path in paths), self._reader.encoding) if paths else 0
+        if not paths:
+            return 0
+        return stamp_of((self._stats[path] for path in paths), self._reader.encoding, *self._settings)
 
     def __call__(self, entry: CorpusFile) -> CorpusFile:
         """Return an utterance with its text and its speaker."""

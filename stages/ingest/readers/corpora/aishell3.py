@@ -5,21 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import ClassVar, Literal
 
-from melmill.stages.contract import OneOf
 from melmill.stages.ingest.corpus import CorpusReader, Said, named, separated
 from melmill.stages.ingest.facts import Download, Facts
 from melmill.stages.ingest.names import stem_of
 from melmill.stages.ingest.reader import CorpusFile
-from melmill.stages.numeric.errors import ParameterError
+from melmill.stages.numeric.checks import check_choice
 from melmill.storage.utterance import SourceFile
-
-_TEXTS = ("characters", "pinyin")
-
-
-def _texts() -> tuple[str, ...]:
-    return _TEXTS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,13 +45,12 @@ class Aishell3(CorpusReader):
         downloads=(Download("data_aishell3.tgz", "https://www.openslr.org/resources/93/data_aishell3.tgz"),),
     )
 
-    texts: Annotated[str, OneOf(_texts)] = "characters"
+    texts: Literal["characters", "pinyin"] = "characters"
 
     def __post_init__(self) -> None:
         """Check the fields."""
         super().__post_init__()
-        if self.texts not in _TEXTS:
-            raise ParameterError("texts", f"must be characters or pinyin, got {self.texts!r}")
+        check_choice("texts", self.texts, ("characters", "pinyin"))
 
     def tables(self, files: Sequence[SourceFile]) -> Iterable[str]:
         """Return the paths of ``content.txt``."""

@@ -5,21 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import ClassVar, Literal
 
-from melmill.stages.contract import OneOf
 from melmill.stages.ingest.corpus import CorpusReader, Said, named, separated
 from melmill.stages.ingest.facts import Facts
 from melmill.stages.ingest.names import stem_of
 from melmill.stages.ingest.reader import CorpusFile
-from melmill.stages.numeric.errors import ParameterError
+from melmill.stages.numeric.checks import check_choice
 from melmill.storage.utterance import SourceFile
 
 _TEXTS = {"original": 1, "expanded": 2, "decomposed": 3, "english": 5}
-
-
-def _texts() -> tuple[str, ...]:
-    return tuple(_TEXTS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,13 +48,12 @@ class Kss(CorpusReader):
         "account.",
     )
 
-    texts: Annotated[str, OneOf(_texts)] = "expanded"
+    texts: Literal["original", "expanded", "decomposed", "english"] = "expanded"
 
     def __post_init__(self) -> None:
         """Check the fields."""
         super().__post_init__()
-        if self.texts not in _TEXTS:
-            raise ParameterError("texts", f"must be {', '.join(_TEXTS)}, got {self.texts!r}")
+        check_choice("texts", self.texts, tuple(_TEXTS))
 
     def entry(self, file: SourceFile, match: re.Match[str]) -> CorpusFile | None:
         """Return an utterance of the only speaker."""

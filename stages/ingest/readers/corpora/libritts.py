@@ -5,18 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import ClassVar, Literal
 
-from melmill.stages.contract import OneOf
 from melmill.stages.ingest.corpus import CorpusReader, Said, named
 from melmill.stages.ingest.facts import Download, Facts
 from melmill.stages.ingest.reader import CorpusFile
 from melmill.stages.ingest.readers.librispeech import parse_speakers
 from melmill.stages.ingest.texts.decoding import collapsed, lines
-from melmill.stages.numeric.errors import ParameterError
+from melmill.stages.numeric.checks import check_choice
 from melmill.storage.utterance import SourceFile
 
-_TEXTS = ("normalized", "original")
 _BESIDE = re.compile(r"(?P<id>\d+_\d+_\d+_\d+)\.(?:normalized|original)\.txt")
 _BASE = "https://www.openslr.org/resources/60"
 _FILES = (
@@ -28,10 +26,6 @@ _FILES = (
     ("train-clean-360", 27504073644, "ce7cff44dcac46009d18379f37ef36551123a1dc4e5c8e4eb73ae57260de4886"),
     ("train-other-500", 44565031479, "e35f7e34deeb2e2bdfe4403d88c8fdd5fbf64865cae41f027a185a6965f0a5df"),
 )
-
-
-def _texts() -> tuple[str, ...]:
-    return _TEXTS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,13 +61,12 @@ class LibriTTS(CorpusReader):
         ),
     )
 
-    texts: Annotated[str, OneOf(_texts)] = "normalized"
+    texts: Literal["normalized", "original"] = "normalized"
 
     def __post_init__(self) -> None:
         """Check the fields."""
         super().__post_init__()
-        if self.texts not in _TEXTS:
-            raise ParameterError("texts", f"must be normalized or original, got {self.texts!r}")
+        check_choice("texts", self.texts, ("normalized", "original"))
 
     def entry(self, file: SourceFile, match: re.Match[str]) -> CorpusFile | None:
         """Return an utterance; its subset is the folder above those of speaker and chapter."""

@@ -6,21 +6,14 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import ClassVar, Literal
 
-from melmill.stages.contract import OneOf
 from melmill.stages.ingest.corpus import CorpusReader, Said, named
 from melmill.stages.ingest.facts import Download, Facts
 from melmill.stages.ingest.reader import CorpusFile
 from melmill.stages.ingest.texts.decoding import collapsed, lines
-from melmill.stages.numeric.errors import ParameterError
+from melmill.stages.numeric.checks import check_choice
 from melmill.storage.utterance import SourceFile
-
-_MICROPHONES = ("mic1", "mic2", "both")
-
-
-def _microphones() -> tuple[str, ...]:
-    return _MICROPHONES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,13 +55,12 @@ class Vctk(CorpusReader):
         ),
     )
 
-    microphone: Annotated[str, OneOf(_microphones)] = "mic1"
+    microphone: Literal["mic1", "mic2", "both"] = "mic1"
 
     def __post_init__(self) -> None:
         """Check the fields."""
         super().__post_init__()
-        if self.microphone not in _MICROPHONES:
-            raise ParameterError("microphone", f"must be mic1, mic2 or both, got {self.microphone!r}")
+        check_choice("microphone", self.microphone, ("mic1", "mic2", "both"))
 
     def identity(self) -> dict[str, object]:
         """Return what is chosen, and the microphone."""

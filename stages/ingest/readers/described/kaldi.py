@@ -10,24 +10,20 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import PurePosixPath
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar, Literal
 
-from melmill.stages.contract import CorpusTree, OneOf, Outcome
+from melmill.stages.contract import CorpusTree, Outcome
 from melmill.stages.formats.audio import read_header
 from melmill.stages.ingest.described import Described, ManifestReader, Tally, text_lines
 from melmill.stages.ingest.parts import MARK, Span, number
-from melmill.stages.numeric.errors import ParameterError, Unusable
+from melmill.stages.numeric.checks import check_choice
+from melmill.stages.numeric.errors import Unusable
 from melmill.storage.utterance import SourceFile, Utterance
 
-_PIPES = ("refuse", "run")
 _TIMEOUT_S = 600
 # Kaldi keeps parts and copies of data folders below them.
 _COPIES = re.compile(r"(^|/)(\.backup|split\d+(utt)?|log|q)(/|$)")
 _ARK = re.compile(r".+\.ark:\d+(\[.*\])?")
-
-
-def _pipes() -> tuple[str, ...]:
-    return _PIPES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,13 +46,12 @@ class Kaldi(ManifestReader):
     expects: ClassVar[str] = "a Kaldi data folder with wav.scp"
     signs: ClassVar[tuple[str, ...]] = ("/wav.scp",)
 
-    pipes: Annotated[str, OneOf(_pipes)] = "refuse"
+    pipes: Literal["refuse", "run"] = "refuse"
 
     def __post_init__(self) -> None:
         """Check the fields."""
         super().__post_init__()
-        if self.pipes not in _PIPES:
-            raise ParameterError("pipes", f"must be refuse or run, got {self.pipes!r}")
+        check_choice("pipes", self.pipes, ("refuse", "run"))
 
     def identity(self) -> Mapping[str, Any]:
         """Return what is chosen, and whether commands are run."""

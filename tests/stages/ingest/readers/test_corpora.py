@@ -87,6 +87,11 @@ def test_another_text_may_be_chosen(
 ) -> None:
     stage = reader(uses, corpus.write(tmp_path), sr=16000, **fields)
     assert read(stage)[0][name].text == text
+    # A catalogue that has the other text follows, though no file has changed.
+    tree = SourceTree(str(tmp_path))
+    first = reader(uses, tmp_path, sr=16000).discover(tree, {}).utterances
+    again = stage.discover(tree, {one.path: one for one in first})
+    assert again.labels[name].text == text
     # A text decides nothing that is stored.
     assert stage.identity() == reader(uses, tmp_path, sr=16000).identity()
 
