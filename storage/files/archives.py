@@ -89,6 +89,7 @@ class Archive:
     skipped: tuple[tuple[str, str], ...] = ()
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
     _zip: zipfile.ZipFile | None = field(default=None, repr=False)
+    _pid: int = 0
 
     def files(self) -> Iterator[SourceFile]:
         """Yield all members, sorted by path, and those that can't be taken with their problem."""
@@ -117,8 +118,9 @@ class Archive:
     def _unzipped(self, name: str, size: int) -> bytes:
         try:
             with self._lock:
-                if self._zip is None:
-                    self._zip = zipfile.ZipFile(self.path)
+                # A forked process would move the place in the file of the one that opened it.
+                if self._zip is None or self._pid != os.getpid():
+                    self._zip, self._pid = zipfile.ZipFile(self.path), os.getpid()
                 with self._zip.open(name) as file:
                     return file.read(size)
         except (*_DAMAGES, NotImplementedError, RuntimeError) as error:
@@ -297,6 +299,9 @@ def _write(path: Path, data: bytes) -> None:
 
 def _unpack(path: str, tar: Path) -> None:
     """Write the tar of a compressed one to the cache, whole or not at all."""
+    # Who holds the lock is alone: others were killed.
+    for left in tar.parent.glob(f"{tar.stem}.*.part"):
+        left.unlink(missing_ok=True)
     part = tar.with_suffix(f".{os.getpid()}.part")
     written = 0
     try:

@@ -130,6 +130,14 @@ def _problem(wanted: Wanted, path: Path, n_bytes: int) -> tuple[str, Mapping[str
     return "", digests
 
 
+def _received(answer: http.client.HTTPResponse) -> bytes:
+    """Return what comes next; raise URLError where the network fails, which is not the fault of the folder."""
+    try:
+        return answer.read(_BLOCK)
+    except OSError as error:
+        raise urllib.error.URLError(error) from error
+
+
 class _Changed(Exception):
     """The server has another file than the one that was begun."""
 
@@ -215,7 +223,7 @@ class _Part:
                 file.truncate(start)
                 file.seek(start)
                 try:
-                    while block := answer.read(_BLOCK):
+                    while block := _received(answer):
                         file.write(block)
                         done += len(block)
                         progress(done, total)

@@ -162,6 +162,33 @@ def test_a_damaged_member_of_a_zip_is_that_members_fault(tmp_path: Path) -> None
         tree.read("a/b/2.bin")
 
 
+def test_forked_processes_read_a_zip_side_by_side(tmp_path: Path) -> None:
+    """They would share the place in the file that the first one opened, and read each other's bytes."""
+    contents = {f"{i}.bin": np.random.default_rng(i).bytes(300_000) for i in range(2)}
+    tree = SourceTree(str(packed(tmp_path / "x.zip", contents)))
+    assert tree.read("0.bin") == contents["0.bin"]
+    children = []
+    for i in range(2):
+        pid = os.fork()
+        if not pid:
+            try:
+                os._exit(int(any(tree.read(f"{i}.bin") != contents[f"{i}.bin"] for _ in range(300))))
+            finally:
+                os._exit(2)
+        children.append(pid)
+    assert [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children] == [0, 0]
+
+
+def test_what_a_killed_process_unpacked_is_removed(tmp_path: Path, cache: Path) -> None:
+    path = packed(tmp_path / "x.tar.gz")
+    list(SourceTree(str(path)).walk())
+    (tar,) = cache.glob("archives/*.tar")
+    tar.rename(tar.with_suffix(".4711.part"))
+    archives._opened.cache_clear()
+    assert SourceTree(str(path)).read("a/1.bin") == b"one"
+    assert not list(cache.glob("archives/*.part"))
+
+
 def test_without_room_it_says_so(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = packed(tmp_path / "x.tar.gz")
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import http.client
 import json
 import threading
 from collections.abc import Iterator
@@ -174,6 +176,17 @@ def test_a_server_that_is_busy_is_asked_again(server: Server, tmp_path: Path) ->
     server.fails = 99
     with pytest.raises(SourceError, match=r"can't be fetched: .* the server answers 503"):
         fetch_file(wanted(server), tmp_path / "b")
+
+
+def test_a_network_that_fails_is_no_fault_of_the_folder(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreachable(self: http.client.HTTPResponse, n: int) -> bytes:
+        raise OSError(errno.EHOSTUNREACH, "No route to host")
+
+    monkeypatch.setattr(http.client.HTTPResponse, "read", unreachable)
+    with pytest.raises(SourceError, match=r"corpus.tar.gz can't be fetched: http://.*: .*No route to host"):
+        fetch_file(wanted(server), tmp_path)
 
 
 def test_mirrors_are_tried_in_their_order(server: Server, tmp_path: Path) -> None:
