@@ -14,7 +14,7 @@ from melmill.stages.formats.npy import HEAD_BYTES, npy_header
 from melmill.stages.ingest.decode import AudioReader
 from melmill.stages.ingest.names import AUDIO_SUFFIXES, MEL_SUFFIXES, is_hidden, suffix_of
 from melmill.stages.ingest.passed_over import unreadable
-from melmill.stages.ingest.reader import READERS, unreadable_here
+from melmill.stages.ingest.reader import READERS, looks_like, unreadable_here
 from melmill.stages.ingest.readers.audio_folder import AudioFolder
 from melmill.stages.numeric.checks import MAX_SR
 from melmill.stages.numeric.errors import ParameterError, StageError, Unusable
@@ -117,7 +117,7 @@ def contents_of(root: str) -> Contents:
         return replace(_mel_contents(root, tree, mels), notes=tuple(unreadable(listed)))
     raise PipelineError(
         f"{root!r} holds neither audio ({', '.join(AUDIO_SUFFIXES)}) nor mels ({', '.join(MEL_SUFFIXES)}) among "
-        f"{len(files):,} files: name the folder of a corpus"
+        f"{len(files):,} files: name the folder of a corpus{looks_like(root, files)}"
         + "".join(f"; {line}" for line in (*audio_reader.left_out(found), *audio_reader.passed_over(files, found)))
     )
 

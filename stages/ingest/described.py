@@ -19,6 +19,7 @@ from melmill.stages.ingest.names import stem_of
 from melmill.stages.ingest.parts import Part, Span, file_of
 from melmill.stages.ingest.reader import CorpusFile
 from melmill.stages.ingest.texts.decoding import decoded, lines, one_line
+from melmill.stages.numeric.checks import shown
 from melmill.stages.numeric.errors import ParameterError
 from melmill.storage.utterance import SourceFile
 
@@ -179,13 +180,11 @@ class DescribedReader(AudioReader):
             elif not paths:
                 outside.append(row)
             else:
-                tally.skip("naming files that are not there", f"{row.audio!r} ({row.where})")
+                tally.skip("naming files that are not there", f"{shown(row.audio)} ({row.where})")
         if outside:
-            tally.skip(
-                f"naming files outside of root ({self._remedy(outside)})", f"{outside[0].audio!r} ({outside[0].where})"
-            )
-            for row in outside[1:]:
-                tally.passed[next(reversed(tally.passed))].append(f"{row.audio!r} ({row.where})")
+            reason = f"naming files outside of root ({self._remedy(outside)})"
+            for row in outside:
+                tally.skip(reason, f"{shown(row.audio)} ({row.where})")
 
     def _candidates(self, row: Described) -> tuple[str, ...]:
         """Return the paths below the root that a recording may have; none if it lies elsewhere."""

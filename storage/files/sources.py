@@ -211,6 +211,12 @@ class SourceTree:
             problem = "" if self._is_packed or self._reader.exists(self.url) else "it does not exist"
         except (OSError, ValueError) as error:  # a ValueError: no folder can have such a URL
             problem = getattr(error, "strerror", None) or str(error)
+        if (
+            "://" in self.url
+            and is_archive(self.url)
+            and (problem or not any(True for _ in self._reader.walk(self.url)))
+        ):
+            raise SourceError(f"no corpus at {self.url}: an archive is read on a local disk only, so copy it to one")
         if problem:
             raise SourceError(f"no corpus at {self.url}: {problem}. Check the path, and that the disk is mounted.")
 
@@ -244,7 +250,11 @@ class _Local:
     def stat(self, path: str) -> SourceFile | None:
         try:
             status = os.stat(path)  # noqa: PTH116 - a plan does this for every file
-        except (FileNotFoundError, NotADirectoryError):
+        except (FileNotFoundError, NotADirectoryError, ValueError):  # a ValueError: NUL is in no name
+            return None
+        except OSError as error:
+            if error.errno not in (errno.ENAMETOOLONG, errno.ELOOP):
+                raise
             return None
         if not stat.S_ISREG(status.st_mode):
             return None

@@ -286,3 +286,9 @@ def test_a_machine_that_can_not_read_mels_blames_no_file(tmp_path: Path, monkeyp
     monkeypatch.setattr(SourceTree, "head", failing)
     with pytest.raises(PipelineError, match=r"^can't read 'a.npy' of .* here: Too many open files; raise the limit"):
         contents_of(str(tmp_path))
+
+
+def test_a_folder_of_archives_is_told_how_to_read_one(tmp_path: Path) -> None:
+    (tmp_path / "train-clean-100.tar.gz").write_bytes(b"\x1f\x8b")
+    with pytest.raises(PipelineError, match=f"say root: {tmp_path}/train-clean-100.tar.gz to read that"):
+        contents_of(str(tmp_path))

@@ -72,6 +72,23 @@ def test_paths_stay_inside(tree: SourceTree, path: str) -> None:
         tree.read(path)
 
 
+@pytest.mark.parametrize("kind", ["memory", "s3"])
+def test_an_archive_elsewhere_than_on_a_disk_is_refused(request: pytest.FixtureRequest, kind: str) -> None:
+    if kind == "s3":
+        root = f"{request.getfixturevalue('bucket')}/corpus.tar.gz"
+        Location(root.rpartition("/")[0]).put("corpus.tar.gz", b"x")
+    else:
+        root = f"memory://{uuid.uuid4().hex}.zip"
+        fsspec.filesystem("memory").pipe_file(root.removeprefix("memory:/"), b"x")
+    with pytest.raises(SourceError, match=rf"no corpus at {root}: an archive is read on a local disk only, so copy it"):
+        list(SourceTree(root).walk())
+
+
+@pytest.mark.parametrize("path", ["x" * 300, "a\0b", "a.txt/b", "nothing"])
+def test_names_that_no_file_has_are_of_none(tree: SourceTree, path: str) -> None:
+    assert tree.files([path, "a.txt"]).keys() == {"a.txt"}
+
+
 def test_a_root_that_is_gone_is_told(tmp_path: Path) -> None:
     tree = SourceTree(str(tmp_path / "not mounted"))
     for use in (lambda: list(tree.walk()), lambda: tree.read("a.flac"), lambda: tree.head("a", 1), tree.folders):

@@ -90,16 +90,21 @@ def _part(path: str) -> str:
     return re.sub(r"^.*?(cuts|recordings|supervisions)_?", "", stem) or stem
 
 
+def _objects(value: object) -> list[Mapping[str, Any]]:
+    """Return the objects of a list of JSON; other values say nothing."""
+    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
+
+
 def source_of(recording: Mapping[str, Any], where: str, tally: Tally) -> str | None:
     """Return the path of a recording's only file; None, and counted, where it has no such file."""
     sources = recording.get("sources")
     if recording.get("transforms"):
         tally.skip("recordings that are changed when they are loaded (transforms)", where)
-    elif not isinstance(sources, list) or len(sources) != 1 or sources[0].get("type") not in ("file", "url", "shar"):
-        kinds = ", ".join(str(one.get("type")) for one in sources or ()) if isinstance(sources, list) else "none"
+    elif len(_objects(sources)) != 1 or _objects(sources)[0].get("type") not in ("file", "url", "shar"):
+        kinds = ", ".join(str(one.get("type")) for one in _objects(sources)) or "none"
         tally.skip("recordings that are not one file", f"{where} (sources: {kinds})")
     else:
-        return str(sources[0].get("source", ""))
+        return str(_objects(sources)[0].get("source", ""))
     return None
 
 
@@ -121,7 +126,8 @@ def _is_all(length: Any, recording: Mapping[str, Any]) -> bool:  # noqa: ANN401 
 
 def _channel(one: Mapping[str, Any], recording: Mapping[str, Any]) -> int | None:
     """Return the channel of a cut or a supervision, where the recording has several."""
-    channels = [c for source in recording.get("sources", ()) for c in source.get("channels", ())]
+    said = [source.get("channels") for source in _objects(recording.get("sources"))]
+    channels = [channel for some in said if isinstance(some, list) for channel in some]
     channel = one.get("channel")
     if isinstance(channel, list):
         channel = channel[0] if len(channel) == 1 else None
@@ -130,7 +136,7 @@ def _channel(one: Mapping[str, Any], recording: Mapping[str, Any]) -> int | None
 
 def _spoken(row: Described, supervisions: Sequence[Mapping[str, Any]]) -> Described:
     """Return an utterance with the texts of its supervisions, and their speaker if it is one."""
-    ordered = sorted(supervisions, key=lambda one: float(one.get("start") or 0))
+    ordered = sorted(supervisions, key=lambda one: number(one.get("start")) or 0)
     texts = [str(one["text"]) for one in ordered if one.get("text")]
     speakers = {str(one["speaker"]) for one in ordered if one.get("speaker")}
     sexes = {str(one["gender"])[:1].upper() for one in ordered if one.get("gender")}
@@ -163,20 +169,20 @@ def cut_rows(
         tally.skip("cuts without a recording", where)
     elif file is not None:
         row = Described(where, str(cut.get("id")), file.path, folder, subset=subset, file=file)
-        yield _spoken(row, cut.get("supervisions") or ())
+        yield _spoken(row, _objects(cut.get("supervisions")))
     elif (audio := source_of(recording, where, tally)) is not None:
         start, length = number(cut.get("start")), number(cut.get("duration"))
         span = None if start is None or (not start and _is_all(length, recording)) else Span(start, length=length)
         row = Described(where, str(cut.get("id")), audio, folder, subset=subset, span=span)
-        yield _spoken(row._replace(channel=_channel(cut, recording)), cut.get("supervisions") or ())
+        yield _spoken(row._replace(channel=_channel(cut, recording)), _objects(cut.get("supervisions")))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shar(ManifestReader):
     """Ingest Lhotse Shar: `cuts.000000.jsonl.gz` and `recording.000000.tar` with the audio of each cut.
 
-    `manifest` chooses some of the shards of cuts. Their audio is in the tar of the same number, or in
-    the files that a ``recording.000000.jsonl.gz`` names. For the fields see
+    `manifest` chooses some of the shards of cuts. Their audio is in the tar of the same number. For the
+    fields see
     `melmill.stages.ingest.described.ManifestReader` and `melmill.stages.ingest.decode.AudioReader`.
     """
 

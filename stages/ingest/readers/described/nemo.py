@@ -68,7 +68,7 @@ def _row(where: str, one: Mapping[str, Any], audio: str, folder: str) -> Describ
         audio,
         folder,
         text=str(one.get("text") or one.get("normalized_text") or ""),
-        speaker_id=str(one.get("speaker", "")),
+        speaker_id="" if one.get("speaker") is None else str(one["speaker"]),
         sex=str(one.get("gender") or "")[:1].upper(),
         span=span,
     )

@@ -40,12 +40,13 @@ class Parquet(ColumnsReader):
         tables = self.descriptions(files)
         stats = tree.files(tables)
         for path in tables:
-            rows = tree.rows(path)
-            columns: dict[str, str] | None = None
-            for number, row in enumerate(rows):
-                if columns is None:
-                    columns = self.columns_of(list(row), path)
-                    _check_audio(row, columns["audio"], path)
+            first = next(iter(tree.rows(path)), None)
+            if first is None:
+                continue
+            columns = self.columns_of(list(first), path)
+            _check_audio(first, columns["audio"], path)
+            # Other columns may be large, such as mels.
+            for number, row in enumerate(tree.rows(path, list(dict.fromkeys(columns.values())))):
                 one = self._one(row, columns, stats[path], number, tally)
                 if one is not None:
                     yield one

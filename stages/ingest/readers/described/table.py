@@ -64,10 +64,11 @@ class TableReader(ColumnsReader):
         paths = self.descriptions(files)
         for path in paths:
             folder, subset = posixpath.dirname(path), split_of(path, len(paths) > 1)
-            columns: dict[str, str] | None = None
-            for where, row in self._rows(tree, path):
-                if columns is None:
-                    columns = self.columns_of(list(row), path)
+            rows = list(self._rows(tree, path))
+            # A line of JSON may lack what others have.
+            names = dict.fromkeys(name for _, row in rows for name in row)
+            columns = self.columns_of(list(names), path) if rows else {}
+            for where, row in rows:
                 audio = row.get(columns["audio"])
                 if not isinstance(audio, str) or not audio.strip():
                     tally.skip("rows without a file", where)

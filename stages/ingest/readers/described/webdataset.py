@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 from melmill.stages.contract import CorpusTree
 from melmill.stages.ingest.described import Described, ManifestReader, Tally
 from melmill.stages.ingest.names import AUDIO_SUFFIXES, RARE_SUFFIXES
+from melmill.stages.ingest.reader import READERS
 from melmill.stages.ingest.texts.decoding import collapsed, decoded
 from melmill.storage.utterance import SourceFile
 
@@ -40,8 +41,12 @@ class WebDataset(ManifestReader):
 
     @classmethod
     def recognise_files(cls, root: str, paths: Sequence[str]) -> Mapping[str, Any] | None:
-        """Return the root if it holds several tars, or one with a number, and no Shar."""
-        tars = [path for path in paths if cls.looks_described(path)]
+        """Return the root if it holds a tar whose name ends with a number, but no Shar.
+
+        Archives of published corpora, such as ``train-clean-100.tar.gz``, are no shards.
+        """
+        published = {one.name for reader in READERS.values() if reader.facts for one in reader.facts.downloads}
+        tars = [path for path in paths if cls.looks_described(path) and posixpath.basename(path) not in published]
         shar = any(posixpath.basename(path).startswith("cuts.") for path in paths)
         numbered = [path for path in tars if re.search(r"\d\.tar", path)]
         return {"root": root} if numbered and not shar else None
@@ -50,6 +55,7 @@ class WebDataset(ManifestReader):
         """Yield the samples of each tar that hold audio."""
         tars = self.descriptions(files)
         several = len({_split(tar) for tar in tars}) > 1
+        unparsed: list[str] = []
         for tar in tars:
             samples: dict[str, dict[str, SourceFile]] = {}
             for file in tree.members(tar):
@@ -66,19 +72,31 @@ class WebDataset(ManifestReader):
                     tally.skip("samples without audio", f"{key!r} of {tar!r}")
                     continue
                 subset = _split(tar) if several else ""
-                yield self._described(tree, tar, key, parts[audio[0]], parts)._replace(subset=subset)
+                yield self._described(tree, tar, key, parts[audio[0]], parts, unparsed)._replace(subset=subset)
+        if unparsed:
+            tally.said.append(
+                f"{len(unparsed):,} samples have JSON that can't be parsed and is not taken: {unparsed[0]}"
+            )
 
     def _described(
-        self, tree: CorpusTree, tar: str, key: str, audio: SourceFile, parts: Mapping[str, SourceFile]
+        self,
+        tree: CorpusTree,
+        tar: str,
+        key: str,
+        audio: SourceFile,
+        parts: Mapping[str, SourceFile],
+        unparsed: list[str],
     ) -> Described:
         said: Mapping[str, Any] = {}
         if "json" in parts:
             path = parts["json"].path
+            content = decoded(tree.read(path), path, self.encoding)
             try:
-                value = json.loads(decoded(tree.read(path), path, self.encoding))
-                said = value if isinstance(value, dict) else {}
-            except (ValueError, RecursionError):
-                said = {}
+                value = json.loads(content)
+            except (ValueError, RecursionError) as error:
+                unparsed.append(f"{path!r} ({error})")
+                value = {}
+            said = value if isinstance(value, dict) else {}
         text = next((str(said[name]) for name in _IN_JSON if said.get(name)), "")
         for name in _TEXTS:
             if name in parts:

@@ -81,6 +81,12 @@ def test_an_archive_that_is_not_unpacked_is_named(tmp_path: Path, uses: str) -> 
     assert f"say root: {tmp_path}/corpus.tar.gz to read that" in refusal(uses, tmp_path)
 
 
+def test_an_archive_of_a_corpus_is_no_shard(tmp_path: Path) -> None:
+    """Though its name has a number."""
+    (tmp_path / "train-clean-100.tar.gz").write_bytes(b"\x1f\x8b")
+    assert f"say root: {tmp_path}/train-clean-100.tar.gz to read that" in refusal("libritts", tmp_path)
+
+
 @pytest.mark.parametrize("uses", sorted(CORPORA))
 @pytest.mark.parametrize("kind", ["tar", "tar.gz"])
 def test_an_archive_that_is_cut_off_is_refused(

@@ -389,3 +389,62 @@ def test_parts_are_written_in_paths() -> None:
         assert f"a.flac{part_of(path)}" == path
     assert part_of("a#b.flac").is_whole
     assert Span(number("1.5") or number(0), end=number(1)).problem == "it ends at 1 and begins at 1.5"  # type: ignore[arg-type]
+
+
+# Values that JSON allows where Lhotse writes others
+ODD = ("x", 3, None, [], {}, ["x"], [3], [{}], [None], {"a": 1}, True, -1.5)
+
+
+@pytest.mark.parametrize("field", ["sources", "channels", "supervisions", "start", "duration", "channel", "type"])
+def test_odd_values_of_lhotse_are_passed_over_or_say_nothing(tmp_path: Path, field: str) -> None:
+    write_audio(tmp_path / "a.wav", 16000)
+    for value in ODD:
+        recording: dict[str, Any] = {
+            "id": "a",
+            "sources": [{"type": "file", "channels": [0], "source": "a.wav"}],
+            "sampling_rate": 16000,
+            "num_samples": 16000,
+        }
+        cut: dict[str, Any] = {
+            "id": "c",
+            "start": 0.1,
+            "duration": 0.2,
+            "channel": 0,
+            "supervisions": [{"id": "s", "text": "t"}],
+        }
+        cut |= {"type": "MonoCut", "recording": recording}
+        if field == "channels":
+            recording["sources"] = [{"type": "file", "channels": value, "source": "a.wav"}]
+        else:
+            (recording if field == "sources" else cut)[field] = value
+        if field in ("start", "duration"):
+            cut["supervisions"] = [{"id": "s", field: value}, {"id": "t", field: 0.5}]
+        (tmp_path / "cuts.jsonl").write_text(json.dumps(cut))
+        stage = reader("lhotse", tmp_path)
+        ids, passed = [""], ""
+        try:
+            ids = [one.utterance_id for one in stage.discover(SourceTree(str(tmp_path)), {}).utterances]
+        except ParameterError as error:
+            passed = str(error)
+        assert ids == ["c"] or "1 passed over" in passed
+
+
+def test_samples_whose_json_is_none_are_counted(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "x-000.tar", "w") as tar:
+        add(tar, "k.flac", audio())
+        add(tar, "k.json", b"{broken")
+    stage = reader("webdataset", tmp_path)
+    found = stage.discover(SourceTree(str(tmp_path)), {})
+    assert [(one.utterance_id, one.text) for one in found.utterances] == [("k", "")]
+    assert "1 samples have JSON that can't be parsed and is not taken: 'x-000.tar//k.json'" in found.notes[0]
+
+
+def test_lines_of_json_may_lack_what_others_have(tmp_path: Path) -> None:
+    write_audio(tmp_path / "a.wav", 16000)
+    write_audio(tmp_path / "b.wav", 16000)
+    lines = [{"audio": "a.wav"}, {"audio": "b.wav", "text": "hello", "speaker": None}]
+    (tmp_path / "manifest.jsonl").write_text("\n".join(map(json.dumps, lines)).replace("audio", "audio_filepath"))
+    for uses in ("table", "nemo"):
+        stage = reader(uses, tmp_path, manifest="manifest.jsonl")
+        found = stage.discover(SourceTree(str(tmp_path)), {}).utterances
+        assert [(one.utterance_id, one.text, one.speaker_id) for one in found] == [("a", "", ""), ("b", "hello", "")]
