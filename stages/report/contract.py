@@ -160,7 +160,7 @@ class ReportData(Protocol):
 
         Columns: ``utterance_id, node, damage, step``, a float column per metric, and
         ``status_<metric>``. ``node`` is the node whose waveforms were damaged. The recording itself
-        has the damage ``none``.
+        has the damage ``none``, and with the error of 16 bits ``rounding``.
         """
         ...
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from melmill.stages.score.metric import Metric, metric, status_column
 from melmill.stages.score.trust.damages import DAMAGES, Damage
-from melmill.stages.score.trust.measuring import UNDAMAGED
+from melmill.stages.score.trust.measuring import ROUNDED, UNDAMAGED
 
 LEVEL = 0.05
 """Level of the paired tests."""
@@ -33,7 +33,8 @@ def judged(rows: pd.DataFrame) -> pd.DataFrame:
     ----------
     rows : DataFrame
         ``utterance_id, damage, step``, and value and status of each metric: those of
-        `measuring.columns`, with the recording itself as the damage ``none``.
+        `measuring.columns`, with the recording itself as the damage ``none``, and as rounded as
+        ``rounding``.
 
     Returns
     -------
@@ -45,8 +46,8 @@ def judged(rows: pd.DataFrame) -> pd.DataFrame:
         - ``n``: recordings with a value at every step, and without damage.
         - ``verdict``: for what is heard ``right``, ``wrong`` or ``deaf``: the strongest step is
           scored below the recording, above it, or can't be told from it. For what is not heard
-          ``same`` or ``moves``: no step, or some step, can be told from the recording, and moves
-          the median by a digit that tables print.
+          ``same`` or ``moves``: no step, or some step, can be told from the recording. It must move
+          the median by a digit that tables print, and as far as rounding to 16 bits does.
           ``no value`` where the metric has too few.
         - ``correlation``: Spearman's, of step and score, mean over recordings. 1: every step lowers
           the score.
@@ -66,7 +67,8 @@ def judged(rows: pd.DataFrame) -> pd.DataFrame:
     for column in _columns(rows):
         one = metric(column)
         curve = _noise_curve(rows, one) if SCALE in names else {}
-        made += [_row(rows, one, DAMAGES[name], curve) for name in names]
+        least = _least_move(rows, one)
+        made += [_row(rows, one, DAMAGES[name], curve, least) for name in names]
     return pd.DataFrame(made)
 
 
@@ -88,7 +90,21 @@ def _values(rows: pd.DataFrame, one: Metric, damage: str) -> tuple[list[float], 
     return steps, one.sign * whole
 
 
-def _row(rows: pd.DataFrame, one: Metric, damage: Damage, curve: Mapping[float, float]) -> dict[str, Any]:
+def _least_move(rows: pd.DataFrame, one: Metric) -> float:
+    """Return by how much an inaudible change must move a score to count.
+
+    It is a digit that tables print, or more if rounding to 16 bits moves the score further. The
+    scores of a recording against itself are such a case: SI-SDR's falls from its limit by any
+    rounding, even by that of float32 after a change of level.
+    """
+    digit = 10.0**-one.decimals
+    pairs = rows[rows["damage"].isin([UNDAMAGED, ROUNDED])]
+    scores = pairs.pivot_table(index="utterance_id", columns="damage", values=one.column)
+    moved = (scores[ROUNDED] - scores[UNDAMAGED]).abs().median() if {ROUNDED, UNDAMAGED} <= set(scores) else math.nan
+    return digit if math.isnan(moved) else max(digit, float(moved))
+
+
+def _row(rows: pd.DataFrame, one: Metric, damage: Damage, curve: Mapping[float, float], least: float) -> dict[str, Any]:
     steps, values = _values(rows, one, damage.name)
     made: dict[str, Any] = {
         "metric": one.column, "damage": damage.name, "expected": damage.expected, "n": len(values),
@@ -102,7 +118,7 @@ def _row(rows: pd.DataFrame, one: Metric, damage: Damage, curve: Mapping[float, 
     made["as_noise"] = _as_noise(float(np.median(lost[:, -1])), curve)
     made["correlation"] = _correlation(values)
     if damage.expected == "same":
-        seen = np.abs(np.median(lost, axis=0)) >= 10.0**-one.decimals
+        seen = np.abs(np.median(lost, axis=0)) >= least
         told = [bool(seen[i]) and _p(lost[:, i], two_sided=True) < LEVEL for i in range(len(steps))]
         made["verdict"] = "moves" if any(told) else "same"
         made["smallest"] = next((step for step, is_told in zip(steps, told, strict=True) if is_told), math.nan)

@@ -18,6 +18,9 @@ from melmill.stages.score.trust.damages import DAMAGES, damaged, steps_at
 UNDAMAGED = "none"
 """Name of the damage of the recording itself."""
 
+ROUNDED = "rounding"
+"""Name of the damage of the recording as 16 bits hold it: no change below its effect counts."""
+
 SHORTEST_S = 0.5
 """Shorter recordings are not damaged."""
 
@@ -34,7 +37,7 @@ def measured(
     text: str = "",
     damages: Collection[str] = tuple(DAMAGES),
 ) -> Iterator[tuple[str, float, dict[str, Measured]]]:
-    """Yield damage, step and measurements: of the recording itself first, then of each damaged version.
+    """Yield damage, step and measurements: of the recording, of it as rounded, and of each damaged version.
 
     Parameters
     ----------
@@ -59,10 +62,21 @@ def measured(
         return {one.column: one.measure(pair) for one in metrics}
 
     yield UNDAMAGED, 0.0, measure(y)
+    yield ROUNDED, 0.0, measure(rounded(y, seed))
     same_rate = spec if spec.sr == sr else replace(preset("paper"), sr=sr)
     for name in damages:
         for step in steps_at(DAMAGES[name], sr):
             yield name, step, measure(damaged(y, sr, DAMAGES[name], step, same_rate, seed))
+
+
+def rounded(y: NDArray[np.float32], seed: int) -> NDArray[np.float32]:
+    """Return a recording ``(n_samples,)`` with the error of 16 bits: uniform, of half a step either way.
+
+    Most recordings lie on the grid of 16 bits already, so rounding itself would change nothing.
+    """
+    half_step = 2.0**-16
+    error = np.random.default_rng(seed % 2**63).uniform(-half_step, half_step, y.size)
+    return np.asarray(y + error, dtype=np.float32)
 
 
 def columns(found: Iterator[tuple[str, float, Mapping[str, Measured]]]) -> dict[str, Column]:

@@ -11,7 +11,7 @@ import pytest
 
 from melmill.stages.score.trust.damages import DAMAGES
 from melmill.stages.score.trust.judgement import FEWEST, cell, judged, overall
-from melmill.stages.score.trust.measuring import UNDAMAGED
+from melmill.stages.score.trust.measuring import ROUNDED, UNDAMAGED, rounded
 
 Answer = Callable[[str, int, np.random.Generator], float]
 
@@ -98,6 +98,26 @@ def test_a_change_below_the_last_digit_is_none() -> None:
         return 4.0 - (1e-9 * at if damage == "gain" else 0.0)
 
     assert of(judged(rows_of(answer)), "gain")["verdict"] == "same"
+
+
+def test_a_change_below_that_of_rounding_is_none() -> None:
+    def answer(damage: str, at: int, rng: np.random.Generator) -> float:
+        return 200.0 - {"gain": 48.0, "shift": 190.0}.get(damage, 0.0) + 0.001 * rng.random()
+
+    rows = rows_of(answer, column="si_sdr_db")
+    assert of(judged(rows), "gain")["verdict"] == "moves"
+    bits = rows[rows["damage"] == UNDAMAGED].assign(damage=ROUNDED, si_sdr_db=66.0)
+    table = judged(pd.concat([rows, bits], ignore_index=True))
+    assert of(table, "gain")["verdict"] == "same"
+    assert of(table, "shift")["verdict"] == "moves"
+    assert ROUNDED not in set(table["damage"])
+
+
+def test_rounding_has_the_error_of_16_bits() -> None:
+    y = np.linspace(-0.5, 0.5, 16_000, dtype=np.float32)
+    error = 2.0**15 * (rounded(y, 3).astype(np.float64) - y)
+    assert np.abs(error).max() < 0.51
+    assert float(np.std(error)) == pytest.approx(12**-0.5, rel=0.02)
 
 
 def test_too_few_values_are_no_verdict() -> None:
