@@ -111,35 +111,42 @@ class Mel(_Product):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scores(_Product):
-    """Describe a table of scores, one row per utterance.
+class _Measurements(_Product):
+    """Describe a table of what metrics measured.
 
     Parameters
     ----------
     metrics : tuple of str
         Columns of the table.
+    """
+
+    metrics: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores(_Measurements):
+    """Describe a table of scores, one row per utterance.
+
+    Parameters
+    ----------
     scored : str
         Name of the node whose waveforms are scored.
     """
 
-    metrics: tuple[str, ...]
     scored: str
     kind: ClassVar[Kind] = Kind.SCORES
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrustRows(_Product):
-    """Describe measurements of damaged recordings.
+class TrustRows(_Measurements):
+    """Describe measurements of damaged recordings, one row per damaged version.
 
     Parameters
     ----------
-    metrics : tuple of str
-        Columns of the measurements.
     damaged : str
         Name of the node whose waveforms are damaged.
     """
 
-    metrics: tuple[str, ...]
     damaged: str
     kind: ClassVar[Kind] = Kind.TRUST
 

@@ -501,11 +501,14 @@ class Store:
         -------
         DataFrame
             Columns ``utterance_id, node, damage, step``, one per metric, and one ``status_<metric>``
-            per metric. ``node`` is the node whose waveforms were damaged. No rows where there is no
-            node of the stage `trust`.
+            per metric. ``node`` is the node whose waveforms were damaged, or the node that damaged
+            them if several did. No rows where there is no node of the stage `trust`.
         """
         entries = {name: entry for name, entry in self.nodes.items() if entry.kind == "trust"}
-        return reading.trust({entry.scored or name: self._table(entry, "trace") for name, entry in entries.items()})
+        return reading.trust(
+            {name: self._table(entry, "trace") for name, entry in entries.items()},
+            {name: entry.scored or name for name, entry in entries.items()},
+        )
 
     def _table(self, entry: NodeEntry, part: Part) -> pd.DataFrame:
         # What is made of whole corpora has no rows.

@@ -255,12 +255,13 @@ class StoredResults:
         """One row per damaged version of a recording."""
         from melmill.storage.reading.views import packed_at_once, trust
 
+        damaged = {
+            name: ancestor.source.product.damaged
+            for name, ancestor in self._ancestors.items()
+            if isinstance(ancestor.source.product, TrustRows)
+        }
         return trust(
-            {
-                ancestor.source.product.damaged: packed_at_once(self._table(name, "trace"), self._catalogue(name))
-                for name, ancestor in self._ancestors.items()
-                if isinstance(ancestor.source.product, TrustRows)
-            }
+            {name: packed_at_once(self._table(name, "trace"), self._catalogue(name)) for name in damaged}, damaged
         )
 
     @property

@@ -159,8 +159,9 @@ class ReportData(Protocol):
         """One row per damaged version of a recording, none where no node of the stage `trust` is read.
 
         Columns: ``utterance_id, node, damage, step``, a float column per metric, and
-        ``status_<metric>``. ``node`` is the node whose waveforms were damaged. The recording itself
-        has the damage ``none``, and with the error of 16 bits ``rounding``.
+        ``status_<metric>``. ``node`` is the node whose waveforms were damaged, or the node that
+        damaged them if several did. The recording itself has the damage ``none``, and with the error
+        of 16 bits ``rounding``.
         """
         ...
 

@@ -16,6 +16,7 @@ from melmill.stages.report.ranking import correlations, ranks, standings
 from melmill.stages.report.statistics import Cube, convergence, cube, failures, summary
 from melmill.stages.score.listeners.analysis import Outcome, outcome
 from melmill.stages.score.metric import metric as metric_of
+from melmill.stages.score.metric import status_column
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,9 +67,16 @@ def judged_by_node(rows: pd.DataFrame) -> pd.DataFrame:
     """Return what `judged` says of the recordings of each node, with a column ``node`` first."""
     from melmill.stages.score.trust.judgement import judged
 
-    parts = [judged(of_it.dropna(axis="columns", how="all")).assign(node=node) for node, of_it in rows.groupby("node")]
-    table = pd.concat(parts, ignore_index=True)
-    return table[["node", *(name for name in table.columns if name != "node")]]
+    parts = []
+    for node, of_it in rows.groupby("node", sort=False):
+        # A metric that another node was judged by has no status here. One that failed everywhere has.
+        unasked = [
+            name for name in of_it if status_column(str(name)) in of_it and of_it[status_column(str(name))].isna().all()
+        ]
+        made = judged(of_it.drop(columns=[*unasked, *map(status_column, unasked)]))
+        made.insert(0, "node", node)
+        parts.append(made)
+    return pd.concat(parts, ignore_index=True)
 
 
 def files(tables: Tables, results: Results) -> dict[str, bytes]:

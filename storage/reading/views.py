@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -175,11 +176,25 @@ def by_node(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 _TRUST = ["utterance_id", "node", "damage", "step"]
 
 
-def trust(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """Return tables of damaged recordings below one another, by the node that was damaged."""
+def trust(frames: Mapping[str, pd.DataFrame], damaged: Mapping[str, str]) -> pd.DataFrame:
+    """Return tables of damaged recordings below one another, by the node that was damaged.
+
+    Parameters
+    ----------
+    frames : mapping of str to DataFrame
+        By the node that damaged recordings.
+    damaged : mapping of str to str
+        The node of the recordings, by the same. Where several nodes damaged the same recordings,
+        each of their tables has its own node's name.
+    """
     import pandas as pd
 
-    filled = [frame.assign(node=name) for name, frame in frames.items() if len(frame)]
+    counts = Counter(damaged[name] for name in frames)
+    filled = [
+        frame.assign(node=damaged[name] if counts[damaged[name]] == 1 else name)
+        for name, frame in frames.items()
+        if len(frame)
+    ]
     if not filled:
         return pd.DataFrame(columns=_TRUST)
     table = pd.concat(filled, ignore_index=True)

@@ -76,7 +76,7 @@ def shift_errors(y: Signal, spec: MelSpec) -> list[tuple[int, float]]:
     """Return delays in samples, and how far the mel is from the recording's, moved by whole frames, dB.
 
     A delay of whole hops moves the frames and changes none. Any other delay changes all. Frames at
-    the edges, which hold other samples, are left out.
+    the edges, which hold other samples, are left out. A clip that has no others gives no rows.
     """
     hop, plain = spec.hop_length, magnitude_spec(spec)
     M = mel_spectrogram(y, plain).astype(np.float64)
@@ -87,6 +87,8 @@ def shift_errors(y: Signal, spec: MelSpec) -> list[tuple[int, float]]:
         late = np.concatenate([np.zeros(delay, dtype=np.float32), y])
         M_late = mel_spectrogram(late, plain).astype(np.float64)
         n = min(M.shape[1], M_late.shape[1] - frames)
+        if n <= 2 * edge:
+            continue
         same = slice(edge, n - edge)
         found.append((delay, _ratio_db(M[:, same], M_late[:, frames : frames + n][:, same])))
     return found

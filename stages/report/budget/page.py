@@ -5,10 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-import jinja2
 import numpy as np
 import pandas as pd
 from markupsafe import Markup, escape
@@ -32,7 +30,8 @@ from melmill.stages.report.examples import (
 )
 from melmill.stages.report.figures import COLOURS
 from melmill.stages.report.statistics import summary
-from melmill.stages.report.tables import number
+from melmill.stages.report.tables import as_csv, number
+from melmill.stages.report.views.templates import render
 from melmill.stages.score.metric import Metric
 from melmill.stages.score.metric import metric as metric_of
 from melmill.stages.score.stage import score
@@ -85,9 +84,9 @@ def budget_files(stage: Settings, data: ReportData) -> ReportFiles:
         for loss in found for name in columns
     ]  # fmt: skip
     base = summary(scores[scores["node"] == stage.roles["base"]], by=(), seed=stage.seed)
-    page = _environment().get_template("budget.html.j2").render(
+    page = render(
+        "budget/budget.html.j2",
         stage=stage,
-        style=Markup(_resource("melmill.stages.report", "page.css")),
         metrics=[metric_of(name) for name in columns],
         base={row["metric"]: row["mean"] for row in base.to_dict("records")},
         losses=found,
@@ -101,9 +100,8 @@ def budget_files(stage: Settings, data: ReportData) -> ReportFiles:
         error=metric_of(stage.error),
         **demonstrated,
     )  # fmt: skip
-    table = pd.DataFrame(rows)
     return ReportFiles(
-        files={"index.html": page.encode(), "budget.csv": table.to_csv(index=False).encode()},
+        files={"index.html": page, "budget.csv": as_csv(pd.DataFrame(rows))},
         headline=_headline(found, columns),
     )
 
@@ -187,6 +185,7 @@ def bars(found: Sequence[Loss], quality: Metric) -> str:
     ends = [value for loss in shown for value in loss.losses[quality.column] if not math.isnan(value)]
     low, high = min(0.0, *ends), max(0.0, *ends)
     scale = 340.0 / ((high - low) or 1.0)
+    zero = 262 - low * scale
     parts = []
     for at, loss in enumerate(shown):
         mean, *interval = loss.losses[quality.column]
@@ -196,13 +195,12 @@ def bars(found: Sequence[Loss], quality: Metric) -> str:
             f'<rect x="{left:.1f}" y="{top + 4}" width="{right - left:.1f}" height="16" '
             f'fill="{COLOURS[0 if mean >= 0 else 2]}"/>'
         )
+        end = max(right, zero)
         if not any(map(math.isnan, interval)):
-            a, b = (262 + (end - low) * scale for end in interval)
+            a, b = (262 + (value - low) * scale for value in interval)
             parts.append(f'<path d="M{a:.1f} {top + 12}H{b:.1f}" stroke="currentColor" stroke-width="1.5"/>')
-        parts.append(
-            f'<text x="{max(right, 262 - low * scale) + 6:.1f}" y="{top + 16}">{loss_text(loss, quality)}</text>'
-        )
-    zero = 262 - low * scale
+            end = max(end, b)
+        parts.append(f'<text x="{end + 6:.1f}" y="{top + 16}">{loss_text(loss, quality)}</text>')
     parts.append(f'<path d="M{zero:.1f} 0V{26 * len(shown)}" stroke="currentColor" stroke-width="0.8"/>')
     return f'<svg viewBox="0 0 720 {26 * len(shown)}" font-size="13" fill="currentColor">{"".join(parts)}</svg>'
 
@@ -240,17 +238,3 @@ def plot(dots: Scatter, error: Metric, quality: Metric) -> str:
         yield f'<text x="4" y="10">{escape(quality.label)}</text>'
 
     return f'<svg viewBox="0 0 {width} {height}" font-size="12" fill="currentColor">{"".join(marks())}</svg>'
-
-
-def _environment() -> jinja2.Environment:
-    return jinja2.Environment(
-        loader=jinja2.FunctionLoader(lambda name: _resource("melmill.stages.report.budget", name)),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-
-
-def _resource(package: str, name: str) -> str:
-    return resources.files(package).joinpath(name).read_text(encoding="utf-8")

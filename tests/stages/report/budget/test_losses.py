@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -17,7 +20,9 @@ from melmill.stages.report.budget.demonstrations import (
     shift_errors,
 )
 from melmill.stages.report.budget.losses import losses, scatter
+from melmill.stages.report.budget.page import bars
 from melmill.stages.report.budget.stage import ErrorBudget
+from melmill.stages.score.metric import metric
 from tests.stages.score.trust.test_damages import voice
 
 PAPER = preset("paper")
@@ -101,3 +106,19 @@ def test_clips_are_made_equally_wrong() -> None:
     assert len(made) >= 3
     for name, x in made.items():
         assert mel_error_db(y, x, PAPER) == pytest.approx(ERROR_DB, abs=0.3), name
+
+
+def test_a_clip_of_edges_alone_says_nothing_of_shifts() -> None:
+    assert shift_errors(voice(0.05), PAPER) == []
+
+
+def test_labels_stand_beyond_the_intervals() -> None:
+    found = losses(
+        scores_of({"base": 4.0, "bank": 3.9, "floor": 2.0}), {role: role for role in ("base", "bank", "floor")}
+    )
+    wide = replace(found[0], losses={**found[0].losses, "pesq_wb": (0.1, -0.4, 0.6)})
+    drawn = bars([wide, found[1]], metric("pesq_wb"))
+    ends = [float(x) for x in re.findall(r"H([\d.]+)", drawn)]
+    labels = [float(x) for x in re.findall(r'<text x="([\d.]+)" y="\d+">', drawn)]
+    assert len(ends) == len(labels) == 2
+    assert all(label > end for label, end in zip(labels, ends, strict=True))
