@@ -166,7 +166,7 @@ _ALL = (
         name="phase", title="Phase scrambled, mel untouched", steps=(10.0, 20.0, 35.0, 50.0), unit="%",
         expected="worse", apply=_phase,
         says="The phase of each bin is turned at random, by up to this share of 180°. Then the signal is pulled back "
-        "to the mel of the recording, until they differ by far less than any metric of mels can tell.",
+        "to the mel of the recording. What is left of the difference is said by SCM.",
     ),
     Damage(
         name="smear", title="Bands smeared", steps=(15.0, 30.0, 60.0, 120.0, 240.0), unit="Hz",
