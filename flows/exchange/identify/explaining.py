@@ -86,8 +86,8 @@ def match_of(trial: Trial, sr: int) -> Match:
     elif fit.how == "per band":
         band_scale, band_shift = fit.scale, fit.shift
         notes.append(
-            "each band was normalised by numbers of its own, such as mean and variance: the YAML has those of this mel, "
-            "which are those of others only if they come from one file of statistics"
+            "each band was normalised by numbers of its own, such as mean and variance: the YAML has those of this "
+            "mel, which are those of others only if they come from one file of statistics"
         )
     notes += _framing_notes(trial, sr)
     return Match(
@@ -150,9 +150,7 @@ def _floor_spec(trial: Trial) -> tuple[MelSpec, list[str]]:
     log, unit = spec.log or "ln", _unit(spec)
     lowest = trial.fit.floor
     floor = 1e-10 if lowest is None else float(np.exp((lowest - shift) / scale))
-    made = replace(
-        bands_of(spec), log=log, floor=max(floor, 1e-30), scale=scale / unit, shift=shift / scale * unit
-    )
+    made = replace(bands_of(spec), log=log, floor=max(floor, 1e-30), scale=scale / unit, shift=shift / scale * unit)
     notes = [f"the log's floor is {floor:.3g}" if lowest is not None else "no value is at a floor"]
     level = level_db(trial)
     if level is not None:

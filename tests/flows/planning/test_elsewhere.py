@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.faults.comparing import differing_contents
 import melmill
+from benchmarks.faults.comparing import differing_contents
 from melmill import open as open_store
 from melmill.flows.runs.copying import copy_runs
 from melmill.flows.runs.prune import Rules, prune

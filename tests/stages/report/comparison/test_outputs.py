@@ -83,7 +83,8 @@ def test_markdown_links_to_what_the_page_plays() -> None:
     y = np.zeros(8000, np.float32)
     # The worst one can't be played.
     example = Example(
-        utterance_id=second, text="", why="", sr=16000, reference=y, reconstructions={"A: gla": y}, rates={"A: gla": 16000}
+        utterance_id=second, text="", why="", sr=16000,
+        reference=y, reconstructions={"A: gla": y}, rates={"A: gla": 16000},
     )  # fmt: skip
     page = comparison_page(found, [("gla", example)]).decode()
     assert re.findall(r'id="(listen-\d+)"', page) == ["listen-2"]
