@@ -4,8 +4,8 @@ References
 ----------
 Yamamoto, Song, Kim, "Parallel WaveGAN", ICASSP 2020, equations 4 to 6 (spectral convergence, log
     magnitudes).
-Kong, Kim, Bae, "HiFi-GAN", NeurIPS 2020, equations 3 to 7 (mel, adversarial and feature matching
-    losses).
+Kong, Kim, Bae, "HiFi-GAN", NeurIPS 2020, equations 1 to 7 (least squares, mel, adversarial and
+    feature matching losses).
 Siuzdak, "Vocos", ICLR 2024, section 3.4 (hinge losses).
 """
 
@@ -55,15 +55,21 @@ def mel_loss(estimate: Tensor, target: Tensor, bank: Tensor, n_fft: int, hop_len
     return l1_loss(A, B)
 
 
-def discriminator_loss(real: Sequence[Tensor], fake: Sequence[Tensor]) -> Tensor:
-    """Return the hinge loss of discriminators' judgements of recordings and of generated audio."""
-    losses = [relu(1 - r).mean() + relu(1 + f).mean() for r, f in zip(real, fake, strict=True)]
+def discriminator_loss(real: Sequence[Tensor], fake: Sequence[Tensor], *, squares: bool = False) -> Tensor:
+    """Return the loss of discriminators' judgements of recordings and of generated audio.
+
+    It is that of hinges, or of least squares.
+    """
+    if squares:
+        losses = [((1 - r) ** 2).mean() + (f**2).mean() for r, f in zip(real, fake, strict=True)]
+    else:
+        losses = [relu(1 - r).mean() + relu(1 + f).mean() for r, f in zip(real, fake, strict=True)]
     return torch.stack(losses).mean()
 
 
-def generator_loss(fake: Sequence[Tensor]) -> Tensor:
-    """Return the hinge loss of a generator from the discriminators' judgements of what it made."""
-    return torch.stack([relu(1 - f).mean() for f in fake]).mean()
+def generator_loss(fake: Sequence[Tensor], *, squares: bool = False) -> Tensor:
+    """Return the loss of a generator from the discriminators' judgements of what it made."""
+    return torch.stack([((1 - f) ** 2).mean() if squares else relu(1 - f).mean() for f in fake]).mean()
 
 
 def feature_loss(real: Features, fake: Features) -> Tensor:

@@ -13,6 +13,9 @@ Size = Literal["small", "base"]
 SIZES: tuple[Size, ...] = ("small", "base")
 Precision = Literal["float32", "bfloat16", "float16"]
 
+# Role of the discriminators' file among those that a training begins with.
+DISCRIMINATORS = "discriminators"
+
 # In place of a prior's name: a training begins with weights drawn at random.
 RANDOM = "random"
 

@@ -13,7 +13,7 @@ from melmill.stages.numeric.checks import check_float, check_int, check_texts
 from melmill.stages.numeric.contract import differences
 from melmill.stages.numeric.errors import ContractError, ParameterError
 from melmill.stages.numeric.melspec import MelSpec
-from melmill.stages.train.recipe import GENERATORS, SIZES, Generator, Recipe, Size
+from melmill.stages.train.recipe import DISCRIMINATORS, GENERATORS, SIZES, Generator, Recipe, Size
 from melmill.stages.train.stage import INPUTS, check_counts, fitting_mel, learnt, mel_of, recipe_of, session_of
 from melmill.stages.vocode.errors import VocoderError
 from melmill.stages.vocode.files.companions import CONFIG, WEIGHTS, candidates
@@ -29,7 +29,7 @@ FINE_TUNED = ("bigvgan", "hifigan", "univnet", "vocos")
 # Fields of the mel that a checkpoint gets used to: mels of acoustic models are framed by their code.
 _FRAMING = ("center", "pad_mode", "eps", "frames", "last_frame", "window")
 # Fields that are in no key without a checkpoint.
-_OF_INIT = ("init", "init_config", "frozen", "_known", "_files")
+_OF_INIT = ("init", "init_config", "init_discriminators", "frozen", "_known", "_files")
 _COUNTS = {"discriminator_width": range(1, 4_097)}
 
 
@@ -74,6 +74,10 @@ class TrainVocoder:
         result has its layout. Without a `learning_rate` a tenth of the usual one is taken.
     init_config : str or None
         Its configuration. None: what it says itself, then what lies beside it.
+    init_discriminators : str or None
+        Discriminators of the same training, as HiFi-GAN and BigVGAN write beside a generator
+        (``do_02500000``), or a checkpoint of UnivNet. They learn by least squares, as there. None:
+        fresh ones.
     frozen : tuple of str
         Patterns of names of its tensors that stay as they are, such as ``ups.*``.
     """
@@ -100,6 +104,7 @@ class TrainVocoder:
     threads: int = 1
     init: str | None = field(default=None, metadata={"place": True})
     init_config: str | None = field(default=None, metadata={"place": True})
+    init_discriminators: str | None = field(default=None, metadata={"place": True})
     frozen: tuple[str, ...] = ()
     _known: KnownFiles | None = field(default=None, init=False)
     _files: StageFiles | None = field(default=None, init=False, repr=False, compare=False)
@@ -116,9 +121,11 @@ class TrainVocoder:
         if self.learning_rate is not None:
             check_float("learning_rate", self.learning_rate, above=0)
         check_float("ema", self.ema, at_least=0, below=1)
-        for name in ("init_config", "frozen"):
+        for name in ("init_config", "init_discriminators", "frozen"):
             if getattr(self, name) and self.init is None:
                 raise ParameterError(name, "is for a checkpoint to begin with: give init too")
+        if self.init_discriminators and self.adversarial_from is None:
+            raise ParameterError("init_discriminators", "needs adversarial_from: the step at which they join")
         if self.frozen:
             check_texts("frozen", self.frozen, "ups.*")
 
@@ -127,7 +134,8 @@ class TrainVocoder:
         own = {name: value for name, value in learnt(self).items() if name not in _OF_INIT}
         if self.init is None:
             return own
-        own = {name: value for name, value in own.items() if name not in ("generator", "size")}
+        given = ("discriminator_width",) if self.init_discriminators else ()
+        own = {name: value for name, value in own.items() if name not in ("generator", "size", *given)}
         return {**own, "init": self.digest, "frozen": sorted(set(self.frozen))}
 
     @property
@@ -141,7 +149,8 @@ class TrainVocoder:
             return {}
         if self._known is not None:
             return {role: (url,) for role, url in self._known.urls.items()}
-        return candidates(located(self.init), self.init_config)
+        others = {} if self.init_discriminators is None else {DISCRIMINATORS: (self.init_discriminators,)}
+        return {**candidates(located(self.init), self.init_config), **others}
 
     def prepared(self, files: StageFiles, digest: str) -> TrainVocoder:
         """Return the stage with what it needs to know of its checkpoint.
@@ -153,17 +162,22 @@ class TrainVocoder:
         ParameterError
             The checkpoint is of a family that can't be fine-tuned.
         """
-        from melmill.stages.vocode.files.checkpoint import read_files  # here, as they import torch
+        from melmill.stages.train.discriminators import given_discriminators  # here, as they import torch
+        from melmill.stages.vocode.files.checkpoint import read_files
         from melmill.stages.vocode.loaded import load
 
-        for role, url in {WEIGHTS: self.init, CONFIG: self.init_config}.items():
+        asked = {WEIGHTS: self.init, CONFIG: self.init_config, DISCRIMINATORS: self.init_discriminators}
+        for role, url in asked.items():
             if url is not None and role not in files:
                 raise VocoderError(f"{url!r} does not exist or is a folder: name the file of the {role}")
-        voc = load(read_files(files))
+        checkpoint = read_files(files)
+        voc = load(checkpoint)
         if voc.family not in FINE_TUNED:
             raise ParameterError(
                 "init", f"must be a checkpoint of {', '.join(FINE_TUNED)}, got {voc.name}, which is a {voc.family}"
             )
+        if DISCRIMINATORS in files:
+            given_discriminators(files[DISCRIMINATORS], checkpoint.config)
         urls = {role: file.url for role, file in files.items()}
         stage = copy(self)
         known = KnownFiles(digest=digest, name=voc.name, family=voc.family, spec=voc.spec, urls=urls)

@@ -22,10 +22,15 @@ from melmill.stages.numeric.filterbank import mel_bank
 from melmill.stages.numeric.mel import from_bands, to_linear
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.train import losses
-from melmill.stages.train.discriminators import Discriminators, phase_rotated
+from melmill.stages.train.discriminators import (
+    Discriminators,
+    fresh_discriminators,
+    given_discriminators,
+    phase_rotated,
+)
 from melmill.stages.train.generators import begun, fresh
 from melmill.stages.train.held_out import CHECKED_S, mean_of, references
-from melmill.stages.train.recipe import Recipe
+from melmill.stages.train.recipe import DISCRIMINATORS, Recipe
 from melmill.stages.train.trainer import Made, Trainer, descend
 from melmill.stages.vocode.files.checkpoint import read_files
 from melmill.stages.vocode.files.companions import CONFIG, WEIGHTS
@@ -76,9 +81,15 @@ class VocoderTrainer(Trainer):
         if recipe.adversarial_from is not None:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(recipe.seed)
-                self.discriminators = Discriminators(recipe.discriminator_width).to(self.device)
+                self.discriminators = self._discriminators().to(self.device)
             self.opponent = torch.optim.AdamW(self.discriminators.parameters(), self.rate, betas=_BETAS)
         self.bank = torch.from_numpy(np.array(mel_bank(spec))).to(self.device)
+
+    def _discriminators(self) -> Discriminators:
+        """Return the discriminators of the checkpoint where they were given, else fresh ones."""
+        if self.init is not None and DISCRIMINATORS in self.init:
+            return given_discriminators(self.init[DISCRIMINATORS], self.config)
+        return fresh_discriminators(self.recipe.discriminator_width)
 
     def batches(self, data: TrainingData, ids: Collection[str]) -> Iterator[Batch]:
         """Return the batches from the present step on."""
@@ -145,7 +156,8 @@ class VocoderTrainer(Trainer):
         self.discriminators.requires_grad_(True)
         fake, real = self._seen_by_discriminators(fake, real)
         with self._precision():
-            loss = losses.discriminator_loss(self.discriminators(real)[0], self.discriminators(fake)[0])
+            judged = self.discriminators(real)[0], self.discriminators(fake)[0]
+            loss = losses.discriminator_loss(*judged, squares=self.discriminators.squares)
         descend(loss, self.opponent, self.discriminators, self.scaler)
         return float(loss.detach())
 
@@ -158,7 +170,8 @@ class VocoderTrainer(Trainer):
             judgements, features = self.discriminators(fake)
             _, wanted = self.discriminators(real)
             return {
-                "adversarial": _ADVERSARIAL_WEIGHT * losses.generator_loss(judgements),
+                "adversarial": _ADVERSARIAL_WEIGHT
+                * losses.generator_loss(judgements, squares=self.discriminators.squares),
                 "features": _FEATURE_WEIGHT * losses.feature_loss(wanted, features),
             }
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 import melmill
 from melmill.stages.contract import Mel, Product, StageFile, TrainedVocoder, Waveform
 from melmill.stages.numeric.melspec import MelSpec
+from melmill.stages.train.discriminators import given_discriminators
 from melmill.stages.train.recipe import Recipe
 from melmill.stages.train.stage import recipe_of
 from melmill.stages.train.vocoder_stage import TrainVocoder
@@ -51,6 +52,8 @@ def tensors(data: bytes) -> Mapping[str, Any]:
 
 
 def stage(files: dict[str, StageFile], **fields: Any) -> TrainVocoder:
+    if "discriminators" in files:
+        fields["init_discriminators"] = files["discriminators"].url
     usual: dict[str, Any] = {
         "steps": 4,
         "batch_size": 2,
@@ -205,5 +208,158 @@ def test_what_can_not_be_fine_tuned_is_refused(golden: Path) -> None:
         TrainVocoder(init="nowhere/g_1").prepared({}, "")
 
 
+class Official(torch.nn.Module):
+    """A discriminator with the names and norms of its official code, in a tenth of the widths."""
+
+    def __init__(self, conv: Any, layers: list[tuple[int, Any, Any, int]], post: Any, norm: Any) -> None:
+        super().__init__()
+        sizes = [1, *(width for width, *_ in layers)]
+        self.convs = torch.nn.ModuleList(
+            norm(conv(sizes[i], width, kernel, stride, half(kernel), groups=groups))
+            for i, (width, kernel, stride, groups) in enumerate(layers)
+        )
+        self.conv_post = norm(conv(sizes[-1], 1, post, 1, half(post)))
+
+    def forward(self, x: torch.Tensor, slope: float) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        features = []
+        for conv in self.convs:
+            x = torch.nn.functional.leaky_relu(conv(x), slope)
+            features.append(x)
+        return self.conv_post(x).flatten(1), features
+
+
+def half(kernel: Any) -> Any:
+    return tuple(size // 2 for size in kernel) if isinstance(kernel, tuple) else kernel // 2
+
+
+def periods() -> list[Official]:
+    layers = [(width, (5, 1), (3 if i < 4 else 1, 1), 1) for i, width in enumerate((3, 6, 12, 16, 16))]
+    return [Official(torch.nn.Conv2d, layers, (3, 1), torch.nn.utils.weight_norm) for _ in range(5)]
+
+
+def scales() -> list[Official]:
+    layers = list(
+        zip(
+            (16, 16, 32, 32, 64, 64, 64),
+            (15, 41, 41, 41, 41, 41, 5),
+            (1, 2, 2, 4, 4, 1, 1),
+            (1, 4, *[16] * 4, 1),
+            strict=True,
+        )
+    )
+    norms = (torch.nn.utils.spectral_norm, *[torch.nn.utils.weight_norm] * 2)
+    return [Official(torch.nn.Conv1d, layers, 3, norm) for norm in norms]
+
+
+def spectra() -> list[Official]:
+    layers = [(4, (3, 9), (1, 2) if 0 < i < 4 else 1, 1) for i in range(4)] + [(4, (3, 3), 1, 1)]
+    return [Official(torch.nn.Conv2d, layers, (3, 3), torch.nn.utils.weight_norm) for _ in range(3)]
+
+
+def folded(y: torch.Tensor, period: int) -> torch.Tensor:
+    padded = torch.nn.functional.pad(y[:, None], (0, -y.shape[1] % period), "reflect")
+    return padded.reshape(len(y), 1, -1, period)
+
+
+def halved(y: torch.Tensor, times: int) -> torch.Tensor:
+    x = y[:, None]
+    for _ in range(times):
+        x = torch.nn.AvgPool1d(4, 2, padding=2)(x)
+    return x
+
+
+def spectrum(y: torch.Tensor, n_fft: int, hop: int, win: int) -> torch.Tensor:
+    padded = torch.nn.functional.pad(y[:, None], [(n_fft - hop) // 2] * 2, "reflect")[:, 0]
+    frames = torch.nn.functional.pad(torch.ones(win), [(n_fft - win) // 2, -(-(n_fft - win) // 2)])
+    return torch.fft.rfft(padded.unfold(1, n_fft, hop) * frames).abs().transpose(1, 2)[:, None]
+
+
+RESOLUTIONS = ((1024, 120, 600), (2048, 240, 1200), (512, 50, 240))
+# How a file is laid out, what each of its discriminators sees of a waveform, and the slope of its rectifiers.
+GIVEN = {
+    "hifigan": (periods(), scales(), lambda mpd, msd: {"mpd": mpd, "msd": msd, "optim_d": {}, "steps": 1}, {}, 0.1),
+    "bigvgan": (periods(), spectra(), lambda mpd, mrd: {"mpd": mpd, "mrd": mrd, "steps": 1}, {}, 0.1),
+    "univnet": (
+        periods(),
+        spectra(),
+        lambda mpd, mrd: {
+            "model_d": {
+                f"{group}.{name}": tensor
+                for group, state in (("MRD", mrd), ("MPD", mpd))
+                for name, tensor in state.items()
+            }
+        },
+        {"mpd": {"periods": [2, 3, 5, 7, 11], "lReLU_slope": 0.2}, "mrd": {"resolutions": str(list(RESOLUTIONS))}},
+        0.2,
+    ),
+}
+
+
+@pytest.mark.parametrize("layout", GIVEN)
+def test_given_discriminators_judge_as_their_own_code_does(layout: str, long_voice: NDArray[np.float32]) -> None:
+    first, second, laid_out, config, slope = GIVEN[layout]
+    states = [torch.nn.ModuleDict({"discriminators": torch.nn.ModuleList(one)}).state_dict() for one in (first, second)]
+    buffer = io.BytesIO()
+    torch.save(laid_out(*states), buffer)
+    made = given_discriminators(StageFile(url="do_1", data=buffer.getvalue()), config).eval()
+    y = torch.from_numpy(np.stack([long_voice[:3000], long_voice[3000:6000]]))
+    views = [folded(y, period) for period in (2, 3, 5, 7, 11)]
+    views += [halved(y, times) for times in range(3)] if layout == "hifigan" else [spectrum(y, *r) for r in RESOLUTIONS]
+    with torch.no_grad():
+        judged, features = made(y)
+        for i, (network, view) in enumerate(zip([*first, *second], views, strict=True)):
+            judgement, wanted = network.eval()(view, slope)
+            torch.testing.assert_close(judged[i], judgement, rtol=1e-4, atol=1e-5)
+            for mine, theirs in zip(features[i], wanted, strict=True):
+                torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_a_training_learns_from_given_discriminators_and_resumes(golden: Path, long_voice: NDArray[np.float32]) -> None:
+    files = files_of(golden / "hifigan-v1", "g_00000001", "config.json")
+    states = [
+        torch.nn.ModuleDict({"discriminators": torch.nn.ModuleList(m)}).state_dict() for m in (periods(), scales())
+    ]
+    buffer = io.BytesIO()
+    torch.save({"mpd": states[0], "msd": states[1]}, buffer)
+    files = {**files, "discriminators": StageFile(url="do_1", data=buffer.getvalue())}
+    memory = Memory(long_voice, spec_of(files))
+
+    def learnt(n_steps: int, state: bytes | None = None) -> VocoderTrainer:
+        trainer = fine_tuner(files, memory, rate=1e-3, adversarial_from=0)
+        if state is not None:
+            trainer.resume(state)
+        batches = trainer.batches(memory, list(memory.waves))
+        for _ in range(n_steps):
+            losses = trainer.learn(next(batches))
+            assert {"discriminators", "adversarial", "features"} <= losses.keys()
+        return trainer
+
+    resumed, whole = learnt(1, learnt(1).state()), learnt(2)
+    assert resumed.discriminators is not None
+    assert whole.discriminators is not None
+    for mine, other in ((resumed.generator, whole.generator), (resumed.discriminators, whole.discriminators)):
+        for (name, a), b in zip(mine.state_dict().items(), other.state_dict().values(), strict=True):
+            assert torch.equal(a, b), name
+
+
+def test_what_holds_no_discriminators_is_told(golden: Path) -> None:
+    files = files_of(golden / "hifigan-v1", "g_00000001", "config.json")
+    with pytest.raises(melmill.VocoderError, match="g_00000001: holds no discriminators: expected mpd with msd or mrd"):
+        given_discriminators(files["weights"], {})
+    cut = {
+        f"discriminators.0.{name}": tensor
+        for name, tensor in periods()[0].state_dict().items()
+        if "convs.3" not in name
+    }
+    buffer = io.BytesIO()
+    torch.save({"mpd": cut}, buffer)
+    with pytest.raises(melmill.VocoderError, match="mpd 0 has 4 layers, expected 5"):
+        given_discriminators(StageFile(url="do_1", data=buffer.getvalue()), {})
+    with pytest.raises(melmill.ParameterError, match="needs adversarial_from"):
+        TrainVocoder(init="g_1", init_discriminators="do_1", adversarial_from=None)
+    with pytest.raises(melmill.ParameterError, match="give init too"):
+        TrainVocoder(init_discriminators="do_1")
+
+
 def test_the_key_of_a_training_without_a_checkpoint_is_as_before() -> None:
-    assert not {"init", "init_config", "frozen"} & TrainVocoder().identity().keys()
+    assert not {"init", "init_config", "init_discriminators", "frozen"} & TrainVocoder().identity().keys()

@@ -18,7 +18,7 @@ from melmill.stages.contract import Mel, StageFile, TrainedVocoder, Waveform
 from melmill.stages.numeric.errors import ContractError, ParameterError
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.train import loop, losses
-from melmill.stages.train.discriminators import Discriminators, phase_rotated
+from melmill.stages.train.discriminators import fresh_discriminators, phase_rotated
 from melmill.stages.train.generators import fresh
 from melmill.stages.train.held_out import split
 from melmill.stages.train.vocoder_stage import TrainVocoder
@@ -169,7 +169,7 @@ def test_phase_augmentation_turns_both_alike(voice: NDArray[np.float32]) -> None
 
 def test_discriminators_learn_to_tell_noise_from_a_voice(voice: NDArray[np.float32]) -> None:
     torch.manual_seed(0)
-    judges = Discriminators(2)
+    judges = fresh_discriminators(2)
     real = torch.from_numpy(voice[None, 2000:6000])
     fake = 0.1 * torch.randn(1, 4000)
     optimiser = torch.optim.AdamW(judges.parameters(), 1e-2)
