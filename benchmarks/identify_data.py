@@ -16,6 +16,8 @@ from melmill.stages.numeric.resample import resample
 
 Values = NDArray[np.float64]
 NORMALISATIONS = ("none", "affine", "range", "standard", "per band", "statistics", "float16")
+# Misfit of two makes that give equal mels.
+EQUAL = 1e-4
 _SUFFIXES = (".wav", ".flac", ".ogg")
 
 

@@ -5,7 +5,7 @@ python -m benchmarks.identify_model CORPORA [--out FILE] [--clips N] [--steps N]
 CORPORA holds a folder of recordings for each corpus. The file that comes with melmill was made by
 
 python -m benchmarks.identify_model ../shared/corpora-more --without LJSpeech --speakers-not-of ../shared/corpora \
-    --clips 32 --steps 2000
+    --clips 70 --steps 1000
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ import hashlib
 import itertools
 import json
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -26,6 +27,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from benchmarks.identify_data import (
+    EQUAL,
     NORMALISATIONS,
     Clip,
     clips,
@@ -37,18 +39,23 @@ from benchmarks.identify_data import (
 )
 from melmill.flows.exchange.identify.blind import FILE, digest
 from melmill.flows.exchange.identify.candidates import candidates
+from melmill.flows.exchange.identify.explaining import Setup
 from melmill.flows.exchange.identify.features import features
+from melmill.flows.exchange.identify.fits import best_form
 from melmill.flows.exchange.identify.looks import FEWEST_FRAMES
+from melmill.flows.exchange.identify.matching import Recording
 from melmill.safetensors import Stored, packed
 from melmill.stages.numeric.errors import EmptyBandWarning, StageError
 from melmill.stages.numeric.mel import mel_range, mel_spectrogram
 from melmill.stages.numeric.melspec import MelSpec
 
-_WIDTHS = (160, 96)
+_WIDTHS = (256, 128)
 _SLOPE = 0.1
 # Of all clips, those that judge when to stop and how to calibrate.
 _JUDGED = 0.12
 _VERSIONS = 2
+# Clips of which mels by all specs are compared with each other.
+_COMPARED = 4
 _UNKNOWN = 0.25
 
 
@@ -119,12 +126,28 @@ def _mels(clip: Clip, specs: Sequence[MelSpec], rng: np.random.Generator) -> Ite
             yield label, M
 
 
+def equalities(chosen: Sequence[Clip], specs: Sequence[MelSpec]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return how often mels of clips by one spec (rows) are those of another: as they are, or normalised."""
+    warnings.simplefilter("ignore", EmptyBandWarning)
+    equal, alike = np.zeros((len(specs), len(specs))), np.zeros((len(specs), len(specs)))
+    for clip in chosen:
+        heard = Recording(y=clip.y, sr=clip.sr)
+        mels = [heard.mel(spec, Setup()) for spec in specs]
+        for (i, M), (j, N) in itertools.permutations(enumerate(mels), 2):
+            if M is None or N is None or M.shape != N.shape or specs[i].sr != specs[j].sr:
+                continue
+            fit = best_form(M, N, EQUAL)
+            equal[i, j] += fit.how == "as it is" and fit.misfit <= EQUAL
+            alike[i, j] += fit.misfit <= EQUAL
+    return equal / len(chosen), alike / len(chosen)
+
+
 def network(n_features: int, n_out: int) -> nn.Sequential:
     """Return a network with random weights."""
     sizes = (n_features, *_WIDTHS)
     layers: list[nn.Module] = []
     for a, b in itertools.pairwise(sizes):
-        layers += [nn.Linear(a, b), nn.LeakyReLU(_SLOPE), nn.Dropout(0.2)]
+        layers += [nn.Linear(a, b), nn.LeakyReLU(_SLOPE), nn.Dropout(0.3)]
     return nn.Sequential(*layers, nn.Linear(sizes[-1], n_out))
 
 
@@ -147,7 +170,7 @@ def trained(
     draws = torch.Generator().manual_seed(seed)
     for step in range(steps):
         batch = rows[torch.randint(len(rows), (512,), generator=draws)]
-        noisy = x[batch] + 0.05 * torch.randn(x[batch].shape, generator=draws)
+        noisy = x[batch] + 0.2 * torch.randn(x[batch].shape, generator=draws)
         loss = nn.functional.cross_entropy(
             model(noisy).masked_fill(~allowed[batch], -1e9), y[batch], label_smoothing=0.0
         )
@@ -170,17 +193,16 @@ def trained(
     return model, mean.astype(np.float64), scale.astype(np.float64), float(temperature)
 
 
-def file_of(
-    model: nn.Sequential, mean: NDArray[np.float64], scale: NDArray[np.float64], about: dict[str, object]
-) -> bytes:
+def file_of(model: nn.Sequential, numbers: Mapping[str, NDArray[np.float64]], about: dict[str, object]) -> bytes:
     """Return the network as the bytes of its file, in float16."""
     linear = [layer for layer in model if isinstance(layer, nn.Linear)]
-    arrays: dict[str, NDArray[np.floating]] = {"mean": mean.astype("<f4"), "scale": scale.astype("<f4")}
+    arrays: dict[str, NDArray[Any]] = {name: numbers[name].astype("<f4") for name in ("mean", "scale")}
+    arrays |= {name: np.rint(255 * numbers[name]).astype("u1") for name in ("equal", "alike")}
     for index, layer in enumerate(linear):
         arrays[f"weight{index}"] = layer.weight.detach().numpy().astype("<f2")
         arrays[f"bias{index}"] = layer.bias.detach().numpy().astype("<f2")
     stored = {
-        name: Stored({"<f4": "F32", "<f2": "F16"}[array.dtype.str], array.shape, array.tobytes())
+        name: Stored({"<f4": "F32", "<f2": "F16", "|u1": "U8"}[array.dtype.str], array.shape, array.tobytes())
         for name, array in arrays.items()
     }
     return packed(stored, {"about": json.dumps(about)})
@@ -212,20 +234,23 @@ def main(
     torch.set_num_threads(1)
     specs = [candidate.spec for candidate in candidates()]
     floors = floors_of(specs)
+    rng = np.random.default_rng(seed)
+    folder = speakers_not_of
+    others = {owner(path, folder) for path in recordings(folder)} if folder is not None else set()
+    found = recordings(corpora, without=without, speakers=others)
+    paths = [found[i] for i in rng.permutation(len(found))[:n_clips]]
+    chosen = list(clips(paths, corpora, rng, longest_s=4.0))
+    click.echo(f"{len(chosen)} of {len(found)} clips, {len({clip.speaker for clip in chosen})} speakers")
     if cache is not None and cache.exists():
         kept = np.load(cache)
         data = Examples(x=kept["x"], make=kept["make"], bands=kept["bands"], speaker=list(kept["speaker"]))
+        equal, alike = kept["equal"], kept["alike"]
     else:
-        rng = np.random.default_rng(seed)
-        folder = speakers_not_of
-        others = {owner(path, folder) for path in recordings(folder)} if folder is not None else set()
-        found = recordings(corpora, without=without, speakers=others)
-        paths = [found[i] for i in rng.permutation(len(found))[:n_clips]]
-        chosen = list(clips(paths, corpora, rng, longest_s=5.0))
-        click.echo(f"{len(chosen)} of {len(found)} clips, {len({clip.speaker for clip in chosen})} speakers")
         data = examples(chosen, floors, seed, jobs)
+        equal, alike = equalities(chosen[:_COMPARED], specs)
         if cache is not None:
-            np.savez(cache, x=data.x, make=data.make, bands=data.bands, speaker=np.array(data.speaker))
+            made = {"x": data.x, "make": data.make, "bands": data.bands, "speaker": np.array(data.speaker)}
+            np.savez(cache, **made, equal=equal, alike=alike)
     click.echo(f"{len(data.x)} mels, {data.x.shape[1]} features, {len(specs)} makes")
     possible = torch.zeros(1 + max(spec.n_mels for spec in specs), len(specs) + 1, dtype=torch.bool)
     possible[:, -1] = True
@@ -238,7 +263,7 @@ def main(
         "floors": floors,
         "temperature": temperature,
     }
-    data_bytes = file_of(model, mean, scale, about)
+    data_bytes = file_of(model, {"mean": mean, "scale": scale, "equal": equal, "alike": alike}, about)
     out.write_bytes(data_bytes)
     click.echo(f"{out}: {len(data_bytes):,} bytes, sha256 {hashlib.sha256(data_bytes).hexdigest()}")
 

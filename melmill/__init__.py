@@ -240,6 +240,7 @@ def identify(M: ArrayLike, y: ArrayLike | None = None, sr: int | None = None, *,
     ('fits', 'melgan', True)
     """
     from melmill.flows.exchange.identify.identify import identify as identified
+    from melmill.flows.exchange.identify.matching import Recording
     from melmill.stages.numeric.mel import check_waveform
 
     check_int("top", top, at_least=1)
@@ -253,7 +254,7 @@ def identify(M: ArrayLike, y: ArrayLike | None = None, sr: int | None = None, *,
     check_int("sr", sr, at_least=1, at_most=MAX_SR)
     check_waveform(samples)
     check_full_scale(samples)
-    return identified(values, samples, sr, top)
+    return identified(values, Recording(y=samples, sr=sr), top)
 
 
 def transcode(

@@ -191,14 +191,16 @@ def identify(files: tuple[str, ...], audio: str | None, top: int, json_: bool) -
     """
     from melmill.flows.exchange.identify.array import read_array
     from melmill.flows.exchange.identify.identify import identify as identified
+    from melmill.flows.exchange.identify.matching import Recording
     from melmill.flows.exchange.single import recording
 
-    y, sr = recording(audio) if audio else (None, None)
+    y, sr = recording(audio) if audio else (None, 0)
+    heard = None if y is None else Recording(y=y, sr=sr)
     answers: dict[str, object] = {}
     failed = 0
     for file in files:
         try:
-            found = identified(read_array(file), y, sr, top)
+            found = identified(read_array(file), heard, top)
         except (StageError, StoreError, PipelineError) as error:
             click.echo(f"error: {file}: {error}", err=True)
             failed += 1

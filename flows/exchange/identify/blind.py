@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -23,9 +24,10 @@ from melmill.flows.exchange.identify.looks import Plane
 from melmill.flows.exchange.identify.result import Identified, Match
 from melmill.safetensors import unpacked
 from melmill.stages.numeric.mel import range_problem
+from melmill.stages.numeric.melspec import MelSpec
 
 FILE = Path(__file__).parent / "model.safetensors"
-SHA256 = "4173d4104945c26efb263188f0f9355e269c215d0072da7a16428e920abefde5"
+SHA256 = "684161c3402f2ce3ddf0c7b05255768230fb29908a461c1638e1915475d0f376"
 """Digest of the file, as the docs measured it."""
 
 Values = NDArray[np.float64]
@@ -33,6 +35,16 @@ Values = NDArray[np.float64]
 # More probable than not.
 _LIKELY = 0.5
 _SLOPE = 0.1
+# Less probable makes are not looked at.
+_LEAST = 1e-4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ranked:
+    """Hold the number of a make, and the probability that it is right where those before it are not."""
+
+    index: int
+    gain: float
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -52,6 +64,9 @@ class Model:
         Number of bands of each make.
     floors : sequence of float
         As `features` takes them.
+    equal, alike : ndarray of float64, shape (n_makes, n_makes)
+        How often a mel of speech by one make (rows) is that of another (columns): as it is, or but
+        for a normalisation of all values or of each band.
     temperature : float
         Divides the outputs, so that probabilities are calibrated.
     """
@@ -62,6 +77,8 @@ class Model:
     makes: Sequence[str]
     bands: Sequence[int]
     floors: Sequence[float]
+    equal: Values
+    alike: Values
     temperature: float
 
     def probabilities(self, M: NDArray[np.floating]) -> Values:
@@ -75,6 +92,34 @@ class Model:
         logits = np.where(possible, x / self.temperature, -np.inf)
         exponentials = np.exp(logits - logits.max())
         return np.asarray(exponentials / exponentials.sum())
+
+    def ranked(self, M: NDArray[np.floating], chances: Values, specs: Sequence[MelSpec | None]) -> Iterator[Ranked]:
+        """Yield makes, best first: each adds the most to the probability that one of them is right.
+
+        A make is right for a mel that it gives too. One that gives the same mel as a make before it
+        adds nothing.
+
+        Parameters
+        ----------
+        M : ndarray of float, shape (n_mels, n_frames)
+        chances : ndarray of float64, shape (n_makes + 1,)
+            Of `probabilities`.
+        specs : sequence of MelSpec or None
+            Of each make; None where this version has none.
+        """
+        rows = np.array([i for i in np.flatnonzero(chances[:-1] > _LEAST) if specs[i] is not None], dtype=int)
+        outside = np.array([bool(range_problem(M, specs[i])) for i in rows], dtype=bool)
+        right = np.where(outside[:, np.newaxis], self.alike[rows], self.equal[rows])
+        right[np.arange(rows.size), rows] = 1.0
+        right[:, [spec is None for spec in specs]] = 0.0
+        left = chances[rows]
+        while rows.size:
+            gains = left @ right
+            index = int(np.argmax(gains + _LEAST * chances[:-1]))
+            if gains[index] <= _LEAST:
+                return
+            yield Ranked(index=index, gain=float(gains[index]))
+            left = left * (1.0 - right[:, index])
 
 
 def digest(candidate: Candidate) -> str:
@@ -92,7 +137,7 @@ def read_model(data: bytes) -> Model:
     """Return the network of a file's bytes."""
     tensors, metadata = unpacked(data)
     arrays = {
-        name: np.frombuffer(stored.data, dtype={"F16": "<f2", "F32": "<f4"}[stored.dtype])
+        name: np.frombuffer(stored.data, dtype={"F16": "<f2", "F32": "<f4", "U8": "u1"}[stored.dtype])
         .reshape(stored.shape)
         .astype(np.float64)
         for name, stored in tensors.items()
@@ -106,6 +151,8 @@ def read_model(data: bytes) -> Model:
         makes=about["makes"],
         bands=about["bands"],
         floors=about["floors"],
+        equal=arrays["equal"] / 255.0,
+        alike=arrays["alike"] / 255.0,
         temperature=about["temperature"],
     )
 
@@ -126,17 +173,9 @@ def likely(ways: Sequence[Plane], shape: tuple[int, ...], top: int) -> Identifie
     found = [(way, net.probabilities(way.M)) for way in ways]
     way, chances = min(found, key=lambda pair: float(pair[1][-1]))
     known = {digest(candidate): candidate for candidate in candidates()}
-    ranked = sorted(zip(chances[:-1], net.makes, strict=True), key=lambda pair: -pair[0])
-    matches = tuple(
-        Match(
-            presets=known[make].names,
-            spec=known[make].spec,
-            confidence=float(chance),
-            notes=_notes(way.M, known[make]),
-        )
-        for chance, make in ranked[:top]
-        if make in known and chance > 0
-    )
+    makes = [known.get(make) for make in net.makes]
+    ranked = net.ranked(way.M, chances, [None if make is None else make.spec for make in makes])
+    matches = tuple(_match(way.M, make, one.gain) for one in islice(ranked, top) if (make := makes[one.index]))
     other = float(chances[-1])
     if other >= _LIKELY or not matches:
         return Identified(
@@ -149,8 +188,9 @@ def likely(ways: Sequence[Plane], shape: tuple[int, ...], top: int) -> Identifie
     return Identified(verdict="likely", matches=matches, transposed=way.transposed, shape=shape)
 
 
-def _notes(M: Values, candidate: Candidate) -> tuple[str, ...]:
-    """Say so where the values are not in the preset's range: they were normalised besides."""
-    if range_problem(M, candidate.spec):
-        return ("its values are not in the preset's range: give the recording to find shift and scale",)
-    return ()
+def _match(M: Values, make: Candidate, confidence: float) -> Match:
+    """Return a make as a match. Values outside its range were normalised besides."""
+    notes = ()
+    if range_problem(M, make.spec):
+        notes = ("its values are not in the preset's range: give the recording to find shift and scale",)
+    return Match(presets=make.names, spec=make.spec, confidence=confidence, notes=notes)

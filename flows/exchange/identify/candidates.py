@@ -29,8 +29,8 @@ def candidates() -> tuple[Candidate, ...]:
 
 
 def fingerprint(spec: MelSpec) -> str:
-    """Return a text that equal specs share."""
-    return json.dumps(spec.as_dict(), sort_keys=True)
+    """Return a text that equal specs share: ``fmax: null`` is half the rate."""
+    return json.dumps(replace(spec, fmax=spec.top_hz).as_dict(), sort_keys=True)
 
 
 def band_numbers() -> list[int]:

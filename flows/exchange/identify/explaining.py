@@ -34,6 +34,11 @@ class Setup:
     skip: int = 0
     gain_db: float = 0.0
 
+    @property
+    def is_plain(self) -> bool:
+        """Tell whether the recording is taken from its first sample, at its own level."""
+        return self.skip == 0 and self.gain_db == 0.0
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Trial:

@@ -8,34 +8,37 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melmill.flows.exchange.identify.looks import NoMel, Plane, planes
-from melmill.flows.exchange.identify.matching import equals, matched
+from melmill.flows.exchange.identify.matching import Recording, equals, matched
 from melmill.flows.exchange.identify.result import Identified, Match
 
 # Of a mel less its mean, this share of the norm may stay unexplained where a spec is close.
 _CLOSE = 0.35
 
 
-def identify(
-    values: NDArray[Any], y: NDArray[np.floating | np.int16] | None = None, sr: int | None = None, top: int = 5
-) -> Identified:
+def identify(values: NDArray[Any], recording: Recording | None = None, top: int = 5) -> Identified:
     """Tell how a mel was made; see `melmill.identify`."""
     try:
         ways = planes(values)
     except NoMel as what:
         # A recording proves what the values alone speak against: noise has no structure of speech.
-        proven = [] if y is None or sr is None else [_matched(way, y, sr, top, values.shape) for way in what.ways]
+        proven = [] if recording is None else [_matched(way, recording, top, values.shape) for way in what.ways]
         other = Identified(verdict="no_mel", looks_like=str(what), shape=values.shape)
-        return next((answer for answer in proven if answer.verdict == "fits"), other)
-    if y is None or sr is None:
+        return next((answer for answer in proven if answer.fits), other)
+    if recording is None:
         from melmill.flows.exchange.identify.blind import likely
 
         return likely(ways, values.shape, top)
-    answers = [_matched(way, y, sr, top, values.shape) for way in ways]
-    return min(answers, key=lambda answer: answer.best.misfit if answer.best and answer.best.misfit else 2.0)
+    answers = [_matched(way, recording, top, values.shape) for way in ways]
+    return min(answers, key=_misfit)
 
 
-def _matched(way: Plane, y: NDArray[np.floating | np.int16], sr: int, top: int, shape: tuple[int, ...]) -> Identified:
-    matches, fits = matched(way, y, sr, top)
+def _misfit(answer: Identified) -> float:
+    """Return the misfit of an answer's first match; infinity where there is none."""
+    return np.inf if answer.best is None or answer.best.misfit is None else answer.best.misfit
+
+
+def _matched(way: Plane, recording: Recording, top: int, shape: tuple[int, ...]) -> Identified:
+    matches, fits = matched(way, recording, top)
     return _answer(matches, fits, way.transposed, shape)
 
 

@@ -15,11 +15,19 @@ from melmill.flows.exchange.identify.candidates import band_numbers
 # Fewer frames tell nothing.
 FEWEST_FRAMES = 8
 _MOST_CHANNELS = 8
+_MOST_CODEBOOKS = 32
+_COLOURS = (3, 4)
 _LONGEST_PLANE = 100_000
 # Neighbouring bands of a mel move together, even those of noise, as their triangles overlap.
 _LEAST_RELATED = 0.35
 _LEAST_STEADY = 0.2
-_FFT_SIZES = (400, 1200, 1280, 1920, *(2**power for power in range(7, 15)))
+_FFT_SIZES = (
+    *(320, 400, 480, 640, 800, 882, 960, 1200, 1280, 1600, 1764, 1920, 2400, 3200),
+    *(2**power for power in range(7, 15)),
+)
+# Rows of cepstral coefficients, as speech recognition takes them.
+_CEPSTRA = range(12, 40)
+_LOUDEST_INT16 = 32768.0
 # Relative error of float16, and a half more.
 _HALF = 4.5e-4
 
@@ -73,6 +81,8 @@ def planes(values: NDArray[Any]) -> list[Plane]:
     if plane.min() == plane.max():
         raise NoMel(f"all values are {plane.flat[0]:g}: silence, or a mel that was never filled")
     _check_shape(plane)
+    if min(plane.shape) <= _MOST_CODEBOOKS and np.array_equal(plane, np.rint(plane)):
+        raise NoMel(_integers(plane))
     tolerance = _tolerance(plane)
     wide = plane.astype(np.float64)
     known = band_numbers()
@@ -100,8 +110,8 @@ def _plane(values: NDArray[Any]) -> NDArray[Any]:
         values = values[0]
     while values.ndim > 2 and values.shape[-1] == 1:
         values = values[..., 0]
-    if values.ndim == 3 and values.shape[-1] in (3, 4) and min(values.shape[:2]) > _MOST_CHANNELS:
-        raise NoMel(f"an image of {values.shape[-1]} colours, {values.shape}")
+    if values.ndim == 3:
+        _check_no_image(values)
     if values.ndim == 3 and values.dtype.kind == "f" and values.shape[0] >= 1:
         return np.asarray(values[0])
     if values.ndim == 1 or (values.ndim == 2 and min(values.shape) == 1 and max(values.shape) > 1024):
@@ -111,12 +121,23 @@ def _plane(values: NDArray[Any]) -> NDArray[Any]:
     return values
 
 
+def _check_no_image(values: NDArray[Any]) -> None:
+    """Raise NoMel where an array of three axes is a picture, its colours last or first."""
+    *sides, colours = values.shape
+    if values.dtype == np.uint8 and values.shape[0] in _COLOURS:  # floats may be a batch of so many mels
+        colours, *sides = values.shape
+    if colours in _COLOURS and min(sides) > _MOST_CHANNELS:
+        raise NoMel(f"an image of {colours} colours, {values.shape}")
+
+
 def _line(values: NDArray[Any]) -> str:
     n = values.size
     if values.dtype.kind in "iu" and n > 1 and values.dtype.itemsize > 1:
         return f"a line of {n:,} integers: tokens, or a waveform of 16-bit samples"
-    if n >= 4000 and values.dtype.kind == "f" and np.nanmax(np.abs(values)) <= 2.0:
+    if n >= 4000 and values.dtype.kind == "f" and np.nanmax(np.abs(values)) <= _LOUDEST_INT16:
         return f"a waveform of {n:,} samples: give it as the recording, and the mel as the file"
+    if n in band_numbers():
+        return f"one frame of {n} bands, or {n} numbers of one mel: at least {FEWEST_FRAMES} frames are needed to tell"
     return f"a line of {n:,} numbers: a mel has bands and frames"
 
 
@@ -124,7 +145,7 @@ def _integers(plane: NDArray[Any]) -> str:
     low, high = (int(plane.min()), int(plane.max())) if plane.size else (0, 0)
     if plane.dtype == np.uint8 and min(plane.shape) > 32:
         return f"an 8-bit image {plane.shape}: a mel drawn as a picture has lost its values"
-    if min(plane.shape) <= 32 and low >= 0 and high < 70_000:
+    if min(plane.shape) <= _MOST_CODEBOOKS and low >= 0 and high < 70_000:
         return (
             f"integers {low} to {high} in {min(plane.shape)} rows: tokens of a codec (Encodec, DAC, SNAC ...), which "
             "its own decoder turns into sound"
@@ -148,7 +169,8 @@ def _wrong_bands(shape: tuple[int, ...], known: list[int]) -> str:
         if n_fft in _FFT_SIZES:
             return f"{shape[axis]} bins: a linear spectrogram of n_fft {n_fft}, which has not gone through a mel bank"
     numbers = ", ".join(map(str, known))
-    return f"shape {shape}: no known mel has {shape[0]} or {shape[1]} bands (known: {numbers})"
+    cepstra = ": so few rows are those of cepstral coefficients (MFCCs)" if min(shape) in _CEPSTRA else ""
+    return f"shape {shape}: no known mel has {shape[0]} or {shape[1]} bands (known: {numbers}){cepstra}"
 
 
 def _structure(M: NDArray[np.float64]) -> str:

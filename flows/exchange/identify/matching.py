@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -37,15 +38,26 @@ _TINY = 1e-12
 _TIE, _SAME = 1.02, 2e-6
 _REFRAMED, _SHIFTED = 3, 6
 _MOST_GAIN_DB = 120.0
+# Mels of a recording that are kept for the next that is compared with it.
+_KEPT_BYTES = 1 << 28
 
 
 @dataclass(kw_only=True, eq=False)
 class Recording:
-    """Hold a recording, and what was made of it."""
+    """Hold a recording, and what was made of it, so that several mels are compared with it at once.
+
+    Parameters
+    ----------
+    y : ndarray of float or int16, shape (n_samples,)
+    sr : int
+        Rate of `y`, Hz.
+    """
 
     y: NDArray[np.floating | np.int16]
     sr: int
-    _at: dict[int, NDArray[np.float32]] = field(default_factory=dict)
+    _at: dict[int, NDArray[np.float32]] = field(default_factory=dict, init=False)
+    _mels: dict[tuple[MelSpec, Setup], NDArray[np.float32] | None] = field(default_factory=dict, init=False)
+    _kept_bytes: int = field(default=0, init=False)
 
     def at(self, sr: int) -> NDArray[np.floating | np.int16]:
         """Return the samples at a rate, Hz."""
@@ -55,20 +67,39 @@ class Recording:
             self._at[sr] = resample(self.y, self.sr, sr)
         return self._at[sr]
 
+    def mel(self, spec: MelSpec, setup: Setup) -> Values | None:
+        """Return its mel by a spec; None where the spec makes none of it."""
+        if (spec, setup) in self._mels:
+            made = self._mels[spec, setup]
+        else:
+            made = self._made(spec, setup)
+            n_bytes = 0 if made is None else made.nbytes
+            if setup.is_plain and self._kept_bytes + n_bytes <= _KEPT_BYTES:
+                self._mels[spec, setup] = made
+                self._kept_bytes += n_bytes
+        return None if made is None else made.astype(np.float64)
 
-def matched(plane: Plane, y: NDArray[np.floating | np.int16], sr: int, top: int) -> tuple[list[Match], bool]:
+    def _made(self, spec: MelSpec, setup: Setup) -> NDArray[np.float32] | None:
+        y = self.y if setup.as_is else self.at(spec.sr)
+        if setup.gain_db:
+            y = as_float(y) * np.float32(10.0 ** (setup.gain_db / 20.0))
+        y = y[setup.skip :] if setup.skip >= 0 else np.concatenate([np.zeros(-setup.skip, dtype=y.dtype), y])
+        try:
+            return mel_spectrogram(np.ascontiguousarray(y), spec)
+        except StageError:
+            return None
+
+
+def matched(plane: Plane, recording: Recording, top: int) -> tuple[list[Match], bool]:
     """Return the specs that explain a mel of a recording, best first, and whether the first fits.
 
     Parameters
     ----------
     plane : Plane
-    y : ndarray of float or int16, shape (n_samples,)
-    sr : int
-        Rate of `y`, Hz.
+    recording : Recording
     top : int
         Matches to return, besides those that fit as well as the first.
     """
-    recording = Recording(y=y, sr=sr)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", EmptyBandWarning)
         search = Search(plane=plane, recording=recording)
@@ -77,7 +108,7 @@ def matched(plane: Plane, y: NDArray[np.floating | np.int16], sr: int, top: int)
         return [], False
     fits = search.fits(trials[0])
     n_equal = sum(search.fits(trial) for trial in trials)
-    return [match_of(trial, sr) for trial in trials[: max(top, n_equal if fits else 1)]], fits
+    return [match_of(trial, recording.sr) for trial in trials[: max(top, n_equal if fits else 1)]], fits
 
 
 def equals(matches: list[Match]) -> tuple[str, ...]:
@@ -100,6 +131,13 @@ class Search:
     def M(self) -> Values:
         """The mel, shape (n_mels, n_frames)."""
         return self.plane.M
+
+    @cached_property
+    def _as_logs(self) -> Values:
+        """The mel, or its logs where it seems to have been left without: frames are found by logs."""
+        highest = float(self.M.max())
+        without = self.M.min() >= 0 and float(np.median(self.M)) < 0.1 * highest
+        return np.log(np.maximum(self.M, 1e-5 * highest)) if without else self.M
 
     def fits(self, trial: Trial) -> bool:
         """Tell whether nothing but rounding is left."""
@@ -139,10 +177,10 @@ class Search:
 
     def _tried(self, candidate: Candidate, spec: MelSpec, setup: Setup) -> Trial | None:
         """Return how a spec explains the mel; None where it makes no such number of frames."""
-        values = self._made(spec, setup)
+        values = self.recording.mel(spec, setup)
         if values is None or not _COVERS[0] * values.shape[1] <= self.M.shape[1] <= _COVERS[1] * values.shape[1] + 2:
             return None
-        lag = lag_of(self.M, values)
+        lag = lag_of(self._as_logs if spec.log is not None else self.M, values)
         fit = self._form(*overlap(self.M, values, lag))
         if spec.log is None and spec.compression is None and spec.pcen is None:
             logs = np.log(np.maximum(values, _TINY))
@@ -155,32 +193,24 @@ class Search:
     def _form(self, M: Values, values: Values) -> Fit:
         return best_form(M, values, self.plane.tolerance)
 
-    def _made(self, spec: MelSpec, setup: Setup) -> Values | None:
-        y = self.recording.y if setup.as_is else self.recording.at(spec.sr)
-        if setup.gain_db:
-            y = as_float(y) * np.float32(10.0 ** (setup.gain_db / 20.0))
-        y = y[setup.skip :] if setup.skip >= 0 else np.concatenate([np.zeros(-setup.skip, dtype=y.dtype), y])
-        try:
-            return mel_spectrogram(np.ascontiguousarray(y), spec).astype(np.float64)
-        except StageError:
-            return None
-
     def _other_log(self, trial: Trial) -> Trial:
         """Return a trial with a floor of the mel's own, without a log, or at another level."""
         if self.fits(trial):
             return trial
-        bands = self._made(bands_of(trial.spec), trial.setup)
+        bands = self.recording.mel(bands_of(trial.spec), trial.setup)
         if bands is None:
             return trial
         ours, linear = overlap(self.M, bands, trial.lag)
-        found = list(of_floors(ours, np.log(np.maximum(linear, _TINY))))
+        best = trial
+        for form in of_floors(ours, np.log(np.maximum(linear, _TINY))):
+            best = replace(best, fit=better(best.fit, form))
         if trial.spec.log is not None and self.M.min() >= 0:
+            lag = lag_of(self.M, bands)  # that of logs is another's
+            ours, linear = overlap(self.M, bands, lag)
             gain = float((ours * linear).sum() / max(1e-30, float((linear**2).sum())))
-            found.append(fit("no log", ours, linear, np.array([gain]), np.zeros(1)))
-        best = trial.fit
-        for form in found:
-            best = better(best, form)
-        return self._other_level(replace(trial, fit=best))
+            form = fit("no log", ours, linear, np.array([gain]), np.zeros(1))
+            best = replace(best, fit=form, lag=lag) if better(best.fit, form) is form else best
+        return self._other_level(best)
 
     def _other_level(self, trial: Trial) -> Trial:
         """Return a trial on the recording at another level, if that explains the mel's own floor or shift."""

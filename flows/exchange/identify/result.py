@@ -49,7 +49,8 @@ class Match:
     misfit : float or None
         The same relative to the mel less its mean. It is 1 where nothing is explained.
     confidence : float or None
-        Probability that it is this spec, or one equal to it. None with a recording.
+        Probability that the mel is one of this spec, and none of the matches before. None with a
+        recording.
     band_scale, band_shift : ndarray of float64, shape (n_mels,), or None
         ``M = band_scale * preset's mel + band_shift``.
     notes : tuple of str
