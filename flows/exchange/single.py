@@ -257,14 +257,7 @@ def transcode_file(
         A file can't be read or written.
     """
     M = checked(decode_npy(_read(path)), a, layout)
-    y, sr = None, None
-    if audio is not None:
-        try:
-            decoded, header = decode(_read(audio))
-        except PipelineError as error:
-            raise PipelineError(f"{audio}: {error}") from error
-        chosen, _ = taken(check_finite(decoded), MIX)
-        y, sr = to_pcm(chosen, header.sr, a.sr).y, a.sr
+    y, sr = (None, None) if audio is None else recording(audio)
     started = time.perf_counter()
     made = transcode(M, a, b, recording=y, sr=sr, length=length, via=via, quality=quality)
     compute_s = time.perf_counter() - started

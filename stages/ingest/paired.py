@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ from melmill.stages.numeric.errors import ContractError, ParameterError, Unusabl
 from melmill.stages.numeric.mel import mel_spectrogram
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.score.contract import Pairing
-from melmill.stages.score.pairing import Side, missing, named, parse_pairs, partners
+from melmill.stages.score.pairing import Side, joined, named, pairs_digest
 from melmill.storage.utterance import Utterance
 
 # Frames by which a pair is searched for a shift, and by how much that must raise the correlation.
@@ -91,9 +90,8 @@ class PairedMels:
 
     def with_pairs(self, data: bytes) -> PairedMels:
         """Return the stage that knows its table of pairs; see `PairingStage`."""
-        lines = sorted((line.estimate, line.reference) for line in parse_pairs(data))
         stage = copy(self)
-        object.__setattr__(stage, "_pairs_digest", hashlib.sha256(repr(lines).encode()).hexdigest())
+        object.__setattr__(stage, "_pairs_digest", pairs_digest(data))
         return stage
 
     def pair(
@@ -106,8 +104,7 @@ class PairedMels:
         """Return which mel belongs to which recording, with notes on lengths that differ."""
         made, audio = cast("Mel", inputs["from"]), cast("Waveform", inputs["audio"])
         references, mels = Side(audio.node, utterances), Side(made.node, others)
-        found, notes = partners(references, mels, None if table is None else parse_pairs(table))
-        notes += missing(references, mels, found)
+        found, notes = joined(references, mels, table, ("get no mel", "are not used"))
         lengths = {one.utterance_id: made.spec.n_frames(one.n_samples) for one in others}
         far = [
             f"{one.utterance_id} ({lengths[found[one.utterance_id]]} frames for {made.spec.n_frames(one.n_samples)})"

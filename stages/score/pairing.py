@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import unicodedata
 from collections import Counter
@@ -15,6 +16,8 @@ from melmill.storage.utterance import Utterance
 ESTIMATE, REFERENCE = "estimate", "reference"
 _DELIMITERS = ("\t", "|", ",", ";")
 _NAMED = 3
+# What becomes of recordings and of estimates without a partner where they are scored.
+_SCORED = ("get the status missing_estimate", "are not scored")
 
 
 class PairLine(NamedTuple):
@@ -75,6 +78,12 @@ def parse_pairs(data: bytes) -> list[PairLine]:
     return lines
 
 
+def pairs_digest(data: bytes) -> str:
+    """Return a digest of what a table of pairs says, by which keys know it."""
+    lines = sorted((line.estimate, line.reference) for line in parse_pairs(data))
+    return hashlib.sha256(repr(lines).encode()).hexdigest()
+
+
 def _rows(text: str) -> list[tuple[int, list[str]]]:
     """Return the rows that are not empty, with their line numbers, split where the first one is."""
     first = next((line for line in text.splitlines() if line.strip()), "")
@@ -85,6 +94,17 @@ def _rows(text: str) -> list[tuple[int, list[str]]]:
     except csv.Error as error:
         raise ParameterError("pairs", f"must be a table, got this on line {reader.line_num}: {error}") from error
     return [(number, row) for number, row in rows if any(row)]
+
+
+def joined(
+    references: Side, estimates: Side, table: bytes | None, fates: tuple[str, str] = _SCORED
+) -> tuple[dict[str, str], list[str]]:
+    """Return partners by a table of pairs or without one, with notes on them and on who has none.
+
+    See `partners` and `missing`.
+    """
+    found, notes = partners(references, estimates, None if table is None else parse_pairs(table))
+    return found, [*notes, *missing(references, estimates, found, fates)]
 
 
 def partners(references: Side, estimates: Side, lines: Sequence[PairLine] | None) -> tuple[dict[str, str], list[str]]:
@@ -242,20 +262,25 @@ def _by_table(references: Side, estimates: Side, lines: Sequence[PairLine]) -> t
     return {reference: estimate for reference, (estimate, _) in found.items()}, notes
 
 
-def missing(references: Side, estimates: Side, found: Mapping[str, str]) -> Iterator[str]:
-    """Yield a line on the references, and one on the estimates, that have no partner."""
+def missing(
+    references: Side, estimates: Side, found: Mapping[str, str], fates: tuple[str, str] = _SCORED
+) -> Iterator[str]:
+    """Yield a line on the references, and one on the estimates, that have no partner.
+
+    `fates` says what becomes of them.
+    """
     used = set(found.values())
     without = [one.utterance_id for one in references.utterances if one.utterance_id not in found]
     alone = [one.utterance_id for one in estimates.utterances if one.utterance_id not in used]
     if without:
         yield (
             f"{len(without):,} of {len(references.utterances):,} utterances of {references.node!r} have no file in "
-            f"{estimates.node!r}, and get the status missing_estimate: {named(without)}"
+            f"{estimates.node!r}, and {fates[0]}: {named(without)}"
         )
     if alone:
         yield (
             f"{len(alone):,} of {len(estimates.utterances):,} utterances of {estimates.node!r} have no recording in "
-            f"{references.node!r}, and are not scored: {named(alone)}"
+            f"{references.node!r}, and {fates[1]}: {named(alone)}"
         )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
@@ -42,7 +41,7 @@ from melmill.stages.numeric.presets import preset, preset_names
 from melmill.stages.score.contract import Pairing
 from melmill.stages.score.metric import METRICS, Metric, metric
 from melmill.stages.score.pair import Pair, within_a_hop
-from melmill.stages.score.pairing import Side, missing, named, parse_pairs, partners
+from melmill.stages.score.pairing import Side, joined, named, pairs_digest
 from melmill.stages.score.predictor import Predictor
 from melmill.stages.score.status import Measured, Status
 from melmill.storage.utterance import Utterance
@@ -307,9 +306,8 @@ class Score(Measuring):
 
     def with_pairs(self, data: bytes) -> Score:
         """Return the stage that knows its table of pairs; see `PairingStage`."""
-        lines = sorted((line.estimate, line.reference) for line in parse_pairs(data))
         stage = copy(self)
-        object.__setattr__(stage, "_pairs_digest", hashlib.sha256(repr(lines).encode()).hexdigest())
+        object.__setattr__(stage, "_pairs_digest", pairs_digest(data))
         return stage
 
     def pair(
@@ -322,8 +320,7 @@ class Score(Measuring):
         """Return which estimate belongs to which recording, with notes on what differs."""
         estimate, reference = cast("Waveform", inputs["from"]), cast("Waveform", inputs["against"])
         references, estimates = Side(reference.node, utterances), Side(estimate.node, others)
-        found, notes = partners(references, estimates, None if table is None else parse_pairs(table))
-        notes += missing(references, estimates, found)
+        found, notes = joined(references, estimates, table)
         spec = self._spec(estimate, reference)
         if estimate.sr != reference.sr:
             notes.append(

@@ -164,4 +164,4 @@ def _edges(standard: Values) -> Values:
 
 
 def _resampled(x: Values, n: int) -> Values:
-    return np.interp(np.arange(n) * ((len(x) - 1) / (n - 1)), np.arange(len(x)), x)
+    return np.asarray(np.interp(np.arange(n) * ((len(x) - 1) / (n - 1)), np.arange(len(x)), x))

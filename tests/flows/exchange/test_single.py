@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -219,3 +220,42 @@ def test_a_mel_in_another_log_is_refused_with_what_it_looks_like(work: Project) 
     assert "error: db.npy: no mel of its spec: " in done.stderr
     assert "they look like log: db" in done.stderr
     assert not (work.folder / "db.wav").exists()
+
+
+def test_a_mel_of_another_kind_is_made_with_its_error(work: Project) -> None:
+    kinds = ("--from", "hifigan", "--to", "vits")
+    done = work.called("mel", "transcode", "mels/a.npy", "vits.npy", *kinds, "--audio", "a.wav", "--json")
+    assert done.returncode == 0, done.stderr
+    (told,) = json.loads(done.stdout)["mels"]
+    y, sr = soundfile.read(work.folder / "a.wav", dtype="int16")
+    expected = melmill.transcode(np.load(work.folder / "mels" / "a.npy"), "hifigan", "vits", y=y, sr=sr)
+    np.testing.assert_array_equal(np.load(work.folder / "vits.npy"), expected.M)
+    assert (told["measured"], told["via"]) == ("recording", "magnitude")
+    assert told["error_db"] == pytest.approx(expected.error_db)
+    assert told["unseen"] == list(expected.unseen)
+
+
+def test_mels_are_transcoded_past_a_bad_one(work: Project) -> None:
+    np.save(work.folder / "bad.npy", np.zeros((7, 5)))
+    done = work.called("mel", "transcode", "bad.npy", "mels/b.npy", "log10", "--from", "hifigan", "--to", "melgan")
+    assert done.returncode == 1
+    assert "error: bad.npy: " in done.stderr
+    assert re.search(r"log10/b.npy: 80 bands, \d+ frames, by \w+, error", done.stdout)
+    done = work.called(
+        "mel", "transcode", "mels/a.npy", "mels/b.npy", "x", "--from", "hifigan", "--to", "vits", "--length", "9"
+    )
+    assert done.returncode == 2
+    assert "take one IN, got 2" in done.stderr
+
+
+def test_mels_are_identified_with_the_recording_of_one(work: Project) -> None:
+    np.save(work.folder / "zeros.npy", np.zeros((80, 99)))
+    done = work.called("mel", "identify", "mels/a.npy", "zeros.npy", "a.wav", "--audio", "a.wav", "--json")
+    assert done.returncode == 1
+    told = json.loads(done.stdout)
+    assert told["mels/a.npy"]["verdict"] == "fits"
+    assert "hifigan" in told["mels/a.npy"]["equals"]
+    assert told["zeros.npy"]["looks_like"].startswith("all values are 0")
+    assert "error: a.wav: is a WAV file: give it as the recording, with --audio" in done.stderr
+    alone = work.called("mel", "identify", "mels/a.npy")
+    assert alone.stdout.startswith("mels/a.npy: likely")
