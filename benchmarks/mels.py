@@ -1,8 +1,9 @@
 """How presets fare: equal to the projects' own answers, how far apart, and how far off when transcoded.
 
 ``python -m benchmarks.mels --write`` measures and writes ``docs/assets/mels.json``, of which
-docs/mels.md and docs/noise.md make their tables. It takes some minutes. ``--data`` names the folder
-that holds ``corpora/`` and ``golden/mels/``.
+docs/mels.md and docs/noise.md make their tables. It takes some minutes. ``--only vocoding`` measures
+a part, and leaves the others as they are in the file. ``--data`` names the folder that holds
+``corpora/`` and ``golden/mels/``.
 """
 
 from __future__ import annotations
@@ -18,17 +19,21 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
+import melmill
 from melmill.stages.extract.transcoding import transcode
 from melmill.stages.numeric.errors import EmptyBandWarning
 from melmill.stages.numeric.mel import mel_spectrogram
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.numeric.presets import preset, preset_names, preset_of
 from melmill.stages.numeric.resample import resample
+from melmill.stages.vocode.loaded import LoadedVocoder
 
 ROOT = Path(__file__).parents[1]
 FILE = ROOT / "docs" / "assets" / "mels.json"
 # Presets between which mels are transcoded: those of the vocoders that are asked for most.
 MAIN = ("hifigan", "tacotron2", "vits", "parallel_wavegan", "vocos_24khz", "bigvgan_v2_24khz_100band_256x")
+# Those of which a vocoder at 16 kHz hears mels.
+HEARD_OF = ("speecht5", "make_an_audio", "hifigan", "vocos_24khz")
 SECONDS = 2
 # One recording of each of these corpora, of 24 and of 48 kHz.
 RECORDINGS = ("LibriTTS", "VCTK")
@@ -38,23 +43,28 @@ NUMBERS = {
     "parallel_wavegan_stats": ("mean.npy", "scale.npy"),
 }
 
+# The vocoder that hears mels of other kinds, as they are and transcoded, and whose recordings: so
+# many speakers of these parts of LibriSpeech, of whom none trained it.
+VOCODER, HEARD, SPEAKERS = "melmill-16k", ("dev-clean", "test-clean", "test-other"), 3
+METRICS = ("pesq_wb", "estoi")
+
 Signal = NDArray[np.float32]
 
 
 def main() -> int:
     """Measure, print, and write the file that the docs read."""
+    parts = {"golden": golden, "distances": distances, "transcoding": transcoding, "vocoding": vocoding}
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared")
+    parser.add_argument("--only", choices=parts, action="append", help="Measure this part. Repeatable.")
     parser.add_argument("--write", action="store_true", help=f"Write {FILE.relative_to(ROOT)}.")
     chosen = parser.parse_args()
     warnings.simplefilter("ignore", EmptyBandWarning)
-    sounds = recordings(chosen.data)
-    found: dict[str, Any] = {}
-    for name, measure in (("golden", lambda: golden(chosen.data)), ("distances", lambda: distances(sounds))):
-        found[name] = measure()
+    found: dict[str, Any] = json.loads(FILE.read_text()) if chosen.only else {}
+    for name in chosen.only or parts:
+        found[name] = parts[name](chosen.data)
         print(f"measured {name}", file=sys.stderr)
-    found["transcoding"] = transcoding(sounds)
-    text = json.dumps(found, indent=1) + "\n"
+    text = json.dumps({name: found[name] for name in parts if name in found}, indent=1) + "\n"
     sys.stdout.write(text)
     if chosen.write:
         FILE.write_text(text)
@@ -63,13 +73,15 @@ def main() -> int:
 
 def recordings(data: Path) -> list[tuple[Signal, int]]:
     """Return the first recording of `SECONDS` or more of each corpus, with its rate."""
-    found = []
-    for corpus in RECORDINGS:
-        files = sorted(file for file in (data / "corpora" / corpus).rglob("*.*") if file.suffix in (".wav", ".flac"))
-        file = next(file for file in files if soundfile.info(file).duration >= SECONDS)
-        sr = soundfile.info(file).samplerate
-        found.append((soundfile.read(file, frames=SECONDS * sr, dtype="float32")[0], sr))
-    return found
+    return [first_of(data / "corpora" / corpus) for corpus in RECORDINGS]
+
+
+def first_of(folder: Path) -> tuple[Signal, int]:
+    """Return the beginning of the first recording of `SECONDS` or more in a folder, and its rate."""
+    files = sorted(file for file in folder.rglob("*.*") if file.suffix in (".wav", ".flac"))
+    file = next(file for file in files if soundfile.info(file).duration >= SECONDS)
+    sr = soundfile.info(file).samplerate
+    return soundfile.read(file, frames=SECONDS * sr, dtype="float32")[0], sr
 
 
 def golden(data: Path) -> dict[str, list[float]]:
@@ -91,11 +103,12 @@ def golden(data: Path) -> dict[str, list[float]]:
     return found
 
 
-def distances(sounds: list[tuple[Signal, int]]) -> dict[str, dict[str, Any]]:
+def distances(data: Path) -> dict[str, dict[str, Any]]:
     """Return for each preset the nearest that has its shape but other values, and how far that is in dB.
 
     That is how wrong a vocoder of the one hears a mel of the other, if it is given as it is.
     """
+    sounds = recordings(data)
     complete = [name for name in preset_names() if not preset_of(name).needs]
     mels = {}
     for name in complete:
@@ -141,8 +154,9 @@ def distance_db(given: list[NDArray[np.float32]], needed: list[NDArray[np.float3
     return float(np.mean(errors))
 
 
-def transcoding(sounds: list[tuple[Signal, int]]) -> dict[str, dict[str, list[Any]]]:
+def transcoding(data: Path) -> dict[str, dict[str, list[Any]]]:
     """Return the error of each pair of main presets: dB against the recording's own mel, way, bands guessed."""
+    sounds = recordings(data)
     found: dict[str, dict[str, list[Any]]] = {}
     for a in MAIN:
         found[a] = {}
@@ -157,6 +171,47 @@ def transcoding(sounds: list[tuple[Signal, int]]) -> dict[str, dict[str, list[An
             found[a][b] = [round(error_db, 2), made[0].via, len(made[0].unseen)]
             print(a, b, found[a][b], file=sys.stderr)
     return found
+
+
+def vocoding(data: Path) -> dict[str, Any]:
+    """Return what a vocoder scores on mels of other presets, given as they are and transcoded.
+
+    A mel with as many bands as the vocoder's own is given as it is, whatever its values and rate
+    mean. One with others can't be.
+    """
+    corpus = data / "corpora" / "LibriSpeech"
+    folders = [speaker for subset in HEARD for speaker in sorted((corpus / subset).iterdir()) if speaker.is_dir()]
+    sounds = [first_of(folder) for folder in folders[:SPEAKERS]]
+    voc = melmill.load_vocoder(VOCODER)
+    own = [scored(y, sr, voc, mel_spectrogram(resample(y, sr, voc.spec.sr), voc.spec)) for y, sr in sounds]
+    found: dict[str, Any] = {"vocoder": VOCODER, "recordings": len(sounds), "own": mean(own), "others": {}}
+    for name in HEARD_OF:
+        spec, before, after = preset(name), [], []
+        for y, sr in sounds:
+            signal = resample(y, sr, spec.sr)
+            M = mel_spectrogram(signal, spec)
+            if spec.n_mels == voc.spec.n_mels:
+                before.append(scored(y, sr, voc, M))
+            after.append(scored(y, sr, voc, transcode(M, spec, voc.spec, length=signal.size).M))
+        found["others"][name] = [mean(before) if before else None, mean(after)]
+        print(name, *found["others"][name], file=sys.stderr)
+    return found
+
+
+def scored(y: Signal, sr: int, voc: LoadedVocoder, M: Signal) -> list[float]:
+    """Return the scores of what a vocoder makes of a mel, as long as the recording."""
+    reference = resample(y, sr, voc.spec.sr)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", melmill.MelRangeWarning)
+        made = voc(M)[: reference.size]
+    made = np.clip(np.pad(made, (0, reference.size - made.size)), -1.0, 1.0)
+    values = melmill.score(reference, made, voc.spec.sr, metrics=METRICS)
+    return [values[metric].value for metric in METRICS]
+
+
+def mean(scores: list[list[float]]) -> list[float]:
+    """Return the mean of each metric."""
+    return [round(float(value), 3) for value in np.mean(scores, axis=0)]
 
 
 if __name__ == "__main__":

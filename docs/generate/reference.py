@@ -181,6 +181,18 @@ def transcoding() -> str:
     return table(("from", *(f"`{name}`" for name in names)), rows)
 
 
+def vocoding() -> str:
+    """Show what a vocoder scores on mels of other presets, given as they are and transcoded."""
+    found = _measured()["vocoding"]
+    rows = [("its own", *_scores(found["own"]), "", "")]
+    rows += [(f"`{name}`", *_scores(before), *_scores(after)) for name, (before, after) in found["others"].items()]
+    return table(("mel", "as it is: PESQ", "ESTOI", "transcoded: PESQ", "ESTOI"), rows)
+
+
+def _scores(found: Sequence[float] | None) -> tuple[str, str]:
+    return ("refused", "") if found is None else (f"{found[0]:.2f}", f"{found[1]:.3f}")
+
+
 def _measured() -> dict[str, Any]:
     """Return what `python -m benchmarks.mels --write` measured."""
     measured: dict[str, Any] = json.loads((ROOT / "docs" / "assets" / "mels.json").read_text(encoding="utf-8"))
@@ -315,7 +327,7 @@ TABLES: dict[str, Callable[..., str]] = {
     function.__name__: function
     for function in (
         stages, node_fields, pipeline_fields, rule_fields, clusters, cluster_fields, mel_fields, presets,
-        golden_mels, mel_distances, transcoding, metrics, metric_texts, statuses, formats, priors, errors,
+        golden_mels, mel_distances, transcoding, vocoding, metrics, metric_texts, statuses, formats, priors, errors,
         commands, packages, file, corpora, descriptions, layouts,
     )
 }  # fmt: skip

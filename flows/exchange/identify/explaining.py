@@ -28,11 +28,14 @@ class Setup:
         Samples before the first that is used; negative: zeros that are put before it.
     gain_db : float
         Level at which it is taken, dB.
+    rounded : bool
+        It is rounded to 16 bits after it was resampled, as pipelines store it.
     """
 
     as_is: bool = False
     skip: int = 0
     gain_db: float = 0.0
+    rounded: bool = False
 
     @property
     def is_plain(self) -> bool:
@@ -179,7 +182,8 @@ def _framing_notes(trial: Trial, sr: int) -> Iterator[str]:
     if trial.setup.as_is:
         yield f"the recording's {sr} Hz were taken for {spec.sr} Hz: it was not resampled"
     elif spec.sr != sr:
-        yield f"the recording was resampled from {sr} Hz to {spec.sr} Hz"
+        rounded = ", and rounded to 16 bits" if trial.setup.rounded else ""
+        yield f"the recording was resampled from {sr} Hz to {spec.sr} Hz{rounded}"
 
 
 def _yaml(value: object) -> str:

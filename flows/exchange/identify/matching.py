@@ -17,6 +17,7 @@ from melmill.flows.exchange.identify.fits import Fit, Values, best_form, better,
 from melmill.flows.exchange.identify.looks import Plane
 from melmill.flows.exchange.identify.result import Match
 from melmill.pcm import as_float
+from melmill.stages.ingest.decode import to_pcm
 from melmill.stages.numeric.errors import EmptyBandWarning, StageError
 from melmill.stages.numeric.mel import mel_spectrogram
 from melmill.stages.numeric.melspec import Centering, MelSpec
@@ -81,6 +82,8 @@ class Recording:
 
     def _made(self, spec: MelSpec, setup: Setup) -> NDArray[np.float32] | None:
         y = self.y if setup.as_is else self.at(spec.sr)
+        if setup.rounded:
+            y = to_pcm(np.atleast_2d(self.y).T, self.sr, spec.sr).y
         if setup.gain_db:
             y = as_float(y) * np.float32(10.0 ** (setup.gain_db / 20.0))
         y = y[setup.skip :] if setup.skip >= 0 else np.concatenate([np.zeros(-setup.skip, dtype=y.dtype), y])
@@ -148,6 +151,10 @@ class Search:
         trials = sorted(self._own_framings(), key=self._order)
         if not trials or self.fits(trials[0]):
             return trials
+        trials[:_FINALISTS] = [self._rounded(trial) for trial in trials[:_FINALISTS]]
+        trials.sort(key=self._order)
+        if self.fits(trials[0]):
+            return trials
         trials[:_FINALISTS] = [self._other_log(trial) for trial in trials[:_FINALISTS]]
         trials.sort(key=self._order)
         if not self.fits(trials[0]):
@@ -192,6 +199,13 @@ class Search:
 
     def _form(self, M: Values, values: Values) -> Fit:
         return best_form(M, values, self.plane.tolerance)
+
+    def _rounded(self, trial: Trial) -> Trial:
+        """Return a trial on the resampled recording in 16 bits, which quiet bands tell from the exact one."""
+        if trial.setup.as_is or trial.spec.sr == self.recording.sr:
+            return trial
+        other = self._tried(trial.candidate, trial.spec, replace(trial.setup, rounded=True))
+        return trial if other is None or other.fit.misfit > 0.5 * trial.fit.misfit else other
 
     def _other_log(self, trial: Trial) -> Trial:
         """Return a trial with a floor of the mel's own, without a log, or at another level."""
