@@ -16,7 +16,7 @@ from __future__ import annotations
 import ast
 import itertools
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -204,12 +204,12 @@ class _GivenResolution(_Given):
 def _conv(state: Mapping[str, Tensor], name: str, n_channels: int, stride: tuple[int, ...]) -> nn.Conv1d | nn.Conv2d:
     """Return a convolution with the tensors of a name, normed as they are."""
     own = {key.removeprefix(f"{name}."): value.float() for key, value in state.items() if key.startswith(f"{name}.")}
+    norm: Callable[[nn.Module], nn.Module] = weight_norm
+    names = {"weight_g": "original0", "weight_v": "original1"}
+    weight = own.get("weight_v", own.get("parametrizations.weight.original1"))
     if "weight_orig" in own:
         names = {"weight_orig": "original", "weight_u": "0._u", "weight_v": "0._v"}
         norm, weight = spectral_norm, own["weight_orig"]
-    else:
-        names = {"weight_g": "original0", "weight_v": "original1"}
-        norm, weight = weight_norm, own.get("weight_v", own.get("parametrizations.weight.original1"))
     if weight is None or "bias" not in own or weight.ndim != 2 + len(stride) or n_channels % weight.shape[1]:
         raise ValueError(f"has no convolution {name!r} of {n_channels} channels")
     kernel = tuple(weight.shape[2:])
@@ -288,7 +288,8 @@ def _groups(content: Any) -> dict[str, Mapping[str, Tensor]]:  # noqa: ANN401 - 
 
 def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return periods, halvings and resolutions by kind of discriminator, and the rectifiers' slope."""
-    period, resolution = (config.get(name) if isinstance(config.get(name), Mapping) else {} for name in ("mpd", "mrd"))
+    blocks = [config.get(name) for name in ("mpd", "mrd")]
+    period, resolution = ({} if not isinstance(block, Mapping) else block for block in blocks)
     said = resolution.get("resolutions", config.get("resolutions", _GIVEN_RESOLUTIONS))
     resolutions = ast.literal_eval(said) if isinstance(said, str) and re.fullmatch(r"[\d\s,()\[\]]+", said) else said
     return {

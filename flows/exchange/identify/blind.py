@@ -107,8 +107,9 @@ class Model:
         specs : sequence of MelSpec or None
             Of each make; None where this version has none.
         """
-        rows = np.array([i for i in np.flatnonzero(chances[:-1] > _LEAST) if specs[i] is not None], dtype=int)
-        outside = np.array([bool(range_problem(M, specs[i])) for i in rows], dtype=bool)
+        known = [(i, spec) for i, spec in enumerate(specs) if spec is not None and chances[i] > _LEAST]
+        rows = np.array([i for i, _ in known], dtype=np.int64)
+        outside = np.array([bool(range_problem(M, spec)) for _, spec in known], dtype=np.bool_)
         right = np.where(outside[:, np.newaxis], self.alike[rows], self.equal[rows])
         right[np.arange(rows.size), rows] = 1.0
         right[:, [spec is None for spec in specs]] = 0.0
@@ -190,7 +191,7 @@ def likely(ways: Sequence[Plane], shape: tuple[int, ...], top: int) -> Identifie
 
 def _match(M: Values, make: Candidate, confidence: float) -> Match:
     """Return a make as a match. Values outside its range were normalised besides."""
-    notes = ()
+    notes: tuple[str, ...] = ()
     if range_problem(M, make.spec):
         notes = ("its values are not in the preset's range: give the recording to find shift and scale",)
     return Match(presets=make.names, spec=make.spec, confidence=confidence, notes=notes)
