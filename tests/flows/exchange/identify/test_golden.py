@@ -12,8 +12,6 @@ import pytest
 from melmill.flows.exchange.identify.identify import identify
 from melmill.flows.exchange.identify.matching import Recording
 
-QUICK = ("whisper-80", "styletts2", "nemo-asr", "riffusion")
-
 
 def identified(folder: Path, suffix: str, heard: dict[str, Recording]) -> None:
     """Assert that the mel of a case fits the preset of its name.
@@ -40,14 +38,6 @@ def cases(real_data: Path) -> list[Path]:
     return folders
 
 
-def test_mels_of_some_projects_are_identified(real_data: Path) -> None:
-    heard: dict[str, Recording] = {}
-    for folder in cases(real_data):
-        if folder.name.removeprefix("mel-") in QUICK:
-            identified(folder, "", heard)
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["", "_gaps"])
 def test_every_mel_of_a_project_is_identified(suffix: str, real_data: Path) -> None:
     folders = cases(real_data)
