@@ -22,6 +22,7 @@ from melmill.stages.errors import (
     FileChanged,
     NotComparable,
     PackageMissing,
+    RecogniserFailed,
     UnknownStage,
 )
 from melmill.stages.extract.reading import read_with
@@ -99,6 +100,7 @@ __all__ = [
     "PackageMissing",
     "ParameterError",
     "PipelineError",
+    "RecogniserFailed",
     "RunFailed",
     "SourceChanged",
     "SourceError",
@@ -806,7 +808,7 @@ def score(
     DataFrame
         Of folders: a row per recording and system (``utterance_id``, ``node``), a column for each
         metric, and its status beside it. ``attrs["notes"]`` are lines on what has no partner and
-        what differs.
+        what differs. ``attrs["sets"]`` has the values of metrics of whole sets, such as ``fad``.
 
     Raises
     ------

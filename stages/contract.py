@@ -27,6 +27,7 @@ from melmill.stages.blame import REFUSED, Blame, Verdict, blame
 from melmill.stages.numeric.errors import Unusable
 from melmill.stages.products import TRAINED_KINDS as TRAINED_KINDS
 from melmill.stages.products import WHOLE_KINDS as WHOLE_KINDS
+from melmill.stages.products import EmbeddingRows as EmbeddingRows
 from melmill.stages.products import Kind as Kind
 from melmill.stages.products import Mel as Mel
 from melmill.stages.products import Product as Product

@@ -18,6 +18,7 @@ class Kind(StrEnum):
     MEL = "mel"
     SCORES = "scores"
     TRUST = "trust"
+    EMBEDDINGS = "embeddings"
     REPORT = "report"
     VOCODER = "vocoder"
     PRIOR = "prior"
@@ -152,6 +153,23 @@ class TrustRows(_Measurements):
 
 
 @dataclass(frozen=True, kw_only=True)
+class EmbeddingRows(_Measurements):
+    """Describe embeddings of recordings and of reconstructions, for metrics of whole sets.
+
+    Parameters
+    ----------
+    scored : str
+        Name of the node whose waveforms are compared, as a set, with the recordings.
+    embedding : str
+        Name of the embedding.
+    """
+
+    scored: str
+    embedding: str
+    kind: ClassVar[Kind] = Kind.EMBEDDINGS
+
+
+@dataclass(frozen=True, kw_only=True)
 class Report(_Product):
     """Describe a folder of tables and a page over all utterances."""
 
@@ -200,4 +218,4 @@ class TrainedPrior(Trained):
     files: ClassVar[Mapping[str, str]] = {"prior": "prior.safetensors"}
 
 
-Product = Waveform | Mel | Scores | TrustRows | Report | Trained
+Product = Waveform | Mel | Scores | TrustRows | EmbeddingRows | Report | Trained

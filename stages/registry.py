@@ -29,6 +29,7 @@ _BUILT_IN = {
     "transcode": "melmill.stages.extract.transcode:Transcode",
     "train_prior": "melmill.stages.train.prior_stage:TrainPrior",
     "train_vocoder": "melmill.stages.train.vocoder_stage:TrainVocoder",
+    "set_score": "melmill.stages.score.sets.stage:SetScore",
     "trust": "melmill.stages.score.trust.stage:Trust",
     "vocoder": "melmill.stages.vocode.stage:Vocode",
 }

@@ -443,7 +443,7 @@ class Store:
             )
         if entry.kind == "trust":
             raise StoreError(f"node {name!r} makes {entry.kind}: it has no arrays. Use trust(), or `melmill trust`.")
-        if not entry.catalogues or entry.kind in ("scores", "report"):
+        if not entry.catalogues or entry.kind in ("scores", "embeddings", "report"):
             raise StoreError(f"node {name!r} makes {entry.kind}: it has no arrays. Use scores(), or `melmill report`.")
         folder = self.product(entry.folder, entry.key, entry.recordings)
         return ProductView(self.location, name, folder, self.catalogue_of(entry))
@@ -491,7 +491,7 @@ class Store:
 
     def traces(self) -> pd.DataFrame:
         """Return a row per utterance and iteration of nodes that recorded their convergence."""
-        traced = {name: entry for name, entry in self.nodes.items() if entry.kind != "trust"}
+        traced = {name: entry for name, entry in self.nodes.items() if entry.kind not in ("trust", "embeddings")}
         return reading.by_node({name: self._table(entry, "trace") for name, entry in traced.items()})
 
     def trust(self) -> pd.DataFrame:

@@ -8,7 +8,7 @@ from melmill.flows.pipeline.graph import Node
 from melmill.flows.pipeline.recordings import recordings_of
 from melmill.flows.planning.plan import Plan
 from melmill.flows.runs.copying import copy_catalogue
-from melmill.stages.contract import Mel, Scores, Trained, TrustRows, Waveform
+from melmill.stages.contract import EmbeddingRows, Mel, Scores, Trained, TrustRows, Waveform
 from melmill.storage.arrays import ArraySpec
 from melmill.storage.errors import StoreError
 from melmill.storage.product import ProductDescription
@@ -116,7 +116,7 @@ def _measured(node: Node) -> str | None:
     product = node.product
     if isinstance(product, TrustRows):
         return product.damaged
-    return product.scored if isinstance(product, Scores) else None
+    return product.scored if isinstance(product, Scores | EmbeddingRows) else None
 
 
 def describe(node: Node, nodes: Mapping[str, Node], shard_duration_s: float) -> ProductDescription:

@@ -309,6 +309,10 @@ def _paired_port(variant: Variant, nodes: Mapping[str, Node]) -> str | None:
     return None
 
 
+# What is made of a corpus and another one.
+_MEASURED_KINDS = frozenset({Kind.SCORES, Kind.EMBEDDINGS})
+
+
 def _corpora(variant: Variant, product: Product, nodes: Mapping[str, Node], paired_port: str | None) -> tuple[str, ...]:
     """Return the ingest nodes that utterances come from; raise if they mix several corpora."""
     named = [(port, nodes[name]) for port, names in variant.inputs.items() for name in names]
@@ -327,7 +331,7 @@ def _corpora(variant: Variant, product: Product, nodes: Mapping[str, Node], pair
     others = (
         corpus
         for _, source in read
-        for corpus in (source.corpora if source.product.kind is Kind.SCORES else source.corpora[:1])
+        for corpus in (source.corpora if source.product.kind in _MEASURED_KINDS else source.corpora[:1])
     )
     return tuple(dict.fromkeys((*own, *others))) or (variant.name,)
 

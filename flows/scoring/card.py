@@ -93,6 +93,14 @@ class Card:
         return Store.open(self.summary.store).scores()
 
     @property
+    def sets(self) -> list[dict[str, Any]]:
+        """A row per metric of whole sets and system, as in ``sets.csv``."""
+        if "sets.csv" not in self.files:
+            return []
+        rows: list[dict[str, Any]] = pd.read_csv(BytesIO(self.report.read("sets.csv"))).to_dict("records")
+        return rows
+
+    @property
     def report(self) -> Location:
         """Folder of the report."""
         return Location(str(self.request.output.absolute()))
@@ -183,7 +191,9 @@ def score_table(
         if card.summary.tasks.failed:
             raise RunFailed(f"{card.summary.tasks.failed} tasks failed or needed failed ones: call again to retry")
         table = card.scores
+        sets = card.sets
     table.attrs["notes"] = list(card.notes)
+    table.attrs["sets"] = sets
     return table
 
 

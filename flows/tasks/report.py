@@ -18,7 +18,7 @@ from melmill.flows.tasks.job import NodeJob, Source, Stopwatch, versions
 from melmill.flows.tasks.levels import current_levels
 from melmill.flows.tasks.task import Receipt
 from melmill.flows.tasks.throughput import throughput
-from melmill.stages.contract import WHOLE_KINDS, Scores, TrustRows, Waveform, as_float
+from melmill.stages.contract import WHOLE_KINDS, EmbeddingRows, Scores, TrustRows, Waveform, as_float
 from melmill.stages.numeric.errors import StageError
 from melmill.stages.report.contract import PAIR_COLUMNS, Example, HeardTest, Provenance, ReportStage
 from melmill.storage.errors import StoreError
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from melmill.stages.report.comparison.evaluation import Evaluation, RunAt
+    from melmill.stages.score.sets.values import EmbeddedSet
     from melmill.storage.catalogue import Catalogue
     from melmill.storage.corpus.partners import Partner
     from melmill.storage.records import Record
@@ -40,6 +41,8 @@ PAGE = "index.html"
 HEADLINE = "headline.csv"
 # File of a report that is a gate: whether it passed.
 VERDICT = "verdict.json"
+
+_SET_PARTS: tuple[Part, Part] = ("table", "trace")
 
 
 def report_folder(record_name: str) -> str:
@@ -263,6 +266,24 @@ class StoredResults:
         return trust(
             {name: packed_at_once(self._table(name, "trace"), self._catalogue(name)) for name in damaged}, damaged
         )
+
+    @property
+    def sets(self) -> list[EmbeddedSet]:
+        """Embeddings of whole sets."""
+        from melmill.stages.score.sets.values import embedded_set
+        from melmill.storage.reading.views import packed_at_once
+
+        found = []
+        for name, ancestor in self._ancestors.items():
+            product = ancestor.source.product
+            if isinstance(product, EmbeddingRows):
+                table, trace = (packed_at_once(self._table(name, part), self._catalogue(name)) for part in _SET_PARTS)
+                found.append(
+                    embedded_set(
+                        table, trace, node=product.scored, embedding=product.embedding, metrics=product.metrics
+                    )
+                )
+        return found
 
     @property
     def quarantine(self) -> pd.DataFrame:

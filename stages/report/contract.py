@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from melmill.stages.report.comparison.evaluation import Evaluation, RunAt
+    from melmill.stages.score.sets.values import EmbeddedSet
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,6 +167,11 @@ class ReportData(Protocol):
         ...
 
     @property
+    def sets(self) -> Sequence[EmbeddedSet]:
+        """Embeddings of whole sets, one for each node that a node of the stage `set_score` compares."""
+        ...
+
+    @property
     def notes(self) -> Sequence[str]:
         """What a person should know of the levels and channels of the recordings, a line each."""
         ...
@@ -303,6 +309,8 @@ class Tables:
     trust : DataFrame or None
         ``utterance_id, node, damage, step``, and value and status of each metric: what metrics make
         of damaged recordings. None where that was not asked for.
+    sets : sequence of EmbeddedSet
+        Embeddings of whole sets, for metrics such as FAD.
     """
 
     scores: pd.DataFrame
@@ -325,6 +333,7 @@ class Tables:
     pairs: pd.DataFrame | None = None
     listening: Sequence[HeardTest] = ()
     trust: pd.DataFrame | None = None
+    sets: Sequence[EmbeddedSet] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -158,7 +158,7 @@ def scores(frames: Iterable[pd.DataFrame]) -> pd.DataFrame:
         return pd.DataFrame(columns=_UTTERANCE)
     table = pd.concat(by_node.values(), ignore_index=True)
     metrics = [name for name in table.columns if name not in _UTTERANCE]
-    return table[[*_UTTERANCE, *sorted(metrics, key=lambda name: name.startswith("status_"))]]
+    return table[[*_UTTERANCE, *sorted(metrics, key=lambda name: name.startswith(("status_", "weight_")))]]
 
 
 def by_node(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:

@@ -56,6 +56,14 @@ _LEGEND = (
     help="Lengths that differ by more than a hop: no value, or cut both to the shorter.",
 )
 @click.option("--pairs", metavar="FILE", help="Table of estimates and references, where names don't tell.")
+@click.option("--asr", metavar="COMMAND", help="Hear words for wer and cer by it.  [default: pocketsphinx]")
+@click.option(
+    "--embedding",
+    type=click.Choice(["log_mel", "speaker"]),
+    default="log_mel",
+    show_default=True,
+    help="Compare whole sets by it: fad and kad.",
+)
 @click.option("--store", metavar="URL", help="Keep results here.  [default: store, in the report's folder]")
 @click.option(
     "-j", "--jobs", type=click.IntRange(min=1, max=4096), metavar="N", help="Processes.  [default: one per core]"
@@ -71,6 +79,8 @@ def score(
     preset: str | None,
     lengths: Literal["same", "cut"],
     pairs: str | None,
+    asr: str | None,
+    embedding: str,
     store: str | None,
     jobs: int | None,
     format_: str,
@@ -89,6 +99,7 @@ def score(
     Examples:
       melmill score recordings out/hifigan out/vocos -o report
       melmill score recordings a=out/a/wavs b=out/b/wavs -o report -m pesq_wb,estoi,mcd -j 8
+      melmill score recordings out/tts -o report -m estoi,wer,fad,kad --asr "python hear.py"
     """
     from melmill.flows.scoring.card import score_folders
     from melmill.flows.scoring.request import Request, chosen_metrics, named_systems
@@ -103,6 +114,8 @@ def score(
         sr=sr,
         lengths=lengths,
         pairs=pairs,
+        asr=asr,
+        embedding=embedding,
         store=store,
         jobs=jobs or len(os.sched_getaffinity(0)),
     )
