@@ -520,5 +520,5 @@ def _as_row(measured: Iterable[tuple[Metric, Measured]]) -> dict[str, Scalar]:
         row[chosen.column] = result.value
         row[chosen.status_column] = result.status.value
         if chosen.pooled:
-            row[chosen.weight_column] = result.weight
+            row[chosen.weight_column] = result.weight if result.status is Status.OK else np.nan
     return row

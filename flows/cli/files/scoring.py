@@ -234,22 +234,9 @@ def _records(frame: pd.DataFrame) -> list[dict[str, object]]:
 
 def _print(made: pd.DataFrame, *, as_markdown: bool) -> None:
     """Print metrics across and damages down, as a terminal is higher than wide."""
-    from melmill.stages.score.metric import metric
-    from melmill.stages.score.trust.judgement import cell, overall
+    from melmill.stages.score.trust.judgement import as_cells
 
-    names = list(dict.fromkeys(made["metric"]))
-    cells = {(row["metric"], row["damage"]): cell(row) for row in made.to_dict("records")}
-    whole = {row["metric"]: row for row in overall(made).to_dict("records")}
-    header = ["", *(metric(name).title for name in names)]
-    rows = [
-        [f"{DAMAGES[damage].title}{'' if DAMAGES[damage].expected == 'worse' else ' (not heard)'}"]
-        + [cells[name, damage] for name in names]
-        for damage in dict.fromkeys(made["damage"])
-    ]
-    if any(whole[name]["n_damages"] for name in whole):
-        right = [f"{whole[name]['n_right']} of {whole[name]['n_damages']}" if name in whole else "–" for name in names]
-        told = [f"{whole[name]['told']:.0%}" if name in whole else "–" for name in names]
-        rows += [["right direction", *right], ["steps told from the one before", *told]]
+    header, rows = as_cells(made)
     if as_markdown:
         for line in (header, ["---"] * len(header), *rows):
             click.echo("| " + " | ".join(line) + " |")

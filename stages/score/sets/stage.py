@@ -26,7 +26,7 @@ from melmill.stages.contract import (
 )
 from melmill.stages.numeric.checks import check_int
 from melmill.stages.numeric.errors import ContractError, ParameterError
-from melmill.stages.score.metric import Metric
+from melmill.stages.score.metric import METRICS, Metric
 from melmill.stages.score.pair import Pair
 from melmill.stages.score.sets.embeddings import EMBEDDINGS, Embedding, thinned
 from melmill.stages.score.stage import Comparing, default_spec
@@ -40,6 +40,14 @@ REFERENCE, ESTIMATE = "reference", "estimate"
 
 DIMENSION = "e"
 """Columns of its rows with the numbers of an embedding are called so, with a number from 0."""
+
+
+def _metrics() -> tuple[str, ...]:
+    return tuple(known.name for known in METRICS.values() if known.needs == "set")
+
+
+def _embeddings() -> tuple[str, ...]:
+    return tuple(EMBEDDINGS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,8 +81,8 @@ class SetScore(Comparing):
         "against": Input(kinds=frozenset({Kind.WAVEFORM}), absent_ok=True),
     }
 
-    metrics: tuple[Annotated[str, OneOf(lambda: ("fad", "fad_inf", "kad"))], ...] = ("fad", "kad")
-    embedding: Annotated[str, OneOf(lambda: tuple(EMBEDDINGS), others=True)] = "log_mel"
+    metrics: tuple[Annotated[str, OneOf(_metrics)], ...] = ("fad", "kad")
+    embedding: Annotated[str, OneOf(_embeddings, others=True)] = "log_mel"
     utterances: int = 2000
 
     def __post_init__(self) -> None:

@@ -255,8 +255,8 @@ def test_convergence_is_over_the_finite_values_of_an_iteration() -> None:
     }
 
 
-def test_large_tables_take_seconds() -> None:
-    n = 20_000
+def test_large_tables_have_a_row_for_each_group() -> None:
+    n = 5_000
     rng = np.random.default_rng(0)
     parts = []
     for node in "abcde":
@@ -271,7 +271,7 @@ def test_large_tables_take_seconds() -> None:
             }
         )
         parts.append(frame.assign(estoi=rng.normal(size=n), status_estoi="ok"))
-    found = summary(pd.concat(parts, ignore_index=True))
+    found = summary(pd.concat(parts, ignore_index=True), draws=1000)
     assert len(found) == 5 * (1 + 1 + 250)
     half = (found["ci_high"] - found["ci_low"])[0] / 2
     assert half == pytest.approx(1.96 / np.sqrt(n), rel=0.1)
