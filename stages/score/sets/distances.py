@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,15 +82,17 @@ def frechet(x: Floats, y: Floats) -> float:
     >>> round(frechet(np.array([[0.0], [2.0]]), np.array([[3.0], [5.0]])), 6)
     9.0
     """
-    means = x.mean(axis=0), y.mean(axis=0)
     # With Sigma = R'R of each, the trace of the root is the sum of the singular values of R_x R_y'.
-    roots = [
-        np.linalg.qr((values - mean) / np.sqrt(len(values) - 1), mode="r")
-        for values, mean in zip((x, y), means, strict=True)
-    ]
-    traces = sum(float(np.sum(root * root)) for root in roots)
-    shared = float(np.sum(np.linalg.svd(roots[0] @ roots[1].T, compute_uv=False)))
-    return max(0.0, float(np.sum((means[0] - means[1]) ** 2)) + traces - 2.0 * shared)
+    a, b = _root(x), _root(y)
+    shared = float(np.sum(np.linalg.svd(a @ b.T, compute_uv=False)))
+    apart = float(np.sum((x.mean(axis=0) - y.mean(axis=0)) ** 2))
+    return max(0.0, apart + float(np.sum(a * a)) + float(np.sum(b * b)) - 2.0 * shared)
+
+
+def _root(x: Floats) -> Floats:
+    """Return R of a covariance R'R, upper triangular."""
+    found: Any = np.linalg.qr((x - x.mean(axis=0)) / np.sqrt(len(x) - 1), mode="r")  # types know no mode
+    return np.asarray(found, dtype=np.float64)
 
 
 def frechet_distance(x: Embedded, y: Embedded, seed: int) -> Distance:
