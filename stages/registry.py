@@ -20,15 +20,23 @@ GROUP = "melmill.stages"
 # Imported when first named, so that a plan that uses three stages does not pay for all of them.
 _BUILT_IN = {
     "aggregate": "melmill.stages.report.stage:Aggregate",
+    "dedupe": "melmill.stages.prepare.dedupe:Dedupe",
     "error_budget": "melmill.stages.report.budget.stage:ErrorBudget",
     "extract": "melmill.stages.extract.stage:Extract",
+    "filter": "melmill.stages.prepare.filter:Filter",
+    "fingerprint": "melmill.stages.prepare.fingerprint:Fingerprint",
     "gate": "melmill.stages.report.comparison.gate:Gate",
+    "loudness": "melmill.stages.prepare.loudness:Loudness",
+    "mix": "melmill.stages.prepare.mix:Mix",
     "paired_mels": "melmill.stages.ingest.paired:PairedMels",
     "recombine": "melmill.stages.invert.recombine:Recombine",
+    "resample": "melmill.stages.prepare.resample:Resample",
     "score": "melmill.stages.score.stage:Score",
+    "segment": "melmill.stages.prepare.segment:Segment",
     "transcode": "melmill.stages.extract.transcode:Transcode",
     "train_prior": "melmill.stages.train.prior_stage:TrainPrior",
     "train_vocoder": "melmill.stages.train.vocoder_stage:TrainVocoder",
+    "trim": "melmill.stages.prepare.trim:Trim",
     "trust": "melmill.stages.score.trust.stage:Trust",
     "vocoder": "melmill.stages.vocode.stage:Vocode",
 }

@@ -23,6 +23,7 @@ from melmill.storage.arrays import (
     stored_codecs,
 )
 from melmill.storage.catalogue import Catalogue
+from melmill.storage.corpus.items import SPANS, Span, spans_of, spans_table
 from melmill.storage.corpus.partners import Partner, partners_csv, partners_file, read_partners
 from melmill.storage.description import Address, ProductDescription
 from melmill.storage.errors import AlreadyThere, StoreError, damaged
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Address", "Facts", "Part", "ProductDescription", "ProductFolder", "Quarantined", "Record", "ShardContents"]
 
-Part = Literal["table", "trace", "quarantine"]
+Part = Literal["table", "trace", "quarantine", "spans"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +79,8 @@ class ShardContents:
         Ids that the inputs lack.
     partners : mapping of str to Partner, or None
         By utterance id: what each was computed with, where that is of another corpus.
+    spans : sequence of Span or None
+        What a node that prepares waveforms kept of them, and what it dropped.
     """
 
     arrays: Mapping[str, Array] = field(default_factory=dict)
@@ -86,10 +89,11 @@ class ShardContents:
     quarantined: Sequence[Quarantined] = ()
     absent: Sequence[str] = ()
     partners: Mapping[str, Partner] | None = None
+    spans: Sequence[Span] | None = None
 
     @property
     def missing(self) -> tuple[str, ...]:
-        """Ids that were quarantined here or before, sorted."""
+        """Ids that were quarantined or dropped here or before, sorted."""
         return tuple(sorted({*self.absent, *(one.utterance_id for one in self.quarantined)}))
 
 
@@ -128,6 +132,8 @@ def contents_files(description: ProductDescription, shard: Shard, contents: Shar
         if not any(one.content_sha256 for one in contents.quarantined):
             table = table.drop_columns([_REFUSED])
         files[part_file("quarantine", name)] = to_parquet(table)
+    if contents.spans is not None:
+        files[part_file("spans", name)] = to_parquet(spans_table(shard.index, contents.spans))
     if contents.partners is not None:
         files[partners_file(name)] = partners_csv(contents.partners)
     return files
@@ -138,8 +144,10 @@ def _check_complete(description: ProductDescription, shard: Shard, contents: Sha
     present = set(contents.arrays) if description.array else row_ids
     missing = set(contents.missing)
     known = {utterance.utterance_id for utterance in shard.utterances}
+    # Rows and spans are about what the node was given, which it may have split.
+    given = known | {span.utterance_id for span in contents.spans or ()}
     problems = {
-        "not of this shard": (present | row_ids | missing | set(contents.traces or ())) - known,
+        "not of this shard": ((present | missing | set(contents.traces or ())) - known) | (row_ids - given),
         "neither stored nor quarantined": known - present - missing - shard.retired,
         "both stored and quarantined": present & missing,
     }
@@ -163,6 +171,7 @@ _COLUMNS: Mapping[Part, list[str]] = {
     "table": ["utterance_id"],
     "trace": ["utterance_id", "iteration"],
     "quarantine": [name for name in Quarantined.__dataclass_fields__ if name != _REFUSED],
+    "spans": SPANS.names,
 }
 
 
@@ -541,6 +550,21 @@ class ProductFolder(RecordedFolder):
                     duration_s=float(catalogue.shard_durations_s[shards[name]]),
                 )
         return found
+
+    def read_spans(self, name: str) -> list[Span]:
+        """Return what the node kept and dropped of the shard of a record.
+
+        It is empty where nothing came to the node.
+
+        Raises
+        ------
+        StoreError
+            The shard is not done.
+        DamagedData
+            The file is not that of its record.
+        """
+        table = self.stored_table("spans", [name], None)
+        return [] if table is None else list(spans_of(table))
 
     def read_partners(self, record: Record) -> dict[str, Partner]:
         """Return what a shard's utterances were computed with, of another corpus; raise DamagedData.

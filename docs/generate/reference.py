@@ -32,6 +32,8 @@ from melmill.stages.ingest.reader import READERS, Reader
 from melmill.stages.invert.priors import located, shipped_names, shipped_prior
 from melmill.stages.numeric.melspec import MelSpec, StftParams
 from melmill.stages.numeric.presets import preset_names, preset_of
+from melmill.stages.prepare.filter import KeepRule
+from melmill.stages.prepare.measures import MEASURES
 from melmill.stages.registry import stage_class, stage_names
 from melmill.stages.report.comparison.rules import Rule
 from melmill.stages.score.metric import METRICS, Metric
@@ -107,6 +109,17 @@ def pipeline_fields() -> str:
 def rule_fields() -> str:
     """List the fields of a rule of a gate."""
     return table(FIELD_HEADER, _rows(Rule))
+
+
+def keep_rule_fields() -> str:
+    """List the fields of a rule of a filter."""
+    return table(FIELD_HEADER, _rows(KeepRule))
+
+
+def measures(kind: str) -> str:
+    """List what rules of a filter measure: ``number`` or ``text``."""
+    rows = [(f"`{name}`", one.says) for name, one in MEASURES.items() if one.is_text == (kind == "text")]
+    return table(("measure", ""), rows)
 
 
 def clusters() -> str:
@@ -316,7 +329,7 @@ TABLES: dict[str, Callable[..., str]] = {
     for function in (
         stages, node_fields, pipeline_fields, rule_fields, clusters, cluster_fields, mel_fields, presets,
         golden_mels, mel_distances, transcoding, metrics, metric_texts, statuses, formats, priors, errors,
-        commands, packages, file, corpora, descriptions, layouts,
+        commands, packages, file, corpora, descriptions, layouts, keep_rule_fields, measures,
     )
 }  # fmt: skip
 

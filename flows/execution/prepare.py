@@ -91,7 +91,7 @@ def publish_manifest(plan: Plan, store: Store, *, partial: bool) -> str:
             key=node.key,
             kind=node.product.kind.value,
             stage=node.stage.uses,
-            catalogues=tuple(_address(nodes[corpus]) for corpus in node.corpora),
+            catalogues=tuple(_address(nodes[one]) for one in (*reversed(node.items_made), *node.corpora)),
             scored=_measured(node),
             recordings=recordings_of(node),
         )
@@ -122,6 +122,7 @@ def _measured(node: Node) -> str | None:
 def describe(node: Node, nodes: Mapping[str, Node], shard_duration_s: float) -> ProductDescription:
     """Return the description that is stored beside a node's product."""
     product, array = node.product, array_spec(node)
+    read = _address(nodes[node.reads_items_of])
     # The mel that the product is, was made from, or needs.
     mel = product.spec if isinstance(product, Mel | Trained) else None
     if isinstance(product, Waveform):
@@ -134,7 +135,8 @@ def describe(node: Node, nodes: Mapping[str, Node], shard_duration_s: float) -> 
         version=node.stage.version,
         parameters=dict(node.parameters),
         inputs={port: [_address(nodes[name]) for name in names] for port, names in node.inputs.items()},
-        catalogue=None if node.is_whole else _address(nodes[node.corpora[0]]),
+        catalogue=None if node.is_whole else _address(node) if node.reshapes else read,
+        items_of=read if node.reshapes else None,
         array=array,
         mel=None if mel is None else mel.as_dict(),
         conversions=dict(product.conversions) if isinstance(product, Waveform) else {},

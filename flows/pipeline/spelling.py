@@ -25,6 +25,8 @@ def spelled_out(declarations: Sequence[Declaration]) -> tuple[Declaration, ...]:
       metrics, on the recordings. Reports on the node get it too.
     - ``oracle`` at a port that takes waveforms is the node of the recordings: ``start: oracle`` starts
       an inversion from the phase that the mel lost. A node of that name is meant itself.
+    - A node that uses `dedupe` without ``prints`` gets a node NAME-prints of the stage `fingerprint`, of
+      the same recordings.
 
     Raises
     ------
@@ -37,7 +39,11 @@ def spelled_out(declarations: Sequence[Declaration]) -> tuple[Declaration, ...]:
     trusting = {one.name for one in oracles if _trusts(one)}
     made: list[Declaration] = []
     for one in oracles:
-        made.append(_reporting(one, trusting))
+        whole = one
+        if _lacks_prints(one):
+            made.append(_prints(one, by_name))
+            whole = dataclasses.replace(one, fields={**one.fields, "prints": Located(made[-1].name, one.where)})
+        made.append(_reporting(whole, trusting))
         if one.name in trusting:
             made.append(_trust(one, by_name))
     return tuple(made)
@@ -46,6 +52,23 @@ def spelled_out(declarations: Sequence[Declaration]) -> tuple[Declaration, ...]:
 def _trusts(one: Declaration) -> bool:
     trust = one.fields.get("trust")
     return one.uses.value == "score" and trust is not None and trust.value is True
+
+
+def _lacks_prints(one: Declaration) -> bool:
+    return one.uses.value == "dedupe" and "prints" not in one.fields and "from" in one.fields
+
+
+def _prints(one: Declaration, known: Mapping[str, Declaration]) -> Declaration:
+    """Return the node that makes the fingerprints for a node that uses `dedupe`."""
+    name = f"{one.name}-prints"
+    if name in known:
+        raise PipelineError(
+            f"{one.name!r} makes a node {name!r} of its fingerprints, and there is one already: rename that, or name "
+            "it as prints",
+            known[name].where,
+        )
+    fields = {field: one.fields[field] for field in ("from", "pool") if field in one.fields}
+    return Declaration(name=name, uses=Located("fingerprint", one.where), fields=fields, where=one.where)
 
 
 def _trust_name(name: str) -> str:

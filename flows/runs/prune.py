@@ -305,8 +305,11 @@ def _without_catalogues_in_use(
     for address in set(files) - set(going):
         folder = store.product(*address)
         try:
-            if folder.description.catalogue is not None:
-                needed.add(folder.description.catalogue)
+            owner = folder.description.catalogue
+            while owner is not None and owner not in needed:
+                needed.add(owner)
+                # What was cut of a corpus is listed by what the node stored, and by the corpus.
+                owner = store.product(*owner).description.items_of
         except StoreError:
             if folder.record_names():
                 # Nothing says which catalogue it needs.

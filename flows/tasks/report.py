@@ -188,9 +188,9 @@ class StoredResults:
 
     @cached_property
     def catalogues(self) -> Mapping[Address, Catalogue]:
-        """Catalogues of all corpora, by folder and key of the ingest node."""
+        """Catalogues of all corpora and of what was cut of them, by folder and key of the node."""
         addresses = {ancestor.catalogue for ancestor in self._ancestors.values()}
-        return {address: self._store.product(*address).read_catalogue() for address in addresses}
+        return {address: self._store.catalogue_at(address) for address in addresses}
 
     @property
     def scores(self) -> pd.DataFrame:

@@ -149,7 +149,7 @@ class TrainingJob(NodeJob):
         """
         watch = Stopwatch()
         store = Store.open(self.store)
-        catalogue = store.product(*self.catalogue).read_catalogue()
+        catalogue = store.catalogue_at(self.catalogue)
         folder = self._folder(store)
         views = {
             type(source.product): ProductView(store.location, source.name, source.in_store(store), catalogue)

@@ -14,7 +14,7 @@ from melmill.pcm import as_float
 from melmill.storage.catalogue import Catalogue
 from melmill.storage.errors import StoreError
 from melmill.storage.files.location import Location
-from melmill.storage.product import CATALOGUE, ProductFolder
+from melmill.storage.product import ProductFolder
 from melmill.storage.reading.segments import aligned_frames, check_aligned, padded, silence_of
 from melmill.storage.store import Store
 
@@ -123,8 +123,7 @@ class SegmentDataset(Dataset[Segment]):
         catalogue = self._mel.description.catalogue
         if catalogue is None:
             raise StoreError(f"{self._mel.location.url} has no catalogue")
-        node, key = catalogue
-        return Catalogue.read(self._store / node / key / CATALOGUE)
+        return Store(self._store).catalogue_at(catalogue)
 
     @cached_property
     def _silence(self) -> float | NDArray[np.float64]:

@@ -84,13 +84,13 @@ class ProductView(Mapping[str, Array]):
             return f"no utterance is called {utterance_id!r} among the {self.catalogue.n_utterances} of {self._name!r}"
         record = record_name(self.catalogue.shard_of(utterance_id))
         description = self.folder.description
-        reason = self._quarantine_reason(utterance_id, record, (description.node, description.key))
+        reason = self._absence_reason(utterance_id, record, (description.node, description.key))
         if reason:
-            return f"{utterance_id!r} was quarantined at {reason}"
+            return f"{utterance_id!r} was {reason}"
         return f"{utterance_id!r} is not in {self._name!r} yet: its shard {record} is not done. Run the pipeline."
 
-    def _quarantine_reason(self, utterance_id: str, record: str, address: Address) -> str:
-        """Return the node that quarantined an utterance and why, '' if none did.
+    def _absence_reason(self, utterance_id: str, record: str, address: Address) -> str:
+        """Return the node that quarantined or dropped an utterance and why, '' if none did.
 
         A node before this one may have done so.
         """
@@ -101,9 +101,13 @@ class ProductView(Mapping[str, Array]):
         if folder.record(record) is not None:
             table = folder.read_table("quarantine", [record])
             for row in table[table["utterance_id"] == utterance_id].to_dict("records"):
-                return f"{row['node']!r}: {row['reason']}"
+                return f"quarantined at {row['node']!r}: {row['reason']}"
+            spans = folder.read_spans(record)
+            dropped = [span for span in spans if span.utterance_id == utterance_id and span.reason]
+            if dropped and len(dropped) == sum(span.utterance_id == utterance_id for span in spans):
+                return f"dropped by {folder.description.node!r}: {dropped[0].reason} {dropped[0].detail}".rstrip()
         inputs = [pair for pairs in folder.description.inputs.values() for pair in pairs]
-        return next(filter(None, (self._quarantine_reason(utterance_id, record, pair) for pair in inputs)), "")
+        return next(filter(None, (self._absence_reason(utterance_id, record, pair) for pair in inputs)), "")
 
 
 _UTTERANCE = ["utterance_id", "subset", "speaker_id", "node", "duration_s"]

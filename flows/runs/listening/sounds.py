@@ -70,10 +70,9 @@ class Sounds:
         return entry
 
     def _is_audible(self, entry: NodeEntry) -> bool:
-        is_ingest = (entry.folder, entry.key) in entry.catalogues
         if entry.kind == Kind.WAVEFORM:
             return True
-        return is_ingest and self._folder(entry).description.array is not None and self._n_mels(entry) is None
+        return entry.is_ingest and self._folder(entry).description.array is not None and self._n_mels(entry) is None
 
     def _n_mels(self, entry: NodeEntry) -> int | None:
         return self._folder(entry).array_spec.n_mels

@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, field
 from enum import Enum
 from itertools import chain
-from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,18 +25,19 @@ from melmill.pcm import as_float as as_float
 from melmill.pcm import stored as stored
 from melmill.stages.blame import REFUSED, Blame, Verdict, blame
 from melmill.stages.numeric.errors import Unusable
-from melmill.stages.products import TRAINED_KINDS as TRAINED_KINDS
-from melmill.stages.products import WHOLE_KINDS as WHOLE_KINDS
-from melmill.stages.products import Kind as Kind
-from melmill.stages.products import Mel as Mel
-from melmill.stages.products import Product as Product
-from melmill.stages.products import Report as Report
-from melmill.stages.products import Scores as Scores
-from melmill.stages.products import Trained as Trained
-from melmill.stages.products import TrainedPrior as TrainedPrior
-from melmill.stages.products import TrainedVocoder as TrainedVocoder
-from melmill.stages.products import TrustRows as TrustRows
-from melmill.stages.products import Waveform as Waveform
+from melmill.stages.contract.products import TRAINED_KINDS as TRAINED_KINDS
+from melmill.stages.contract.products import WHOLE_KINDS as WHOLE_KINDS
+from melmill.stages.contract.products import Kind as Kind
+from melmill.stages.contract.products import Mel as Mel
+from melmill.stages.contract.products import Prints as Prints
+from melmill.stages.contract.products import Product as Product
+from melmill.stages.contract.products import Report as Report
+from melmill.stages.contract.products import Scores as Scores
+from melmill.stages.contract.products import Trained as Trained
+from melmill.stages.contract.products import TrainedPrior as TrainedPrior
+from melmill.stages.contract.products import TrainedVocoder as TrainedVocoder
+from melmill.stages.contract.products import TrustRows as TrustRows
+from melmill.stages.contract.products import Waveform as Waveform
 from melmill.stages.task_context import enter_utterance
 from melmill.storage.utterance import Labels, Utterance
 from melmill.storage.utterance import SourceFile as SourceFile
@@ -127,6 +128,29 @@ class Rejected:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Span:
+    """Hold some samples of an utterance that a stage prepared: what was made of them, or why nothing.
+
+    Parameters
+    ----------
+    start, stop : int
+        First sample, and the one behind the last, of the utterance as the stage was given it.
+    array : ndarray or None
+        The waveform ``(n_samples,)`` that was made of them. None: they were dropped.
+    reason : str
+        Why they were dropped: the same words for all that a rule drops. Empty for what was kept.
+    detail : str
+        What was found, such as a number.
+    """
+
+    start: int
+    stop: int
+    array: NDArray[Any] | None = None
+    reason: str = ""
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """Hold what a stage made of one utterance.
 
@@ -142,6 +166,10 @@ class Outcome:
         Why it could not be processed. It excludes the others.
     busy_s : float or None
         Time that the device worked on it, s: its share of a batch's time. None: not measured.
+    spans : sequence of Span or None
+        In place of `array`: what a `PreparingStage` kept and dropped, from the first sample to the
+        last. What is kept of an utterance in one piece has its id, and of several pieces each has a
+        number behind it.
     """
 
     array: NDArray[Any] | None = None
@@ -149,6 +177,7 @@ class Outcome:
     trace: Mapping[str, NDArray[Any]] | None = None
     rejected: Rejected | None = None
     busy_s: float | None = None
+    spans: Sequence[Span] | None = None
 
 
 @runtime_checkable
@@ -484,6 +513,42 @@ class CountingStage(Stage, Protocol):
 
     def notes(self, counts: Mapping[str, int]) -> Sequence[str]:
         """Return what a person should know of the stage and of such counts, a line each."""
+        ...
+
+
+@runtime_checkable
+class PreparingStage(UtteranceStage, Protocol):
+    """A stage that makes waveforms of waveforms, and says of every sample what became of it.
+
+    Its outcomes have `Outcome.spans`. If its product is not `Waveform.reshaped`, what it keeps of an
+    utterance is all of it. If it `splits`, it may keep several parts.
+    """
+
+    splits: ClassVar[bool]
+
+    @property
+    def prepares(self) -> Literal[True]:
+        """Tells it from other stages."""
+        ...
+
+    def counts(self, spans: Sequence[tuple[int, str]], sr: int) -> Mapping[str, int]:
+        """Return the milliseconds that were kept and dropped, by reason, of lengths in samples."""
+        ...
+
+    def notes(self, counts: Mapping[str, int]) -> Sequence[str]:
+        """Return what a person should know of such counts, a line each."""
+        ...
+
+
+@runtime_checkable
+class PrintsStage(UtteranceStage, Protocol):
+    """A stage that needs the table of a whole corpus, which a node of `Kind.PRINTS` made."""
+
+    def knowing(self, columns: Mapping[str, Sequence[Any]]) -> Processor:
+        """Return what processes utterances, given the columns of the table, in order of shard.
+
+        What it makes of an utterance depends on no rows after its own.
+        """
         ...
 
 

@@ -21,6 +21,7 @@ class Kind(StrEnum):
     REPORT = "report"
     VOCODER = "vocoder"
     PRIOR = "prior"
+    PRINTS = "fingerprints"
 
 
 # Kinds that a training makes.
@@ -71,6 +72,9 @@ class Waveform(_Product):
     referenced : bool
         They stay in the corpus. The store has hashes of the files and of the samples, and a task that
         reads them calls `IngestStage.ingest` again.
+    reshaped : bool
+        They have other lengths or other ids than what they were made of. So they are a corpus of
+        their own, whose catalogue follows from the spans that were kept.
     """
 
     sr: int
@@ -79,6 +83,7 @@ class Waveform(_Product):
     conversions: tuple[tuple[str, str], ...] = ()
     corpus: bool = False
     referenced: bool = False
+    reshaped: bool = False
 
     @property
     def kind(self) -> Kind:
@@ -152,6 +157,13 @@ class TrustRows(_Measurements):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Prints(_Product):
+    """Describe a table of what tells equal and similar audio, one row per utterance."""
+
+    kind: ClassVar[Kind] = Kind.PRINTS
+
+
+@dataclass(frozen=True, kw_only=True)
 class Report(_Product):
     """Describe a folder of tables and a page over all utterances."""
 
@@ -200,4 +212,4 @@ class TrainedPrior(Trained):
     files: ClassVar[Mapping[str, str]] = {"prior": "prior.safetensors"}
 
 
-Product = Waveform | Mel | Scores | TrustRows | Report | Trained
+Product = Waveform | Mel | Scores | TrustRows | Prints | Report | Trained
