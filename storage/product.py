@@ -132,8 +132,14 @@ def contents_files(description: ProductDescription, shard: Shard, contents: Shar
         if not any(one.content_sha256 for one in contents.quarantined):
             table = table.drop_columns([_REFUSED])
         files[part_file("quarantine", name)] = to_parquet(table)
+    return {**files, **_companions(shard.index, contents)}
+
+
+def _companions(index: int, contents: ShardContents) -> dict[str, bytes]:
+    """Return the files that say how the contents of a shard came about."""
+    name, files = record_name(index), {}
     if contents.spans is not None:
-        files[part_file("spans", name)] = to_parquet(spans_table(shard.index, contents.spans))
+        files[part_file("spans", name)] = to_parquet(spans_table(index, contents.spans))
     if contents.partners is not None:
         files[partners_file(name)] = partners_csv(contents.partners)
     return files
@@ -552,16 +558,9 @@ class ProductFolder(RecordedFolder):
         return found
 
     def read_spans(self, name: str) -> list[Span]:
-        """Return what the node kept and dropped of the shard of a record.
+        """Return what the node kept and dropped of a record's shard; raise as `read_table`.
 
         It is empty where nothing came to the node.
-
-        Raises
-        ------
-        StoreError
-            The shard is not done.
-        DamagedData
-            The file is not that of its record.
         """
         table = self.stored_table("spans", [name], None)
         return [] if table is None else list(spans_of(table))

@@ -282,7 +282,9 @@ class Store:
         if items_of is None:
             return read_shard(folder.location / CATALOGUE, index)
         given = self.read_shard(*items_of, index)
-        return items_shard(given, folder.read_spans(record_name(index)), folder.description.sr or given.utterances[0].sr)
+        return items_shard(
+            given, folder.read_spans(record_name(index)), folder.description.sr or given.utterances[0].sr
+        )
 
     def rewrite_marker(self) -> None:
         """Write the marker file anew if it is damaged, with the project that the last run names.

@@ -134,7 +134,9 @@ def _after_drops(plan: Plan) -> frozenset[str]:
     """Return the nodes that prepare waveforms, and those after them: what they lack may have been dropped."""
     nodes = {name: node_plan.node for name, node_plan in plan.nodes.items()}
     preparing = {name for name, node in nodes.items() if isinstance(node.stage, PreparingStage)}
-    return frozenset(name for name in nodes if preparing & {name, *ancestors(nodes, name)}) if preparing else frozenset()
+    return (
+        frozenset(name for name in nodes if preparing & {name, *ancestors(nodes, name)}) if preparing else frozenset()
+    )
 
 
 def _ids_in_quarantine(folder: ProductFolder, records: Collection[str]) -> Collection[str]:

@@ -358,9 +358,7 @@ def _corpora(variant: Variant, product: Product, nodes: Mapping[str, Node], pair
     return tuple(dict.fromkeys((*own, *others))) or (variant.name,)
 
 
-def _items(
-    variant: Variant, product: Product, nodes: Mapping[str, Node], paired_port: str | None
-) -> tuple[str, ...]:
+def _items(variant: Variant, product: Product, nodes: Mapping[str, Node], paired_port: str | None) -> tuple[str, ...]:
     """Return the nodes on the way that trimmed or split utterances; raise if inputs differ in that."""
     if isinstance(product, Report):
         return ()

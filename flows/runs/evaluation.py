@@ -227,7 +227,9 @@ class StoredEvaluation:
     def n_utterances(self) -> int:
         """Utterances of all corpora."""
         cut = {entry.catalogues[0] for entry in self._by_shards.values() if entry.reshapes}
-        catalogues = {entry.catalogues[0]: entry for entry in self._by_shards.values() if entry.catalogues[0] not in cut}
+        catalogues = {
+            entry.catalogues[0]: entry for entry in self._by_shards.values() if entry.catalogues[0] not in cut
+        }
         return sum(self.catalogue(entry).n_utterances for entry in catalogues.values())
 
     @cached_property

@@ -8,7 +8,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from melmill.stages.contract import Item, Outcome, Processor, PrintsStage
+from melmill.stages.contract import Item, Outcome, PrintsStage, Processor
 from melmill.stages.numeric.errors import StageError
 from melmill.storage.corpus.items import Span, check_spans
 from melmill.storage.errors import StoreError

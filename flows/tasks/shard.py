@@ -225,9 +225,7 @@ class ShardJob(NodeJob):
             raise StageError(f"node {self.node.name!r} prepares {product.kind}: name a node that makes waveforms")
         return product.sr
 
-    def _with_spans(
-        self, contents: ShardContents, items: Sequence[Any], outcomes: Sequence[Outcome]
-    ) -> ShardContents:
+    def _with_spans(self, contents: ShardContents, items: Sequence[Any], outcomes: Sequence[Outcome]) -> ShardContents:
         place = f"node {self.node.name!r}, shard {self.shard}"
         return with_spans(contents, items, outcomes, reshapes=self._reshapes, place=place)
 

@@ -12,19 +12,17 @@ The method depends on the kind of stage:
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from itertools import chain
 from typing import Any, ClassVar, Literal, Protocol, TypeVar, runtime_checkable
 
-import numpy as np
 from numpy.typing import NDArray
 
 from melmill.pcm import as_float as as_float
 from melmill.pcm import stored as stored
 from melmill.stages.blame import REFUSED, Blame, Verdict, blame
-from melmill.stages.numeric.errors import Unusable
 from melmill.stages.contract.products import TRAINED_KINDS as TRAINED_KINDS
 from melmill.stages.contract.products import WHOLE_KINDS as WHOLE_KINDS
 from melmill.stages.contract.products import Kind as Kind
@@ -38,6 +36,10 @@ from melmill.stages.contract.products import TrainedPrior as TrainedPrior
 from melmill.stages.contract.products import TrainedVocoder as TrainedVocoder
 from melmill.stages.contract.products import TrustRows as TrustRows
 from melmill.stages.contract.products import Waveform as Waveform
+from melmill.stages.contract.training import Batch as Batch
+from melmill.stages.contract.training import TrainingData as TrainingData
+from melmill.stages.contract.training import TrainingPlace as TrainingPlace
+from melmill.stages.numeric.errors import Unusable
 from melmill.stages.task_context import enter_utterance
 from melmill.storage.utterance import Labels, Utterance
 from melmill.storage.utterance import SourceFile as SourceFile
@@ -401,64 +403,6 @@ class FileStage(Stage, Protocol):
 
         `read` returns the files that the stage was prepared with.
         """
-        ...
-
-
-# Mels (batch, n_mels, segment_frames), and their audio in [-1, 1)
-# (batch, segment_frames * hop_length).
-Batch = tuple[NDArray[np.float32], NDArray[np.float32]]
-
-
-class TrainingData(Protocol):
-    """The aligned mels and recordings that a training reads."""
-
-    @property
-    def utterances(self) -> Sequence[Utterance]:
-        """Utterances that both inputs hold, in the order of the catalogue."""
-        ...
-
-    def whole(self, utterance_id: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Return the mel ``(n_mels, n_frames)`` of an utterance, and its recording.
-
-        The recording has the shape ``(n_samples,)`` and values in [-1, 1).
-        """
-        ...
-
-    def batches(
-        self, ids: Collection[str], *, segment_frames: int, batch_size: int, seed: int, first: int = 0
-    ) -> Iterator[Batch]:
-        """Return batches of segments of some utterances, without end.
-
-        Batch number n is a function of `ids`, `segment_frames`, `batch_size`, `seed` and n alone.
-
-        Parameters
-        ----------
-        ids : collection of str
-            Ids of the utterances.
-        segment_frames : int
-            Length of a segment, frames. A shorter utterance is padded with silence.
-        batch_size : int
-            Segments of a batch.
-        seed : int
-        first : int
-            Number of the first batch.
-        """
-        ...
-
-
-class TrainingPlace(Protocol):
-    """The place where a training keeps its state, and reports its progress."""
-
-    def load(self) -> bytes | None:
-        """Return the state that was saved last, or None for a fresh start."""
-        ...
-
-    def save(self, state: bytes) -> None:
-        """Save a state in place of the last one, atomically and durably."""
-        ...
-
-    def note(self, line: str) -> None:
-        """Report progress to people, in one line."""
         ...
 
 

@@ -58,6 +58,13 @@ class KeepRule:
             raise ParameterError("measure", _unknown(self.measure))
         if self.measure not in MEASURES:
             installed_metric(self.measure)
+        self._check_limits()
+        for name in ("matches", "not_matches"):
+            self._check_pattern(name)
+        if self.characters == "" or self.name == "":
+            raise ParameterError("characters" if self.characters == "" else "name", "must not be empty, got ''")
+
+    def _check_limits(self) -> None:
         given = [name for name in (*_LIMITS, *_OF_TEXTS) if getattr(self, name) not in (None, ())]
         is_text = self.measure in MEASURES and MEASURES[self.measure].is_text
         fitting, what = (_OF_TEXTS, "a text") if is_text else (_LIMITS, "a number")
@@ -71,10 +78,6 @@ class KeepRule:
                 check_float(name, getattr(self, name))
         if self.at_least is not None and self.at_most is not None and self.at_least > self.at_most:
             raise ParameterError("at_least", f"must not pass at_most, got {self.at_least:g} and {self.at_most:g}")
-        for name in ("matches", "not_matches"):
-            self._check_pattern(name)
-        if self.characters == "" or self.name == "":
-            raise ParameterError("characters" if self.characters == "" else "name", "must not be empty, got ''")
 
     def _check_pattern(self, name: str) -> None:
         pattern = getattr(self, name)

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from melmill.stages.numeric.errors import ParameterError
 from melmill.stages.prepare.activity import QUIETEST_DB, frame_levels
 from melmill.stages.prepare.loudness import measured
-from melmill.stages.prepare.true_peak import true_peak
 from melmill.stages.prepare.trim import Activity
+from melmill.stages.prepare.true_peak import true_peak
 from melmill.stages.score.metric import METRICS, Metric
 from melmill.storage.utterance import Utterance
 

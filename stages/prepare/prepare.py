@@ -74,7 +74,9 @@ class Prepare(ABC):
         total = sum(counts.values())
         if not total:
             return ()
-        dropped = sorted(((n, why) for why, n in counts.items() if why != KEPT and n), key=lambda one: (-one[0], one[1]))
+        dropped = sorted(
+            ((n, why) for why, n in counts.items() if why != KEPT and n), key=lambda one: (-one[0], one[1])
+        )
         kept = f"kept {said(counts.get(KEPT, 0))} of {said(total)}"
         if not dropped:
             return (kept,)
@@ -100,7 +102,9 @@ def waveform(uses: str, products: Sequence[Product]) -> Waveform:
     return products[0]
 
 
-def whole(y: NDArray[Any], array: NDArray[Any] | None = None, *, reason: str = "", detail: str = "") -> tuple[Span, ...]:
+def whole(
+    y: NDArray[Any], array: NDArray[Any] | None = None, *, reason: str = "", detail: str = ""
+) -> tuple[Span, ...]:
     """Return the one span of an utterance that is kept or dropped as a whole.
 
     Parameters

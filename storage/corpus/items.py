@@ -232,7 +232,9 @@ def items_rows(table: pa.Table, spans: pa.Table | None, sr: int) -> tuple[pa.Tab
             if item:
                 kept.setdefault((shard, name), []).append((item, stop - start))
     shards, ids = table["shard"].to_pylist(), table["utterance_id"].to_pylist()
-    at_rate = [-(-n * sr // (old or 1)) for n, old in zip(*(table[c].to_pylist() for c in ("n_samples", "sr")), strict=True)]
+    at_rate = [
+        -(-n * sr // (old or 1)) for n, old in zip(*(table[c].to_pylist() for c in ("n_samples", "sr")), strict=True)
+    ]
     sources, names, lengths, is_part = [], [], [], []
     for row, place in enumerate(zip(shards, ids, strict=True)):
         n_whole = 0 if place[0] in done else at_rate[row]
@@ -262,7 +264,9 @@ def items_rows(table: pa.Table, spans: pa.Table | None, sr: int) -> tuple[pa.Tab
     return rows, {place: [item for item, _ in made] for place, made in kept.items()}
 
 
-def _starts(shards: np.ndarray[tuple[int], np.dtype[np.int64]], n_samples: np.ndarray[tuple[int], np.dtype[np.int64]]) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+def _starts(
+    shards: np.ndarray[tuple[int], np.dtype[np.int64]], n_samples: np.ndarray[tuple[int], np.dtype[np.int64]]
+) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
     """Return the first sample of each row within its shard."""
     before = np.cumsum(n_samples) - n_samples
     first = np.searchsorted(shards, shards, side="left")

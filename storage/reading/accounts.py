@@ -259,4 +259,3 @@ def _after(
             else:
                 lost.append(_piece(part, node, span.reason, span.detail))
     return kept, lost
-

@@ -65,7 +65,14 @@ def account(address: str, json_: bool, page: Path | None, output: Path | None) -
         )
         return DONE
     shown = [
-        (row.node, row.reason, f"{row.n_pieces:,}", f"{row.n_samples:,}", f"{row.duration_s / 3600:.4f}", f"{row.share:.2%}")
+        (
+            row.node,
+            row.reason,
+            f"{row.n_pieces:,}",
+            f"{row.n_samples:,}",
+            f"{row.duration_s / 3600:.4f}",
+            f"{row.share:.2%}",
+        )
         for row in rows.itertuples()
     ]
     total_s = float(rows["duration_s"].sum())

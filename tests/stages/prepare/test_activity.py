@@ -94,15 +94,16 @@ def test_a_recording_without_silence_is_kept_whole() -> None:
 def test_a_soft_end_is_kept_by_hysteresis() -> None:
     fade = tone(0.5) * np.geomspace(1.0, 10 ** (-45 / 20), round(0.5 * SR)).astype(np.float32)
     y = np.concatenate([tone(0.5), fade, np.zeros(SR, np.float32)])
-    hard, soft = (
-        prepared(Trim(margin_s=0.0, threshold_db=-30, hysteresis_db=h), y).spans or () for h in (0.0, 12.0)
-    )
+    hard, soft = (prepared(Trim(margin_s=0.0, threshold_db=-30, hysteresis_db=h), y).spans or () for h in (0.0, 12.0))
     assert soft[0].stop - hard[0].stop > 0.06 * SR
 
 
 def test_levels_are_those_of_the_frames() -> None:
     assert frame_levels(np.full(SR, 0.1, np.float32), SR).loudest_db == pytest.approx(-20.0, abs=1e-3)
-    assert active_regions(np.zeros(0, np.float32), SR, threshold_db=-40, hysteresis_db=0, min_sound_s=0, min_silence_s=0) == []
+    assert (
+        active_regions(np.zeros(0, np.float32), SR, threshold_db=-40, hysteresis_db=0, min_sound_s=0, min_silence_s=0)
+        == []
+    )
 
 
 def test_recordings_are_split_at_silences_and_pieces_keep_their_samples() -> None:

@@ -112,4 +112,3 @@ def test_it_needs_the_table_and_sound_fields() -> None:
         Dedupe(max_difference=0.5)
     with pytest.raises(ContractError, match="compares with other recordings"):
         Dedupe().prepared(item(pcm(babble(1))), Waveform(sr=SR), Waveform(sr=SR))
-

@@ -74,7 +74,11 @@ def test_a_limiter_leaves_alone_what_is_below() -> None:
 
 @pytest.mark.parametrize(
     ("fields", "words"),
-    [({"lufs": 3.0}, "lufs must be"), ({"true_peak_db": 1.0}, "true_peak_db must be"), ({"peaks": "clip"}, "peaks must")],
+    [
+        ({"lufs": 3.0}, "lufs must be"),
+        ({"true_peak_db": 1.0}, "true_peak_db must be"),
+        ({"peaks": "clip"}, "peaks must"),
+    ],
 )
 def test_bad_fields_are_refused(fields: dict[str, object], words: str) -> None:
     with pytest.raises(ParameterError, match=words):

@@ -90,7 +90,9 @@ def test_resampled_recordings_have_the_length_and_the_sound(sr: int) -> None:
     assert span.array is not None
     assert len(span.array) == -(-len(y) * sr // SR)
     assert span.array.dtype == np.int16
-    assert np.sqrt(np.mean(span.array.astype(float) ** 2)) == pytest.approx(np.sqrt(np.mean(y.astype(float) ** 2)), rel=0.02)
+    assert np.sqrt(np.mean(span.array.astype(float) ** 2)) == pytest.approx(
+        np.sqrt(np.mean(y.astype(float) ** 2)), rel=0.02
+    )
 
 
 def test_a_rate_must_be_one() -> None:
