@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -30,7 +30,7 @@ class Resample(Prepare):
 
     uses: ClassVar[str] = "resample"
 
-    sr: int = field(metadata={"example": 22050})
+    sr: int = 22050
 
     def __post_init__(self) -> None:
         """Check the field."""
