@@ -46,7 +46,7 @@ class Dedupe(Prepare):
     }
 
     near: bool = True
-    max_difference: float = 0.2
+    max_difference: float = 0.25
 
     def __post_init__(self) -> None:
         """Check the fields."""

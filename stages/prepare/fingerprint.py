@@ -13,9 +13,7 @@ from numpy.typing import NDArray
 
 from melmill.stages.contract import Input, Item, Kind, Outcome, Prints, Product, Waveform, each
 from melmill.stages.numeric.resample import resample
-from melmill.stages.prepare.activity import active_regions
 from melmill.stages.prepare.prepare import floats, waveform
-from melmill.stages.prepare.trim import Activity
 
 SR = 8000
 N_TIMES, N_BANDS = 32, 17
@@ -26,6 +24,8 @@ N_BITS = (N_TIMES - 1) * (N_BANDS - 1)
 _N_FFT, _HOP = 256, 40
 _LOWEST_HZ, _HIGHEST_HZ = 200.0, 3400.0
 _SHORTEST_S = 0.1
+_OUTSIDE = 0.005
+_SILENT_POWER = 1e-9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +74,7 @@ class Fingerprint:
 def fingerprint(y: NDArray[np.float32], sr: int) -> tuple[NDArray[np.bool_] | None, float]:
     """Return the bits ``(N_BITS,)`` of a recording, and how long its sound is, s.
 
-    There are none of a recording in which nothing is heard for a tenth of a second.
+    There are none of silence, and of a sound shorter than a tenth of a second.
 
     Parameters
     ----------
@@ -82,17 +82,14 @@ def fingerprint(y: NDArray[np.float32], sr: int) -> tuple[NDArray[np.bool_] | No
     sr : int
         Its rate, Hz.
     """
-    regions = active_regions(
-        y,
-        sr,
-        threshold_db=Activity.threshold_db,
-        hysteresis_db=Activity.hysteresis_db,
-        min_sound_s=Activity.min_sound_s,
-        min_silence_s=Activity.min_sound_s,
-    )
-    if not regions or regions[-1].stop - regions[0].start < _SHORTEST_S * sr:
+    energy = np.cumsum(y.astype(np.float64) ** 2)
+    if not y.size or energy[-1] <= y.size * _SILENT_POWER:
         return None, 0.0
-    sound = y[regions[0].start : regions[-1].stop]
+    # Where nearly all of the energy lies: noise moves that less than where sound begins.
+    start, stop = np.searchsorted(energy, [_OUTSIDE * energy[-1], (1.0 - _OUTSIDE) * energy[-1]])
+    sound = y[start : stop + 1]
+    if sound.size < _SHORTEST_S * sr:
+        return None, 0.0
     energies = np.log(_energies(resample(sound, sr, SR)))
     change = np.diff(np.diff(energies, axis=1), axis=0)
     return (change > 0).ravel(), sound.size / sr

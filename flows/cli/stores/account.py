@@ -64,20 +64,22 @@ def account(address: str, json_: bool, page: Path | None, output: Path | None) -
             }
         )
         return DONE
+    from melmill.stages.report.views.account import length
+
     shown = [
         (
             row.node,
             row.reason,
             f"{row.n_pieces:,}",
             f"{row.n_samples:,}",
-            f"{row.duration_s / 3600:.4f}",
+            length(row.duration_s),
             f"{row.share:.2%}",
         )
         for row in rows.itertuples()
     ]
     total_s = float(rows["duration_s"].sum())
-    everything = ("all", "", f"{rows['n_pieces'].sum():,}", f"{rows['n_samples'].sum():,}", f"{total_s / 3600:.4f}", "")
-    table(("node", "reason", "pieces", "samples", "hours", "share"), [*shown, everything], f"{name} of {found.corpus}")
+    everything = ("all", "", f"{rows['n_pieces'].sum():,}", f"{rows['n_samples'].sum():,}", length(total_s), "")
+    table(("node", "reason", "pieces", "samples", "length", "share"), [*shown, everything], f"{name} of {found.corpus}")
     return DONE
 
 
