@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from melmill.storage.corpus.packing import MAX_UTTERANCES
 from melmill.storage.corpus.parts import SCHEMA
@@ -245,7 +246,7 @@ def items_rows(table: pa.Table, spans: pa.Table | None, sr: int) -> tuple[pa.Tab
             lengths.append(n_samples)
             is_part.append(len(made) > 1)
     rows = rows_at(table, np.array(sources, np.int64))
-    n_samples = np.array(lengths, np.int64)
+    counts = np.array(lengths, np.int64)
     texts, paths = rows["text"].to_pylist(), rows["path"].to_pylist()
     new = {
         "utterance_id": pa.array(names, pa.string()),
@@ -255,22 +256,21 @@ def items_rows(table: pa.Table, spans: pa.Table | None, sr: int) -> tuple[pa.Tab
             pa.string(),
         ),
         "sr": from_numpy(np.full(len(names), sr, np.int64)),
-        "n_samples": from_numpy(n_samples),
-        "duration_s": from_numpy(n_samples / sr),
-        "start": from_numpy(_starts(to_numpy(rows["shard"]), n_samples)),
+        "n_samples": from_numpy(counts),
+        "duration_s": from_numpy(counts / sr),
+        "start": from_numpy(_starts(to_numpy(rows["shard"]), counts)),
     }
     for name, column in new.items():
         rows = rows.set_column(SCHEMA.get_field_index(name), SCHEMA.field(name), column)
     return rows, {place: [item for item, _ in made] for place, made in kept.items()}
 
 
-def _starts(
-    shards: np.ndarray[tuple[int], np.dtype[np.int64]], n_samples: np.ndarray[tuple[int], np.dtype[np.int64]]
-) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+def _starts(shards: NDArray[np.int64], n_samples: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return the first sample of each row within its shard."""
     before = np.cumsum(n_samples) - n_samples
     first = np.searchsorted(shards, shards, side="left")
-    return before - before[first]
+    starts: NDArray[np.int64] = before - before[first]
+    return starts
 
 
 def items_revisions(revisions: Revisions, items: Mapping[tuple[int, str], Sequence[str]]) -> Revisions:

@@ -45,7 +45,9 @@ def item(y: NDArray[Any], sr: int = SR, text: str = "") -> Item:
 def prepared(stage: Any, y: NDArray[Any], sr: int = SR, text: str = "") -> Outcome:
     wave = Waveform(sr=sr, dtype="int16" if y.dtype == np.int16 else "float32")
     (outcome,) = stage.process([item(y, sr, text)], {"from": wave}, stage.produces({"from": [wave]}))
+    assert isinstance(outcome, Outcome)
     spans = outcome.spans
+    assert spans is not None
     assert [span.start for span in spans] == [0, *(span.stop for span in spans[:-1])]
     assert spans[-1].stop == len(y)
     return outcome
