@@ -78,7 +78,8 @@ class Heard:
         """Powers of the frames in which noise is looked for."""
         length = max(1, round(_NOISE_FRAME_S * self.sr))
         whole = self.y[: self.y.size // length * length].astype(np.float64)
-        return np.mean(whole.reshape(-1, length) ** 2, axis=1)
+        powers: NDArray[np.float64] = np.mean(whole.reshape(-1, length) ** 2, axis=1)
+        return powers
 
     @cached_property
     def snr_db(self) -> float:
