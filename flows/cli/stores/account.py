@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,14 +69,14 @@ def account(address: str, json_: bool, page: Path | None, output: Path | None) -
 
     shown = [
         (
-            row.node,
-            row.reason,
-            f"{row.n_pieces:,}",
-            f"{row.n_samples:,}",
-            length(row.duration_s),
-            f"{row.share:.2%}",
+            one["node"],
+            one["reason"],
+            f"{one['n_pieces']:,}",
+            f"{one['n_samples']:,}",
+            length(one["duration_s"]),
+            f"{one['share']:.2%}",
         )
-        for row in rows.itertuples()
+        for one in map(_plain, rows.to_dict("records"))
     ]
     total_s = float(rows["duration_s"].sum())
     everything = ("all", "", f"{rows['n_pieces'].sum():,}", f"{rows['n_samples'].sum():,}", length(total_s), "")
@@ -95,9 +96,9 @@ def _holds(entry: NodeEntry) -> bool:
     return entry.kind in ("utterances", "waveform", "mel")
 
 
-def _plain(row: dict[str, Any]) -> dict[str, Any]:
+def _plain(row: Mapping[Any, Any]) -> dict[str, Any]:
     """Return a row without the types of NumPy."""
-    return {name: value.item() if hasattr(value, "item") else value for name, value in row.items()}
+    return {str(name): value.item() if hasattr(value, "item") else value for name, value in row.items()}
 
 
 def _bytes(pieces: pd.DataFrame, output: Path) -> bytes:
@@ -120,8 +121,16 @@ def _page(found: Account, rows: pd.DataFrame, pieces: pd.DataFrame) -> bytes:
     parts = [Part(*row) for row in rows.itertuples(index=False, name=None)]
     dropped = pieces[pieces["reason"] != KEPT].assign(n_samples=lambda one: one["stop"] - one["start"])
     longest = dropped.sort_values("n_samples", ascending=False, kind="stable").groupby(["node", "reason"], sort=False)
+    chosen = longest.head(_SHOWN).sort_values(["node", "reason"], kind="stable")
     examples = [
-        Example(one.utterance_id, one.node, one.reason, one.detail, one.start / found.sr, one.stop / found.sr)
-        for one in longest.head(_SHOWN).sort_values(["node", "reason"], kind="stable").itertuples()
+        Example(
+            one["utterance_id"],
+            one["node"],
+            one["reason"],
+            one["detail"],
+            one["start"] / found.sr,
+            one["stop"] / found.sr,
+        )
+        for one in map(_plain, chosen.to_dict("records"))
     ]
     return account_page(found.name, found.corpus, parts, examples)
