@@ -6,8 +6,9 @@ import posixpath
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from importlib import resources
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
@@ -22,6 +23,9 @@ from melmill.storage.files.location import Location
 from melmill.storage.product import Address
 from melmill.storage.runs import RunRecord
 from melmill.storage.store import Store
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 # Of many runs a page shows the last ones.
 MOST_RUNS = 200
@@ -101,26 +105,32 @@ def trends_page(stores: Sequence[StoreRuns], page: str | None = None, *, served:
     served : bool
         Whether a server shows the page of one store: the links lead to its files there.
     """
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.FunctionLoader(_resource),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     style = resources.files("melmill.stages.report").joinpath("page.css").read_text(encoding="utf-8")
     shown_stores = []
     for one in stores:
         prefix = "files" if served else _prefix(one.store.location.url, page)
         shown_stores.append(_shown(one, prefix))
     return (
-        environment.get_template("page.html.j2")
+        _environment()
+        .get_template("page.html.j2")
         .render(
             stores=shown_stores, style=Markup(style), title=_title(stores), most=MOST_RUNS, home="./" if served else ""
         )
         .encode()
+    )
+
+
+@cache
+def _environment() -> Environment:
+    """Return the environment, which keeps the template that it compiled."""
+    import jinja2
+
+    return jinja2.Environment(
+        loader=jinja2.FunctionLoader(_resource),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
 
 
