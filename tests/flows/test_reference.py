@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 import soundfile
 
@@ -150,12 +151,6 @@ def test_mels_alone_have_no_such_choice(fresh: Project) -> None:
     assert (done.returncode, "audio of 'made' has no node 'reference'" in done.stderr) == (2, True)
 
 
-def test_dask_makes_the_same_bytes(fresh: Project, whole: Project) -> None:
-    answer = fresh.run()
-    assert NOTE.format(root=fresh.root) in answer["notes"]
-    assert unkeyed(fresh, "speech", *MADE) == unkeyed(whole, "speech", *MADE)
-
-
 def test_a_chain_decodes_each_file_once(fresh: Project, whole: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = make_plan(load(fresh.pipeline))
     prepare_store(plan)
@@ -177,13 +172,17 @@ def test_a_chain_decodes_each_file_once(fresh: Project, whole: Project, monkeypa
     assert unkeyed(fresh, "speech", *MADE) == unkeyed(whole, "speech", *MADE)
 
 
-def test_a_killed_run_goes_on_from_the_files(fresh: Project, whole: Project) -> None:
-    fresh.run(*SERIAL, "--until", "speech")
+def test_a_killed_run_goes_on_from_the_files_and_dask_makes_the_same_bytes(fresh: Project, whole: Project) -> None:
     with running(fresh) as client:
         client.until(lambda: bool(list(fresh.store.glob("mel/*/records/*.json"))))
+        children = client.children()
         client.process.kill()
+        # Its workers end with it, and store nothing later.
+        assert not psutil.wait_procs(children, timeout=10)[1]
     n_done = len(list(fresh.store.glob("*/*/records/*.json")))
-    tasks = fresh.run(*SERIAL)["tasks"]
+    answer = fresh.run()
+    assert NOTE.format(root=fresh.root) in answer["notes"]
+    tasks = answer["tasks"]
     assert (tasks["run"], tasks["failed"]) == (tasks["total"] - n_done, 0)
     made = {path: digest for path, digest in unkeyed(fresh, "speech", *MADE).items() if "/." not in path}
     assert made == unkeyed(whole, "speech", *MADE)
