@@ -128,6 +128,8 @@ def test_two_are_kept_apart(done: Project) -> None:
         assert "a run of schedule 'test' is still at work" in said
         assert ticked(done, "--name", "another")[1]["state"] == "green"
     assert ticked(done)[1]["state"] == "green"
+    # State and locks are no products.
+    assert done.called("verify", str(done.store)).returncode == 0
 
 
 def test_a_run_holds_the_lock_when_what_started_it_is_killed(done: Project) -> None:
@@ -173,11 +175,6 @@ def test_a_clock_that_was_set_back_is_said_and_harmless(done: Project) -> None:
     code, made, said = ticked(done, "--every", "hour")
     assert (code, made["state"], made["missed"]) == (0, "green", [])
     assert "which this clock has not reached yet" in said
-
-
-def test_state_and_lock_are_no_products(done: Project) -> None:
-    ticked(done)
-    assert done.called("verify", str(done.store)).returncode == 0
 
 
 @pytest.mark.skipif("gate" not in cli.list_commands(click.Context(cli)), reason="needs the command gate")
