@@ -88,17 +88,6 @@ def test_each_run_is_listed_and_says_what_it_reused(done: Project) -> None:
     assert means[0]["gla"] != means[1]["gla"]
 
 
-def test_a_dask_run_leaves_what_a_serial_one_does(project: Project, finished: Project) -> None:
-    project.run("--executor", "dask")
-    serial, dask = last(finished).outcome, last(project).outcome
-    assert serial is not None
-    assert dask is not None
-    assert dask.scores == serial.scores
-    assert {name: node.done for name, node in dask.nodes.items()} == {
-        name: node.done for name, node in serial.nodes.items()
-    }
-
-
 def test_a_run_with_failed_tasks_says_so(project: Project) -> None:
     project.run(*SERIAL, "--until", "mel")
     victim = next(project.store.glob("mel/*/data/c/2/0"))
