@@ -376,7 +376,7 @@ class ProductFolder(RecordedFolder):
             return self._from_corpus(record, [one for one in shard.current if one.utterance_id in wanted])
         if record.at:
             # It may have other codecs than this product here.
-            return self._other(record.at).read_arrays(shard, wanted)
+            return self.other(record.at).read_arrays(shard, wanted)
         present = [utterance_id for utterance_id in known if utterance_id in wanted]
         files = {name: self.read_whole(record, f"data/{name}") for name in shard_files(spec, shard)}
         return decode(spec, self.description.slot_length, shard, files, present, self.place(record, "data"))
@@ -399,7 +399,7 @@ class ProductFolder(RecordedFolder):
         # The record of an earlier call is used again while the files have its sizes.
         record = self._known_records.get(name)
         if record is not None and record.at:
-            return self._other(record.at).read_array(shard, utterance_id, part)
+            return self.other(record.at).read_array(shard, utterance_id, part)
         if record is None or self.size_problem(record, files):
             record = self._known_records[name] = self.done(name)
             problem = self.size_problem(record, files)
@@ -408,10 +408,10 @@ class ProductFolder(RecordedFolder):
         if utterance_id in record.absent or utterance_id in shard.retired:
             raise KeyError(utterance_id)
         if record.at:
-            return self._other(record.at).read_array(shard, utterance_id, part)
+            return self.other(record.at).read_array(shard, utterance_id, part)
         return self._stored.read(shard, utterance_id, part, self.place(record, "data"))
 
-    def _other(self, at: str) -> ProductFolder:
+    def other(self, at: str) -> ProductFolder:
         """Return the folder of the same product in another store. It is made once."""
         return self._others.setdefault(at, ProductFolder(Location(at)))
 

@@ -9,15 +9,16 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from melmill.flows.runs.addresses import ResolvedRun
+from melmill.flows.runs.addresses import ResolvedRun, gone
 from melmill.flows.tasks.throughput import throughput
 from melmill.stages.contract import WHOLE_KINDS
+from melmill.stages.errors import NotComparable
 from melmill.stages.numeric.errors import ParameterError
 from melmill.stages.numeric.presets import preset
 from melmill.stages.report.comparison.evaluation import SLICES
 from melmill.stages.score.metric import Metric
 from melmill.storage.description import ProductDescription
-from melmill.storage.product import Address, ProductFolder
+from melmill.storage.product import DESCRIPTION, Address, ProductFolder
 from melmill.storage.runs import NodeEntry
 from melmill.storage.store import Store
 
@@ -81,12 +82,18 @@ class StoredEvaluation:
 
     @cached_property
     def _score_nodes(self) -> dict[str, list[str]]:
-        """Score nodes by the node whose waveforms they score."""
+        """Score nodes whose products are there, by the node whose waveforms they score."""
         found: dict[str, list[str]] = {}
-        for name, entry in self.nodes.items():
-            if entry.kind == "scores":
+        named = {name: entry for name, entry in self.nodes.items() if entry.kind == "scores"}
+        for name, entry in named.items():
+            if self._is_there(entry):
                 found.setdefault(entry.scored or name, []).append(name)
+        if named and not found:
+            raise NotComparable(f"{self.label} {gone(next(iter(named)))}")
         return found
+
+    def _is_there(self, entry: NodeEntry) -> bool:
+        return self.store.product(entry.folder, entry.key).location.exists(DESCRIPTION)
 
     @cached_property
     def scores(self) -> pd.DataFrame:
@@ -245,13 +252,25 @@ class StoredEvaluation:
         """Bytes that each node's product takes in the store, by its records."""
         return {
             name: sum(
-                file.n_bytes for record in self.folder(entry).records().values() for file in record.files.values()
+                file.n_bytes
+                for record in self.folder(entry).records().values()
+                # Files that another store has take nothing here.
+                if not record.at
+                for file in record.files.values()
             )
             for name, entry in self.nodes.items()
         }
 
     def folder(self, entry: NodeEntry) -> ProductFolder:
-        """Return the folder of a node's product."""
+        """Return the folder of a node's product.
+
+        Raises
+        ------
+        NotComparable
+            It was pruned. What it lacks is not to be taken for a good result.
+        """
+        if not self._is_there(entry):
+            raise NotComparable(f"{self.label} {gone(next(name for name, one in self.nodes.items() if one == entry))}")
         return self.store.product(entry.folder, entry.key, entry.recordings)
 
     def catalogue(self, entry: NodeEntry) -> Catalogue:

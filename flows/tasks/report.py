@@ -24,7 +24,7 @@ from melmill.stages.report.contract import PAIR_COLUMNS, Example, HeardTest, Pro
 from melmill.storage.errors import StoreError
 from melmill.storage.product import Address, Part, ProductFolder
 from melmill.storage.runs import NodeEntry
-from melmill.storage.store import Store
+from melmill.storage.store import RUNS, Store
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,6 +40,10 @@ PAGE = "index.html"
 HEADLINE = "headline.csv"
 # File of a report that is a gate: whether it passed.
 VERDICT = "verdict.json"
+# Page in the store that shows scores over its runs.
+TRENDS_PAGE = f"{RUNS}/trends.html"
+# The same from the page of a report, which is in <node>/<key>/report/<record>/.
+TRENDS_LINK = f"../../../../{TRENDS_PAGE}"
 
 
 def report_folder(record_name: str) -> str:
@@ -168,6 +172,7 @@ class StoredResults:
         self._ancestors = ancestors
         self.pipeline = pipeline
         self.pair_notes = pair_notes
+        self.trends = TRENDS_LINK
         self.versions: Mapping[str, str] = versions()
         self.provenance = [
             Provenance(

@@ -115,6 +115,14 @@ class ReportData(Protocol):
         ...
 
     @property
+    def trends(self) -> str:
+        """Where the page is that shows scores over the runs of the store, relative to the report's page.
+
+        Empty where there is none.
+        """
+        ...
+
+    @property
     def versions(self) -> Mapping[str, str]:
         """Versions of the interpreter and of the packages that results may depend on."""
         ...
@@ -290,6 +298,8 @@ class Tables:
         Versions of the packages and of the interpreter that did the work.
     pipeline : str
         Its name.
+    trends : str
+        Where the page of trends is, relative to the report's page. Empty where there is none.
     notes : sequence of str
         What a person should know of the recordings, a line each.
     pair_notes : sequence of str
@@ -320,6 +330,7 @@ class Tables:
     made: Sequence[Provenance] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
     pipeline: str = ""
+    trends: str = ""
     notes: Sequence[str] = ()
     pair_notes: Sequence[str] = ()
     pairs: pd.DataFrame | None = None

@@ -119,6 +119,9 @@ def test_an_interrupted_run_says_so_and_a_killed_one_is_lost(project: Project, m
         client.until(lambda: bool(list(project.store.glob("runs/*/state.json"))))
         with pytest.raises(StoreError, match=r"is still running: tag it when it is done"):
             set_tag(Store.open(str(project.store)), "now", last(project).run_id)
+        refused = project.called("tag", str(project.store), "now")
+        assert (refused.returncode, refused.stdout, refused.stderr.count("\n")) == (2, "", 1)
+        assert "is still running: tag it when it is done" in refused.stderr
         assert last(project).state == "running"
         client.signal(signal.SIGINT)
         assert client.exit_code() == 130

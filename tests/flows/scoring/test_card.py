@@ -64,7 +64,10 @@ def test_systems_are_compared_in_one_report(folders: Project) -> None:
     assert set(zip(paired["node"], paired["baseline"], strict=True)) == {("coarse", "good")}
     # The recordings stay where they are.
     assert not list((report / "store").rglob("c/0"))
-    assert (report / "index.html").read_text().count("<audio") == 5 * 3
+    page = (report / "index.html").read_text()
+    assert page.count("<audio") == 5 * 3
+    assert 'href="store/runs/trends.html"' in page
+    assert (report / "store" / "runs" / "trends.html").is_file()
 
 
 def test_a_second_call_scores_what_changed(folders: Project) -> None:

@@ -8,6 +8,7 @@ import json
 import re
 import shutil
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -117,10 +118,30 @@ def test_each_run_leaves_the_page_in_its_store(history: Project) -> None:
     assert json.loads(history.called("report", str(history.store), "--json").stdout)["trends"] == str(page)
 
 
-def test_one_run_makes_no_trend(finished: Project) -> None:
-    assert write_trends(Store.open(str(finished.store))) is None
-    assert not (finished.store / "runs" / "trends.html").exists()
-    assert "trends" not in finished.called("report", str(finished.store)).stdout
+def test_reports_lead_to_the_page_from_the_first_run_on(finished: Project, tmp_path: Path) -> None:
+    page = Path(json.loads(finished.called("report", str(finished.store), "--json").stdout)["report"])
+    (link,) = {one for one in _Parsed(page.read_bytes()).links if one and not one.startswith(("#", "data:"))}
+    assert (page.parent / link).resolve() == (finished.store / "runs" / "trends.html").resolve()
+    assert "SCM [dB]" in (page.parent / link).read_text()
+    assert "trends" not in finished.called("report", str(finished.store)).stdout  # one run makes none
+    # A store that gets the run gets the page too.
+    copied = tmp_path / "copy"
+    assert finished.called("copy", str(finished.store), str(copied), "--with-run").returncode == 0
+    assert (copied / page.relative_to(finished.store).parent / link).resolve().is_file()
+
+
+def test_a_store_without_scores_has_no_such_page(project: Project) -> None:
+    project.run("--executor", "serial", "--until", "speech")
+    assert write_trends(Store.open(str(project.store))) is None
+    assert not (project.store / "runs" / "trends.html").exists()
+
+
+def test_of_two_score_nodes_of_a_node_the_first_counts(finished: Project) -> None:
+    (run,) = runs_of(finished).runs()
+    assert run.outcome is not None
+    again = [replace(score, node="more", mean=0.0) for score in run.outcome.scores]
+    twice = replace(run, outcome=replace(run.outcome, scores=(*run.outcome.scores, *again)))
+    assert series_of([twice]) == [replace(one, points=(replace(one.points[0], run=twice),)) for one in series_of([run])]
 
 
 def test_runs_lead_to_their_own_reports(history: Project) -> None:

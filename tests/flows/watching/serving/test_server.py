@@ -130,6 +130,11 @@ def test_reports_and_trends_are_served(served: Served) -> None:
     status, headers, data = served.ask(f"/0/{links[0]}")
     assert status == 200
     assert b"SCM" in data
+    # It leads to the page of trends, by where that is in a store.
+    assert b'href="../../../../runs/trends.html"' in data
+    moved = served.ask("/0/files/runs/trends.html")
+    assert (moved[0], moved[1]["location"]) == (302, "/0/trends")
+    assert served.ask("/2/files/runs/trends.html")[0] == 404
     # A report's script can't read what else is served.
     assert headers["content-security-policy"].startswith("sandbox allow-scripts")
     assert "allow-same-origin" not in headers["content-security-policy"]
