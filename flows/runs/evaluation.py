@@ -291,11 +291,12 @@ def _of(parameters: Mapping[str, Any], field: str, name: str) -> Any:  # noqa: A
     return found.get(name) if isinstance(found, Mapping) else None
 
 
-def check_same_project(a: ResolvedRun, b: ResolvedRun) -> None:
-    """Raise ParameterError unless two runs are of one project."""
+def check_same_project(a: ResolvedRun, b: ResolvedRun, *, names: tuple[str, str] = ("A", "b")) -> None:
+    """Raise ParameterError, which calls the runs by `names`, unless two runs are of one project."""
     if a.manifest.project != b.manifest.project:
         raise ParameterError(
-            "b",
-            f"is a run of project {b.manifest.project!r} in {b.location.url}, and A of {a.manifest.project!r} in "
-            f"{a.location.url}: compare runs of one project, or give --other-project if their scores mean the same",
+            names[1],
+            f"is a run of project {b.manifest.project!r} in {b.location.url}, and {names[0]} of "
+            f"{a.manifest.project!r} in {a.location.url}: compare runs of one project, or give --other-project if "
+            "their scores mean the same",
         )

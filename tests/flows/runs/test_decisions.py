@@ -123,7 +123,7 @@ def test_a_gate_in_a_pipeline_ends_the_run_with_3(project: Project) -> None:
     bad = project.melmill(*worse)
     assert bad.returncode == 3
     assert "tripped: gate: rule 1: scm of gla: not worse than 0.5: tripped: gla: " in bad.stderr
-    (verdict,) = (path for path in project.store.rglob("verdict.json") if b"tripped" in path.read_bytes())
+    (verdict,) = (path for path in project.store.rglob("verdict.json") if b'"passed": false' in path.read_bytes())
     judged = verdict.read_bytes()
     record = verdict.parents[2] / "records" / f"{verdict.parent.name}.json"
     assert json.loads(record.read_text())["worker"]
@@ -243,7 +243,7 @@ def test_a_store_packed_otherwise_is_compared(nights: Project, tmp_path: Path) -
         (("gate", "store", "--rules", "none.yaml"), r"rules 'none.yaml' can't be read: No such file"),
         (("gate", "store", "--rules", "typo.yaml"), r"typo.yaml:2: rule 1 has no field 'at_lest'; did you mean"),
         (("gate", "store", "--rules", "pesq.yaml"), r"pesq.yaml:2: pesq_wb of 'gla' was not scored in store"),
-        (("gate", "store", "--rules", "gate.yaml", "--baseline", "{other}"), "is a run of project 'another'"),
+        (("gate", "store", "--rules", "gate.yaml", "--baseline", "{other}"), "baseline is a run of project 'another'"),
         (("gate", "store", "--rules", "gate.yaml", "--baseline", "{apart}"), "have no utterance of gla in common"),
         (("compare", "store", "{other}"), "is a run of project 'another'"),
         (("compare", "store", "{apart}"), "have no utterance of gla in common"),
