@@ -23,10 +23,9 @@ from melmill.flows.pipeline.graph import Node
 from melmill.flows.planning.plan import Plan
 from melmill.flows.runs.trends.page import write_trends
 from melmill.flows.tasks.job import versions
-from melmill.flows.tasks.report import TRENDS_PAGE
 from melmill.flows.watching.events import Event
 from melmill.flows.watching.tally import NodeTally, Tally
-from melmill.stages.contract import Scores
+from melmill.stages.contract import Kind, Scores
 from melmill.stages.score.metric import status_column
 from melmill.stages.score.status import Status
 from melmill.storage.errors import StoreError
@@ -100,10 +99,10 @@ class RunRecorder:
                 summary, f"the outcome of this run can't be stored, so that `melmill runs` will not show it: {error}"
             )
         try:
-            nodes = _score_nodes(self._plan)
-            has_news = any(self._plan.nodes[node.name].pending for node in nodes)
-            # Reports lead to it, also those that came from another store.
-            if has_news or (nodes and not self._store.location.exists(TRENDS_PAGE)):
+            # New reports lead to it.
+            if any(
+                one.pending and one.node.product.kind in (Kind.SCORES, Kind.REPORT) for one in self._plan.nodes.values()
+            ):
                 write_trends(self._store)
         except StoreError as error:
             return _noted(summary, f"the page of trends can't be made anew: {error}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,7 @@ from melmill.flows.tasks.throughput import throughput
 from melmill.stages.contract import WHOLE_KINDS, Scores, TrustRows, Waveform, as_float
 from melmill.stages.numeric.errors import StageError
 from melmill.stages.report.contract import PAIR_COLUMNS, Example, HeardTest, Provenance, ReportStage
-from melmill.storage.errors import StoreError
+from melmill.storage.errors import DamagedData, StoreError
 from melmill.storage.product import Address, Part, ProductFolder
 from melmill.storage.runs import NodeEntry
 from melmill.storage.store import RUNS, Store
@@ -172,7 +173,6 @@ class StoredResults:
         self._ancestors = ancestors
         self.pipeline = pipeline
         self.pair_notes = pair_notes
-        self.trends = TRENDS_LINK
         self.versions: Mapping[str, str] = versions()
         self.provenance = [
             Provenance(
@@ -196,6 +196,18 @@ class StoredResults:
         """Catalogues of all corpora, by folder and key of the ingest node."""
         addresses = {ancestor.catalogue for ancestor in self._ancestors.values()}
         return {address: self._store.product(*address).read_catalogue() for address in addresses}
+
+    @cached_property
+    def trends(self) -> str:
+        """Where the page of trends is at the end of this run; empty if no run before it has scores."""
+        if self._store.location.exists(TRENDS_PAGE):
+            return TRENDS_LINK
+        for run_id in self._store.run_ids():
+            with suppress(DamagedData):
+                outcome = self._store.outcome(run_id)
+                if outcome is not None and outcome.scores:
+                    return TRENDS_LINK
+        return ""
 
     @property
     def scores(self) -> pd.DataFrame:

@@ -136,10 +136,10 @@ def _environment() -> Environment:
 def write_trends(store: Store) -> str | None:
     """Write the page of trends into the store, in place of an earlier one; return where it is.
 
-    None: no run has scores.
+    It is there as soon as two runs have scores. None: they have not.
     """
     runs = store.runs()
-    if not any(run.outcome and run.outcome.scores for run in runs):
+    if sum(bool(run.outcome and run.outcome.scores) for run in runs) < 2:
         return None
     url = f"{store.location.url}/{TRENDS_PAGE}"
     store.location.replace(TRENDS_PAGE, trends_page([store_runs(store, runs)], url))
@@ -147,10 +147,9 @@ def write_trends(store: Store) -> str | None:
 
 
 def trends_url(store: str) -> str | None:
-    """Return where the page of trends in a store is; None where there is none, or no second run."""
+    """Return where the page of trends in a store is, None where there is none yet."""
     location = Location(store)
-    has_more = len(Store(location).run_ids()) > 1
-    return f"{location.url}/{TRENDS_PAGE}" if has_more and location.exists(TRENDS_PAGE) else None
+    return f"{location.url}/{TRENDS_PAGE}" if location.exists(TRENDS_PAGE) else None
 
 
 def _title(stores: Sequence[StoreRuns]) -> str:

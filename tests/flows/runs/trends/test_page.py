@@ -118,22 +118,27 @@ def test_each_run_leaves_the_page_in_its_store(history: Project) -> None:
     assert json.loads(history.called("report", str(history.store), "--json").stdout)["trends"] == str(page)
 
 
-def test_reports_lead_to_the_page_from_the_first_run_on(finished: Project, tmp_path: Path) -> None:
-    page = Path(json.loads(finished.called("report", str(finished.store), "--json").stdout)["report"])
-    (link,) = {one for one in _Parsed(page.read_bytes()).links if one and not one.startswith(("#", "data:"))}
-    assert (page.parent / link).resolve() == (finished.store / "runs" / "trends.html").resolve()
-    assert "SCM [dB]" in (page.parent / link).read_text()
-    assert "trends" not in finished.called("report", str(finished.store)).stdout  # one run makes none
-    # A store that gets the run gets the page too.
+def test_one_run_makes_no_trend(finished: Project) -> None:
+    assert write_trends(Store.open(str(finished.store))) is None
+    assert not (finished.store / "runs" / "trends.html").exists()
+    assert "trends" not in finished.called("report", str(finished.store)).stdout
+
+
+def test_reports_lead_to_the_page_as_soon_as_it_is_there(history: Project, tmp_path: Path) -> None:
+    store = runs_of(history)
+    first, _, *later = (history.store / page for page in report_pages(store, store.runs()).values())
+    assert _ways_out(first) == []
+    (link,) = {link for page in later for link in _ways_out(page)}
     copied = tmp_path / "copy"
-    assert finished.called("copy", str(finished.store), str(copied), "--with-run").returncode == 0
-    assert (copied / page.relative_to(finished.store).parent / link).resolve().is_file()
+    assert history.called("copy", str(history.store), str(copied), "--all", "--with-run").returncode == 0
+    for root in (history.store, copied):
+        page = root / later[-1].relative_to(history.store)
+        assert (page.parent / link).resolve() == (root / "runs" / "trends.html").resolve()
+        assert (page.parent / link).is_file()
 
 
-def test_a_store_without_scores_has_no_such_page(project: Project) -> None:
-    project.run("--executor", "serial", "--until", "speech")
-    assert write_trends(Store.open(str(project.store))) is None
-    assert not (project.store / "runs" / "trends.html").exists()
+def _ways_out(page: Path) -> list[str]:
+    return [link for link in _Parsed(page.read_bytes()).links if not link.startswith(("#", "data:"))]
 
 
 def test_of_two_score_nodes_of_a_node_the_first_counts(finished: Project) -> None:
