@@ -78,7 +78,10 @@ class StoredEvaluation:
         """Return what a store holds of a run."""
         state = run.record.state
         notes = [] if state in ("done", "unknown") else [_UNFINISHED[state].format(label=label)]
-        return cls(run.store, run.manifest.nodes, label, run.manifest.pipeline, notes)
+        made = cls(run.store, run.manifest.nodes, label, run.manifest.pipeline)
+        lost = [name for name, entry in made.nodes.items() if entry.kind == "scores" and not made._is_there(entry)]
+        made.notes = (*notes, *(f"{label} {gone(name)}" for name in lost))
+        return made
 
     @cached_property
     def _score_nodes(self) -> dict[str, list[str]]:
