@@ -149,7 +149,7 @@ def tick(schedule: Schedule, say: Say) -> Tick:
     about: dict[str, Any] = {
         "schedule": schedule.name, "pipeline": str(schedule.pipeline), "store": store or "", "project": project,
     }  # fmt: skip
-    failure = {"state": "failed", "exit_code": BAD_USAGE, "error": broken}
+    failure: dict[str, Any] = {"state": "failed", "exit_code": BAD_USAGE, "error": broken}
     if store is None:
         # Nobody knows the store, so that nothing is kept of it.
         return _told(schedule, Tick(**about, **failure, event="failed", started_at=_now(), finished_at=_now()), say)
