@@ -24,7 +24,7 @@ from melmill.stages.errors import (
     PackageMissing,
     UnknownStage,
 )
-from melmill.stages.extract.reading import read_with
+from melmill.stages.extract.reading import Listing, list_with, read_with
 from melmill.stages.numeric.checks import MAX_SR, as_array, check_choice, check_full_scale, check_int
 from melmill.stages.numeric.errors import (
     ContractError,
@@ -954,9 +954,24 @@ def _bytes_of(path: str) -> bytes:
     return folder.read(name)
 
 
+def _listed(folder: str) -> Listing:
+    import hashlib
+
+    from melmill.storage.files.sources import SourceTree
+
+    tree = SourceTree(folder)
+    digest, names = hashlib.sha256(), []
+    for file in tree.walk():
+        if not file.problem:
+            names.append(file.path)
+            digest.update(f"{file.path}\0{file.size_bytes}\0{file.mtime_ns}\n".encode())
+    return Listing(tree.url, tuple(names), digest.hexdigest())
+
+
 # The store knows no readers and stages open no files, and every process imports this module first.
 convert_with(_converter)
 read_with(_bytes_of)
+list_with(_listed)
 
 
 def _spec(spec: MelSpec | None, name: str | None) -> MelSpec:

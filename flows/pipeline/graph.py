@@ -30,6 +30,7 @@ from melmill.stages.contract import (
     Kind,
     Mel,
     Product,
+    ReducingStage,
     Report,
     Stage,
     Trained,
@@ -116,8 +117,8 @@ class Node:
 
     @property
     def trains(self) -> bool:
-        """Whether it learns from all utterances, and other nodes wait for that."""
-        return isinstance(self.stage, TrainingStage)
+        """Whether it learns from all utterances or sums them up, and other nodes wait for that."""
+        return isinstance(self.stage, TrainingStage | ReducingStage)
 
     @property
     def pool(self) -> str:

@@ -19,7 +19,7 @@ from melmill.flows.tasks.job import NodeJob, Source, Stopwatch, versions
 from melmill.flows.tasks.levels import current_levels
 from melmill.flows.tasks.task import Receipt
 from melmill.flows.tasks.throughput import throughput
-from melmill.stages.contract import WHOLE_KINDS, Scores, TrustRows, Waveform, as_float
+from melmill.stages.contract import WHOLE_KINDS, Inspections, Scores, TrustRows, Waveform, as_float
 from melmill.stages.numeric.errors import StageError
 from melmill.stages.report.contract import PAIR_COLUMNS, Example, HeardTest, Provenance, ReportStage
 from melmill.storage.errors import DamagedData, StoreError
@@ -218,6 +218,35 @@ class StoredResults:
             with_utterances(self._table(name, "table"), self.catalogues[self._ancestors[name].catalogue], node=scored)
             for scored, names in self._score_nodes.items()
             for name in names
+        )
+
+    @property
+    def inspections(self) -> pd.DataFrame:
+        """One row per recording that a node of the stage `inspect` measured."""
+        from melmill.storage.reading.views import by_node, corpus, packed_at_once
+
+        return by_node(
+            {
+                ancestor.source.product.inspected: packed_at_once(
+                    corpus(self._catalogue(name), self._table(name, "table"), node=""), self._catalogue(name)
+                )
+                for name, ancestor in self._ancestors.items()
+                if isinstance(ancestor.source.product, Inspections)
+            }
+        )
+
+    def recording(self, node: str, utterance_id: str) -> Example | None:
+        """Return the audio of an utterance of a node, or None if the node lacks it."""
+        catalogue = self._catalogue(node)
+        if utterance_id not in catalogue:
+            return None
+        shard = catalogue.shard(catalogue.shard_of(utterance_id))
+        y = self._waveform(node, shard, utterance_id)
+        if y is None:
+            return None
+        text = next(one.text for one in shard.utterances if one.utterance_id == utterance_id)
+        return Example(
+            utterance_id=utterance_id, text=text, sr=self._rate(node), reference=y, reconstructions={}
         )
 
     @property

@@ -142,6 +142,18 @@ class ReportData(Protocol):
         ...
 
     @property
+    def inspections(self) -> pd.DataFrame:
+        """One row per recording that a node of the stage `inspect` measured.
+
+        Columns: those of the catalogue, ``node`` (whose recordings they are), and what was measured.
+        """
+        ...
+
+    def recording(self, node: str, utterance_id: str) -> Example | None:
+        """Return the audio of an utterance of a node, or None if the node lacks it."""
+        ...
+
+    @property
     def pair_notes(self) -> Sequence[str]:
         """What a person should know of the pairs with files of another system, a line each."""
         ...

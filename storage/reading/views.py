@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from melmill.storage.arrays import Array
 from melmill.storage.catalogue import Catalogue
@@ -171,6 +174,24 @@ def by_node(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     named = [frame.assign(node=name) for name, frame in frames.items()]
     filled = [frame for frame in named if len(frame)] or named[:1]
     return pd.concat(filled, ignore_index=True) if filled else pd.DataFrame(columns=["utterance_id", "node"])
+
+
+def statistics(data: bytes) -> pd.DataFrame:
+    """Return the file of a node of statistics as a table, first what is about all speakers together.
+
+    Its arrays have the shape ``(n_speakers, n_rows)`` and names that begin with ``speaker_``, and
+    those over all speakers ``(n_rows,)``.
+    """
+    import pandas as pd
+
+    columns = ("count", "mean", "std", "minimum", "maximum")
+    with np.load(io.BytesIO(data), allow_pickle=False) as file:
+        rows, speakers = file["rows"].tolist(), file["speakers"].tolist()
+        named = [(None, {name: file[name] for name in columns})]
+        stacked = {name: file[f"speaker_{name}"] for name in columns}
+    named += [(speaker, {name: stacked[name][at] for name in columns}) for at, speaker in enumerate(speakers)]
+    frames = [pd.DataFrame({"speaker_id": speaker, "row": rows, **values}) for speaker, values in named]
+    return pd.concat(frames, ignore_index=True)
 
 
 _TRUST = ["utterance_id", "node", "damage", "step"]
