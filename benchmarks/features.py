@@ -123,7 +123,7 @@ def accused(corpora: Path, jobs: int) -> list[dict[str, Any]]:
             )
             table = pd.read_csv(Path(folder, "page", "findings.csv"))
             for row in table.to_dict("records"):
-                print(f"  {corpus} {row['kind']}: {row['utterance_id']}: {row['detail']}")  # noqa: T201
+                print(f"  {corpus} {row['kind']}: {row['utterance_id']}: {row['detail']}")
     return rows
 
 
@@ -205,10 +205,10 @@ def main() -> None:
     else:
         tables = [[summed_up(asked.minutes)]]
     if asked.json:
-        print(json.dumps(tables))  # noqa: T201
+        print(json.dumps(tables))
         return
     for table in tables:
-        print(pd.DataFrame(table).round(4).to_string(index=False))  # noqa: T201
+        print(pd.DataFrame(table).round(4).to_string(index=False))
 
 
 if __name__ == "__main__":

@@ -180,7 +180,10 @@ def _of_store(request: LintRequest, store: Store) -> Iterator[str]:
         )
     pipeline = manifest.pipeline
     declared = {name.partition("[")[0]: pipeline["stages"][name.partition("[")[0]] for name in nodes}
-    also = (store.location.url, *([pipeline["also"]] if isinstance(pipeline.get("also"), str) else pipeline.get("also") or ()))
+    also = (
+        store.location.url,
+        *([pipeline["also"]] if isinstance(pipeline.get("also"), str) else pipeline.get("also") or ()),
+    )
     yield from _head(request, manifest.project, pipeline.get("shard_duration_s"), also)
     for name, fields in declared.items():
         yield from _node(name, {**fields, "pool": "cpu"} if "pool" in fields else fields)

@@ -245,9 +245,7 @@ class StoredResults:
         if y is None:
             return None
         text = next(one.text for one in shard.utterances if one.utterance_id == utterance_id)
-        return Example(
-            utterance_id=utterance_id, text=text, sr=self._rate(node), reference=y, reconstructions={}
-        )
+        return Example(utterance_id=utterance_id, text=text, sr=self._rate(node), reference=y, reconstructions={})
 
     @property
     def pairs(self) -> pd.DataFrame:

@@ -14,8 +14,8 @@ from melmill.flows.cli.show import as_json, one_line, table
 
 _RULES = {
     "clipped_runs": "Flat tops of a recording that is clipped.  [default: 3]",
-    "cliff_db": "Break of the spectrum of a recording that is band-limited, dB.  [default: 20]",
-    "hum_below_db": "Hum less than this under the speech is a finding, dB.  [default: 40]",
+    "cliff_db": "Break of the spectrum of a recording that is band-limited, dB.  [default: 25]",
+    "hum_below_db": "Hum less than this under the speech is a finding, dB.  [default: 25]",
     "rate_factor": "Factor by which letters per second may differ from the usual.  [default: 2]",
     "snr_db": "A recording is noisy below this, dB.  [default: 10]",
 }
@@ -24,7 +24,11 @@ _RULES = {
 @cli.command()
 @click.argument("place", metavar="STORE|FOLDER")
 @click.option(
-    "-o", "--output", type=LocalPath(file_okay=False), metavar="FOLDER", help="Write the page here.  [default: lint-NAME]"
+    "-o",
+    "--output",
+    type=LocalPath(file_okay=False),
+    metavar="FOLDER",
+    help="Write the page here.  [default: lint-NAME]",
 )
 @click.option("--clipped-runs", type=click.IntRange(min=1), metavar="N", help=_RULES["clipped_runs"])
 @click.option("--cliff-db", type=float, metavar="DB", help=_RULES["cliff_db"])

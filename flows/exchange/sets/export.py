@@ -312,7 +312,9 @@ def _views(
             raise PipelineError(f"store {store.location.url!r}: {error.args[0]}") from error
     audio = [view for view in views if view.folder.array_spec.n_mels is None]
     features = {
-        node: view for node, view in zip(nodes, views, strict=True) if view.description.kind in ("features", "embedding")
+        node: view
+        for node, view in zip(nodes, views, strict=True)
+        if view.description.kind in ("features", "embedding")
     }
     of_features = [id(view) for view in features.values()]
     mels = [view for view in views if view.folder.array_spec.n_mels is not None and id(view) not in of_features]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -34,9 +35,7 @@ class Moments:
     def empty(cls, n_rows: int) -> Moments:
         """Return those of nothing."""
         zeros = np.zeros(n_rows)
-        return cls(
-            count=zeros, mean=zeros, m2=zeros, minimum=np.full(n_rows, np.inf), maximum=np.full(n_rows, -np.inf)
-        )
+        return cls(count=zeros, mean=zeros, m2=zeros, minimum=np.full(n_rows, np.inf), maximum=np.full(n_rows, -np.inf))
 
     @classmethod
     def of(cls, values: NDArray[np.floating], counted: NDArray[np.bool_] | None = None) -> Moments:
@@ -145,7 +144,7 @@ def decoded(data: bytes) -> tuple[tuple[str, ...], dict[str, Moments], Moments]:
             stacked = {name: file[f"speaker_{name}"] for name in _FIELDS}
             whole = Moments(**{name: file[name] for name in _FIELDS})
             rows = tuple(file["rows"].tolist())
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise StageError(f"the file holds no statistics of the stage stats ({error})") from error
     parts = {one: Moments(**{name: stacked[name][at] for name in _FIELDS}) for at, one in enumerate(speakers)}
     return rows, parts, whole

@@ -116,7 +116,7 @@ def _candidates(frames: Floats, sr: int, wanted: PitchRange, loudest: float) -> 
     f0 = shape.lag_sr / lag
     is_peak = (middle > left) & (middle >= right) & (middle > 0.5 * wanted.threshold)
     is_peak &= (f0 >= wanted.fmin) & (f0 <= wanted.fmax)
-    strength = np.where(is_peak, top - _OCTAVE * np.log2(wanted.fmin * lag / shape.lag_sr), -np.inf)
+    strength = np.where(is_peak, top - _OCTAVE * np.log2(wanted.fmin * np.maximum(lag, 1.0) / shape.lag_sr), -np.inf)
     best = np.argpartition(strength, max(0, strength.shape[1] - _CANDIDATES), axis=1)[:, -_CANDIDATES:]
     silent = np.maximum(0.0, 2.0 - peak / loudest * (1.0 + wanted.threshold) / _SILENCE)
     return _Candidates(

@@ -17,11 +17,13 @@ _STEP = 1.01 / 32768.0  # samples that differ by no more than a step of 16 bits 
 _FRAME_S = 0.02
 _ACTIVE_DB = 30.0  # frames that lie less than this under the loud ones are active
 _DIGITAL_DB = -90.0  # frames below it were never recorded
-_LOUD, _QUIET = 95, 10  # percentiles of the levels of frames
+_LOUD, _LOUDEST, _QUIET = 95, 99, 10  # percentiles of the levels of frames
+_PEAK_DB = 10.0  # by which the loudest frames of speech exceed the loud ones
 _FLAT = 3  # samples in a row at an extreme that make a flat top
 _INTO_FLAT = 0.01  # least step into a flat top, re the extreme
 _WINDOW_S = 0.032
-_CLIFF_FROM, _CLIFF_TO = 0.1, 0.88  # where a cliff may be, re half the rate
+_CLIFF_FROM, _CLIFF_TO = 0.1, 0.82  # where a cliff may be, re half the rate
+_FLAT_DB = 8.0  # by which the highest bin of a floor exceeds its mean
 _BELOW, _ACROSS, _TOP = 0.05, 0.06, 0.99
 _MAINS_HZ = (50, 60)
 _PARTIALS = 6
@@ -106,7 +108,9 @@ def levels(x: Floats, sr: int) -> Levels:
     framed = x[: n_frames * length].reshape(n_frames, -1)
     power = np.mean(np.square(framed), axis=1) if framed.size else np.zeros(n_frames)
     level = 10.0 * np.log10(np.maximum(power, 10.0 ** (_SILENT_DB / 10.0)))
-    active = level > np.percentile(level, _LOUD) - _ACTIVE_DB
+    # Where there is little speech, its few loud frames count.
+    loud = max(float(np.percentile(level, _LOUD)), float(np.percentile(level, _LOUDEST)) - _PEAK_DB)
+    active = level > loud - _ACTIVE_DB
     recorded = level > _DIGITAL_DB
     quiet = level <= np.percentile(level[recorded], _QUIET) if recorded.any() else recorded
     at = np.flatnonzero(active)
@@ -149,8 +153,9 @@ def clipped_runs(x: Floats) -> int:
 def bandwidth(x: Floats, sr: int) -> tuple[float | None, float | None]:
     """Return where the spectrum of a recording breaks off, Hz, and by how much, dB.
 
-    The break is the largest difference between a band and all that lies above it. A spectrum that
-    falls slowly has none of note. Both are None for a recording of less than three windows.
+    The break is the largest difference between a band and all that lies above it, where that is flat:
+    the floor of what was upsampled or coded. A spectrum that falls slowly has none of note. Both are
+    None for a recording of less than three windows.
     """
     spectrum = _spectrum(x, sr)
     if spectrum is None:
@@ -162,7 +167,10 @@ def bandwidth(x: Floats, sr: int) -> tuple[float | None, float | None]:
     highest_from = np.maximum.accumulate(level[:top][::-1])[::-1]
     below, across = max(1, round(_BELOW * n_bins)), max(1, round(_ACROSS * n_bins))
     edges = np.arange(max(below, int(_CLIFF_FROM * n_bins)), int(_CLIFF_TO * n_bins))
-    drops = (sums[edges] - sums[edges - below]) / below - highest_from[np.minimum(edges + across, top - 1)]
+    above = np.minimum(edges + across, top - 1)
+    drops = (sums[edges] - sums[edges - below]) / below - highest_from[above]
+    unevenness = highest_from[above] - (sums[top] - sums[above]) / (top - above)
+    drops = np.where(unevenness <= _FLAT_DB, drops, 0.0)
     best = int(drops.argmax())
     return round(float(edges[best]) * sr / 2.0 / (n_bins - 1), 1), round(float(drops[best]), 2)
 

@@ -37,8 +37,8 @@ class Rules:
     """
 
     clipped_runs: int = 3
-    cliff_db: float = 20.0
-    hum_below_db: float = 40.0
+    cliff_db: float = 25.0
+    hum_below_db: float = 25.0
     rate_factor: float = 2.0
     snr_db: float = 10.0
     level_off_db: float = 15.0
@@ -104,7 +104,8 @@ def findings(facts: pd.DataFrame, quarantine: pd.DataFrame, rules: Rules) -> pd.
     found += _of_levels(measured, rules)
     has_text = facts["text"].fillna("").str.strip() != ""
     if has_text.mean() > 0.5:
-        found += [(name, "no_text", 1.0, "the corpus has no text for it") for name in facts["utterance_id"][~has_text]]
+        without = facts["utterance_id"][~has_text & ~facts["utterance_id"].isin(quarantine["utterance_id"])]
+        found += [(name, "no_text", 1.0, "the corpus has no text for it") for name in without]
     found += [(row.utterance_id, "unreadable", 1.0, str(row.reason)) for row in quarantine.itertuples()]
     table = pd.DataFrame(found, columns=["utterance_id", "kind", "severity", "detail"])
     order = {kind: at for at, kind in enumerate(KINDS)}
@@ -159,8 +160,10 @@ def _of_texts(facts: pd.DataFrame, rules: Rules) -> list[tuple[str, str, float, 
         return []
     middle, spread = float(log.median()), float((log - log.median()).abs().median()) * 1.4826
     speakers = facts.loc[log.index, "speaker_id"]
-    own = log.groupby(speakers).transform("median").where(
-        log.groupby(speakers).transform("size") >= _FEWEST_OF_SPEAKER, middle
+    own = (
+        log.groupby(speakers)
+        .transform("median")
+        .where(log.groupby(speakers).transform("size") >= _FEWEST_OF_SPEAKER, middle)
     )
     limit = max(np.log(rules.rate_factor), _DEVIATIONS * spread)
     found = []

@@ -152,7 +152,8 @@ def histogram(values: NDArray[np.float64]) -> str:
         if n
     )
     ticks = "".join(
-        f'<text x="{share * _WIDTH:.0f}" y="{_HEIGHT + 14}" text-anchor="{anchor}">{low + share * (high - low):.4g}</text>'
+        f'<text x="{share * _WIDTH:.0f}" y="{_HEIGHT + 14}" text-anchor="{anchor}">'
+        f"{low + share * (high - low):.4g}</text>"
         for share, anchor in ((0.0, "start"), (0.5, "middle"), (1.0, "end"))
     )
     return (

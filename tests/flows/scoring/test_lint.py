@@ -126,7 +126,9 @@ cluster: {{pools: {{cpu: {{workers: 1}}}}}}
         ("{root}", "corpus/c0.wav", "is a file"),
     ],
 )
-def test_a_place_that_does_not_fit_is_refused_in_a_line(project: Project, place: str, output: str, problem: str) -> None:
+def test_a_place_that_does_not_fit_is_refused_in_a_line(
+    project: Project, place: str, output: str, problem: str
+) -> None:
     (project.folder / "empty").mkdir(exist_ok=True)
     other = project.folder / "other"
     other.mkdir(exist_ok=True)

@@ -98,7 +98,12 @@ def test_another_tier_is_read_with_its_quotes() -> None:
         ("a.txt", b"", "", "ends with .textgrid, .lab, .phn, .wrd, got '.txt'"),
         ("a.lab", b"", "", "holds no segments"),
         ("a.lab", b"0 1 a\nx y b\n", "", "a.lab, line 2: expected start, end and label, got 'x y b'"),
-        ("a.lab", b"0.0 0.5 a\n0.4 0.6 b\n", "", r"segment 2 \('b'\) begins at 0.4 s, before the end of the one before"),
+        (
+            "a.lab",
+            b"0.0 0.5 a\n0.4 0.6 b\n",
+            "",
+            r"segment 2 \('b'\) begins at 0.4 s, before the end of the one before",
+        ),
         ("a.lab", b"0.5 0.2 a\n", "", "ends at 0.2 s, before its start"),
         ("a.lab", b"\xff\x00 1 a\n", "", "is not UTF"),
         ("a.TextGrid", b"\x00binary", "", "is no TextGrid of text"),
