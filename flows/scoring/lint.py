@@ -178,7 +178,7 @@ def _of_store(request: LintRequest, store: Store) -> Iterator[str]:
         raise PipelineError(
             f"the last run of store {store.location.url!r} has no recordings: name a folder of them, or run a pipeline"
         )
-    pipeline = manifest.pipeline
+    pipeline: Mapping[str, Any] = manifest.pipeline
     declared = {name.partition("[")[0]: pipeline["stages"][name.partition("[")[0]] for name in nodes}
     also = (
         store.location.url,

@@ -71,7 +71,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 
 @pytest.fixture(scope="module")
-def store(project: Project) -> melmill.storage.store.Store:
+def store(project: Project) -> Any:
     return melmill.open(str(project.store))
 
 
@@ -81,7 +81,7 @@ def test_pitch_follows_the_frames_of_each_mel(store: Any, preset: str) -> None:
     assert len(f0) == N
     for name in mel:
         assert f0[name].shape == (2, mel[name].shape[1])
-    pitch, voiced = f0["s1-u1"]
+    pitch, voiced = f0["s1--u1"]
     np.testing.assert_allclose(pitch[voiced > 0], 200.0, rtol=0.01)
     assert 0.5 < voiced.mean() < 0.65
 
@@ -89,7 +89,7 @@ def test_pitch_follows_the_frames_of_each_mel(store: Any, preset: str) -> None:
 def test_statistics_are_those_of_numpy(store: Any) -> None:
     table = store.statistics("melstats")
     mels = {name: store["half"][name].astype(np.float64) for name in store["half"]}
-    for speaker, ids in ((None, list(mels)), ("s1", ["s1-u1", "s1-u3", "s1-u5"])):
+    for speaker, ids in ((None, list(mels)), ("s1", ["s1--u1", "s1--u3", "s1--u5"])):
         x = np.concatenate([mels[name] for name in ids], axis=1)
         rows = table[table["speaker_id"].isna()] if speaker is None else table[table["speaker_id"] == speaker]
         assert rows["row"].tolist() == [f"band_{band}" for band in range(80)]
@@ -115,14 +115,14 @@ def test_mels_are_normalised_by_band_and_pitch_by_speaker(store: Any) -> None:
     assert whole.shape[0] == 80
     np.testing.assert_allclose(whole.mean(axis=1), 0.0, atol=1e-4)
     np.testing.assert_allclose(whole.std(axis=1), 1.0, atol=1e-4)
-    f0 = store["pitch"]["s0-u2"]
-    before = store["pitches"]["s0-u2"]
+    f0 = store["pitch"]["s0--u2"]
+    before = store["pitches"]["s0--u2"]
     np.testing.assert_array_equal(f0[1], before[1])
     assert (f0[0][before[1] == 0] == 0).all()
 
 
 def test_energy_lies_within_the_word(store: Any) -> None:
-    energy, mel = store["energy"]["s0-u0"], store["half"]["s0-u0"]
+    energy, mel = store["energy"]["s0--u0"], store["half"]["s0--u0"]
     assert energy.shape == (1, mel.shape[1])
     assert energy[0, 31] - energy[0, 2] > 5
 
@@ -163,13 +163,13 @@ def test_training_sets_hold_features(project: Project, store: Any, tmp_path: Pat
     nodes = "speech,pitches,energy"
     done = project.called("export", str(project.store), nodes, str(tmp_path / "set"), "--to", "vits")
     assert done.returncode == 0, done.stderr
-    np.testing.assert_array_equal(np.load(tmp_path / "set" / "energy" / "s0-u0.npy"), store["energy"]["s0-u0"])
+    np.testing.assert_array_equal(np.load(tmp_path / "set" / "energy" / "s0--u0.npy"), store["energy"]["s0--u0"])
     refused = project.called("export", str(project.store), nodes, str(tmp_path / "other"), "--to", "shar")
     assert refused.returncode == 2
     assert "--to shar holds no features, got node 'pitches'" in refused.stderr
     single = project.called("export", str(project.store), "energy", str(tmp_path / "npy"))
     assert single.returncode == 0, single.stderr
-    assert np.load(tmp_path / "npy" / "s1" / "u1.npy").shape == store["energy"]["s1-u1"].shape
+    assert np.load(tmp_path / "npy" / "s1" / "u1.npy").shape == store["energy"]["s1--u1"].shape
 
 
 def test_statistics_that_are_stopped_go_on(

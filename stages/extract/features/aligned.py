@@ -45,7 +45,7 @@ class Frames(NamedTuple):
     def centres(self, sr: int) -> Floats:
         """Return the middle of the window of each frame that sounds, in samples at `sr` Hz."""
         stft = self.spec.stft
-        return (stft.centre + stft.hop_length * np.arange(self.n_sounding)) * (sr / self.spec.sr)
+        return np.asarray((stft.centre + stft.hop_length * np.arange(self.n_sounding)) * (sr / self.spec.sr))
 
     def filled(self, values: NDArray[np.floating]) -> NDArray[np.float32]:
         """Return rows ``(n_rows, n_sounding)`` with zeros in the frames that were added."""

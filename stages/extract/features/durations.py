@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from melmill.stages.contract import Features, Input, Item, Outcome, Product, each
+from melmill.stages.contract import Features, Input, Item, Outcome, Product, Scalar, each
 from melmill.stages.extract.features.aligned import PORTS, Frames, aligned, frames_of, waveform
 from melmill.stages.extract.reading import list_files, read_file
 from melmill.stages.formats.alignments import SUFFIXES, Segment, read_alignment
@@ -109,7 +109,7 @@ class Durations:
             "end_s": np.array([one.end_s for one in segments]),
             "n_frames": np.bincount(padded, minlength=len(segments)),
         }
-        row = {"n_segments": len(segments), "alignment": name}
+        row: dict[str, Scalar] = {"n_segments": len(segments), "alignment": name}
         return Outcome(array=padded[np.newaxis].astype(np.float32), row=row, trace=columns)
 
     def _read(self, utterance: Utterance) -> tuple[str, bytes]:

@@ -95,7 +95,7 @@ def levels(y: NDArray[np.float32], spec: MelSpec) -> NDArray[np.float64]:
     stft = Stft(spec.stft, np.float64)
     weights = hann(spec.stft) ** 2
     parts = [np.square(block) @ weights for block in _blocks(stft.frames(y))]
-    return np.sqrt(np.concatenate([np.zeros(0), *parts]) / weights.sum())
+    return np.asarray(np.sqrt(np.concatenate([np.zeros(0), *parts]) / weights.sum()))
 
 
 def _blocks(frames: NDArray[np.floating]) -> list[NDArray[np.floating]]:

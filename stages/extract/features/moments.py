@@ -6,6 +6,7 @@ import io
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -113,20 +114,13 @@ def encoded(by_speaker: Mapping[str, Moments], rows: Sequence[str]) -> bytes:
     whole = Moments.empty(len(rows))
     for speaker in speakers:
         whole = whole.merged(by_speaker[speaker])
-    stacked = {
-        f"speaker_{name}": np.stack([getattr(by_speaker[one], name) for one in speakers])
-        if speakers
-        else np.zeros((0, len(rows)))
-        for name in (*_FIELDS, "std")
-    }
+    arrays: dict[str, Any] = {"rows": np.array(rows, dtype=np.str_), "speakers": np.array(speakers, dtype=np.str_)}
+    for name in (*_FIELDS, "std"):
+        arrays[name] = getattr(whole, name)
+        found = [getattr(by_speaker[one], name) for one in speakers]
+        arrays[f"speaker_{name}"] = np.stack(found) if found else np.zeros((0, len(rows)))
     target = io.BytesIO()
-    np.savez(
-        target,
-        rows=np.array(rows, dtype=np.str_),
-        speakers=np.array(speakers, dtype=np.str_),
-        **{name: getattr(whole, name) for name in (*_FIELDS, "std")},
-        **stacked,
-    )
+    np.savez(target, **arrays)
     return target.getvalue()
 
 

@@ -105,7 +105,7 @@ def findings(facts: pd.DataFrame, quarantine: pd.DataFrame, rules: Rules) -> pd.
     has_text = facts["text"].fillna("").str.strip() != ""
     if has_text.mean() > 0.5:
         without = facts["utterance_id"][~has_text & ~facts["utterance_id"].isin(quarantine["utterance_id"])]
-        found += [(name, "no_text", 1.0, "the corpus has no text for it") for name in without]
+        found += [(str(name), "no_text", 1.0, "the corpus has no text for it") for name in without]
     found += [(row.utterance_id, "unreadable", 1.0, str(row.reason)) for row in quarantine.itertuples()]
     table = pd.DataFrame(found, columns=["utterance_id", "kind", "severity", "detail"])
     order = {kind: at for at, kind in enumerate(KINDS)}
@@ -171,7 +171,7 @@ def _of_texts(facts: pd.DataFrame, rules: Rules) -> list[tuple[str, str, float, 
         usual = float(np.exp(own[at]))
         detail = (
             f"{rate[at]:.1f} letters/s of speech, where {usual:.1f} are usual: "
-            f"{letters(facts.at[at, 'text'])} letters in {facts.at[at, 'active_s']:.1f} s"
+            f"{letters(str(facts.at[at, 'text']))} letters in {facts.at[at, 'active_s']:.1f} s"
         )
         found.append((str(facts.at[at, "utterance_id"]), "text", float(abs(log[at] - own[at])), detail))
     return found
