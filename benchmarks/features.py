@@ -121,10 +121,25 @@ def accused(corpora: Path, jobs: int) -> list[dict[str, Any]]:
                     "took_s": round(time.perf_counter() - started, 1),
                 }
             )
+            rows[-1] |= _swapped(pd.read_csv(Path(folder, "page", "recordings.csv")))
             table = pd.read_csv(Path(folder, "page", "findings.csv"))
             for row in table.to_dict("records"):
                 print(f"  {corpus} {row['kind']}: {row['utterance_id']}: {row['detail']}")
     return rows
+
+
+def _swapped(facts: pd.DataFrame) -> dict[str, str]:
+    """Return how many texts are found that were exchanged, of every fifth recording, and how many of the others."""
+    texts = facts["text"].fillna("").astype(str)
+    if (texts == "").all():
+        return {"swapped": "", "others": ""}
+    at = facts.index[::5]
+    facts = facts.assign(text=texts)
+    facts.loc[at, "text"] = np.roll(texts[at].to_numpy(), 1)
+    seen = findings(facts, pd.DataFrame(columns=["utterance_id", "reason"]), Rules())
+    ids = set(seen["utterance_id"][seen["kind"] == "text"])
+    wrong = set(facts["utterance_id"][at])
+    return {"swapped": f"{len(ids & wrong)} of {len(wrong)}", "others": f"{len(ids - wrong)} of {len(facts) - len(wrong)}"}
 
 
 def found(corpora: Path, most: int) -> list[dict[str, Any]]:

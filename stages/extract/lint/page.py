@@ -32,7 +32,7 @@ _MEASURES = (
     ("level_db", "Level of the speech", "dBFS"),
     ("snr_db", "Speech over noise", "dB"),
     ("rate", "Letters per second of speech", "1/s"),
-    ("bandwidth_hz", "Where the spectrum falls most", "Hz"),
+    ("cliff_db", "Break of the spectrum", "dB"),
     ("silence_s", "Silence before and after", "s"),
 )
 

@@ -225,3 +225,28 @@ def test_what_is_no_file_of_statistics_is_refused() -> None:
     with pytest.raises(StageError, match="holds no statistics"):
         decoded(b"PK\x03\x04 cut short")
     assert issubclass(Unusable, Exception)
+
+
+def test_a_voice_needs_its_package() -> None:
+    import importlib.util
+
+    from melmill.stages.contract import Embedding
+    from melmill.stages.extract.features.voice import SpeakerEmbedding
+    from melmill.stages.numeric.errors import StageError
+
+    source = Waveform(sr=16000)
+    if importlib.util.find_spec("resemblyzer") is None:
+        with pytest.raises(StageError, match="package 'resemblyzer' is not installed.*pip install resemblyzer"):
+            SpeakerEmbedding().produces({"from": [source]})
+        return
+    assert SpeakerEmbedding().produces({"from": [source]}) == Embedding(sr=16000, size=256)
+    voice = SpeakerEmbedding()
+    rng = np.random.default_rng(0)
+    y = (rng.normal(0, 0.1, 32000) * np.interp(np.arange(32000), [0, 16000, 32000], [0, 1, 0])).astype(np.float32)
+    items = [Item(utterance=_utterance(part.size, 16000), inputs={"from": part}, seed=0) for part in (y, y[:100])]
+    long, short = voice.process(items, {"from": source}, source)
+    assert long.array is not None
+    assert long.array.shape == (256, 1)
+    np.testing.assert_allclose(np.linalg.norm(long.array), 1.0, rtol=1e-5)
+    assert short.rejected is not None
+    assert "too short to tell a voice by" in short.rejected.reason
