@@ -62,7 +62,7 @@ KINDS: Mapping[str, str] = {
 
 # A usual rate needs so many texts, and a deviation counts in multiples of the median one.
 _FEWEST_TEXTS = 8
-_DEVIATIONS = 5.0
+_DEVIATIONS = 3.5
 # Pauses and short words make the rate of short texts vary.
 _PAUSE_S = 0.25
 _FEWEST_OF_SPEAKER = 8
