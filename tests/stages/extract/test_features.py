@@ -236,7 +236,7 @@ def test_a_voice_needs_its_package() -> None:
 
     source = Waveform(sr=16000)
     if importlib.util.find_spec("resemblyzer") is None:
-        with pytest.raises(StageError, match="package 'resemblyzer' is not installed.*pip install resemblyzer"):
+        with pytest.raises(StageError, match=r"package 'resemblyzer' is not installed.*pip install resemblyzer"):
             SpeakerEmbedding().produces({"from": [source]})
         return
     assert SpeakerEmbedding().produces({"from": [source]}) == Embedding(sr=16000, size=256)
