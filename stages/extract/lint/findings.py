@@ -106,7 +106,7 @@ def findings(facts: pd.DataFrame, quarantine: pd.DataFrame, rules: Rules) -> pd.
     if has_text.mean() > 0.5:
         without = facts["utterance_id"][~has_text & ~facts["utterance_id"].isin(quarantine["utterance_id"])]
         found += [(str(name), "no_text", 1.0, "the corpus has no text for it") for name in without]
-    found += [(row.utterance_id, "unreadable", 1.0, str(row.reason)) for row in quarantine.itertuples()]
+    found += [(str(row.utterance_id), "unreadable", 1.0, str(row.reason)) for row in quarantine.itertuples()]
     table = pd.DataFrame(found, columns=["utterance_id", "kind", "severity", "detail"])
     order = {kind: at for at, kind in enumerate(KINDS)}
     table["_order"] = table["kind"].map(order)
@@ -169,10 +169,8 @@ def _of_texts(facts: pd.DataFrame, rules: Rules) -> list[tuple[str, str, float, 
     found = []
     for at in log.index[(log - own).abs() > limit]:
         usual = float(np.exp(own[at]))
-        detail = (
-            f"{rate[at]:.1f} letters/s of speech, where {usual:.1f} are usual: "
-            f"{letters(str(facts.at[at, 'text']))} letters in {facts.at[at, 'active_s']:.1f} s"
-        )
+        text, spoken_s = str(facts["text"][at]), float(facts["active_s"][at])
+        detail = f"{rate[at]:.1f} letters/s of speech, where {usual:.1f} are usual: {letters(text)} letters in {spoken_s:.1f} s"
         found.append((str(facts.at[at, "utterance_id"]), "text", float(abs(log[at] - own[at])), detail))
     return found
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from melmill.stages.contract import Item, Mel, Outcome, UtteranceStage, Waveform
+from melmill.stages.contract import Item, Mel, Outcome, Product, UtteranceStage, Waveform
 from melmill.stages.extract.features.energy import Energy, norms
 from melmill.stages.extract.features.f0 import F0
 from melmill.stages.extract.features.moments import Moments, decoded, encoded
@@ -43,7 +43,7 @@ def _utterance(n_samples: int, sr: int) -> Utterance:
 def _run(stage: UtteranceStage, y: NDArray[Any], spec: MelSpec, sr: int | None = None) -> Outcome:
     """Return what a stage makes of a waveform beside a mel of a spec, whose values it does not read."""
     rate = sr or spec.sr
-    inputs = {"from": Waveform(sr=rate), "mel": Mel(spec=spec)}
+    inputs: dict[str, Product] = {"from": Waveform(sr=rate), "mel": Mel(spec=spec)}
     M = np.zeros((spec.n_mels, spec.n_frames(resampled_length(y.size, rate, spec.sr))), dtype=np.float32)
     item = Item(utterance=_utterance(y.size, rate), inputs={"from": y, "mel": M}, seed=0)
     (outcome,) = stage.process([item], inputs, stage.produces({port: [one] for port, one in inputs.items()}))
@@ -166,7 +166,7 @@ def test_energy_in_db_is_a_level() -> None:
 
 def test_a_mel_of_another_recording_is_refused() -> None:
     spec = preset("paper")
-    inputs = {"from": Waveform(sr=16000), "mel": Mel(spec=spec)}
+    inputs: dict[str, Product] = {"from": Waveform(sr=16000), "mel": Mel(spec=spec)}
     item = Item(
         utterance=_utterance(8000, 16000),
         inputs={"from": _tone(16000), "mel": np.zeros((80, 99), dtype=np.float32)},
