@@ -170,7 +170,8 @@ def _of_texts(facts: pd.DataFrame, rules: Rules) -> list[tuple[str, str, float, 
     for at in log.index[(log - own).abs() > limit]:
         usual = float(np.exp(own[at]))
         text, spoken_s = str(facts["text"][at]), float(facts["active_s"][at])
-        detail = f"{rate[at]:.1f} letters/s of speech, where {usual:.1f} are usual: {letters(text)} letters in {spoken_s:.1f} s"
+        counted = f"{letters(text)} letters in {spoken_s:.1f} s"
+        detail = f"{rate[at]:.1f} letters/s of speech, where {usual:.1f} are usual: {counted}"
         found.append((str(facts.at[at, "utterance_id"]), "text", float(abs(log[at] - own[at])), detail))
     return found
 
