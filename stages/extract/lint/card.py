@@ -51,7 +51,7 @@ class CorpusCard:
     def __post_init__(self) -> None:
         """Check every field."""
         check_int("players", self.players, at_least=0, at_most=MAX_PLAYERS)
-        check_int("clipped_runs", self.clipped_runs, at_least=1)
+        check_int("clipped_runs", self.clipped_runs, at_least=1, at_most=1_000_000_000)
         for name in ("cliff_db", "hum_below_db", "snr_db", "level_off_db"):
             check_float(name, getattr(self, name))
         check_float("rate_factor", self.rate_factor, above=1)
