@@ -113,9 +113,13 @@ class ArraySpec:
 
     def length(self, utterance: Utterance) -> int:
         """Return an utterance's samples or frames, 0 where its header could not be read."""
-        if utterance.n_samples == 0 or self.frames == "one":
-            return min(utterance.n_samples, 1)
-        n_samples = resampled_length(utterance.n_samples, utterance.sr, self.sr)
+        return self.entries(utterance.n_samples, utterance.sr)
+
+    def entries(self, n_samples: int, sr: int) -> int:
+        """Return the samples or frames of a recording of `n_samples` at `sr` Hz."""
+        if n_samples == 0 or self.frames == "one":
+            return min(n_samples, 1)
+        n_samples = resampled_length(n_samples, sr, self.sr)
         n_frames = max(0, 1 + (n_samples + 2 * self.pad - self.n_fft) // self.hop_length)
         if n_frames and self.frames == "floor":
             n_frames = min(n_frames, n_samples // self.hop_length)
