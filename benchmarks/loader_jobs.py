@@ -21,6 +21,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from benchmarks.child import MARK
 
 MISSING = 3
@@ -69,7 +71,7 @@ Load = Callable[[Job], Iterator[int]]
 def _loader(job: Job, dataset: Any, **options: Any) -> Any:  # noqa: ANN401 - a DataLoader
     from torch.utils.data import DataLoader
 
-    more = {"persistent_workers": True, "multiprocessing_context": "fork"} if job.workers else {}
+    more: dict[str, Any] = {"persistent_workers": True, "multiprocessing_context": "fork"} if job.workers else {}
     return DataLoader(dataset, num_workers=job.workers, **more, **options)
 
 
@@ -77,7 +79,7 @@ def by_stream(job: Job, *, in_batches: bool = True, **options: Any) -> Iterator[
     """Read ``melmill.torch_stream``, which makes the batches, or leaves that to the DataLoader."""
     import melmill
 
-    size = {"batch_size": job.batch_size} if in_batches else {}
+    size: dict[str, Any] = {"batch_size": job.batch_size} if in_batches else {}
     stream = melmill.torch_stream(job.store, job.mel, job.audio, segment_frames=job.segment_frames, **size, **options)
     loader = _loader(job, stream, batch_size=None if in_batches else job.batch_size)
     for epoch in count():
@@ -209,14 +211,25 @@ def main() -> None:
     torch.set_num_threads(1)
     batches = load(job)
     n_before = sum(next(batches) for _ in range(WARM))
-    n_segments, started = 0, time.perf_counter()
+    n_segments, started, cpu_s = 0, time.perf_counter(), _cpu_s()
     while (inside_s := time.perf_counter() - started) < job.seconds:
         n_segments += next(batches)
-    measured = {"n_segments": n_segments, "inside_s": inside_s, "n_whole": n_before + n_segments}
+    measured = {
+        "n_segments": n_segments,
+        "inside_s": inside_s,
+        "inside_cpu_s": _cpu_s() - cpu_s,
+        "n_whole": n_before + n_segments,
+    }
     sys.stdout.write(f"{MARK}{json.dumps(measured)}\n")
     sys.stdout.flush()
     # Workers have read ahead, and would be waited for.
     os._exit(0)
+
+
+def _cpu_s() -> float:
+    """Return the processor time of this process and of its workers, s."""
+    own = psutil.Process()
+    return sum(sum(one.cpu_times()[:2]) for one in (own, *own.children(recursive=True)))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -90,15 +91,23 @@ class StoredArray:
             self._n_slots = self._checked_slots()
         if shard.slot + shard.n_slots > self._n_slots:
             raise damaged(f"{self._location.url}/{METADATA}", "describes another array than the product's")
-        spans, cuts = self.spec.spans(shard), []
+        spans, each = self.spec.spans(shard), self.spec.chunk_length
+        arrays: list[Array] = []
+        # By the number of the chunk, counted from the shard's first one: whole chunks fill a slot.
+        cuts: defaultdict[int, list[_Cut]] = defaultdict(list)
         for utterance_id, part in parts:
             span = spans[utterance_id]
             start, stop, _ = part.indices(span.stop - span.start)
-            shape = (max(0, stop - start), *self.spec.width)
-            cuts.append(_Cut(span.start + start, np.full(shape, fill_value(self.spec), dtype=self.spec.dtype)))
+            array = np.empty((*self.spec.width, max(0, stop - start)), dtype=self.spec.dtype)
+            arrays.append(array)
+            begin, end = span.start + start, span.start + stop
+            for number in range(begin // each, -(-end // each)):
+                low, high = max(begin, number * each), min(end, (number + 1) * each)
+                if low < high:
+                    cuts[number].append(_Cut(low - number * each, array.T[low - begin : high - begin]))
+        n_chunks = self.slot_length // each
         for i, name in enumerate(shard_files(self.spec, shard)):
-            first = i * self.slot_length
-            inside = [cut for one in cuts if (cut := one.within(first, first + self.slot_length)) is not None]
+            inside = {number - i * n_chunks: cuts[number] for number in sorted(cuts) if number // n_chunks == i}
             if inside:
                 try:
                     self._read_slot(name, inside, whole=len(parts) > 1)
@@ -106,60 +115,52 @@ class StoredArray:
                     raise damaged(place, "is missing") from error
                 except (ValueError, RuntimeError) as error:
                     raise damaged(place, f"can't be decoded ({type(error).__name__}: {error})") from error
-        return [np.array(cut.entries.T, order="C") for cut in cuts]
+        return arrays
 
-    def _read_slot(self, name: str, cuts: Sequence[_Cut], *, whole: bool) -> None:
-        """Fill cuts of a shard's file, whose places count from its first entry."""
-        each, n_chunks = self.spec.chunk_length, self.slot_length // self.spec.chunk_length
+    def _read_slot(self, name: str, cuts: Mapping[int, Sequence[_Cut]], *, whole: bool) -> None:
+        """Fill the cuts of each chunk of a shard's file."""
+        n_chunks, at = self.slot_length // self.spec.chunk_length, 0
         data = self._location.read(name) if whole else b""
         index = data[-index_bytes(n_chunks) :] if whole else self._location.read_range(name, -index_bytes(n_chunks))
-        places, at = chunk_places(index, n_chunks), 0
-        if not whole:
-            first, last = min(cut.start for cut in cuts) // each, -(-max(cut.stop for cut in cuts) // each)
-            stored = [place for place in places[first:last] if place is not None]
-            if not stored:
-                return
+        places = chunk_places(index, n_chunks)
+        stored = [place for number in cuts if (place := places[number]) is not None]
+        if stored and not whole:
             at = min(place.start for place in stored)
             data = self._location.read_range(name, at, max(place.stop for place in stored))
-        for number, place in enumerate(places):
-            inside = [cut for one in cuts if (cut := one.within(number * each, (number + 1) * each)) is not None]
-            if inside and place is not None:
+        for number, inside in cuts.items():
+            place = places[number]
+            if place is None:
+                for cut in inside:
+                    cut.entries[:] = fill_value(self.spec)
+            else:
                 self._decode(without_checksum(data[place.start - at : place.stop - at]), inside)
 
     def _decode(self, inner: bytes, cuts: Sequence[_Cut]) -> None:
-        """Fill cuts of a chunk, whose places count from its first entry."""
-        for run in _runs(cuts, self._codec.gap):
-            start, stop = run[0].start, max(cut.stop for cut in run)
-            chunk = self._codec.decode(inner, self.spec.chunk_shape, self.spec.dtype, slice(start, stop))
-            for cut in run:
-                cut.entries[:] = chunk[cut.start - start : cut.stop - start]
+        """Fill cuts of a chunk."""
+        for run, part in _runs(cuts, self._codec.gap):
+            chunk = self._codec.decode(inner, self.spec.chunk_shape, self.spec.dtype, part)
+            for start, entries in run:
+                entries[:] = chunk[start - part.start : start - part.start + len(entries)]
 
 
 class _Cut(NamedTuple):
-    """Hold entries that are to be filled, and where they begin."""
+    """Hold entries that are to be filled, and where they begin in their chunk."""
 
     start: int
     entries: Array
 
-    @property
-    def stop(self) -> int:
-        return self.start + len(self.entries)
 
-    def within(self, low: int, high: int) -> _Cut | None:
-        """Return what lies from `low` to before `high`, with its place counted from there."""
-        start, stop = max(self.start, low), min(self.stop, high)
-        return _Cut(start - low, self.entries[start - self.start : stop - self.start]) if start < stop else None
-
-
-def _runs(cuts: Sequence[_Cut], gap: int) -> Iterator[list[_Cut]]:
-    """Yield cuts in order of their places, those together between which lies no more than `gap`."""
+def _runs(cuts: Sequence[_Cut], gap: int) -> Iterator[tuple[list[_Cut], slice]]:
+    """Yield cuts with the part that they span, those together between which lies no more than `gap`."""
     run: list[_Cut] = []
+    stop = 0
     for cut in sorted(cuts, key=lambda cut: cut.start):
-        if run and cut.start > max(one.stop for one in run) + gap:
-            yield run
-            run = []
+        if run and cut.start > stop + gap:
+            yield run, slice(run[0].start, stop)
+            run, stop = [], 0
         run.append(cut)
-    yield run
+        stop = max(stop, cut.start + len(cut.entries))
+    yield run, slice(run[0].start, stop)
 
 
 def _layout(fields: dict[str, Any]) -> dict[str, Any]:

@@ -194,11 +194,16 @@ def stacked(
     """
     longest = max(array.shape[-1] for array in arrays) if length is None else length
     whole = np.empty((len(arrays), *arrays[0].shape[:-1], longest), dtype=np.float32)
+    fill(whole, arrays, value)
+    return whole
+
+
+def fill(whole: NDArray[np.float32], arrays: Sequence[Array], value: float | NDArray[np.float64]) -> None:
+    """Write arrays into one, as `stacked` does."""
     for one, array in zip(whole, arrays, strict=True):
         n = array.shape[-1]
         one[..., :n] = as_float(array)
         one[..., n:] = value
-    return whole
 
 
 # Arrays of a group. It has enough shards that a batch mixes many lengths and speakers. In memory

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from math import prod
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -20,7 +21,7 @@ from melmill.storage.errors import StoreError
 from melmill.storage.product import CATALOGUE
 from melmill.storage.reading.order import Batching, Entry, EpochPlan, Output, Place, Uneven, batches, resumed
 from melmill.storage.reading.rows import LABELS, Rows, Selection, present
-from melmill.storage.reading.segments import GROUP_BYTES, stacked
+from melmill.storage.reading.segments import GROUP_BYTES, fill
 from melmill.storage.reading.tracks import Track, Tracks
 from melmill.storage.reading.views import ProductView
 from melmill.storage.store import Store
@@ -146,9 +147,54 @@ def _view(store: Store, node: str) -> ProductView:
     return view
 
 
+class Batch(dict[str, Any]):
+    """A batch whose arrays lie in one piece of memory, so that it travels from a worker at once.
+
+    Each tensor that torch sends between processes costs it as long as a segment takes to decode.
+
+    Parameters
+    ----------
+    whole : tensor of float32
+        The memory.
+    shapes : mapping of str to tuple of int
+        Of the arrays that it holds, one after the other.
+    """
+
+    def __init__(self, whole: torch.Tensor, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        parts = whole.split([prod(shape) for shape in shapes.values()])  # type: ignore[no-untyped-call]
+        super().__init__({name: part.view(shapes[name]) for name, part in zip(shapes, parts, strict=True)})
+        self._whole = whole
+        self._shapes = dict(shapes)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        own = Batch(self._whole, self._shapes)
+        rest = {name: value for name, value in self.items() if name not in own}
+        if any(not _same(self.get(name), part) for name, part in own.items()):
+            # Somebody has put other arrays into it.
+            return dict, (dict(self),)
+        numbers = {name: value.tolist() for name, value in rest.items() if getattr(value, "dtype", None) == torch.int64}
+        others = {name: value for name, value in rest.items() if name not in numbers}
+        return _received, (self._whole, self._shapes, numbers, others)
+
+
+def _same(value: object, part: torch.Tensor) -> bool:
+    """Return whether a value is the same piece of memory."""
+    return isinstance(value, torch.Tensor) and (value.data_ptr(), value.shape) == (part.data_ptr(), part.shape)
+
+
+def _received(
+    whole: torch.Tensor, shapes: Mapping[str, tuple[int, ...]], numbers: Mapping[str, list[int]], others: Item
+) -> Batch:
+    batch = Batch(whole, shapes)
+    batch.update({name: torch.tensor(values, dtype=torch.int64) for name, values in numbers.items()})
+    batch.update(others)
+    return batch
+
+
 class _Cut(NamedTuple):
     """Hold an item as it is stored."""
 
+    utterance_id: str
     number: int
     start: int
     arrays: list[Array]
@@ -302,9 +348,12 @@ class SegmentStream(IterableDataset[Item]):
         n_starts = [tracks.n_starts(tracks.n_frames(n, rows.sr)) for n in rows.n_samples[owners].tolist()]
         places = plan.starts(entry.shard).integers(n_starts)
         items = [item for item in entry.items.tolist() if item not in passed]
-        cuts = {item: _Cut(int(owners[item]), int(places[item]) * tracks.step, []) for item in items}
-        ids = [rows.utterance_id(cut.number) for cut in cuts.values()]
-        parts = [tracks.parts(int(places[item])) for item in items]
+        names = {number: rows.utterance_id(number) for number in sorted(set(owners[items].tolist()))}
+        cuts = {}
+        for item, number, place in zip(items, owners[items].tolist(), places[items].tolist(), strict=True):
+            cuts[item] = _Cut(names[number], number, place * tracks.step, [])
+        ids = [cut.utterance_id for cut in cuts.values()]
+        parts = [tracks.parts(place) for place in places[items].tolist()]
         for i, track in enumerate(tracks.tracks):
             arrays = track.folder.read_parts(shard, [(name, each[i]) for name, each in zip(ids, parts, strict=True)])
             for cut, array in zip(cuts.values(), arrays, strict=True):
@@ -314,16 +363,21 @@ class SegmentStream(IterableDataset[Item]):
     def _item(self, cut: _Cut) -> Item:
         return {name: value[0] for name, value in self._batch([cut]).items()}
 
-    def _batch(self, cuts: Sequence[_Cut]) -> Item:
-        batch: Item = {
-            "id": [self._rows.utterance_id(cut.number) for cut in cuts],
-            "start": torch.tensor([cut.start for cut in cuts]),
+    def _batch(self, cuts: Sequence[_Cut]) -> Batch:
+        tracks = self._tracks
+        lengths = tracks.lengths or [max(cut.arrays[i].shape[-1] for cut in cuts) for i in range(len(tracks.tracks))]
+        shapes = {
+            track.name: (len(cuts), *cuts[0].arrays[i].shape[:-1], length)
+            for i, (track, length) in enumerate(zip(tracks.tracks, lengths, strict=True))
         }
-        lengths = self._tracks.lengths
-        for i, track in enumerate(self._tracks.tracks):
+        batch = Batch(torch.empty(sum(map(prod, shapes.values()))), shapes)
+        numbers = {"start": [cut.start for cut in cuts]}
+        for i, track in enumerate(tracks.tracks):
             arrays = [cut.arrays[i] for cut in cuts]
-            batch[track.name] = torch.from_numpy(stacked(arrays, track.padding, lengths and lengths[i]))
-            batch[f"{track.name}_length"] = torch.tensor([array.shape[-1] for array in arrays])
+            fill(batch[track.name].numpy(), arrays, track.padding)
+            numbers[f"{track.name}_length"] = [array.shape[-1] for array in arrays]
+        batch.update({name: torch.tensor(values) for name, values in numbers.items()})
+        batch["id"] = [cut.utterance_id for cut in cuts]
         for name in self.options.labels:
             batch[name] = [self._rows.label(name, cut.number) for cut in cuts]
         return batch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import pickle
 from collections import Counter
@@ -254,7 +255,7 @@ STATES = [
     ("fields", "message"), STATES, ids=lambda value: ",".join(value) if isinstance(value, dict) else ""
 )
 def test_a_state_of_another_stream_is_refused(store: Store, fields: dict[str, Any], message: str) -> None:
-    place = {"rank": 0, "world_size": 2}
+    place: dict[str, Any] = {"rank": 0, "world_size": 2}
     state = melmill.torch_stream(store, **place).state_dict()
     with pytest.raises(melmill.StoreError, match=message) as raised:
         melmill.torch_stream(store, **{**place, **fields}).load_state_dict(state)
@@ -363,6 +364,21 @@ def test_leaving_early_ends_the_readers(store: Store, tmp_path: Path) -> None:
     next(stream)
     del stream
     assert threading.active_count() == before
+
+
+def test_a_batch_travels_in_one_piece_with_what_was_put_into_it(store: Store) -> None:
+    batch = next(iter(melmill.torch_stream(store, batch_size=4, labels=["text"])))
+    memory = batch["mel"].untyped_storage().data_ptr()
+    assert batch["audio"].untyped_storage().data_ptr() == memory
+    for change in ({}, {"weights": torch.ones(4)}, {"mel": torch.zeros(4, 2)}, {"start": torch.zeros(4)}):
+        batch = next(iter(melmill.torch_stream(store, batch_size=4, labels=["text"])))
+        batch.update(change)
+        for other in (pickle.loads(pickle.dumps(batch)), copy.copy(batch)):
+            assert other.keys() == batch.keys()
+            for name, value in batch.items():
+                same = torch.equal(other[name], value) if isinstance(value, torch.Tensor) else other[name] == value
+                assert same, name
+                assert getattr(other[name], "dtype", None) == getattr(value, "dtype", None)
 
 
 @pytest.mark.parametrize("n_workers", [0, 2])
