@@ -33,6 +33,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_a_corpus_becomes_training_sets(corpus: Path, tmp_path: Path) -> None:
     store, changes = str(tmp_path / "store"), {"speech.root": str(corpus)}
     assert melmill.run(PIPELINE, set=changes, store=store, executor="serial").tasks.run == 3
