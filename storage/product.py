@@ -391,7 +391,7 @@ class ProductFolder(RecordedFolder):
             return self._from_corpus(record, [one for one in shard.current if one.utterance_id in wanted])
         if record.at:
             # It may have other codecs than this product here.
-            return self._other(record.at).read_arrays(shard, wanted)
+            return self.other(record.at).read_arrays(shard, wanted)
         present = [utterance_id for utterance_id in known if utterance_id in wanted]
         files = {name: self.read_whole(record, f"data/{name}") for name in shard_files(spec, shard)}
         return decode(spec, self.description.slot_length, shard, files, present, self.place(record, "data"))
@@ -406,27 +406,49 @@ class ProductFolder(RecordedFolder):
         StoreError, DamagedData, SourceError
             As `read_arrays`.
         """
+        return self.read_parts(shard, [(utterance_id, part)])[0]
+
+    def read_parts(self, shard: Shard, parts: Sequence[tuple[str, slice]]) -> list[Array]:
+        """Return parts of the samples or frames of a shard's utterances, decoding no more than their chunks.
+
+        Each chunk is proven by its own checksum.
+
+        Parameters
+        ----------
+        shard : Shard
+        parts : sequence of (str, slice)
+            Utterance ids, which may be named several times, and what is wanted of each.
+
+        Raises
+        ------
+        KeyError
+            An utterance has no data here.
+        StoreError, DamagedData, SourceError
+            As `read_arrays`.
+        """
         if self.description.referenced:
-            wanted = [one.utterance_id for one in shard.current if one.utterance_id == utterance_id]
-            return np.array(self.read_arrays(shard, wanted)[utterance_id][part])
+            named = {utterance_id for utterance_id, _ in parts}
+            arrays = self.read_arrays(shard, [u.utterance_id for u in shard.current if u.utterance_id in named])
+            return [np.array(arrays[utterance_id][part]) for utterance_id, part in parts]
         name = record_name(shard.index)
         files = [f"data/{file}" for file in shard_files(self.array_spec, shard)]
         # The record of an earlier call is used again while the files have its sizes.
         record = self._known_records.get(name)
         if record is not None and record.at:
-            return self._other(record.at).read_array(shard, utterance_id, part)
+            return self.other(record.at).read_parts(shard, parts)
         if record is None or self.size_problem(record, files):
             record = self._known_records[name] = self.done(name)
             problem = self.size_problem(record, files)
             if problem:
                 raise damaged(self.place(record, "data"), problem)
-        if utterance_id in record.absent or utterance_id in shard.retired:
-            raise KeyError(utterance_id)
+        for utterance_id, _ in parts:
+            if utterance_id in record.absent or utterance_id in shard.retired:
+                raise KeyError(utterance_id)
         if record.at:
-            return self._other(record.at).read_array(shard, utterance_id, part)
-        return self._stored.read(shard, utterance_id, part, self.place(record, "data"))
+            return self.other(record.at).read_parts(shard, parts)
+        return self._stored.read(shard, parts, self.place(record, "data"))
 
-    def _other(self, at: str) -> ProductFolder:
+    def other(self, at: str) -> ProductFolder:
         """Return the folder of the same product in another store. It is made once."""
         return self._others.setdefault(at, ProductFolder(Location(at)))
 

@@ -70,6 +70,10 @@ FACTS = "facts.json"
 OUTCOME = "outcome.json"
 TAGS = "tags"
 _TAG_SUFFIX = ".json"
+# Name of the record of what was learnt or summed up, and of the folder of its files.
+TRAINED = "trained"
+# Kinds of what is made of whole corpora.
+_WHOLE = ("report", "vocoder", "prior", "statistics")
 # Files of runs that are read at the same time on a remote store.
 _READERS = 16
 
@@ -473,11 +477,13 @@ class Store:
                 f"node {name!r} makes {entry.kind}: it has no arrays. Export it to a folder (`melmill export "
                 f"{self.location.url} {name} FOLDER`), then melmill.load_vocoder(FOLDER)"
             )
+        if entry.kind == "statistics":
+            raise StoreError(f"node {name!r} makes {entry.kind}: it has no arrays. Use statistics({name!r}).")
         if entry.kind == "trust":
             raise StoreError(f"node {name!r} makes {entry.kind}: it has no arrays. Use trust(), or `melmill trust`.")
         if entry.kind == "fingerprints":
             raise StoreError(f"node {name!r} makes {entry.kind}: it has no arrays. It serves dedupe alone.")
-        if not entry.catalogues or entry.kind in ("scores", "report"):
+        if not entry.catalogues or entry.kind in ("scores", "report", "inspections"):
             raise StoreError(f"node {name!r} makes {entry.kind}: it has no arrays. Use scores(), or `melmill report`.")
         folder = self.product(entry.folder, entry.key, entry.recordings)
         return ProductView(self.location, name, folder, self.catalogue_of(entry))
@@ -536,7 +542,7 @@ class Store:
 
     def traces(self) -> pd.DataFrame:
         """Return a row per utterance and iteration of nodes that recorded their convergence."""
-        traced = {name: entry for name, entry in self.nodes.items() if entry.kind != "trust"}
+        traced = {name: entry for name, entry in self.nodes.items() if entry.kind not in ("trust", "features")}
         return reading.by_node({name: self._table(entry, "trace") for name, entry in traced.items()})
 
     def trust(self) -> pd.DataFrame:
@@ -555,9 +561,61 @@ class Store:
             {name: entry.scored or name for name, entry in entries.items()},
         )
 
+    def inspections(self) -> pd.DataFrame:
+        """Return a row per recording that the last run inspected: the catalogue, and what was measured.
+
+        ``node`` is the node of the stage `inspect`.
+        """
+        frames = {
+            name: reading.corpus(self.catalogue_of(entry), self._table(entry, "table"), node=name)
+            for name, entry in self.nodes.items()
+            if entry.kind == "inspections"
+        }
+        return reading.by_node(frames)
+
+    def durations(self, node: str) -> pd.DataFrame:
+        """Return the labels that a node of the stage `durations` found: a row each, utterance by utterance.
+
+        Returns
+        -------
+        DataFrame
+            Columns ``utterance_id, segment, label, start_s, end_s, n_frames``.
+
+        Raises
+        ------
+        StoreError
+            There is no such node.
+        """
+        entry = self.nodes.get(node)
+        if entry is None or entry.stage != "durations":
+            known = ", ".join(name for name, one in self.nodes.items() if one.stage == "durations") or "none"
+            raise StoreError(f"the last run has no node {node!r} of the stage durations (nodes of it: {known})")
+        return self._table(entry, "trace")
+
+    def statistics(self, node: str) -> pd.DataFrame:
+        """Return what a node of the stage `stats` found: a row per speaker and band, or row of features.
+
+        Returns
+        -------
+        DataFrame
+            Columns ``speaker_id, row, count, mean, std, minimum, maximum``. Where `speaker_id` is
+            missing, the row is about all speakers together.
+
+        Raises
+        ------
+        StoreError
+            There is no such node, or it is not done.
+        """
+        entry = self.nodes.get(node)
+        if entry is None or entry.kind != "statistics":
+            known = ", ".join(name for name, one in self.nodes.items() if one.kind == "statistics") or "none"
+            raise StoreError(f"the last run has no node {node!r} that makes statistics (nodes that do: {known})")
+        folder = self.product(entry.folder, entry.key)
+        return reading.statistics(folder.read_whole(folder.done(TRAINED), f"{TRAINED}/statistics.npz"))
+
     def _table(self, entry: NodeEntry, part: Part) -> pd.DataFrame:
         # What is made of whole corpora has no rows.
-        catalogue = None if entry.kind in ("report", "vocoder") else self.catalogue_of(entry)
+        catalogue = None if entry.kind in _WHOLE else self.catalogue_of(entry)
         return self.product(entry.folder, entry.key).read_table(part, catalogue=catalogue)
 
 

@@ -49,6 +49,8 @@ _MANY = 4
 MARKER = re.compile(r"^<!-- generated: (?P<table>\w+)(?P<arguments>[^>]*?) -->$", flags=re.MULTILINE)
 # What a docstring tells readers of the code; a page shows those fields.
 _SEE_FIELDS = re.compile(r"For (?:the|its)(?: other)? fields\b[^.]*? see\b.*?`\.(?=\s|$)", flags=re.DOTALL)
+# Folders of stages below others that have a page of their own.
+_OWN_PAGES = ("features", "lint")
 # Fields that every node has, whatever it uses; the graph takes them before the stage sees the rest.
 _NODE_FIELDS = (
     ("uses", "the stage"),
@@ -69,12 +71,17 @@ def own_stages() -> dict[str, type[Stage]]:
 
 
 def groups() -> dict[str, list[str]]:
-    """Return the names of our own stages by the folder of `melmill.stages` that they are in."""
+    """Return the names of our own stages by the folder of `melmill.stages` that they are in.
+
+    Some folders below those have pages, and groups, of their own.
+    """
     found: dict[str, list[str]] = {}
     for name, cls in own_stages().items():
         # A class that was made from a description may have no module of its own.
         module = next(base.__module__ for base in cls.__mro__ if base.__module__.startswith("melmill.stages."))
-        found.setdefault(module.split(".")[2], []).append(name)
+        folders = module.split(".")[2:]
+        group = next((folder for folder in folders[1:2] if folder in _OWN_PAGES), folders[0])
+        found.setdefault(group, []).append(name)
     return found
 
 

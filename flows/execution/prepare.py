@@ -8,7 +8,7 @@ from melmill.flows.pipeline.graph import Node
 from melmill.flows.pipeline.recordings import recordings_of
 from melmill.flows.planning.plan import Plan
 from melmill.flows.runs.copying import copy_catalogue
-from melmill.stages.contract import Mel, Scores, Trained, TrustRows, Waveform
+from melmill.stages.contract import Embedding, Features, Mel, Scores, Trained, TrustRows, Waveform
 from melmill.storage.arrays import ArraySpec
 from melmill.storage.errors import StoreError
 from melmill.storage.product import ProductDescription
@@ -123,8 +123,8 @@ def describe(node: Node, nodes: Mapping[str, Node], shard_duration_s: float) -> 
     """Return the description that is stored beside a node's product."""
     product, array = node.product, array_spec(node)
     read = _address(nodes[node.reads_items_of])
-    # The mel that the product is, was made from, or needs.
-    mel = product.spec if isinstance(product, Mel | Trained) else None
+    # The mel that the product is, was made from, needs, or has the frames of.
+    mel = product.spec if isinstance(product, Mel | Features | Trained) else None
     if isinstance(product, Waveform):
         mel = product.mel
     return ProductDescription(
@@ -151,12 +151,14 @@ def array_spec(node: Node) -> ArraySpec | None:
     product = node.product
     if isinstance(product, Waveform):
         return ArraySpec(dtype=product.dtype, sr=product.sr)
-    if isinstance(product, Mel):
+    if isinstance(product, Embedding):
+        return ArraySpec(dtype=product.dtype, sr=product.sr, n_mels=product.size, frames="one")
+    if isinstance(product, Mel | Features):
         stft = product.spec.stft
         return ArraySpec(
             dtype=product.dtype,
             sr=product.spec.sr,
-            n_mels=product.spec.n_mels,
+            n_mels=product.spec.n_mels if isinstance(product, Mel) else len(product.rows),
             n_fft=stft.n_fft,
             hop_length=stft.hop_length,
             pad=stft.pad,

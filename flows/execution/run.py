@@ -32,7 +32,7 @@ from melmill.flows.tasks.task import ALL_SHARDS, Task
 from melmill.flows.tasks.training import TrainingJob
 from melmill.flows.watching.events import Note
 from melmill.flows.watching.observers import Watching, observed
-from melmill.stages.contract import Kind, PrintsStage, SampledStage, TrainingStage
+from melmill.stages.contract import Kind, PrintsStage, ReducingStage, SampledStage, TrainingStage
 from melmill.stages.numeric.errors import StageError
 from melmill.stages.report.contract import ReportStage
 from melmill.storage.errors import StoreUnwritable
@@ -176,7 +176,7 @@ class JobMaker:
         """
         node = self._nodes[task.node]
         stage = node.stage
-        if isinstance(stage, TrainingStage):
+        if isinstance(stage, TrainingStage | ReducingStage):
             return TrainingJob(
                 store=self._store,
                 node=Source.of(node),

@@ -31,6 +31,7 @@ from melmill.stages.contract import (
     Mel,
     PreparingStage,
     Product,
+    ReducingStage,
     Report,
     Stage,
     Trained,
@@ -140,8 +141,8 @@ class Node:
 
     @property
     def trains(self) -> bool:
-        """Whether it learns from all utterances, and other nodes wait for that."""
-        return isinstance(self.stage, TrainingStage)
+        """Whether it learns from all utterances or sums them up, and other nodes wait for that."""
+        return isinstance(self.stage, TrainingStage | ReducingStage)
 
     @property
     def pool(self) -> str:

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 from melmill.flows.runs.prune import claim
+from melmill.flows.runs.trends.page import write_trends
 from melmill.storage.catalogue import Catalogue
 from melmill.storage.corpus.labels import label_files
 from melmill.storage.corpus.parts import part_names
@@ -117,6 +118,8 @@ def copy_runs(
         copied = [_copy_product(source, target, address, say) for address in _in_order(source, wanted)]
         for run in runs if with_runs else ():
             _copy_run(source.location, target.location, run)
+        if with_runs:
+            write_trends(target)
     return Copied(
         products=len(wanted),
         records=sum(one.records for one in copied),
@@ -252,6 +255,8 @@ def _copy_record(read: ProductFolder, written: ProductFolder, name: str) -> int 
         files = {file: read.read_whole(record, file) for file in record.files}
     except DamagedData as error:
         return str(error)
+    if record.at and read.other(record.at).description.array != written.description.array:
+        return f"{read.location.url}: the files of record {name} are in other codecs in {record.at}"
     if there is not None:
         written.forget(there)
     written.publish(replace(record, at=""), files)

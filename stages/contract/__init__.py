@@ -5,7 +5,7 @@ The method depends on the kind of stage:
 - `IngestStage.ingest` turns the bytes of a file into an utterance.
 - `UtteranceStage.process` works on the utterances of a shard.
 - `FileStage.opened` returns what processes them, with files such as weights.
-- `TrainingStage.train` learns from a whole corpus.
+- `TrainingStage.train` learns from a whole corpus, and `ReducingStage.reduce` sums one up.
 - `melmill.stages.report.contract.ReportStage.report` makes tables and a page about whole corpora.
 """
 
@@ -25,6 +25,10 @@ from melmill.pcm import stored as stored
 from melmill.stages.blame import REFUSED, Blame, Verdict, blame
 from melmill.stages.contract.products import TRAINED_KINDS as TRAINED_KINDS
 from melmill.stages.contract.products import WHOLE_KINDS as WHOLE_KINDS
+from melmill.stages.contract.products import CorpusStatistics as CorpusStatistics
+from melmill.stages.contract.products import Embedding as Embedding
+from melmill.stages.contract.products import Features as Features
+from melmill.stages.contract.products import Inspections as Inspections
 from melmill.stages.contract.products import Kind as Kind
 from melmill.stages.contract.products import Mel as Mel
 from melmill.stages.contract.products import Prints as Prints
@@ -426,6 +430,39 @@ class TrainingStage(Stage, Protocol):
         data : TrainingData
         place : TrainingPlace
             It may hold a state, from which the training goes on.
+        inputs : mapping of str to Product
+            Product at each port.
+        """
+        ...
+
+
+class CorpusArrays(Protocol):
+    """What a node made of a whole corpus, a shard at a time."""
+
+    @property
+    def n_shards(self) -> int:
+        """Number of shards."""
+        ...
+
+    def shards(self, first: int = 0) -> Iterator[Mapping[Utterance, NDArray[Any]]]:
+        """Yield the arrays of one shard after the other by utterance, from shard number `first` on."""
+        ...
+
+
+@runtime_checkable
+class ReducingStage(Stage, Protocol):
+    """A stage that sums up what one node made of a whole corpus, in one task, shard by shard."""
+
+    def reduce(self, data: CorpusArrays, place: TrainingPlace, inputs: Mapping[str, Product]) -> Mapping[str, bytes]:
+        """Return the files of its product by name, and perhaps others.
+
+        One that is stopped at any moment and begun again returns the same bytes as one that is not.
+
+        Parameters
+        ----------
+        data : CorpusArrays
+        place : TrainingPlace
+            It may hold a state, from which the work goes on.
         inputs : mapping of str to Product
             Product at each port.
         """

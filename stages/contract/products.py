@@ -22,10 +22,14 @@ class Kind(StrEnum):
     VOCODER = "vocoder"
     PRIOR = "prior"
     PRINTS = "fingerprints"
+    FEATURES = "features"
+    EMBEDDING = "embedding"
+    STATISTICS = "statistics"
+    INSPECTIONS = "inspections"
 
 
-# Kinds that a training makes.
-TRAINED_KINDS = frozenset({Kind.VOCODER, Kind.PRIOR})
+# Kinds that a training makes, and what is learnt of a whole corpus in one task like it.
+TRAINED_KINDS = frozenset({Kind.VOCODER, Kind.PRIOR, Kind.STATISTICS})
 
 # Kinds that one task makes of a whole corpus. All others are made by one task for each shard.
 WHOLE_KINDS = TRAINED_KINDS | {Kind.REPORT}
@@ -116,6 +120,48 @@ class Mel(_Product):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Features(_Product):
+    """Describe numbers that follow the frames of a mel, ``(n_rows, n_frames)`` in float32.
+
+    An utterance has as many frames as its mel.
+
+    Parameters
+    ----------
+    spec : MelSpec
+        The mel whose frames they have.
+    rows : tuple of str
+        What each row is: ``f0``, ``voiced``, ``energy``, ...
+    """
+
+    spec: MelSpec
+    rows: tuple[str, ...]
+    dtype: ClassVar[Literal["float32"]] = "float32"
+    kind: ClassVar[Kind] = Kind.FEATURES
+
+    @property
+    def sr(self) -> int:
+        """Rate of the waveforms under the frames, Hz."""
+        return self.spec.sr
+
+
+@dataclass(frozen=True, kw_only=True)
+class Embedding(_Product):
+    """Describe vectors of a fixed size, one for each utterance, ``(size, 1)`` in float32.
+
+    Parameters
+    ----------
+    sr : int
+        Rate of the waveforms that they are of, Hz.
+    size : int
+    """
+
+    sr: int
+    size: int
+    dtype: ClassVar[Literal["float32"]] = "float32"
+    kind: ClassVar[Kind] = Kind.EMBEDDING
+
+
+@dataclass(frozen=True, kw_only=True)
 class _Measurements(_Product):
     """Describe a table of what metrics measured.
 
@@ -161,6 +207,20 @@ class Prints(_Product):
     """Describe a table of what tells equal and similar audio, one row per utterance."""
 
     kind: ClassVar[Kind] = Kind.PRINTS
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inspections(_Product):
+    """Describe a table of what recordings are like, one row per utterance.
+
+    Parameters
+    ----------
+    inspected : str
+        Name of the node whose waveforms were measured.
+    """
+
+    inspected: str
+    kind: ClassVar[Kind] = Kind.INSPECTIONS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,4 +272,29 @@ class TrainedPrior(Trained):
     files: ClassVar[Mapping[str, str]] = {"prior": "prior.safetensors"}
 
 
-Product = Waveform | Mel | Scores | TrustRows | Prints | Report | Trained
+@dataclass(frozen=True, kw_only=True)
+class CorpusStatistics(Trained):
+    """Describe statistics of mels or features over a corpus.
+
+    Parameters
+    ----------
+    spec : MelSpec
+        The mel that they are of, or whose frames the features have.
+    of : {Kind.MEL, Kind.FEATURES}
+        What they are of.
+    rows : tuple of str
+        What each row of the features is. Empty for mels, whose rows are bands.
+    """
+
+    of: Kind = Kind.MEL
+    rows: tuple[str, ...] = ()
+    kind: ClassVar[Kind] = Kind.STATISTICS
+    files: ClassVar[Mapping[str, str]] = {"statistics": "statistics.npz"}
+
+    @property
+    def called(self) -> str:
+        """What they are, for messages."""
+        return "statistics"
+
+
+Product = Waveform | Mel | Features | Embedding | Inspections | Scores | TrustRows | Prints | Report | Trained

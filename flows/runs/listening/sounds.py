@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melmill.flows.errors import PipelineError
+from melmill.flows.runs.addresses import gone
 from melmill.pcm import as_float
 from melmill.stages.contract import Kind
 from melmill.stages.score.listeners.design import Candidate
-from melmill.storage.product import ProductFolder
+from melmill.storage.product import DESCRIPTION, ProductFolder
 from melmill.storage.reading.views import ProductView
 from melmill.storage.runs import Manifest, NodeEntry
 from melmill.storage.store import Store
@@ -67,6 +68,8 @@ class Sounds:
             raise PipelineError(
                 f"node {name!r} makes {entry.kind}, which nobody can hear (nodes with audio: {', '.join(audible)})"
             )
+        if not self._folder(entry).location.exists(DESCRIPTION):
+            raise PipelineError(f"run {self._manifest.run_id} {gone(name)}")
         return entry
 
     def _is_audible(self, entry: NodeEntry) -> bool:
