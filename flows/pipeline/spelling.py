@@ -28,6 +28,8 @@ def spelled_out(declarations: Sequence[Declaration]) -> tuple[Declaration, ...]:
       metrics, on the recordings. Reports on the node get it too.
     - ``oracle`` at a port that takes waveforms is the node of the recordings: ``start: oracle`` starts
       an inversion from the phase that the mel lost. A node of that name is meant itself.
+    - A node that uses `dedupe` without ``prints`` gets a node NAME-prints of the stage `fingerprint`, of
+      the same recordings.
 
     Raises
     ------
@@ -39,7 +41,11 @@ def spelled_out(declarations: Sequence[Declaration]) -> tuple[Declaration, ...]:
     by_name = {one.name: one for one in declarations}
     written: list[Declaration] = []
     companions: dict[str, dict[Kind, str]] = {}
-    for one in (_with_oracle(one, by_name) for one in declarations):
+    for declared in (_with_oracle(one, by_name) for one in declarations):
+        one = declared
+        if _lacks_prints(one):
+            written.append(prints := _prints(one, by_name))
+            one = dataclasses.replace(one, fields={**one.fields, "prints": Located(prints.name, one.where)})
         wanted = _set_metrics(one)
         score = _without_sets(one, wanted) if wanted else one
         written.append(score)
@@ -118,6 +124,23 @@ def _embeddings(one: Declaration) -> list[str]:
 def _trusts(one: Declaration) -> bool:
     trust = one.fields.get("trust")
     return one.uses.value == "score" and trust is not None and trust.value is True
+
+
+def _lacks_prints(one: Declaration) -> bool:
+    return one.uses.value == "dedupe" and "prints" not in one.fields and "from" in one.fields
+
+
+def _prints(one: Declaration, known: Mapping[str, Declaration]) -> Declaration:
+    """Return the node that makes the fingerprints for a node that uses `dedupe`."""
+    name = f"{one.name}-prints"
+    if name in known:
+        raise PipelineError(
+            f"{one.name!r} makes a node {name!r} of its fingerprints, and there is one already: rename that, or name "
+            "it as prints",
+            known[name].where,
+        )
+    fields = {field: one.fields[field] for field in ("from", "pool") if field in one.fields}
+    return Declaration(name=name, uses=Located("fingerprint", one.where), fields=fields, where=one.where)
 
 
 def _trust(one: Declaration, known: Mapping[str, Declaration]) -> Declaration:

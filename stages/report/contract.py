@@ -116,6 +116,14 @@ class ReportData(Protocol):
         ...
 
     @property
+    def trends(self) -> str:
+        """Where the page is that shows scores over the runs of the store, relative to the report's page.
+
+        Empty where there is none.
+        """
+        ...
+
+    @property
     def versions(self) -> Mapping[str, str]:
         """Versions of the interpreter and of the packages that results may depend on."""
         ...
@@ -132,6 +140,18 @@ class ReportData(Protocol):
         Columns: ``utterance_id, subset, speaker_id, node, duration_s``, a float column per metric,
         and ``status_<metric>`` beside it. A value counts only where its status is ``ok``.
         """
+        ...
+
+    @property
+    def inspections(self) -> pd.DataFrame:
+        """One row per recording that a node of the stage `inspect` measured.
+
+        Columns: those of the catalogue, ``node`` (whose recordings they are), and what was measured.
+        """
+        ...
+
+    def recording(self, node: str, utterance_id: str) -> Example | None:
+        """Return the audio of an utterance of a node, or None if the node lacks it."""
         ...
 
     @property
@@ -296,6 +316,8 @@ class Tables:
         Versions of the packages and of the interpreter that did the work.
     pipeline : str
         Its name.
+    trends : str
+        Where the page of trends is, relative to the report's page. Empty where there is none.
     notes : sequence of str
         What a person should know of the recordings, a line each.
     pair_notes : sequence of str
@@ -328,6 +350,7 @@ class Tables:
     made: Sequence[Provenance] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
     pipeline: str = ""
+    trends: str = ""
     notes: Sequence[str] = ()
     pair_notes: Sequence[str] = ()
     pairs: pd.DataFrame | None = None

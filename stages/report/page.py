@@ -56,6 +56,7 @@ def page(tables: Tables, results: Results, examples: Sequence[Example], settings
     return render(
         "page.html.j2",
         settings=settings,
+        trends=tables.trends,
         facts=_facts(tables.scores),
         arrangement=arrangement,
         leaders=page_tables.best(results) if arrangement.is_crowded else (),

@@ -101,6 +101,7 @@ class Aggregate:
             made=data.provenance,
             versions=data.versions,
             pipeline=data.pipeline,
+            trends=data.trends,
             notes=data.notes,
             pair_notes=data.pair_notes,
             pairs=pairs if len(pairs) else None,

@@ -115,9 +115,8 @@ def judged_by_node(rows: pd.DataFrame) -> pd.DataFrame:
     parts = []
     for node, of_it in rows.groupby("node", sort=False):
         # A metric that another node was judged by has no status here. One that failed everywhere has.
-        unasked = [
-            name for name in of_it if status_column(str(name)) in of_it and of_it[status_column(str(name))].isna().all()
-        ]
+        names = [str(name) for name in of_it]
+        unasked = [name for name in names if status_column(name) in names and of_it[status_column(name)].isna().all()]
         made = judged(of_it.drop(columns=[*unasked, *map(status_column, unasked)]))
         made.insert(0, "node", node)
         parts.append(made)

@@ -88,6 +88,9 @@ def test_a_second_call_scores_what_changed(folders: Project) -> None:
     # Another system: its files, its scores, the report.
     more = scored(folders, "out/good", "out/bad/wavs")
     assert (more["systems"], more["tasks"]["run"]) == ({"good": "out/good", "wavs": "out/bad/wavs"}, 3)
+    report = folders.folder / "report"
+    assert 'href="store/runs/trends.html"' in (report / "index.html").read_text()
+    assert (report / "store" / "runs" / "trends.html").is_file()
     changed = folders.folder / "out" / "good" / "u3.wav"
     write(changed, generated(3) // np.int16(2))
     os.utime(changed, (1_700_000_100, 1_700_000_100))
