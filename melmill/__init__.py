@@ -22,10 +22,11 @@ from melmill.stages.errors import (
     FileChanged,
     NotComparable,
     PackageMissing,
+    RecogniserFailed,
     UnknownStage,
 )
-from melmill.stages.extract.reading import read_with
-from melmill.stages.numeric.checks import MAX_SR, as_array, check_choice, check_full_scale, check_int
+from melmill.stages.extract.reading import Listing, list_with, read_with
+from melmill.stages.numeric.checks import MAX_SR, as_array, check_bool, check_choice, check_full_scale, check_int
 from melmill.stages.numeric.errors import (
     ContractError,
     DeviceMissing,
@@ -71,6 +72,7 @@ if TYPE_CHECKING:
     from melmill.stages.score.status import Measured
     from melmill.stages.vocode.loaded import LoadedVocoder
     from melmill.storage.reading.dataset import SegmentDataset
+    from melmill.storage.reading.stream import SegmentStream
     from melmill.storage.store import Store
 
     __version__: str
@@ -99,6 +101,7 @@ __all__ = [
     "PackageMissing",
     "ParameterError",
     "PipelineError",
+    "RecogniserFailed",
     "RunFailed",
     "SourceChanged",
     "SourceError",
@@ -126,6 +129,7 @@ __all__ = [
     "run",
     "score",
     "torch_dataset",
+    "torch_stream",
     "transcode",
     "trust",
 ]
@@ -807,7 +811,7 @@ def score(
     DataFrame
         Of folders: a row per recording and system (``utterance_id``, ``node``), a column for each
         metric, and its status beside it. ``attrs["notes"]`` are lines on what has no partner and
-        what differs.
+        what differs. ``attrs["sets"]`` has the values of metrics of whole sets, such as ``fad``.
 
     Raises
     ------
@@ -934,6 +938,131 @@ def torch_dataset(
     return make(opened, mel, audio, segment_frames=segment_frames, ids=ids, seed=seed)
 
 
+def torch_stream(
+    store: Store | str | os.PathLike[str],
+    mel: str | None = "mel",
+    audio: str | None = "speech",
+    *,
+    also: Sequence[str] = (),
+    labels: Sequence[str] = (),
+    segment_frames: int | None = 64,
+    segments_per_utterance: int | Literal["length"] = 1,
+    ids: Sequence[str] | None = None,
+    shuffle: bool = True,
+    buffer: int = 1024,
+    seed: int = 0,
+    batch_size: int | None = None,
+    batch_frames: int | None = None,
+    buckets: int | None = None,
+    drop_last: bool = False,
+    rank: int | None = None,
+    world_size: int | None = None,
+    uneven: Literal["keep", "repeat", "drop"] = "keep",
+    read_ahead: int = 2,
+) -> SegmentStream:
+    """Return a torch `IterableDataset` that reads a store shard by shard, from disk or an object store.
+
+    An epoch has every item once, over all ranks and DataLoader workers. Shards are shuffled, and
+    their items pass through a buffer. All follows from `seed` and the epoch (`set_epoch`).
+
+    An item is a dictionary: ``id``, ``start`` (a frame), arrays and their lengths without padding
+    (``mel``, ``mel_length``, ``audio``, ``audio_length``, ...), and labels. Arrays are float32,
+    mels ``(n_mels, n_frames)`` and audio ``(n_samples,)`` in [-1, 1).
+
+    Parameters
+    ----------
+    store : Store, str or path
+    mel, audio : str or None
+        Nodes of the last run: mels, and waveforms. None leaves one out.
+    also : sequence of str
+        Other nodes of the same utterances: mels of another kind, features, waveforms. Segments
+        begin where a frame of each begins, whatever their hops and rates.
+    labels : sequence of str
+        Any of ``text``, ``speaker_id``, ``subset``, ``chapter_id``, ``sex``, ``speaker_name``.
+    segment_frames : int or None
+        Length of a segment, in frames of the first node. None: whole utterances.
+    segments_per_utterance : int or "length"
+        Items of an utterance, each with a place of its own. ``"length"``: as many as fill it.
+    ids : sequence of str or None
+        Utterances wanted. None: all.
+    shuffle : bool
+        Without it, items come in the order of storage.
+    buffer : int
+        Items that each worker mixes. It takes 256 MiB at most.
+    seed : int
+    batch_size : int or None
+        The stream makes batches of so many items, and the DataLoader gets ``batch_size=None``.
+        Arrays are padded to the longest, with silence. None: single items.
+    batch_frames : int or None
+        Most frames of a batch, padding included.
+    buckets : int or None
+        Batches are of items of like length, by so many quantiles. None: 10 for whole utterances.
+    drop_last : bool
+        Leave out batches that are not full when an epoch ends.
+    rank, world_size : int or None
+        Process of the training, and how many there are. None: those of `torch.distributed`, else
+        of the variables ``RANK`` and ``WORLD_SIZE``, else one process.
+    uneven : {"keep", "repeat", "drop"}
+        Where the items can't be divided by the ranks, some ranks have one more. Or all ranks have
+        as many, with some items twice or left out.
+    read_ahead : int
+        Shards that each worker reads ahead, all at a time from an object store.
+
+    Raises
+    ------
+    ParameterError
+        An argument has a wrong type or lies outside its range.
+    StoreError
+        A node is unknown, the nodes are of different utterances or can't be cut at the same place,
+        or a wanted utterance is missing.
+    """
+    from melmill.storage.reading.stream import StreamOptions
+    from melmill.storage.reading.stream import torch_stream as make
+    from melmill.storage.store import Store
+
+    for name, node in (("mel", mel), ("audio", audio)):
+        if node is not None:
+            _check_name(name, node)
+    for name, names in (("also", also), ("labels", labels), ("ids", ids)):
+        if isinstance(names, str):
+            raise ParameterError(name, f"must be a sequence, got {names!r}: write [{names!r}] for one")
+    whole = {"buffer": (buffer, 1), "seed": (seed, 0), "read_ahead": (read_ahead, 1)}
+    optional = {
+        "segment_frames": (segment_frames, 1),
+        "batch_size": (batch_size, 1),
+        "batch_frames": (batch_frames, 1),
+        "buckets": (buckets, 1),
+        "rank": (rank, 0),
+        "world_size": (world_size, 1),
+    }
+    for name, (value, least) in {**whole, **optional}.items():
+        if value is not None or name in whole:
+            check_int(name, value, at_least=least)
+    if segments_per_utterance != "length":
+        check_int("segments_per_utterance", segments_per_utterance, at_least=1)
+    check_choice("uneven", uneven, ("keep", "repeat", "drop"))
+    for name, switch in (("shuffle", shuffle), ("drop_last", drop_last)):
+        check_bool(name, switch)
+    options = StreamOptions(
+        segment_frames=segment_frames,
+        segments_per_utterance=segments_per_utterance,
+        labels=tuple(labels),
+        shuffle=shuffle,
+        buffer=buffer,
+        seed=seed,
+        batch_size=batch_size,
+        batch_frames=batch_frames,
+        buckets=buckets,
+        drop_last=drop_last,
+        rank=rank,
+        world_size=world_size,
+        uneven=uneven,
+        read_ahead=read_ahead,
+    )
+    opened = store if isinstance(store, Store) else _path("store", store)
+    return make(opened, mel, audio, also=also, ids=ids, options=options)
+
+
 def __getattr__(name: str) -> str:
     if name == "__version__":
         from importlib.metadata import version
@@ -955,9 +1084,24 @@ def _bytes_of(path: str) -> bytes:
     return folder.read(name)
 
 
+def _listed(folder: str) -> Listing:
+    import hashlib
+
+    from melmill.storage.files.sources import SourceTree
+
+    tree = SourceTree(folder)
+    digest, names = hashlib.sha256(), []
+    for file in tree.walk():
+        if not file.problem:
+            names.append(file.path)
+            digest.update(f"{file.path}\0{file.size_bytes}\0{file.mtime_ns}\n".encode())
+    return Listing(tree.url, tuple(names), digest.hexdigest())
+
+
 # The store knows no readers and stages open no files, and every process imports this module first.
 convert_with(_converter)
 read_with(_bytes_of)
+list_with(_listed)
 
 
 def _spec(spec: MelSpec | None, name: str | None) -> MelSpec:

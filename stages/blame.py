@@ -13,7 +13,7 @@ from concurrent.futures import BrokenExecutor
 from dataclasses import dataclass
 from enum import IntEnum
 
-from melmill.stages.errors import CompilerFailed, FileChanged
+from melmill.stages.errors import CompilerFailed, FileChanged, RecogniserFailed
 from melmill.stages.numeric.errors import DeviceMissing, Unusable
 
 
@@ -91,7 +91,7 @@ _OF_A_FILE = frozenset(
 
 # The first row that fits decides.
 _TYPES: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], Verdict], ...] = (
-    ((DeviceMissing, CompilerFailed, FileChanged), _OWN),
+    ((DeviceMissing, CompilerFailed, FileChanged, RecogniserFailed), _OWN),
     (MemoryError, _MEMORY),
     (ImportError, _MODULE),
     ((subprocess.SubprocessError, BrokenExecutor, ChildProcessError), _CHILD),

@@ -13,6 +13,10 @@ class CompilerFailed(StageError):
     """Torch's compiler fails in this process. No utterance is to blame."""
 
 
+class RecogniserFailed(StageError):
+    """The command that hears words for word errors fails here. No utterance is to blame."""
+
+
 class PackageMissing(StageError, ImportError):
     """The process lacks an optional package that a file takes. No utterance is to blame."""
 

@@ -20,15 +20,32 @@ GROUP = "melmill.stages"
 # Imported when first named, so that a plan that uses three stages does not pay for all of them.
 _BUILT_IN = {
     "aggregate": "melmill.stages.report.stage:Aggregate",
+    "corpus_card": "melmill.stages.extract.lint.card:CorpusCard",
+    "dedupe": "melmill.stages.prepare.dedupe:Dedupe",
+    "durations": "melmill.stages.extract.features.durations:Durations",
+    "energy": "melmill.stages.extract.features.energy:Energy",
     "error_budget": "melmill.stages.report.budget.stage:ErrorBudget",
     "extract": "melmill.stages.extract.stage:Extract",
+    "f0": "melmill.stages.extract.features.f0:F0",
+    "filter": "melmill.stages.prepare.filter:Filter",
+    "fingerprint": "melmill.stages.prepare.fingerprint:Fingerprint",
     "gate": "melmill.stages.report.comparison.gate:Gate",
+    "inspect": "melmill.stages.extract.lint.inspect:Inspect",
+    "loudness": "melmill.stages.prepare.loudness:Loudness",
+    "mix": "melmill.stages.prepare.mix:Mix",
+    "normalise": "melmill.stages.extract.features.normalise:Normalise",
     "paired_mels": "melmill.stages.ingest.paired:PairedMels",
     "recombine": "melmill.stages.invert.recombine:Recombine",
+    "resample": "melmill.stages.prepare.resample:Resample",
     "score": "melmill.stages.score.stage:Score",
+    "segment": "melmill.stages.prepare.segment:Segment",
+    "set_score": "melmill.stages.score.sets.stage:SetScore",
+    "speaker_embedding": "melmill.stages.extract.features.voice:SpeakerEmbedding",
+    "stats": "melmill.stages.extract.features.stats:Stats",
     "transcode": "melmill.stages.extract.transcode:Transcode",
     "train_prior": "melmill.stages.train.prior_stage:TrainPrior",
     "train_vocoder": "melmill.stages.train.vocoder_stage:TrainVocoder",
+    "trim": "melmill.stages.prepare.trim:Trim",
     "trust": "melmill.stages.score.trust.stage:Trust",
     "vocoder": "melmill.stages.vocode.stage:Vocode",
 }
@@ -63,7 +80,7 @@ def stage_class(name: str) -> type[Stage]:
 
 
 # Every stage has one of these methods, which does its work.
-_METHODS = ("process", "opened", "ingest", "train", "report")
+_METHODS = ("process", "opened", "ingest", "train", "reduce", "report")
 
 
 def _checked(loaded: Any) -> type[Stage]:  # noqa: ANN401 - an entry point may load anything

@@ -58,8 +58,9 @@ class ArraySpec:
         Mel bands; None for waveforms.
     n_fft, hop_length, pad : int
         Framing of the mels, samples. `pad` is added at each end of the waveform.
-    frames : {"all", "floor", "round"}
-        Frames that mels have: all, the whole hops of the waveform, or hops rounded half up.
+    frames : {"all", "floor", "round", "one"}
+        Frames that mels have: all, the whole hops of the waveform, or hops rounded half up. What
+        describes an utterance as a whole has one.
     frame_multiple : int
         The number of frames is rounded up to a multiple of it.
     codecs : int
@@ -88,8 +89,10 @@ class ArraySpec:
         is_flac = self.dtype == ("float16" if self.n_mels else "int16")
         if self.codecs == (LZ4_CODECS if is_flac else FLAC_CODECS):
             object.__setattr__(self, "codecs", self.codecs - 1)
-        if self.frames not in ("all", "floor", "round") or self.frame_multiple < 1:
-            raise StoreError(f"frames must be 'all', 'floor' or 'round' and frame_multiple positive, got {self!r}")
+        if self.frames not in ("all", "floor", "round", "one") or self.frame_multiple < 1:
+            raise StoreError(
+                f"frames must be 'all', 'floor', 'round' or 'one' and frame_multiple positive, got {self!r}"
+            )
         if min(self.sr, self.n_fft, self.hop_length) < 1 or self.pad < 0 or (self.n_mels or 1) < 1:
             raise StoreError(f"sr, n_mels, n_fft and hop_length must be positive and pad not negative, got {self!r}")
 
@@ -110,9 +113,13 @@ class ArraySpec:
 
     def length(self, utterance: Utterance) -> int:
         """Return an utterance's samples or frames, 0 where its header could not be read."""
-        if utterance.n_samples == 0:
-            return 0
-        n_samples = resampled_length(utterance.n_samples, utterance.sr, self.sr)
+        return self.entries(utterance.n_samples, utterance.sr)
+
+    def entries(self, n_samples: int, sr: int) -> int:
+        """Return the samples or frames of a recording of `n_samples` at `sr` Hz."""
+        if n_samples == 0 or self.frames == "one":
+            return min(n_samples, 1)
+        n_samples = resampled_length(n_samples, sr, self.sr)
         n_frames = max(0, 1 + (n_samples + 2 * self.pad - self.n_fft) // self.hop_length)
         if n_frames and self.frames == "floor":
             n_frames = min(n_frames, n_samples // self.hop_length)
@@ -125,6 +132,8 @@ class ArraySpec:
 
         Each of `MAX_UTTERANCES` may add a sample by resampling, and some frames by padding.
         """
+        if self.frames == "one":
+            return -(-MAX_UTTERANCES // self.chunk_length) * self.chunk_length
         more = self.frame_multiple - 1 + (self.frames == "round")
         rounding = MAX_UTTERANCES * (1 + max(0, self.hop_length + 2 * self.pad - self.n_fft) + more * self.hop_length)
         samples = Fraction(shard_duration_s) * self.sr + rounding

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from melmill.storage.corpus.items import ItemRows, items_revisions, items_rows
 from melmill.storage.corpus.labels import LABELS, LabelOverlay
 from melmill.storage.corpus.new_rows import NewPart, NewRows
 from melmill.storage.corpus.packing import length_class
@@ -319,6 +320,28 @@ class Catalogue:
         tables = (piece.rows for piece in self.pieces(columns))
         found = [table.filter(pc.is_in(table["utterance_id"].cast(ids.type), value_set=ids)) for table in tables]
         return pa.concat_tables(found) if found else SCHEMA.empty_table().select(columns)
+
+    def of_items(self, spans: pa.Table | None, sr: int) -> Catalogue:
+        """Return the catalogue of what a node made of the utterances, which is not stored.
+
+        Parameters
+        ----------
+        spans : pyarrow.Table or None
+            What the node kept of the shards that are done; see `melmill.storage.corpus.items.SPANS`.
+        sr : int
+            Rate that it counts samples at, Hz.
+        """
+        tables = [self._labels.applied(piece.table) for piece in self.pieces(SCHEMA.names)]
+        table = pa.concat_tables(tables) if tables else SCHEMA.empty_table()
+        rows, items = items_rows(table, spans, sr)
+        head = {b"sr": str(sr).encode(), b"shard_duration_s": repr(self.shard_duration_s).encode()}
+        return Catalogue(
+            [ItemRows(rows.replace_schema_metadata(head), self._end)],
+            sr=sr,
+            shard_duration_s=self.shard_duration_s,
+            n_stored=1,
+            revisions=items_revisions(self.revisions, items),
+        )
 
     def _with(self, *, labels: LabelOverlay | None = None, revisions: Revisions | None = None) -> Catalogue:
         return Catalogue(

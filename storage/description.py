@@ -45,6 +45,9 @@ class ProductDescription:
         Node whose waveforms were scored.
     referenced : bool
         Whether its recordings stay in the corpus. The store has their layout, and no array.
+    items_of : (node, key) or None
+        Whose catalogue lists what it was made of, where it has one of its own that is not stored;
+        see `melmill.storage.corpus.items`.
     """
 
     node: str
@@ -62,6 +65,7 @@ class ProductDescription:
     sr: int | None = None
     scored: str | None = None
     referenced: bool = False
+    items_of: Address | None = None
 
     @property
     def stored_array(self) -> ArraySpec | None:
@@ -89,6 +93,8 @@ class ProductDescription:
         if not self.referenced:
             # Older versions don't know it, and stores from before have files without it.
             del fields["referenced"]
+        if self.items_of is None:
+            del fields["items_of"]
         return sealed(fields)
 
     @classmethod
@@ -103,6 +109,7 @@ class ProductDescription:
         fields = unsealed(data)
         fields["inputs"] = {port: [_address(pair) for pair in pairs] for port, pairs in fields["inputs"].items()}
         fields["catalogue"] = fields["catalogue"] and _address(fields["catalogue"])
+        fields["items_of"] = fields.get("items_of") and _address(fields["items_of"])
         fields["array"] = fields["array"] and ArraySpec.from_dict(fields["array"])
         return cls(**fields)
 

@@ -23,6 +23,7 @@ from melmill.storage.arrays import (
     stored_codecs,
 )
 from melmill.storage.catalogue import Catalogue
+from melmill.storage.corpus.items import SPANS, Span, spans_of, spans_table
 from melmill.storage.corpus.partners import Partner, partners_csv, partners_file, read_partners
 from melmill.storage.description import Address, ProductDescription
 from melmill.storage.errors import AlreadyThere, StoreError, damaged
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Address", "Facts", "Part", "ProductDescription", "ProductFolder", "Quarantined", "Record", "ShardContents"]
 
-Part = Literal["table", "trace", "quarantine"]
+Part = Literal["table", "trace", "quarantine", "spans"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +79,8 @@ class ShardContents:
         Ids that the inputs lack.
     partners : mapping of str to Partner, or None
         By utterance id: what each was computed with, where that is of another corpus.
+    spans : sequence of Span or None
+        What a node that prepares waveforms kept of them, and what it dropped.
     """
 
     arrays: Mapping[str, Array] = field(default_factory=dict)
@@ -86,10 +89,11 @@ class ShardContents:
     quarantined: Sequence[Quarantined] = ()
     absent: Sequence[str] = ()
     partners: Mapping[str, Partner] | None = None
+    spans: Sequence[Span] | None = None
 
     @property
     def missing(self) -> tuple[str, ...]:
-        """Ids that were quarantined here or before, sorted."""
+        """Ids that were quarantined or dropped here or before, sorted."""
         return tuple(sorted({*self.absent, *(one.utterance_id for one in self.quarantined)}))
 
 
@@ -128,6 +132,14 @@ def contents_files(description: ProductDescription, shard: Shard, contents: Shar
         if not any(one.content_sha256 for one in contents.quarantined):
             table = table.drop_columns([_REFUSED])
         files[part_file("quarantine", name)] = to_parquet(table)
+    return {**files, **_companions(shard.index, contents)}
+
+
+def _companions(index: int, contents: ShardContents) -> dict[str, bytes]:
+    """Return the files that say how the contents of a shard came about."""
+    name, files = record_name(index), {}
+    if contents.spans is not None:
+        files[part_file("spans", name)] = to_parquet(spans_table(index, contents.spans))
     if contents.partners is not None:
         files[partners_file(name)] = partners_csv(contents.partners)
     return files
@@ -138,8 +150,10 @@ def _check_complete(description: ProductDescription, shard: Shard, contents: Sha
     present = set(contents.arrays) if description.array else row_ids
     missing = set(contents.missing)
     known = {utterance.utterance_id for utterance in shard.utterances}
+    # Rows and spans are about what the node was given, which it may have split.
+    given = known | {span.utterance_id for span in contents.spans or ()}
     problems = {
-        "not of this shard": (present | row_ids | missing | set(contents.traces or ())) - known,
+        "not of this shard": ((present | missing | set(contents.traces or ())) - known) | (row_ids - given),
         "neither stored nor quarantined": known - present - missing - shard.retired,
         "both stored and quarantined": present & missing,
     }
@@ -163,6 +177,7 @@ _COLUMNS: Mapping[Part, list[str]] = {
     "table": ["utterance_id"],
     "trace": ["utterance_id", "iteration"],
     "quarantine": [name for name in Quarantined.__dataclass_fields__ if name != _REFUSED],
+    "spans": SPANS.names,
 }
 
 
@@ -376,7 +391,7 @@ class ProductFolder(RecordedFolder):
             return self._from_corpus(record, [one for one in shard.current if one.utterance_id in wanted])
         if record.at:
             # It may have other codecs than this product here.
-            return self._other(record.at).read_arrays(shard, wanted)
+            return self.other(record.at).read_arrays(shard, wanted)
         present = [utterance_id for utterance_id in known if utterance_id in wanted]
         files = {name: self.read_whole(record, f"data/{name}") for name in shard_files(spec, shard)}
         return decode(spec, self.description.slot_length, shard, files, present, self.place(record, "data"))
@@ -391,27 +406,49 @@ class ProductFolder(RecordedFolder):
         StoreError, DamagedData, SourceError
             As `read_arrays`.
         """
+        return self.read_parts(shard, [(utterance_id, part)])[0]
+
+    def read_parts(self, shard: Shard, parts: Sequence[tuple[str, slice]]) -> list[Array]:
+        """Return parts of the samples or frames of a shard's utterances, decoding no more than their chunks.
+
+        Each chunk is proven by its own checksum.
+
+        Parameters
+        ----------
+        shard : Shard
+        parts : sequence of (str, slice)
+            Utterance ids, which may be named several times, and what is wanted of each.
+
+        Raises
+        ------
+        KeyError
+            An utterance has no data here.
+        StoreError, DamagedData, SourceError
+            As `read_arrays`.
+        """
         if self.description.referenced:
-            wanted = [one.utterance_id for one in shard.current if one.utterance_id == utterance_id]
-            return np.array(self.read_arrays(shard, wanted)[utterance_id][part])
+            named = {utterance_id for utterance_id, _ in parts}
+            arrays = self.read_arrays(shard, [u.utterance_id for u in shard.current if u.utterance_id in named])
+            return [np.array(arrays[utterance_id][part]) for utterance_id, part in parts]
         name = record_name(shard.index)
         files = [f"data/{file}" for file in shard_files(self.array_spec, shard)]
         # The record of an earlier call is used again while the files have its sizes.
         record = self._known_records.get(name)
         if record is not None and record.at:
-            return self._other(record.at).read_array(shard, utterance_id, part)
+            return self.other(record.at).read_parts(shard, parts)
         if record is None or self.size_problem(record, files):
             record = self._known_records[name] = self.done(name)
             problem = self.size_problem(record, files)
             if problem:
                 raise damaged(self.place(record, "data"), problem)
-        if utterance_id in record.absent or utterance_id in shard.retired:
-            raise KeyError(utterance_id)
+        for utterance_id, _ in parts:
+            if utterance_id in record.absent or utterance_id in shard.retired:
+                raise KeyError(utterance_id)
         if record.at:
-            return self._other(record.at).read_array(shard, utterance_id, part)
-        return self._stored.read(shard, utterance_id, part, self.place(record, "data"))
+            return self.other(record.at).read_parts(shard, parts)
+        return self._stored.read(shard, parts, self.place(record, "data"))
 
-    def _other(self, at: str) -> ProductFolder:
+    def other(self, at: str) -> ProductFolder:
         """Return the folder of the same product in another store. It is made once."""
         return self._others.setdefault(at, ProductFolder(Location(at)))
 
@@ -541,6 +578,14 @@ class ProductFolder(RecordedFolder):
                     duration_s=float(catalogue.shard_durations_s[shards[name]]),
                 )
         return found
+
+    def read_spans(self, name: str) -> list[Span]:
+        """Return what the node kept and dropped of a record's shard; raise as `read_table`.
+
+        It is empty where nothing came to the node.
+        """
+        table = self.stored_table("spans", [name], None)
+        return [] if table is None else list(spans_of(table))
 
     def read_partners(self, record: Record) -> dict[str, Partner]:
         """Return what a shard's utterances were computed with, of another corpus; raise DamagedData.

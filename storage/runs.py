@@ -31,7 +31,8 @@ class NodeEntry:
     stage : str
         Stage that made it.
     catalogues : tuple of (folder, key)
-        Of the corpora whose utterances it has. A report may have several.
+        The first lists its utterances: that of its corpus, or of the last node on the way that trimmed
+        or split them. Those that it follows from come after it. A report has those of its corpora.
     scored : str or None
         Node whose waveforms were scored.
     recordings : Recordings or None
@@ -45,6 +46,16 @@ class NodeEntry:
     catalogues: tuple[Address, ...]
     scored: str | None = None
     recordings: Recordings | None = None
+
+    @property
+    def is_ingest(self) -> bool:
+        """Whether it made its catalogue of a corpus."""
+        return (self.folder, self.key) in self.catalogues and not self.reshapes
+
+    @property
+    def reshapes(self) -> bool:
+        """Whether it trimmed or split utterances, so that it has a catalogue of its own."""
+        return self.kind == "waveform" and self.catalogues[:1] == ((self.folder, self.key),)
 
     @classmethod
     def from_plain(cls, fields: Mapping[str, Any]) -> NodeEntry:

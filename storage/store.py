@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from melmill.storage.arrays import ZSTD_CODECS
 from melmill.storage.catalogue import Catalogue
+from melmill.storage.corpus.items import items_shard
 from melmill.storage.corpus.shards import read_shard
 from melmill.storage.errors import (
     AlreadyThere,
@@ -35,19 +36,21 @@ from melmill.storage.product import (
 from melmill.storage.reading import views as reading
 from melmill.storage.reading.recordings import Recordings
 from melmill.storage.reading.views import ProductView
-from melmill.storage.records import sealed, unsealed
+from melmill.storage.records import record_name, sealed, unsealed
 from melmill.storage.runs import Manifest, NodeEntry, RunFacts, RunOutcome, RunRecord, RunState, Tag
 from melmill.storage.utterance import Shard
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from melmill.storage.reading.accounts import Account
+
 __all__ = ["Manifest", "NodeEntry", "Store"]
 
 T = TypeVar("T")
 
 # What the format of a store stands for. An older melmill refuses a format that it does not know.
-FORMATS = (1, 2, 3, 4, 5)
+FORMATS = (1, 2, 3, 4, 5, 6)
 # A melmill that reads only 1 would show retired utterances.
 FORMAT_RETIRED = 2
 # A melmill that reads only 1 and 2 knows no FLAC, and takes recordings that stay in their corpus for
@@ -55,6 +58,8 @@ FORMAT_RETIRED = 2
 FORMAT = 4
 # A melmill that reads up to 4 takes records of files in another store for damaged ones.
 FORMAT_ELSEWHERE = 5
+# A melmill that reads up to 5 takes what was trimmed or split for damaged.
+FORMAT_ITEMS = 6
 MARKER = "melmill.json"
 RUNS = "runs"
 MANIFEST = "manifest.json"
@@ -65,6 +70,10 @@ FACTS = "facts.json"
 OUTCOME = "outcome.json"
 TAGS = "tags"
 _TAG_SUFFIX = ".json"
+# Name of the record of what was learnt or summed up, and of the folder of its files.
+TRAINED = "trained"
+# Kinds of what is made of whole corpora.
+_WHOLE = ("report", "vocoder", "prior", "statistics")
 # Files of runs that are read at the same time on a remote store.
 _READERS = 16
 
@@ -210,11 +219,27 @@ class Store:
                 yield (node, key), self.product(node, key)
 
     def catalogue(self, node: str, key: str, *, checked: bool = True) -> Catalogue | None:
-        """Return the catalogue of an ingest node, None where none is stored; raise DamagedData.
+        """Return the catalogue of an ingest node, or of a node that trims or splits; raise DamagedData.
 
-        `Catalogue.find` says what `checked` is.
+        It is None where there is none. `Catalogue.find` says what `checked` is.
         """
-        return Catalogue.find(self.product(node, key).location / CATALOGUE, checked=checked)
+        folder = self.product(node, key)
+        found = Catalogue.find(folder.location / CATALOGUE, checked=checked)
+        if found is not None or not folder.location.exists(DESCRIPTION):
+            return found
+        description = folder.description
+        if description.items_of is None or description.sr is None:
+            return None
+        base = self.catalogue(*description.items_of, checked=checked)
+        return None if base is None else base.of_items(folder.stored_table("spans", None, None), description.sr)
+
+    def catalogue_at(self, address: Address) -> Catalogue:
+        """Return the catalogue of a node; raise CatalogueError where there is none."""
+        node, key = address
+        catalogue = self.catalogue(node, key)
+        if catalogue is None:
+            raise CatalogueError(f"{self.location.url}: the catalogue of node {node!r}, key {key!r}, is gone")
+        return catalogue
 
     def prepare(self, description: ProductDescription, n_slots: int) -> None:
         """Make a product ready for its shards, or grow it; raise as `ProductFolder.prepare`."""
@@ -223,6 +248,8 @@ class Store:
         has_new_codecs = description.array is not None and description.array.codecs > ZSTD_CODECS
         if has_new_codecs and not any(map(folder.location.exists, (DESCRIPTION, ARRAY_METADATA))):
             self.raise_format(FORMAT)
+        if description.items_of is not None:
+            self.raise_format(FORMAT_ITEMS)
         folder.prepare(description, n_slots)
 
     def raise_format(self, needed: int) -> None:
@@ -253,8 +280,15 @@ class Store:
         catalogue.write_labels(self.product(node, key).location / CATALOGUE)
 
     def read_shard(self, node: str, key: str, index: int) -> Shard:
-        """Return one shard of a stored catalogue without reading the others."""
-        return read_shard(self.product(node, key).location / CATALOGUE, index)
+        """Return one shard of a catalogue without reading the others."""
+        folder = self.product(node, key)
+        items_of = _items_of(folder)
+        if items_of is None:
+            return read_shard(folder.location / CATALOGUE, index)
+        given = self.read_shard(*items_of, index)
+        return items_shard(
+            given, folder.read_spans(record_name(index)), folder.description.sr or given.utterances[0].sr
+        )
 
     def rewrite_marker(self) -> None:
         """Write the marker file anew if it is damaged, with the project that the last run names.
@@ -272,6 +306,8 @@ class Store:
                 raise
             # The lost format was no later one.
             lost = FORMAT_ELSEWHERE if manifest.pipeline.get("also") else FORMAT
+            if any(entry.reshapes for entry in manifest.nodes.values()):
+                lost = FORMAT_ITEMS
             self.location.replace(MARKER, _marker(manifest.project, lost))
 
     def new_run_id(self) -> str:
@@ -441,21 +477,22 @@ class Store:
                 f"node {name!r} makes {entry.kind}: it has no arrays. Export it to a folder (`melmill export "
                 f"{self.location.url} {name} FOLDER`), then melmill.load_vocoder(FOLDER)"
             )
+        if entry.kind == "statistics":
+            raise StoreError(f"node {name!r} makes {entry.kind}: it has no arrays. Use statistics({name!r}).")
         if entry.kind == "trust":
             raise StoreError(f"node {name!r} makes {entry.kind}: it has no arrays. Use trust(), or `melmill trust`.")
-        if not entry.catalogues or entry.kind in ("scores", "report"):
+        if entry.kind == "fingerprints":
+            raise StoreError(f"node {name!r} makes {entry.kind}: it has no arrays. It serves dedupe alone.")
+        if not entry.catalogues or entry.kind in ("scores", "embeddings", "report", "inspections"):
             raise StoreError(f"node {name!r} makes {entry.kind}: it has no arrays. Use scores(), or `melmill report`.")
         folder = self.product(entry.folder, entry.key, entry.recordings)
         return ProductView(self.location, name, folder, self.catalogue_of(entry))
 
     def catalogue_of(self, entry: NodeEntry) -> Catalogue:
         """Return the catalogue of an entry's corpus. It is read once."""
-        node, key = address = entry.catalogues[0]
+        address = entry.catalogues[0]
         if address not in self._catalogues:
-            catalogue = self.catalogue(node, key)
-            if catalogue is None:
-                raise CatalogueError(f"{self.location.url}: the catalogue of node {node!r}, key {key!r}, is gone")
-            self._catalogues[address] = catalogue
+            self._catalogues[address] = self.catalogue_at(address)
         return self._catalogues[address]
 
     def utterances(self) -> pd.DataFrame:
@@ -465,7 +502,7 @@ class Store:
         frames = [
             reading.corpus(self.catalogue_of(entry), self._table(entry, "table"), node=name)
             for name, entry in self.nodes.items()
-            if (entry.folder, entry.key) in entry.catalogues
+            if entry.is_ingest
         ]
         return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=["utterance_id", "node"])
 
@@ -489,9 +526,25 @@ class Store:
         """Return a row per utterance that the last run quarantined, with reason and traceback."""
         return reading.by_node({name: self._table(entry, "quarantine") for name, entry in self.nodes.items()})
 
+    def account(self, node: str) -> Account:
+        """Return the account of a node of the last run: what of its corpus it holds, and why not the rest.
+
+        Raises
+        ------
+        KeyError
+            There is no such node.
+        StoreError
+            It is made of whole corpora.
+        """
+        from melmill.storage.reading.accounts import Account  # which reads stores
+
+        return Account(self, node)
+
     def traces(self) -> pd.DataFrame:
         """Return a row per utterance and iteration of nodes that recorded their convergence."""
-        traced = {name: entry for name, entry in self.nodes.items() if entry.kind != "trust"}
+        traced = {
+            name: entry for name, entry in self.nodes.items() if entry.kind not in ("trust", "embeddings", "features")
+        }
         return reading.by_node({name: self._table(entry, "trace") for name, entry in traced.items()})
 
     def trust(self) -> pd.DataFrame:
@@ -510,10 +563,79 @@ class Store:
             {name: entry.scored or name for name, entry in entries.items()},
         )
 
+    def inspections(self) -> pd.DataFrame:
+        """Return a row per recording that the last run inspected: the catalogue, and what was measured.
+
+        ``node`` is the node of the stage `inspect`.
+        """
+        frames = {
+            name: reading.corpus(self.catalogue_of(entry), self._table(entry, "table"), node=name)
+            for name, entry in self.nodes.items()
+            if entry.kind == "inspections"
+        }
+        return reading.by_node(frames)
+
+    def durations(self, node: str) -> pd.DataFrame:
+        """Return the labels that a node of the stage `durations` found: a row each, utterance by utterance.
+
+        Returns
+        -------
+        DataFrame
+            Columns ``utterance_id, segment, label, start_s, end_s, n_frames``.
+
+        Raises
+        ------
+        StoreError
+            There is no such node.
+        """
+        entry = self.nodes.get(node)
+        if entry is None or entry.stage != "durations":
+            known = ", ".join(name for name, one in self.nodes.items() if one.stage == "durations") or "none"
+            raise StoreError(f"the last run has no node {node!r} of the stage durations (nodes of it: {known})")
+        return self._table(entry, "trace")
+
+    def statistics(self, node: str) -> pd.DataFrame:
+        """Return what a node of the stage `stats` found: a row per speaker and band, or row of features.
+
+        Returns
+        -------
+        DataFrame
+            Columns ``speaker_id, row, count, mean, std, minimum, maximum``. Where `speaker_id` is
+            missing, the row is about all speakers together.
+
+        Raises
+        ------
+        StoreError
+            There is no such node, or it is not done.
+        """
+        entry = self.nodes.get(node)
+        if entry is None or entry.kind != "statistics":
+            known = ", ".join(name for name, one in self.nodes.items() if one.kind == "statistics") or "none"
+            raise StoreError(f"the last run has no node {node!r} that makes statistics (nodes that do: {known})")
+        folder = self.product(entry.folder, entry.key)
+        return reading.statistics(folder.read_whole(folder.done(TRAINED), f"{TRAINED}/statistics.npz"))
+
     def _table(self, entry: NodeEntry, part: Part) -> pd.DataFrame:
         # What is made of whole corpora has no rows.
-        catalogue = None if entry.kind in ("report", "vocoder") else self.catalogue_of(entry)
+        catalogue = None if entry.kind in _WHOLE else self.catalogue_of(entry)
         return self.product(entry.folder, entry.key).read_table(part, catalogue=catalogue)
+
+
+# By the URL of a product: a key means the same for ever.
+_known_items_of: dict[str, Address | None] = {}
+_MOST_KNOWN = 1000
+
+
+def _items_of(folder: ProductFolder) -> Address | None:
+    """Return whose catalogue lists what a node was made of, if that node has one of its own."""
+    url = folder.location.url
+    if url not in _known_items_of:
+        if not folder.location.exists(DESCRIPTION):
+            return None
+        if len(_known_items_of) >= _MOST_KNOWN:
+            _known_items_of.clear()
+        _known_items_of[url] = folder.description.items_of
+    return _known_items_of[url]
 
 
 def tag_file(name: str) -> str:

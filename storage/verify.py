@@ -141,6 +141,8 @@ def _catalogue_problem(
     folder: ProductFolder, description: ProductDescription, names: Sequence[str], has_records: bool
 ) -> str:
     location = folder.location / CATALOGUE
+    if description.items_of is not None:
+        return ""
     if description.catalogue != (description.node, description.key) or not (has_records or location.sizes()):
         return ""
     try:

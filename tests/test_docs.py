@@ -8,6 +8,7 @@ import tomllib
 from pathlib import Path
 
 import click
+import numpy as np
 import pytest
 import yaml
 
@@ -73,12 +74,21 @@ def write_vocoders(folder: Path) -> None:
     (folder / "checkpoints" / "waveglow.json").write_text(json.dumps({"waveglow_config": network}))
 
 
+def write_features(folder: Path) -> None:
+    """Write an alignment and statistics of the documents' names."""
+    (folder / "data" / "aligned").mkdir(parents=True)
+    (folder / "data" / "aligned" / "a.lab").write_text("0 10000000 a\n")
+    (folder / "exported").mkdir()
+    np.savez(folder / "exported" / "statistics.npz", mean=np.zeros(100), std=np.ones(100))
+
+
 @pytest.mark.parametrize("where", yaml_blocks())
 def test_every_yaml_block_of_the_documents_is_sound(
     where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_vocoders(tmp_path)
     export(tmp_path / "utmos22.ts")
+    write_features(tmp_path)
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "speech16k.safetensors").write_bytes(random_prior(MelSpec()).encoded())
     monkeypatch.chdir(tmp_path)

@@ -32,6 +32,8 @@ from melmill.stages.ingest.reader import READERS, Reader
 from melmill.stages.invert.priors import located, shipped_names, shipped_prior
 from melmill.stages.numeric.melspec import MelSpec, StftParams
 from melmill.stages.numeric.presets import preset_names, preset_of
+from melmill.stages.prepare.filter import KeepRule
+from melmill.stages.prepare.measures import MEASURES
 from melmill.stages.registry import stage_class, stage_names
 from melmill.stages.report.comparison.rules import Rule
 from melmill.stages.score.metric import METRICS, Metric
@@ -47,6 +49,8 @@ _MANY = 4
 MARKER = re.compile(r"^<!-- generated: (?P<table>\w+)(?P<arguments>[^>]*?) -->$", flags=re.MULTILINE)
 # What a docstring tells readers of the code; a page shows those fields.
 _SEE_FIELDS = re.compile(r"For (?:the|its)(?: other)? fields\b[^.]*? see\b.*?`\.(?=\s|$)", flags=re.DOTALL)
+# Folders of stages below others that have a page of their own.
+_OWN_PAGES = ("features", "lint")
 # Fields that every node has, whatever it uses; the graph takes them before the stage sees the rest.
 _NODE_FIELDS = (
     ("uses", "the stage"),
@@ -67,12 +71,17 @@ def own_stages() -> dict[str, type[Stage]]:
 
 
 def groups() -> dict[str, list[str]]:
-    """Return the names of our own stages by the folder of `melmill.stages` that they are in."""
+    """Return the names of our own stages by the folder of `melmill.stages` that they are in.
+
+    Some folders below those have pages, and groups, of their own.
+    """
     found: dict[str, list[str]] = {}
     for name, cls in own_stages().items():
         # A class that was made from a description may have no module of its own.
         module = next(base.__module__ for base in cls.__mro__ if base.__module__.startswith("melmill.stages."))
-        found.setdefault(module.split(".")[2], []).append(name)
+        folders = module.split(".")[2:]
+        group = next((folder for folder in folders[1:2] if folder in _OWN_PAGES), folders[0])
+        found.setdefault(group, []).append(name)
     return found
 
 
@@ -107,6 +116,17 @@ def pipeline_fields() -> str:
 def rule_fields() -> str:
     """List the fields of a rule of a gate."""
     return table(FIELD_HEADER, _rows(Rule))
+
+
+def keep_rule_fields() -> str:
+    """List the fields of a rule of a filter."""
+    return table(FIELD_HEADER, _rows(KeepRule))
+
+
+def measures(kind: str) -> str:
+    """List what rules of a filter measure: ``number`` or ``text``."""
+    rows = [(f"`{name}`", one.says) for name, one in MEASURES.items() if one.is_text == (kind == "text")]
+    return table(("measure", ""), rows)
 
 
 def clusters() -> str:
@@ -328,7 +348,7 @@ TABLES: dict[str, Callable[..., str]] = {
     for function in (
         stages, node_fields, pipeline_fields, rule_fields, clusters, cluster_fields, mel_fields, presets,
         golden_mels, mel_distances, transcoding, vocoding, metrics, metric_texts, statuses, formats, priors, errors,
-        commands, packages, file, corpora, descriptions, layouts,
+        commands, packages, file, corpora, descriptions, layouts, keep_rule_fields, measures,
     )
 }  # fmt: skip
 

@@ -147,7 +147,8 @@ class _Exporter:
         except KeyError as error:
             raise PipelineError(f"store {store.location.url!r}: {error.args[0]}") from error
         spec = self.view.folder.array_spec
-        self.format = format_for(Kind.WAVEFORM if spec.n_mels is None else Kind.MEL, format_, f"node {node!r}")
+        kind = Kind.WAVEFORM if spec.n_mels is None else Kind(self.view.description.kind)
+        self.format = format_for(kind, format_, f"node {node!r}")
         self.bits = bits_for(self.format, bits, f"node {node!r}")
         if bits is not None and bits > 16 and spec.dtype == "int16":
             raise PipelineError(
@@ -298,7 +299,7 @@ def format_for(kind: Kind, name: str | None, what: str) -> ExchangeFormat:
 
     Parameters
     ----------
-    kind : {Kind.WAVEFORM, Kind.MEL}
+    kind : {Kind.WAVEFORM, Kind.MEL, Kind.FEATURES, Kind.EMBEDDING}
     name : str or None
     what : str
         What makes the product, for messages: ``"node 'admm'"``.
@@ -313,7 +314,7 @@ def format_for(kind: Kind, name: str | None, what: str) -> ExchangeFormat:
         raise PipelineError(f"there is {FORMATS.unknown(name)}")
     chosen = FORMATS[name or fitting[0]]
     if kind not in chosen.kinds:
-        product = "waveforms" if kind is Kind.WAVEFORM else "mels"
+        product = {Kind.WAVEFORM: "waveforms", Kind.MEL: "mels"}.get(kind, str(kind))
         raise PipelineError(
             f"{what} makes {product}, which format {chosen.name!r} can't hold: use --format {' or '.join(fitting)}"
         )

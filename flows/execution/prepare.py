@@ -8,7 +8,7 @@ from melmill.flows.pipeline.graph import Node
 from melmill.flows.pipeline.recordings import recordings_of
 from melmill.flows.planning.plan import Plan
 from melmill.flows.runs.copying import copy_catalogue
-from melmill.stages.contract import Mel, Scores, Trained, TrustRows, Waveform
+from melmill.stages.contract import Embedding, EmbeddingRows, Features, Mel, Scores, Trained, TrustRows, Waveform
 from melmill.storage.arrays import ArraySpec
 from melmill.storage.errors import StoreError
 from melmill.storage.product import ProductDescription
@@ -91,7 +91,7 @@ def publish_manifest(plan: Plan, store: Store, *, partial: bool) -> str:
             key=node.key,
             kind=node.product.kind.value,
             stage=node.stage.uses,
-            catalogues=tuple(_address(nodes[corpus]) for corpus in node.corpora),
+            catalogues=tuple(_address(nodes[one]) for one in (*reversed(node.items_made), *node.corpora)),
             scored=_measured(node),
             recordings=recordings_of(node),
         )
@@ -116,14 +116,15 @@ def _measured(node: Node) -> str | None:
     product = node.product
     if isinstance(product, TrustRows):
         return product.damaged
-    return product.scored if isinstance(product, Scores) else None
+    return product.scored if isinstance(product, Scores | EmbeddingRows) else None
 
 
 def describe(node: Node, nodes: Mapping[str, Node], shard_duration_s: float) -> ProductDescription:
     """Return the description that is stored beside a node's product."""
     product, array = node.product, array_spec(node)
-    # The mel that the product is, was made from, or needs.
-    mel = product.spec if isinstance(product, Mel | Trained) else None
+    read = _address(nodes[node.reads_items_of])
+    # The mel that the product is, was made from, needs, or has the frames of.
+    mel = product.spec if isinstance(product, Mel | Features | Trained) else None
     if isinstance(product, Waveform):
         mel = product.mel
     return ProductDescription(
@@ -134,7 +135,8 @@ def describe(node: Node, nodes: Mapping[str, Node], shard_duration_s: float) -> 
         version=node.stage.version,
         parameters=dict(node.parameters),
         inputs={port: [_address(nodes[name]) for name in names] for port, names in node.inputs.items()},
-        catalogue=None if node.is_whole else _address(nodes[node.corpora[0]]),
+        catalogue=None if node.is_whole else _address(node) if node.reshapes else read,
+        items_of=read if node.reshapes else None,
         array=array,
         mel=None if mel is None else mel.as_dict(),
         conversions=dict(product.conversions) if isinstance(product, Waveform) else {},
@@ -149,12 +151,14 @@ def array_spec(node: Node) -> ArraySpec | None:
     product = node.product
     if isinstance(product, Waveform):
         return ArraySpec(dtype=product.dtype, sr=product.sr)
-    if isinstance(product, Mel):
+    if isinstance(product, Embedding):
+        return ArraySpec(dtype=product.dtype, sr=product.sr, n_mels=product.size, frames="one")
+    if isinstance(product, Mel | Features):
         stft = product.spec.stft
         return ArraySpec(
             dtype=product.dtype,
             sr=product.spec.sr,
-            n_mels=product.spec.n_mels,
+            n_mels=product.spec.n_mels if isinstance(product, Mel) else len(product.rows),
             n_fft=stft.n_fft,
             hop_length=stft.hop_length,
             pad=stft.pad,

@@ -25,7 +25,7 @@ from melmill.flows.runs.trends.page import write_trends
 from melmill.flows.tasks.job import versions
 from melmill.flows.watching.events import Event
 from melmill.flows.watching.tally import NodeTally, Tally
-from melmill.stages.contract import Scores
+from melmill.stages.contract import Kind, Scores
 from melmill.stages.score.metric import status_column
 from melmill.stages.score.status import Status
 from melmill.storage.errors import StoreError
@@ -99,7 +99,10 @@ class RunRecorder:
                 summary, f"the outcome of this run can't be stored, so that `melmill runs` will not show it: {error}"
             )
         try:
-            if any(self._plan.nodes[node.name].pending for node in _score_nodes(self._plan)):
+            # New reports lead to it.
+            if any(
+                one.pending and one.node.product.kind in (Kind.SCORES, Kind.REPORT) for one in self._plan.nodes.values()
+            ):
                 write_trends(self._store)
         except StoreError as error:
             return _noted(summary, f"the page of trends can't be made anew: {error}")

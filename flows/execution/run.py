@@ -8,11 +8,11 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from types import FrameType
-from typing import Literal
+from typing import Any, Literal
 
 from melmill.cluster.connect import check_available
 from melmill.flows.errors import RunFailed
@@ -32,7 +32,7 @@ from melmill.flows.tasks.task import ALL_SHARDS, Task
 from melmill.flows.tasks.training import TrainingJob
 from melmill.flows.watching.events import Note
 from melmill.flows.watching.observers import Watching, observed
-from melmill.stages.contract import Kind, SampledStage, TrainingStage
+from melmill.stages.contract import Kind, PrintsStage, ReducingStage, SampledStage, TrainingStage
 from melmill.stages.numeric.errors import StageError
 from melmill.stages.report.contract import ReportStage
 from melmill.storage.errors import StoreUnwritable
@@ -176,7 +176,7 @@ class JobMaker:
         """
         node = self._nodes[task.node]
         stage = node.stage
-        if isinstance(stage, TrainingStage):
+        if isinstance(stage, TrainingStage | ReducingStage):
             return TrainingJob(
                 store=self._store,
                 node=Source.of(node),
@@ -201,7 +201,7 @@ class JobMaker:
                         version=other.stage.version,
                         parameters=other.parameters,
                         inputs=other.inputs,
-                        catalogue=self._catalogue(other),
+                        catalogue=self._catalogue_made(other),
                         is_paired=other.paired_port is not None,
                     )
                     for name, other in self._nodes.items()
@@ -229,6 +229,7 @@ class JobMaker:
             time_limit_s=self._plan.pipeline.time_limit_s,
             paired=self._paired(node, task.shard),
             share=self._share(node),
+            **self._prints(node),
         )
 
     def _ports(self, node: Node) -> dict[str, Source]:
@@ -246,16 +247,31 @@ class JobMaker:
         n_utterances = self._plan.catalogues[node.corpora[0]].n_utterances
         return min(1.0, node.stage.sample_size / max(1, n_utterances))
 
+    def _prints(self, node: Node) -> Mapping[str, Any]:
+        """Return what a task needs to know of the corpus whose table its stage reads."""
+        if not isinstance(node.stage, PrintsStage):
+            return {}
+        catalogue = self._plan.catalogues[node.corpora[0]]
+        shards: Sequence[int] = range(catalogue.n_shards)
+        if catalogue.retired:
+            shards = tuple(catalogue.current_shards)
+        return {"prints": shards, "retired": catalogue.revisions.by_record}
+
     def _paired(self, node: Node, shard: int) -> PairedInput | None:
         paired = self._plan.paired.get(node.name)
         if paired is None or node.paired_port is None:
             return None
         return PairedInput(
             port=node.paired_port,
-            catalogue=self._catalogue(self._nodes[paired.source]),
+            catalogue=self._catalogue_made(self._nodes[paired.source]),
             partners=paired.partners[shard],
         )
 
     def _catalogue(self, node: Node) -> tuple[str, str]:
-        corpus = self._nodes[node.corpora[0]]
-        return corpus.folder, corpus.key
+        """Return folder and key of the node whose catalogue lists what a node reads."""
+        lists = self._nodes[node.reads_items_of]
+        return lists.folder, lists.key
+
+    def _catalogue_made(self, node: Node) -> tuple[str, str]:
+        """Return folder and key of the node whose catalogue lists what a node makes."""
+        return (node.folder, node.key) if node.reshapes else self._catalogue(node)

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from melmill.flows.execution.window import ShardWindow
+from melmill.flows.planning.phases import ancestors
 from melmill.flows.planning.plan import Plan
 from melmill.flows.tasks.levels import current_levels
 from melmill.flows.tasks.report import PAGE, VERDICT, is_verdict, report_folder
 from melmill.flows.tasks.task import ALL_SHARDS
 from melmill.flows.tasks.trained import trained_page
 from melmill.flows.watching.events import Event, Finished
+from melmill.stages.contract import PreparingStage
 from melmill.stages.ingest.levels import Levels
 from melmill.storage.corpus.shard_set import union
 from melmill.storage.product import ProductFolder, Record
@@ -114,12 +117,32 @@ class Summary:
 def _quarantined_before(plan: Plan, store: Store) -> set[tuple[str, str]]:
     """Return corpus and id of each utterance that some node could not process, before the run."""
     found: set[tuple[str, str]] = set()
+    prepared = _after_drops(plan)
     for node_plan in plan.nodes.values():
         node = node_plan.node
         if node_plan.quarantined and not node.is_whole:
-            records = store.product(node.folder, node.key).records(set(node_plan.quarantined))
+            folder = store.product(node.folder, node.key)
+            if node.name in prepared:
+                found.update((node.corpora[0], name) for name in _ids_in_quarantine(folder, node_plan.quarantined))
+                continue
+            records = folder.records(set(node_plan.quarantined))
             found.update((node.corpora[0], name) for record in records.values() for name in record.absent)
     return found
+
+
+def _after_drops(plan: Plan) -> frozenset[str]:
+    """Return the nodes that prepare waveforms, and those after them: what they lack may have been dropped."""
+    nodes = {name: node_plan.node for name, node_plan in plan.nodes.items()}
+    preparing = {name for name, node in nodes.items() if isinstance(node.stage, PreparingStage)}
+    return (
+        frozenset(name for name in nodes if preparing & {name, *ancestors(nodes, name)}) if preparing else frozenset()
+    )
+
+
+def _ids_in_quarantine(folder: ProductFolder, records: Collection[str]) -> Collection[str]:
+    """Return the ids that a node put into quarantine, by the tables of records."""
+    table = folder.stored_table("quarantine", records, None) if records else None
+    return () if table is None else table["utterance_id"].to_pylist()
 
 
 def too_many_quarantined(plan: Plan, n_quarantined: int) -> str:
@@ -184,6 +207,7 @@ def sum_up(plan: Plan, store: Store, run_id: str, *, n_failed: int, duration_s: 
     gates: list[GateVerdict] = []
     levels: dict[str, Levels] = {}
     counts: dict[str, Counter[str]] = {}
+    prepared = _after_drops(plan)
     for node_plan in plan.nodes.values():
         node = node_plan.node
         folder = store.product(node.folder, node.key)
@@ -202,7 +226,10 @@ def sum_up(plan: Plan, store: Store, run_id: str, *, n_failed: int, duration_s: 
             corpus, made, counted = node.corpora[0], {}, Counter[str]()
             before = {int(name) for name in node_plan.quarantined}
             for gist in folder.gists(union([node_plan.pending, before])):
-                absent = frozenset(gist.absent) - plan.catalogues[corpus].retired_in(gist.name)
+                lost = gist.absent
+                if node.name in prepared:
+                    lost = tuple(_ids_in_quarantine(folder, [gist.name] if gist.n_quarantined else ()))
+                absent = frozenset(lost) - plan.catalogues[corpus].retired_in(gist.name)
                 quarantined.update((corpus, utterance_id) for utterance_id in absent)
                 if gist.name not in node_plan.quarantined:
                     made[gist.name] = gist.levels

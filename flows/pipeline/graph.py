@@ -29,11 +29,14 @@ from melmill.stages.contract import (
     Input,
     Kind,
     Mel,
+    PreparingStage,
     Product,
+    ReducingStage,
     Report,
     Stage,
     Trained,
     TrainingStage,
+    Waveform,
 )
 from melmill.stages.numeric.errors import ParameterError, StageError
 from melmill.stages.report.contract import BaselineStage
@@ -53,6 +56,8 @@ class Typed:
     product : Product
     corpora : tuple of str
         Names of the ingest nodes that its utterances come from.
+    items : tuple of str
+        See `Node`.
     paired_port : str or None
         See `Node`.
     """
@@ -61,6 +66,7 @@ class Typed:
     stage: Stage
     product: Product
     corpora: tuple[str, ...]
+    items: tuple[str, ...]
     paired_port: str | None
 
 
@@ -88,6 +94,9 @@ class Node:
         Where its tasks go.
     where : str
         ``file:line`` of its declaration.
+    items : tuple of str
+        Names of the nodes on its way that trimmed or split utterances, the first first. The catalogue
+        of the last lists what it reads.
     paired_port : str or None
         Port whose utterances are of another corpus, and are paired with its own. None: there is
         none.
@@ -102,7 +111,23 @@ class Node:
     corpora: tuple[str, ...]
     route: Route
     where: str
+    items: tuple[str, ...] = ()
     paired_port: str | None = None
+
+    @property
+    def reads_items_of(self) -> str:
+        """Name of the node whose catalogue lists what it reads."""
+        return self.items[-1] if self.items else self.corpora[0]
+
+    @property
+    def reshapes(self) -> bool:
+        """Whether it trims or splits utterances, so that its own catalogue lists what it makes."""
+        return isinstance(self.product, Waveform) and self.product.reshaped
+
+    @property
+    def items_made(self) -> tuple[str, ...]:
+        """`items` of the nodes that read it."""
+        return (*self.items, self.name) if self.reshapes else self.items
 
     @property
     def paired_source(self) -> str | None:
@@ -116,8 +141,8 @@ class Node:
 
     @property
     def trains(self) -> bool:
-        """Whether it learns from all utterances, and other nodes wait for that."""
-        return isinstance(self.stage, TrainingStage)
+        """Whether it learns from all utterances or sums them up, and other nodes wait for that."""
+        return isinstance(self.stage, TrainingStage | ReducingStage)
 
     @property
     def pool(self) -> str:
@@ -205,6 +230,7 @@ def typed(variant: Variant, nodes: Mapping[str, Node], store: str = "") -> Typed
         stage=stage,
         product=dataclasses.replace(product, node=variant.name),
         corpora=_corpora(variant, product, nodes, paired_port),
+        items=_items(variant, product, nodes, paired_port),
         paired_port=paired_port,
     )
 
@@ -253,6 +279,7 @@ def keyed(node: Typed, nodes: Mapping[str, Node], shard_duration_s: float) -> No
         corpora=node.corpora,
         route=wired.route,
         where=wired.where,
+        items=node.items,
         paired_port=node.paired_port,
     )
 
@@ -309,6 +336,10 @@ def _paired_port(variant: Variant, nodes: Mapping[str, Node]) -> str | None:
     return None
 
 
+# What is made of a corpus and another one.
+_MEASURED_KINDS = frozenset({Kind.SCORES, Kind.EMBEDDINGS})
+
+
 def _corpora(variant: Variant, product: Product, nodes: Mapping[str, Node], paired_port: str | None) -> tuple[str, ...]:
     """Return the ingest nodes that utterances come from; raise if they mix several corpora."""
     named = [(port, nodes[name]) for port, names in variant.inputs.items() for name in names]
@@ -327,9 +358,48 @@ def _corpora(variant: Variant, product: Product, nodes: Mapping[str, Node], pair
     others = (
         corpus
         for _, source in read
-        for corpus in (source.corpora if source.product.kind is Kind.SCORES else source.corpora[:1])
+        for corpus in (source.corpora if source.product.kind in _MEASURED_KINDS else source.corpora[:1])
     )
     return tuple(dict.fromkeys((*own, *others))) or (variant.name,)
+
+
+def _items(variant: Variant, product: Product, nodes: Mapping[str, Node], paired_port: str | None) -> tuple[str, ...]:
+    """Return the nodes on the way that trimmed or split utterances; raise if inputs differ in that."""
+    if isinstance(product, Report):
+        return ()
+    read = [
+        nodes[name]
+        for port, names in variant.inputs.items()
+        if port != paired_port
+        for name in names
+        if not isinstance(nodes[name].product, Trained)
+    ]
+    split = [name for source in read for name in source.items_made if _splits(nodes[name].stage)]
+    if paired_port is not None and split:
+        raise PipelineError(
+            f"node {variant.wired.name!r} pairs recordings of two corpora, and {split[0]!r} has split those of one: "
+            f"put it before {split[0]!r}",
+            variant.wired.where,
+        )
+    for source in read[1:]:
+        if source.items_made != read[0].items_made:
+            whose = " and ".join(f"{one.name!r} ({_made_of(one)})" for one in (read[0], source))
+            last = max((read[0], source), key=lambda one: len(one.items_made)).items_made[-1]
+            raise PipelineError(
+                f"node {variant.wired.name!r} reads {whose}, whose samples don't align: name {last!r}, or what is made "
+                "of it, at each port",
+                variant.wired.where,
+            )
+    return read[0].items_made if read else ()
+
+
+def _splits(stage: Stage) -> bool:
+    return isinstance(stage, PreparingStage) and stage.splits
+
+
+def _made_of(node: Node) -> str:
+    """Say which node cut what a node made."""
+    return f"cut by {node.items_made[-1]!r}" if node.items_made else "whole recordings"
 
 
 def table_of_pairs(url: str) -> bytes:

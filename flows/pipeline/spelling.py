@@ -15,32 +15,110 @@ from melmill.stages.registry import stage_class
 ORACLE = "oracle"
 """What stands at a port for the recordings that a mel was made from."""
 
-_TRUST_FIELDS = ("metrics", "preset", "predictors", "pool")
+_TRUST_FIELDS = ("metrics", "preset", "predictors", "asr", "pool")
+_SETS_FIELDS = ("from", "against", "embedding", "pairs", "pool")
 
 
 def spelled_out(declarations: Sequence[Declaration]) -> tuple[Declaration, ...]:
     """Return the declarations with their short forms written out.
 
+    - Metrics of whole sets (``fad``, ``kad``) of a node that uses `score` are those of a node NAME-sets
+      of the stage `set_score`. Reports on the node get it too.
     - ``trust: true`` of a node that uses `score` is a node NAME-trust of the stage `trust`, with its
       metrics, on the recordings. Reports on the node get it too.
     - ``oracle`` at a port that takes waveforms is the node of the recordings: ``start: oracle`` starts
       an inversion from the phase that the mel lost. A node of that name is meant itself.
+    - A node that uses `dedupe` without ``prints`` gets a node NAME-prints of the stage `fingerprint`, of
+      the same recordings.
 
     Raises
     ------
     PipelineError
-        A node with ``trust: true`` names no recordings, or its other node's name is taken. Or the
-        mel at whose node ``oracle`` stands has no recordings.
+        A node with ``trust: true`` or a metric of sets names no recordings, or its other node's name is
+        taken. A node has metrics of sets alone. Or the mel at whose node ``oracle`` stands has no
+        recordings.
     """
     by_name = {one.name: one for one in declarations}
-    oracles = [_with_oracle(one, by_name) for one in declarations]
-    trusting = {one.name for one in oracles if _trusts(one)}
-    made: list[Declaration] = []
-    for one in oracles:
-        made.append(_reporting(one, trusting))
-        if one.name in trusting:
-            made.append(_trust(one, by_name))
-    return tuple(made)
+    written: list[Declaration] = []
+    companions: dict[str, dict[Kind, str]] = {}
+    for declared in (_with_oracle(one, by_name) for one in declarations):
+        one = declared
+        if _lacks_prints(one):
+            written.append(prints := _prints(one, by_name))
+            one = dataclasses.replace(one, fields={**one.fields, "prints": Located(prints.name, one.where)})
+        wanted = _set_metrics(one)
+        score = _without_sets(one, wanted) if wanted else one
+        written.append(score)
+        made = {Kind.EMBEDDINGS: _sets(one, wanted, by_name)} if wanted else {}
+        if _trusts(score):
+            made[Kind.TRUST] = _trust(score, by_name)
+        written += made.values()
+        companions[one.name] = {kind: node.name for kind, node in made.items()}
+    return tuple(_reporting(one, companions) for one in written)
+
+
+def _set_metrics(one: Declaration) -> list[Located]:
+    """Return the metrics of a score node that have one value for a whole set."""
+    metrics = one.fields.get("metrics")
+    if one.uses.value != "score" or metrics is None or not isinstance(metrics.value, list):
+        return []
+    return [entry for entry in metrics.value if entry.value in _names_of_set_metrics()]
+
+
+def _names_of_set_metrics() -> set[str]:
+    from melmill.stages.score.metric import METRICS
+
+    return {known.name for known in METRICS.values() if known.needs == "set"}
+
+
+def _without_sets(one: Declaration, wanted: Sequence[Located]) -> Declaration:
+    """Return a score node without its metrics of sets, and without the program of their embedding."""
+    metrics = one.fields["metrics"]
+    left = [entry for entry in metrics.value if entry not in wanted]
+    if not left:
+        names = " and ".join(str(entry.value) for entry in wanted)
+        raise PipelineError(
+            f"metrics of {one.name!r} holds {names} alone, of whole sets: name a metric of recordings too, say estoi, "
+            "or give the node the stage set_score and a report another score node",
+            metrics.where,
+        )
+    fields = {name: value for name, value in one.fields.items() if name != "embedding"}
+    fields["metrics"] = Located(left, metrics.where)
+    named, embedded = {entry.value for entry in left}, _embeddings(one)
+    programs = {name: program for name, program in _programs(one).items() if name in named or name not in embedded}
+    if "predictors" in fields:
+        fields["predictors"] = Located(programs, fields["predictors"].where)
+    return dataclasses.replace(one, fields=fields)
+
+
+def _sets(one: Declaration, wanted: Sequence[Located], known: Mapping[str, Declaration]) -> Declaration:
+    """Return the node that embeds what a score node compares."""
+    name, metrics = f"{one.name}-sets", one.fields["metrics"]
+    which = str(wanted[0].value)
+    if name in known:
+        raise PipelineError(
+            f"{which} of {one.name!r} makes a node {name!r}, and there is one already: rename that", known[name].where
+        )
+    if "against" not in one.fields:
+        raise PipelineError(
+            f"{which} of {one.name!r} compares with recordings: add 'against', the node of the recordings",
+            metrics.where,
+        )
+    fields = {field: one.fields[field] for field in _SETS_FIELDS if field in one.fields}
+    fields["metrics"] = Located(list(wanted), metrics.where)
+    programs = {name: program for name, program in _programs(one).items() if name in _embeddings(one)}
+    if programs:
+        fields["predictors"] = Located(programs, one.fields["predictors"].where)
+    return Declaration(name=name, uses=Located("set_score", metrics.where), fields=fields, where=one.where)
+
+
+def _programs(one: Declaration) -> Mapping[str, Located]:
+    given = one.fields.get("predictors")
+    return given.value if given is not None and isinstance(given.value, dict) else {}
+
+
+def _embeddings(one: Declaration) -> list[str]:
+    return _names(one.fields["embedding"]) if "embedding" in one.fields else []
 
 
 def _trusts(one: Declaration) -> bool:
@@ -48,13 +126,26 @@ def _trusts(one: Declaration) -> bool:
     return one.uses.value == "score" and trust is not None and trust.value is True
 
 
-def _trust_name(name: str) -> str:
-    return f"{name}-trust"
+def _lacks_prints(one: Declaration) -> bool:
+    return one.uses.value == "dedupe" and "prints" not in one.fields and "from" in one.fields
+
+
+def _prints(one: Declaration, known: Mapping[str, Declaration]) -> Declaration:
+    """Return the node that makes the fingerprints for a node that uses `dedupe`."""
+    name = f"{one.name}-prints"
+    if name in known:
+        raise PipelineError(
+            f"{one.name!r} makes a node {name!r} of its fingerprints, and there is one already: rename that, or name "
+            "it as prints",
+            known[name].where,
+        )
+    fields = {field: one.fields[field] for field in ("from", "pool") if field in one.fields}
+    return Declaration(name=name, uses=Located("fingerprint", one.where), fields=fields, where=one.where)
 
 
 def _trust(one: Declaration, known: Mapping[str, Declaration]) -> Declaration:
     """Return the node that damages the recordings of a score node."""
-    name, trust = _trust_name(one.name), one.fields["trust"]
+    name, trust = f"{one.name}-trust", one.fields["trust"]
     if name in known:
         raise PipelineError(
             f"trust of {one.name!r} makes a node {name!r}, and there is one already: rename that", known[name].where
@@ -71,21 +162,22 @@ def _trust(one: Declaration, known: Mapping[str, Declaration]) -> Declaration:
     )
 
 
-def _reporting(one: Declaration, trusting: set[str]) -> Declaration:
-    """Return a node that also reads the trust of the score nodes that it reports on."""
-    if "from" not in one.fields or not _takes_trust(one):
+def _reporting(one: Declaration, companions: Mapping[str, Mapping[Kind, str]]) -> Declaration:
+    """Return a node that also reads what stands beside the score nodes that it reports on."""
+    port = (_ports(one) or {}).get("from")
+    if "from" not in one.fields or port is None or not port.many:
         return one
     given = one.fields["from"]
-    added = [Located(_trust_name(name), given.where) for name in _names(given) if name in trusting]
+    added = [
+        Located(name, given.where)
+        for read in _names(given)
+        for kind, name in companions.get(read, {}).items()
+        if kind in port.kinds
+    ]
     if not added:
         return one
     entries = given.value if isinstance(given.value, list) else [given]
     return dataclasses.replace(one, fields={**one.fields, "from": Located([*entries, *added], given.where)})
-
-
-def _takes_trust(one: Declaration) -> bool:
-    port = (_ports(one) or {}).get("from")
-    return port is not None and Kind.TRUST in port.kinds
 
 
 def _ports(one: Declaration) -> Mapping[str, Input] | None:

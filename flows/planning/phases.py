@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from melmill.flows.pipeline.graph import Node
+from melmill.stages.contract import Kind
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +31,8 @@ def phases(nodes: Mapping[str, Node], pending: Collection[str]) -> list[Phase]:
     The first phase holds what pending trainings need, so that they can begin. The second holds what
     needs none of them, and runs beside them. The third holds what needs them. If a training needs
     another one, more phases follow in the same way. So they do for nodes that pair utterances of
-    two corpora: their shards read shards of other numbers.
+    two corpora, and for those that need the table of a whole corpus: their shards read shards of other
+    numbers.
 
     Parameters
     ----------
@@ -44,7 +46,7 @@ def phases(nodes: Mapping[str, Node], pending: Collection[str]) -> list[Phase]:
     needed = {name for training in trainings for name in before[training]}
     # What a node waits for itself, on all shards.
     waits = {
-        name: {s for s in node.sources if s in trainings or (s == node.paired_source and s in pending)}
+        name: {s for s in node.sources if s in trainings or (s in pending and _waits(node, nodes[s]))}
         for name, node in nodes.items()
     }
     depth: dict[str, int] = {}
@@ -61,6 +63,11 @@ def phases(nodes: Mapping[str, Node], pending: Collection[str]) -> list[Phase]:
         )
         for _, group in sorted(members.items(), key=lambda pair: pair[0])
     ]
+
+
+def _waits(node: Node, source: Node) -> bool:
+    """Tell whether shards of a node read other shards of a source than their own."""
+    return source.name == node.paired_source or source.product.kind is Kind.PRINTS
 
 
 def ancestors(nodes: Mapping[str, Node], name: str) -> set[str]:

@@ -26,7 +26,7 @@ from melmill.flows.tasks.levels import current_levels
 from melmill.flows.tasks.report import report_record
 from melmill.flows.tasks.task import ALL_SHARDS
 from melmill.flows.tasks.trained import TRAINED
-from melmill.stages.contract import CountingStage, IngestStage
+from melmill.stages.contract import CountingStage, IngestStage, ReducingStage
 from melmill.stages.ingest.levels import Levels
 from melmill.storage.catalogue import Catalogue
 from melmill.storage.corpus.shard_set import ShardSet
@@ -354,6 +354,11 @@ def _outdated(plan: Plan, node: Node, record: Record) -> str:
     if n_now <= record.n_utterances and not n_retired:
         return ""
     since = f", and {n_retired} of the former have changed or are gone" if n_retired else ""
+    if isinstance(node.stage, ReducingStage):
+        return (
+            f"{node.name} summed its corpus up when that had {record.n_utterances} utterances, and now it has "
+            f"{n_now}{since}; to sum it up anew, give it another name"
+        )
     return (
         f"{node.name} was trained when its corpus had {record.n_utterances} utterances, and now it has {n_now}{since}; "
         "to train anew, give it another seed or another name"

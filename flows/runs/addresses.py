@@ -156,6 +156,14 @@ def resolve(address: Address) -> ResolvedRun:
     )
 
 
+def gone(node: str) -> str:
+    """Return what to say after the name of a run that a store has a node's product no more of."""
+    return (
+        f"has nothing of node {node!r} any more: its product was pruned, or is not copied. Run its pipeline again, and "
+        "tag the runs that must stay"
+    )
+
+
 def pinned(store: Store, run: RunRecord) -> Store:
     """Return a store whose names mean what they meant in a run."""
     # A run of an older version may have repeated the manifest of the run before it.

@@ -8,6 +8,7 @@ from dataclasses import replace
 from melmill.flows.runs.addresses import Address, ResolvedRun, parse_address, resolve
 from melmill.stages.report.comparison.evaluation import RunAt
 from melmill.storage.errors import StoreError, StoreMissing
+from melmill.storage.files.location import Location
 from melmill.storage.runs import RunRecord
 from melmill.storage.store import Store
 
@@ -47,29 +48,41 @@ def find_baseline(text: str, store: str) -> tuple[ResolvedRun, str | None]:
     """
     at, _, node = text.removeprefix("@").partition(":")
     try:
-        return resolve(Address(store=store, at=at)), node or None
+        # A tag may be called as a scheme is: s3://team/store is none.
+        return resolve(Address(store=store, at=text if node.startswith("//") else at)), node or None
     except StoreError as error:
         if text.startswith("@"):
             raise
         with suppress(StoreMissing):
             return resolved(text)
-        address = parse_address(text)
-        is_path = address.at is not None or any(mark in address.store for mark in "/\\")
-        if is_path:
+        if is_place(text):
             raise StoreMissing(f"baseline {text!r} is no store, and no tag or run of {store!r} ({error})") from error
         raise
+
+
+def is_place(text: str) -> bool:
+    """Tell whether a baseline can only be an address of a store, by how it is written.
+
+    >>> is_place("nightly:gla"), is_place("runs/x"), is_place("x@nightly")
+    (False, True, True)
+    """
+    if text.startswith("@"):
+        return False
+    address = parse_address(text)
+    return address.at is not None or any(mark in address.store for mark in "/\\")
 
 
 def published_baseline(text: str, store: str) -> tuple[RunAt | None, str]:
     """Return what the baseline of a gate node means now, or why there is none yet.
 
     There is none until a run of the store is done and has scores. So a first run that was interrupted
-    goes on. Later a baseline that is not found is an error.
+    goes on. Later a baseline that is not found is an error. So is another store that is not there.
 
     Raises
     ------
     StoreError
-        Nothing has that name, and the store has a run that could be the baseline.
+        Nothing has that name, and the store has a run that could be the baseline, or it names
+        another store.
     """
     try:
         runs = Store.open(store).runs()
@@ -78,6 +91,8 @@ def published_baseline(text: str, store: str) -> tuple[RunAt | None, str]:
     try:
         run, node = find_baseline(text, store)
     except StoreError as error:
+        if is_place(text) and Location(parse_address(text).store) != Location(store):
+            raise
         if any(map(_could_be_baseline, runs)):
             raise StoreError(
                 f"{error}. Tag the run that is to be the baseline (`melmill tag {store} {text}`), or name another"

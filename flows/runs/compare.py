@@ -13,6 +13,7 @@ from melmill.flows.runs.addresses import parse_address
 from melmill.flows.runs.baseline import label, resolved
 from melmill.flows.runs.evaluation import StoredEvaluation, check_same_project
 from melmill.stages.contract import as_float
+from melmill.stages.errors import NotComparable
 from melmill.stages.report.contract import Example
 from melmill.storage.corpus.partners import Partner
 from melmill.storage.errors import SourceError, StoreError
@@ -79,7 +80,7 @@ class RunComparison:
         for node, utterance_id, why in worst_first_heard(self.comparison):
             try:
                 example = self._example(pairs[node], utterance_id, why)
-            except (StoreError, SourceError) as error:
+            except (StoreError, SourceError, NotComparable) as error:
                 problems.append(f"{utterance_id} of {node} can't be played: {error}")
                 continue
             if example is not None:

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 from melmill.flows.runs.prune import claim
+from melmill.flows.runs.trends.page import write_trends
 from melmill.storage.catalogue import Catalogue
 from melmill.storage.corpus.labels import label_files
 from melmill.storage.corpus.parts import part_names
@@ -103,6 +104,9 @@ def copy_runs(
     entries = _entries(source, runs, nodes)
     wanted = {(entry.folder, entry.key) for entry in entries}
     catalogues = {address for entry in entries for address in entry.catalogues}
+    # A catalogue of what was cut of a corpus is not stored: it follows from what the node stored.
+    cut = {address for address in catalogues if source.product(*address).description.items_of is not None}
+    wanted, catalogues = wanted | cut, catalogues - cut
     target = _target(source, target_url)
     with ExitStack() as claims:
         # Neither may be pruned meanwhile. A source that this user can't write may be, which is noticed.
@@ -111,9 +115,11 @@ def copy_runs(
             claims.enter_context(claim(source)).take(source.location, wanted | catalogues)
         for address in sorted(catalogues):
             copy_catalogue(source, target, address)
-        copied = [_copy_product(source, target, address, say) for address in sorted(wanted)]
+        copied = [_copy_product(source, target, address, say) for address in _in_order(source, wanted)]
         for run in runs if with_runs else ():
             _copy_run(source.location, target.location, run)
+        if with_runs:
+            write_trends(target)
     return Copied(
         products=len(wanted),
         records=sum(one.records for one in copied),
@@ -122,6 +128,22 @@ def copy_runs(
         runs=tuple(run.run_id for run in runs) if with_runs else (),
         problems=tuple(problem for one in copied for problem in one.problems),
     )
+
+
+def _in_order(source: Store, addresses: Collection[Address]) -> list[Address]:
+    """Return products so that the nodes that cut utterances come before what is made of their items."""
+
+    def depth(address: Address) -> int:
+        items_of = source.product(*address).description.items_of
+        return 0 if items_of is None else 1 + depth(items_of)
+
+    def place(address: Address) -> tuple[int, bool]:
+        description = source.product(*address).description
+        if description.items_of is not None:
+            return depth(address), False
+        return (0 if description.catalogue is None else depth(description.catalogue)), True
+
+    return sorted(addresses, key=lambda address: (*place(address), address))
 
 
 def _entries(source: Store, runs: Iterable[RunRecord], nodes: Collection[str] | None) -> list[NodeEntry]:
@@ -202,8 +224,8 @@ def _prepare(source: Store, target: Store, address: Address, n_slots: int) -> Pr
 def _copy_product(source: Store, target: Store, address: Address, say: Say) -> Copied:
     """Copy the records of a product with their files."""
     read, written = source.product(*address), target.product(*address)
-    owner = read.description.catalogue
-    n_slots = 0 if owner is None else Catalogue.read(target.product(*owner).location / CATALOGUE).n_slots
+    owner = read.description.items_of or read.description.catalogue
+    n_slots = 0 if owner is None else target.catalogue_at(owner).n_slots
     _prepare(source, target, address, n_slots)
     names = read.record_names()
     at_once = _AT_ONCE if source.location.is_remote or target.location.is_remote else 1
@@ -233,6 +255,8 @@ def _copy_record(read: ProductFolder, written: ProductFolder, name: str) -> int 
         files = {file: read.read_whole(record, file) for file in record.files}
     except DamagedData as error:
         return str(error)
+    if record.at and read.other(record.at).description.array != written.description.array:
+        return f"{read.location.url}: the files of record {name} are in other codecs in {record.at}"
     if there is not None:
         written.forget(there)
     written.publish(replace(record, at=""), files)

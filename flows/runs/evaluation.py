@@ -9,15 +9,16 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from melmill.flows.runs.addresses import ResolvedRun
+from melmill.flows.runs.addresses import ResolvedRun, gone
 from melmill.flows.tasks.throughput import throughput
 from melmill.stages.contract import WHOLE_KINDS
+from melmill.stages.errors import NotComparable
 from melmill.stages.numeric.errors import ParameterError
 from melmill.stages.numeric.presets import preset
 from melmill.stages.report.comparison.evaluation import SLICES
 from melmill.stages.score.metric import Metric
 from melmill.storage.description import ProductDescription
-from melmill.storage.product import Address, ProductFolder
+from melmill.storage.product import DESCRIPTION, Address, ProductFolder
 from melmill.storage.runs import NodeEntry
 from melmill.storage.store import Store
 
@@ -77,16 +78,25 @@ class StoredEvaluation:
         """Return what a store holds of a run."""
         state = run.record.state
         notes = [] if state in ("done", "unknown") else [_UNFINISHED[state].format(label=label)]
-        return cls(run.store, run.manifest.nodes, label, run.manifest.pipeline, notes)
+        made = cls(run.store, run.manifest.nodes, label, run.manifest.pipeline)
+        lost = [name for name, entry in made.nodes.items() if entry.kind == "scores" and not made._is_there(entry)]
+        made.notes = (*notes, *(f"{label} {gone(name)}" for name in lost))
+        return made
 
     @cached_property
     def _score_nodes(self) -> dict[str, list[str]]:
-        """Score nodes by the node whose waveforms they score."""
+        """Score nodes whose products are there, by the node whose waveforms they score."""
         found: dict[str, list[str]] = {}
-        for name, entry in self.nodes.items():
-            if entry.kind == "scores":
+        named = {name: entry for name, entry in self.nodes.items() if entry.kind == "scores"}
+        for name, entry in named.items():
+            if self._is_there(entry):
                 found.setdefault(entry.scored or name, []).append(name)
+        if named and not found:
+            raise NotComparable(f"{self.label} {gone(next(iter(named)))}")
         return found
+
+    def _is_there(self, entry: NodeEntry) -> bool:
+        return self.store.product(entry.folder, entry.key).location.exists(DESCRIPTION)
 
     @cached_property
     def scores(self) -> pd.DataFrame:
@@ -226,7 +236,10 @@ class StoredEvaluation:
     @property
     def n_utterances(self) -> int:
         """Utterances of all corpora."""
-        catalogues = {entry.catalogues[0]: entry for entry in self._by_shards.values()}
+        cut = {entry.catalogues[0] for entry in self._by_shards.values() if entry.reshapes}
+        catalogues = {
+            entry.catalogues[0]: entry for entry in self._by_shards.values() if entry.catalogues[0] not in cut
+        }
         return sum(self.catalogue(entry).n_utterances for entry in catalogues.values())
 
     @cached_property
@@ -245,13 +258,25 @@ class StoredEvaluation:
         """Bytes that each node's product takes in the store, by its records."""
         return {
             name: sum(
-                file.n_bytes for record in self.folder(entry).records().values() for file in record.files.values()
+                file.n_bytes
+                for record in self.folder(entry).records().values()
+                # Files that another store has take nothing here.
+                if not record.at
+                for file in record.files.values()
             )
             for name, entry in self.nodes.items()
         }
 
     def folder(self, entry: NodeEntry) -> ProductFolder:
-        """Return the folder of a node's product."""
+        """Return the folder of a node's product.
+
+        Raises
+        ------
+        NotComparable
+            It was pruned. What it lacks is not to be taken for a good result.
+        """
+        if not self._is_there(entry):
+            raise NotComparable(f"{self.label} {gone(next(name for name, one in self.nodes.items() if one == entry))}")
         return self.store.product(entry.folder, entry.key, entry.recordings)
 
     def catalogue(self, entry: NodeEntry) -> Catalogue:
@@ -272,11 +297,12 @@ def _of(parameters: Mapping[str, Any], field: str, name: str) -> Any:  # noqa: A
     return found.get(name) if isinstance(found, Mapping) else None
 
 
-def check_same_project(a: ResolvedRun, b: ResolvedRun) -> None:
-    """Raise ParameterError unless two runs are of one project."""
+def check_same_project(a: ResolvedRun, b: ResolvedRun, *, names: tuple[str, str] = ("A", "b")) -> None:
+    """Raise ParameterError, which calls the runs by `names`, unless two runs are of one project."""
     if a.manifest.project != b.manifest.project:
         raise ParameterError(
-            "b",
-            f"is a run of project {b.manifest.project!r} in {b.location.url}, and A of {a.manifest.project!r} in "
-            f"{a.location.url}: compare runs of one project, or give --other-project if their scores mean the same",
+            names[1],
+            f"is a run of project {b.manifest.project!r} in {b.location.url}, and {names[0]} of "
+            f"{a.manifest.project!r} in {a.location.url}: compare runs of one project, or give --other-project if "
+            "their scores mean the same",
         )

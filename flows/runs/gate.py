@@ -92,7 +92,7 @@ def gate_store(
     judged, node = resolved(run)
     found = None if baseline is None else find_baseline(baseline, judged.location.url)
     if found is not None and not other_project:
-        check_same_project(found[0], judged)
+        check_same_project(judged, found[0], names=("the one to judge", "baseline"))
     placed = list(rules)
     if node is not None:
         # An address with a node is about that one alone.

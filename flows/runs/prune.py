@@ -9,7 +9,14 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-from melmill.flows.runs.usage import ProductUsage, as_plain, files_by_product, product_usage, reached_by
+from melmill.flows.runs.usage import (
+    ProductUsage,
+    as_plain,
+    files_by_product,
+    product_usage,
+    reached_by,
+    runs_by_product,
+)
 from melmill.stages.numeric.errors import ParameterError
 from melmill.storage.errors import StoreError
 from melmill.storage.files.local import TEMPORARY
@@ -276,10 +283,11 @@ def _unused(
 ) -> list[ProductUsage]:
     """Return the products that no run needs, in order."""
     reached = _reached(kept_runs(runs, rules, now_s))
+    users = runs_by_product(runs)
     found = {}
     for address in files.keys() - reached:
         folder = store.product(*address)
-        one = product_usage(folder, address, files[address], runs)
+        one = product_usage(folder, address, files[address], users.get(address, ()))
         if rules.older_than_s is None or not _is_young(
             one.made_at or _written_at(folder, files[address]), rules, now_s
         ):
@@ -305,8 +313,11 @@ def _without_catalogues_in_use(
     for address in set(files) - set(going):
         folder = store.product(*address)
         try:
-            if folder.description.catalogue is not None:
-                needed.add(folder.description.catalogue)
+            owner = folder.description.catalogue
+            while owner is not None and owner not in needed:
+                needed.add(owner)
+                # What was cut of a corpus is listed by what the node stored, and by the corpus.
+                owner = store.product(*owner).description.items_of
         except StoreError:
             if folder.record_names():
                 # Nothing says which catalogue it needs.

@@ -169,7 +169,7 @@ def drop_incomplete(store: Store) -> int:
 
 def _forget_times(store: Store, entry: NodeEntry, names: Collection[str]) -> None:
     """Forget when the files of an ingest node in quarantine were seen, so that they are measured anew."""
-    if (entry.folder, entry.key) not in entry.catalogues:
+    if not entry.is_ingest:
         return
     folder = store.product(entry.folder, entry.key)
     catalogue = store.catalogue_of(entry)
@@ -180,7 +180,7 @@ def _forget_times(store: Store, entry: NodeEntry, names: Collection[str]) -> Non
 
 def _is_of_another_corpus(source: Address, folder: ProductFolder, folders: Mapping[Address, ProductFolder]) -> bool:
     """Tell whether an input has a catalogue that is not the product's own."""
-    own = folder.description.catalogue
+    own = folder.description.items_of or folder.description.catalogue
     return own is not None and source in folders and folders[source].description.catalogue not in (None, own)
 
 

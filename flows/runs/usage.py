@@ -257,6 +257,15 @@ def reached_by(manifest: Manifest) -> frozenset[Address]:
     )
 
 
+def runs_by_product(runs: Iterable[RunRecord]) -> dict[Address, list[RunRecord]]:
+    """Return the runs that reach each product, in their order."""
+    found: dict[Address, list[RunRecord]] = defaultdict(list)
+    for run in runs:
+        for address in reached_by(run.manifest):
+            found[address].append(run)
+    return dict(found)
+
+
 def product_usage(
     folder: ProductFolder, address: Address, files: Mapping[str, int], runs: Iterable[RunRecord] = ()
 ) -> ProductUsage:
@@ -270,10 +279,10 @@ def product_usage(
     files : mapping of str to int
         Sizes of its files.
     runs : iterable of RunRecord
-        The oldest first.
+        Those that reach it, the oldest first.
     """
     node, key = address
-    runs = [run for run in runs if address in reached_by(run.manifest)]
+    runs = list(runs)
     entries = [pair for run in runs for pair in run.manifest.nodes.items()]
     names = dict.fromkeys(name for name, entry in entries if (entry.folder, entry.key) == address)
     try:
@@ -328,9 +337,10 @@ def usage(store: Store) -> Usage:
     """
     runs = store.runs()
     files, others = files_by_product(store)
+    users = runs_by_product(runs)
     return Usage(
         store=store.location.url,
-        products=tuple(product_usage(store.product(*one), one, files[one], runs) for one in files),
+        products=tuple(product_usage(store.product(*one), one, files[one], users.get(one, ())) for one in files),
         runs=tuple(runs),
         other_bytes=sum(others.values()),
         other_files=len(others),

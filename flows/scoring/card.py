@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -19,6 +20,7 @@ from melmill.flows.execution.run import run
 from melmill.flows.execution.summary import Summary
 from melmill.flows.pipeline.spec import load
 from melmill.flows.planning.plan import make_plan
+from melmill.flows.runs.trends.page import way_to
 from melmill.flows.scoring.request import (
     PIPELINE_FILE,
     Request,
@@ -29,7 +31,7 @@ from melmill.flows.scoring.request import (
     pipeline_text,
     rate_notes,
 )
-from melmill.flows.tasks.report import PAGE
+from melmill.flows.tasks.report import PAGE, TRENDS_LINK, TRENDS_PAGE
 from melmill.flows.watching.status import run_pages
 from melmill.stages.ingest.decode import STAY
 from melmill.stages.numeric.checks import MAX_SR, check_choice, check_int, check_texts
@@ -93,6 +95,14 @@ class Card:
         return Store.open(self.summary.store).scores()
 
     @property
+    def sets(self) -> list[dict[str, Any]]:
+        """A row per metric of whole sets and system, as in ``sets.csv``."""
+        if "sets.csv" not in self.files:
+            return []
+        rows: list[dict[str, Any]] = pd.read_csv(BytesIO(self.report.read("sets.csv"))).to_dict("records")
+        return rows
+
+    @property
     def report(self) -> Location:
         """Folder of the report."""
         return Location(str(self.request.output.absolute()))
@@ -126,8 +136,11 @@ def score_folders(request: Request) -> Card:
     if summary.report:
         made = Location(summary.report.rpartition("/")[0])
         files = tuple(sorted(made.sizes()))
+        trends = f"{way_to(summary.store, f'{output.url}/{PAGE}')}/{TRENDS_PAGE}"
         for name in files:
-            _write(output, name, made.read(name))
+            data = made.read(name)
+            # The copy leads to the same page.
+            _write(output, name, data.replace(_href(TRENDS_LINK), _href(trends)) if name == PAGE else data)
         for name in before - set(files):
             output.remove(name)
     # That the files are read where they lie is what anybody expects here.
@@ -183,8 +196,14 @@ def score_table(
         if card.summary.tasks.failed:
             raise RunFailed(f"{card.summary.tasks.failed} tasks failed or needed failed ones: call again to retry")
         table = card.scores
+        sets = card.sets
     table.attrs["notes"] = list(card.notes)
+    table.attrs["sets"] = sets
     return table
+
+
+def _href(link: str) -> bytes:
+    return f'href="{html.escape(link)}"'.encode()
 
 
 def _report_files(store: str) -> set[str]:

@@ -59,6 +59,11 @@ class Request:
         Where results go. None: a folder in `output`.
     jobs : int
         Worker processes.
+    asr : str or None
+        Command that hears the words of `wer` and `cer`; see `melmill.stages.score.recogniser`. None:
+        pocketsphinx.
+    embedding : str
+        Of `fad` and `kad`.
     """
 
     reference: str
@@ -71,6 +76,8 @@ class Request:
     pairs: str | None = None
     store: str | None = None
     jobs: int = 1
+    asr: str | None = None
+    embedding: str = "log_mel"
 
     @property
     def store_url(self) -> str:
@@ -347,6 +354,8 @@ def pipeline_text(request: Request, contents: Mapping[str, Contents]) -> str:
         **({} if request.preset is None else {"preset": request.preset}),
         **({} if request.lengths == "same" else {"lengths": request.lengths}),
         **({} if request.pairs is None else {"pairs": _place(request.pairs)}),
+        **({} if request.asr is None else {"asr": {"command": request.asr}}),
+        **({} if request.embedding == "log_mel" else {"embedding": request.embedding}),
     }
     nodes[REPORT] = {
         "uses": "aggregate",

@@ -20,6 +20,7 @@ from melmill.flows.pipeline.layouts import contents_of
 from melmill.flows.scoring.request import chosen_metrics
 from melmill.stages.contract import IngestStage, as_float
 from melmill.stages.numeric.checks import check_choice, check_int, check_texts
+from melmill.stages.numeric.errors import ParameterError
 from melmill.stages.numeric.presets import preset as preset_of
 from melmill.stages.registry import stage_class
 from melmill.stages.score.metric import metric
@@ -132,7 +133,7 @@ def trust_rows(request: TrustRequest) -> pd.DataFrame:
     """
     import pandas as pd
 
-    names = chosen_metrics(request.metrics)
+    names = _of_recordings(request.metrics)
     measure = partial(_measured, metrics=names, preset=request.preset, damages=request.damages)
     found = recordings(request.place, request.utterances)
     # The first one is read before processes start, so that a bad place ends with its own line.
@@ -143,6 +144,15 @@ def trust_rows(request: TrustRequest) -> pd.DataFrame:
             f"need {FEWEST}: take a larger corpus or more utterances"
         )
     return pd.concat(tables, ignore_index=True)
+
+
+def _of_recordings(names: Sequence[str]) -> tuple[str, ...]:
+    """Return the metrics that are asked for; raise ParameterError for one that has no value of a recording."""
+    chosen = [metric(name) for name in chosen_metrics(names)]
+    for one in chosen:
+        if one.needs == "set" and one.name in names:
+            raise ParameterError("metrics", f"names {one.name!r}, which has one value for a whole set: leave it out")
+    return tuple(one.name for one in chosen if one.needs != "set")
 
 
 def _each(measure: Any, found: Iterator[Recording], jobs: int) -> Iterator[dict[str, Any] | None]:  # noqa: ANN401

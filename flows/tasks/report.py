@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -18,18 +19,19 @@ from melmill.flows.tasks.job import NodeJob, Source, Stopwatch, versions
 from melmill.flows.tasks.levels import current_levels
 from melmill.flows.tasks.task import Receipt
 from melmill.flows.tasks.throughput import throughput
-from melmill.stages.contract import WHOLE_KINDS, Scores, TrustRows, Waveform, as_float
+from melmill.stages.contract import WHOLE_KINDS, EmbeddingRows, Inspections, Scores, TrustRows, Waveform, as_float
 from melmill.stages.numeric.errors import StageError
 from melmill.stages.report.contract import PAIR_COLUMNS, Example, HeardTest, Provenance, ReportStage
-from melmill.storage.errors import StoreError
+from melmill.storage.errors import DamagedData, StoreError
 from melmill.storage.product import Address, Part, ProductFolder
 from melmill.storage.runs import NodeEntry
-from melmill.storage.store import Store
+from melmill.storage.store import RUNS, Store
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from melmill.stages.report.comparison.evaluation import Evaluation, RunAt
+    from melmill.stages.score.sets.values import EmbeddedSet
     from melmill.storage.catalogue import Catalogue
     from melmill.storage.corpus.partners import Partner
     from melmill.storage.records import Record
@@ -40,6 +42,12 @@ PAGE = "index.html"
 HEADLINE = "headline.csv"
 # File of a report that is a gate: whether it passed.
 VERDICT = "verdict.json"
+# Page in the store that shows scores over its runs.
+TRENDS_PAGE = f"{RUNS}/trends.html"
+# The same from the page of a report, which is in <node>/<key>/report/<record>/.
+TRENDS_LINK = f"../../../../{TRENDS_PAGE}"
+
+_SET_PARTS: tuple[Part, Part] = ("table", "trace")
 
 
 def report_folder(record_name: str) -> str:
@@ -188,9 +196,21 @@ class StoredResults:
 
     @cached_property
     def catalogues(self) -> Mapping[Address, Catalogue]:
-        """Catalogues of all corpora, by folder and key of the ingest node."""
+        """Catalogues of all corpora and of what was cut of them, by folder and key of the node."""
         addresses = {ancestor.catalogue for ancestor in self._ancestors.values()}
-        return {address: self._store.product(*address).read_catalogue() for address in addresses}
+        return {address: self._store.catalogue_at(address) for address in addresses}
+
+    @cached_property
+    def trends(self) -> str:
+        """Where the page of trends is at the end of this run; empty if no run before it has scores."""
+        if self._store.location.exists(TRENDS_PAGE):
+            return TRENDS_LINK
+        for run_id in self._store.run_ids():
+            with suppress(DamagedData):
+                outcome = self._store.outcome(run_id)
+                if outcome is not None and outcome.scores:
+                    return TRENDS_LINK
+        return ""
 
     @property
     def scores(self) -> pd.DataFrame:
@@ -202,6 +222,33 @@ class StoredResults:
             for scored, names in self._score_nodes.items()
             for name in names
         )
+
+    @property
+    def inspections(self) -> pd.DataFrame:
+        """One row per recording that a node of the stage `inspect` measured."""
+        from melmill.storage.reading.views import by_node, corpus, packed_at_once
+
+        return by_node(
+            {
+                ancestor.source.product.inspected: packed_at_once(
+                    corpus(self._catalogue(name), self._table(name, "table"), node=""), self._catalogue(name)
+                )
+                for name, ancestor in self._ancestors.items()
+                if isinstance(ancestor.source.product, Inspections)
+            }
+        )
+
+    def recording(self, node: str, utterance_id: str) -> Example | None:
+        """Return the audio of an utterance of a node, or None if the node lacks it."""
+        catalogue = self._catalogue(node)
+        if utterance_id not in catalogue:
+            return None
+        shard = catalogue.shard(catalogue.shard_of(utterance_id))
+        y = self._waveform(node, shard, utterance_id)
+        if y is None:
+            return None
+        text = next(one.text for one in shard.utterances if one.utterance_id == utterance_id)
+        return Example(utterance_id=utterance_id, text=text, sr=self._rate(node), reference=y, reconstructions={})
 
     @property
     def pairs(self) -> pd.DataFrame:
@@ -263,6 +310,24 @@ class StoredResults:
         return trust(
             {name: packed_at_once(self._table(name, "trace"), self._catalogue(name)) for name in damaged}, damaged
         )
+
+    @property
+    def sets(self) -> list[EmbeddedSet]:
+        """Embeddings of whole sets."""
+        from melmill.stages.score.sets.values import embedded_set
+        from melmill.storage.reading.views import packed_at_once
+
+        found = []
+        for name, ancestor in self._ancestors.items():
+            product = ancestor.source.product
+            if isinstance(product, EmbeddingRows):
+                table, trace = (packed_at_once(self._table(name, part), self._catalogue(name)) for part in _SET_PARTS)
+                found.append(
+                    embedded_set(
+                        table, trace, node=product.scored, embedding=product.embedding, metrics=product.metrics
+                    )
+                )
+        return found
 
     @property
     def quarantine(self) -> pd.DataFrame:

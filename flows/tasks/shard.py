@@ -13,13 +13,28 @@ from melmill.flows.execution.isolation import process_apart
 from melmill.flows.pipeline.keys import is_drawn, utterance_seed
 from melmill.flows.tasks.job import Held, NodeJob, Source, Stopwatch
 from melmill.flows.tasks.judging import judge
+from melmill.flows.tasks.prepared import PORT, knowing, with_spans
 from melmill.flows.tasks.task import Receipt
 from melmill.flows.tasks.trained import TrainedFiles
 from melmill.flows.tasks.work import Ingesting, ItemT, Processing, SourceItem, Work, outcome_of
 from melmill.stages.blame import Blame, Verdict, blame
-from melmill.stages.contract import CountingStage, IngestStage, Item, Outcome, Rejected, Trained, rejection
+from melmill.stages.contract import (
+    CountingStage,
+    IngestStage,
+    Item,
+    Outcome,
+    PreparingStage,
+    Prints,
+    PrintsStage,
+    Rejected,
+    Trained,
+    Waveform,
+    rejection,
+)
 from melmill.stages.ingest.levels import Levels
+from melmill.stages.numeric.errors import StageError
 from melmill.storage.arrays import n_not_finite
+from melmill.storage.corpus.items import items_shard
 from melmill.storage.corpus.partners import Partner
 from melmill.storage.errors import StoreError
 from melmill.storage.files.location import Location
@@ -88,6 +103,10 @@ class ShardJob(NodeJob):
         What is read of another corpus.
     share : float
         Share of utterances that reach the stage with inputs; see `SampledStage`.
+    prints : sequence of int
+        Shards of the corpus whose table the stage needs; see `PrintsStage`.
+    retired : mapping of str to frozenset of str
+        Utterances of that table that count no more, by record.
     suspects : frozenset of str
         Utterances that failed on another machine.
     trusted : bool
@@ -101,6 +120,8 @@ class ShardJob(NodeJob):
     time_limit_s: float | None = None
     paired: PairedInput | None = None
     share: float = 1.0
+    prints: Sequence[int] = ()
+    retired: Mapping[str, frozenset[str]] = field(default_factory=dict)
     suspects: frozenset[str] = frozenset()
     trusted: bool = False
 
@@ -134,7 +155,7 @@ class ShardJob(NodeJob):
     def _is_own(self, port: str) -> bool:
         """Tell whether a port reads arrays of the same shard."""
         paired = self.paired is not None and port == self.paired.port
-        return not paired and not isinstance(self.ports[port].product, Trained)
+        return not paired and not isinstance(self.ports[port].product, Trained | Prints)
 
     def done(self) -> Receipt | None:
         """Return the receipt of the shard's record if its files have their sizes; else None."""
@@ -166,13 +187,20 @@ class ShardJob(NodeJob):
         by_id = {**todo.unreadable, **dict(zip(ids, outcomes, strict=True))}
         judge(by_id, self.suspects, trusted=self.trusted)
         contents = _with_hashes(self._contents(by_id, todo.absent), todo.items)
+        if isinstance(self.stage, PreparingStage):
+            contents = self._with_spans(contents, todo.items, outcomes)
         busy = [outcome.busy_s for outcome in outcomes if outcome.busy_s is not None]
         facts = watch.facts(self, busy_s=sum(busy) if busy else None)
         if isinstance(self.stage, IngestStage):
             facts = replace(facts, levels=Levels.of(contents.rows or ()).as_dict())
+        elif contents.spans is not None and isinstance(self.stage, PreparingStage):
+            facts = replace(
+                facts, counts=self.stage.counts([(one.n_samples, one.reason) for one in contents.spans], self._sr)
+            )
         elif isinstance(self.stage, CountingStage):
             facts = replace(facts, counts=self.stage.counts(contents.rows or ()))
-        record = self.node.in_store(store).commit(shard, contents, facts, watch.started_s)
+        made = items_shard(shard, contents.spans or (), self._sr) if self._reshapes else shard
+        record = self.node.in_store(store).commit(made, contents, facts, watch.started_s)
         if (record.host, record.worker, record.started_at) == (facts.host, facts.worker, facts.started_at):
             # Otherwise the record is another writer's, whose arrays may differ.
             held.put((self.node.folder, self.node.key), contents.arrays)
@@ -183,6 +211,23 @@ class ShardJob(NodeJob):
             quarantined=tuple(one.utterance_id for one in contents.quarantined),
             audio_s=shard.duration_s,
         )
+
+    @property
+    def _reshapes(self) -> bool:
+        """Whether it trims or splits utterances."""
+        return isinstance(self.node.product, Waveform) and self.node.product.reshaped
+
+    @property
+    def _sr(self) -> int:
+        """Rate of the waveforms that it prepares, Hz."""
+        product = self.ports[PORT].product
+        if not isinstance(product, Waveform):
+            raise StageError(f"node {self.node.name!r} prepares {product.kind}: name a node that makes waveforms")
+        return product.sr
+
+    def _with_spans(self, contents: ShardContents, items: Sequence[Any], outcomes: Sequence[Outcome]) -> ShardContents:
+        place = f"node {self.node.name!r}, shard {self.shard}"
+        return with_spans(contents, items, outcomes, reshapes=self._reshapes, place=place)
 
     def _files(self, stage: IngestStage, shard: Shard) -> _ShardWork[SourceItem]:
         """Read the source files of a shard."""
@@ -200,12 +245,14 @@ class ShardJob(NodeJob):
     def _arrays(self, store: Store, shard: Shard, held: Held) -> _ShardWork[Item]:
         """Read the arrays of a shard at every port, or take those that are held."""
         arrays: dict[str, dict[str, NDArray[Any]]] = {}
-        trained = None
+        trained, processor = None, None
         for port, source in self.ports.items():
             if isinstance(source.product, Trained):
                 trained = TrainedFiles(
                     store=self.store, name=source.name, folder=source.folder, key=source.key, product=source.product
                 )
+            elif isinstance(source.product, Prints) and isinstance(self.stage, PrintsStage):
+                processor = knowing(self.stage, source.in_store(store), self.prints, self.shard, self.retired)
             elif self.paired is not None and port == self.paired.port:
                 arrays[port] = _paired_arrays(store, source, self.paired)
             else:
@@ -223,7 +270,9 @@ class ShardJob(NodeJob):
             else:
                 absent.append(utterance_id)
         products = {port: source.product for port, source in self.ports.items()}
-        work = Processing(stage=self.stage, inputs=products, product=self.node.product, trained=trained)
+        work = Processing(
+            stage=self.stage, inputs=products, product=self.node.product, trained=trained, processor=processor
+        )
         return _ShardWork(work, items, absent)
 
     def _wanted(self, shard: Shard) -> list[str] | None:
@@ -250,12 +299,14 @@ class ShardJob(NodeJob):
 
     def _checked(self, outcome: Outcome) -> Outcome:
         """Return an outcome, rejected if the store would refuse its array, and with it the shard."""
-        array = outcome.array
-        if outcome.rejected is not None or array is None or not (n_bad := n_not_finite(array)):
+        made = [outcome.array, *(span.array for span in outcome.spans or ())]
+        arrays = [array for array in made if array is not None]
+        if outcome.rejected is not None or not (n_bad := sum(map(n_not_finite, arrays))):
             return outcome
+        n_values = sum(array.size for array in arrays)
         return Outcome(
             rejected=Rejected(
-                reason=f"{self.stage.uses} made {n_bad:,} of {array.size:,} values that are not finite",
+                reason=f"{self.stage.uses} made {n_bad:,} of {n_values:,} values that are not finite",
                 verdict=Verdict(blame=Blame.LIKELY_UTTERANCE),
             ),
             busy_s=outcome.busy_s,

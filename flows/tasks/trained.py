@@ -7,10 +7,8 @@ from dataclasses import dataclass
 
 from melmill.stages.contract import FileStage, Processor, StageFile, StageFiles, Trained
 from melmill.storage.product import ProductFolder
+from melmill.storage.store import TRAINED as TRAINED
 from melmill.storage.store import Store
-
-# Name of the one record of a training, and of the folder of its files.
-TRAINED = "trained"
 
 # The page of a training that makes one.
 _PAGE = "index.html"

@@ -12,15 +12,17 @@ from melmill.flows.pipeline.stage_files import ready
 from melmill.flows.tasks.job import NodeJob, Source, Stopwatch
 from melmill.flows.tasks.task import Receipt
 from melmill.flows.tasks.trained import TRAINED
-from melmill.stages.contract import Mel, Trained, TrainingStage, Waveform
+from melmill.stages.contract import Mel, Product, ReducingStage, Trained, TrainingStage, Waveform
 from melmill.stages.numeric.errors import StageError
 from melmill.stages.task_context import check_still_wanted, report_line
 from melmill.storage.catalogue import Catalogue
 from melmill.storage.files.location import Location
 from melmill.storage.product import Address
+from melmill.storage.reading.corpus_arrays import StoredCorpusArrays
 from melmill.storage.reading.segments import Segments
 from melmill.storage.reading.views import ProductView
 from melmill.storage.store import Store
+from melmill.storage.utterance import Utterance
 
 STATE = "state"
 UTTERANCES = "utterances.txt"
@@ -120,25 +122,25 @@ def _row(catalogue: Catalogue, utterance_id: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingJob(NodeJob):
-    """The work of a training; for its other fields see `melmill.flows.tasks.job.NodeJob`.
+    """The work of a training or a reduction; for its other fields see `melmill.flows.tasks.job.NodeJob`.
 
     Parameters
     ----------
-    stage : TrainingStage
+    stage : TrainingStage or ReducingStage
     ports : mapping of str to Source
-        Mels, and the audio that they were made from.
+        Mels, and the audio that they were made from. A reduction has one port.
     catalogue : (str, str)
         Folder and key of the ingest node whose catalogue lists the utterances.
     """
 
     resumes: ClassVar[bool] = True
 
-    stage: TrainingStage
+    stage: TrainingStage | ReducingStage
     ports: Mapping[str, Source]
     catalogue: Address
 
     def run(self) -> Receipt:
-        """Train, from the saved state where there is one, and commit the files; return the receipt.
+        """Do the work, from the saved state where there is one, and commit the files; return the receipt.
 
         Raises
         ------
@@ -149,26 +151,23 @@ class TrainingJob(NodeJob):
         """
         watch = Stopwatch()
         store = Store.open(self.store)
-        catalogue = store.product(*self.catalogue).read_catalogue()
+        catalogue = store.catalogue_at(self.catalogue)
         folder = self._folder(store)
         views = {
             type(source.product): ProductView(store.location, source.name, source.in_store(store), catalogue)
             for source in self.ports.values()
         }
-        mel, audio = views[Mel], views[Waveform]
-        begun = folder.begin([_row(catalogue, utterance.utterance_id) for utterance in Segments(mel, audio).utterances])
-        data = Segments(mel, audio, [row.partition("\t")[0] for row in begun])
-        with watch.computing(), threads_limited(self.stage.threads):
-            stage = cast("TrainingStage", ready(self.stage))
-            files = stage.train(data, folder, {port: source.product for port, source in self.ports.items()})
+        reduces = isinstance(self.stage, ReducingStage)
+        utterances, files = (self._reduced if reduces else self._trained)(watch, views, catalogue, folder)
         made = self.node.product
         missing = set(made.files.values()) - files.keys() if isinstance(made, Trained) else set()
         if missing:
+            method = "reduce()" if reduces else "train()"
             raise StageError(
-                f"stage {self.stage.uses!r}: train() must return a file {min(missing)!r}, got {sorted(files)}"
+                f"stage {self.stage.uses!r}: {method} must return a file {min(missing)!r}, got {sorted(files)}"
             )
         facts = watch.facts(self)
-        audio_s = sum(utterance.duration_s for utterance in data.utterances)
+        audio_s = sum(utterance.duration_s for utterance in utterances)
         self.node.in_store(store).commit_files(
             TRAINED,
             files,
@@ -180,7 +179,33 @@ class TrainingJob(NodeJob):
             duration_s=audio_s,
         )
         folder.end()
-        return watch.receipt(facts, n_utterances=len(data.utterances), audio_s=audio_s)
+        return watch.receipt(facts, n_utterances=len(utterances), audio_s=audio_s)
+
+    def _trained(
+        self, watch: Stopwatch, views: Mapping[type, ProductView], catalogue: Catalogue, folder: TrainingFolder
+    ) -> tuple[Sequence[Utterance], Mapping[str, bytes]]:
+        """Return the utterances that were learnt from, and the files."""
+        mel, audio = views[Mel], views[Waveform]
+        begun = folder.begin([_row(catalogue, utterance.utterance_id) for utterance in Segments(mel, audio).utterances])
+        data = Segments(mel, audio, [row.partition("\t")[0] for row in begun])
+        with watch.computing(), threads_limited(cast("TrainingStage", self.stage).threads):
+            stage = cast("TrainingStage", ready(self.stage))
+            return data.utterances, stage.train(data, folder, self._products)
+
+    def _reduced(
+        self, watch: Stopwatch, views: Mapping[type, ProductView], catalogue: Catalogue, folder: TrainingFolder
+    ) -> tuple[Sequence[Utterance], Mapping[str, bytes]]:
+        """Return the utterances that were summed up, and the files."""
+        (view,) = views.values()
+        begun = folder.begin([_row(catalogue, name) for name in view])
+        data = StoredCorpusArrays(view, [row.partition("\t")[0] for row in begun])
+        with watch.computing(), threads_limited(1):
+            stage = cast("ReducingStage", self.stage)
+            return data.utterances, stage.reduce(data, folder, self._products)
+
+    @property
+    def _products(self) -> Mapping[str, Product]:
+        return {port: source.product for port, source in self.ports.items()}
 
     def saved(self) -> str | None:
         """Return a stamp that changes whenever the training saves its state."""

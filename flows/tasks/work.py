@@ -14,6 +14,7 @@ from melmill.stages.contract import (
     Item,
     OfUtterance,
     Outcome,
+    Processor,
     Product,
     Stage,
     each,
@@ -77,12 +78,15 @@ class Processing:
         What the stage makes.
     trained : TrainedFiles or None
         Files of the training at one of the ports, which the stage computes with.
+    processor : Processor or None
+        What processes in place of the stage.
     """
 
     stage: Stage
     inputs: Mapping[str, Product]
     product: Product
     trained: TrainedFiles | None = None
+    processor: Processor | None = None
 
     def opened(self) -> Process[Item]:
         """Return what processes items, with the stage's files opened.
@@ -94,7 +98,10 @@ class Processing:
         DeviceMissing
             This process lacks the device.
         """
-        if self.trained is not None and isinstance(self.stage, FileStage):
+        processor: Processor
+        if self.processor is not None:
+            processor = self.processor
+        elif self.trained is not None and isinstance(self.stage, FileStage):
             processor = self.trained.opened(self.stage)
         else:
             processor = ready(self.stage)

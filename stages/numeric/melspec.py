@@ -108,6 +108,16 @@ class StftParams:
         padded = n_samples + 2 * self.pad
         return max(0, 1 + (padded - self.n_fft) // self.hop_length)
 
+    @property
+    def centre(self) -> float:
+        """Where the window of the first frame has its middle, samples. Later ones follow a hop apart.
+
+        >>> StftParams(n_fft=1024, win_length=1024, hop_length=256, center="same").centre
+        128.0
+        """
+        turns = self.win_length if self.window == "hann" else self.win_length - 1
+        return (self.n_fft - self.win_length) // 2 + turns / 2 - self.pad
+
 
 @dataclass(frozen=True, kw_only=True)
 class Pcen:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from melmill.stages.report.comparison.evaluation import Evaluation, RunAt
+    from melmill.stages.score.sets.values import EmbeddedSet
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +116,14 @@ class ReportData(Protocol):
         ...
 
     @property
+    def trends(self) -> str:
+        """Where the page is that shows scores over the runs of the store, relative to the report's page.
+
+        Empty where there is none.
+        """
+        ...
+
+    @property
     def versions(self) -> Mapping[str, str]:
         """Versions of the interpreter and of the packages that results may depend on."""
         ...
@@ -131,6 +140,18 @@ class ReportData(Protocol):
         Columns: ``utterance_id, subset, speaker_id, node, duration_s``, a float column per metric,
         and ``status_<metric>`` beside it. A value counts only where its status is ``ok``.
         """
+        ...
+
+    @property
+    def inspections(self) -> pd.DataFrame:
+        """One row per recording that a node of the stage `inspect` measured.
+
+        Columns: those of the catalogue, ``node`` (whose recordings they are), and what was measured.
+        """
+        ...
+
+    def recording(self, node: str, utterance_id: str) -> Example | None:
+        """Return the audio of an utterance of a node, or None if the node lacks it."""
         ...
 
     @property
@@ -163,6 +184,11 @@ class ReportData(Protocol):
         damaged them if several did. The recording itself has the damage ``none``, and with the error
         of 16 bits ``rounding``.
         """
+        ...
+
+    @property
+    def sets(self) -> Sequence[EmbeddedSet]:
+        """Embeddings of whole sets, one for each node that a node of the stage `set_score` compares."""
         ...
 
     @property
@@ -290,6 +316,8 @@ class Tables:
         Versions of the packages and of the interpreter that did the work.
     pipeline : str
         Its name.
+    trends : str
+        Where the page of trends is, relative to the report's page. Empty where there is none.
     notes : sequence of str
         What a person should know of the recordings, a line each.
     pair_notes : sequence of str
@@ -303,6 +331,8 @@ class Tables:
     trust : DataFrame or None
         ``utterance_id, node, damage, step``, and value and status of each metric: what metrics make
         of damaged recordings. None where that was not asked for.
+    sets : sequence of EmbeddedSet
+        Embeddings of whole sets, for metrics such as FAD.
     """
 
     scores: pd.DataFrame
@@ -320,11 +350,13 @@ class Tables:
     made: Sequence[Provenance] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
     pipeline: str = ""
+    trends: str = ""
     notes: Sequence[str] = ()
     pair_notes: Sequence[str] = ()
     pairs: pd.DataFrame | None = None
     listening: Sequence[HeardTest] = ()
     trust: pd.DataFrame | None = None
+    sets: Sequence[EmbeddedSet] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

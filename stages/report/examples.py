@@ -24,6 +24,7 @@ from melmill.stages.score.metric import metric as metric_of
 BUDGET_BYTES = 2_600_000
 _PACKED = 0.65
 _PICTURE_BYTES_PER_S = 4_500
+_HEADROOM = 0.97  # what does not shrink with the excerpts: headers, and the first blocks
 RANGE_DB = 80.0
 DIFFERENCE_DB = 20.0
 _MEL_MAP, _DIFFERENCE_MAP = "magma", "RdBu_r"
@@ -55,6 +56,11 @@ class Take:
     mel: str
     difference: str = ""
     scores: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def n_bytes(self) -> int:
+        """Size of its audio and pictures before base64."""
+        return sum(map(len, (self.audio.uri, self.mel, self.difference))) * 3 // 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +121,8 @@ def _spread(worst_first: NDArray[np.intp], count: int) -> list[tuple[str, int]]:
 def shown(examples: Sequence[Example], scores: pd.DataFrame, nodes: Sequence[str]) -> list[Shown]:
     """Encode the recordings and what `nodes` made of them, in this order.
 
-    Where the audio is too large for the page, all excerpts are cut to the same length.
+    Where the audio is too large for the page, all excerpts are cut to the same length. Noise is packed
+    worse than speech, so they are cut once more where they come out too large.
     """
     chosen = [
         replace(one, reconstructions={node: one.reconstructions[node] for node in nodes if node in one.reconstructions})
@@ -123,7 +130,12 @@ def shown(examples: Sequence[Example], scores: pd.DataFrame, nodes: Sequence[str
     ]
     rates = [rate for one in chosen for rate in (one.sr, *(_rate(one, node) for node in one.reconstructions))]
     # The recording has one picture, what was made of it two.
-    seconds = excerpt_s(rates, n_pictures=2 * len(rates) - len(chosen))
+    seconds = excerpt_s(rates, 2 * len(rates) - len(chosen), BUDGET_BYTES)
+    made = [_shown(one, seconds, scores[scores["utterance_id"] == one.utterance_id]) for one in chosen]
+    n_bytes = sum(take.n_bytes for one in made for take in one.takes)
+    if n_bytes <= BUDGET_BYTES:
+        return made
+    seconds = min(seconds, max(one.axes.duration_s for one in made)) * _HEADROOM * BUDGET_BYTES / n_bytes
     return [_shown(one, seconds, scores[scores["utterance_id"] == one.utterance_id]) for one in chosen]
 
 

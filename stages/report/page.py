@@ -16,7 +16,7 @@ from melmill.stages.report.examples import DIFFERENCE_DB, RANGE_DB, shown
 from melmill.stages.report.statistics import Cube, measured
 from melmill.stages.report.sweeps import Arrangement, arrange
 from melmill.stages.report.tables import Results
-from melmill.stages.report.views import explorer, listeners, overview, page_tables, sweep_figures, trusted
+from melmill.stages.report.views import explorer, listeners, overview, page_tables, sets, sweep_figures, trusted
 from melmill.stages.report.views.templates import render
 from melmill.stages.score.metric import metric as metric_of
 
@@ -40,7 +40,7 @@ def page(tables: Tables, results: Results, examples: Sequence[Example], settings
     Its script sorts and filters tables, and shows what data the page holds.
     """
     goodness: dict[str, float] = {}
-    for metric in measured(results.summary)[:1]:
+    for metric in _of_recordings(results)[:1]:
         sign = metric_of(metric).sign
         rows = results.summary[(results.summary["level"] == "all") & (results.summary["metric"] == metric)]
         goodness = dict(zip(rows["node"], sign * rows["mean"].fillna(-sign * math.inf), strict=True))
@@ -56,6 +56,7 @@ def page(tables: Tables, results: Results, examples: Sequence[Example], settings
     return render(
         "page.html.j2",
         settings=settings,
+        trends=tables.trends,
         facts=_facts(tables.scores),
         arrangement=arrangement,
         leaders=page_tables.best(results) if arrangement.is_crowded else (),
@@ -65,6 +66,7 @@ def page(tables: Tables, results: Results, examples: Sequence[Example], settings
         ranks=overview.rank_matrix(results),
         heard=[listeners.shown(test, made) for test, made in results.heard],
         correlations=overview.correlation_matrix(results.correlations),
+        sets=sets.grids(results.sets),
         trust=trusted.grids(results.trust),
         damages=trusted.shown_damages(results.trust),
         **_groups(results, settings.by, arrangement.shown),
@@ -81,6 +83,11 @@ def page(tables: Tables, results: Results, examples: Sequence[Example], settings
         metrics=[metric_of(name) for name in dict.fromkeys(results.summary["metric"])],
         **_figures(tables, table, results, arrangement, settings.seed),
     )
+
+
+def _of_recordings(results: Results) -> list[str]:
+    """Return the metrics that have a value for some recording."""
+    return [name for name in measured(results.summary) if name in results.cube.metrics]
 
 
 def _facts(scores: pd.DataFrame) -> list[tuple[str, str]]:
@@ -114,7 +121,7 @@ def _worst(table: Cube, nodes: Sequence[str]) -> Markup | None:
 def _figures(tables: Tables, table: Cube, results: Results, arrangement: Arrangement, seed: int) -> dict[str, Any]:
     boxes = [
         (title, [(one, Markup(figures.box_plot(table, one.column, arrangement.shown))) for one in members])
-        for title, members in overview.grouped(measured(results.summary))
+        for title, members in overview.grouped(_of_recordings(results))
     ]
     curves = results.convergence[results.convergence["node"].isin(arrangement.curved())]
     return {

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from melmill.stages.contract import Input, Kind, Product, Report, Scores, TrustRows
+from melmill.stages.contract import EmbeddingRows, Input, Kind, Product, Report, Scores, TrustRows
 from melmill.stages.numeric.checks import check_int
 from melmill.stages.numeric.errors import ContractError, ParameterError
 from melmill.stages.report.contract import Example, ReportData, ReportFiles
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from melmill.stages.report.contract import Pick, Tables
+    from melmill.stages.score.sets.values import EmbeddedSet
 
 GROUPINGS = ("subset", "speaker")
 
@@ -44,7 +45,9 @@ class Aggregate:
 
     uses: ClassVar[str] = "aggregate"
     version: ClassVar[int] = 3
-    inputs: ClassVar[Mapping[str, Input]] = {"from": Input(kinds=frozenset({Kind.SCORES, Kind.TRUST}), many=True)}
+    inputs: ClassVar[Mapping[str, Input]] = {
+        "from": Input(kinds=frozenset({Kind.SCORES, Kind.TRUST, Kind.EMBEDDINGS}), many=True)
+    }
 
     baseline: str | None = None
     by: tuple[str, ...] = GROUPINGS
@@ -70,7 +73,7 @@ class Aggregate:
         """Check that all inputs are scores and that the baseline is a scored node."""
         scored = []
         for product in inputs.get("from", ()):
-            if isinstance(product, TrustRows):
+            if isinstance(product, TrustRows | EmbeddingRows):
                 continue
             if not isinstance(product, Scores):
                 raise ContractError(f"aggregate takes scores, got {product.kind.value}; give it a score node")
@@ -98,18 +101,20 @@ class Aggregate:
             made=data.provenance,
             versions=data.versions,
             pipeline=data.pipeline,
+            trends=data.trends,
             notes=data.notes,
             pair_notes=data.pair_notes,
             pairs=pairs if len(pairs) else None,
             listening=data.listening,
             trust=trust if len(trust) else None,
+            sets=data.sets,
             # Without rows the defaults know the types of the columns.
             **({"traces": traces} if len(traces) else {}),
             **({"quarantine": quarantine} if len(quarantine) else {}),
         )
         found = [(data.example(pick.utterance_id), pick.why) for pick in self.pick(scores)]
         examples = [replace(example, why=why) for example, why in found if example is not None]
-        return ReportFiles(files=self.render(tables, examples), headline=self.headline(scores).to_csv())
+        return ReportFiles(files=self.render(tables, examples), headline=self.headline(scores, tables.sets).to_csv())
 
     def pick(self, scores: pd.DataFrame) -> list[Pick]:
         """Return the utterances that the page plays, by the first metric that has values."""
@@ -117,12 +122,11 @@ class Aggregate:
 
         return pick(scores, self.examples)
 
-    def headline(self, scores: pd.DataFrame) -> pd.DataFrame:
+    def headline(self, scores: pd.DataFrame, sets: Sequence[EmbeddedSet] = ()) -> pd.DataFrame:
         """Return a row per node and a column of ``mean ± interval`` per metric."""
-        from melmill.stages.report.statistics import failures, summary
-        from melmill.stages.report.tables import headline
+        from melmill.stages.report.tables import headline, summarised
 
-        return headline(summary(scores, by=(), seed=self.seed), failures(scores))
+        return headline(*summarised(scores, sets, by=(), seed=self.seed))
 
     def render(self, tables: Tables, examples: Sequence[Example] = ()) -> dict[str, bytes]:
         """Return files by name: ``index.html``, and each table as CSV and Parquet.

@@ -6,15 +6,15 @@ A measurement that failed has no value here, and enters no mean.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from melmill.stages.numeric.errors import StageError
-from melmill.stages.score.metric import status_column
+from melmill.stages.score.metric import POOLED, status_column, weight_column
 from melmill.stages.score.status import Status
 
 OK = Status.OK.value
@@ -36,6 +36,8 @@ class Cube:
         NaN unless the status is ``ok`` and the value is finite.
     asked : ndarray of bool, shape (n_utterances, n_nodes, n_metrics)
         Where the metric was asked for: the row is there, and so is its status.
+    weights : mapping of str to ndarray of float64, shape (n_utterances, n_nodes)
+        Of metrics with a pooled value: how much each value counts in it, 0 where there is none.
     """
 
     utterances: pd.DataFrame
@@ -43,6 +45,7 @@ class Cube:
     metrics: tuple[str, ...]
     values: NDArray[np.float64]
     asked: NDArray[np.bool_]
+    weights: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,13 +96,18 @@ def cube(scores: pd.DataFrame | Cube) -> Cube:
     metrics = metric_columns(scores)
     values = np.full((len(ids), len(nodes), len(metrics)), np.nan)
     asked = np.zeros(values.shape, dtype=bool)
+    weights: dict[str, NDArray[np.float64]] = {}
     for k, metric in enumerate(metrics):
         status = statuses(scores, metric)
         counts = (status == OK).to_numpy(dtype=bool, na_value=False)
         values[row, column, k] = np.where(counts, _floats(scores[metric]), np.nan)
         asked[row, column, k] = status.notna().to_numpy()
+        weight = weight_column(metric)
+        if weight in scores.columns:
+            weights[metric] = np.zeros(values.shape[:2])
+            weights[metric][row, column] = np.where(counts, np.nan_to_num(_floats(scores[weight])), 0.0)
     utterances = scores[["utterance_id", "subset", "speaker_id"]].drop_duplicates("utterance_id", ignore_index=True)
-    return Cube(utterances=utterances, nodes=tuple(nodes), metrics=metrics, values=values, asked=asked)
+    return Cube(utterances=utterances, nodes=tuple(nodes), metrics=metrics, values=values, asked=asked, weights=weights)
 
 
 def groups(utterances: pd.DataFrame, by: Sequence[str]) -> list[Group]:
@@ -251,6 +259,67 @@ def summary(
     table = cube(scores)
     parts = [_of_group(table, group, draws, seed) for group in groups(table.utterances, by)]
     return pd.concat(parts, ignore_index=True)
+
+
+def pooled(
+    scores: pd.DataFrame | Cube, *, by: Sequence[str] = ("subset", "speaker"), draws: int = DRAWS, seed: int = 0
+) -> pd.DataFrame:
+    """Summarise the pooled values of metrics that have one, in the columns of `summary`.
+
+    Such a value is the mean of an utterance's values, weighted by what the metric counts: of an F1
+    by its voiced frames, which gives the F1 of all frames together. Its interval is that of the
+    same bootstrap over utterances. The metric is called ``<metric>_pooled``. It has no median and no
+    standard deviation.
+    """
+    table = cube(scores)
+    parts = [
+        _pooled_of(table, metric, group, draws, seed)
+        for metric in table.weights
+        for group in groups(table.utterances, by)
+    ]
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+
+def _pooled_of(table: Cube, metric: str, group: Group, draws: int, seed: int) -> pd.DataFrame:
+    k = table.metrics.index(metric)
+    one = replace(table, metrics=(metric,), values=table.values[..., k : k + 1], asked=table.asked[..., k : k + 1])
+    # Everything but the values and their intervals is that of the mean.
+    frame = _of_group(one, group, 1, seed)
+    values, weights = one.values[group.rows, :, 0], table.weights[metric][group.rows]
+    weights = np.where(np.isnan(values), 0.0, weights)
+    products = np.where(weights > 0, np.nan_to_num(values) * weights, 0.0)
+    shared = common_means(values[..., np.newaxis])[0][:, 0]
+    of = [table.nodes.index(node) for node in frame["node"]]
+    low, high = _ratio_intervals(
+        products, weights, generator(seed, POOLED, group.level, group.subset, group.speaker_id), draws
+    )
+    return frame.assign(
+        metric=f"{metric}{POOLED}",
+        mean=_ratio(products.sum(axis=0), weights.sum(axis=0))[of],
+        ci_low=low[of],
+        ci_high=high[of],
+        median=np.nan,
+        std=np.nan,
+        mean_common=_ratio(products[shared].sum(axis=0), weights[shared].sum(axis=0))[of],
+    )
+
+
+def _ratio_intervals(
+    products: NDArray[np.float64], weights: NDArray[np.float64], rng: np.random.Generator, draws: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the ends of the 95 % interval of each column's weighted mean; NaN with fewer than two values."""
+    low, high = np.full((2, products.shape[1]), np.nan)
+    usable = (weights > 0).sum(axis=0) >= 2
+    if usable.any():
+        both = np.hstack([products[:, usable], weights[:, usable]])
+        drawn = resampled_means(both, np.ones(both.shape, dtype=bool), rng, draws)
+        n = int(usable.sum())
+        low[usable], high[usable] = ends(_ratio(drawn[:, :n], drawn[:, n:]))
+    return low, high
+
+
+def _ratio(total: NDArray[np.float64], weight: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.divide(total, weight, out=np.full(total.shape, np.nan), where=weight > 0)
 
 
 def measured(summary: pd.DataFrame) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from melmill.stages.products import declared
+from melmill.stages.contract.products import declared
 from melmill.stages.report.contract import Provenance
 
 # With more scored nodes than these, boxes, pictures and lists show only some of them.

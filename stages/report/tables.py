@@ -13,10 +13,11 @@ import pandas as pd
 from melmill.stages.report.comparison.paired import paired
 from melmill.stages.report.contract import HeardTest, Tables
 from melmill.stages.report.ranking import correlations, ranks, standings
-from melmill.stages.report.statistics import Cube, convergence, cube, failures, summary
+from melmill.stages.report.statistics import Cube, convergence, cube, failures, pooled, summary
 from melmill.stages.score.listeners.analysis import Outcome, outcome
+from melmill.stages.score.metric import POOLED, status_column
 from melmill.stages.score.metric import metric as metric_of
-from melmill.stages.score.metric import status_column
+from melmill.stages.score.sets.values import EmbeddedSet, as_failures, as_summary, set_values
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +25,7 @@ class Results:
     """Hold the tables of `statistics`, `comparison` and `ranking`, and what listeners said.
 
     `cube` holds the scores. `paired` is None without a baseline, and `trust`, what `judged` says of
-    each node that was damaged, without such nodes.
+    each node that was damaged, without such nodes. `sets` has the values of whole sets, None without.
     """
 
     cube: Cube
@@ -36,6 +37,7 @@ class Results:
     convergence: pd.DataFrame
     heard: Sequence[tuple[HeardTest, Outcome]] = ()
     trust: pd.DataFrame | None = None
+    sets: pd.DataFrame | None = None
 
     @cached_property
     def leaders(self) -> Mapping[str, Sequence[str]]:
@@ -50,17 +52,60 @@ def results(tables: Tables, *, by: Sequence[str], baseline: str | None, seed: in
     """Compute every table of statistics that a report shows."""
     scores = tables.scores
     table = cube(scores)  # of a large corpus this takes a while
+    values = set_values(tables.sets, seed)
+    whole, failed = _summarised(table, scores, tables.sets, values, by=by, seed=seed)
     return Results(
         cube=table,
-        summary=summary(table, by=by, seed=seed),
-        failures=failures(scores),
+        summary=whole,
+        failures=failed,
         paired=None if baseline is None else paired(table, baseline, seed=seed),
         ranks=ranks(standings(table, seed=seed)),
         correlations=correlations(table),
         convergence=convergence(tables.traces),
         heard=[(one, outcome(one.test, one.ratings, scores, seed=seed)) for one in tables.listening],
         trust=None if tables.trust is None else judged_by_node(tables.trust),
+        sets=values if len(values) else None,
     )
+
+
+def summarised(
+    scores: pd.DataFrame, sets: Sequence[EmbeddedSet], *, by: Sequence[str], seed: int
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the summary of scores and of whole sets, and what has no value; see `statistics`.
+
+    Pooled values and those of sets are rows of the summary too, as metrics of their own.
+    """
+    return _summarised(cube(scores), scores, sets, set_values(sets, seed), by=by, seed=seed)
+
+
+def _summarised(
+    table: Cube,
+    scores: pd.DataFrame,
+    sets: Sequence[EmbeddedSet],
+    values: pd.DataFrame,
+    *,
+    by: Sequence[str],
+    seed: int,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    parts = [summary(table, by=by, seed=seed), pooled(table, by=by, seed=seed)]
+    failed = [failures(scores)]
+    if len(values):
+        parts.append(as_summary(values))
+        failed.append(as_failures(sets, values))
+    whole, lost = _below_one_another(parts), _below_one_another(failed)
+    if len(parts[1]):
+        # A pooled value follows the mean of its metric.
+        names = dict.fromkeys(whole["metric"].str.removesuffix(POOLED))
+        place = {name: at for at, base in enumerate(names) for name in (base, f"{base}{POOLED}")}
+        whole = whole.sort_values("metric", key=lambda column: column.map(place), kind="stable", ignore_index=True)
+    return whole, lost
+
+
+def _below_one_another(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Return tables as one; the first alone where the others have no rows."""
+    first, *others = tables
+    filled = [table for table in others if len(table)]
+    return pd.concat([first, *filled] if len(first) else filled, ignore_index=True) if filled else first
 
 
 def judged_by_node(rows: pd.DataFrame) -> pd.DataFrame:
@@ -70,9 +115,8 @@ def judged_by_node(rows: pd.DataFrame) -> pd.DataFrame:
     parts = []
     for node, of_it in rows.groupby("node", sort=False):
         # A metric that another node was judged by has no status here. One that failed everywhere has.
-        unasked = [
-            name for name in of_it if status_column(str(name)) in of_it and of_it[status_column(str(name))].isna().all()
-        ]
+        names = [str(name) for name in of_it]
+        unasked = [name for name in names if status_column(name) in names and of_it[status_column(name)].isna().all()]
         made = judged(of_it.drop(columns=[*unasked, *map(status_column, unasked)]))
         made.insert(0, "node", node)
         parts.append(made)
@@ -95,6 +139,7 @@ def files(tables: Tables, results: Results) -> dict[str, bytes]:
         **_heard(results),
         "trust": results.trust,
         "damaged": tables.trust,
+        "sets": results.sets,
     }
     written: dict[str, bytes] = {}
     for name, frame in frames.items():

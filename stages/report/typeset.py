@@ -108,6 +108,9 @@ def _notes(whole: pd.DataFrame, cells: Mapping[tuple[str, str], Entry]) -> Itera
     counts = sorted(set((whole["n"] + whole["n_failed"]).astype(int)))
     over = f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}" if counts else "0"
     yield f"Means over {over} utterances ± half the 95 % interval (bootstrap)."
+    sets = [one.title for one in map(metric_of, dict.fromkeys(whole["metric"])) if one.group == "sets"]
+    if sets:
+        yield f"Of whole sets, with the jackknife's intervals: {'; '.join(sets)}."
     marks = {cell.mark for cell in cells.values()}
     if "best" in marks:
         yield "Bold: the best."

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeGuard
 
 from melmill.stages.numeric.errors import ParameterError
@@ -16,9 +16,9 @@ from melmill.stages.score.networks.weights import digest_of
 from melmill.stages.score.pair import Pair
 from melmill.stages.score.status import Measured, Status
 
-Needs = Literal["signals", "waveforms", "spectra", "mels", "estimate"]
+Needs = Literal["signals", "waveforms", "spectra", "mels", "estimate", "set"]
 
-Group = Literal["signal", "pitch", "learned", "words"]
+Group = Literal["signal", "pitch", "learned", "words", "sets"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,10 +38,11 @@ class Metric:
     compute : callable
         Takes a `Pair` and returns a float in `unit`, or a `Measured` with a status where the pair
         has no value. An exception quarantines the utterance.
-    needs : {"signals", "waveforms", "spectra", "mels", "estimate"}
+    needs : {"signals", "waveforms", "spectra", "mels", "estimate", "set"}
         What it compares: ``signals`` at any rate (`Pair.at`), or what the mel of the score node
         decides: `Pair.waveforms` at its rate, `Pair.magnitudes` or `Pair.mels`. With ``estimate`` it
-        hears the reconstruction alone (`Pair.estimate_at`), and needs no recording.
+        hears the reconstruction alone (`Pair.estimate_at`), and needs no recording. With ``set`` it
+        has one value for a whole set, and none for a pair: see `melmill.stages.score.sets`.
     says : str
         What it measures, in a sentence.
     limits : str
@@ -70,11 +71,14 @@ class Metric:
         Raise it whenever its values change, so that scores are computed again.
     order : int
         Place among melmill's own metrics in tables, smaller first.
-    group : {"signal", "pitch", "learned", "words"}
-        Which of four kinds it is: a formula on signals, pitch and voicing, the prediction of a
-        network, or words that a recogniser hears.
+    group : {"signal", "pitch", "learned", "words", "sets"}
+        Which of five kinds it is: a formula on signals, pitch and voicing, the prediction of a
+        network, words that a recogniser hears, or a distance of whole sets.
     cost : str
         How fast one core computes it, in a sentence.
+    pooled : str
+        What weighs each recording in the pooled value of a set, such as ``"voiced frames"``: reports
+        have that value beside the mean, and tables the column ``weight_<column>``. Empty: it has none.
     """
 
     name: str
@@ -97,6 +101,7 @@ class Metric:
     order: int = 0
     group: Group = "signal"
     cost: str = ""
+    pooled: str = ""
 
     def __post_init__(self) -> None:
         """Name the column."""
@@ -107,6 +112,11 @@ class Metric:
     def status_column(self) -> str:
         """Name of the column that holds its statuses."""
         return status_column(self.column)
+
+    @property
+    def weight_column(self) -> str:
+        """Name of the column that holds the weights of its pooled value."""
+        return weight_column(self.column)
 
     @property
     def label(self) -> str:
@@ -162,6 +172,11 @@ def status_column(column: str) -> str:
     return f"status_{column}"
 
 
+def weight_column(column: str) -> str:
+    """Return the name of the column that holds the weights of a metric's pooled value."""
+    return f"weight_{column}"
+
+
 def _is_metric(value: object) -> TypeGuard[Metric]:
     return isinstance(value, Metric)
 
@@ -185,6 +200,7 @@ def metric(name: str) -> Metric:
     """Return the metric that pipeline.yaml calls `name`, or whose column it is.
 
     A column of a predictor of one's own has a metric that describes it, and that can't be computed.
+    So have the values of whole sets: ``vuv_f1_pooled``, and ``fad_speaker`` of the embedding `speaker`.
 
     Raises
     ------
@@ -203,7 +219,33 @@ def metric(name: str) -> Metric:
             return known
     if name.startswith(PREDICTED):
         return _predicted(name)
+    of_set = _of_set(name)
+    if of_set is not None:
+        return of_set
     raise ParameterError("metrics", f"has {METRICS.unknown(name)}")
+
+
+POOLED = "_pooled"
+"""Names of pooled values end so."""
+
+
+def _of_set(name: str) -> Metric | None:
+    """Return what describes a value of a whole set by its name in summaries; None if it is none."""
+    base = name.removesuffix(POOLED)
+    if name != base:
+        for known in METRICS.values():
+            if known.column == base and known.pooled:
+                return replace(
+                    known, name=name, column=name, title=f"{known.title}, pooled", needs="set", pooled="",
+                    says=f"{known.says} Of all recordings together: the mean weighted by their {known.pooled}.",
+                )  # fmt: skip
+        return None
+    longest_first = sorted((one for one in METRICS.values() if one.needs == "set"), key=lambda one: -len(one.name))
+    for known in longest_first:
+        if name.startswith(f"{known.name}_"):
+            embedding = name.removeprefix(f"{known.name}_")
+            return replace(known, name=name, column=name, title=f"{known.title}, {embedding}")
+    return None
 
 
 def _predicted(column: str) -> Metric:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from torch import nn
 
 MOST_OUTPUTS = 1_000_000
+
+T = TypeVar("T", bound=np.generic)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,44 +66,82 @@ class Predictor:
         StageError
             The file is no program, or can't be read.
         """
-        return replace(self.described(name), compute=partial(_measured, _Program(file, self)))
+        return replace(self.described(name), compute=partial(_measured, Program(file), self))
 
     def checked(self, name: str, file: StageFile) -> None:
         """Raise StageError if the program in a file gives no such output for a second of noise."""
-        noise = 0.1 * np.random.default_rng(0).standard_normal(self.sr)
-        try:
-            values = _Program(file, self).values(noise.astype(np.float32))
-        except Exception as error:  # programs raise what they like
-            if isinstance(error, ParameterError):
-                raise
-            raise ParameterError(
-                "predictors",
-                f"{name}: {file.name} does not take float32 samples (1, {self.sr}): {_line(error)}. Export it for a "
-                "waveform alone, with the last axis dynamic",
-            ) from error
+        values = _tried(name, file, self.sr, Program(file).values)
         if self.output >= values.size:
             raise ParameterError(
                 "predictors",
                 f"{name}: {file.name} gives {values.size} numbers, and output {self.output} is not among them",
             )
 
+    def embedder(self, file: StageFile) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
+        """Return the embedding that the program in a file computes: signals to ``(n_parts, n_dimensions)``.
 
-class _Program:
-    """Run a program on waveforms, one at a time, on the CPU."""
+        Raises
+        ------
+        StageError
+            The file is no program, or can't be read.
+        """
+        return Program(file).rows
 
-    def __init__(self, file: StageFile, predictor: Predictor) -> None:
+    def embeds(self, name: str, file: StageFile) -> None:
+        """Raise StageError if the program in a file gives no embedding for a second of noise."""
+        parts = _tried(name, file, self.sr, Program(file).rows)
+        if parts.size == 0 or parts.shape[1] < 2:
+            raise ParameterError(
+                "predictors",
+                f"{name}: the last axis of what {file.name} gives has no two numbers, so it is no embedding",
+            )
+
+
+class Program:
+    """Run an exported program on waveforms, one at a time, on the CPU.
+
+    Parameters
+    ----------
+    file : StageFile
+        TorchScript, a torch.export archive or ONNX.
+
+    Raises
+    ------
+    StageError
+        The file is no program, or can't be read.
+    """
+
+    def __init__(self, file: StageFile) -> None:
         from melmill.stages.vocode.families.exported.program import module  # here, as it imports torch
         from melmill.stages.vocode.files.checkpoint import read
 
-        self.predictor = predictor
         self._module: nn.Module = module(read(file.name, file.data))
 
     def values(self, y: NDArray[np.float32]) -> NDArray[np.float64]:
         """Return all numbers that the program gives for a waveform ``(n_samples,)``."""
+        return np.array(list(_flat(self._given(y))), dtype=np.float64)
+
+    def rows(self, y: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the first tensor that it gives for a waveform, as rows along its last axis: ``(n_rows, n)``."""
+        import torch
+
+        given = self._given(y)
+        while isinstance(given, (Mapping, tuple, list)) and len(given):
+            given = next(iter(given.values() if isinstance(given, Mapping) else given))
+        if not isinstance(given, torch.Tensor) or not given.ndim:
+            return np.empty((0, 0), dtype=np.float32)
+        return np.asarray(given.detach().to(torch.float32).reshape(-1, given.shape[-1]).numpy())
+
+    def _given(self, y: NDArray[np.float32]) -> Any:  # noqa: ANN401 - a program may give anything
         import torch
 
         with torch.no_grad():
-            return np.array(list(_flat(self._module(torch.from_numpy(y)[np.newaxis]))), dtype=np.float64)
+            return self._module(torch.from_numpy(y)[np.newaxis])
+
+
+def noise(n_samples: int) -> NDArray[np.float32]:
+    """Return noise ``(n_samples,)`` that a program is tried on."""
+    return (0.1 * np.random.default_rng(0).standard_normal(n_samples)).astype(np.float32)
 
 
 def _flat(given: Any) -> list[float]:  # noqa: ANN401 - a program may give anything
@@ -114,16 +154,30 @@ def _flat(given: Any) -> list[float]:  # noqa: ANN401 - a program may give anyth
     return [float(value) for part in parts for value in (_flat(part) if not isinstance(part, (int, float)) else [part])]
 
 
-def _measured(program: _Program, pair: Pair) -> Measured:
+def _tried(name: str, file: StageFile, sr: int, run: Callable[[NDArray[np.float32]], NDArray[T]]) -> NDArray[T]:
+    """Return what a program gives for a second of noise; raise ParameterError if it takes none."""
     try:
-        values = program.values(pair.estimate_at(program.predictor.sr))
+        return run(noise(sr))
+    except Exception as error:  # programs raise what they like
+        if isinstance(error, ParameterError):
+            raise
+        raise ParameterError(
+            "predictors",
+            f"{name}: {file.name} does not take float32 samples (1, {sr}): {_line(error)}. Export it for a "
+            "waveform alone, with the last axis dynamic",
+        ) from error
+
+
+def _measured(program: Program, predictor: Predictor, pair: Pair) -> Measured:
+    try:
+        values = program.values(pair.estimate_at(predictor.sr))
     except MemoryError:
         raise
     except Exception:  # such as a signal too short for its layers
         return Measured.failed(Status.ERROR)
-    if program.predictor.output >= values.size:
+    if predictor.output >= values.size:
         return Measured.failed(Status.ERROR)
-    return Measured.of(float(values[program.predictor.output]))
+    return Measured.of(float(values[predictor.output]))
 
 
 def _line(error: BaseException) -> str:

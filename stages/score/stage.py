@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Annotated, Any, ClassVar, Literal, Self, cast, get_args
 
 import numpy as np
@@ -39,10 +40,12 @@ from melmill.stages.numeric.mel import check_waveform
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.numeric.presets import preset, preset_names
 from melmill.stages.score.contract import Pairing
-from melmill.stages.score.metric import METRICS, Metric, metric
+from melmill.stages.score.metric import METRICS, POOLED, Metric, metric
+from melmill.stages.score.metrics.words import BY_RECOGNISER
 from melmill.stages.score.pair import Pair, within_a_hop
 from melmill.stages.score.pairing import Side, joined, named, pairs_digest
 from melmill.stages.score.predictor import Predictor
+from melmill.stages.score.recogniser import Hear, Recogniser
 from melmill.stages.score.status import Measured, Status
 from melmill.storage.utterance import Utterance
 
@@ -50,6 +53,8 @@ Lengths = Literal["same", "cut"]
 
 DEFAULT_METRICS = ("pesq_wb", "estoi", "scm", "sc")
 """Metrics that are measured unless others are named."""
+
+_ASR = "asr"  # role of the file of a recogniser, beside those of predictors
 
 
 def score(
@@ -94,6 +99,9 @@ def score(
     check_int("sr", sr, at_least=1, at_most=MAX_SR)
     check_texts("metrics", metrics, "pesq_wb")
     chosen = [metric(name) for name in metrics]
+    for one in chosen:
+        if one.needs == "set":
+            raise ParameterError("metrics", f"names {one.name!r}, which has one value for a whole set: score folders")
     reference, estimate = None if y is None else _signal("y", y), _signal("y_hat", y_hat)
     check_full_scale(estimate if reference is None else reference)
     pair = Pair(
@@ -111,6 +119,15 @@ def _signal(name: str, y: ArrayLike) -> NDArray[np.float32 | np.float64 | np.int
     except StageError as error:
         raise StageError(f"{name}: {error}") from error
     return samples
+
+
+def _misplaced(name: str, *, of_sets: bool) -> str:
+    """Return what is wrong with a metric that a stage does not take."""
+    if of_sets:
+        return f"names {name!r}, which has a value for each recording: give it a node of the stage score"
+    if name.endswith(POOLED):
+        return f"names {name!r}: reports have it wherever {name.removesuffix(POOLED)!r} is measured, so name that"
+    return f"names {name!r}, which has one value for a whole set: give it a node of the stage set_score"
 
 
 def default_spec(sr: int) -> MelSpec:
@@ -137,24 +154,30 @@ class Measuring:
         one to compare reconstructions from several mels.
     predictors : mapping of str to Predictor
         Programs of one's own that judge a reconstruction, by the names that `metrics` uses.
+    asr : Recogniser or None
+        What hears the words that `wer` and `cer` count. None: pocketsphinx.
     """
 
     uses: ClassVar[str]
     inputs: ClassVar[Mapping[str, Input]]
+    of_sets: ClassVar[bool] = False
+    """Whether it takes metrics that have one value for a whole set, and only these."""
 
     metrics: tuple[Annotated[str, OneOf(_metric_names, others=True)], ...] = DEFAULT_METRICS
     preset: Annotated[str, OneOf(preset_names)] | None = None
     predictors: Mapping[str, Predictor] = field(default_factory=dict)
+    asr: Recogniser | None = None
     _programs_digest: str = field(default="", init=False)
     _programs: tuple[tuple[str, str], ...] = field(default=(), init=False)  # names and URLs of what was read
 
     def __post_init__(self) -> None:
         """Check the fields."""
-        for name in self.predictors:
-            if name in _metric_names():
-                raise ParameterError("predictors", f"calls a program {name!r}, which is a metric: give it another name")
-            if name not in self.metrics:
-                raise ParameterError("predictors", f"{name!r} has no use: name it in metrics, or leave it out")
+        self._check_predictors()
+        for one in self._chosen:
+            if (one.needs == "set") != self.of_sets:
+                raise ParameterError("metrics", _misplaced(one.name, of_sets=self.of_sets))
+        if self.asr is not None and not any(name in self.metrics for name in BY_RECOGNISER):
+            raise ParameterError("asr", "has no use: add wer or cer to metrics, or leave it out")
         names = [chosen.name for chosen in self._chosen]
         if not names:
             raise ParameterError("metrics", "is empty: name at least one, say [pesq_wb, estoi, scm, sc]")
@@ -162,6 +185,15 @@ class Measuring:
         if twice:
             raise ParameterError("metrics", f"names {twice[0]!r} twice: leave one out")
         self._preset_spec  # noqa: B018 - the name is checked by looking it up
+
+    def _check_predictors(self) -> None:
+        for name in self.predictors:
+            if name in _metric_names():
+                raise ParameterError("predictors", f"calls a program {name!r}, which is a metric: give it another name")
+            if name == _ASR:
+                raise ParameterError("predictors", f"calls a program {name!r}, which is a field: give it another name")
+            if name not in self.metrics:
+                raise ParameterError("predictors", f"{name!r} has no use: name it in metrics, or leave it out")
 
     def identity(self) -> Mapping[str, Any]:
         """Return the metrics, the mel that they use, and what decides which values they have.
@@ -183,6 +215,9 @@ class Measuring:
             identity["versions"] = versions
         if self.predictors:
             identity["predictors"] = {name: [one.sr, one.output] for name, one in self.predictors.items()}
+        if self.asr is not None:
+            identity["asr"] = self.asr.identity()
+        if self._files:
             identity["programs"] = self.digest
         return identity
 
@@ -195,7 +230,12 @@ class Measuring:
         """Return where the predictors' programs are; see `FileStage`."""
         if self._programs:
             return {name: (url,) for name, url in self._programs}
-        return {name: (one.file,) for name, one in self.predictors.items()}
+        return {name: (url,) for name, url in self._files.items()}
+
+    @property
+    def _files(self) -> Mapping[str, str]:
+        asr = {} if self.asr is None or self.asr.file is None else {_ASR: self.asr.file}
+        return {**{name: one.file for name, one in self.predictors.items()}, **asr}
 
     def prepared(self, files: StageFiles, digest: str) -> Self:
         """Return the stage that knows its predictors' programs.
@@ -205,16 +245,23 @@ class Measuring:
         StageError
             A program is missing, can't be read or gives no such output.
         """
-        for name, one in self.predictors.items():
+        for name, url in self._files.items():
             if name not in files:
+                where = _ASR if name == _ASR else "predictors"
                 raise ParameterError(
-                    "predictors", f"{name}: {one.file!r} does not exist or is a folder: name the file of the program"
+                    where, f"{name}: {url!r} does not exist or is a folder: name the file of the program"
                 )
-            one.checked(name, files[name])
+        self._check_programs(files)
         stage = copy(self)
         object.__setattr__(stage, "_programs_digest", digest)
         object.__setattr__(stage, "_programs", tuple((name, file.url) for name, file in files.items()))
         return stage
+
+    def _check_programs(self, files: StageFiles) -> None:
+        for name, one in self.predictors.items():
+            one.checked(name, files[name])
+        if self.asr is not None and _ASR in files:
+            self.asr.checked(files[_ASR])
 
     def trained(self, product: Trained, name: str, digest: str) -> Self:
         """Raise ContractError: nothing that is trained here judges waveforms."""
@@ -223,7 +270,11 @@ class Measuring:
     def opened(self, read: Callable[[], StageFiles]) -> Processor:
         """Return what scores in this process; see `FileStage`."""
         files = read()
-        return _Opened(self, {name: one.opened(name, files[name]) for name, one in self.predictors.items()})
+        programs = {name: one.opened(name, files[name]) for name, one in self.predictors.items()}
+        if self.asr is not None and _ASR in files:
+            hear = self.asr.opened(files[_ASR])
+            programs |= {name: self._heard_by(metric(name), hear) for name in BY_RECOGNISER}
+        return _Opened(self, programs)
 
     def process(self, items: Sequence[Item], inputs: Mapping[str, Product], product: Product) -> Sequence[Outcome]:
         """Return an outcome per utterance."""
@@ -237,9 +288,21 @@ class Measuring:
 
     @property
     def _chosen(self) -> tuple[Metric, ...]:
-        return tuple(
-            self.predictors[name].described(name) if name in self.predictors else metric(name) for name in self.metrics
-        )
+        return tuple(self._named(name) for name in self.metrics)
+
+    def _named(self, name: str) -> Metric:
+        if name in self.predictors:
+            return self.predictors[name].described(name)
+        known = metric(name)
+        if self.asr is not None and known.name in BY_RECOGNISER:
+            return self._heard_by(known, self.asr.heard)
+        return known
+
+    def _heard_by(self, known: Metric, hear: Hear) -> Metric:
+        """Return a metric of words that hears by a recogniser of one's own."""
+        assert self.asr is not None
+        compute = partial(BY_RECOGNISER[known.name], hear=hear)
+        return replace(known, package="", weights=(), lowest_sr=self.asr.sr, compute=compute)
 
     @property
     def _preset_spec(self) -> MelSpec | None:
@@ -247,64 +310,32 @@ class Measuring:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Score(Measuring):
-    """Measure every reconstruction with every metric.
-
-    Each value has a status beside it; a measurement that failed has a status and no value.
+class Comparing(Measuring):
+    """Hold what stages have in common that compare waveforms with recordings.
 
     Parameters
     ----------
-    lengths : {"same", "cut"}
-        What happens where lengths differ by more than a hop: the status is ``error``, or both are
-        cut to the shorter.
     pairs : str or None
         Table of estimates and references, where `from` is of another corpus than `against`; a path
         or URL. None: pairs have the same ids, or paths that end alike.
-    trust : bool
-        Damage recordings in known steps too, and report which metric hears it: a node of the stage
-        `trust` beside this one, with its metrics. It changes no score.
-    metrics, preset, predictors
+    metrics, preset, predictors, asr
         See `Measuring`.
     """
 
-    uses: ClassVar[str] = "score"
-    version: ClassVar[int] = 2
-    inputs: ClassVar[Mapping[str, Input]] = {
-        "from": Input(kinds=frozenset({Kind.WAVEFORM}), absent_ok=True, other_corpus=True),
-        "against": Input(kinds=frozenset({Kind.WAVEFORM}), optional=True),
-    }
-
-    lengths: Lengths = "same"
     pairs: str | None = field(default=None, metadata={"place": True})
-    trust: bool = False
     _pairs_digest: str = field(default="", init=False)
 
     def __post_init__(self) -> None:
         """Check the fields."""
         super().__post_init__()
-        if self.lengths not in get_args(Lengths):
-            raise ParameterError("lengths", f"must be one of {', '.join(get_args(Lengths))}, got {self.lengths!r}")
         if self.pairs == "":
             raise ParameterError("pairs", "must be the path of a table, or be left out, got ''")
-        check_bool("trust", self.trust)
 
     def identity(self) -> Mapping[str, Any]:
-        """Return what decides the values; the table of pairs counts by its content.
+        """Return what decides the values; the table of pairs counts by its content."""
+        return {**super().identity(), **({"pairs": self._pairs_digest} if self._pairs_digest else {})}
 
-        `trust` is not among it: it is a node of its own.
-        """
-        identity = {
-            **super().identity(),
-            "pesq_timeout_s": 60.0,  # these two, so that the keys of earlier stores stay
-            "pesq_installed": False,
-        }
-        if self.lengths != "same":
-            identity["lengths"] = self.lengths
-        if self._pairs_digest:
-            identity["pairs"] = self._pairs_digest
-        return identity
-
-    def with_pairs(self, data: bytes) -> Score:
+    def with_pairs(self, data: bytes) -> Self:
         """Return the stage that knows its table of pairs; see `PairingStage`."""
         stage = copy(self)
         object.__setattr__(stage, "_pairs_digest", pairs_digest(data))
@@ -317,10 +348,74 @@ class Score(Measuring):
         inputs: Mapping[str, Product],
         table: bytes | None,
     ) -> Pairing:
-        """Return which estimate belongs to which recording, with notes on what differs."""
+        """Return which estimate belongs to which recording, with notes on what has no partner."""
         estimate, reference = cast("Waveform", inputs["from"]), cast("Waveform", inputs["against"])
         references, estimates = Side(reference.node, utterances), Side(estimate.node, others)
         found, notes = joined(references, estimates, table)
+        return Pairing(partners=found, notes=tuple(notes))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score(Comparing):
+    """Measure every reconstruction with every metric.
+
+    Each value has a status beside it; a measurement that failed has a status and no value.
+
+    Parameters
+    ----------
+    lengths : {"same", "cut"}
+        What happens where lengths differ by more than a hop: the status is ``error``, or both are
+        cut to the shorter.
+    trust : bool
+        Damage recordings in known steps too, and report which metric hears it: a node of the stage
+        `trust` beside this one, with its metrics. It changes no score.
+    embedding : str
+        Of metrics of whole sets, ``fad`` and ``kad``: ``log_mel``, ``speaker``, or the name of one of
+        `predictors`. They are of a node of the stage `set_score` beside this one.
+    metrics, preset, predictors, asr, pairs
+        See `Measuring` and `Comparing`.
+    """
+
+    uses: ClassVar[str] = "score"
+    version: ClassVar[int] = 2
+    inputs: ClassVar[Mapping[str, Input]] = {
+        "from": Input(kinds=frozenset({Kind.WAVEFORM}), absent_ok=True, other_corpus=True),
+        "against": Input(kinds=frozenset({Kind.WAVEFORM}), optional=True),
+    }
+
+    lengths: Lengths = "same"
+    trust: bool = False
+    embedding: str = "log_mel"
+
+    def __post_init__(self) -> None:
+        """Check the fields."""
+        super().__post_init__()
+        if self.lengths not in get_args(Lengths):
+            raise ParameterError("lengths", f"must be one of {', '.join(get_args(Lengths))}, got {self.lengths!r}")
+        check_bool("trust", self.trust)
+
+    def identity(self) -> Mapping[str, Any]:
+        """Return what decides the values. `trust` and `embedding` are not among it: they are of other nodes."""
+        identity = {
+            **super().identity(),
+            "pesq_timeout_s": 60.0,  # these two, so that the keys of earlier stores stay
+            "pesq_installed": False,
+        }
+        if self.lengths != "same":
+            identity["lengths"] = self.lengths
+        return identity
+
+    def pair(
+        self,
+        utterances: Sequence[Utterance],
+        others: Sequence[Utterance],
+        inputs: Mapping[str, Product],
+        table: bytes | None,
+    ) -> Pairing:
+        """Return which estimate belongs to which recording, with notes on what differs."""
+        estimate, reference = cast("Waveform", inputs["from"]), cast("Waveform", inputs["against"])
+        paired = super().pair(utterances, others, inputs, table)
+        found, notes = paired.partners, list(paired.notes)
         spec = self._spec(estimate, reference)
         if estimate.sr != reference.sr:
             notes.append(
@@ -375,8 +470,9 @@ class Score(Measuring):
     ) -> Sequence[Outcome]:
         """Return one row per utterance, with a value and a status for each metric.
 
-        A metric has two columns, ``<column>`` (NaN without a value) and ``status_<column>``. An
-        utterance without a reconstruction has the status `missing_estimate` everywhere.
+        A metric has two columns, ``<column>`` (NaN without a value) and ``status_<column>``. One with
+        a pooled value has ``weight_<column>`` too. An utterance without a reconstruction has the
+        status `missing_estimate` everywhere.
         """
         estimate, reference = cast("Waveform", inputs["from"]), cast("Waveform | None", inputs.get("against"))
         return each(items, lambda item: Outcome(row=self._row(item, estimate, reference, metrics)))
@@ -421,4 +517,6 @@ def _as_row(measured: Iterable[tuple[Metric, Measured]]) -> dict[str, Scalar]:
     for chosen, result in measured:
         row[chosen.column] = result.value
         row[chosen.status_column] = result.status.value
+        if chosen.pooled:
+            row[chosen.weight_column] = result.weight if result.status is Status.OK else np.nan
     return row

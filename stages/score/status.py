@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 
@@ -21,6 +21,7 @@ class Status(StrEnum):
         "no_content",
         "A signal lacks what the metric compares: frames that are voiced in both, or a level above the gate.",
     )
+    TOO_FEW = "too_few", "The set has too few recordings for a value of the whole set."
     NO_TEXT = "no_text", "The corpus has no transcript of the utterance, or one without words."
     NOT_INSTALLED = (
         "not_installed",
@@ -45,13 +46,17 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Hold a value and its status; the value is NaN unless the status is ok."""
+    """Hold a value and its status; the value is NaN unless the status is ok.
+
+    `weight` says how much the value counts in the pooled value of a set, where a metric has one.
+    """
 
     value: float
     status: Status
+    weight: float = field(default=1.0, repr=False)
 
     @classmethod
-    def of(cls, value: float) -> Measured:
+    def of(cls, value: float, weight: float = 1.0) -> Measured:
         """Return a value that counts in means; the status is `non_finite` for NaN and infinity.
 
         >>> Measured.of(3.5)
@@ -59,9 +64,9 @@ class Measured:
         >>> Measured.of(float("inf")).status.value
         'non_finite'
         """
-        return cls(float(value), Status.OK) if math.isfinite(value) else cls.failed(Status.NON_FINITE)
+        return cls(float(value), Status.OK, float(weight)) if math.isfinite(value) else cls.failed(Status.NON_FINITE)
 
     @classmethod
     def failed(cls, status: Status) -> Measured:
         """Return a status without a value."""
-        return cls(math.nan, status)
+        return cls(math.nan, status, 0.0)

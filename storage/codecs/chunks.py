@@ -26,12 +26,17 @@ Compressor = tuple[Literal["zstd", "lz4"], int]
 ZSTD: Compressor = ("zstd", 3)
 LZ4: Compressor = ("lz4", 5)
 
+# The gap of a codec that decodes a chunk as a whole, whatever part is wanted.
+_ALL = 2**62
+
 
 class ChunkCodec(Protocol):
     """Turn inner chunks into bytes and back."""
 
     names: ClassVar[tuple[str, ...]]
     """Its codecs in the metadata of an array."""
+    gap: ClassVar[int]
+    """Entries of a chunk that take no longer to decode than a second call does."""
 
     def encode(self, chunk: Chunk) -> bytes:
         """Return the bytes of a chunk."""
@@ -53,6 +58,7 @@ class BloscChunks:
     """
 
     names: ClassVar[tuple[str, ...]] = ("bytes", "blosc")
+    gap: ClassVar[int] = _ALL
 
     compressor: Compressor
 
@@ -80,6 +86,7 @@ class FlacChunks:
     """
 
     names: ClassVar[tuple[str, ...]] = ("melmill.flac",)
+    gap: ClassVar[int] = 32_768
 
     sample_rate: int
 
@@ -98,6 +105,7 @@ class MelChunks:
     """FLAC streams of mels, see `melmill.storage.codecs.mel`."""
 
     names: ClassVar[tuple[str, ...]] = ("melmill.mel",)
+    gap: ClassVar[int] = _ALL
 
     def encode(self, chunk: Chunk) -> bytes:
         """Return the bytes of a chunk."""

@@ -114,7 +114,8 @@ def _encode_blocks(samples: Words, window: Words, crc8: Words, crc16: Words, out
             if n == BLOCK:
                 order, shift = _predictor(x[N_TAPS:], max(abs(_I(lowest)), abs(_I(highest))), window, taps)
             else:
-                taps[:] = 0
+                for j in range(N_TAPS):
+                    taps[j] = 0
             _residual(x, taps, shift, u[:n])
             n_parts = 1
             while n_parts < MAX_PARTS and n % (2 * n_parts) == 0 and n >= 4 * N_TAPS * n_parts:
@@ -183,12 +184,14 @@ def _predictor(x: Words, largest: Int, window: Words, taps: Words) -> tuple[Int,
         for j in range(m):
             now[j] = before[j] - reflection * before[m - 1 - j]
         now[m] = reflection
-        before[:] = now
+        for j in range(m + 1):
+            before[j] = now[j]
         error *= 1.0 - reflection * reflection
         cost *= _ORDER_COST
         if error * cost < least:
             least, order = error * cost, m + 1
-            chosen[:] = now
+            for j in range(m + 1):
+                chosen[j] = now[j]
     return order, _quantise(chosen, taps)
 
 
@@ -222,8 +225,10 @@ def _quantise(coefficients: Words, taps: Words) -> Int:
     What rounding leaves is carried to the next coefficient.
     """
     limit = (1 << (COEFFICIENT_BITS - 1)) - 1
-    shift, scale = 15, 32768.0
-    while shift > 0 and np.max(np.abs(coefficients)) * scale > limit:
+    shift, scale, largest = 15, 32768.0, 0.0
+    for j in range(N_TAPS):
+        largest = max(largest, abs(coefficients[j]))
+    while shift > 0 and largest * scale > limit:
         shift, scale = shift - 1, scale * 0.5
     carried = 0.0
     for j in range(N_TAPS):

@@ -8,17 +8,20 @@ import os
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
-from threading import Event, Thread
 
-from melmill.storage.errors import AlreadyThere, StoreError, StoreUnwritable
+from melmill.storage.errors import StoreUnwritable
 from melmill.storage.files.local import store_error
 from melmill.storage.files.location import Location
+from melmill.storage.files.turns import Beating, Turns
 
 # A holder shows that it lives every `BEAT_S`. One that has not for `SILENCE_S`, by the clock of who waits, is gone.
 BEAT_S, SILENCE_S = 15.0, 60.0
 LOCK = "lock"
+# Of the file by which the holder of a turn shows that it lives.
+_BEAT = ".beat"
 
 
 class Held:
@@ -85,92 +88,62 @@ def _file_lock(folder: Location) -> Iterator[Held | None]:
 
 @contextmanager
 def _lease(folder: Location, beat_s: float, silence_s: float) -> Iterator[Held | None]:
-    taken = _take(folder / LOCK, silence_s, beat_s)
-    if taken is None:
+    place = folder / LOCK
+    turns, beats = Turns(place), Turns(place, suffix=_BEAT)
+    number = _take(place, turns, silence_s, beat_s)
+    if number is None:
         yield None
         return
-    lease, held, ended = _Lease(folder / LOCK, taken), Held(), Event()
+    held, counted = Held(), count(1)
 
-    def renew() -> None:
-        while not ended.wait(beat_s):
-            # A store that does not answer for a while is no loss; what counts is whether another one took over.
-            with suppress(StoreError):
-                if lease.is_superseded():
-                    held.is_lost = True
-                    return
-                lease.beat()
+    def said(*, released: bool = False) -> bytes:
+        return json.dumps({"beats": next(counted), "released": released}).encode()
 
-    lease.beat()
-    thread = Thread(target=renew, daemon=True)
-    thread.start()
+    def is_mine() -> bool:
+        # A store that does not answer for a while is no loss. What counts is whether another one took over.
+        held.is_lost = turns.last > number
+        return not held.is_lost
+
+    beating = Beating(place, beats.file(number), said, beat_s, is_mine)
+    beating.write()
+    beating.start()
     try:
         yield held
     finally:
-        ended.set()
-        thread.join()
+        beating.stop()
         if not held.is_lost:
-            lease.release()
+            place.replace(beats.file(number), said(released=True))
+            turns.remove_before(number)
+            beats.remove_before(number)
 
 
-class _Lease:
-    """One holder's turn: ``000007.json`` says who holds it, and ``000007.beat`` that it lives."""
-
-    def __init__(self, folder: Location, number: int) -> None:
-        self._folder, self.number, self._beats = folder, number, 0
-
-    def beat(self, *, released: bool = False) -> None:
-        self._beats += 1
-        said = {"beats": self._beats, "released": released}
-        self._folder.replace(f"{self.number:06d}.beat", json.dumps(said).encode())
-
-    def is_superseded(self) -> bool:
-        return _latest(self._folder) > self.number
-
-    def release(self) -> None:
-        self.beat(released=True)
-        for name in self._folder.sizes():
-            if name.partition(".")[0].isdecimal() and int(name.partition(".")[0]) < self.number:
-                self._folder.remove(name)
-
-
-def _latest(folder: Location) -> int:
-    numbers = [name.removesuffix(".json") for name in folder.sizes() if name.endswith(".json")]
-    return max((int(number) for number in numbers if number.isdecimal()), default=0)
-
-
-def _take(folder: Location, silence_s: float, beat_s: float) -> int | None:
+def _take(place: Location, turns: Turns, silence_s: float, beat_s: float) -> int | None:
     """Return the number of the turn that this process has, None if another one is alive."""
-    number = _latest(folder)
-    if number and not _is_free(folder, number, silence_s, beat_s):
+    number = turns.last
+    if number and not _is_free(place, turns, number, silence_s, beat_s):
         return None
     holder = {"holder": uuid.uuid4().hex, "pid": os.getpid(), "host": os.uname().nodename}
-    try:
-        folder.put(f"{number + 1:06d}.json", json.dumps(holder).encode())
-    except AlreadyThere:
-        return None
-    # Someone may have had several turns since the look, and removed the file that stood in the way.
-    return number + 1 if _latest(folder) == number + 1 else None
+    return number + 1 if turns.take(number + 1, json.dumps(holder).encode()) else None
 
 
-def _is_free(folder: Location, number: int, silence_s: float, beat_s: float) -> bool:
+def _is_free(place: Location, turns: Turns, number: int, silence_s: float, beat_s: float) -> bool:
     """Wait until the holder of a turn gives a sign of life, or for so long that it must be gone."""
-    seen, end = _beat(folder, number), time.monotonic() + silence_s
-    while True:
-        if seen is not None and b'"released": true' in seen:
-            return True
+    file = Turns(place, suffix=_BEAT).file(number)
+    seen, end = _read(place, file), time.monotonic() + silence_s
+    now = seen
+    while now is None or b'"released": true' not in now:
+        if now != seen or turns.last > number:
+            return False
         left = end - time.monotonic()
         if left <= 0:
             return True
         time.sleep(min(left, beat_s / 3))
-        now = _beat(folder, number)
-        if now is not None and b'"released": true' in now:
-            return True
-        if now != seen or _latest(folder) > number:
-            return False
+        now = _read(place, file)
+    return True
 
 
-def _beat(folder: Location, number: int) -> bytes | None:
+def _read(place: Location, name: str) -> bytes | None:
     try:
-        return folder.read(f"{number:06d}.beat")
+        return place.read(name)
     except FileNotFoundError:
         return None

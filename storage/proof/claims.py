@@ -8,8 +8,6 @@ docs/lifecycle.md has the reasoning.
 
 from __future__ import annotations
 
-import re
-import threading
 import time
 import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -19,9 +17,10 @@ from itertools import count
 from types import TracebackType
 
 from melmill.storage.description import Address
-from melmill.storage.errors import AlreadyThere, StoreBusy, StoreError
+from melmill.storage.errors import StoreBusy, StoreError
 from melmill.storage.files.location import Location
 from melmill.storage.files.owner import Owner
+from melmill.storage.files.turns import Beating, Turns
 from melmill.storage.proof.record import sealed, unsealed
 
 FOLDER = ".pruning"
@@ -35,7 +34,6 @@ BEAT_S = 30.0
 _LOOK_S = 0.2
 
 _CLOCK = "clock-"
-_LOCK = re.compile(r"lock-(\d+)\.json")
 
 Say = Callable[[str], None]
 
@@ -100,28 +98,21 @@ def latest(store: Location) -> Held | None:
 
     A damaged one counts as released: it was written whole, so that its process is long over.
     """
-    folder = store / FOLDER
-    while True:
-        numbers = _numbers(folder)
-        if not numbers:
-            return None
-        number = max(numbers)
+    turns = _turns(store)
+    while number := turns.last:
         try:
-            return Held.from_json(folder.read(_file(number)))
+            return Held.from_json((store / FOLDER).read(turns.file(number)))
         except FileNotFoundError:
             # A later one has just taken its place.
             continue
         except (ValueError, TypeError, KeyError):
             nobody = Owner(host="", machine="", pid=0, began="")
             return Held(number=number, token="", owner=nobody, released=True)
+    return None
 
 
-def _numbers(folder: Location) -> list[int]:
-    return [int(found[1]) for name in folder.sizes() if (found := _LOCK.fullmatch(name))]
-
-
-def _file(number: int) -> str:
-    return f"lock-{number:06d}.json"
+def _turns(store: Location) -> Turns:
+    return Turns(store / FOLDER, prefix="lock-")
 
 
 def store_now(store: Location) -> float:
@@ -147,62 +138,20 @@ def _is_silent(store: Location, name: str) -> bool:
     return written_s is not None and store_now(store) - written_s > LEASE_S
 
 
-class _Beating:
-    """A file that a thread writes again now and then, to show that this process goes on."""
-
-    def __init__(self, folder: Location, name: str, data: Callable[[], bytes]) -> None:
-        self._folder, self._name, self._data = folder, name, data
-        self._writing = threading.Lock()
-        self._end = threading.Event()
-        self._written_at = (time.monotonic(), time.time())
-        self._longest_s = 0.0
-        self._thread = threading.Thread(target=self._run, name="melmill-claim", daemon=True)
-
-    def start(self) -> None:
-        """Go on writing it in a thread."""
-        self._thread.start()
-
-    def write(self) -> None:
-        """Write it now."""
-        with self._writing:
-            if not self._end.is_set():
-                self._longest_s = max(self._longest_s, self._silent_s)
-                self._folder.replace(self._name, self._data())
-                self._written_at = (time.monotonic(), time.time())
-
-    @property
-    def _silent_s(self) -> float:
-        """Time since it was written last, s, also while the process or the machine was stopped."""
-        return max(now - then for now, then in zip((time.monotonic(), time.time()), self._written_at, strict=True))
-
-    def longest_silence_s(self) -> float:
-        """Return the longest time without a sign of life since the last call, s."""
-        with self._writing:
-            longest_s, self._longest_s = max(self._longest_s, self._silent_s), 0.0
-        return longest_s
-
-    def stop(self) -> None:
-        """Write it no more."""
-        with self._writing:
-            self._end.set()
-
-    def _run(self) -> None:
-        while not self._end.wait(BEAT_S):
-            # A store that fails now may answer at the next beat.
-            with suppress(StoreError):
-                self.write()
-
-
 class Lock:
     """The right to delete products of a store, which one process has at a time. Use `taken`."""
 
     def __init__(self, store: Location, held: Held) -> None:
         self.store = store
-        self._folder = store / FOLDER
         self.held = held
+        self._folder = store / FOLDER
+        self._turns = _turns(store)
         beats = count(1)
-        self._beating = _Beating(
-            self._folder, _file(held.number), lambda: replace(self.held, beat=next(beats)).to_json()
+        self._beating = Beating(
+            self._folder,
+            self._turns.file(held.number),
+            lambda: replace(self.held, beat=next(beats)).to_json(),
+            BEAT_S,
         )
 
     @property
@@ -239,7 +188,7 @@ class Lock:
         self._beating.write()
 
     def _check_number(self) -> None:
-        if max(_numbers(self._folder), default=0) > self.held.number:
+        if self._turns.last > self.held.number:
             raise StoreBusy(
                 f"{self.store.url}: this process was stopped for so long that another one took its place. It deletes "
                 "nothing more"
@@ -248,9 +197,7 @@ class Lock:
     def open(self) -> None:
         """Go on holding it, and remove the locks before it."""
         self._beating.start()
-        for number in _numbers(self._folder):
-            if number < self.held.number:
-                self._folder.remove(_file(number))
+        self._turns.remove_before(self.held.number)
         for name in self._folder.sizes():
             # Whoever asked for the time was killed.
             if name.startswith(_CLOCK) and _is_silent(self.store, name):
@@ -282,7 +229,6 @@ def taken(store: Location) -> Iterator[Lock]:
 
 
 def _take(store: Location) -> Lock:
-    folder = store / FOLDER
     while True:
         before = latest(store)
         if before is not None and not before.released and not _is_abandoned(store, before):
@@ -296,18 +242,12 @@ def _take(store: Location) -> Lock:
             held = replace(
                 held, number=before.number + 1, deleting=left, begun=bool(left), deletions=before.deletions + bool(left)
             )
-        try:
-            folder.put(_file(held.number), held.to_json())
-        except AlreadyThere:
-            continue
-        # Whoever was slow may have made one that has long been removed.
-        if max(_numbers(folder)) == held.number:
+        if _turns(store).take(held.number, held.to_json()):
             return Lock(store, held)
-        folder.remove(_file(held.number))
 
 
 def _is_abandoned(store: Location, held: Held) -> bool:
-    return _is_gone(store, _file(held.number), held.owner)
+    return _is_gone(store, _turns(store).file(held.number), held.owner)
 
 
 def claimed(store: Location) -> frozenset[Address]:
@@ -344,7 +284,7 @@ class Claim:
     def __init__(self, finish: Callable[[Lock], None], say: Say) -> None:
         self._finish = finish
         self._say = say
-        self._beating: _Beating | None = None
+        self._beating: Beating | None = None
         self._folder: Location | None = None
         self._name = f"{uuid.uuid4().hex}.json"
 
@@ -362,7 +302,7 @@ class Claim:
         self._folder = store / FOLDER / CLAIMS
         fields = {"owner": Owner.me().as_dict(), "products": sorted(products)}
         beats = count()
-        beating = _Beating(self._folder, self._name, lambda: sealed({**fields, "beat": next(beats)}))
+        beating = Beating(self._folder, self._name, lambda: sealed({**fields, "beat": next(beats)}), BEAT_S)
         while True:
             beating.write()
             held = latest(store)

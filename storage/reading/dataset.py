@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import cached_property
+from collections.abc import Callable, Sequence
+from functools import cached_property, lru_cache
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from melmill.pcm import as_float
-from melmill.storage.catalogue import Catalogue
 from melmill.storage.errors import StoreError
-from melmill.storage.files.location import Location
-from melmill.storage.product import CATALOGUE, ProductFolder
-from melmill.storage.reading.segments import aligned_frames, check_aligned, padded, silence_of
+from melmill.storage.reading.rows import Rows, Selection, present
+from melmill.storage.reading.segments import check_aligned, stacked
+from melmill.storage.reading.tracks import Track, Tracks
 from melmill.storage.store import Store
+from melmill.storage.utterance import Shard
+
+# Shards whose utterances a worker knows. Their arrays are not kept.
+_KNOWN_SHARDS = 1024
 
 Segment = tuple[torch.Tensor, torch.Tensor]
 
@@ -62,11 +63,17 @@ def torch_dataset(
     check_aligned(mels.description, waveforms.description)
     if segment_frames < 1:
         raise StoreError(f"segment_frames must be at least 1, got {segment_frames!r}")
-    present = [name for name in mels if name in waveforms]
-    missing = set(ids or ()) - set(present)
-    if missing:
-        raise StoreError(f"{len(missing)} of the ids are not in both {mel!r} and {audio!r}, e.g. {min(missing)!r}")
-    return SegmentDataset(mels.folder, waveforms.folder, store.location, list(ids or present), segment_frames, seed)
+    mask = present([mels, waveforms], ids)
+    catalogue = mels.description.catalogue
+    if catalogue is None:
+        raise StoreError(f"{mels.folder.location.url} has no catalogue")
+    return SegmentDataset(
+        [Track(name="mel", folder=mels.folder), Track(name="audio", folder=waveforms.folder)],
+        Selection.of(store.location, catalogue, mask),
+        list(ids or (name for name in mels if name in waveforms)),
+        segment_frames,
+        seed,
+    )
 
 
 class SegmentDataset(Dataset[Segment]):
@@ -78,20 +85,13 @@ class SegmentDataset(Dataset[Segment]):
     """
 
     def __init__(
-        self,
-        mel: ProductFolder,
-        audio: ProductFolder,
-        store: Location,
-        ids: Sequence[str],
-        segment_frames: int,
-        seed: int,
+        self, tracks: Sequence[Track], selection: Selection, ids: Sequence[str], segment_frames: int, seed: int
     ) -> None:
         self.ids = ids
         self.segment_frames = segment_frames
         self.seed = seed
-        self._mel = mel
-        self._audio = audio
-        self._store = store
+        self._named = tuple(tracks)
+        self._selection = selection
         # In shared memory, so that workers that live for many epochs see the change.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
 
@@ -103,33 +103,35 @@ class SegmentDataset(Dataset[Segment]):
         return len(self.ids)
 
     def __getitem__(self, index: int) -> Segment:
-        utterance_id = self.ids[index]
-        shard = self._catalogue.shard(self._catalogue.shard_of(utterance_id))
-        utterance = next(u for u in shard.utterances if u.utterance_id == utterance_id)
-        spec = self._mel.array_spec
-        n_starts = max(0, aligned_frames(spec, utterance) - self.segment_frames) + 1
-        start = int(np.random.default_rng([self.seed, int(self._epoch), index]).integers(n_starts))
-        frames = slice(start, start + self.segment_frames)
-        samples = slice(frames.start * spec.hop_length, frames.stop * spec.hop_length)
-        M = self._mel.read_array(shard, utterance_id, frames)
-        y = self._audio.read_array(shard, utterance_id, samples)
-        return (
-            torch.from_numpy(padded(M, self.segment_frames, self._silence)),
-            torch.from_numpy(padded(as_float(y), self.segment_frames * spec.hop_length, 0.0)),
+        name, tracks, rows = self.ids[index], self._tracks, self._rows
+        number = self._numbers[name]
+        n_starts = tracks.n_starts(tracks.n_frames(int(rows.n_samples[number]), rows.sr))
+        place = int(np.random.default_rng([self.seed, int(self._epoch), index]).integers(n_starts))
+        shard = self._shard(rows.shard_of(number))
+        lengths = tracks.lengths or []
+        M, y = (
+            stacked(track.folder.read_parts(shard, [(name, part)]), track.padding, length)[0]
+            for track, part, length in zip(tracks.tracks, tracks.parts(place), lengths, strict=True)
         )
+        return torch.from_numpy(M), torch.from_numpy(y)
 
     @cached_property
-    def _catalogue(self) -> Catalogue:
-        catalogue = self._mel.description.catalogue
-        if catalogue is None:
-            raise StoreError(f"{self._mel.location.url} has no catalogue")
-        node, key = catalogue
-        return Catalogue.read(self._store / node / key / CATALOGUE)
+    def _rows(self) -> Rows:
+        return self._selection.rows()
 
     @cached_property
-    def _silence(self) -> float | NDArray[np.float64]:
-        return silence_of(self._mel.description)
+    def _numbers(self) -> dict[str, int]:
+        rows = self._rows
+        return {rows.utterance_id(number): number for number in range(len(rows.chosen))}
+
+    @cached_property
+    def _tracks(self) -> Tracks:
+        return Tracks(self._named, self.segment_frames)
+
+    @cached_property
+    def _shard(self) -> Callable[[int], Shard]:
+        return lru_cache(_KNOWN_SHARDS)(self._rows.shard)
 
     def __getstate__(self) -> dict[str, object]:
-        opened = ("_catalogue", "_silence")
+        opened = ("_rows", "_numbers", "_tracks", "_shard")
         return {name: value for name, value in self.__dict__.items() if name not in opened}

@@ -185,11 +185,25 @@ def silence_of(mel: ProductDescription) -> float | NDArray[np.float64]:
     return silence(mel.mel)
 
 
-def padded(array: Array, length: int, value: float | NDArray[np.float64]) -> NDArray[np.float32]:
-    """Return an array as float32, with its last axis padded to `length` with `value`."""
-    whole = np.full((*array.shape[:-1], length), value, dtype=np.float32)
-    whole[..., : array.shape[-1]] = array
+def stacked(
+    arrays: Sequence[Array], value: float | NDArray[np.float64], length: int | None = None
+) -> NDArray[np.float32]:
+    """Return arrays as float32 in one, with their last axis padded to `length`, or to the longest.
+
+    Waveforms of int16 are in [-1, 1) then.
+    """
+    longest = max(array.shape[-1] for array in arrays) if length is None else length
+    whole = np.empty((len(arrays), *arrays[0].shape[:-1], longest), dtype=np.float32)
+    fill(whole, arrays, value)
     return whole
+
+
+def fill(whole: NDArray[np.float32], arrays: Sequence[Array], value: float | NDArray[np.float64]) -> None:
+    """Write arrays into one, as `stacked` does."""
+    for one, array in zip(whole, arrays, strict=True):
+        n = array.shape[-1]
+        one[..., :n] = as_float(array)
+        one[..., n:] = value
 
 
 # Arrays of a group. It has enough shards that a batch mixes many lengths and speakers. In memory
@@ -323,9 +337,9 @@ class Segments:
         for segment in order.segments(group, number):
             M, y = arrays[segment.shard][segment.index]
             begin, end = segment.start, segment.start + length
-            mels.append(padded(M[:, begin:end], length, self._silence))
-            audio.append(padded(as_float(y[begin * hop_length : end * hop_length]), length * hop_length, 0.0))
-        return np.stack(mels), np.stack(audio)
+            mels.append(M[:, begin:end])
+            audio.append(y[begin * hop_length : end * hop_length])
+        return stacked(mels, self._silence, length), stacked(audio, 0.0, length * hop_length)
 
     def _parts(self, ids: Collection[str]) -> list[ShardPart]:
         """Return the wanted part of every shard, in order."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from melmill.storage.arrays import Array
 from melmill.storage.catalogue import Catalogue
@@ -33,8 +36,8 @@ class ProductView(Mapping[str, Array]):
     """
 
     def __init__(self, store: Location, name: str, folder: ProductFolder, catalogue: Catalogue) -> None:
+        self.name = name
         self._store = store
-        self._name = name
         self.folder = folder
         self.catalogue = catalogue
 
@@ -56,7 +59,7 @@ class ProductView(Mapping[str, Array]):
         return utterance_id in self._shards
 
     def __repr__(self) -> str:
-        return f"<{self.description.kind} {self._name!r}: {len(self)} of {self.catalogue.n_utterances} utterances>"
+        return f"<{self.description.kind} {self.name!r}: {len(self)} of {self.catalogue.n_utterances} utterances>"
 
     def part(self, utterance_id: str, part: slice) -> Array:
         """Return `part` of an utterance's samples or frames, reading only its chunks."""
@@ -66,31 +69,36 @@ class ProductView(Mapping[str, Array]):
         return self.folder.read_array(self.catalogue.shard(index), utterance_id, part)
 
     @cached_property
-    def _shards(self) -> dict[str, int]:
-        """Map the ids of all utterances that have data to the index of their shard."""
+    def absent(self) -> dict[int, frozenset[str]]:
+        """Ids without data in each shard that is done, when the view was first used."""
         records = self.folder.records()
         # By shard: an id may be absent from an old shard, where it is retired.
-        absent = {
+        return {
             index: frozenset(record.absent)
             for index in self.catalogue.current_shards
             if (record := records.get(record_name(index))) is not None
         }
+
+    @cached_property
+    def _shards(self) -> dict[str, int]:
+        """Map the ids of all utterances that have data to the index of their shard."""
+        absent = self.absent
         table = self.catalogue.table
         pairs = zip(table["utterance_id"].to_pylist(), table["shard"].to_pylist(), strict=True)
         return {name: index for name, index in pairs if index in absent and name not in absent[index]}
 
     def _explain_absence(self, utterance_id: str) -> str:
         if utterance_id not in self.catalogue:
-            return f"no utterance is called {utterance_id!r} among the {self.catalogue.n_utterances} of {self._name!r}"
+            return f"no utterance is called {utterance_id!r} among the {self.catalogue.n_utterances} of {self.name!r}"
         record = record_name(self.catalogue.shard_of(utterance_id))
         description = self.folder.description
-        reason = self._quarantine_reason(utterance_id, record, (description.node, description.key))
+        reason = self._absence_reason(utterance_id, record, (description.node, description.key))
         if reason:
-            return f"{utterance_id!r} was quarantined at {reason}"
-        return f"{utterance_id!r} is not in {self._name!r} yet: its shard {record} is not done. Run the pipeline."
+            return f"{utterance_id!r} was {reason}"
+        return f"{utterance_id!r} is not in {self.name!r} yet: its shard {record} is not done. Run the pipeline."
 
-    def _quarantine_reason(self, utterance_id: str, record: str, address: Address) -> str:
-        """Return the node that quarantined an utterance and why, '' if none did.
+    def _absence_reason(self, utterance_id: str, record: str, address: Address) -> str:
+        """Return the node that quarantined or dropped an utterance and why, '' if none did.
 
         A node before this one may have done so.
         """
@@ -101,9 +109,13 @@ class ProductView(Mapping[str, Array]):
         if folder.record(record) is not None:
             table = folder.read_table("quarantine", [record])
             for row in table[table["utterance_id"] == utterance_id].to_dict("records"):
-                return f"{row['node']!r}: {row['reason']}"
+                return f"quarantined at {row['node']!r}: {row['reason']}"
+            spans = folder.read_spans(record)
+            dropped = [span for span in spans if span.utterance_id == utterance_id and span.reason]
+            if dropped and len(dropped) == sum(span.utterance_id == utterance_id for span in spans):
+                return f"dropped by {folder.description.node!r}: {dropped[0].reason} {dropped[0].detail}".rstrip()
         inputs = [pair for pairs in folder.description.inputs.values() for pair in pairs]
-        return next(filter(None, (self._quarantine_reason(utterance_id, record, pair) for pair in inputs)), "")
+        return next(filter(None, (self._absence_reason(utterance_id, record, pair) for pair in inputs)), "")
 
 
 _UTTERANCE = ["utterance_id", "subset", "speaker_id", "node", "duration_s"]
@@ -158,7 +170,7 @@ def scores(frames: Iterable[pd.DataFrame]) -> pd.DataFrame:
         return pd.DataFrame(columns=_UTTERANCE)
     table = pd.concat(by_node.values(), ignore_index=True)
     metrics = [name for name in table.columns if name not in _UTTERANCE]
-    return table[[*_UTTERANCE, *sorted(metrics, key=lambda name: name.startswith("status_"))]]
+    return table[[*_UTTERANCE, *sorted(metrics, key=lambda name: name.startswith(("status_", "weight_")))]]
 
 
 def by_node(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
@@ -171,6 +183,24 @@ def by_node(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     named = [frame.assign(node=name) for name, frame in frames.items()]
     filled = [frame for frame in named if len(frame)] or named[:1]
     return pd.concat(filled, ignore_index=True) if filled else pd.DataFrame(columns=["utterance_id", "node"])
+
+
+def statistics(data: bytes) -> pd.DataFrame:
+    """Return the file of a node of statistics as a table, first what is about all speakers together.
+
+    Its arrays have the shape ``(n_speakers, n_rows)`` and names that begin with ``speaker_``, and
+    those over all speakers ``(n_rows,)``.
+    """
+    import pandas as pd
+
+    columns = ("count", "mean", "std", "minimum", "maximum")
+    with np.load(io.BytesIO(data), allow_pickle=False) as file:
+        rows, speakers = file["rows"].tolist(), file["speakers"].tolist()
+        named = [(None, {name: file[name] for name in columns})]
+        stacked = {name: file[f"speaker_{name}"] for name in columns}
+    named += [(speaker, {name: stacked[name][at] for name in columns}) for at, speaker in enumerate(speakers)]
+    frames = [pd.DataFrame({"speaker_id": speaker, "row": rows, **values}) for speaker, values in named]
+    return pd.concat(frames, ignore_index=True)
 
 
 _TRUST = ["utterance_id", "node", "damage", "step"]

@@ -6,6 +6,7 @@ import atexit
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -44,6 +45,10 @@ def test_workers_of_a_gpu_pool_see_a_gpu_each(given: str | None, expected: list[
     assert gpu_environment("cpu", 0) == {}
 
 
+def leave_a_mark(folder: Path) -> None:
+    (folder / f"ended-{os.getpid()}").touch()
+
+
 def listening() -> set[str]:
     """Return the addresses at which this process and those that it started listen."""
     here = psutil.Process()
@@ -51,7 +56,7 @@ def listening() -> set[str]:
     return {one.laddr.ip for one in connections if one.status == psutil.CONN_LISTEN}
 
 
-def test_a_local_cluster_has_its_pools_one_thread_a_library_and_leaves_nothing_behind() -> None:
+def test_a_local_cluster_has_its_pools_one_thread_a_library_and_leaves_nothing_behind(tmp_path: Path) -> None:
     spec = Local(pools={"cpu": Pool(workers=1), "gpu": Pool(workers=1, threads=2, resources={"GPU": 1})})
     with connected(spec) as cluster:
         client = cluster.client
@@ -70,7 +75,13 @@ def test_a_local_cluster_has_its_pools_one_thread_a_library_and_leaves_nothing_b
         gpus = client.submit(os.getenv, "CUDA_VISIBLE_DEVICES", resources={"pool-gpu": 1}, pure=False)
         assert gpus.result() == os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
         assert listening() == {"127.0.0.1"}
+        # Workers do what is registered for their end.
+        client.run(atexit.register, partial(leave_a_mark, tmp_path))
+        scratch = [Path(worker["local_directory"]) for worker in workers]
+        assert all(folder.exists() for folder in scratch)
     assert not any(psutil.pid_exists(pid) for pid in pids.values())
+    assert {path.name for path in tmp_path.iterdir()} == {f"ended-{pid}" for pid in pids.values()}
+    assert not any(folder.exists() for folder in scratch)
 
 
 def test_a_scheduler_forgets_tasks_that_come_and_go() -> None:
@@ -86,16 +97,6 @@ def test_a_scheduler_forgets_tasks_that_come_and_go() -> None:
         assert len(span.groups) <= PRUNE_EVERY + 1
         assert len(span.metadata["collections"]) <= PRUNE_EVERY + 1
         assert key_split.cache_info().currsize <= 4 * PRUNE_EVERY
-
-
-def test_workers_do_what_is_registered_for_their_end(tmp_path: Path) -> None:
-    with connected(Local(pools={"cpu": Pool(workers=1)})) as cluster:
-        cluster.client.run(atexit.register, (tmp_path / "ended").touch)
-        (worker,) = cluster.client.scheduler_info()["workers"].values()
-        scratch = Path(worker["local_directory"])
-        assert scratch.exists()
-    assert (tmp_path / "ended").exists()
-    assert not scratch.exists()
 
 
 def test_libraries_loaded_later_are_limited_too() -> None:

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout
+from contextlib import chdir, contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -113,10 +113,15 @@ class Project:
             check=False,
         )
 
-    def called(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run a command in this process, which saves the imports of a new one."""
+    def called(self, *arguments: str, extra: Path | None = None) -> subprocess.CompletedProcess[str]:
+        """Run a command in this process, which saves the imports of a new one.
+
+        It finds the packages of the folder `extra`, as do the processes that it starts.
+        """
         said, complained = io.StringIO(), io.StringIO()
         with (
+            packages_of(extra) if extra else nullcontext(),
+            patch.dict(os.environ, self.environment(extra) if extra else {}),
             chdir(self.folder),
             patch.object(sys, "argv", ["melmill", *arguments]),
             redirect_stdout(said),
@@ -128,12 +133,8 @@ class Project:
         return subprocess.CompletedProcess(arguments, left.value.code, said.getvalue(), complained.getvalue())
 
     def run(self, *arguments: str, expect: int = 0, extra: Path | None = None) -> dict[str, Any]:
-        """Run the pipeline and return what --json answers.
-
-        A serial run happens in this process, unless it needs a package of the folder `extra`.
-        """
-        command = ["run", str(self.pipeline), "--json", *arguments]
-        done = self.called(*command) if "serial" in arguments and not extra else self.melmill(*command, extra=extra)
+        """Run the pipeline in this process and its workers, and return what --json answers."""
+        done = self.called("run", str(self.pipeline), "--json", *arguments, extra=extra)
         assert done.returncode == expect, done.stderr
         answer: dict[str, Any] = json.loads(done.stdout)
         return answer

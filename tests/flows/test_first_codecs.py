@@ -34,16 +34,14 @@ def first(tmp_path: Path) -> Path:
     return tmp_path / "first"
 
 
-def command(first: Path, *more: str) -> list[str]:
-    places = ["--set", f"speech.root={first / 'LibriSpeech'}", "--store", str(first / "store")]
-    return [sys.executable, "-m", "melmill", "run", str(first / "pipeline.yaml"), *places, "--json", *more]
-
-
-def run(first: Path, *more: str) -> dict[str, Any]:
-    done = subprocess.run(command(first, *more), cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    answer: dict[str, Any] = json.loads(done.stdout)
-    return answer
+def run(first: Path) -> dict[str, Any]:
+    summary = melmill.run(
+        first / "pipeline.yaml",
+        set={"speech.root": str(first / "LibriSpeech")},
+        store=str(first / "store"),
+        executor="serial",
+    )
+    return summary.as_dict()
 
 
 def stored(first: Path, part: str = "data/c") -> dict[str, bytes]:
@@ -140,8 +138,12 @@ def test_a_killed_run_goes_on_in_the_old_codecs(first: Path) -> None:
         path.unlink()
     for path in (first / "store").glob("*/*/data/c/*"):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
+    places = ["--set", f"speech.root={first / 'LibriSpeech'}", "--store", str(first / "store")]
     victim = subprocess.Popen(
-        command(first), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        [sys.executable, "-m", "melmill", "run", str(first / "pipeline.yaml"), *places, "--executor", "serial"],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     while len(list((first / "store").glob("*/*/records/*.json"))) < 2:
         assert victim.poll() is None

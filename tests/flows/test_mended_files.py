@@ -19,7 +19,7 @@ from melmill.stages.contract import CorpusTree
 from melmill.stages.ingest.readers.librispeech import LibriSpeech
 from melmill.storage.files.sources import SourceTree
 from melmill.storage.utterance import SourceFile
-from tests.flows.conftest import NODES, Project, voice
+from tests.flows.conftest import NODES, Project, make_project, voice
 from tests.flows.following import (
     FOLDER,
     FOLLOW,
@@ -28,6 +28,12 @@ from tests.flows.following import (
     file,
     kept,
 )
+
+
+@pytest.fixture
+def project(tmp_path: Path, corpus_files: dict[str, list[bytes]]) -> Project:
+    """Return a project of a few recordings, in three shards."""
+    return make_project(tmp_path, {"11": corpus_files["11"][:5], "22": corpus_files["22"][:1]})
 
 
 def test_an_empty_file_that_is_fetched_again_is_made_at_once(project: Project) -> None:

@@ -95,7 +95,7 @@ def test_pairs_are_exported_for_hifigan(project: Project) -> None:
     project.run("--executor", "serial", "--until", "predicted")
     out = project.folder / "ft"
     asked = ("speech,predicted", str(out), "--to", "hifigan", "--split", "dev=0.2", "--share-speakers", "--json")
-    answer = project.melmill("export", str(project.store), *asked)
+    answer = project.called("export", str(project.store), *asked)
     assert answer.returncode == 0, answer.stderr
     assert json.loads(answer.stdout)["utterances"] == 6
     for i in range(6):

@@ -32,7 +32,7 @@ stages:
       level: {{file: LEVEL, sr: 16000}}
       peak: {{file: LEVEL, sr: 16000, output: 1}}
   report: {{uses: aggregate, from: scores}}
-cluster: {{pools: {{cpu: {{workers: 2}}}}}}
+cluster: {{pools: {{cpu: {{workers: 1}}}}}}
 """
 
 

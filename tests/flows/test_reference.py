@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 import soundfile
 
@@ -55,6 +56,12 @@ def whole(tmp_path_factory: pytest.TempPathFactory, corpus_files: dict[str, list
 def fresh(tmp_path: Path, corpus_files: dict[str, list[bytes]]) -> Project:
     """Return a project that has not run."""
     return make_project(tmp_path, corpus_files, REFERENCE)
+
+
+@pytest.fixture
+def few(tmp_path: Path, corpus_files: dict[str, list[bytes]]) -> Project:
+    """Return a project of a few recordings that has not run."""
+    return make_project(tmp_path, {"11": corpus_files["11"][:6], "22": corpus_files["22"][:1]}, REFERENCE)
 
 
 @pytest.fixture
@@ -150,12 +157,6 @@ def test_mels_alone_have_no_such_choice(fresh: Project) -> None:
     assert (done.returncode, "audio of 'made' has no node 'reference'" in done.stderr) == (2, True)
 
 
-def test_dask_makes_the_same_bytes(fresh: Project, whole: Project) -> None:
-    answer = fresh.run()
-    assert NOTE.format(root=fresh.root) in answer["notes"]
-    assert unkeyed(fresh, "speech", *MADE) == unkeyed(whole, "speech", *MADE)
-
-
 def test_a_chain_decodes_each_file_once(fresh: Project, whole: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = make_plan(load(fresh.pipeline))
     prepare_store(plan)
@@ -177,65 +178,68 @@ def test_a_chain_decodes_each_file_once(fresh: Project, whole: Project, monkeypa
     assert unkeyed(fresh, "speech", *MADE) == unkeyed(whole, "speech", *MADE)
 
 
-def test_a_killed_run_goes_on_from_the_files(fresh: Project, whole: Project) -> None:
-    fresh.run(*SERIAL, "--until", "speech")
+def test_a_killed_run_goes_on_from_the_files_and_dask_makes_the_same_bytes(fresh: Project, whole: Project) -> None:
     with running(fresh) as client:
         client.until(lambda: bool(list(fresh.store.glob("mel/*/records/*.json"))))
+        children = client.children()
         client.process.kill()
+        # Its workers end with it, and store nothing later.
+        assert not psutil.wait_procs(children, timeout=10)[1]
     n_done = len(list(fresh.store.glob("*/*/records/*.json")))
-    tasks = fresh.run(*SERIAL)["tasks"]
+    answer = fresh.run()
+    assert NOTE.format(root=fresh.root) in answer["notes"]
+    tasks = answer["tasks"]
     assert (tasks["run"], tasks["failed"]) == (tasks["total"] - n_done, 0)
     made = {path: digest for path, digest in unkeyed(fresh, "speech", *MADE).items() if "/." not in path}
     assert made == unkeyed(whole, "speech", *MADE)
 
 
-def test_a_change_between_ingest_and_extract_is_refused_and_followed(fresh: Project) -> None:
-    fresh.run(*SERIAL, "--until", "speech")
-    before = fresh.bytes()
+def test_a_change_between_ingest_and_extract_is_refused_and_followed(few: Project) -> None:
+    few.run(*SERIAL, "--until", "speech")
+    before = few.bytes()
     other = flac(voice(0.8, 140.0, seed=60))
-    error = planned_then(fresh, lambda: file(fresh, 3).write_bytes(other))
-    assert f"node 'speech': '{FOLDER}/11-1-0003.flac' of the corpus at '{fresh.root}' has changed" in error
+    error = planned_then(few, lambda: file(few, 3).write_bytes(other))
+    assert f"node 'speech': '{FOLDER}/11-1-0003.flac' of the corpus at '{few.root}' has changed" in error
     for said in ("SHA-256 ", ", expected ", "holds no copy of its samples", "--follow, which makes it anew"):
         assert said in error
     # No shard with the file was made, and none with other samples.
-    assert "changed since it was catalogued" in refused(fresh)
+    assert "changed since it was catalogued" in refused(few)
     with pytest.raises(melmill.SourceChanged, match=r"11-1-0003.flac' .* has changed"):
-        melmill.open(str(fresh.store))["speech"][name(3)]
-    fresh.run(*FOLLOW)
-    kept(fresh, before)
-    np.testing.assert_array_equal(melmill.open(str(fresh.store))["speech"][name(3)], voice(0.8, 140.0, seed=60))
-    check_as_fresh(fresh, notes=[NOTE.format(root=fresh.root)])
+        melmill.open(str(few.store))["speech"][name(3)]
+    few.run(*FOLLOW)
+    kept(few, before)
+    np.testing.assert_array_equal(melmill.open(str(few.store))["speech"][name(3)], voice(0.8, 140.0, seed=60))
+    check_as_fresh(few, notes=[NOTE.format(root=few.root)])
 
 
-def test_a_file_that_is_gone_is_refused_and_followed(fresh: Project) -> None:
-    fresh.run(*SERIAL, "--until", "speech")
-    error = planned_then(fresh, file(fresh, 5).unlink)
-    assert f"'{FOLDER}/11-1-0005.flac' of the corpus at '{fresh.root}' is gone since it was ingested" in error
+def test_a_file_that_is_gone_is_refused_and_followed(few: Project) -> None:
+    few.run(*SERIAL, "--until", "speech")
+    error = planned_then(few, file(few, 5).unlink)
+    assert f"'{FOLDER}/11-1-0005.flac' of the corpus at '{few.root}' is gone since it was ingested" in error
     assert "run with --follow, which leaves it out of the results" in error
-    assert "gone since it was catalogued" in refused(fresh)
-    fresh.run(*FOLLOW)
-    check_as_fresh(fresh, notes=[NOTE.format(root=fresh.root)])
+    assert "gone since it was catalogued" in refused(few)
+    few.run(*FOLLOW)
+    check_as_fresh(few, notes=[NOTE.format(root=few.root)])
 
 
 @pytest.mark.parametrize("executor", ["serial", "dask"])
-def test_a_flipped_bit_that_no_plan_sees_is_found(fresh: Project, executor: str) -> None:
-    fresh.run(*SERIAL, "--until", "speech")
-    path = file(fresh, 3)
+def test_a_flipped_bit_that_no_plan_sees_is_found(few: Project, executor: str) -> None:
+    few.run(*SERIAL, "--until", "speech")
+    path = file(few, 3)
     data, seen = bytearray(path.read_bytes()), path.stat()
     data[-20] ^= 1
     path.write_bytes(data)
     os.utime(path, ns=(seen.st_atime_ns, seen.st_mtime_ns))
-    assert fresh.called("plan", str(fresh.pipeline)).returncode == 0
-    run = fresh.called if executor == "serial" else fresh.melmill
-    done = run("run", str(fresh.pipeline), "--executor", executor)
+    assert few.called("plan", str(few.pipeline)).returncode == 0
+    done = few.called("run", str(few.pipeline), "--executor", executor)
     assert (done.returncode, "has changed since it was ingested" in done.stderr) == (1, True)
     # Another worker may see the right file.
     assert ("(tried on " in done.stderr) == (executor == "dask")
     assert "If it has its old size and time, touch it before you do" in done.stderr
-    assert melmill.open(str(fresh.store)).quarantine().empty
+    assert melmill.open(str(few.store)).quarantine().empty
     # What the message says.
     path.touch()
-    done = fresh.called("run", str(fresh.pipeline), *FOLLOW)
+    done = few.called("run", str(few.pipeline), *FOLLOW)
     assert "1 changed, to be made anew" in done.stdout
 
 
@@ -256,8 +260,8 @@ def test_a_disk_that_is_not_mounted_is_no_fault_of_the_files(fresh: Project, who
     assert unkeyed(fresh, *MADE) == unkeyed(whole, *MADE)
 
 
-def test_a_disk_that_fails_is_no_fault_of_the_files(fresh: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    fresh.run(*SERIAL, "--until", "speech")
+def test_a_disk_that_fails_is_no_fault_of_the_files(few: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    few.run(*SERIAL, "--until", "speech")
     monkeypatch.setattr(sources, "READ_PAUSES_S", (0.0, 0.0))
     tries = Counter[str]()
 
@@ -265,11 +269,11 @@ def test_a_disk_that_fails_is_no_fault_of_the_files(fresh: Project, monkeypatch:
         tries[path] += 1
         raise OSError(errno.EIO, os.strerror(errno.EIO), path)
 
-    error = planned_then(fresh, lambda: monkeypatch.setattr(SourceTree, "read", failing))
+    error = planned_then(few, lambda: monkeypatch.setattr(SourceTree, "read", failing))
     assert "can't be read here: Input/output error" in error
     assert set(tries.values()) == {3}
     monkeypatch.undo()
-    assert fresh.run(*SERIAL)["quarantined"] == 0
+    assert few.run(*SERIAL)["quarantined"] == 0
 
 
 def test_another_decoder_never_gives_other_samples(ready: Project, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -350,15 +354,15 @@ def test_commands_work_on_it(ready: Project) -> None:
     assert ready.run(*SERIAL)["tasks"]["run"] == 0
 
 
-def test_a_mended_file_is_taken_after_a_retry(fresh: Project) -> None:
+def test_a_mended_file_is_taken_after_a_retry(few: Project) -> None:
     whole = flac(voice(1.0, 150.0, seed=9))
-    (path,) = add_chapter(fresh.root, "dev-clean", "33", [whole[:-3000]])
-    assert fresh.run(*SERIAL)["quarantined"] == 1
+    (path,) = add_chapter(few.root, "dev-clean", "33", [whole[:-3000]])
+    assert few.run(*SERIAL)["quarantined"] == 1
     path.write_bytes(whole)
-    assert fresh.called("quarantine", str(fresh.store), "--retry").returncode == 0
-    assert fresh.run(*SERIAL)["quarantined"] == 0
-    np.testing.assert_array_equal(melmill.open(str(fresh.store))["speech"]["33-1-0000"], voice(1.0, 150.0, seed=9))
-    check_as_fresh(fresh, notes=[NOTE.format(root=fresh.root)])
+    assert few.called("quarantine", str(few.store), "--retry").returncode == 0
+    assert few.run(*SERIAL)["quarantined"] == 0
+    np.testing.assert_array_equal(melmill.open(str(few.store))["speech"]["33-1-0000"], voice(1.0, 150.0, seed=9))
+    check_as_fresh(few, notes=[NOTE.format(root=few.root)])
 
 
 def test_an_export_writes_what_a_copy_gives(ready: Project, finished: Project) -> None:

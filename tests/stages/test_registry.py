@@ -33,7 +33,8 @@ class Idle:
         (3, "3 is registered as a stage but is not one: it needs uses, version, inputs and produces"),
         (
             Idle,
-            r"Idle'> is registered as a stage but has no method .*: it needs process, opened, ingest, train or report",
+            r"Idle'> is registered as a stage but has no method .*: it needs process, opened, ingest, train, reduce or "
+            r"report",
         ),
     ],
 )

@@ -138,18 +138,14 @@ def full(folder: ProductFolder, catalogue: Catalogue, facts: Facts) -> ProductFo
     return folder
 
 
-@pytest.fixture
-def aligned_store(
-    tmp_path: Path, catalogue: Catalogue, describe: Callable[..., ProductDescription], facts: Facts
-) -> Store:
-    """Return a store of audio and mels of one run, whose values are their positions."""
-    made = Store.create(str(tmp_path / "store"), "test")
+def _aligned(path: Path, catalogue: Catalogue, facts: Facts) -> Store:
+    made = Store.create(str(path), "test")
     pcm = ArraySpec(dtype="int16", sr=16000)
     mel = ArraySpec(dtype="float16", sr=16000, n_mels=4, n_fft=1024, hop_length=MEL.hop_length, pad=512)
     made.write_catalogue("speech", "k0", catalogue)
     folders = {"speech": made.product("speech", "k0"), "mel": made.product("mel", "k1")}
-    folders["speech"].prepare(describe(pcm, node="speech", key="k0", kind="utterances"), catalogue.n_slots)
-    folders["mel"].prepare(describe(mel, mel=ALIGNED.as_dict()), catalogue.n_slots)
+    folders["speech"].prepare(_description(pcm, node="speech", key="k0", kind="utterances"), catalogue.n_slots)
+    folders["mel"].prepare(_description(mel, mel=ALIGNED.as_dict()), catalogue.n_slots)
 
     def both(shard: Shard) -> tuple[dict[str, Any], dict[str, Any]]:
         audio = {u.utterance_id: _ramp(u.n_samples) for u in shard.utterances}
@@ -171,6 +167,18 @@ def aligned_store(
     }
     made.publish_run("r1", Manifest(run_id="r1", project="test", started_at="2024", nodes=nodes))
     return made
+
+
+@pytest.fixture
+def aligned_store(tmp_path: Path, catalogue: Catalogue, facts: Facts) -> Store:
+    """Return a store of audio and mels of one run, whose values are their positions."""
+    return _aligned(tmp_path / "store", catalogue, facts)
+
+
+@pytest.fixture(scope="session")
+def aligned() -> Callable[..., Store]:
+    """Return a maker of such stores: ``aligned(path, catalogue, facts)``."""
+    return _aligned
 
 
 @pytest.fixture

@@ -97,7 +97,7 @@ def test_another_projects_store_is_refused(tmp_path: Path, method: Callable[...,
 @pytest.mark.parametrize(
     ("mark", "message"),
     [
-        (b'{"format": 6, "project": "test"}', r"has format 6, and this melmill reads 1 to 5"),
+        (b'{"format": 7, "project": "test"}', r"has format 7, and this melmill reads 1 to 6"),
         (b"{", r"melmill.json can't be parsed .* not a store"),
         (b'["format"]', r"melmill.json can't be parsed"),
     ],
@@ -119,8 +119,8 @@ def test_a_damaged_mark_is_written_anew_where_a_run_tells_the_project(store: Sto
     assert store.location.read("melmill.json") == whole
     assert Store.open(store.location.url)
     # A mark of a later format is not damaged, so it is left alone.
-    store.location.replace("melmill.json", sealed({"format": 6, "project": "test"}))
-    with pytest.raises(StoreMismatch, match="has format 6"):
+    store.location.replace("melmill.json", sealed({"format": 7, "project": "test"}))
+    with pytest.raises(StoreMismatch, match="has format 7"):
         store.rewrite_marker()
 
 

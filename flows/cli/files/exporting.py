@@ -100,12 +100,12 @@ def export(
     Each file has the path of its source. Audio keeps its length and loudness, and is clipped at
     full scale. Mels become .npy files, (n_mels, n_frames). A metadata.csv beside them lists each
     file with its text, speaker and duration. Of a training, the files are its weights, their
-    configuration and its page; load them with melmill.load_vocoder(FOLDER). An export that was
-    stopped goes on where it was: whole files are not written again. Files that another program put
-    there are never touched.
+    configuration and its page; load them with melmill.load_vocoder(FOLDER). Of statistics, they are
+    their tables. An export that was stopped goes on where it was: whole files are not written again.
+    Files that another program put there are never touched.
 
     With --to, FOLDER becomes a training set with its lists, a dataset card and checksums. NODE may
-    name a node of recordings and one of mels then: speech,mel.
+    name a node of recordings, one of mels and any of features then: speech,mel,f0,energy.
 
     \b
     Example:

@@ -56,6 +56,14 @@ _LEGEND = (
     help="Lengths that differ by more than a hop: no value, or cut both to the shorter.",
 )
 @click.option("--pairs", metavar="FILE", help="Table of estimates and references, where names don't tell.")
+@click.option("--asr", metavar="COMMAND", help="Hear words for wer and cer by it.  [default: pocketsphinx]")
+@click.option(
+    "--embedding",
+    type=click.Choice(["log_mel", "speaker"]),
+    default="log_mel",
+    show_default=True,
+    help="Compare whole sets by it: fad and kad.",
+)
 @click.option("--store", metavar="URL", help="Keep results here.  [default: store, in the report's folder]")
 @click.option(
     "-j", "--jobs", type=click.IntRange(min=1, max=4096), metavar="N", help="Processes.  [default: one per core]"
@@ -71,6 +79,8 @@ def score(
     preset: str | None,
     lengths: Literal["same", "cut"],
     pairs: str | None,
+    asr: str | None,
+    embedding: str,
     store: str | None,
     jobs: int | None,
     format_: str,
@@ -89,6 +99,7 @@ def score(
     Examples:
       melmill score recordings out/hifigan out/vocos -o report
       melmill score recordings a=out/a/wavs b=out/b/wavs -o report -m pesq_wb,estoi,mcd -j 8
+      melmill score recordings out/tts -o report -m estoi,wer,fad,kad --asr "python hear.py"
     """
     from melmill.flows.scoring.card import score_folders
     from melmill.flows.scoring.request import Request, chosen_metrics, named_systems
@@ -103,6 +114,8 @@ def score(
         sr=sr,
         lengths=lengths,
         pairs=pairs,
+        asr=asr,
+        embedding=embedding,
         store=store,
         jobs=jobs or len(os.sched_getaffinity(0)),
     )
@@ -221,22 +234,9 @@ def _records(frame: pd.DataFrame) -> list[dict[str, object]]:
 
 def _print(made: pd.DataFrame, *, as_markdown: bool) -> None:
     """Print metrics across and damages down, as a terminal is higher than wide."""
-    from melmill.stages.score.metric import metric
-    from melmill.stages.score.trust.judgement import cell, overall
+    from melmill.stages.score.trust.judgement import as_cells
 
-    names = list(dict.fromkeys(made["metric"]))
-    cells = {(row["metric"], row["damage"]): cell(row) for row in made.to_dict("records")}
-    whole = {row["metric"]: row for row in overall(made).to_dict("records")}
-    header = ["", *(metric(name).title for name in names)]
-    rows = [
-        [f"{DAMAGES[damage].title}{'' if DAMAGES[damage].expected == 'worse' else ' (not heard)'}"]
-        + [cells[name, damage] for name in names]
-        for damage in dict.fromkeys(made["damage"])
-    ]
-    if any(whole[name]["n_damages"] for name in whole):
-        right = [f"{whole[name]['n_right']} of {whole[name]['n_damages']}" if name in whole else "–" for name in names]
-        told = [f"{whole[name]['told']:.0%}" if name in whole else "–" for name in names]
-        rows += [["right direction", *right], ["steps told from the one before", *told]]
+    header, rows = as_cells(made)
     if as_markdown:
         for line in (header, ["---"] * len(header), *rows):
             click.echo("| " + " | ".join(line) + " |")

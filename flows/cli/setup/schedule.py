@@ -2,27 +2,51 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypedDict, Unpack
 
 import click
 
 from melmill.flows.cli.group import DONE, Defaulted, LocalPath, cli
 from melmill.flows.cli.show import as_json, one_line, write_file
 
-_pipeline = click.argument("pipeline", type=LocalPath(dir_okay=False), metavar="PIPELINE")
-_gate = click.option(
-    "--gate", "rules", type=LocalPath(dir_okay=False), metavar="FILE", help="Rules for `melmill gate`."
-)
-_baseline = click.option("--baseline", metavar="TAG", help="Run that the gate compares with.")
-_notify = click.option(
-    "--notify", metavar="COMMAND", help="Shell command that gets a JSON message if the run fails, is red or recovers."
-)
-_store = click.option("--store", metavar="URL", help="Use this store instead of the pipeline's.")
-_set = click.option("--set", "overrides", multiple=True, metavar="K=V", help="Override a field. Repeatable.")
-_executor = click.option("--executor", type=click.Choice(["dask", "serial"]), default="dask", show_default=True)
-_name = click.option("--name", metavar="NAME", help="Name of the schedule.  [default: the pipeline's name]")
 _json = click.option("--json", "json_", is_flag=True, help="Print one JSON object to standard output.")
+
+
+class _Run(TypedDict):
+    """What a schedule runs: what `_run` makes of the arguments."""
+
+    pipeline: Path
+    rules: Path | None
+    baseline: str | None
+    notify: str | None
+    store: str | None
+    overrides: tuple[str, ...]
+    executor: Literal["dask", "serial"]
+
+
+_RUN = (
+    click.argument("pipeline", type=LocalPath(dir_okay=False), metavar="PIPELINE"),
+    click.option("--gate", "rules", type=LocalPath(dir_okay=False), metavar="FILE", help="Rules for `melmill gate`."),
+    click.option("--baseline", metavar="TAG", help="Run that the gate compares with."),
+    click.option(
+        "--notify",
+        metavar="COMMAND",
+        help="Shell command that gets a JSON message if the run fails, is red or recovers.",
+    ),
+    click.option("--store", metavar="URL", help="Use this store instead of the pipeline's."),
+    click.option("--set", "overrides", multiple=True, metavar="K=V", help="Override a field. Repeatable."),
+    click.option("--executor", type=click.Choice(["dask", "serial"]), default="dask", show_default=True),
+)
+_name = click.option("--name", metavar="NAME", help="Name of the schedule.  [default: the pipeline's name]")
+
+
+def _run(command: Callable[..., int]) -> Callable[..., int]:
+    """Give a command the arguments of `_Run`."""
+    for parameter in reversed(_RUN):
+        command = parameter(command)
+    return command
 
 
 @cli.group(cls=Defaulted)
@@ -37,19 +61,13 @@ def schedule() -> None:
 
 
 @schedule.command("make")
-@_pipeline
+@_run
 @click.option("--every", required=True, metavar="TIMES", help="hour, day, week, month, or cron's five fields.")
 @click.option(
     "--kind",
     type=click.Choice(["systemd", "cron", "kubernetes"]),
     help="What calls it.  [default: systemd where it runs, else cron]",
 )
-@_gate
-@_baseline
-@_notify
-@_store
-@_set
-@_executor
 @_name
 @click.option("--image", metavar="IMAGE", help="Image of the container, for kubernetes.")
 @click.option(
@@ -58,19 +76,14 @@ def schedule() -> None:
 )  # fmt: skip
 @_json
 def make(
-    pipeline: Path,
+    *,
     every: str,
     kind: str | None,
-    rules: Path | None,
-    baseline: str | None,
-    notify: str | None,
-    store: str | None,
-    overrides: tuple[str, ...],
-    executor: Literal["dask", "serial"],
     name: str | None,
     image: str | None,
     output: Path,
     json_: bool,
+    **what: Unpack[_Run],
 ) -> int:
     """Write and check what runs PIPELINE at set times. `melmill schedule PIPELINE` is short for it.
 
@@ -85,10 +98,7 @@ def make(
     from melmill.flows.runs.scheduling.files import files_of, has_systemd
     from melmill.flows.runs.scheduling.planned import planned
 
-    made = planned(
-        pipeline, every=every, name=name, store=store, overrides=overrides, executor=executor, rules=rules,
-        baseline=baseline, notify=notify,
-    )  # fmt: skip
+    made = planned(every=every, name=name, **what)
     written = files_of(made, kind or ("systemd" if has_systemd() else "cron"), image)
     try:
         output.mkdir(parents=True, exist_ok=True)
@@ -115,28 +125,11 @@ def make(
 
 
 @schedule.command("tick")
-@_pipeline
+@_run
 @click.option("--every", metavar="TIMES", help="When it is due, to say which runs were missed.")
-@_gate
-@_baseline
-@_notify
-@_store
-@_set
-@_executor
 @_name
 @_json
-def tick(
-    pipeline: Path,
-    every: str | None,
-    rules: Path | None,
-    baseline: str | None,
-    notify: str | None,
-    store: str | None,
-    overrides: tuple[str, ...],
-    executor: Literal["dask", "serial"],
-    name: str | None,
-    json_: bool,
-) -> int:
+def tick(*, every: str | None, name: str | None, json_: bool, **what: Unpack[_Run]) -> int:
     """Run PIPELINE now, then the gate, unless a run of the same schedule is at work.
 
     The exit code is that of the run, or else of the gate: 3 if it tripped. If the run failed, if the
@@ -153,12 +146,9 @@ def tick(
     from melmill.flows.runs.scheduling.tick import tick as run_once
 
     made = run_once(
-        Schedule(
-            name=name or schedule_name(pipeline), pipeline=pipeline, cadence=read_cadence(every) if every else None,
-            store=store, overrides=overrides, executor=executor, rules=rules, baseline=baseline, notify=notify,
-        ),
+        Schedule(name=name or schedule_name(what["pipeline"]), cadence=read_cadence(every) if every else None, **what),
         lambda line: click.echo(one_line(line), err=True),
-    )  # fmt: skip
+    )
     if json_:
         as_json(made.as_dict())
     else:

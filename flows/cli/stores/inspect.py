@@ -38,7 +38,7 @@ def scores(store: str, format_: str, output: Path | None) -> int:
     if frame.empty:
         click.echo(f"store {store!r} holds no scores yet: run a pipeline with a score node to its end", err=True)
     if format_ == "table" and output is None:
-        values = frame.drop(columns=[name for name in frame.columns if name.startswith("status_")])
+        values = frame.drop(columns=[name for name in frame.columns if name.startswith(("status_", "weight_"))])
         text = values.map(lambda value: f"{value:.3f}" if isinstance(value, float) else value)
         table(list(text.columns), text.itertuples(index=False))
         return DONE

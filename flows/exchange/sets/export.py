@@ -43,7 +43,7 @@ class SetRequest:
     Parameters
     ----------
     nodes : tuple of str
-        A node of waveforms, and perhaps one of mels.
+        A node of waveforms, perhaps one of mels, and any of features.
     to : str
         Name of a layout.
     split : str
@@ -109,8 +109,8 @@ class _Maker:
     def __init__(self, store: Store, request: SetRequest, location: Location) -> None:
         check_outside(location, store)
         self.layout = layout_of(request.to)
-        self.audio, self.mel = _views(store, request.nodes, self.layout)
-        views = [view for view in (self.audio, self.mel) if view is not None]
+        self.audio, self.mel, self.features = _views(store, request.nodes, self.layout)
+        views = [view for view in (self.audio, self.mel, *self.features.values()) if view is not None]
         self.folder = ExportFolder(location)
         self.summary = SetSummary(
             store=store.location.url,
@@ -235,7 +235,11 @@ class _Maker:
         for one in chunk.items:
             by_shard.setdefault(self.shard_of[one.id], []).append(one.id)
         audio, mels = _read(self.audio, by_shard), {} if self.mel is None else _read(self.mel, by_shard)
-        return [Content(one, audio[one.id], mels.get(one.id)) for one in chunk.items]
+        features = {node: _read(view, by_shard) for node, view in self.features.items()}
+        return [
+            Content(one, audio[one.id], mels.get(one.id), {node: made[one.id] for node, made in features.items()})
+            for one in chunk.items
+        ]
 
     def _fingerprint(self, chunk: _Chunk) -> str:
         """Return a hash of all that decides the bytes of a chunk."""
@@ -296,8 +300,10 @@ def layout_of(name: str) -> SetLayout:
     return LAYOUTS[name]
 
 
-def _views(store: Store, nodes: Sequence[str], layout: SetLayout) -> tuple[ProductView, ProductView | None]:
-    """Return the view of waveforms, and that of mels if there is one."""
+def _views(
+    store: Store, nodes: Sequence[str], layout: SetLayout
+) -> tuple[ProductView, ProductView | None, dict[str, ProductView]]:
+    """Return the view of waveforms, that of mels if there is one, and those of features by their nodes."""
     views = []
     for node in nodes:
         try:
@@ -305,7 +311,13 @@ def _views(store: Store, nodes: Sequence[str], layout: SetLayout) -> tuple[Produ
         except KeyError as error:
             raise PipelineError(f"store {store.location.url!r}: {error.args[0]}") from error
     audio = [view for view in views if view.folder.array_spec.n_mels is None]
-    mels = [view for view in views if view.folder.array_spec.n_mels is not None]
+    features = {
+        node: view
+        for node, view in zip(nodes, views, strict=True)
+        if view.description.kind in ("features", "embedding")
+    }
+    of_features = [id(view) for view in features.values()]
+    mels = [view for view in views if view.folder.array_spec.n_mels is not None and id(view) not in of_features]
     if len(audio) != 1 or len(mels) > 1:
         raise PipelineError(
             f"--to {layout.name} takes one node of waveforms, and perhaps one of mels, got {len(audio)} and "
@@ -316,9 +328,12 @@ def _views(store: Store, nodes: Sequence[str], layout: SetLayout) -> tuple[Produ
         named = next(node for node, view in zip(nodes, views, strict=True) if view is mels[0])
         takers = ", ".join(name for name, one in LAYOUTS.items() if one.takes_mel)
         raise PipelineError(f"--to {layout.name} holds no mels, got node {named!r}: use {takers}")
-    if mels and mels[0].description.catalogue != audio[0].description.catalogue:
+    if features and not layout.takes_features:
+        takers = ", ".join(name for name, one in LAYOUTS.items() if one.takes_features)
+        raise PipelineError(f"--to {layout.name} holds no features, got node {next(iter(features))!r}: use {takers}")
+    if any(view.description.catalogue != audio[0].description.catalogue for view in (*mels, *features.values())):
         raise PipelineError(f"nodes {' and '.join(nodes)} are of two corpora: name nodes of one")
-    return audio[0], mels[0] if mels else None
+    return audio[0], mels[0] if mels else None, features
 
 
 def _licence(store: Store, view: ProductView) -> str:

@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple, TypeGuard
 
 from numpy.typing import NDArray
@@ -31,11 +32,15 @@ class Item(NamedTuple):
 
 
 class Content(NamedTuple):
-    """Hold an utterance with its waveform ``(n_samples,)``, and its mel ``(n_mels, n_frames)`` if one is wanted."""
+    """Hold an utterance with its waveform ``(n_samples,)``, and its mel ``(n_mels, n_frames)`` if one is wanted.
+
+    `features` has arrays that go with it by the names of their nodes.
+    """
 
     item: Item
     y: NDArray[Any]
     M: NDArray[Any] | None = None
+    features: Mapping[str, NDArray[Any]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +114,8 @@ class SetLayout(ABC):
     """What reads it, as code."""
     takes_mel: ClassVar[bool] = False
     """Whether it holds mels too."""
+    takes_features: ClassVar[bool] = False
+    """Whether it holds features and embeddings too."""
     in_shards: ClassVar[bool] = False
     """Whether many utterances share a file: then a chunk is a file, and its utterances are mixed."""
 

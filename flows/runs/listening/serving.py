@@ -12,6 +12,7 @@ from melmill.flows.errors import PipelineError
 from melmill.flows.runs.listening.making import TRIALS
 from melmill.flows.runs.listening.page import PAGE, RESULTS_META, read_public
 from melmill.flows.runs.listening.stored import answers_bytes
+from melmill.flows.watching.serving.access import Access
 from melmill.stages.numeric.errors import StageError
 from melmill.stages.score.listeners.answers import Answers
 from melmill.storage.files.location import Location
@@ -23,7 +24,6 @@ LOOPBACK = "127.0.0.1"
 RESULTS = "results"
 # A result of a thousand pages is a tenth of this.
 _MOST_BYTES = 4 * 2**20
-_NAMES = {"localhost", LOOPBACK, "[::1]"}
 
 Say = Callable[[str], None]
 
@@ -88,12 +88,14 @@ def application(reception: Reception, say: Say) -> Application:
     """Return the server's application; `say` gets a line for each result that arrives."""
     from tornado.web import Application, HTTPError, RequestHandler
 
+    access = Access(host=LOOPBACK)
+
     class Handler(RequestHandler):
         def prepare(self) -> None:
             # A page of another site must not reach this server by a name of its own.
-            host = self.request.host.rpartition(":")[0] or self.request.host
             origin = self.request.headers.get("Origin")
-            if host not in _NAMES or (origin and origin.partition("://")[2] != self.request.host):
+            is_foreign = origin is not None and origin.partition("://")[2] != self.request.host
+            if is_foreign or not access.knows_host(self.request.host):
                 raise HTTPError(403)
 
         def set_default_headers(self) -> None:

@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melmill.flows.errors import PipelineError
+from melmill.flows.runs.addresses import gone
 from melmill.pcm import as_float
 from melmill.stages.contract import Kind
 from melmill.stages.score.listeners.design import Candidate
-from melmill.storage.product import ProductFolder
+from melmill.storage.product import DESCRIPTION, ProductFolder
 from melmill.storage.reading.views import ProductView
 from melmill.storage.runs import Manifest, NodeEntry
 from melmill.storage.store import Store
@@ -67,13 +68,14 @@ class Sounds:
             raise PipelineError(
                 f"node {name!r} makes {entry.kind}, which nobody can hear (nodes with audio: {', '.join(audible)})"
             )
+        if not self._folder(entry).location.exists(DESCRIPTION):
+            raise PipelineError(f"run {self._manifest.run_id} {gone(name)}")
         return entry
 
     def _is_audible(self, entry: NodeEntry) -> bool:
-        is_ingest = (entry.folder, entry.key) in entry.catalogues
         if entry.kind == Kind.WAVEFORM:
             return True
-        return is_ingest and self._folder(entry).description.array is not None and self._n_mels(entry) is None
+        return entry.is_ingest and self._folder(entry).description.array is not None and self._n_mels(entry) is None
 
     def _n_mels(self, entry: NodeEntry) -> int | None:
         return self._folder(entry).array_spec.n_mels

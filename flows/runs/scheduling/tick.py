@@ -73,9 +73,9 @@ class Schedule:
         made += [part for override in self.overrides for part in ("--set", override)]
         return made + (["--store", self.store] if self.store else [])
 
-    def gate_arguments(self, store: str) -> list[str]:
-        """Arguments of ``melmill`` that judge the run."""
-        made = ["gate", store, "--rules", str(self.rules), "--json"]
+    def gate_arguments(self, run: str) -> list[str]:
+        """Arguments of ``melmill`` that judge a run, which is given by its address."""
+        made = ["gate", run, "--rules", str(self.rules), "--json"]
         return made + (["--baseline", self.baseline] if self.baseline else [])
 
 
@@ -149,7 +149,7 @@ def tick(schedule: Schedule, say: Say) -> Tick:
     about: dict[str, Any] = {
         "schedule": schedule.name, "pipeline": str(schedule.pipeline), "store": store or "", "project": project,
     }  # fmt: skip
-    failure = {"state": "failed", "exit_code": BAD_USAGE, "error": broken}
+    failure: dict[str, Any] = {"state": "failed", "exit_code": BAD_USAGE, "error": broken}
     if store is None:
         # Nobody knows the store, so that nothing is kept of it.
         return _told(schedule, Tick(**about, **failure, event="failed", started_at=_now(), finished_at=_now()), say)
@@ -186,7 +186,9 @@ def _run_and_judge(schedule: Schedule, store: str, held: Held) -> dict[str, Any]
         return {"state": "failed", "exit_code": code or FAILED, "run": run, "error": error}
     if schedule.rules is None:
         return {"state": "green", "run": run}
-    code, gate, error = _called(schedule.gate_arguments(store), held)
+    # Somebody else may have run something in the store meanwhile.
+    address = f"{store.rstrip('/')}/@{run['run']}" if run is not None else store
+    code, gate, error = _called(schedule.gate_arguments(address), held)
     state = {GREEN: "green", RED: "red"}.get(code, "failed")
     return {"state": state, "exit_code": code, "run": run, "gate": gate, "error": error if code else ""}
 

@@ -6,15 +6,17 @@ import posixpath
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from importlib import resources
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from markupsafe import Markup
 
 from melmill.flows.runs.differences import changes_between, flat, shown
 from melmill.flows.runs.trends.chart import chart, key_mark
 from melmill.flows.runs.trends.series import Series, series_of, version_changes
-from melmill.flows.tasks.report import PAGE, is_verdict, report_folder
+from melmill.flows.tasks.report import PAGE, TRENDS_PAGE, is_verdict, report_folder
 from melmill.flows.watching.progress import duration
 from melmill.flows.watching.status import run_id_at
 from melmill.stages.contract import Kind
@@ -23,10 +25,11 @@ from melmill.storage.product import Address
 from melmill.storage.runs import RunRecord
 from melmill.storage.store import Store
 
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
 # Of many runs a page shows the last ones.
 MOST_RUNS = 200
-# The page that each run leaves in its store.
-TRENDS_PAGE = "trends.html"
 _MOST_FIELDS = 6
 
 
@@ -101,26 +104,32 @@ def trends_page(stores: Sequence[StoreRuns], page: str | None = None, *, served:
     served : bool
         Whether a server shows the page of one store: the links lead to its files there.
     """
+    style = resources.files("melmill.stages.report").joinpath("page.css").read_text(encoding="utf-8")
+    shown_stores = []
+    for one in stores:
+        prefix = "files" if served else way_to(one.store.location.url, page)
+        shown_stores.append(_shown(one, prefix))
+    return (
+        _environment()
+        .get_template("page.html.j2")
+        .render(
+            stores=shown_stores, style=Markup(style), title=_title(stores), most=MOST_RUNS, home="./" if served else ""
+        )
+        .encode()
+    )
+
+
+@cache
+def _environment() -> Environment:
+    """Return the environment, which keeps the template that it compiled."""
     import jinja2
 
-    environment = jinja2.Environment(
+    return jinja2.Environment(
         loader=jinja2.FunctionLoader(_resource),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-    )
-    style = resources.files("melmill.stages.report").joinpath("page.css").read_text(encoding="utf-8")
-    shown_stores = []
-    for one in stores:
-        prefix = "files" if served else _prefix(one.store.location.url, page)
-        shown_stores.append(_shown(one, prefix))
-    return (
-        environment.get_template("page.html.j2")
-        .render(
-            stores=shown_stores, style=Markup(style), title=_title(stores), most=MOST_RUNS, home="./" if served else ""
-        )
-        .encode()
     )
 
 
@@ -132,16 +141,15 @@ def write_trends(store: Store) -> str | None:
     runs = store.runs()
     if sum(bool(run.outcome and run.outcome.scores) for run in runs) < 2:
         return None
-    folder = store.location / "runs"
-    url = f"{folder.url}/{TRENDS_PAGE}"
-    folder.replace(TRENDS_PAGE, trends_page([store_runs(store, runs)], url))
+    url = f"{store.location.url}/{TRENDS_PAGE}"
+    store.location.replace(TRENDS_PAGE, trends_page([store_runs(store, runs)], url))
     return url
 
 
 def trends_url(store: str) -> str | None:
     """Return where the page of trends in a store is, None where there is none yet."""
-    folder = Location(store) / "runs"
-    return f"{folder.url}/{TRENDS_PAGE}" if folder.exists(TRENDS_PAGE) else None
+    location = Location(store)
+    return f"{location.url}/{TRENDS_PAGE}" if location.exists(TRENDS_PAGE) else None
 
 
 def _title(stores: Sequence[StoreRuns]) -> str:
@@ -149,13 +157,17 @@ def _title(stores: Sequence[StoreRuns]) -> str:
     return f"Trends of {', '.join(projects)}" if projects else "Trends"
 
 
-def _prefix(store: str, page: str | None) -> str:
-    """Return what leads from a page to a store: relative, if both are on one file system or bucket."""
+def way_to(store: str, page: str | None) -> str:
+    """Return what leads from a page to a store: relative, if both are on one file system or bucket.
+
+    >>> way_to("/data/a#b", "/site/trends.html"), way_to("s3://team/a", "/site/trends.html")
+    ('../data/a%23b', 's3://team/a')
+    """
     if page is None:
         return store
     here, there = Location(page).url, store
     roots = ["/".join(url.split("/")[:3]) if "://" in url else "/" for url in (here, there)]
-    return posixpath.relpath(there, posixpath.dirname(here)) if roots[0] == roots[1] else there
+    return quote(posixpath.relpath(there, posixpath.dirname(here))) if roots[0] == roots[1] else there
 
 
 def _shown(one: StoreRuns, prefix: str) -> dict[str, Any]:

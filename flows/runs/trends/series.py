@@ -57,6 +57,8 @@ def series_of(runs: Iterable[RunRecord]) -> list[Series]:
             if score.mean is not None:
                 key = run.manifest.nodes[score.node].key if score.node in run.manifest.nodes else ""
                 series = points.setdefault((run.store, score.metric, score.scored), [])
+                if series and series[-1].run is run:
+                    continue  # of several score nodes the first counts, as in comparisons
                 series.append(Point(run=run, score=score, key=key, is_repeat=_repeats(series, score, key)))
     stores = list(dict.fromkeys(store for store, _, _ in points))
     metrics = list(dict.fromkeys(metric for _, metric, _ in points))

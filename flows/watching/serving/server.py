@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import mimetypes
+import re
 import signal
 import ssl
 from collections.abc import Callable
@@ -18,6 +19,7 @@ import tornado.web
 
 from melmill.errors import Error
 from melmill.flows.errors import PipelineError
+from melmill.flows.tasks.report import TRENDS_PAGE
 from melmill.flows.watching.serving.access import Access
 from melmill.flows.watching.serving.site import Site, resource
 
@@ -114,6 +116,15 @@ class _Trends(_Handler):
         await self._send(lambda: self.site.trends(name))
 
 
+class _StoredTrends(_Handler):
+    """Lead from where reports look for the page of trends to the one that is served."""
+
+    async def get(self, name: str) -> None:
+        if name not in self.site.stores:
+            raise tornado.web.HTTPError(404)
+        self.redirect(f"/{name}/trends")
+
+
 class _Run(_Handler):
     async def get(self, name: str, run_id: str) -> None:
         await self._send(lambda: self.site.run(name, run_id))
@@ -162,6 +173,7 @@ def application(site: Site, access: Access, pool: ThreadPoolExecutor) -> tornado
             (r"/(\d+)/progress\.json", _Progress, parts),
             (r"/(\d+)/run/([0-9A-Za-z]+)", _Run, parts),
             (r"/(\d+)/audio/([^/]+)/(.+)\.wav", _Audio, parts),
+            (rf"/(\d+)/files/{re.escape(TRENDS_PAGE)}", _StoredTrends, parts),
             (r"/(\d+)/files/(.+)", _File, parts),
         ],
         default_handler_class=_Nothing,

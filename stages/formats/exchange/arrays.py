@@ -1,4 +1,4 @@
-"""Mels as NumPy arrays."""
+"""Mels, features and embeddings as NumPy arrays."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from melmill.stages.formats.npy import encode_npy
 NPY = ExchangeFormat(
     name="npy",
     suffix="npy",
-    kinds=frozenset({Kind.MEL}),
+    kinds=frozenset({Kind.MEL, Kind.FEATURES, Kind.EMBEDDING}),
     encode=lambda M, sr, bits: Encoded(encode_npy(M), n_clipped=0),
     order=30,
-    says="An array `(n_mels, n_frames)` in the type that is stored, which `numpy.load` and `mel_folder` read.",
+    says="An array `(n_mels, n_frames)` in the type that is stored, which `numpy.load` and `mel_folder` read. Features "
+    "are `(n_rows, n_frames)`.",
 )

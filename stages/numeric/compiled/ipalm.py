@@ -45,7 +45,8 @@ def _run(n_iter: int, s: Sweep, state: IpalmState, bank: MelRuns, alpha: float, 
         for group in groups(s):
             spectrum(s, group)
             at = group * back.size
-            back[:] = state.Y.reshape(-1)[at : at + back.size]
+            for row in range(0, back.size, LANES):
+                store(back, row, load(state.Y, at + row))
             misfit(state.Y, at, state.M, group, bank, r, back)
             apply(bank.Et, r, back, 0, 0)
             _step(s.Z, state.Z_old, state.Y, back, at, alpha, lam)

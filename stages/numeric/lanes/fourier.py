@@ -95,7 +95,8 @@ def _pass(work: Flat, size: int, length: int, radix: int, twiddles: Flat, at: in
 @kernel
 def complex_forward(work: Flat, f: Fourier) -> None:
     """Overwrite `LANES` columns of ``f.size`` complex numbers by their spectra, bin k at ``f.place[k]``."""
-    length, at = f.size, 0
+    # As int64 at once: the passes would be compiled for the constant 0 too.
+    length, at = f.size, np.int64(0)
     for radix in f.radices:
         _pass(work, f.size, length, radix, f.twiddles, at, False)
         length //= radix

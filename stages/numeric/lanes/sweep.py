@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from melmill.stages.numeric.lanes.fourier import Fourier, forward, fourier, inverse
 from melmill.stages.numeric.lanes.framing import Framing, add_frames, flush, n_groups, take_frames
-from melmill.stages.numeric.lanes.vector import LANES, Flat, inlined, kernel
+from melmill.stages.numeric.lanes.vector import LANES, Flat, inlined, kernel, load, store
 
 
 class Sweep(NamedTuple):
@@ -74,18 +74,18 @@ def finish(s: Sweep) -> None:
 @kernel
 def analyse(s: Sweep, Z: Flat) -> None:
     """Write all spectra ``(n_groups, n_bins, 2, LANES)`` of the signal."""
-    flat = Z.reshape(-1)
     for group in groups(s):
         spectrum(s, group)
-        flat[group * s.Z.size : (group + 1) * s.Z.size] = s.Z
+        for row in range(0, s.Z.size, LANES):
+            store(Z, group * s.Z.size + row, load(s.Z, row))
 
 
 @kernel
 def synthesise(s: Sweep, X: Flat) -> None:
     """Make the signal the nearest to all spectra ``(n_groups, n_bins, 2, LANES)``."""
-    flat = X.reshape(-1)
     for group in groups(s):
-        s.Z[:] = flat[group * s.Z.size : (group + 1) * s.Z.size]
+        for row in range(0, s.Z.size, LANES):
+            store(s.Z, row, load(X, group * s.Z.size + row))
         overlap(s, group)
     finish(s)
 

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from melmill.stages.contract.products import declared
 from melmill.stages.errors import NotComparable
 from melmill.stages.numeric.errors import ParameterError
-from melmill.stages.products import declared
 from melmill.stages.score.metric import Metric
 
 if TYPE_CHECKING:

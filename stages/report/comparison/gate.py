@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from melmill.stages.contract import Input, Kind, Product, Report, Scores
+from melmill.stages.contract.products import declared
 from melmill.stages.numeric.errors import ContractError, ParameterError
-from melmill.stages.products import declared
 from melmill.stages.report.comparison.evaluation import RunAt, nearest
 from melmill.stages.report.comparison.rules import Rule
 from melmill.stages.report.contract import ReportData, ReportFiles

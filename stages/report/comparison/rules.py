@@ -126,9 +126,13 @@ class Rule:
         if self.kind not in GROUPED:
             raise ParameterError("metric", f"has no use with {self.kind}: leave it out")
         try:
-            metric_of(self.metric)
+            known = metric_of(self.metric)
         except ParameterError as error:
             raise ParameterError("metric", f"{self.metric!r} is none{nearest(self.metric, METRICS)}") from error
+        if known.needs == "set":
+            raise ParameterError(
+                "metric", f"{self.metric!r} has one value for a whole set, and rules compare recordings: name another"
+            )
 
     def _number(self) -> float:
         value = getattr(self, self.kind)

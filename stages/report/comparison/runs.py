@@ -393,9 +393,12 @@ def how_measured_differently(a: Side, b: Side, metric: Metric) -> str:
 def known_metric(name: str) -> Metric:
     """Return a metric by its name or column; raise NotComparable with the nearest."""
     try:
-        return metric_of(name)
+        known = metric_of(name)
     except ParameterError as error:
         raise NotComparable(f"there is no metric {name!r}{nearest(name, METRICS)}") from error
+    if known.needs == "set":
+        raise NotComparable(f"{name!r} has one value for a whole set, and runs are compared recording by recording")
+    return known
 
 
 def _common(a: Side, b: Side, nodes: NodePair) -> tuple[list[str], list[str]]:

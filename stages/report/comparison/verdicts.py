@@ -11,8 +11,8 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from melmill.stages.contract.products import declared
 from melmill.stages.errors import NotComparable
-from melmill.stages.products import declared
 from melmill.stages.report.comparison.differences import Decision, Inferiority, decide, inferiority
 from melmill.stages.report.comparison.evaluation import SLICES, Evaluation, chosen_nodes, nearest, scored_nodes
 from melmill.stages.report.comparison.rules import Rule, shown_bytes

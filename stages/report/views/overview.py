@@ -14,7 +14,13 @@ from melmill.stages.report.tables import Results, number
 from melmill.stages.score.metric import Metric
 from melmill.stages.score.metric import metric as metric_of
 
-GROUPS = {"signal": "Signal", "pitch": "Pitch and voicing", "learned": "Learned", "words": "Words"}
+GROUPS = {
+    "signal": "Signal",
+    "pitch": "Pitch and voicing",
+    "learned": "Learned",
+    "words": "Words",
+    "sets": "Whole sets",
+}
 """Titles of the groups of metrics, in the order of the page."""
 
 _SHADES = 5

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from melmill.stages.products import declared
+from melmill.stages.contract.products import declared
 from melmill.stages.report.sweeps import FEWEST, Arrangement, Sweep
 from melmill.stages.report.tables import Results, number, p_value, plus_minus, status, why_none
 from melmill.stages.report.views.overview import grouped

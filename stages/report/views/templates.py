@@ -6,6 +6,7 @@ import base64
 import hashlib
 import re
 from collections.abc import Mapping
+from functools import cache
 from importlib import resources
 from typing import Any
 
@@ -18,6 +19,12 @@ def render(template: str, **values: Any) -> bytes:  # noqa: ANN401 - a template 
 
     Its content security policy allows no script except its own.
     """
+    return _environment().get_template(template).render(**_shared(), **values).encode()
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    """Return the environment, which keeps the templates that it compiled."""
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(_resource),
         autoescape=True,
@@ -26,7 +33,7 @@ def render(template: str, **values: Any) -> bytes:  # noqa: ANN401 - a template 
         lstrip_blocks=True,
     )
     environment.filters["breakable"] = _breakable
-    return environment.get_template(template).render(**_shared(), **values).encode()
+    return environment
 
 
 def _shared() -> Mapping[str, Any]:

@@ -131,6 +131,8 @@ def preference_values(answer: Mapping[str, Any], tokens: frozenset[str]) -> Valu
     return {a: preferred, b: 1.0 - preferred}
 
 
+_TWICE = "Each page plays the same sentence twice, as A and as B."
+_ITU = "ITU-T P.800 (1996), Annex E"
 _QUIET = "Use headphones in a quiet place. Set the volume once, before you begin, and leave it."
 _KINDS = (
     ListeningKind(
@@ -173,12 +175,12 @@ _KINDS = (
         decimals=2,
         question="How good is B, compared with A?",
         instructions=(
-            "Each page plays the same sentence twice, as A and as B. Say how B compares with A.",
+            f"{_TWICE} Say how B compares with A.",
             "Judge the quality of the speech, not what is said.",
             _QUIET,
         ),
         values=cmos_values,
-        source="ITU-T P.800 (1996), Annex E: comparison category rating",
+        source=f"{_ITU}: comparison category rating",
     ),
     ListeningKind(
         name="preference",
@@ -189,12 +191,12 @@ _KINDS = (
         percent=True,
         question="Which of the two do you prefer?",
         instructions=(
-            "Each page plays the same sentence twice, as A and as B. Say which you prefer.",
+            f"{_TWICE} Say which you prefer.",
             "If neither sounds better to you, say so.",
             _QUIET,
         ),
         values=preference_values,
-        source="ITU-T P.800 (1996), Annex E, with the size of the difference left out",
+        source=f"{_ITU}, with the size of the difference left out",
     ),
 )
 KINDS: Mapping[str, ListeningKind] = {kind.name: kind for kind in _KINDS}

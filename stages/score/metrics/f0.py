@@ -46,6 +46,14 @@ def voicing_f1(reference: NDArray[np.bool_], estimate: NDArray[np.bool_]) -> flo
     return float(2 * both / either) if either else float("nan")
 
 
+def measured_f1(reference: NDArray[np.bool_], estimate: NDArray[np.bool_]) -> Measured:
+    """Return `voicing_f1`, weighted by the voiced frames of both, so that values of files can be pooled."""
+    value = voicing_f1(reference, estimate)
+    if not np.isfinite(value):
+        return Measured.failed(Status.NO_CONTENT)
+    return Measured.of(value, weight=float(np.sum(reference) + np.sum(estimate)))
+
+
 def _over_voiced(distance: Callable[[Floats, Floats], float], at_least: int = 1) -> Callable[[Pair], Measured]:
     def compute(pair: Pair) -> Measured:
         found = _contours(pair)
@@ -69,8 +77,7 @@ def _vuv_f1(pair: Pair) -> Measured:
     found = _contours(pair)
     if found is None:
         return Measured.failed(Status.TOO_SHORT)
-    value = voicing_f1(found.reference > 0, found.estimate > 0)
-    return Measured.of(value) if np.isfinite(value) else Measured.failed(Status.NO_CONTENT)
+    return measured_f1(found.reference > 0, found.estimate > 0)
 
 
 def _contours(pair: Pair) -> Contours | None:
@@ -155,6 +162,8 @@ F0_VUV_F1 = Metric(
     formula=rf"$2TP/(2TP+FP+FN)$ over all frames, the recording's decision as truth; {_DIO}.",
     limits="DIO calls frames unvoiced that other trackers hear as voiced. `vuv_f1` of papers is CREPE's and has other "
     "values.",
+    pooled="voiced frames",
+    version=2,
     reference=_REFERENCE,
     cost=_COST,
 )

@@ -33,7 +33,7 @@ def mstft(reference: NDArray[np.float32], estimate: NDArray[np.float32]) -> Meas
     Yamamoto, Song, Kim, "Parallel WaveGAN", ICASSP 2020, eqs. 4 to 6; Steinmetz, Reiss, "auraloss",
     DMRN+15, 2020, whose defaults these are.
     """
-    from melmill.stages.score.resolutions import spectral_distance  # here, as it imports numba
+    from melmill.stages.score.compiled.resolutions import spectral_distance  # here, as it imports numba
 
     if reference.size <= max(n_fft for n_fft, _, _ in RESOLUTIONS) // 2:
         return Measured.failed(Status.TOO_SHORT)

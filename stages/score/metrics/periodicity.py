@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from melmill.stages.numeric.resample import sinc_resample
 from melmill.stages.score.metric import Metric
-from melmill.stages.score.metrics.f0 import voicing_f1
+from melmill.stages.score.metrics.f0 import measured_f1
 from melmill.stages.score.pair import Pair
 from melmill.stages.score.status import Measured, Status
 
@@ -97,8 +97,7 @@ def _periodicity(pair: Pair) -> Measured:
 def _vuv_f1(pair: Pair) -> Measured:
     if (heard := pair.once(_voices)) is None:
         return Measured.failed(Status.TOO_SHORT)
-    value = voicing_f1(heard[0].voiced, heard[1].voiced)
-    return Measured.of(value) if np.isfinite(value) else Measured.failed(Status.NO_CONTENT)
+    return measured_f1(heard[0].voiced, heard[1].voiced)
 
 
 def _pitch_cents(pair: Pair) -> Measured:
@@ -155,7 +154,10 @@ VUV_F1 = Metric(
     group="pitch",
     says="How well the decision voiced or unvoiced agrees, from 0 to 1.",
     formula=rf"$2TP/(2TP+FP+FN)$ over frames, voiced from a periodicity of 0.21, the recording as truth; {_CREPE}.",
-    limits="A mean over files is not the F1 of all frames together. It has the limits of `periodicity`.",
+    limits="A mean over files is not the F1 of all frames together, which reports give as its pooled value. It has the "
+    "limits of `periodicity`.",
+    pooled="voiced frames",
+    version=2,
     reference=_DEFINITION,
     cost=_COST,
 )

@@ -51,7 +51,7 @@ def envelopes(
     sr : int
         Rate of both, Hz, at least `LOWEST_RATE`.
     """
-    from melmill.stages.score.intelligibility import envelopes as of  # here, as it imports numba
+    from melmill.stages.score.compiled.intelligibility import envelopes as of  # here, as it imports numba
 
     x, y = _loud_frames(_at_10_khz(reference, sr), _at_10_khz(estimate, sr))
     x, y = (of(z, _window(), _N_FFT, _bands()) for z in (x, y))
@@ -70,7 +70,7 @@ def stoi(pair: Envelopes | None) -> Measured:
     Taal, Hendriks, Heusdens, Jensen, "An algorithm for intelligibility prediction of
     time-frequency weighted noisy speech", IEEE TASLP 19(7), 2011, eqs. 1 to 6.
     """
-    from melmill.stages.score.intelligibility import clipped_correlation
+    from melmill.stages.score.compiled.intelligibility import clipped_correlation
 
     if pair is None:
         return Measured.failed(Status.TOO_SHORT)
@@ -88,7 +88,7 @@ def estoi(pair: Envelopes | None) -> Measured:
     Jensen, Taal, "An algorithm for predicting the intelligibility of speech masked by modulated
     noise maskers", IEEE/ACM TASLP 24(11), 2016, eqs. 4 to 8.
     """
-    from melmill.stages.score.intelligibility import spectral_correlation
+    from melmill.stages.score.compiled.intelligibility import spectral_correlation
 
     if pair is None:
         return Measured.failed(Status.TOO_SHORT)
@@ -104,7 +104,7 @@ def _at_10_khz(y: NDArray[np.float32 | np.float64], sr: int) -> NDArray[np.float
 
     It is a Kaiser window of 60 dB, a tenth of an octave wide.
     """
-    from melmill.stages.score.intelligibility import polyphase, resampled
+    from melmill.stages.score.compiled.intelligibility import polyphase, resampled
 
     samples = y.astype(np.float64)
     return samples if sr == _RATE else resampled(samples, polyphase(sr, _RATE, _low_pass))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -45,8 +45,8 @@ def edits(wanted: Sequence[str], heard: Sequence[str]) -> int:
     return int(row[-1])
 
 
-def _heard(pair: Pair) -> list[str]:
-    """Return the words that a new decoder hears, the whole signal at once."""
+def _heard(pair: Pair) -> str:
+    """Return what a new decoder hears, the whole signal at once."""
     import pocketsphinx
 
     decoder = pocketsphinx.Decoder(samprate=float(SR), loglevel="FATAL")
@@ -55,24 +55,46 @@ def _heard(pair: Pair) -> list[str]:
     decoder.process_raw(pcm.tobytes(), full_utt=True)
     decoder.end_utt()
     hypothesis = decoder.hyp()
-    return [] if hypothesis is None else words_of(hypothesis.hypstr)
+    return "" if hypothesis is None else str(hypothesis.hypstr)
 
 
-def _rate(pair: Pair, *, of_characters: bool) -> Measured:
+def word_errors(pair: Pair, hear: Callable[[Pair], str]) -> Measured:
+    """Return the share of the transcript's words that `hear` gets wrong, weighted by their number.
+
+    Parameters
+    ----------
+    pair : Pair
+    hear : callable
+        Returns what it hears in the reconstruction. All metrics of a pair ask it once.
+    """
+    return _rate(pair, hear, lambda words: words)
+
+
+def character_errors(pair: Pair, hear: Callable[[Pair], str]) -> Measured:
+    """Return the share of the transcript's characters that `hear` gets wrong, weighted by their number."""
+    return _rate(pair, hear, " ".join)
+
+
+def _rate(pair: Pair, hear: Callable[[Pair], str], symbols: Callable[[list[str]], Sequence[str]]) -> Measured:
     if pair.estimate_duration_s < SHORTEST_S:
         return Measured.failed(Status.TOO_SHORT)
-    wanted = words_of(pair.text)
+    wanted = symbols(words_of(pair.text))
     if not wanted:
         return Measured.failed(Status.NO_TEXT)
-    heard = pair.once(_heard)
-    if of_characters:
-        return Measured.of(edits(" ".join(wanted), " ".join(heard)) / len(" ".join(wanted)))
-    return Measured.of(edits(wanted, heard) / len(wanted))
+    return Measured.of(edits(wanted, symbols(words_of(pair.once(hear)))) / len(wanted), weight=len(wanted))
+
+
+BY_RECOGNISER: Mapping[str, Callable[[Pair, Callable[[Pair], str]], Measured]] = {
+    "wer": word_errors,
+    "cer": character_errors,
+}
+"""Metrics that a recogniser of one's own may hear for, by name."""
 
 
 _RECOGNISER = (
     "Heard by pocketsphinx 5 with its own model of US English at 16 kHz: a new decoder for each file, the whole file "
-    "at once. Text is compared in lower case without punctuation."
+    "at once. [Another recogniser](#a-recogniser-of-your-own) may hear in its place. Text is compared in lower case "
+    "without punctuation."
 )
 _LIMITS = (
     "The recogniser is small and old, and mishears up to 70 % of good recordings: score the recordings too, with a "
@@ -89,7 +111,9 @@ WER = Metric(
     needs="estimate",
     lowest_sr=SR,
     package="pocketsphinx",
-    compute=lambda pair: _rate(pair, of_characters=False),
+    compute=lambda pair: word_errors(pair, _heard),
+    pooled="words",
+    version=2,
     order=160,
     group="words",
     says="Share of the transcript's words that a recogniser gets wrong. It needs the transcript, and no recording.",
@@ -107,7 +131,9 @@ CER = Metric(
     needs="estimate",
     lowest_sr=SR,
     package="pocketsphinx",
-    compute=lambda pair: _rate(pair, of_characters=True),
+    compute=lambda pair: character_errors(pair, _heard),
+    pooled="characters",
+    version=2,
     order=161,
     group="words",
     says="Share of the transcript's characters that a recogniser gets wrong, spaces among them.",

@@ -26,7 +26,7 @@ def _world_mcd(pair: Pair) -> Measured:
 
 
 def _mcd_dtw(pair: Pair) -> Measured:
-    from melmill.stages.score.warping import warped_distance  # here, as it imports numba
+    from melmill.stages.score.compiled.warping import warped_distance  # here, as it imports numba
 
     found = _cepstra(pair)
     return Measured.failed(Status.TOO_SHORT) if found is None else Measured.of(_DB * warped_distance(*found))

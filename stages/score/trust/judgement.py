@@ -232,3 +232,22 @@ def cell(row: Mapping[Any, Any]) -> str:
     if damage.name == SCALE or math.isnan(row["as_noise"]):
         return text
     return f"{text}; {damage.step_label(damage.steps[-1])} as noise at {row['as_noise']:.0f} dB"
+
+
+def as_cells(table: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
+    """Return what `judged` returned as text: a header, and rows of damages with a cell per metric."""
+    names = list(dict.fromkeys(table["metric"]))
+    cells = {(row["metric"], row["damage"]): cell(row) for row in table.to_dict("records")}
+    whole = {row["metric"]: row for row in overall(table).to_dict("records")}
+    rows = [
+        [
+            f"{DAMAGES[damage].title}{'' if DAMAGES[damage].expected == 'worse' else ' (not heard)'}",
+            *(cells[name, damage] for name in names),
+        ]
+        for damage in dict.fromkeys(table["damage"])
+    ]
+    if any(whole[name]["n_damages"] for name in whole):
+        right = [f"{whole[name]['n_right']} of {whole[name]['n_damages']}" if name in whole else "–" for name in names]
+        told = [f"{whole[name]['told']:.0%}" if name in whole else "–" for name in names]
+        rows += [["right direction", *right], ["steps told from the one before", *told]]
+    return ["", *(metric(name).title for name in names)], rows

@@ -36,7 +36,7 @@ class Trust(Measuring):
         About so many recordings are taken, by a hash of their ids; all of a smaller corpus.
     damages : tuple of str
         Kinds of damage, see `melmill.stages.score.trust.damages`.
-    metrics, preset, predictors
+    metrics, preset, predictors, asr
         See `melmill.stages.score.stage.Measuring`. The phase is scrambled such that this mel stays.
     """
 

@@ -18,6 +18,7 @@ from torch import nn
 import melmill
 from melmill.stages.vocode.errors import VocoderError
 from melmill.stages.vocode.files.unpickling import plain
+from tests.flows.conftest import Project
 from tests.stages.vocode.families.test_hifigan import CONFIG, STATE, pwg_config, pwg_state
 from tests.stages.vocode.tiny import TOLERANCE, Golden, mel, relative, saved
 
@@ -173,7 +174,7 @@ def test_conversion_is_asked_for_twice_and_keeps_the_configuration(tmp_path: Pat
     (tmp_path / "waveglow_1").write_bytes(saved({"model": Recorder()}))
     (tmp_path / "config.json").write_text(json.dumps({"waveglow_config": {"n_group": 8}}))
     out = tmp_path / "plain.pt"
-    refused = convert(tmp_path / "waveglow_1", out)
+    refused = Project(tmp_path).called("vocoder", "convert", str(tmp_path / "waveglow_1"), str(out))
     assert refused.returncode == 2
     assert "add --trust if you know where it comes from" in refused.stderr
     assert not out.exists()
@@ -186,7 +187,7 @@ def test_conversion_is_asked_for_twice_and_keeps_the_configuration(tmp_path: Pat
 
 def test_a_conversion_that_fails_says_why_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "g_0").write_bytes(saved({"generator": STATE}))
-    failed = convert("--trust", tmp_path / "g_0", tmp_path / "out.pt")
+    failed = Project(tmp_path).called("vocoder", "convert", "--trust", str(tmp_path / "g_0"), str(tmp_path / "out.pt"))
     assert (failed.returncode, failed.stderr) == (2, "error: g_0: holds no module, got dict: it needs no conversion\n")
     assert not (tmp_path / "out.pt").exists()
 

@@ -198,12 +198,12 @@ def test_a_stage_that_stumbles_once_a_shard_loses_nothing(project: Project, pack
 
 
 def test_a_stage_of_another_package_is_one_of_the_graph(project: Project, package: Path) -> None:
-    plan = project.melmill("plan", str(project.pipeline), "--json", extra=package)
+    plan = project.called("plan", str(project.pipeline), "--json", extra=package)
     assert [node["stage"] for node in json.loads(plan.stdout)["nodes"]] == ["librispeech", "loud", "extract"]
     # without the package, and with a field that its stage has not
-    missing = project.melmill("plan", str(project.pipeline))
+    missing = project.called("plan", str(project.pipeline))
     assert missing.returncode == 2
     assert "pipeline.yaml:7: no stage is called 'loud'" in missing.stderr
-    mistyped = project.melmill("run", str(project.pipeline), "--set", "loud.gian=3", extra=package)
+    mistyped = project.called("run", str(project.pipeline), "--set", "loud.gian=3", extra=package)
     assert mistyped.returncode == 2
     assert "loud has no field 'gian'; did you mean 'gain'?" in mistyped.stderr

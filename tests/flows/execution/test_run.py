@@ -12,14 +12,33 @@ import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
 import melmill
+from melmill.flows.runs.history import runs_of
 from melmill.storage.store import Store
-from tests.flows.conftest import NODES, PIPELINE, Project, add_chapter, flac, voice
+from tests.flows.conftest import NODES, PIPELINE, Project, add_chapter, flac, make_project, voice
 
 
-def test_dask_and_serial_make_the_same_bytes(project: Project, undisturbed: dict[str, str]) -> None:
-    answer = project.run("--executor", "dask")
-    assert answer["tasks"]["failed"] == 0
-    assert project.bytes() == undisturbed
+@pytest.fixture(scope="module")
+def on_dask(tmp_path_factory: pytest.TempPathFactory, corpus_files: dict[str, list[bytes]]) -> Project:
+    """Return a project after a run on workers, to be read only."""
+    made = make_project(tmp_path_factory.mktemp("dask"), corpus_files)
+    done = made.melmill("run", str(made.pipeline), "--json", "--executor", "dask")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["tasks"]["failed"] == 0
+    return made
+
+
+def test_dask_and_serial_make_the_same_bytes(on_dask: Project, undisturbed: dict[str, str]) -> None:
+    assert on_dask.bytes() == undisturbed
+
+
+def test_a_dask_run_leaves_what_a_serial_one_does(on_dask: Project, finished: Project) -> None:
+    serial, dask = (runs_of(Store.open(str(made.store)))[-1].outcome for made in (finished, on_dask))
+    assert serial is not None
+    assert dask is not None
+    assert dask.scores == serial.scores
+    assert {name: node.done for name, node in dask.nodes.items()} == {
+        name: node.done for name, node in serial.nodes.items()
+    }
 
 
 def test_a_second_run_has_nothing_to_do(project: Project) -> None:

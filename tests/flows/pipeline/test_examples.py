@@ -21,16 +21,16 @@ FEW = "speech.subsets=[test-clean]"
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Project:
     made = Project(tmp_path_factory.mktemp("examples"))
-    done = made.melmill("fetch", "demo", str(made.folder / "data" / "demo"))
+    done = made.called("fetch", "demo", str(made.folder / "data" / "demo"))
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == str(made.folder / "data" / "demo" / "LibriSpeech")
     return made
 
 
-def run(demo: Project, name: str, *overrides: str) -> Store:
+def run(demo: Project, name: str, *overrides: str, executor: str = "serial") -> Store:
     """Run a shipped pipeline in the demo's folder, overridden to save time, and open its store."""
     demo.pipeline = ROOT / name
-    answer = demo.run(*(word for override in overrides for word in ("--set", override)))
+    answer = demo.run("--executor", executor, *(word for override in overrides for word in ("--set", override)))
     assert answer["tasks"]["failed"] == 0
     assert answer["tasks"]["run"] == answer["tasks"]["total"]
     return melmill.open(str(demo.folder / answer["store"]))
@@ -38,7 +38,7 @@ def run(demo: Project, name: str, *overrides: str) -> Store:
 
 @pytest.mark.slow
 def test_the_default_pipeline_scores_every_method(demo: Project) -> None:
-    store = run(demo, "pipeline.yaml", "gla.n_iter=5", "ipalm.n_iter=5", "admm.n_iter=5")
+    store = run(demo, "pipeline.yaml", "gla.n_iter=5", "ipalm.n_iter=5", "admm.n_iter=5", executor="dask")
     scores = store.scores()
     assert set(scores["node"]) == {
         "gla", "ipalm", "admm", "invert[quality=draft]", "invert[quality=good]", "voc", "hybrid",
@@ -49,7 +49,7 @@ def test_the_default_pipeline_scores_every_method(demo: Project) -> None:
     assert (scores.filter(regex="^status_").isin(["ok", "not_installed"])).all(axis=None)
     assert scores.groupby("node")["scm_db"].mean()["admm"] < scores.groupby("node")["scm_db"].mean()["gla"]
     assert len(store.traces()) == (3 * 6 + 11 + 43 + 21) * scores["utterance_id"].nunique()
-    shown = demo.melmill("report", "runs/demo")
+    shown = demo.called("report", "runs/demo")
     assert "admm" in shown.stdout
     page = Path(shown.stdout.split("report: ")[1].strip()).read_text()
     assert "http://" not in page.replace("http://www.w3.org/", "")
@@ -70,7 +70,7 @@ def test_preprocess_makes_training_segments(demo: Project) -> None:
 
 def test_resynthesise_makes_files_of_the_same_names_and_lengths(demo: Project) -> None:
     store = run(demo, "flows/resynthesise.yaml", FEW, "resynthesis.quality=draft")
-    done = demo.melmill("export", "runs/resynthesise", "resynthesis", "resynthesised")
+    done = demo.called("export", "runs/resynthesise", "resynthesis", "resynthesised")
     assert done.returncode == 0, done.stderr
     assert f"{len(store['speech'])} files written, 0 were there" in done.stdout
     for path, n_samples in zip(store.utterances()["path"], store.utterances()["n_samples"], strict=True):
@@ -81,10 +81,10 @@ def test_resynthesise_makes_files_of_the_same_names_and_lengths(demo: Project) -
 @pytest.mark.slow
 def test_exported_mels_are_inverted_by_themselves(demo: Project) -> None:
     demo.pipeline = ROOT / "flows/preprocess.yaml"
-    demo.run("--set", FEW, "--until", "hifigan", "--store", "runs/training")
-    assert demo.melmill("export", "runs/training", "hifigan", "mels").returncode == 0
+    demo.run("--executor", "serial", "--set", FEW, "--until", "hifigan", "--store", "runs/training")
+    assert demo.called("export", "runs/training", "hifigan", "mels").returncode == 0
     store = run(demo, "flows/invert_mels.yaml", "speech.quality=draft")
-    assert demo.melmill("export", "runs/invert-mels", "speech", "from-mels", "--format", "wav").returncode == 0
+    assert demo.called("export", "runs/invert-mels", "speech", "from-mels", "--format", "wav").returncode == 0
     for path, M in zip(store.utterances()["path"], store["mel"].values(), strict=True):
         info = soundfile.info((demo.folder / "from-mels" / path).with_suffix(".wav"))
         assert (info.frames, info.samplerate) == (M.shape[1] * 256, 22050)

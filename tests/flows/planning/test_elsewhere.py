@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -14,6 +15,10 @@ from melmill import open as open_store
 from melmill.flows.runs.copying import copy_runs
 from melmill.flows.runs.prune import Rules, prune
 from melmill.flows.runs.usage import usage
+from melmill.flows.watching.serving.site import Shown
+from melmill.pcm import as_float
+from melmill.storage.arrays import ZSTD_CODECS
+from melmill.storage.description import ProductDescription
 from melmill.storage.store import Store
 from melmill.storage.verify import verify
 from tests.flows.conftest import Project, add_chapter, flac, voice
@@ -31,6 +36,7 @@ stages:
 cluster: {{pools: {{cpu: {{workers: 2}}}}}}
 """
 SERIAL = ("--executor", "serial")
+LISTEN = ("--nodes", "gla", "--test", "mushra", "--n", "2", "-o", "test")
 N_SHARDS = 2
 
 
@@ -107,6 +113,59 @@ def test_parts_are_read_there(team: Project, mine: Project) -> None:
                 ours[node].part(name, slice(3, 9)) == theirs[node].part(name, slice(3, 9))
             ).all()
     assert ours.scores().equals(theirs.scores())
+
+
+def test_players_comparisons_gates_and_tests_find_what_lies_there(team: Project, mine: Project) -> None:
+    summary = mine.run(*SERIAL)
+    pages = [Path(one).read_text() for one in (summary["report"], team.run(*SERIAL)["report"])]
+    players = [re.findall(r'<audio [^>]*src="([^"]+)"', page) for page in pages]
+    assert players[0] == players[1] != []
+    # Another method here is compared with the one there, with players of both.
+    mine.run(*SERIAL, "--set", "gla.n_iter=3")
+    first = Store.open(str(mine.store)).run_ids()[0]
+    for b in (f"{mine.store}@{first}", str(team.store)):
+        found = melmill.compare(mine.store, b)
+        (test,) = found.as_dict()["tests"]
+        assert (test["n"], found.comparison.not_comparable) == (5, ())
+        examples, problems = found.examples()
+        assert problems == []
+        for _, example in examples:
+            wanted = open_store(str(team.store))["gla"][example.utterance_id]
+            assert (example.reconstructions["B: gla"] == as_float(wanted)).all()
+            assert example.reference.size
+    assert len(found.examples()[0]) > 0
+    (mine.folder / "gate.yaml").write_text("rules: [{metric: sc, not_worse_than: 9}, {disk: 1, node: mel}]")
+    assert mine.called("gate", f"{mine.store}@{first}", "--rules", "gate.yaml", "--baseline", first).returncode == 0
+    made = [Shown(store=Store.open(str(one.store)), name="0").audio("speech", "11-1-0003") for one in (mine, team)]
+    assert made[0] == made[1]
+    for one in (mine, team):
+        one.called("listen", f"{one.store}@{first}" if one is mine else str(one.store), *LISTEN)
+    heard = [files(one.folder / "test") for one in (mine, team)]
+    assert {name: data for name, data in heard[0].items() if "trials" in name} == {
+        name: data for name, data in heard[1].items() if "trials" in name
+    }
+    assert "index.html" in heard[0]
+
+
+def test_all_may_lie_there(team: Project, mine: Project) -> None:
+    tasks = mine.run(*SERIAL, "--until", "scores")["tasks"]
+    assert (tasks["run"], tasks["reused"]) == (0, 8)
+    assert open_store(str(mine.store)).scores().equals(open_store(str(team.store)).scores())
+    assert verify(Store.open(str(mine.store))) == []
+
+
+def test_files_in_other_codecs_are_not_copied_as_if_in_ours(team: Project, mine: Project) -> None:
+    mine.run(*SERIAL)
+    (path,) = mine.store.glob("mel/*/node.json")
+    # As if an older version had begun it here.
+    older = ProductDescription.from_json(path.read_bytes()).with_codecs(ZSTD_CODECS)
+    path.write_bytes(older.to_json())
+    assert len(open_store(str(mine.store))["mel"]["11-1-0003"])
+    source = Store.open(str(mine.store))
+    done = copy_runs(source, str(mine.folder / "copy"), source.runs()[-1:])
+    assert len(done.problems) == N_SHARDS
+    assert f"are in other codecs in {team.store}" in done.problems[0]
+    assert verify(Store.open(str(mine.folder / "copy"))) == []
 
 
 def test_another_method_is_computed_here_on_workers(team: Project, mine: Project) -> None:

@@ -59,7 +59,7 @@ def test_a_sample_is_spread_and_whole(project: Project) -> None:
 @pytest.mark.slow
 def test_an_estimate_keeps_its_work_and_knows_room_and_files(project: Project) -> None:
     arguments = ["plan", str(project.pipeline), "--estimate", "--json", "--set", "cluster.pools.cpu.workers=1"]
-    done = project.melmill(*arguments)
+    done = project.called(*arguments)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["sampled"] == 3 * len(NODES)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import melmill
 from melmill import open as open_store
 from melmill.flows.runs.copying import copy_runs
 from melmill.flows.runs.history import set_tag
@@ -84,6 +85,14 @@ def test_the_record_of_a_run_gives_names_their_meaning(done: Project, target: Pr
     assert mine.runs()[0].outcome == theirs.runs()[0].outcome
     # What the run means is not pruned there.
     assert prune(mine, Rules(grace_s=0)).deleted == ()
+
+
+def test_what_is_not_copied_is_not_compared(done: Project, target: Project) -> None:
+    copied(done, target, "--nodes", "speech,gla,scores[gla]", "--with-run")
+    found = melmill.compare(done.store, target.store).comparison
+    assert found.overall["node"].unique().tolist() == ["gla"]
+    (note,) = found.not_comparable
+    assert note.startswith(f"{target.store} has nothing of node 'scores[admm]' any more")
 
 
 def test_all_runs(done: Project, target: Project) -> None:

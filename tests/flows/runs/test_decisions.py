@@ -12,6 +12,8 @@ import pytest
 
 import melmill
 from melmill.flows.runs.gate import parse_rules
+from melmill.flows.runs.history import remove_tag
+from melmill.flows.runs.prune import Rules, prune
 from melmill.stages.errors import NotComparable
 from melmill.stages.numeric.errors import ParameterError
 from melmill.storage.errors import StoreError
@@ -28,6 +30,7 @@ stages:
   gla:    {{uses: griffin_lim, from: mel, n_iter: 12}}
   scores: {{uses: score, from: gla, against: speech, metrics: [scm, estoi]}}
 """
+CLUSTER = "cluster: {{pools: {{cpu: {{workers: 1}}}}}}\n"
 GATE = """\
   gate:
     uses: gate
@@ -54,6 +57,24 @@ def nights(tmp_path_factory: pytest.TempPathFactory, corpus_files: dict[str, lis
     assert made.called("tag", "store", "good").returncode == 0
     made.run("--executor", "serial", "--set", "gla.n_iter=1")
     (made.folder / "gate.yaml").write_text(RULES)
+    return made
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory: pytest.TempPathFactory, nights: Project) -> Project:
+    """Return a run of another project over the same recordings. Only read it."""
+    made = make_project(tmp_path_factory.mktemp("other"), {}, NIGHTLY.replace("name: nightly", "name: another"))
+    shutil.copytree(nights.root, made.root)
+    made.run("--executor", "serial")
+    return made
+
+
+@pytest.fixture(scope="module")
+def apart(tmp_path_factory: pytest.TempPathFactory, corpus_files: dict[str, list[bytes]]) -> Project:
+    """Return a run of the same project over other recordings. Only read it."""
+    made = make_project(tmp_path_factory.mktemp("apart"), {}, NIGHTLY)
+    add_chapter(made.root, "dev-clean", "33", corpus_files["11"][:3])
+    made.run("--executor", "serial")
     return made
 
 
@@ -86,7 +107,7 @@ def test_a_nightly_evaluation(nights: Project, tmp_path: Path) -> None:
 
 
 def test_a_gate_in_a_pipeline_ends_the_run_with_3(project: Project) -> None:
-    project.write(NIGHTLY + GATE)
+    project.write(NIGHTLY + GATE + CLUSTER)
     first = project.run("--executor", "serial")
     (gate,) = first["gates"]
     assert gate["passed"]
@@ -97,12 +118,21 @@ def test_a_gate_in_a_pipeline_ends_the_run_with_3(project: Project) -> None:
     assert "has no tag or run 'good'" in again.stderr
 
     project.called("tag", "store", "good")
-    worse = ("run", "pipeline.yaml", "--executor", "serial", "--set", "gla.n_iter=1")
-    bad = project.called(*worse)
+    worse = ("run", "pipeline.yaml", "--set", "gla.n_iter=1")
+    # A worker judges it as this process does.
+    bad = project.melmill(*worse)
     assert bad.returncode == 3
     assert "tripped: gate: rule 1: scm of gla: not worse than 0.5: tripped: gla: " in bad.stderr
+    (verdict,) = (path for path in project.store.rglob("verdict.json") if b'"passed": false' in path.read_bytes())
+    judged = verdict.read_bytes()
+    record = verdict.parents[2] / "records" / f"{verdict.parent.name}.json"
+    assert json.loads(record.read_text())["worker"]
+    record.unlink()
+    shutil.rmtree(verdict.parent)
+    assert project.called(*worse, "--executor", "serial").returncode == 3
+    assert verdict.read_bytes() == judged
     # The verdict is stored: a run with nothing to do has it too.
-    repeated = project.called(*worse)
+    repeated = project.called(*worse, "--executor", "serial")
     assert (repeated.returncode, "nothing to run" in repeated.stdout) == (3, True)
     outcome = Store.open(str(project.store)).runs()[-1].outcome
     assert outcome is not None
@@ -110,6 +140,24 @@ def test_a_gate_in_a_pipeline_ends_the_run_with_3(project: Project) -> None:
     page = Path(project.run("--executor", "serial", "--set", "gla.n_iter=1", expect=3)["gates"][0]["page"])
     assert {"index.html", "verdict.json", "junit.xml"} <= {path.name for path in page.parent.iterdir()}
     assert project.called("run", "pipeline.yaml", "--executor", "serial").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("baseline", "message"),
+    [
+        ("stor/@good", r"baseline 'stor/@good' is no store, and no tag or run of"),
+        ("elsewhere/store", r"baseline 'elsewhere/store' is no store"),
+        ("'@good'", ""),
+        ("{store}@good", ""),  # the pipeline's own store, which is not there yet
+    ],
+)
+def test_another_store_that_is_not_there_is_no_baseline_yet_to_come(
+    project: Project, baseline: str, message: str
+) -> None:
+    project.write(NIGHTLY + GATE.replace("baseline: good", f"baseline: {baseline}"))
+    done = project.called("plan", "pipeline.yaml")
+    assert (done.returncode, done.stderr.count("\n")) == ((2, 1) if message else (0, done.stderr.count("\n")))
+    assert re.search(message, done.stderr)
 
 
 def test_a_first_run_that_did_not_come_to_its_end_goes_on(project: Project) -> None:
@@ -193,6 +241,12 @@ def test_a_store_packed_otherwise_is_compared(nights: Project, tmp_path: Path) -
         (("gate", "store", "--rules", "gate.yaml", "--baseline", "god"), r"no tag or run 'god'; did you mean 'good'\?"),
         (("gate", "store", "--rules", "gate.yaml"), r"gate.yaml:3: not_worse_than needs a baseline"),
         (("gate", "store", "--rules", "none.yaml"), r"rules 'none.yaml' can't be read: No such file"),
+        (("gate", "store", "--rules", "typo.yaml"), r"typo.yaml:2: rule 1 has no field 'at_lest'; did you mean"),
+        (("gate", "store", "--rules", "pesq.yaml"), r"pesq.yaml:2: pesq_wb of 'gla' was not scored in store"),
+        (("gate", "store", "--rules", "gate.yaml", "--baseline", "{other}"), "baseline is a run of project 'another'"),
+        (("gate", "store", "--rules", "gate.yaml", "--baseline", "{apart}"), "have no utterance of gla in common"),
+        (("compare", "store", "{other}"), "is a run of project 'another'"),
+        (("compare", "store", "{apart}"), "have no utterance of gla in common"),
         (
             ("gate", "store", "--rules", "gate.yaml", "--update-baseline"),
             r"--update-baseline moves the tag of --baseline",
@@ -203,35 +257,28 @@ def test_a_store_packed_otherwise_is_compared(nights: Project, tmp_path: Path) -
         ),
     ],
 )
-def test_bad_input_is_one_line(nights: Project, arguments: tuple[str, ...], message: str) -> None:
-    first = Store.open(str(nights.store)).run_ids()[0]
-    done = nights.called(*(one.replace("{run}", first) for one in arguments))
+def test_bad_input_is_one_line(
+    nights: Project, other: Project, apart: Project, arguments: tuple[str, ...], message: str
+) -> None:
+    (nights.folder / "typo.yaml").write_text("rules:\n  - {metric: estoi, at_lest: 1}")
+    (nights.folder / "pesq.yaml").write_text("rules:\n  - {metric: pesq_wb, at_least: 1}")
+    places = {"run": Store.open(str(nights.store)).run_ids()[0], "other": other.store, "apart": apart.store}
+    done = nights.called(*(one.format(**places) for one in arguments))
     assert (done.returncode, done.stdout) == (2, "")
     assert re.search(message, done.stderr)
     assert done.stderr.count("\n") == 1
 
 
-def test_stores_of_two_projects_are_not_compared_by_mistake(nights: Project, tmp_path: Path) -> None:
-    other = make_project(tmp_path, {}, NIGHTLY.replace("name: nightly", "name: another"))
-    shutil.copytree(nights.root, other.root)
-    other.run("--executor", "serial")
-    done = nights.called("compare", "store", str(other.store))
-    assert done.returncode == 2
-    assert "is a run of project 'another'" in done.stderr
+def test_stores_of_two_projects_are_compared_on_purpose(nights: Project, other: Project) -> None:
     assert nights.called("compare", "store", str(other.store), "--other-project").returncode == 0
     # Another store is a baseline too.
     gate = ("gate", "store@good", "--rules", "gate.yaml", "--baseline", str(other.store), "--other-project")
     assert nights.called(*gate).returncode == 0
 
 
-def test_runs_without_a_common_utterance(nights: Project, tmp_path: Path, corpus_files: dict[str, list[bytes]]) -> None:
-    other = make_project(tmp_path, {}, NIGHTLY)
-    add_chapter(other.root, "dev-clean", "33", corpus_files["11"][:3])
-    other.run("--executor", "serial")
+def test_runs_without_a_common_utterance(nights: Project, apart: Project) -> None:
     with pytest.raises(NotComparable, match="have no utterance of gla in common"):
-        melmill.compare(nights.store, other.store)
-    done = nights.called("gate", "store", "--rules", "gate.yaml", "--baseline", str(other.store))
-    assert (done.returncode, "gate.yaml:3: " in done.stderr) == (2, True)
+        melmill.compare(nights.store, apart.store)
 
 
 @pytest.mark.parametrize(
@@ -273,6 +320,23 @@ def test_a_gate_node_is_checked_before_anything_runs(project: Project, rules: st
     done = project.called("plan", "pipeline.yaml")
     assert (done.returncode, project.store.exists()) == (2, False)
     assert re.search(rf"pipeline\.yaml:\d+: .*{message}", done.stderr)
+
+
+def test_a_run_whose_products_were_pruned_is_not_taken_for_good(nights: Project, tmp_path: Path) -> None:
+    store = Store.open(str(shutil.copytree(nights.store, tmp_path / "store")))
+    first = store.run_ids()[0]
+    remove_tag(store, "good")
+    assert sorted(one.node for one in prune(store, Rules(keep=1, grace_s=0)).deleted) == ["gla", "scores"]
+    (tmp_path / "gate.yaml").write_text("rules: [{quarantined_share: 0.5}]")
+    run = f"{store.location.url}@{first}"
+    for arguments in (
+        ("compare", run, store.location.url),
+        ("gate", run, "--rules", str(tmp_path / "gate.yaml")),
+        ("listen", run, "--nodes", "gla", "--test", "mushra", "--n", "1", "-o", str(tmp_path / "test")),
+    ):
+        done = nights.called(*arguments)
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
+        assert "any more: its product was pruned" in done.stderr
 
 
 def test_a_baseline_that_is_gone_is_named(nights: Project) -> None:

@@ -88,17 +88,6 @@ def test_each_run_is_listed_and_says_what_it_reused(done: Project) -> None:
     assert means[0]["gla"] != means[1]["gla"]
 
 
-def test_a_dask_run_leaves_what_a_serial_one_does(project: Project, finished: Project) -> None:
-    project.run("--executor", "dask")
-    serial, dask = last(finished).outcome, last(project).outcome
-    assert serial is not None
-    assert dask is not None
-    assert dask.scores == serial.scores
-    assert {name: node.done for name, node in dask.nodes.items()} == {
-        name: node.done for name, node in serial.nodes.items()
-    }
-
-
 def test_a_run_with_failed_tasks_says_so(project: Project) -> None:
     project.run(*SERIAL, "--until", "mel")
     victim = next(project.store.glob("mel/*/data/c/2/0"))
@@ -130,6 +119,9 @@ def test_an_interrupted_run_says_so_and_a_killed_one_is_lost(project: Project, m
         client.until(lambda: bool(list(project.store.glob("runs/*/state.json"))))
         with pytest.raises(StoreError, match=r"is still running: tag it when it is done"):
             set_tag(Store.open(str(project.store)), "now", last(project).run_id)
+        refused = project.called("tag", str(project.store), "now")
+        assert (refused.returncode, refused.stdout, refused.stderr.count("\n")) == (2, "", 1)
+        assert "is still running: tag it when it is done" in refused.stderr
         assert last(project).state == "running"
         client.signal(signal.SIGINT)
         assert client.exit_code() == 130

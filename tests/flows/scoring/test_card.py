@@ -19,15 +19,30 @@ from tests.flows.test_other_systems import NAMES, generated, recording, write
 METRICS = "sc,si_sdr"
 
 
-@pytest.fixture
-def folders(tmp_path: Path) -> Project:
-    """Return recordings, and what two systems made of them."""
-    made = Project(tmp_path)
+@pytest.fixture(scope="module")
+def standing(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """Return recordings, what two systems made of them, and folders that can't be scored; nobody changes them."""
+    folder = tmp_path_factory.mktemp("folders")
+    made = Project(folder)
     for i, name in enumerate(NAMES):
-        write(tmp_path / "ref" / "clean" / f"{name}.flac", recording(i))
-        write(tmp_path / "out" / "good" / f"{name}.wav", generated(i))
-        write(tmp_path / "out" / "bad" / "wavs" / f"{name}.wav", np.asarray(generated(i) // 64 * 64, dtype=np.int16))
+        write(folder / "ref" / "clean" / f"{name}.flac", recording(i))
+        write(folder / "out" / "good" / f"{name}.wav", generated(i))
+        write(folder / "out" / "bad" / "wavs" / f"{name}.wav", np.asarray(generated(i) // 64 * 64, dtype=np.int16))
+    for name in ("empty", "noise", "mels"):
+        (folder / name).mkdir()
+    (folder / "file").write_text("")
+    (folder / "noise" / "u0.wav").write_text("no audio")
+    np.save(folder / "mels" / "u0.npy", np.zeros((80, 50), dtype=np.float32))
+    write(folder / "renamed" / "x0.wav", generated(0))
     return made
+
+
+@pytest.fixture
+def folders(standing: Project, tmp_path: Path) -> Project:
+    """Return recordings, and what two systems made of them, to be changed."""
+    for name in ("ref", "out"):
+        shutil.copytree(standing.folder / name, tmp_path / name)
+    return Project(tmp_path)
 
 
 def scored(project: Project, *arguments: str) -> dict[str, Any]:
@@ -73,6 +88,9 @@ def test_a_second_call_scores_what_changed(folders: Project) -> None:
     # Another system: its files, its scores, the report.
     more = scored(folders, "out/good", "out/bad/wavs")
     assert (more["systems"], more["tasks"]["run"]) == ({"good": "out/good", "wavs": "out/bad/wavs"}, 3)
+    report = folders.folder / "report"
+    assert 'href="store/runs/trends.html"' in (report / "index.html").read_text()
+    assert (report / "store" / "runs" / "trends.html").is_file()
     changed = folders.folder / "out" / "good" / "u3.wav"
     write(changed, generated(3) // np.int16(2))
     os.utime(changed, (1_700_000_100, 1_700_000_100))
@@ -119,8 +137,8 @@ def test_python_returns_the_table(folders: Project, monkeypatch: pytest.MonkeyPa
     assert kept["sc_db"].tolist() == table.loc[table["node"] == "a", "sc_db"].tolist()
 
 
-def test_python_refuses_what_is_for_the_other(folders: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(folders.folder)
+def test_python_refuses_what_is_for_the_other(standing: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(standing.folder)
     y = recording(0)
     with pytest.raises(melmill.ParameterError, match="sr must be the rate of both signals in Hz, got None"):
         melmill.score(y, y)  # type: ignore[call-overload]
@@ -164,14 +182,8 @@ def test_several_processes_give_the_same(folders: Project) -> None:
         (("ref", "out/good", "--pairs", "nosuch.csv"), "pairs must be a file that can be read"),
     ],
 )
-def test_what_cant_be_scored_is_one_line(folders: Project, arguments: tuple[str, ...], expected: str) -> None:
-    for name in ("empty", "noise", "mels", "renamed"):
-        (folders.folder / name).mkdir()
-    (folders.folder / "file").write_text("")
-    (folders.folder / "noise" / "u0.wav").write_text("no audio")
-    np.save(folders.folder / "mels" / "u0.npy", np.zeros((80, 50), dtype=np.float32))
-    write(folders.folder / "renamed" / "x0.wav", generated(0))
-    assert expected in refusal(folders, *arguments, "-o", "report")
+def test_what_cant_be_scored_is_one_line(standing: Project, arguments: tuple[str, ...], expected: str) -> None:
+    assert expected in refusal(standing, *arguments, "-o", "report")
 
 
 def test_other_peoples_folders_are_left_alone(folders: Project) -> None:

@@ -72,10 +72,6 @@ class LearnerProject(Project):
     def environment(self, extra: Path | None = None) -> dict[str, str]:
         return super().environment(extra or self.site)
 
-    def called(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Start a process after all: it finds the package, and a training may end it."""
-        return self.melmill(*arguments)
-
 
 def made(folder: Path, corpus_files: dict[str, list[bytes]]) -> LearnerProject:
     project = LearnerProject(folder)
@@ -285,7 +281,7 @@ def test_a_corpus_that_grows_is_vocoded_and_not_trained_on_again(finished: Proje
         "tuned was trained when its corpus had 8 utterances, and now it has 9; to train anew, give it another seed or "
         "another name"
     )
-    assert "and now it has 9" in finished.melmill("plan", str(finished.pipeline)).stdout
+    assert "and now it has 9" in finished.called("plan", str(finished.pipeline)).stdout
     assert run(grown, "serial").tasks.failed == 0
     assert trained(finished, "weights.pt") == before
     assert "33-1-0000" in melmill.open(str(finished.store))["voc"]
@@ -388,7 +384,7 @@ def test_damage_is_found_and_trained_anew(finished: Project, undisturbed: dict[s
     assert [(damage.node, damage.record, damage.file) for damage in damages] == [
         ("tuned", "trained", "trained/weights.pt")
     ]
-    # What needs it does not compute with it.
+    # What needs it does not compute with it. A new process holds no vocoder that was loaded before.
     failed = finished.melmill("run", str(finished.pipeline), "--executor", "serial", "--set", "voc.seed=1")
     assert failed.returncode == 1
     assert "DamagedData: node 'tuned', record 'trained', file" in failed.stderr
@@ -399,7 +395,7 @@ def test_damage_is_found_and_trained_anew(finished: Project, undisturbed: dict[s
 
 def test_a_trained_vocoder_is_passed_on_as_a_folder(finished: Project) -> None:
     out, store = finished.folder / "out", Store.open(str(finished.store))
-    exported = finished.melmill("export", str(finished.store), "tuned", str(out), "--json")
+    exported = finished.called("export", str(finished.store), "tuned", str(out), "--json")
     assert json.loads(exported.stdout)["written"] == 4, exported.stderr
     assert sorted(path.name for path in out.iterdir()) == ["README.md", "config.json", "index.html", "weights.pt"]
     M = store["mel"]["11-1-0000"]
@@ -410,7 +406,7 @@ def test_a_trained_vocoder_is_passed_on_as_a_folder(finished: Project) -> None:
         export_training(store, "tuned", str(out))
     with pytest.raises(PipelineError, match="is in the store"):
         export_training(store, "tuned", str(finished.store / "out"))
-    wrong = finished.melmill("export", str(finished.store), "tuned", str(out), "--bits", "16")
+    wrong = finished.called("export", str(finished.store), "tuned", str(out), "--bits", "16")
     assert wrong.returncode == 2
     assert "node 'tuned' makes a vocoder: leave --format, --bits and --utterances out" in wrong.stderr
     with pytest.raises(VocoderError, match="is a folder: name the weights in it"):
@@ -423,6 +419,6 @@ def test_status_and_report_show_a_training(finished: Project) -> None:
     store = Store.open(str(finished.store))
     state = next(state for state in StatusReader(store).read().nodes if state.node == "tuned")
     assert (state.shards, state.done, state.note) == (1, 1, "")
-    shown = finished.melmill("report", str(finished.store))
+    shown = finished.called("report", str(finished.store))
     assert f"training: {run_pages(store).trainings[0]}" in shown.stdout
     assert "/report/" in shown.stdout

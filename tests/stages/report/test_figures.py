@@ -14,7 +14,8 @@ import soundfile
 from numpy.typing import NDArray
 from PIL import Image
 
-from melmill.stages.report import statistics
+from melmill.stages.report import examples, statistics
+from melmill.stages.report.contract import Example
 from melmill.stages.report.examples import (
     axes,
     clip,
@@ -164,6 +165,14 @@ def test_clip_of_what_16_bits_cannot_hold(y: list[float], playable: bool, note: 
 def test_excerpts_shrink_with_the_number_of_streams() -> None:
     assert excerpt_s([16000] * 28, n_pictures=52) < 8 < excerpt_s([16000] * 8, n_pictures=12)
     assert excerpt_s([], n_pictures=0) == 0.0
+
+
+def test_excerpts_of_noise_keep_within_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(examples, "BUDGET_BYTES", 150_000)
+    y = (0.3 * np.random.default_rng(0).standard_normal(32000)).astype(np.float32)
+    one = Example(utterance_id="u", text="", sr=16000, reference=y, reconstructions={"a": y[::-1].copy(), "b": -y})
+    (made,) = examples.shown([one], pd.DataFrame({"utterance_id": [], "node": []}), ["a", "b"])
+    assert 0.9 < sum(take.n_bytes for take in made.takes) / 150_000 < 1.0
 
 
 @pytest.mark.parametrize("sr", [8000, 16000, 22050, 24000, 48000])

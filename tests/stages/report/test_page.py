@@ -253,7 +253,7 @@ def test_long_ledger_is_counted_whole_and_listed_in_part() -> None:
 
 def test_250_speakers_stay_small() -> None:
     scores = scores_of(
-        n=1000, nodes=[f"node{i}" for i in range(5)], metrics=["pesq_wb", "estoi", "scm_db"], speakers=250
+        n=500, nodes=[f"node{i}" for i in range(5)], metrics=["pesq_wb", "estoi", "scm_db"], speakers=250
     )
     page = page_of(Tables(scores=scores))
     assert len(page) < 500_000

@@ -49,6 +49,7 @@ def test_columns_are_the_contract() -> None:
         *("log_f0_rmse", "f0_cents", "f0_corr", "f0_vuv_f1"),
         *("dnsmos_ovrl", "dnsmos_sig", "dnsmos_bak", "dnsmos_p808", "plcmos", "distillmos", "speaker_similarity"),
         *("wer", "cer"),
+        *("fad", "fad_inf", "kad"),
     ]
 
 

@@ -76,7 +76,7 @@ def test_any_part_is_that_of_the_whole(
         parts = [slice(start, stop) for start in ends for stop in ends if start <= stop]
         parts += [slice(*sorted(pair)) for pair in rng.integers(0, n, (8, 2)).tolist()]
         for part in [*parts, slice(None), slice(-5, None), slice(n - 2, n + 5)]:
-            got = array.read(shard, name, part, "here")
+            got = array.read(shard, [(name, part)], "here")[0]
             assert got.dtype == whole.dtype
             np.testing.assert_array_equal(got, whole[..., part])
 
@@ -99,7 +99,7 @@ def test_a_part_takes_no_more_than_its_chunks(
     monkeypatch.setattr(Location, "read_range", counted)
     monkeypatch.setattr(Location, "read", lambda *_: pytest.fail("a whole file was read"))
     start = spec.slot_length(SLOT_S) + spec.chunk_length + 10
-    array.read(shard, "b", slice(start, start + 20), "here")
+    array.read(shard, [("b", slice(start, start + 20))], "here")
     assert len(taken) == 2
     assert sum(taken) < 1.1 * stored["b"].nbytes / stored["b"].shape[-1] * spec.chunk_length
 
@@ -113,12 +113,12 @@ def test_damage_elsewhere_is_no_matter(
     data[10] ^= 1
     location.replace(first, bytes(data))
     with pytest.raises(DamagedData, match=r"here: can't be decoded \(ValueError: the CRC-32C is"):
-        array.read(shard, shard.utterances[0].utterance_id, slice(0, 10), "here")
+        array.read(shard, [(shard.utterances[0].utterance_id, slice(0, 10))], "here")
     last = stored["b"][..., -10:]
-    np.testing.assert_array_equal(array.read(shard, "b", slice(-10, None), "here"), last)
+    np.testing.assert_array_equal(array.read(shard, [("b", slice(-10, None))], "here")[0], last)
     location.remove(first)
     with pytest.raises(DamagedData, match="here: is missing"):
-        array.read(shard, shard.utterances[0].utterance_id, slice(0, 10), "here")
+        array.read(shard, [(shard.utterances[0].utterance_id, slice(0, 10))], "here")
 
 
 @pytest.mark.parametrize(

@@ -23,14 +23,18 @@ from melmill.stages.formats.npy import encode_npy
 
 
 class _Wavs(SetLayout):
-    """A folder of WAV files."""
+    """A folder of WAV files, and a folder of arrays for each node of features."""
+
+    takes_features: ClassVar[bool] = True
 
     def files(self, split: str, number: int, n_chunks: int, contents: Sequence[Content], info: SetInfo) -> Made:
-        """Return a WAV file for each utterance."""
+        """Return a WAV file for each utterance, and ``NODE/ID.npy`` for each of its features."""
         del split, number, n_chunks
         made = Made()
         for content in contents:
             made.files[_wav(content.item)] = made.audio(content, info, "wav")
+            for node, array in content.features.items():
+                made.files[f"{node}/{content.item.id}.npy"] = encode_npy(array)
         return made
 
     def check(self, info: SetInfo) -> None:

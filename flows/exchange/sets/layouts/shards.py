@@ -61,9 +61,13 @@ class WebDatasetLayout(SetLayout):
     """Tars of WebDataset."""
 
     name: ClassVar[str] = "webdataset"
-    says: ClassVar[str] = "`SPLIT-000000.tar` of `KEY.flac`, `KEY.txt`, `KEY.json`, and `KEY.mel.npy` if there are mels"
+    says: ClassVar[str] = (
+        "`SPLIT-000000.tar` of `KEY.flac`, `KEY.txt`, `KEY.json`, and `KEY.mel.npy` if there are mels; "
+        "`KEY.NODE.npy` of each node of features"
+    )
     read_by: ClassVar[str] = "`webdataset.WebDataset`, melmill's `webdataset`"
     takes_mel: ClassVar[bool] = True
+    takes_features: ClassVar[bool] = True
     in_shards: ClassVar[bool] = True
 
     def check(self, info: SetInfo) -> None:
@@ -88,6 +92,7 @@ class WebDatasetLayout(SetLayout):
             members += [(f"{key}.flac", made.audio(content, info, "flac")), (f"{key}.json", json_line(said).encode())]
             if content.M is not None:
                 members.append((f"{key}.mel.npy", encode_npy(content.M.astype(np.float32))))
+            members += [(f"{key}.{_plain(node)}.npy", encode_npy(array)) for node, array in content.features.items()]
             members.append((f"{key}.txt", one.text.encode()))
         made.files[f"{split}-{number:06d}.tar"] = tar_of(members)
         return made
@@ -101,6 +106,11 @@ class WebDatasetLayout(SetLayout):
 def _key(item: Item) -> str:
     """Return a key, which holds no dot: its suffix would begin there."""
     return item.id.replace(".", "_")
+
+
+def _plain(node: str) -> str:
+    """Return the name of a node without the dots that a fan-out may put into it."""
+    return node.replace(".", "_")
 
 
 class SharLayout(SetLayout):

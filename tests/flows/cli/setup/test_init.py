@@ -25,40 +25,40 @@ def corpus(project: Project) -> Project:
 
 
 def test_a_script_gets_a_pipeline_that_plans_and_no_question(corpus: Project) -> None:
-    done = corpus.melmill("init", "corpus")
+    done = corpus.called("init", "corpus")
     assert (done.returncode, done.stderr) == (0, "")
     assert "corpus: LibriSpeech, 16 files" in done.stdout
     assert "rates: 16000 Hz (16)" in done.stdout
     assert "texts: 0 of 16; speakers: 2" in done.stdout
     taken = "defaults taken: --for training --preset speecht5 --sr 16000 --store runs/corpus-training"
     assert taken in done.stdout
-    planned = corpus.melmill("plan", "pipeline.yaml")
+    planned = corpus.called("plan", "pipeline.yaml")
     assert planned.returncode == 0, planned.stderr
     assert "16 utterances" in planned.stdout
     # the same, said
-    assert corpus.melmill("init", "corpus", *taken.split()[2:], "--output", "said.yaml").returncode == 0
+    assert corpus.called("init", "corpus", *taken.split()[2:], "--output", "said.yaml").returncode == 0
     said, default = ((corpus.folder / name).read_text() for name in ("said.yaml", "pipeline.yaml"))
     assert said.replace("said.yaml", "pipeline.yaml").split("name:")[1] == default.split("name:")[1]
 
 
 def test_what_is_written_runs_and_is_the_truth(corpus: Project) -> None:
     options = ["--for", "resynthesis", "--preset", "paper", "--store", "st ore", "--yes"]
-    assert corpus.melmill("init", "corpus", *options).returncode == 0
+    assert corpus.called("init", "corpus", *options).returncode == 0
     assert corpus.run("--executor", "serial", "--set", "resynthesis.quality=draft")["tasks"]["failed"] == 0
     assert (corpus.folder / "st ore" / "resynthesis").is_dir()
     # the command that its first lines name
-    done = corpus.melmill("export", "st ore", "resynthesis", "out")
+    done = corpus.called("export", "st ore", "resynthesis", "out")
     assert "16 files written" in done.stdout
 
 
 def test_nothing_is_overwritten_unasked(corpus: Project) -> None:
     corpus.pipeline.write_text("mine")
-    done = corpus.melmill("init", "corpus")
+    done = corpus.called("init", "corpus")
     assert (done.returncode, done.stdout) == (2, "")
     (line,) = done.stderr.splitlines()
     assert line == ("error: 'pipeline.yaml' exists already: add --force to overwrite it, or --output for another file")
     assert corpus.pipeline.read_text() == "mine"
-    assert corpus.melmill("init", "corpus", "--force").returncode == 0
+    assert corpus.called("init", "corpus", "--force").returncode == 0
     assert yaml.safe_load(corpus.pipeline.read_text())["name"] == "corpus"
 
 
@@ -76,7 +76,7 @@ def test_bad_input_is_one_line_and_writes_nothing(corpus: Project, arguments: li
     (corpus.folder / "empty").mkdir()
     (corpus.folder / "mels").mkdir()
     np.save(corpus.folder / "mels" / "a.npy", np.zeros((80, 10), dtype=np.float32))
-    done = corpus.melmill("init", *arguments)
+    done = corpus.called("init", *arguments)
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: ")
@@ -85,10 +85,10 @@ def test_bad_input_is_one_line_and_writes_nothing(corpus: Project, arguments: li
 
 
 def test_rates_that_do_not_fit_are_pointed_out(corpus: Project) -> None:
-    done = corpus.melmill("init", "corpus", "--preset", "hifigan", "--sr", "16000", "--yes")
+    done = corpus.called("init", "corpus", "--preset", "hifigan", "--sr", "16000", "--yes")
     assert "note: 16 files have less than the 22050 Hz of hifigan: upper bands of their mels stay empty" in done.stdout
     assert "note: hifigan is a mel of audio at 22050 Hz, and the store gets 16000 Hz: " in done.stdout
-    assert "note" not in corpus.melmill("init", "corpus", "--force").stdout
+    assert "note" not in corpus.called("init", "corpus", "--force").stdout
 
 
 def test_a_person_is_asked(corpus: Project) -> None:

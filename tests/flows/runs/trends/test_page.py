@@ -8,6 +8,7 @@ import json
 import re
 import shutil
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -121,6 +122,31 @@ def test_one_run_makes_no_trend(finished: Project) -> None:
     assert write_trends(Store.open(str(finished.store))) is None
     assert not (finished.store / "runs" / "trends.html").exists()
     assert "trends" not in finished.called("report", str(finished.store)).stdout
+
+
+def test_reports_lead_to_the_page_as_soon_as_it_is_there(history: Project, tmp_path: Path) -> None:
+    store = runs_of(history)
+    first, _, *later = (history.store / page for page in report_pages(store, store.runs()).values())
+    assert _ways_out(first) == []
+    (link,) = {link for page in later for link in _ways_out(page)}
+    copied = tmp_path / "copy"
+    assert history.called("copy", str(history.store), str(copied), "--all", "--with-run").returncode == 0
+    for root in (history.store, copied):
+        page = root / later[-1].relative_to(history.store)
+        assert (page.parent / link).resolve() == (root / "runs" / "trends.html").resolve()
+        assert (page.parent / link).is_file()
+
+
+def _ways_out(page: Path) -> list[str]:
+    return [link for link in _Parsed(page.read_bytes()).links if not link.startswith(("#", "data:"))]
+
+
+def test_of_two_score_nodes_of_a_node_the_first_counts(finished: Project) -> None:
+    (run,) = runs_of(finished).runs()
+    assert run.outcome is not None
+    again = [replace(score, node="more", mean=0.0) for score in run.outcome.scores]
+    twice = replace(run, outcome=replace(run.outcome, scores=(*run.outcome.scores, *again)))
+    assert series_of([twice]) == [replace(one, points=(replace(one.points[0], run=twice),)) for one in series_of([run])]
 
 
 def test_runs_lead_to_their_own_reports(history: Project) -> None:

@@ -130,6 +130,12 @@ def test_reports_and_trends_are_served(served: Served) -> None:
     status, headers, data = served.ask(f"/0/{links[0]}")
     assert status == 200
     assert b"SCM" in data
+    # The report of the second run leads to the page of trends, by where that is in a store.
+    pages = [served.ask(f"/0/{link}")[2] for link in set(links)]
+    assert sum(b'href="../../../../runs/trends.html"' in page for page in pages) == 1
+    moved = served.ask("/0/files/runs/trends.html")
+    assert (moved[0], moved[1]["location"]) == (302, "/0/trends")
+    assert served.ask("/2/files/runs/trends.html")[0] == 404
     # A report's script can't read what else is served.
     assert headers["content-security-policy"].startswith("sandbox allow-scripts")
     assert "allow-same-origin" not in headers["content-security-policy"]

@@ -131,6 +131,8 @@ def test_names_that_are_not_there_are_refused() -> None:
     a = numbers({"estoi": [0.5, 0.6]}, label="old")
     with pytest.raises(NotComparable, match="there is no metric 'estoy'; did you mean 'estoi'"):
         compared(a, a, metrics=["estoy"])
+    with pytest.raises(NotComparable, match="'kad' has one value for a whole set"):
+        compared(a, a, metrics=["kad"])
     with pytest.raises(NotComparable, match=r"pesq_wb of 'gla' was not scored in old \(scored: estoi\): add it"):
         compared(a, a, metrics=["pesq_wb"])
     with pytest.raises(ParameterError, match="by can't group by 'speeker'; did you mean 'speaker'"):

@@ -161,6 +161,7 @@ def test_another_node_of_the_baseline_is_named_or_nothing_is_compared() -> None:
         ({"at_least": 1.0}, "at_least limits a metric, and the rule names none"),
         ({"metric": "estoy", "at_least": 1.0}, "metric 'estoy' is none; did you mean 'estoi'"),
         ({"metric": "estoi", "disk": 1.0}, "metric has no use with disk"),
+        ({"metric": "fad", "at_least": 1.0}, "metric 'fad' has one value for a whole set"),
         ({"metric": "estoi", "not_worse_than": -0.1}, "not_worse_than must not be negative, got -0.1"),
         ({"metric": "estoi", "at_least": math.nan}, "at_least must be a finite number"),
         ({"failed_share": 1.5}, "failed_share must be a share from 0 to 1, or 1 %, got 1.5"),

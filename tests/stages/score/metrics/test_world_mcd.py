@@ -7,10 +7,10 @@ import pytest
 from numpy.typing import NDArray
 
 from melmill.stages.numeric.melspec import MelSpec
+from melmill.stages.score.compiled.warping import warped_distance
 from melmill.stages.score.metric import metric
 from melmill.stages.score.pair import Pair
 from melmill.stages.score.status import Measured, Status
-from melmill.stages.score.warping import warped_distance
 from melmill.stages.score.world import CEPSTRA, CepstrumParams, _to_cepstrum
 from tests.stages.score.metrics.test_f0 import GLIDE, SR, voice
 

@@ -5,38 +5,46 @@ The method depends on the kind of stage:
 - `IngestStage.ingest` turns the bytes of a file into an utterance.
 - `UtteranceStage.process` works on the utterances of a shard.
 - `FileStage.opened` returns what processes them, with files such as weights.
-- `TrainingStage.train` learns from a whole corpus.
+- `TrainingStage.train` learns from a whole corpus, and `ReducingStage.reduce` sums one up.
 - `melmill.stages.report.contract.ReportStage.report` makes tables and a page about whole corpora.
 """
 
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from itertools import chain
-from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, TypeVar, runtime_checkable
 
-import numpy as np
 from numpy.typing import NDArray
 
 from melmill.pcm import as_float as as_float
 from melmill.pcm import stored as stored
 from melmill.stages.blame import REFUSED, Blame, Verdict, blame
+from melmill.stages.contract.products import TRAINED_KINDS as TRAINED_KINDS
+from melmill.stages.contract.products import WHOLE_KINDS as WHOLE_KINDS
+from melmill.stages.contract.products import CorpusStatistics as CorpusStatistics
+from melmill.stages.contract.products import Embedding as Embedding
+from melmill.stages.contract.products import EmbeddingRows as EmbeddingRows
+from melmill.stages.contract.products import Features as Features
+from melmill.stages.contract.products import Inspections as Inspections
+from melmill.stages.contract.products import Kind as Kind
+from melmill.stages.contract.products import Mel as Mel
+from melmill.stages.contract.products import Prints as Prints
+from melmill.stages.contract.products import Product as Product
+from melmill.stages.contract.products import Report as Report
+from melmill.stages.contract.products import Scores as Scores
+from melmill.stages.contract.products import Trained as Trained
+from melmill.stages.contract.products import TrainedPrior as TrainedPrior
+from melmill.stages.contract.products import TrainedVocoder as TrainedVocoder
+from melmill.stages.contract.products import TrustRows as TrustRows
+from melmill.stages.contract.products import Waveform as Waveform
+from melmill.stages.contract.training import Batch as Batch
+from melmill.stages.contract.training import TrainingData as TrainingData
+from melmill.stages.contract.training import TrainingPlace as TrainingPlace
 from melmill.stages.numeric.errors import Unusable
-from melmill.stages.products import TRAINED_KINDS as TRAINED_KINDS
-from melmill.stages.products import WHOLE_KINDS as WHOLE_KINDS
-from melmill.stages.products import Kind as Kind
-from melmill.stages.products import Mel as Mel
-from melmill.stages.products import Product as Product
-from melmill.stages.products import Report as Report
-from melmill.stages.products import Scores as Scores
-from melmill.stages.products import Trained as Trained
-from melmill.stages.products import TrainedPrior as TrainedPrior
-from melmill.stages.products import TrainedVocoder as TrainedVocoder
-from melmill.stages.products import TrustRows as TrustRows
-from melmill.stages.products import Waveform as Waveform
 from melmill.stages.task_context import enter_utterance
 from melmill.storage.utterance import Labels, Utterance
 from melmill.storage.utterance import SourceFile as SourceFile
@@ -127,6 +135,29 @@ class Rejected:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Span:
+    """Hold some samples of an utterance that a stage prepared: what was made of them, or why nothing.
+
+    Parameters
+    ----------
+    start, stop : int
+        First sample, and the one behind the last, of the utterance as the stage was given it.
+    array : ndarray or None
+        The waveform ``(n_samples,)`` that was made of them. None: they were dropped.
+    reason : str
+        Why they were dropped: the same words for all that a rule drops. Empty for what was kept.
+    detail : str
+        What was found, such as a number.
+    """
+
+    start: int
+    stop: int
+    array: NDArray[Any] | None = None
+    reason: str = ""
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """Hold what a stage made of one utterance.
 
@@ -142,6 +173,10 @@ class Outcome:
         Why it could not be processed. It excludes the others.
     busy_s : float or None
         Time that the device worked on it, s: its share of a batch's time. None: not measured.
+    spans : sequence of Span or None
+        In place of `array`: what a `PreparingStage` kept and dropped, from the first sample to the
+        last. What is kept of an utterance in one piece has its id, and of several pieces each has a
+        number behind it.
     """
 
     array: NDArray[Any] | None = None
@@ -149,6 +184,7 @@ class Outcome:
     trace: Mapping[str, NDArray[Any]] | None = None
     rejected: Rejected | None = None
     busy_s: float | None = None
+    spans: Sequence[Span] | None = None
 
 
 @runtime_checkable
@@ -375,64 +411,6 @@ class FileStage(Stage, Protocol):
         ...
 
 
-# Mels (batch, n_mels, segment_frames), and their audio in [-1, 1)
-# (batch, segment_frames * hop_length).
-Batch = tuple[NDArray[np.float32], NDArray[np.float32]]
-
-
-class TrainingData(Protocol):
-    """The aligned mels and recordings that a training reads."""
-
-    @property
-    def utterances(self) -> Sequence[Utterance]:
-        """Utterances that both inputs hold, in the order of the catalogue."""
-        ...
-
-    def whole(self, utterance_id: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Return the mel ``(n_mels, n_frames)`` of an utterance, and its recording.
-
-        The recording has the shape ``(n_samples,)`` and values in [-1, 1).
-        """
-        ...
-
-    def batches(
-        self, ids: Collection[str], *, segment_frames: int, batch_size: int, seed: int, first: int = 0
-    ) -> Iterator[Batch]:
-        """Return batches of segments of some utterances, without end.
-
-        Batch number n is a function of `ids`, `segment_frames`, `batch_size`, `seed` and n alone.
-
-        Parameters
-        ----------
-        ids : collection of str
-            Ids of the utterances.
-        segment_frames : int
-            Length of a segment, frames. A shorter utterance is padded with silence.
-        batch_size : int
-            Segments of a batch.
-        seed : int
-        first : int
-            Number of the first batch.
-        """
-        ...
-
-
-class TrainingPlace(Protocol):
-    """The place where a training keeps its state, and reports its progress."""
-
-    def load(self) -> bytes | None:
-        """Return the state that was saved last, or None for a fresh start."""
-        ...
-
-    def save(self, state: bytes) -> None:
-        """Save a state in place of the last one, atomically and durably."""
-        ...
-
-    def note(self, line: str) -> None:
-        """Report progress to people, in one line."""
-        ...
-
-
 @runtime_checkable
 class TrainingStage(Stage, Protocol):
     """A stage that learns from a whole corpus, in one task."""
@@ -453,6 +431,39 @@ class TrainingStage(Stage, Protocol):
         data : TrainingData
         place : TrainingPlace
             It may hold a state, from which the training goes on.
+        inputs : mapping of str to Product
+            Product at each port.
+        """
+        ...
+
+
+class CorpusArrays(Protocol):
+    """What a node made of a whole corpus, a shard at a time."""
+
+    @property
+    def n_shards(self) -> int:
+        """Number of shards."""
+        ...
+
+    def shards(self, first: int = 0) -> Iterator[Mapping[Utterance, NDArray[Any]]]:
+        """Yield the arrays of one shard after the other by utterance, from shard number `first` on."""
+        ...
+
+
+@runtime_checkable
+class ReducingStage(Stage, Protocol):
+    """A stage that sums up what one node made of a whole corpus, in one task, shard by shard."""
+
+    def reduce(self, data: CorpusArrays, place: TrainingPlace, inputs: Mapping[str, Product]) -> Mapping[str, bytes]:
+        """Return the files of its product by name, and perhaps others.
+
+        One that is stopped at any moment and begun again returns the same bytes as one that is not.
+
+        Parameters
+        ----------
+        data : CorpusArrays
+        place : TrainingPlace
+            It may hold a state, from which the work goes on.
         inputs : mapping of str to Product
             Product at each port.
         """
@@ -484,6 +495,42 @@ class CountingStage(Stage, Protocol):
 
     def notes(self, counts: Mapping[str, int]) -> Sequence[str]:
         """Return what a person should know of the stage and of such counts, a line each."""
+        ...
+
+
+@runtime_checkable
+class PreparingStage(UtteranceStage, Protocol):
+    """A stage that makes waveforms of waveforms, and says of every sample what became of it.
+
+    Its outcomes have `Outcome.spans`. If its product is not `Waveform.reshaped`, what it keeps of an
+    utterance is all of it. If it `splits`, it may keep several parts.
+    """
+
+    splits: ClassVar[bool]
+
+    @property
+    def prepares(self) -> Literal[True]:
+        """Tells it from other stages."""
+        ...
+
+    def counts(self, spans: Sequence[tuple[int, str]], sr: int) -> Mapping[str, int]:
+        """Return the milliseconds that were kept and dropped, by reason, of lengths in samples."""
+        ...
+
+    def notes(self, counts: Mapping[str, int]) -> Sequence[str]:
+        """Return what a person should know of such counts, a line each."""
+        ...
+
+
+@runtime_checkable
+class PrintsStage(UtteranceStage, Protocol):
+    """A stage that needs the table of a whole corpus, which a node of `Kind.PRINTS` made."""
+
+    def knowing(self, columns: Mapping[str, Sequence[Any]]) -> Processor:
+        """Return what processes utterances, given the columns of the table, in order of shard.
+
+        What it makes of an utterance depends on no rows after its own.
+        """
         ...
 
 

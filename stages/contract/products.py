@@ -18,13 +18,19 @@ class Kind(StrEnum):
     MEL = "mel"
     SCORES = "scores"
     TRUST = "trust"
+    EMBEDDINGS = "embeddings"
     REPORT = "report"
     VOCODER = "vocoder"
     PRIOR = "prior"
+    PRINTS = "fingerprints"
+    FEATURES = "features"
+    EMBEDDING = "embedding"
+    STATISTICS = "statistics"
+    INSPECTIONS = "inspections"
 
 
-# Kinds that a training makes.
-TRAINED_KINDS = frozenset({Kind.VOCODER, Kind.PRIOR})
+# Kinds that a training makes, and what is learnt of a whole corpus in one task like it.
+TRAINED_KINDS = frozenset({Kind.VOCODER, Kind.PRIOR, Kind.STATISTICS})
 
 # Kinds that one task makes of a whole corpus. All others are made by one task for each shard.
 WHOLE_KINDS = TRAINED_KINDS | {Kind.REPORT}
@@ -71,6 +77,9 @@ class Waveform(_Product):
     referenced : bool
         They stay in the corpus. The store has hashes of the files and of the samples, and a task that
         reads them calls `IngestStage.ingest` again.
+    reshaped : bool
+        They have other lengths or other ids than what they were made of. So they are a corpus of
+        their own, whose catalogue follows from the spans that were kept.
     """
 
     sr: int
@@ -79,6 +88,7 @@ class Waveform(_Product):
     conversions: tuple[tuple[str, str], ...] = ()
     corpus: bool = False
     referenced: bool = False
+    reshaped: bool = False
 
     @property
     def kind(self) -> Kind:
@@ -108,6 +118,48 @@ class Mel(_Product):
     def sr(self) -> int:
         """Rate of the waveforms that the mels are of, Hz."""
         return self.spec.sr
+
+
+@dataclass(frozen=True, kw_only=True)
+class Features(_Product):
+    """Describe numbers that follow the frames of a mel, ``(n_rows, n_frames)`` in float32.
+
+    An utterance has as many frames as its mel.
+
+    Parameters
+    ----------
+    spec : MelSpec
+        The mel whose frames they have.
+    rows : tuple of str
+        What each row is: ``f0``, ``voiced``, ``energy``, ...
+    """
+
+    spec: MelSpec
+    rows: tuple[str, ...]
+    dtype: ClassVar[Literal["float32"]] = "float32"
+    kind: ClassVar[Kind] = Kind.FEATURES
+
+    @property
+    def sr(self) -> int:
+        """Rate of the waveforms under the frames, Hz."""
+        return self.spec.sr
+
+
+@dataclass(frozen=True, kw_only=True)
+class Embedding(_Product):
+    """Describe vectors of a fixed size, one for each utterance, ``(size, 1)`` in float32.
+
+    Parameters
+    ----------
+    sr : int
+        Rate of the waveforms that they are of, Hz.
+    size : int
+    """
+
+    sr: int
+    size: int
+    dtype: ClassVar[Literal["float32"]] = "float32"
+    kind: ClassVar[Kind] = Kind.EMBEDDING
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,6 +201,44 @@ class TrustRows(_Measurements):
 
     damaged: str
     kind: ClassVar[Kind] = Kind.TRUST
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbeddingRows(_Measurements):
+    """Describe embeddings of recordings and of reconstructions, for metrics of whole sets.
+
+    Parameters
+    ----------
+    scored : str
+        Name of the node whose waveforms are compared, as a set, with the recordings.
+    embedding : str
+        Name of the embedding.
+    """
+
+    scored: str
+    embedding: str
+    kind: ClassVar[Kind] = Kind.EMBEDDINGS
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prints(_Product):
+    """Describe a table of what tells equal and similar audio, one row per utterance."""
+
+    kind: ClassVar[Kind] = Kind.PRINTS
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inspections(_Product):
+    """Describe a table of what recordings are like, one row per utterance.
+
+    Parameters
+    ----------
+    inspected : str
+        Name of the node whose waveforms were measured.
+    """
+
+    inspected: str
+    kind: ClassVar[Kind] = Kind.INSPECTIONS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,4 +290,31 @@ class TrainedPrior(Trained):
     files: ClassVar[Mapping[str, str]] = {"prior": "prior.safetensors"}
 
 
-Product = Waveform | Mel | Scores | TrustRows | Report | Trained
+@dataclass(frozen=True, kw_only=True)
+class CorpusStatistics(Trained):
+    """Describe statistics of mels or features over a corpus.
+
+    Parameters
+    ----------
+    spec : MelSpec
+        The mel that they are of, or whose frames the features have.
+    of : {Kind.MEL, Kind.FEATURES}
+        What they are of.
+    rows : tuple of str
+        What each row of the features is. Empty for mels, whose rows are bands.
+    """
+
+    of: Kind = Kind.MEL
+    rows: tuple[str, ...] = ()
+    kind: ClassVar[Kind] = Kind.STATISTICS
+    files: ClassVar[Mapping[str, str]] = {"statistics": "statistics.npz"}
+
+    @property
+    def called(self) -> str:
+        """What they are, for messages."""
+        return "statistics"
+
+
+Product = (
+    Waveform | Mel | Features | Embedding | Inspections | Scores | TrustRows | EmbeddingRows | Prints | Report | Trained
+)

@@ -1,0 +1,1 @@
+"""What goes with mels in a recipe: pitch, energy, durations, voices and statistics."""

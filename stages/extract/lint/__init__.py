@@ -1,0 +1,1 @@
+"""What recordings and texts of a corpus are like, and which of them look wrong."""

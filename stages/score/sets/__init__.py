@@ -1,0 +1,1 @@
+"""Distances between two sets of recordings: what metrics that have one value for a whole set compute."""

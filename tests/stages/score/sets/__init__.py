@@ -1,0 +1,1 @@
+"""Tests of metrics that have one value for a whole set."""
