@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
 from melmill.cluster.errors import ClusterError
 from melmill.errors import Error
-from melmill.flows.errors import MachineFailed, PipelineError, RunFailed
+from melmill.flows.execution.errors import MachineFailed, RunFailed
+from melmill.flows.pipeline.errors import PipelineError
 from melmill.stages.errors import (
     CompilerFailed,
     CorpusUnreadable,

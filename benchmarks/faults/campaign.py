@@ -14,7 +14,8 @@ from benchmarks.faults.scene import Scene
 from benchmarks.faults.schedule import Fault, Kind
 from benchmarks.faults.strikes import Strike, strike
 from benchmarks.faults.workshop import Workshop
-from melmill.flows.errors import PipelineError, RunFailed
+from melmill.flows.execution.errors import RunFailed
+from melmill.flows.pipeline.errors import PipelineError
 from melmill.storage.errors import StoreError
 
 # Times that a user runs the pipeline again before giving up.

@@ -9,7 +9,7 @@ import click
 from melmill.errors import Error
 from melmill.flows.cli.group import BAD_USAGE, DONE, FAILED, INTERRUPTED, cli
 from melmill.flows.cli.show import one_line
-from melmill.flows.errors import RunFailed
+from melmill.flows.execution.errors import RunFailed
 
 
 def main() -> None:

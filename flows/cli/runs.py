@@ -71,8 +71,8 @@ def list_runs(stores: tuple[str, ...], metric: str | None, last: int | None, jso
 
 def _column(metric: str, listed: list[RunRecord]) -> str:
     """Return the column of a metric that the runs have; raise PipelineError where they have none."""
-    from melmill.flows.errors import PipelineError
     from melmill.flows.pipeline.convert import unknown
+    from melmill.flows.pipeline.errors import PipelineError
 
     known = {score.metric for run in listed if run.outcome for score in run.outcome.scores}
     # Columns of metrics with a unit have it in their names: scm_db.

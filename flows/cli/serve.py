@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from melmill.flows.cli.group import DONE, LocalPath, cli
-from melmill.flows.errors import PipelineError
+from melmill.flows.pipeline.errors import PipelineError
 from melmill.storage.store import Store
 
 PORT = 8780

@@ -8,7 +8,7 @@ import io
 import click
 
 from melmill.flows.cli.show import table
-from melmill.flows.errors import PipelineError
+from melmill.flows.pipeline.errors import PipelineError
 from melmill.flows.tasks.report import HEADLINE
 from melmill.storage.files.location import Location
 

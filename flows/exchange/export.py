@@ -13,8 +13,9 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
-from melmill.flows.errors import PipelineError, RunFailed
 from melmill.flows.exchange.metadata import MetadataFile, metadata_csv
+from melmill.flows.execution.errors import RunFailed
+from melmill.flows.pipeline.errors import PipelineError
 from melmill.flows.tasks.trained import TRAINED
 from melmill.stages.contract import Kind
 from melmill.stages.formats.format import FORMATS, ExchangeFormat, formats_for

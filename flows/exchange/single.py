@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from melmill.flows.errors import PipelineError
 from melmill.flows.exchange.export import format_for
+from melmill.flows.pipeline.errors import PipelineError
 from melmill.pcm import as_float
 from melmill.stages.contract import Kind
 from melmill.stages.extract.transcoding import Transcoded, Via, transcode

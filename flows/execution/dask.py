@@ -19,8 +19,8 @@ from melmill.cluster.scheduler import (
     publisher,
     topic_of,
 )
-from melmill.flows.errors import MachineFailed, RunFailed
 from melmill.flows.execution.attempts import ISOLATE_AFTER, MAX_ATTEMPTS, Attempt, Chain, chain_name, owner_of
+from melmill.flows.execution.errors import MachineFailed, RunFailed
 from melmill.flows.execution.machines import Again, Machines
 from melmill.flows.execution.probe import InFlight, probe_workers
 from melmill.flows.execution.serial import MakeJob

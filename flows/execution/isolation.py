@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import IO, cast
 
-from melmill.flows.errors import MachineFailed
+from melmill.flows.execution.errors import MachineFailed
 from melmill.flows.execution.time_limit import time_limit
 from melmill.flows.tasks.work import ItemT, Work, outcome_of
 from melmill.stages.blame import Blame, Verdict, headline

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
-from melmill.flows.errors import MachineFailed, RunFailed
+from melmill.flows.execution.errors import MachineFailed, RunFailed
 from melmill.flows.tasks.task import Task
 from melmill.flows.watching.events import Listener, Note, Place
 from melmill.stages.blame import Blame

@@ -17,7 +17,7 @@ from typing import Any, Literal, Self
 import numpy as np
 
 from melmill.errors import Error
-from melmill.flows.errors import RunFailed
+from melmill.flows.execution.errors import RunFailed
 from melmill.flows.execution.summary import Summary, too_many_quarantined
 from melmill.flows.pipeline.graph import Node
 from melmill.flows.planning.plan import Plan

@@ -15,7 +15,7 @@ from types import FrameType
 from typing import Any, Literal
 
 from melmill.cluster.connect import check_available
-from melmill.flows.errors import RunFailed
+from melmill.flows.execution.errors import RunFailed
 from melmill.flows.execution.prepare import prepare_store, publish_manifest
 from melmill.flows.execution.recording import RunRecorder
 from melmill.flows.execution.summary import QuarantineWatch, Summary, sum_up

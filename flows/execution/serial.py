@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from melmill.cluster.process import threads_limited
-from melmill.flows.errors import MachineFailed, RunFailed
+from melmill.flows.execution.errors import MachineFailed, RunFailed
 from melmill.flows.execution.machines import Again, Machines
 from melmill.flows.execution.probe import InFlight, probe_process
 from melmill.flows.execution.window import ShardWindow

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Set
 from types import MappingProxyType
 
-from melmill.flows.errors import RunFailed
+from melmill.flows.execution.errors import RunFailed
 from melmill.flows.pipeline.graph import Node
 from melmill.flows.planning.pairing import Paired
 from melmill.flows.planning.phases import Phase, ancestors, phases

@@ -12,7 +12,7 @@ from enum import Enum
 from typing import Any, Literal, TypeAlias, TypeVar, cast
 
 from melmill.cluster.errors import ClusterError
-from melmill.flows.errors import PipelineError
+from melmill.flows.pipeline.errors import PipelineError
 from melmill.flows.pipeline.located import Located
 from melmill.stages.numeric.errors import ParameterError, StageError
 from melmill.storage.errors import StoreError

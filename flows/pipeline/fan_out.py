@@ -7,8 +7,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from melmill.flows.errors import PipelineError
 from melmill.flows.pipeline.convert import field_types, takes_list
+from melmill.flows.pipeline.errors import PipelineError
 from melmill.flows.pipeline.located import Located
 from melmill.flows.pipeline.wire import Wired
 

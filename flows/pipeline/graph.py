@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from melmill.flows.errors import PipelineError
 from melmill.flows.pipeline.convert import build, unknown
+from melmill.flows.pipeline.errors import PipelineError
 from melmill.flows.pipeline.fan_out import Variant, fan_out
 from melmill.flows.pipeline.keys import key_parameters, node_key
 from melmill.flows.pipeline.pools import Route

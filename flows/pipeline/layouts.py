@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
-from melmill.flows.errors import PipelineError
+from melmill.flows.pipeline.errors import PipelineError
 from melmill.stages.blame import is_of_file
 from melmill.stages.contract import IngestStage
 from melmill.stages.formats.npy import HEAD_BYTES, npy_header

@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from melmill.flows.errors import PipelineError
+from melmill.flows.pipeline.errors import PipelineError
 from melmill.storage.files.places import UNPRINTABLE
 
 # Whole numbers are stored and hashed as 64 bits.

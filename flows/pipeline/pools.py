@@ -6,8 +6,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from melmill.cluster.workers import GPU_POOL
-from melmill.flows.errors import PipelineError
 from melmill.flows.pipeline.convert import convert, field_types
+from melmill.flows.pipeline.errors import PipelineError
 from melmill.flows.pipeline.located import Located
 from melmill.stages.contract import Stage
 from melmill.stages.invert.inversion import Device

@@ -11,8 +11,8 @@ from typing import Any
 from melmill.cluster.contract import ClusterSpec
 from melmill.cluster.errors import ClusterError
 from melmill.cluster.registry import DEFAULT_TYPE, cluster_type, field_names, types_with
-from melmill.flows.errors import PipelineError
 from melmill.flows.pipeline.convert import build, convert, convert_place, unknown
+from melmill.flows.pipeline.errors import PipelineError
 from melmill.flows.pipeline.located import Located, parse, parse_override
 
 DEFAULT_SHARD_DURATION_S = 300.0

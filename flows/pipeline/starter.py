@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from melmill.flows.errors import PipelineError
+from melmill.flows.pipeline.errors import PipelineError
 from melmill.flows.pipeline.layouts import Contents
 from melmill.flows.pipeline.located import as_yaml
 from melmill.stages.numeric.presets import preset, preset_names

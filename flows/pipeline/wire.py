@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from melmill.flows.errors import PipelineError
 from melmill.flows.pipeline.convert import convert, field_types, unknown
+from melmill.flows.pipeline.errors import PipelineError
 from melmill.flows.pipeline.located import Located
 from melmill.flows.pipeline.pools import Route, route, with_device
 from melmill.flows.pipeline.spec import Declaration

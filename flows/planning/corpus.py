@@ -12,7 +12,7 @@ from typing import NamedTuple, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from melmill.flows.errors import PipelineError
+from melmill.flows.pipeline.errors import PipelineError
 from melmill.flows.pipeline.graph import Node
 from melmill.flows.planning.known import KnownFiles, Unsure
 from melmill.stages.contract import IngestStage, Mel, Waveform

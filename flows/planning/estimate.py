@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from melmill.flows.errors import RunFailed
+from melmill.flows.execution.errors import RunFailed
 from melmill.flows.execution.run import run
 from melmill.flows.planning.phases import ancestors
 from melmill.flows.planning.plan import Plan

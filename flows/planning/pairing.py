@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import cast
 
-from melmill.flows.errors import PipelineError
+from melmill.flows.pipeline.errors import PipelineError
 from melmill.flows.pipeline.graph import Node, table_of_pairs
 from melmill.stages.numeric.errors import StageError
 from melmill.stages.score.contract import PairingStage

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from melmill.flows.errors import PipelineError
+from melmill.flows.pipeline.errors import PipelineError
 from melmill.flows.pipeline.graph import Node, build_graph, needed_for
 from melmill.flows.pipeline.spec import Pipeline
 from melmill.flows.planning.corpus import Surveyed, survey

@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from melmill.flows.errors import PipelineError
 from melmill.flows.pipeline.convert import build, unknown
+from melmill.flows.pipeline.errors import PipelineError
 from melmill.flows.pipeline.located import Located, parse
 from melmill.flows.runs.addresses import ResolvedRun, parse_address
 from melmill.flows.runs.baseline import find_baseline, label, resolved

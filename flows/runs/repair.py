@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Mapping
 
-from melmill.flows.errors import PipelineError
+from melmill.flows.pipeline.errors import PipelineError
 from melmill.flows.pipeline.graph import Node, build_graph
 from melmill.flows.pipeline.spec import Pipeline
 from melmill.stages.contract import IngestStage, Kind, Mel, Waveform

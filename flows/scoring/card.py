@@ -15,7 +15,7 @@ import pandas as pd
 
 from melmill.cluster.contract import MAX_WORKERS
 from melmill.errors import Error
-from melmill.flows.errors import RunFailed
+from melmill.flows.execution.errors import RunFailed
 from melmill.flows.execution.run import run
 from melmill.flows.execution.summary import Summary
 from melmill.flows.pipeline.spec import load

@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from melmill.flows.errors import PipelineError
 from melmill.flows.execution.run import run
 from melmill.flows.execution.summary import Summary
+from melmill.flows.pipeline.errors import PipelineError
 from melmill.flows.pipeline.layouts import contents_of
 from melmill.flows.pipeline.located import as_yaml
 from melmill.flows.pipeline.spec import load

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from melmill.flows.errors import PipelineError
+from melmill.flows.pipeline.errors import PipelineError
 from melmill.flows.pipeline.layouts import Contents, contents_of
 from melmill.flows.pipeline.located import as_yaml, parse
 from melmill.flows.pipeline.spec import NODE_NAME, RESERVED_NAMES

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from melmill.cluster.contract import MAX_WORKERS
 from melmill.errors import Error
-from melmill.flows.errors import PipelineError
+from melmill.flows.pipeline.errors import PipelineError
 from melmill.flows.pipeline.keys import is_drawn, utterance_seed
 from melmill.flows.pipeline.layouts import contents_of
 from melmill.flows.scoring.request import chosen_metrics

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Mapping
 
-from melmill.flows.errors import MachineFailed
+from melmill.flows.execution.errors import MachineFailed
 from melmill.flows.tasks.task import Receipt
 from melmill.stages.blame import Blame, Verdict, blame, culprit, headline
 from melmill.stages.contract import Outcome, Rejected

@@ -11,7 +11,8 @@ from types import TracebackType
 
 import numpy as np
 
-from melmill.flows.errors import PipelineError, RunFailed
+from melmill.flows.execution.errors import RunFailed
+from melmill.flows.pipeline.errors import PipelineError
 from melmill.flows.planning.plan import Plan
 from melmill.flows.tasks.task import Task
 from melmill.flows.watching.events import Announcer, Listener, Note, Outcome, RunFinished, RunStarted

@@ -18,7 +18,7 @@ from melmill.cluster.types.kubernetes import Kubernetes, KubernetesPoolOptions
 from melmill.cluster.types.local import Local
 from melmill.cluster.types.slurm import Slurm, SlurmOptions, SlurmPoolOptions
 from melmill.cluster.types.ssh import Ssh, SshOptions, SshPool, SshPoolOptions
-from melmill.flows.errors import PipelineError
+from melmill.flows.pipeline.errors import PipelineError
 from melmill.flows.pipeline.spec import load
 from tests.cluster.processes import ROOT
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import melmill
-from melmill.flows.errors import PipelineError
+from melmill.flows.pipeline.errors import PipelineError
 from melmill.flows.pipeline.spec import load
 from melmill.flows.planning.plan import make_plan
 from tests.flows.conftest import Project

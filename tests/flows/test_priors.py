@@ -11,8 +11,9 @@ from click.testing import CliRunner
 
 import melmill
 from melmill.flows.cli.group import cli
-from melmill.flows.errors import PipelineError, RunFailed
+from melmill.flows.execution.errors import RunFailed
 from melmill.flows.execution.run import run
+from melmill.flows.pipeline.errors import PipelineError
 from melmill.flows.pipeline.spec import load
 from melmill.flows.planning.plan import Plan, make_plan
 from tests.flows.conftest import Project, make_project, voice

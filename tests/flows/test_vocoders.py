@@ -13,9 +13,10 @@ import torch
 import torch._inductor.config
 
 import melmill
-from melmill.flows.errors import PipelineError, RunFailed
+from melmill.flows.execution.errors import RunFailed
 from melmill.flows.execution.isolation import process_apart
 from melmill.flows.execution.run import run
+from melmill.flows.pipeline.errors import PipelineError
 from melmill.flows.pipeline.spec import load
 from melmill.flows.planning.plan import Plan, make_plan
 from melmill.flows.tasks.work import Processing

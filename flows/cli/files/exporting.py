@@ -11,7 +11,7 @@ from click.shell_completion import CompletionItem
 
 from melmill.flows.cli.group import DONE, FAILED, cli
 from melmill.flows.cli.show import as_json
-from melmill.flows.errors import PipelineError
+from melmill.flows.pipeline.errors import PipelineError
 from melmill.flows.watching.progress import PLAIN_INTERVAL_S, duration
 from melmill.stages.contract import TRAINED_KINDS, Kind
 from melmill.stages.formats.format import FORMATS, formats_for

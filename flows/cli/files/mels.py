@@ -13,8 +13,8 @@ import click
 from melmill.flows.cli.files.exporting import FormatName
 from melmill.flows.cli.group import DONE, FAILED, cli
 from melmill.flows.cli.show import as_json, table
-from melmill.flows.errors import PipelineError
 from melmill.flows.pipeline.convert import convert, field_types, unknown
+from melmill.flows.pipeline.errors import PipelineError
 from melmill.flows.pipeline.graph import build_graph
 from melmill.flows.pipeline.located import parse
 from melmill.flows.pipeline.spec import load

@@ -13,7 +13,7 @@ import click
 
 from melmill.flows.cli.group import DONE, LocalPath, cli
 from melmill.flows.cli.show import as_json
-from melmill.flows.errors import RunFailed
+from melmill.flows.execution.errors import RunFailed
 
 if TYPE_CHECKING:
     from melmill.stages.ingest.facts import Download

@@ -11,7 +11,7 @@ import click
 
 from melmill.flows.cli.group import DONE, LocalPath, cli
 from melmill.flows.cli.show import one_line
-from melmill.flows.errors import PipelineError
+from melmill.flows.pipeline.errors import PipelineError
 from melmill.flows.pipeline.graph import build_graph
 from melmill.flows.pipeline.spec import read
 from melmill.flows.pipeline.starter import PURPOSES, Answers, Purpose, purposes, starter, usual_preset

@@ -11,7 +11,7 @@ import click
 
 from melmill.flows.cli.group import DONE, LocalPath, cli
 from melmill.flows.cli.show import as_json, table, write_file
-from melmill.flows.errors import PipelineError
+from melmill.flows.pipeline.errors import PipelineError
 from melmill.flows.runs.addresses import parse_address, resolve
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import click
 from melmill.flows.cli.group import DONE, FAILED, LocalPath, cli
 from melmill.flows.cli.show import as_json, table, write_file
 from melmill.flows.cli.tables import format_option, print_means
-from melmill.flows.errors import PipelineError
+from melmill.flows.pipeline.errors import PipelineError
 from melmill.flows.runs.trends.page import trends_url
 from melmill.flows.tasks.report import PAGE
 from melmill.flows.watching.status import run_pages

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from melmill.flows.errors import PipelineError
+from melmill.flows.pipeline.errors import PipelineError
 from melmill.safetensors import SIZES, Stored, is_safetensors, unpacked
 from melmill.stages.formats.npy import decode_npy
 from melmill.stages.numeric.errors import Unusable

@@ -12,12 +12,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from melmill.flows.errors import PipelineError, RunFailed
 from melmill.flows.exchange.export import check_outside
 from melmill.flows.exchange.sets import splits
 from melmill.flows.exchange.sets.card import card
 from melmill.flows.exchange.sets.layout import LAYOUTS, Content, Item, SetInfo, SetLayout
 from melmill.flows.exchange.sets.summary import SetSummary
+from melmill.flows.execution.errors import RunFailed
+from melmill.flows.pipeline.errors import PipelineError
 from melmill.stages.formats.exchange.pcm import Bits
 from melmill.stages.ingest.reader import READERS
 from melmill.storage.errors import DamagedData, SourceError, StoreFull, StoreUnwritable

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, NamedTuple, TypeGuard
 
 from numpy.typing import NDArray
 
-from melmill.flows.errors import PipelineError
+from melmill.flows.pipeline.errors import PipelineError
 from melmill.stages.formats.exchange.pcm import AudioFormat, Bits, encode_audio
 from melmill.stages.plugins import Registry
 

@@ -8,8 +8,8 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
-from melmill.flows.errors import PipelineError
 from melmill.flows.exchange.sets.layout import Item
+from melmill.flows.pipeline.errors import PipelineError
 
 TRAIN = "train"
 _NAME = re.compile(r"[\w][\w.-]*")

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from melmill.flows.errors import PipelineError, RunFailed
+from melmill.flows.execution.errors import RunFailed
+from melmill.flows.pipeline.errors import PipelineError
 from melmill.flows.runs.listening.page import PAGE, index_page
 from melmill.flows.runs.listening.sounds import Sounds
 from melmill.flows.runs.listening.stored import write_design

@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from melmill.flows.errors import PipelineError
+from melmill.flows.pipeline.errors import PipelineError
 from melmill.flows.runs.listening.making import TRIALS
 from melmill.flows.runs.listening.page import PAGE, RESULTS_META, read_public
 from melmill.flows.runs.listening.stored import answers_bytes

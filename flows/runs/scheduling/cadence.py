@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from melmill.flows.errors import PipelineError
+from melmill.flows.pipeline.errors import PipelineError
 
 WORDS = {"hour": "0 * * * *", "day": "0 2 * * *", "week": "0 2 * * 1", "month": "0 2 1 * *"}
 _ALSO = {"hourly": "hour", "daily": "day", "weekly": "week", "monthly": "month"}

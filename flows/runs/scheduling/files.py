@@ -11,7 +11,7 @@ from pathlib import Path
 
 import yaml
 
-from melmill.flows.errors import PipelineError
+from melmill.flows.pipeline.errors import PipelineError
 from melmill.flows.runs.scheduling.planned import Planned
 
 # Folders of a container. Volumes are at /data in cluster/deploy too.

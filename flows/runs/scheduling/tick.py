@@ -14,7 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
-from melmill.flows.errors import PipelineError
+from melmill.flows.pipeline.errors import PipelineError
 from melmill.flows.pipeline.spec import load
 from melmill.flows.runs.scheduling.cadence import Cadence
 from melmill.storage.files.location import Location

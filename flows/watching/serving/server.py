@@ -18,7 +18,7 @@ import tornado.netutil
 import tornado.web
 
 from melmill.errors import Error
-from melmill.flows.errors import PipelineError
+from melmill.flows.pipeline.errors import PipelineError
 from melmill.flows.tasks.report import TRENDS_PAGE
 from melmill.flows.watching.serving.access import Access
 from melmill.flows.watching.serving.site import Site, resource

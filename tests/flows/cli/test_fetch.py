@@ -16,7 +16,7 @@ from click.testing import CliRunner
 
 from melmill.errors import Error
 from melmill.flows.cli.group import cli
-from melmill.flows.errors import RunFailed
+from melmill.flows.execution.errors import RunFailed
 from melmill.stages.ingest.facts import Download, Facts
 from melmill.stages.ingest.reader import READERS
 from melmill.storage.files import downloads

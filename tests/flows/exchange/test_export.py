@@ -17,9 +17,10 @@ import pytest
 import soundfile
 
 import melmill
-from melmill.flows.errors import PipelineError, RunFailed
 from melmill.flows.exchange.export import export
 from melmill.flows.exchange.metadata import METADATA
+from melmill.flows.execution.errors import RunFailed
+from melmill.flows.pipeline.errors import PipelineError
 from melmill.storage.errors import StoreError
 from melmill.storage.files.ledger import LEDGER
 from melmill.storage.store import Store

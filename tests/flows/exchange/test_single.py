@@ -13,8 +13,8 @@ import soundfile
 
 import melmill
 from melmill.flows.cli import main
-from melmill.flows.errors import PipelineError
 from melmill.flows.exchange.single import targets
+from melmill.flows.pipeline.errors import PipelineError
 from melmill.stages.contract import Kind
 from melmill.stages.formats.format import FORMATS, Encoded, ExchangeFormat
 from tests.flows.conftest import Project, voice

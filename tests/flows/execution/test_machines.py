@@ -16,7 +16,7 @@ from distributed import Client
 
 import melmill
 from benchmarks.faults.package import install
-from melmill.flows.errors import MachineFailed, RunFailed
+from melmill.flows.execution.errors import MachineFailed, RunFailed
 from melmill.flows.execution.machines import MAX_ASIDE, Again, Machines
 from melmill.flows.tasks.judging import judge
 from melmill.flows.tasks.task import Task

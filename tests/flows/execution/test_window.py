@@ -11,8 +11,8 @@ import pytest
 
 from melmill.cluster.contract import Pool
 from melmill.cluster.types.local import Local
-from melmill.flows.errors import RunFailed
 from melmill.flows.execution.dask import run_dask
+from melmill.flows.execution.errors import RunFailed
 from melmill.flows.execution.serial import run_serial
 from melmill.flows.execution.window import ShardWindow
 from melmill.flows.pipeline.graph import Node, build_graph

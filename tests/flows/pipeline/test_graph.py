@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from melmill.flows.errors import PipelineError
+from melmill.flows.pipeline.errors import PipelineError
 from melmill.flows.pipeline.fan_out import Variant, fan_out
 from melmill.flows.pipeline.graph import Node, build_graph, keyed, typed
 from melmill.flows.pipeline.keys import key_parameters

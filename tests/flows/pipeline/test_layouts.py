@@ -13,7 +13,7 @@ import pytest
 import soundfile
 import yaml
 
-from melmill.flows.errors import PipelineError
+from melmill.flows.pipeline.errors import PipelineError
 from melmill.flows.pipeline.graph import build_graph
 from melmill.flows.pipeline.layouts import Contents, Layout, bands, contents_of, recognised
 from melmill.flows.pipeline.spec import read

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from melmill.flows.errors import PipelineError
+from melmill.flows.pipeline.errors import PipelineError
 from melmill.flows.pipeline.located import as_yaml, parse, parse_override
 
 # text, line of the error, message

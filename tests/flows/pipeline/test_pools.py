@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from melmill.flows.errors import PipelineError, RunFailed
+from melmill.flows.execution.errors import RunFailed
 from melmill.flows.execution.run import run
+from melmill.flows.pipeline.errors import PipelineError
 from melmill.flows.pipeline.graph import Node, build_graph
 from melmill.flows.pipeline.pools import cpu_fallbacks, device
 from melmill.flows.pipeline.spec import load

@@ -12,8 +12,8 @@ import pytest
 
 import melmill
 from melmill.cluster.contract import Pool
-from melmill.flows.errors import PipelineError
 from melmill.flows.pipeline.convert import build, choices, field_types
+from melmill.flows.pipeline.errors import PipelineError
 from melmill.flows.pipeline.graph import build_graph
 from melmill.flows.pipeline.located import Located
 from melmill.flows.pipeline.spec import load

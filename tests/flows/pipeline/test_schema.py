@@ -14,8 +14,8 @@ from click.testing import CliRunner
 from jsonschema import Draft202012Validator
 
 from melmill.flows.cli.group import cli
-from melmill.flows.errors import PipelineError
 from melmill.flows.pipeline.convert import convert, field_types, takes_list
+from melmill.flows.pipeline.errors import PipelineError
 from melmill.flows.pipeline.located import parse
 from melmill.flows.pipeline.schema import DIALECT, field_descriptions, pipeline_schema
 from melmill.stages import registry

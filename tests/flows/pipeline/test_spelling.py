@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from melmill.flows.errors import PipelineError
+from melmill.flows.pipeline.errors import PipelineError
 from melmill.flows.pipeline.graph import Node, build_graph
 from melmill.flows.pipeline.spec import read
 

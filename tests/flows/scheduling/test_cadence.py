@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from melmill.flows.errors import PipelineError
+from melmill.flows.pipeline.errors import PipelineError
 from melmill.flows.runs.scheduling.cadence import read_cadence
 
 # A Wednesday.

@@ -125,7 +125,7 @@ def test_bad_schedules_are_one_line(gated: Project, arguments: list[str], said: 
 
 
 def test_a_fault_that_systemd_finds_is_said(project: Project, tmp_path: Path) -> None:
-    from melmill.flows.errors import PipelineError
+    from melmill.flows.pipeline.errors import PipelineError
     from melmill.flows.runs.scheduling.files import _checked
 
     program = shutil.which("systemd-analyze")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from melmill.flows.errors import PipelineError
+from melmill.flows.pipeline.errors import PipelineError
 from melmill.flows.pipeline.graph import build_graph
 from melmill.flows.pipeline.layouts import Contents, Layout
 from melmill.flows.pipeline.spec import NODE_NAME, read

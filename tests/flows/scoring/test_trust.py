@@ -11,7 +11,7 @@ import pytest
 import soundfile
 
 import melmill
-from melmill.flows.errors import PipelineError
+from melmill.flows.pipeline.errors import PipelineError
 from melmill.flows.pipeline.keys import is_drawn
 from melmill.stages.numeric.errors import ParameterError
 

@@ -20,10 +20,10 @@ import pytest
 
 import melmill
 from benchmarks.faults.processes import wait_for
-from melmill.flows.errors import PipelineError
 from melmill.flows.exchange.export import export_training
 from melmill.flows.execution.run import run
 from melmill.flows.execution.summary import Summary
+from melmill.flows.pipeline.errors import PipelineError
 from melmill.flows.pipeline.spec import load
 from melmill.flows.planning.plan import Plan, make_plan
 from melmill.flows.watching.status import StatusReader, run_pages

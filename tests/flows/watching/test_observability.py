@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from melmill.flows.errors import PipelineError
+from melmill.flows.pipeline.errors import PipelineError
 from melmill.flows.pipeline.spec import load
 from melmill.flows.watching.events import Note
 from melmill.flows.watching.log import EventLog

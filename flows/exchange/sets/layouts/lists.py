@@ -7,7 +7,6 @@ from typing import ClassVar
 
 import numpy as np
 
-from melmill.flows.errors import PipelineError
 from melmill.flows.exchange.sets.layout import (
     Content,
     Item,
@@ -19,6 +18,7 @@ from melmill.flows.exchange.sets.layout import (
     refuse_same,
     refuse_texts,
 )
+from melmill.flows.pipeline.errors import PipelineError
 from melmill.stages.formats.npy import encode_npy
 
 

@@ -18,11 +18,11 @@ import soundfile
 
 import melmill
 from melmill.errors import Error
-from melmill.flows.errors import PipelineError
 from melmill.flows.exchange.sets import export as sets
 from melmill.flows.exchange.sets.export import SetRequest, export_set
 from melmill.flows.exchange.sets.layout import LAYOUTS, Item, SetInfo
 from melmill.flows.exchange.sets.splits import by_list, by_shares, check_apart, shares_of
+from melmill.flows.pipeline.errors import PipelineError
 from melmill.stages.ingest.reader import READERS
 from melmill.storage.errors import StoreError
 from melmill.storage.files.ledger import LEDGER, ExportFolder

@@ -12,7 +12,7 @@ import pytest
 import scipy.signal
 import soundfile
 
-from melmill.flows.errors import PipelineError
+from melmill.flows.pipeline.errors import PipelineError
 from melmill.flows.runs.listening.making import sounds_of
 from melmill.flows.runs.listening.page import read_public
 from melmill.flows.runs.listening.stored import read_design

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from melmill.flows.errors import PipelineError
+from melmill.flows.pipeline.errors import PipelineError
 from melmill.flows.runs.listening.results import import_results
 from melmill.stages.score.listeners.kinds import REFERENCE
 from melmill.storage.store import Store

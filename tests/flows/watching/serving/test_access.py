@@ -6,7 +6,7 @@ import base64
 
 import pytest
 
-from melmill.flows.errors import PipelineError
+from melmill.flows.pipeline.errors import PipelineError
 from melmill.flows.watching.serving.access import Access
 
 
