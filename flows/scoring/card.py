@@ -99,8 +99,8 @@ class Card:
         """A row per metric of whole sets and system, as in ``sets.csv``."""
         if "sets.csv" not in self.files:
             return []
-        rows: list[dict[str, Any]] = pd.read_csv(BytesIO(self.report.read("sets.csv"))).to_dict("records")
-        return rows
+        rows = pd.read_csv(BytesIO(self.report.read("sets.csv"))).to_dict("records")
+        return [{str(name): value for name, value in row.items()} for row in rows]
 
     @property
     def report(self) -> Location:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from melmill.stages.contract import FileStage, Processor, StageFile, StageFiles, Trained
 from melmill.storage.product import ProductFolder
-from melmill.storage.store import TRAINED as TRAINED
+from melmill.storage.reading.run_tables import TRAINED as TRAINED
 from melmill.storage.store import Store
 
 # The page of a training that makes one.

@@ -319,7 +319,9 @@ def _ratio_intervals(
 
 
 def _ratio(total: NDArray[np.float64], weight: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.divide(total, weight, out=np.full(total.shape, np.nan), where=weight > 0)
+    ratio = np.full(total.shape, np.nan)
+    np.divide(total, weight, out=ratio, where=weight > 0)
+    return ratio
 
 
 def measured(summary: pd.DataFrame) -> list[str]:

@@ -84,7 +84,7 @@ def _rate(pair: Pair, hear: Callable[[Pair], str], symbols: Callable[[list[str]]
     return Measured.of(edits(wanted, symbols(words_of(pair.once(hear)))) / len(wanted), weight=len(wanted))
 
 
-BY_RECOGNISER: Mapping[str, Callable[[Pair, Callable[[Pair], str]], Measured]] = {
+BY_RECOGNISER: Mapping[str, Callable[..., Measured]] = {
     "wer": word_errors,
     "cer": character_errors,
 }

@@ -68,7 +68,8 @@ def test_the_report_has_values_of_whole_sets(made: Project) -> None:
     assert set(values.index) == {(node, name) for node in ("near", "far") for name in ("fad", "fad_inf", "kad")}
     assert (values["n"] == N).all()
     for name in ("fad", "kad"):
-        assert 0 < values.loc[("near", name), "value"] < values.loc[("far", name), "value"]
+        distances = values["value"].astype(float)
+        assert 0 < distances["near", name] < distances["far", name]
     assert values.loc[("near", "fad_inf"), "status"] == "too_few"  # of 8 recordings
     summary = pd.read_csv(page.parent / "summary.csv")
     row = summary[(summary["metric"] == "kad_log_mel") & (summary["node"] == "far")].iloc[0]

@@ -76,7 +76,7 @@ def test_every_measure_has_a_value_of_any_recording(name: str) -> None:
     ],
 )
 def test_a_drop_names_its_rule_and_what_was_found(rule: dict[str, Any], reason: str, detail: str) -> None:
-    lists = {name: tuple(value) if isinstance(value, list) else value for name, value in rule.items()}
+    lists: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in rule.items()}
     stage = Filter(rules=(KeepRule(measure="duration_s", at_least=0.1), KeepRule(**lists)))
     outcome = prepared(stage, pcm(tone(1.0)), text="ab é!")
     (span,) = outcome.spans or ()

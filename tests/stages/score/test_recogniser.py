@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from melmill.stages.blame import Blame, blame
-from melmill.stages.contract import StageFile
+from melmill.stages.contract import StageFile, Waveform
 from melmill.stages.errors import RecogniserFailed
 from melmill.stages.numeric.errors import ParameterError
 from melmill.stages.numeric.melspec import MelSpec
 from melmill.stages.score.pair import Pair
 from melmill.stages.score.recogniser import Recogniser, _running, decoded
-from melmill.stages.score.stage import Score, Waveform
+from melmill.stages.score.stage import Score
 from melmill.stages.score.status import Status
 
 # Says of each file how many samples it has, and counts the files.

@@ -271,12 +271,13 @@ def halved(y: torch.Tensor, times: int) -> torch.Tensor:
 def spectrum(y: torch.Tensor, n_fft: int, hop: int, win: int) -> torch.Tensor:
     padded = torch.nn.functional.pad(y[:, None], [(n_fft - hop) // 2] * 2, "reflect")[:, 0]
     frames = torch.nn.functional.pad(torch.ones(win), [(n_fft - win) // 2, -(-(n_fft - win) // 2)])
-    return torch.fft.rfft(padded.unfold(1, n_fft, hop) * frames).abs().transpose(1, 2)[:, None]
+    magnitude: torch.Tensor = torch.fft.rfft(padded.unfold(1, n_fft, hop) * frames).abs()
+    return magnitude.transpose(1, 2)[:, None]
 
 
 RESOLUTIONS = ((1024, 120, 600), (2048, 240, 1200), (512, 50, 240))
 # How a file is laid out, what each of its discriminators sees of a waveform, and the slope of its rectifiers.
-GIVEN = {
+GIVEN: dict[str, tuple[Any, ...]] = {
     "hifigan": (periods(), scales(), lambda mpd, msd: {"mpd": mpd, "msd": msd, "optim_d": {}, "steps": 1}, {}, 0.1),
     "bigvgan": (periods(), spectra(), lambda mpd, mrd: {"mpd": mpd, "mrd": mrd, "steps": 1}, {}, 0.1),
     "univnet": (

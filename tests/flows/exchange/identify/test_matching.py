@@ -89,7 +89,7 @@ def test_the_fix_says_the_numbers_of_each_band(speech: NDArray[np.float32], hear
     M = standard(melmill.mel(speech, preset="melgan"))
     said = parse(identify(M, heard).fix_yaml(), "fix").value["mels"].value
     read = {name: said[name].value for name in ("preset", "band_mean", "band_std")}
-    numbers = {name: tuple(each.value for each in read[name]) for name in ("band_mean", "band_std")}
+    numbers: dict[str, Any] = {name: tuple(each.value for each in read[name]) for name in ("band_mean", "band_std")}
     made = MelFields(preset=read["preset"], **numbers).spec
     np.testing.assert_allclose(melmill.mel(speech, made), M, atol=1e-3)
 

@@ -392,7 +392,7 @@ def test_parts_are_written_in_paths() -> None:
 
 
 # Values that JSON allows where Lhotse writes others
-ODD = ("x", 3, None, [], {}, ["x"], [3], [{}], [None], {"a": 1}, True, -1.5)
+ODD: tuple[Any, ...] = ("x", 3, None, [], {}, ["x"], [3], [{}], [None], {"a": 1}, True, -1.5)
 
 
 @pytest.mark.parametrize("field", ["sources", "channels", "supervisions", "start", "duration", "channel", "type"])

@@ -24,7 +24,7 @@ def test_the_page_has_the_losses_and_loads_nothing(has_recordings: bool) -> None
         return Example(utterance_id=utterance_id, text="", sr=16000, reference=y, reconstructions={}, rates={})
 
     data = SimpleNamespace(scores=scores_of({"base": 4.0, "bank": 3.5, "floor": 3.25}), example=example)
-    made = ErrorBudget(title="A <page>").report(data)  # type: ignore[arg-type]
+    made = ErrorBudget(title="A <page>").report(data)
     page = made.files["index.html"].decode()
     assert "A &lt;page&gt;" in page
     assert ("The mel does not hold the phase" in page) == has_recordings

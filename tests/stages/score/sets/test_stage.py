@@ -79,8 +79,9 @@ def test_both_sides_are_embedded() -> None:
         ({"against": noise(1.0), "from_": noise(2.0)}, 8000, "unsupported_rate"),
     ],
 )
-def test_statuses(inputs: dict[str, NDArray[np.float32]], sr: int, status: str) -> None:
-    found = outcome(item(**inputs), **{"from": Waveform(node="made", sr=sr)})
+def test_statuses(inputs: dict[str, Any], sr: int, status: str) -> None:
+    made: dict[str, Any] = {"from": Waveform(node="made", sr=sr)}
+    found = outcome(item(**inputs), **made)
     assert (found.row, found.trace) == ({"status": status}, None)
 
 
@@ -144,7 +145,8 @@ def test_values_have_counts_and_intervals() -> None:
     assert set(values["status"]) == {"ok"}
     assert values["n"].tolist() == [20] * 3
     assert values["n_failed"].tolist() == [2] * 3
-    assert values.loc["kad", "ci_low"] < values.loc["kad", "value"] < values.loc["kad", "ci_high"]
+    low, value, high = (values[name].astype(float)["kad"] for name in ("ci_low", "value", "ci_high"))
+    assert low < value < high
     whole = as_summary(set_values([one], seed=0))
     assert whole["metric"].tolist() == ["fad_log_mel", "fad_inf_log_mel", "kad_log_mel"]
     assert metric("fad_inf_log_mel").title == "FAD∞, log_mel"
