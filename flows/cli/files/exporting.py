@@ -136,7 +136,7 @@ def export(
         took = duration(summary.duration_s)
         click.echo(f"{summary.written} files written, {summary.kept} were there{removed}, in {took}")
         if summary.quarantined:
-            click.echo(f"left out: {summary.quarantined} utterances in quarantine; see `melmill quarantine {store}`")
+            click.echo(f"left out: {summary.quarantined} {_left_out(opened, node)}")
         _show_clipped(summary.clipped)
         click.echo(f"folder: {summary.folder}")
     if summary.missing:
@@ -188,7 +188,7 @@ def _export_set(
             f"{summary.with_text:,} have texts"
         )
         for n, what in (
-            (summary.quarantined, f"utterances in quarantine; see `melmill quarantine {store.location.url}`"),
+            (summary.quarantined, _left_out(store, request.nodes[0])),
             (summary.left_out, f"utterances that {split_list} does not name"),
         ):
             if n:
@@ -228,6 +228,11 @@ def _export_training(store: Store, node: str, folder: str, options: bool, json_:
         click.echo(f"{exported.written} files written, {exported.kept} were there")
         click.echo(f"folder: {exported.folder}")
     return DONE
+
+
+def _left_out(store: Store, node: str) -> str:
+    """Return the words for utterances of a node that there is nothing to write of."""
+    return f"utterances in quarantine or dropped; see `melmill account {store.location.url}:{node}`"
 
 
 def _show_clipped(clipped: dict[str, int]) -> None:

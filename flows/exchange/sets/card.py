@@ -48,8 +48,8 @@ def card(info: SetInfo, layout: SetLayout, summary: SetSummary) -> bytes:
         "",
         f"- Recordings: mono, {info.sr:,} Hz, {info.bits} bits.",
         f"- Texts: {summary.with_text:,} of {summary.utterances:,} utterances have one.",
-        f"- Left out: {summary.quarantined:,} in quarantine, {summary.missing:,} not made yet, {summary.left_out:,} "
-        "not in the list of splits.",
+        f"- Left out: {summary.quarantined:,} in quarantine or dropped, {summary.missing:,} not made yet, "
+        f"{summary.left_out:,} not in the list of splits.",
         f"- Licence of the corpus: {licence or 'not known; ask its publisher'}.",
         "- `sha256sum -c SHA256SUMS` checks all files.",
     ]
