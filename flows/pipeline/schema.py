@@ -222,7 +222,10 @@ def _dataclass(cls: type, defs: dict[str, Schema], *, lists: bool = False) -> Sc
         elif default is not dataclasses.MISSING and not isinstance(default, Enum):
             made["default"] = list(default) if isinstance(default, tuple) else default
         properties[field.name] = made
-    return {"type": "object", "required": required, "additionalProperties": False, "properties": properties}
+    made_of = {"type": "object", "required": required, "additionalProperties": False, "properties": properties}
+    # Fields of which a mapping has exactly one.
+    one_of = getattr(cls, "one_of", ())
+    return {**made_of, **({"oneOf": [{"required": [name]} for name in one_of]} if one_of else {})}
 
 
 def _value(hint: Hint, defs: dict[str, Schema]) -> Schema:

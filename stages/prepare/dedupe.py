@@ -42,7 +42,7 @@ class Dedupe(Prepare):
     uses: ClassVar[str] = "dedupe"
     inputs: ClassVar[Mapping[str, Input]] = {
         "from": Input(kinds=frozenset({Kind.WAVEFORM})),
-        "prints": Input(kinds=frozenset({Kind.PRINTS})),
+        "prints": Input(kinds=frozenset({Kind.PRINTS}), optional=True),  # a node is made where none is named
     }
 
     near: bool = True

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,6 +65,8 @@ class Recogniser:
     blank : int
         Of a network, the number of the token that is none.
     """
+
+    one_of: ClassVar[tuple[str, ...]] = ("command", "file")
 
     command: str = field(default="", metadata={"example": "python hear.py"})
     file: str | None = field(default=None, metadata={"place": True, "example": "wav2vec2.ts"})
