@@ -22,6 +22,7 @@ run: setup
 PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 test: setup
+	$(BIN)/python -m tests.compiling
 	$(PYTEST) -m 'not slow' tests/test_extending.py tests/test_packaging.py tests/flows tests/objects tests docs/generate melmill
 
 test-slow: setup
