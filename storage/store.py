@@ -512,11 +512,15 @@ def _items_of(folder: ProductFolder) -> Address | None:
     """Return whose catalogue lists what a node was made of, if that node has one of its own."""
     url = folder.location.url
     if url not in _known_items_of:
-        if not folder.location.exists(DESCRIPTION):
-            return None
+        try:
+            description = folder.description
+        except StoreError as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                return None
+            raise
         if len(_known_items_of) >= _MOST_KNOWN:
             _known_items_of.clear()
-        _known_items_of[url] = folder.description.items_of
+        _known_items_of[url] = description.items_of
     return _known_items_of[url]
 
 

@@ -38,4 +38,5 @@ if __name__ == "__main__":
         PARTS[sys.argv[1]]()
     else:
         running = [subprocess.Popen([sys.executable, "-m", "tests.compiling", name]) for name in PARTS]
-        sys.exit(any([process.wait() for process in running]))
+        codes = [process.wait() for process in running]
+        sys.exit(any(codes))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,7 +23,9 @@ from melmill.storage.utterance import Shard, Utterance
 
 LABELS = ("text", "speaker_id", "subset", "chapter_id", "sex", "speaker_name")
 
-_PLACES = ("shard", "slot", "n_slots", "n_samples", "utterance_id", "path")
+# What is needed to find an utterance's data, and to read it in its corpus.
+_UTTERANCE = ("utterance_id", "path", "size_bytes", "mtime_ns", "source_sr", "source_n_samples", "n_samples")
+_PLACES = ("shard", "slot", "n_slots", *_UTTERANCE)
 
 
 def present(views: Sequence[ProductView], ids: Collection[str] | None) -> NDArray[np.bool_]:
@@ -149,30 +152,19 @@ class Rows:
         """Return a shard with what decides where its utterances lie: their ids, paths and lengths."""
         start, stop = (int(i) for i in np.searchsorted(self._row_shards, [index, index + 1]))
         rows = self._table.slice(start, stop - start)
-        columns = (rows[name].to_pylist() for name in ("utterance_id", "path", "n_samples"))
+        columns = (rows[name].to_pylist() for name in _UTTERANCE)
         return Shard(
             index=index,
             slot=rows["slot"][0].as_py(),
             n_slots=rows["n_slots"][0].as_py(),
-            utterances=tuple(self._utterance(*row) for row in zip(*columns, strict=True)),
+            utterances=tuple(
+                self._utterance(dict(zip(_UTTERANCE, row, strict=True))) for row in zip(*columns, strict=True)
+            ),
             retired=self._retired.get(index, frozenset()),
         )
 
-    def _utterance(self, utterance_id: str, path: str, n_samples: int) -> Utterance:
-        return Utterance(
-            utterance_id=utterance_id,
-            subset="",
-            speaker_id="",
-            chapter_id="",
-            text="",
-            path=path,
-            size_bytes=0,
-            mtime_ns=0,
-            source_sr=0,
-            source_n_samples=0,
-            sr=self.sr,
-            n_samples=n_samples,
-        )
+    def _utterance(self, known: dict[str, Any]) -> Utterance:
+        return Utterance(subset="", speaker_id="", chapter_id="", text="", sr=self.sr, **known)
 
 
 def _labels(catalogue: Catalogue, chosen: NDArray[np.int64], names: Sequence[str]) -> dict[str, pa.ChunkedArray]:

@@ -93,9 +93,9 @@ def test_a_task_takes_the_requests_that_are_documented(
         noise(tmp_path / "corpus" / "a" / f"{i}.wav", 1.0, i)
     summary = run(make_plan(load(pipeline(tmp_path, f"{bucket}/store", 1.0))), "serial")
     assert (summary.tasks.run, summary.tasks.failed) == (12, 0)
-    # The first task of a process fetches the catalogue.
+    # The first task of a process fetches the catalogue, and the description of its node.
     first = by_node["speech"].pop(0)
-    assert first == by_node["speech"][0] + Counter({"GET": 1})
+    assert first == by_node["speech"][0] + Counter({"GET": 2})
     names = {"speech": "ingest", "mel": "extract", "gla": "an inverter", "scores": "score"}
     expected = documented()
     assert {names[node] for node in by_node} == set(expected)
