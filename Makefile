@@ -1,6 +1,7 @@
 # make run       run the whole pipeline on the demo corpus, print the score table and where the report is
 # make test      run the tests that matter for a change: all but the slow ones
-# make test-all  run the slow tests too: `make test` and then `make test-slow`
+# make test-slow run the slow tests: the fault campaign, trainings, the site
+# make test-all  run all tests: these two, and those of `make test-nightly`, which take longest
 # make dist      build a wheel and an sdist into dist/
 # make docs      build the documentation site into site/; a broken link or anchor fails it
 # Each makes .venv and installs pinned dependencies first, and again whenever those change.
@@ -11,7 +12,7 @@ BIN := $(VENV)/bin
 # Python compiles what is imported; all of torch would take a minute.
 PIP := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: run test test-slow test-all lint types check dist docs setup clean
+.PHONY: run test test-slow test-nightly test-all lint types check dist docs setup clean
 
 run: setup
 	$(BIN)/melmill fetch demo data/demo
@@ -23,12 +24,15 @@ PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscop
 
 test: setup
 	$(BIN)/python -m tests.compiling
-	$(PYTEST) -m 'not slow' tests/test_extending.py tests/test_packaging.py tests/flows tests/objects tests docs/generate melmill
+	$(PYTEST) -m 'not slow and not nightly' tests/test_extending.py tests/test_packaging.py tests/flows tests/objects tests docs/generate melmill
 
 test-slow: setup
-	$(PYTEST) -m slow tests/test_fault_campaign.py tests
+	$(PYTEST) -m 'slow and not nightly' tests/test_fault_campaign.py tests
 
-test-all: test test-slow
+test-nightly: setup
+	$(PYTEST) -m nightly tests
+
+test-all: test test-slow test-nightly
 
 lint: setup
 	$(BIN)/ruff check .

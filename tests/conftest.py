@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.nightly import NIGHTLY
 from tests.objects.serving import bucket, object_proxy, object_server, proxy
 
 __all__ = ["bucket", "object_proxy", "object_server", "proxy", "real_data"]
@@ -30,6 +31,14 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if IN_MEMORY.is_dir() and os.access(IN_MEMORY, os.W_OK) and shutil.disk_usage(IN_MEMORY).free > ROOM_BYTES:
         os.environ.setdefault(TEMPORARY, str(IN_MEMORY))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of `NIGHTLY`."""
+    for item in items:
+        if item.nodeid.startswith(NIGHTLY):
+            item.add_marker("nightly")
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import structure
+from tests.nightly import NIGHTLY
 
 ROOT = Path(__file__).parents[1]
 LAYERS = ("cluster", "flows", "stages", "storage")
@@ -153,6 +154,13 @@ def test_modules_and_functions_stay_small() -> None:
                     body = node.body[1:] if ast.get_docstring(node) and len(node.body) > 1 else node.body
                     size = (body[-1].end_lineno or 0) - body[0].lineno + 1
                     assert size <= 60, f"{path}:{node.lineno} {node.name} has {size} lines"
+
+
+@pytest.mark.parametrize("entry", NIGHTLY)
+def test_nightly_tests_exist(entry: str) -> None:
+    path, _, name = entry.partition("::")
+    text = (ROOT / path).read_text()
+    assert not name or f"def {name.partition('[')[0]}" in text
 
 
 def test_the_root_of_the_errors_imports_nothing() -> None:

@@ -1,0 +1,43 @@
+"""Tests that are run by `make test-nightly` alone: they take long, and others look at the same more quickly."""
+
+from __future__ import annotations
+
+# Ids as pytest prints them, or how they begin.
+NIGHTLY = (
+    "tests/cluster/test_kubernetes.py::test_where_kubernetes_is_not_one_line_says_so",
+    "tests/flows/exchange/identify/test_golden.py",
+    "tests/flows/exchange/test_vocoder_files.py::test_conversion_is_asked_for_twice_and_keeps_the_configuration",
+    "tests/flows/exchange/test_vocoder_files.py::test_waveglow_is_the_official_one_after_conversion",
+    "tests/flows/execution/test_poison.py::test_utterances_that_kill_their_process_are_found_and_set_aside",
+    "tests/flows/execution/test_run.py::test_too_many_in_quarantine_stop_the_run_at_once[dask]",
+    "tests/flows/planning/test_elsewhere.py::test_another_method_is_computed_here_on_workers",
+    "tests/flows/scoring/test_card.py::test_several_processes_give_the_same",
+    "tests/flows/tasks/test_training.py::test_a_corpus_that_grows_while_a_training_rests_does_not_change_it",
+    "tests/flows/tasks/test_training.py::test_damage_is_found_and_trained_anew",
+    "tests/flows/tasks/test_training.py::test_it_learns_the_same_from_recordings_that_stay_in_the_corpus",
+    "tests/flows/test_first_codecs.py",
+    "tests/flows/test_mel_corpus.py::test_mels_are_inverted_alike_on_one_process_and_on_many",
+    "tests/flows/test_mended_files.py::test_a_length_that_an_older_version_believed_is_measured_anew",
+    "tests/flows/test_mended_files.py::test_a_mended_file_of_the_length_that_it_claimed_waits_for_a_retry",
+    "tests/flows/test_mended_files.py::test_an_empty_file_that_is_fetched_again_after_a_retry",
+    "tests/flows/test_other_systems.py::test_executors_make_the_same_bytes",
+    "tests/flows/test_predictors.py::test_files_without_recordings_are_scored_and_reported",
+    "tests/flows/test_reference.py::test_a_flipped_bit_that_no_plan_sees_is_found[dask]",
+    "tests/objects/test_copy.py::test_a_copy_that_is_killed_goes_on",
+    "tests/objects/test_prune.py::test_a_kill_during_a_deletion",
+    "tests/objects/test_runs.py::test_a_killed_run_goes_on",
+    "tests/stages/numeric/test_fused.py::test_compiled_kernels_give_what_they_are_compiled_from",
+    "tests/stages/numeric/test_kernel_cache.py::test_damaged_code_is_compiled_again[emptied",
+    "tests/stages/score/metrics/test_golden.py::test_equals_the_fields_own_code[mcd_dtw]",
+    "tests/stages/score/metrics/test_golden.py::test_equals_the_fields_own_code[world_mcd]",
+    "tests/storage/codecs/test_flac.py::test_plain_x86_gives_the_same_bytes",
+    "tests/storage/test_crash.py::test_writers_that_meet_leave_whole_records",
+    "tests/test_extending.py::test_an_example_works_as_another_package[A cluster type]",
+    "tests/test_extending.py::test_an_example_works_as_another_package[A report stage]",
+    "tests/test_extending.py::test_an_example_works_as_another_package[A vocoder family]",
+    "tests/test_extending.py::test_an_example_works_as_another_package[An export format]",
+    "tests/test_fuzz.py::test_a_seed_gives_its_inputs_again",
+    "tests/test_gpu_benchmark.py::test_every_method_is_measured",
+    "tests/test_packaging.py::test_no_extra_is_needed",
+    "tests/test_packaging.py::test_the_demo_is_ingested",
+)
