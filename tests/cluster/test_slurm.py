@@ -117,7 +117,7 @@ def test_a_pipeline_on_slurm_makes_the_bytes_of_a_serial_run(project: Project, u
     answer = project.run()
     assert answer["tasks"]["failed"] == 0
     assert project.bytes() == undisturbed
-    assert not jobs()
+    wait_until(lambda: not jobs(), "the jobs end")
     assert not list((project.folder / "logs").glob(".tls-*"))
 
 
