@@ -48,8 +48,8 @@ stages:
 """
 _RUN = "20260101T000000000000"
 _TIME = "2026-01-01T00:00:00+00:00"
-# Files of a report that hold times and versions.
-_OF_A_MOMENT = ("index.html", "throughput.csv", "throughput.parquet")
+# Files of a report and records of a run that hold times and versions.
+_OF_A_MOMENT = ("index.html", "throughput.csv", "throughput.parquet", "trends.html", "facts.json", "outcome.json")
 # Facts of a machine and a moment, by the same for all.
 _FACTS: Mapping[str, object] = {
     "started_at": _TIME,

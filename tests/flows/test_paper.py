@@ -16,7 +16,7 @@ from tests.flows.conftest import ROOT, SR, Project, add_chapter, flac, voice
 
 pytestmark = pytest.mark.slow
 
-ITERATED = ("griffin_lim", "fast_griffin_lim", "admm_gla", "ipalm", "admm", "admm_pghi", "swing")
+ITERATED = ("griffin_lim", "fast_griffin_lim", "admm_gla", "ipalm", "admm", "admm_pghi", "swing", "prior")
 SMALL = {
     **{f"{name}.n_iter": "[1,2,3]" for name in ITERATED},
     "map.n_iter": "1",
@@ -57,7 +57,7 @@ def test_two_corpora_are_scored_in_one_run(done: tuple[Project, list[str]]) -> N
     assert set(scores["utterance_id"]) == {"11-1-0003", "11-1-0004", "22-1-0003", "22-1-0004"} | {
         f"{kind}--{i}" for kind in ("Dog", "Rain") for i in range(2)
     }
-    assert scores["node"].nunique() == 7 * 3 + 1 + 6 + 3
+    assert scores["node"].nunique() == 8 * 3 + 1 + 6 + 3
     assert set(scores.loc[scores["node"].str.startswith("sounds"), "subset"]) == {"Dog", "Rain"}
 
 
@@ -66,7 +66,7 @@ def test_every_experiment_has_its_page(done: tuple[Project, list[str]]) -> None:
     assert "map: lam and rho" in of_map
     assert "Against n_iter" in of_speech
     assert 'id="convergence"' in of_speech
-    assert "8 of 22 nodes" in of_speech
+    assert "9 of 25 nodes" in of_speech
     assert "Against sounds_ipalm" in of_sounds
     assert "t test p" in of_sounds
     assert 'id="convergence"' in of_sounds
@@ -77,7 +77,7 @@ def test_the_table_of_quality_has_a_row_a_method_and_number_of_iterations(done: 
     assert answer.exit_code == 0, answer.output
     assert "4 utterances" in answer.output
     assert "| method | iterations | SCM dB | SC dB | ESTOI | failed |" in answer.output
-    assert len(re.findall(r"^\| `(\w+)` \| [123] \|", answer.output, flags=re.MULTILINE)) == 21
+    assert len(re.findall(r"^\| `(\w+)` \| [123] \|", answer.output, flags=re.MULTILINE)) == 24
     assert re.search(r"\| `pghi` \|  \| -?\d+\.\d\d ± ", answer.output)
     assert "map" not in answer.output
     assert "sounds" not in answer.output
